@@ -1,0 +1,48 @@
+# Each target makes its own virtual environment and needs only python3 (3.11 or newer) and make.
+PYTHON ?= python3
+RUN    ?= runs/demo
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed
+	.venv/bin/python scripts/demo_data.py $(RUN)/data
+	.venv/bin/python scripts/proposals.py --config configs/demo.py --data.root $(RUN)/data --data.tfds-dir $(RUN)/prepared
+	.venv/bin/python scripts/train.py --config configs/demo.py --workdir $(RUN) --data.root $(RUN)/data --data.tfds-dir $(RUN)/prepared
+	.venv/bin/python scripts/detect.py --workdir $(RUN) --out $(RUN)/detections $(RUN)/data/JPEGImages/test_0000[0-3].jpg
+	@echo
+	@echo "Average precision   $(RUN)/eval/metrics.json"
+	@echo "Report, pictures    $(RUN)/eval/index.html, $(RUN)/eval/images/"
+	@echo "Detections          $(RUN)/detections/"
+	@echo "Loss over time      $(RUN)/metrics.jsonl, $(RUN)/tensorboard/"
+	@echo "Checkpoints         $(RUN)/checkpoints/"
+
+test: lint
+	.venv-test/bin/pytest -n auto
+
+lint: .venv-test/installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+
+bench: .venv/installed
+	.venv/bin/python scripts/benchmark.py
+
+clean:
+	rm -rf .venv .venv-test build *.egg-info
+
+# The demo runs on the sources as they are here; the tests on the package as it is installed, like a user's.
+.venv/installed: pyproject.toml
+	@$(call make_venv,.venv)
+	.venv/bin/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+.venv-test/installed: pyproject.toml README.md $(shell find frcnn_jax -name '*.py')
+	@$(call make_venv,.venv-test)
+	rm -rf build
+	.venv-test/bin/python -m pip install --quiet --upgrade '.[dev]'
+	@touch $@
+
+define make_venv
+$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 11) else 0)'; \
+test -x $(1)/bin/python || { echo "Making $(1) and installing into it (a few minutes the first time)"; $(PYTHON) -m venv $(1); }
+endef

@@ -1,0 +1,49 @@
+"""Blood cells (BCCD: 364 microscope images, classes RBC, WBC and Platelets), from scratch with `tiny`.
+
+python scripts/train.py --config configs/bccd.py --workdir runs/bccd --data.root PATH/TO/BCCD
+"""
+
+from frcnn_jax.config import (
+    Config,
+    DataConfig,
+    FaultPolicy,
+    InputConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ParameterRule,
+    ProposalConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(
+            train=("folder/trainval",),
+            test="folder/test",
+            root="~/data/BCCD",
+            faults=FaultPolicy(degenerate_box="drop"),
+        ),
+        proposals=ProposalConfig(method="selective_search_quality", max_side=320, segment_scale=75, min_side=12),
+        input=InputConfig(
+            batch_size=4,
+            scales=(480,),
+            max_size=640,
+            test_scale=480,
+            test_max_size=640,
+            flip_vertical=True,
+            cache_decoded=True,
+        ),
+        model=ModelConfig(name="tiny"),
+        sampling=SamplingConfig(background_iou=(0.0, 0.5)),
+        optimizer=OptimizerConfig(
+            learning_rate=0.02,
+            weight_decay=1e-4,
+            schedule="cosine",
+            warmup=100,
+            clip_norm=5.0,
+            rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
+        ),
+        train=TrainConfig(steps=1500, checkpoint_every=500),
+    )

@@ -1,0 +1,49 @@
+"""Scenes of handwritten digits (made by scripts/demo_data.py), from scratch with `tiny`: the demo of `make demo`.
+
+python scripts/demo_data.py runs/demo/data
+python scripts/train.py --config configs/demo.py --workdir runs/demo
+"""
+
+from frcnn_jax.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    InputConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ParameterRule,
+    ProposalConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(
+            train=("folder/train",), test="folder/test", root="runs/demo/data", tfds_dir="runs/demo/prepared"
+        ),
+        proposals=ProposalConfig(method="selective_search_fast", max_side=0, max_count=500, min_side=12),
+        input=InputConfig(
+            batch_size=8,
+            scales=(240,),
+            max_size=336,
+            test_scale=240,
+            test_max_size=336,
+            test_batch_size=4,
+            flip=False,  # a mirrored digit is no digit
+            cache_decoded=True,
+        ),
+        model=ModelConfig(name="tiny"),
+        sampling=SamplingConfig(background_iou=(0.0, 0.5)),
+        optimizer=OptimizerConfig(
+            learning_rate=0.02,
+            weight_decay=1e-4,
+            schedule="cosine",
+            warmup=50,
+            clip_norm=5.0,
+            rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
+        ),
+        train=TrainConfig(steps=500, checkpoint_every=250),
+        evaluate=EvalConfig(pictures=12),
+    )

@@ -1,0 +1,65 @@
+"""Fast R-CNN in JAX: every step from image and proposals to loss, gradient and detections is a pure function.
+
+import frcnn_jax as frcnn
+
+model = frcnn.create_model("tiny", num_classes=4)
+params = frcnn.init_params(model, jax.random.key(0))
+detections = frcnn.detect(model, params, image, boxes)
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Modules are imported when a name of theirs is first used: `import frcnn_jax` alone takes no time.
+_HOMES = {
+    "Batch": "types",
+    "BoxStatistics": "types",
+    "Detections": "types",
+    "GroundTruth": "types",
+    "RoiSample": "types",
+    "Config": "config",
+    "load_config": "config",
+    "decode_boxes": "ops.boxes",
+    "encode_boxes": "ops.boxes",
+    "pairwise_iou": "ops.boxes",
+    "nms": "ops.nms",
+    "project_rois": "ops.roi_pool",
+    "roi_max_pool": "ops.roi_pool",
+    "sample_rois": "ops.sampling",
+    "multi_task_loss": "ops.losses",
+    "FastRCNN": "models.detector",
+    "PixelNormalization": "models.detector",
+    "create_model": "models.detector",
+    "init_params": "models.detector",
+    "normalize_images": "models.detector",
+    "open_dataset": "data.voc",
+    "open_proposals": "data.proposals",
+    "MultiTaskLoss": "training.step",
+    "TrainState": "training.step",
+    "loss_fn": "training.step",
+    "make_train_step": "training.step",
+    "map_train_step": "training.step",
+    "train": "training.loop",
+    "detect": "evaluation.detect",
+    "Detector": "evaluation.detector",
+    "evaluate_run": "evaluation.detector",
+    "load_detector": "evaluation.detector",
+    "evaluate_voc": "evaluation.voc_map",
+    "load_weights": "weights.load",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,146 @@
+"""Which padded size an image gets, and which images make up each batch: decided ahead, from the sizes alone."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Bucket = tuple[int, int]  # height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlan:
+    """The batches of a run in order, S of them, of N images each, without a pixel read."""
+
+    images: Int[np.ndarray, "S N"]  # position in the data set
+    real: Bool[np.ndarray, "S N"]  # False: only fills the batch
+    scales: Float[np.ndarray, "S N"]  # resized size / original size
+    mirrored: Bool[np.ndarray, "S N"]
+    flipped: Bool[np.ndarray, "S N"]  # top to bottom
+    buckets: Int[np.ndarray, "S 2"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def resize_scale(size: tuple[int, int] | Int[np.ndarray, "2"], shorter: int, longest: int) -> float:
+    """Factor that brings the shorter side to `shorter` but the longer one to `longest` at most (section 3)."""
+    return min(shorter / min(size), longest / max(size))
+
+
+def resized_size(size: tuple[int, int] | Int[np.ndarray, "2"], scale: float) -> tuple[int, int]:
+    """Height and width in whole pixels after resizing, at least 1."""
+    return max(round(int(size[0]) * scale), 1), max(round(int(size[1]) * scale), 1)
+
+
+def default_buckets(scales: Sequence[int], longest: int, stride: int = 16) -> tuple[Bucket, ...]:
+    """Landscape and portrait, 4:3 and as long as allowed, for each scale: they hold whatever `resize_scale` makes."""
+    buckets = []
+    for shorter in scales:
+        short = min(shorter, longest)
+        for long in sorted({min(-(-short * 4 // 3), longest), longest}):
+            sides = tuple(-(-side // stride) * stride for side in (short, long))
+            buckets += [sides, sides[::-1]]
+    return tuple(dict.fromkeys(buckets))
+
+
+def choose_bucket(size: tuple[int, int], buckets: Sequence[Bucket]) -> int | None:
+    """Index of the bucket of least area that holds an image of `size`; None if none does."""
+    fitting = [i for i, (height, width) in enumerate(buckets) if size[0] <= height and size[1] <= width]
+    return min(fitting, key=lambda i: buckets[i][0] * buckets[i][1], default=None)
+
+
+def plan_training(
+    sizes: Int[np.ndarray, "D 2"],
+    steps: int,
+    batch_size: int,
+    *,
+    scales: Sequence[int],
+    longest: int,
+    buckets: Sequence[Bucket],
+    mirror: bool,
+    flip: bool,
+    seed: int,
+    names: Sequence[str] | None = None,
+) -> BatchPlan:
+    """Random batches for `steps` steps: epoch after epoch, images of one bucket together.
+
+    An image occurs once in an epoch; a bucket's last batch is filled up with other images of that bucket, chosen at
+    random. More steps lengthen the plan and change nothing before.
+
+    Raises:
+        ValueError: there are no images, or one fits no bucket.
+    """
+    if not len(sizes):
+        raise ValueError("there are no images to train on")
+    rows: list[tuple] = []
+    epoch = 0
+    while len(rows) < steps:
+        random = np.random.default_rng([seed, epoch])
+        shorter = random.choice(np.asarray(scales), len(sizes))
+        image_scales = np.array([resize_scale(size, s, longest) for size, s in zip(sizes, shorter, strict=True)])
+        bucket_of = assign_buckets(sizes, image_scales, buckets, names)
+        epoch_rows = []
+        for bucket in np.unique(bucket_of):
+            members = random.permutation(np.flatnonzero(bucket_of == bucket))
+            missing = -len(members) % batch_size
+            members = np.concatenate([members, random.choice(members, missing)])
+            for images in members.reshape(-1, batch_size):
+                coins = random.random((2, batch_size)) < 0.5
+                epoch_rows.append((images, image_scales[images], coins[0] & mirror, coins[1] & flip, buckets[bucket]))
+        rows += [epoch_rows[i] for i in random.permutation(len(epoch_rows))]
+        epoch += 1
+    images, image_scales, mirrored, flipped, shapes = (np.array(column) for column in zip(*rows[:steps], strict=True))
+    return BatchPlan(images, np.ones(images.shape, bool), image_scales, mirrored, flipped, shapes)
+
+
+def plan_evaluation(
+    sizes: Int[np.ndarray, "D 2"],
+    batch_size: int,
+    *,
+    scale: int,
+    longest: int,
+    buckets: Sequence[Bucket],
+    names: Sequence[str] | None = None,
+) -> BatchPlan:
+    """Every image once, unchanged, bucket after bucket; what fills up a bucket's last batch is not `real`."""
+    image_scales = np.array([resize_scale(size, scale, longest) for size in sizes])
+    bucket_of = assign_buckets(sizes, image_scales, buckets, names)
+    images, real, shapes = [], [], []
+    for bucket in np.unique(bucket_of):
+        members = np.flatnonzero(bucket_of == bucket)
+        for start in range(0, len(members), batch_size):
+            chosen = members[start : start + batch_size]
+            images.append(np.resize(chosen, batch_size))
+            real.append(np.arange(batch_size) < len(chosen))
+            shapes.append(buckets[bucket])
+    images = np.array(images, int).reshape(-1, batch_size)
+    none = np.zeros(images.shape, bool)
+    plan_scales = image_scales[images] if len(images) else np.zeros(images.shape)
+    real = np.array(real, bool).reshape(-1, batch_size)
+    return BatchPlan(images, real, plan_scales, none, none, np.array(shapes, int).reshape(-1, 2))
+
+
+def assign_buckets(
+    sizes: Int[np.ndarray, "D 2"],
+    scales: Float[np.ndarray, " D"],
+    buckets: Sequence[Bucket],
+    names: Sequence[str] | None = None,
+) -> Int[np.ndarray, " D"]:
+    """The bucket of each image after resizing.
+
+    Raises:
+        ValueError: images that fit in none, all of them counted and the first one named.
+    """
+    chosen = [choose_bucket(resized_size(size, scale), buckets) for size, scale in zip(sizes, scales, strict=True)]
+    misfits = [i for i, bucket in enumerate(chosen) if bucket is None]
+    if misfits:
+        first = misfits[0]
+        name = names[first] if names else f"number {first}"
+        height, width = resized_size(sizes[first], scales[first])
+        raise ValueError(
+            f"{len(misfits)} images fit in none of input.buckets {tuple(buckets)}: the first is {name}, "
+            f"{height} x {width} (height x width) after resizing"
+        )
+    return np.array(chosen, int)

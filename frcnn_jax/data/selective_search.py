@@ -1,0 +1,107 @@
+"""Selective Search (Uijlings et al., IJCV 2013) by OpenCV: region proposals of one image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from frcnn_jax.config import ProposalConfig
+
+__all__ = ["search_image", "selective_search"]
+
+
+def search_image(image: UInt8[np.ndarray, "H W 3"], config: ProposalConfig) -> Float[np.ndarray, "P 4"]:
+    """The proposals of one RGB image as `config` says: float32, half-open, in pixels of the image, best first.
+
+    Raises:
+        ValueError: the config's proposals come from a file.
+    """
+    return selective_search(image, **search_settings(config))
+
+
+def search_settings(config: ProposalConfig) -> dict[str, Any]:
+    """The arguments of `selective_search`.
+
+    Raises:
+        ValueError: the config's proposals come from a file.
+    """
+    if config.method == "file":
+        raise ValueError("proposals.method is 'file': there is nothing to compute; give the boxes in a file")
+    return {
+        "mode": config.method.removeprefix("selective_search_"),
+        "max_side": config.max_side,
+        "max_count": config.max_count,
+        "min_side": float(config.min_side),
+        "segment_scale": config.segment_scale,
+    }
+
+
+def selective_search(
+    image: UInt8[np.ndarray, "H W 3"],
+    *,
+    mode: str,
+    max_side: int,
+    max_count: int,
+    min_side: float,
+    segment_scale: int = 150,
+) -> Float[np.ndarray, "P 4"]:
+    """Proposals of one image, best first and without duplicates; the same for the same image, whatever ran before.
+
+    Args:
+        image: RGB.
+        mode: `fast` (2 colour spaces, 2 groupings) or `quality` (5 and 4).
+        max_side: the search runs on the image reduced until its longer side is at most this; 0 keeps its size.
+        max_count: number of boxes kept.
+        min_side: boxes with a side below this many pixels of the original image are left out.
+        segment_scale: the k of the graph segmentation the search starts from; smaller means smaller first regions,
+            more boxes and a higher recall. `fast` uses k, 2k and 3k, `quality` up to 5k.
+
+    Returns:
+        float32 boxes, half-open, in pixels of the original image.
+
+    Raises:
+        ValueError: the mode is unknown, or the image is not of the type and shape above.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"image: expected uint8 [H, W, 3] with pixels, got {image.dtype} {image.shape}")
+    reduced = _reduce(image, max_side)
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(np.ascontiguousarray(reduced[:, :, ::-1]))
+    if mode == "fast":
+        search.switchToSelectiveSearchFast(segment_scale, segment_scale)
+    elif mode == "quality":
+        search.switchToSelectiveSearchQuality(segment_scale, segment_scale)
+    else:
+        raise ValueError(f"mode: expected 'fast' or 'quality', got {mode!r}")
+    found = np.asarray(search.process(), dtype=np.float64).reshape(-1, 4)
+
+    corners = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
+    height, width = image.shape[:2]
+    size = np.array([width, height, width, height], np.float64)
+    boxes = np.minimum(corners * (size / np.tile(reduced.shape[1::-1], 2)), size).astype(np.float32)
+    boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= max(min_side, 1e-3)).all(axis=1)]
+    return rank_boxes(np.unique(boxes, axis=0))[:max_count]
+
+
+def rank_boxes(boxes: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, "P 4"]:
+    """`boxes` in the order in which they are kept: drawn at random, with a mild preference for small ones.
+
+    OpenCV's own order is of this kind (a random number times the level in the hierarchy), but it draws from the C
+    library's one generator, so that an image's boxes depend on what ran before. Recall of the first boxes is the same.
+    """
+    area = np.prod(boxes[:, 2:].astype(np.float64) - boxes[:, :2], axis=1)
+    rank = np.random.default_rng(0).random(len(boxes)) * np.log2(1 + area)
+    return boxes[np.argsort(rank, kind="stable")]
+
+
+def _reduce(image: UInt8[np.ndarray, "H W 3"], max_side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """`image` reduced until its longer side is at most `max_side`; as it is if that is 0 or it is small enough."""
+    height, width = image.shape[:2]
+    if not max_side or max(height, width) <= max_side:
+        return image
+    scale = max_side / max(height, width)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

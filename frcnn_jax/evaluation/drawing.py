@@ -1,0 +1,123 @@
+"""Detections drawn on an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from frcnn_jax.evaluation.voc_map import valid_detections
+from frcnn_jax.types import Detections, GroundTruth
+
+__all__ = ["PALETTE", "check_image", "draw_detections"]
+
+# By label, then from the start again; neighbours differ in hue and brightness.
+PALETTE = (
+    (230, 40, 50), (40, 110, 235), (50, 170, 60), (255, 150, 20), (150, 60, 200),
+    (0, 190, 200), (240, 90, 180), (150, 100, 40), (170, 210, 20), (90, 90, 160),
+    (255, 210, 40), (0, 120, 110), (255, 130, 110), (120, 180, 255), (110, 20, 60),
+    (130, 230, 160), (200, 160, 255), (90, 100, 20), (20, 40, 120), (160, 160, 160),
+)  # fmt: skip
+
+
+def draw_detections(
+    image: UInt8[np.ndarray, "H W 3"],
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    ground_truth: GroundTruth | None = None,
+    min_score: float = 0.5,
+) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """A copy of an RGB image with the detections that score `min_score` or more; ground truth in dashed white.
+
+    Lines and text grow with the image. An image with both sides below 480 pixels is enlarged by a whole number.
+
+    Raises:
+        ValueError: the image is not uint8 [H, W, 3], or the detections are malformed or of an unnamed class.
+    """
+    import cv2
+
+    check_image(image)
+    boxes, scores, labels = valid_detections(detections, "draw_detections", len(class_names))
+    factor = max(1, math.ceil(480 / max(image.shape[:2])))
+    canvas = np.ascontiguousarray(image)
+    canvas = canvas.copy() if factor == 1 else cv2.resize(canvas, None, fx=factor, fy=factor)
+    size = math.sqrt(canvas.shape[0] * canvas.shape[1])
+    line = max(2, round(size / 300))
+
+    best_first = np.argsort(-scores, kind="stable")
+    best_first = best_first[scores[best_first] >= min_score]
+    corners = [_corners(box * factor, canvas) for box in boxes]
+    colors = [PALETTE[(label - 1) % len(PALETTE)] for label in labels]
+    for i in best_first[::-1]:
+        cv2.rectangle(canvas, corners[i][:2], corners[i][2:], colors[i], line)
+    if ground_truth is not None:
+        for box in np.asarray(ground_truth.boxes, np.float64):
+            _draw_dashed(canvas, _corners(box * factor, canvas), max(1, line // 2))
+    taken: list[tuple[int, int, int, int]] = []
+    for i in best_first:
+        text = f"{class_names[labels[i] - 1]} {scores[i]:.2f}"
+        _draw_label(canvas, text, corners[i], colors[i], max(11, round(size / 42)), taken)
+    return canvas
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raises ValueError unless the array is a uint8 [H, W, 3] image with pixels."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"image: {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
+
+
+def _corners(box: np.ndarray, canvas: np.ndarray) -> tuple[int, int, int, int]:
+    """The first and last pixel of a half-open box, moved into the canvas."""
+    height, width = canvas.shape[:2]
+    x1, y1, x2, y2 = np.floor(np.add(box, (0.5, 0.5, -0.5, -0.5))).astype(int)
+    x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
+    return int(x1), int(y1), int(min(max(x2, x1), width - 1)), int(min(max(y2, y1), height - 1))
+
+
+def _draw_dashed(canvas: np.ndarray, corners: tuple[int, int, int, int], line: int) -> None:
+    """A white dashed rectangle; its gaps are dark, so that it shows on white as well."""
+    import cv2
+
+    x1, y1, x2, y2 = corners
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), (60, 60, 60), line)
+    for start, stop in (((x1, y1), (x2, y1)), ((x1, y2), (x2, y2)), ((x1, y1), (x1, y2)), ((x2, y1), (x2, y2))):
+        length = max(stop[0] - start[0], stop[1] - start[1])
+        step = (int(stop[0] > start[0]), int(stop[1] > start[1]))
+        for first in range(0, length, 10 * line):
+            last = min(first + 6 * line, length)
+            ends = [(start[0] + step[0] * at, start[1] + step[1] * at) for at in (first, last)]
+            cv2.line(canvas, *ends, (255, 255, 255), line)
+
+
+def _draw_label(
+    canvas: np.ndarray,
+    text: str,
+    corners: tuple[int, int, int, int],
+    color: tuple[int, int, int],
+    height: int,
+    taken: list[tuple[int, int, int, int]],
+) -> None:
+    """Text `height` pixels high on a plate of `color`, where it fits first: above the box, inside it or below.
+
+    `taken` holds the plates drawn before and grows by this one."""
+    import cv2
+
+    font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(height / 10))
+    scale = height / cv2.getTextSize("H", font, 1.0, thick)[0][1]
+    (text_width, text_height), descent = cv2.getTextSize(text, font, scale, thick)
+    pad = max(2, height // 5)
+    plate_width, plate_height = text_width + 2 * pad, text_height + descent + 2 * pad
+    x1, y1, _, y2 = corners
+    x = max(0, min(x1, canvas.shape[1] - plate_width))
+    bottom = max(0, canvas.shape[0] - plate_height)
+    places = [(x, y, x + plate_width, y + plate_height) for y in (y1 - plate_height, y1, y2 - plate_height, y2 + 1)]
+    places = [place for place in places if 0 <= place[1] <= bottom] or [(x, 0, x + plate_width, plate_height)]
+    free = [p for p in places if not any(p[0] < t[2] and t[0] < p[2] and p[1] < t[3] and t[1] < p[3] for t in taken)]
+    place = (free or places)[0]
+    taken.append(place)
+    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), color, cv2.FILLED)
+    ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)
+    cv2.putText(canvas, text, (x + pad, place[1] + pad + text_height), font, scale, ink, thick, cv2.LINE_AA)

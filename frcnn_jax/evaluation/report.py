@@ -1,0 +1,229 @@
+"""What an evaluation leaves behind: metrics, pictures, curves, a page that shows them, and VOC results files.
+
+Every file is written under a temporary name and moved into place, so that a reader never meets half of one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from jaxtyping import UInt8
+
+from frcnn_jax.evaluation.drawing import PALETTE, check_image, draw_detections
+from frcnn_jax.evaluation.voc_map import PrecisionRecall, valid_detections
+from frcnn_jax.types import Detections
+
+__all__ = [
+    "draw_detections",
+    "format_metrics",
+    "plot_precision_recall",
+    "write_image",
+    "write_metrics",
+    "write_report",
+    "write_voc_results",
+]
+
+
+def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
+    """Write `metrics` as JSON.
+
+    Raises:
+        ValueError: a value has no place in JSON, such as NaN or an array.
+    """
+    try:
+        text = json.dumps(dict(metrics), indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: metrics cannot be written as JSON: {error}") from None
+    _write(path, text.encode() + b"\n")
+
+
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """The AP of each class and their mean as lines to print."""
+    names = [*metrics["ap"], "mean"]
+    values = [*metrics["ap"].values(), metrics["map"]]
+    width = max(len(name) for name in names)
+    title = f"Average precision ({metrics['metric']}, {metrics['images']} images)"
+    rows = [f"  {n:{width}}  {'no objects' if v is None else f'{v:.4f}'}" for n, v in zip(names, values, strict=True)]
+    return "\n".join([title, *rows])
+
+
+def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Write an RGB image in the format that the ending of `path` names.
+
+    Raises:
+        ValueError: the image is not uint8 [H, W, 3], or the format is unknown.
+    """
+    import cv2
+
+    path = Path(path)
+    check_image(image)
+    if not cv2.haveImageWriter(path.name):
+        raise ValueError(f"{path}: {path.suffix!r} names no image format that can be written")
+    _write(path, cv2.imencode(path.suffix, np.ascontiguousarray(image[:, :, ::-1]))[1].tobytes())
+
+
+def plot_precision_recall(
+    curves: Mapping[str, PrecisionRecall], path: str | Path, *, ap: Mapping[str, float | None] | None = None
+) -> None:
+    """Draw the curves of the classes that have objects, with their AP in the legend if given."""
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    for i, (name, curve) in enumerate(curves.items()):
+        if curve.objects == 0:
+            continue
+        points = np.unique(np.linspace(0, len(curve.scores) - 1, 2000).astype(int)) if len(curve.scores) else []
+        color = tuple(value / 255 for value in PALETTE[i % len(PALETTE)])
+        # The number in front also keeps Matplotlib from hiding a name that starts with an underscore.
+        prefix = " " if ap is None or ap.get(name) is None else f"{ap[name]:.3f}  "
+        axes.plot(
+            curve.recall[points],
+            curve.precision[points],
+            color=color,
+            linestyle=("-", "--", ":", "-.")[i // len(PALETTE) % 4],
+            label=prefix + name.replace("$", r"\$"),
+        )
+    if axes.lines:
+        columns = math.ceil(len(axes.lines) / 25)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", ncols=columns, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:])
+    _write(path, buffer.getvalue())
+
+
+def write_report(
+    directory: str | Path,
+    metrics: Mapping[str, Any],
+    pictures: Mapping[str, UInt8[np.ndarray, "_ _ 3"]],
+    curves: Mapping[str, PrecisionRecall],
+    *,
+    title: str = "Evaluation",
+) -> Path:
+    """Write `index.html`, `precision_recall.png` and `images/<image id>.jpg`; returns the page's path.
+
+    Args:
+        metrics: as from `evaluate_voc`; further numbers and texts in it are listed on the page.
+        pictures: RGB, by image id. Characters of an id that may not stand in a file name are written as %XX.
+
+    Raises:
+        ValueError: `metrics` lacks `map`, `ap`, `objects` or `detections`.
+    """
+    import jinja2
+
+    directory = Path(directory)
+    for name in ("map", "ap", "objects", "detections"):
+        if name not in metrics:
+            raise ValueError(f"{directory}: metrics without {name!r}")
+    files = {image: re.sub(r"[^\w. -]", lambda m: quote(m[0], safe=""), image) + ".jpg" for image in pictures}
+    for image, picture in pictures.items():
+        write_image(directory / "images" / files[image], picture)
+    plot_precision_recall(curves, directory / "precision_recall.png", ap=metrics["ap"])
+    facts = {k: v for k, v in metrics.items() if k != "map" and isinstance(v, (int, float, str))}
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
+    html = page.render(
+        title=title, metrics=metrics, facts=facts, pictures={k: f"images/{quote(v)}" for k, v in files.items()}
+    )
+    _write(directory / "index.html", html.encode())
+    return directory / "index.html"
+
+
+def write_voc_results(
+    directory: str | Path, detections: Mapping[str, Detections], class_names: Sequence[str], split: str
+) -> list[Path]:
+    """Write a results file of the VOC server for each class: `comp4_det_<split>_<class>.txt`.
+
+    A line is `image_id score x1 y1 x2 y2`, the corners 1-based and inclusive. A class without detections has an
+    empty file.
+
+    Returns:
+        The files, in the order of the classes.
+
+    Raises:
+        ValueError: an image id is empty or has white space in it, a class name or `split` cannot be part of a file
+            name, a class is named twice, or detections are malformed. Nothing is written then.
+    """
+    for name in (split, *class_names):
+        if not re.fullmatch(r"[\w.+ -]+", name):
+            raise ValueError(f"{directory}: {name!r} cannot be part of the name of a results file")
+    if len(set(class_names)) < len(class_names):
+        raise ValueError(f"{directory}: a class is named twice in {list(class_names)}")
+    lines: list[list[str]] = [[] for _ in class_names]
+    for image, found in detections.items():
+        if not re.fullmatch(r"\S+", image):
+            raise ValueError(
+                f"{directory}: image id {image!r} is empty or has white space, which a results file forbids"
+            )
+        for box, score, label in zip(*valid_detections(found, f"image {image!r}", len(class_names)), strict=True):
+            x1, y1, x2, y2 = np.add(box, (1, 1, 0, 0))
+            # All digits of a float32, so that no two scores become equal.
+            digits = np.format_float_positional(np.float32(score), trim="0")
+            lines[label - 1].append(f"{image} {digits} {x1:.3f} {y1:.3f} {x2:.3f} {y2:.3f}\n")
+    paths = [Path(directory) / f"comp4_det_{split}_{name}.txt" for name in class_names]
+    for path, text in zip(paths, lines, strict=True):
+        _write(path, "".join(text).encode())
+    return paths
+
+
+def _write(path: str | Path, content: bytes) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{{ title }}</title>
+<style>
+body { font: 15px/1.4 sans-serif; margin: 1.5em auto; max-width: 1200px; padding: 0 1em; color: #222; background: #fff }
+.top { display: flex; flex-wrap: wrap; gap: 2em; align-items: flex-start }
+table { border-collapse: collapse }
+th, td { padding: .15em .8em; border-bottom: 1px solid #ddd; text-align: right }
+th:first-child, td:first-child { text-align: left }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1em }
+img { max-width: 100% }
+figure { margin: 0; min-width: 0 }
+figcaption { overflow-wrap: anywhere; color: #666 }
+.top figure { flex: 1 1 400px }
+</style>
+<h1>{{ title }}</h1>
+<p>mAP <b>{{ "%.4f" % metrics.map if metrics.map is not none else "not measured" }}</b>
+{%- for name, value in facts.items() %}, {{ name }} {{ "%.4g" % value if value is float else value }}{% endfor %}</p>
+<div class="top">
+<table>
+<tr><th>class<th>AP<th>objects<th>detections</tr>
+{% for name, value in metrics.ap.items() %}
+<tr><td>{{ name }}<td>{{ "%.4f" % value if value is not none else "–" }}
+<td>{{ metrics.objects[name] }}<td>{{ metrics.detections[name] }}</tr>
+{% endfor %}
+</table>
+<figure><img src="precision_recall.png" alt="precision over recall for each class"></figure>
+</div>
+{% if pictures %}
+<h2>Pictures</h2>
+<div class="grid">
+{% for name, file in pictures.items() %}
+<figure><a href="{{ file }}"><img src="{{ file }}" alt="{{ name }}"></a><figcaption>{{ name }}</figcaption></figure>
+{% endfor %}
+</div>
+{% endif %}
+</html>
+"""

@@ -1,0 +1,284 @@
+"""Mean average precision as the PASCAL VOC development kit measures it, in NumPy.
+
+Detections of a class over all images are taken by falling score. Each looks for the object of its class and image
+that it overlaps most, whether or not that object is difficult or already found:
+
+    IoU below the threshold     false positive
+    object marked difficult     ignored: neither right nor wrong
+    object not found yet        true positive, and the object is found
+    object already found        false positive (a duplicate)
+
+Recall counts the objects that are not difficult. The kit measures inclusive corners with `xmax - xmin + 1`; the
+half-open boxes here measure `x2 - x1`, which is the same number for the same box.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from frcnn_jax.types import Detections, GroundTruth
+
+__all__ = ["PrecisionRecall", "average_precision", "evaluate_voc", "precision_recall", "summarize", "valid_detections"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PrecisionRecall:
+    """The curve of one class: entry i counts the i + 1 best detections. Ignored detections are left out."""
+
+    scores: Float[np.ndarray, " D"]  # falling
+    true_positives: Int[np.ndarray, " D"]  # among the detections up to here
+    objects: int  # not difficult ones
+    detections: int  # all, with the ignored ones
+
+    @property
+    def precision(self) -> Float[np.ndarray, " D"]:
+        """Share of the detections up to here that are right."""
+        return self.true_positives / np.arange(1, len(self.scores) + 1)
+
+    @property
+    def recall(self) -> Float[np.ndarray, " D"]:
+        """Share of the objects found up to here; 0 where there are no objects."""
+        return self.true_positives / max(self.objects, 1)
+
+
+def evaluate_voc(
+    detections: Mapping[str, Detections] | Sequence[Detections],
+    ground_truth: Mapping[str, GroundTruth] | Sequence[GroundTruth],
+    *,
+    use_07_metric: bool = True,
+    iou_threshold: float = 0.5,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Average precision of each class and their mean.
+
+    Args:
+        detections: of each image, by image id or in the order of `ground_truth`; entries with mask False are
+            ignored. Equal scores keep the order given here.
+        ground_truth: of the same images.
+        use_07_metric: mean of the precision at 11 recalls (VOC 2007); otherwise the area under the precision
+            envelope (VOC 2010 and later).
+        class_names: names of labels 1 ... K; without them, the labels that occur are named by their number.
+
+    Returns:
+        `map`, `ap` (by class), `objects` (by class, not difficult ones), `detections` (by class), `images`, `metric`
+        ("voc07" or "voc10") and `iou_threshold`, in plain Python types. The AP of a class without objects is None
+        and stays out of the mean; the mean over no class is None.
+
+    Raises:
+        ValueError: the images of the two differ, a record is malformed, a label is outside 1 ... K, or a score or
+            coordinate is not finite.
+    """
+    curves = precision_recall(detections, ground_truth, iou_threshold=iou_threshold, class_names=class_names)
+    return {
+        **summarize(curves, use_07_metric=use_07_metric),
+        "images": len(ground_truth),
+        "iou_threshold": float(iou_threshold),
+    }
+
+
+def precision_recall(
+    detections: Mapping[str, Detections] | Sequence[Detections],
+    ground_truth: Mapping[str, GroundTruth] | Sequence[GroundTruth],
+    *,
+    iou_threshold: float = 0.5,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, PrecisionRecall]:
+    """The precision-recall curve of each class, by name; arguments and errors as in `evaluate_voc`."""
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold: {iou_threshold} is not above 0 and at most 1")
+    if class_names is not None and len(set(class_names)) < len(class_names):
+        raise ValueError(f"class_names: a name occurs twice in {list(class_names)}")
+    num_classes = None if class_names is None else len(class_names)
+
+    scores, labels, targets = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    gt_labels, gt_difficult = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+    gt_count = 0
+    for where, found, truth in _images(detections, ground_truth):
+        boxes_i, scores_i, labels_i = valid_detections(found, where, num_classes)
+        gt_boxes_i, gt_labels_i, gt_difficult_i = _valid_ground_truth(truth, where, num_classes)
+        match = _best_object(boxes_i, labels_i, gt_boxes_i, gt_labels_i, iou_threshold)
+        scores.append(scores_i)
+        labels.append(labels_i)
+        targets.append(np.where(match < 0, -1, match + gt_count))
+        gt_labels.append(gt_labels_i)
+        gt_difficult.append(gt_difficult_i)
+        gt_count += len(gt_labels_i)
+
+    all_scores, all_labels, all_targets = np.concatenate(scores), np.concatenate(labels), np.concatenate(targets)
+    all_gt_labels, difficult = np.concatenate(gt_labels), np.concatenate(gt_difficult)
+    by_label = np.argsort(all_labels, kind="stable")
+    if class_names is None:
+        names = {int(label): str(label) for label in np.union1d(all_labels, all_gt_labels)}
+    else:
+        names = dict(enumerate(class_names, start=1))
+    start = np.searchsorted(all_labels, list(names), side="left", sorter=by_label)
+    stop = np.searchsorted(all_labels, list(names), side="right", sorter=by_label)
+    curves = {}
+    for (label, name), first, last in zip(names.items(), start, stop, strict=True):
+        members = by_label[first:last]
+        objects = int(np.count_nonzero((all_gt_labels == label) & ~difficult))
+        curves[name] = _curve(all_scores[members], all_targets[members], difficult, objects)
+    return curves
+
+
+def average_precision(curve: PrecisionRecall, *, use_07_metric: bool = True) -> float | None:
+    """The curve's average precision, or None without objects.
+
+    VOC 2007: the mean over recalls 0, 0.1 ... 1 of the best precision at that recall or above. VOC 2010: the area
+    under that best precision as a function of recall.
+    """
+    if curve.objects == 0:
+        return None
+    found = curve.true_positives
+    envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
+    if use_07_metric:
+        # In integers: 3 of 10 objects reach recall 0.3, though 3 / 10 < 3 * 0.1 in floating point.
+        first = np.searchsorted(10 * found, np.arange(11) * curve.objects, side="left")
+        return float(np.append(envelope, 0.0)[first].sum() / 11)
+    rises = np.diff(found, prepend=0) > 0
+    return float(envelope[rises].sum() / curve.objects)
+
+
+def summarize(curves: Mapping[str, PrecisionRecall], *, use_07_metric: bool = True) -> dict[str, Any]:
+    """The measures of `evaluate_voc` that follow from the curves: all but `images` and `iou_threshold`."""
+    ap = {name: average_precision(curve, use_07_metric=use_07_metric) for name, curve in curves.items()}
+    measured = [value for value in ap.values() if value is not None]
+    return {
+        "map": float(np.mean(measured)) if measured else None,
+        "ap": ap,
+        "objects": {name: curve.objects for name, curve in curves.items()},
+        "detections": {name: curve.detections for name, curve in curves.items()},
+        "metric": "voc07" if use_07_metric else "voc10",
+    }
+
+
+def valid_detections(
+    detections: Detections, where: str, num_classes: int | None = None
+) -> tuple[Float[np.ndarray, "D 4"], Float[np.ndarray, " D"], Int[np.ndarray, " D"]]:
+    """Boxes, scores and labels of the entries that are not masked, checked; float64, float64 and int64.
+
+    Args:
+        where: names the image in messages.
+        num_classes: K; any positive label will do if None.
+
+    Raises:
+        ValueError: a shape or dtype is wrong, a score or coordinate is not finite, a box is reversed, or a label is
+            outside 1 ... K.
+    """
+    where = f"{where}: detections"
+    mask = np.asarray(detections.mask)
+    count = _length(mask, "b", f"{where}.mask")
+    boxes, scores, labels = (np.asarray(a) for a in (detections.boxes, detections.scores, detections.labels))
+    _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
+    _check_shape(scores, (count,), "fiu", f"{where}.scores")
+    _check_shape(labels, (count,), "iu", f"{where}.labels")
+    boxes, scores, labels = boxes[mask].astype(np.float64), scores[mask].astype(np.float64), labels[mask]
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{where}.scores: {scores[~np.isfinite(scores)][0]} is not finite")
+    _check_boxes(boxes, f"{where}.boxes")
+    _check_labels(labels, num_classes, f"{where}.labels")
+    return boxes, scores, labels.astype(np.int64)
+
+
+def _valid_ground_truth(
+    truth: GroundTruth, where: str, num_classes: int | None
+) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"], Bool[np.ndarray, " G"]]:
+    where = f"{where}: ground truth"
+    difficult = np.asarray(truth.difficult)
+    count = _length(difficult, "b", f"{where}.difficult")
+    boxes, labels = np.asarray(truth.boxes), np.asarray(truth.labels)
+    _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
+    _check_shape(labels, (count,), "iu", f"{where}.labels")
+    _check_boxes(boxes, f"{where}.boxes")
+    _check_labels(labels, num_classes, f"{where}.labels")
+    return boxes.astype(np.float64), labels.astype(np.int64), difficult
+
+
+def _images(detections: Any, ground_truth: Any) -> Iterator[tuple[str, Detections, GroundTruth]]:
+    """Pairs of the two records of an image, with a name for messages, in the order of `detections`."""
+    if isinstance(detections, Mapping) != isinstance(ground_truth, Mapping):
+        raise ValueError("detections and ground_truth must both be mappings by image id or both be sequences")
+    if isinstance(detections, Mapping):
+        unknown = [image for image in detections if image not in ground_truth]
+        missing = [image for image in ground_truth if image not in detections]
+        if unknown:
+            raise ValueError(f"ground_truth: no entry for {len(unknown)} images with detections, as {unknown[0]!r}")
+        if missing:
+            raise ValueError(
+                f"detections: no entry, not even an empty one, for {len(missing)} images, as {missing[0]!r}"
+            )
+        return ((f"image {image!r}", found, ground_truth[image]) for image, found in detections.items())
+    if len(detections) != len(ground_truth):
+        raise ValueError(f"detections of {len(detections)} images, ground truth of {len(ground_truth)}")
+    pairs = zip(detections, ground_truth, strict=True)
+    return ((f"image {i}", found, truth) for i, (found, truth) in enumerate(pairs))
+
+
+def _best_object(
+    boxes: Float[np.ndarray, "D 4"],
+    labels: Int[np.ndarray, " D"],
+    gt_boxes: Float[np.ndarray, "G 4"],
+    gt_labels: Int[np.ndarray, " G"],
+    threshold: float,
+) -> Int[np.ndarray, " D"]:
+    """For each detection of an image the object of its class with the largest IoU, -1 below the threshold."""
+    if len(boxes) == 0 or len(gt_boxes) == 0:
+        return np.full(len(boxes), -1)
+    (x1, y1, x2, y2), (gx1, gy1, gx2, gy2) = boxes.T[:, :, None], gt_boxes.T[:, None, :]
+    width = np.minimum(x2, gx2) - np.maximum(x1, gx1)
+    height = np.minimum(y2, gy2) - np.maximum(y1, gy1)
+    overlap = np.where(labels[:, None] == gt_labels, np.maximum(width, 0) * np.maximum(height, 0), 0)
+    union = (x2 - x1) * (y2 - y1) + (gx2 - gx1) * (gy2 - gy1) - overlap
+    iou = overlap / np.where(union > 0, union, 1)
+    best = iou.argmax(axis=1)  # the first of equals, as in the kit
+    return np.where(iou[np.arange(len(boxes)), best] >= threshold, best, -1)
+
+
+def _curve(
+    scores: Float[np.ndarray, " D"], targets: Int[np.ndarray, " D"], difficult: Bool[np.ndarray, " G"], objects: int
+) -> PrecisionRecall:
+    """The curve of one class from the object that each detection chose: an index into `difficult`, or -1."""
+    order = np.argsort(-scores, kind="stable")
+    targets = targets[order]
+    matched = targets >= 0
+    ignored = matched.copy()
+    ignored[matched] = difficult[targets[matched]]
+    claims = np.flatnonzero(matched & ~ignored)
+    _, first = np.unique(targets[claims], return_index=True)
+    hits = np.zeros(len(order), np.int64)
+    hits[claims[first]] = 1
+    return PrecisionRecall(
+        scores=scores[order][~ignored],
+        true_positives=np.cumsum(hits[~ignored]),
+        objects=objects,
+        detections=len(order),
+    )
+
+
+def _length(array: np.ndarray, kinds: str, where: str) -> int:
+    _check_shape(array, (array.shape or (0,))[:1], kinds, where)
+    return len(array)
+
+
+def _check_shape(array: np.ndarray, shape: tuple[int, ...], kinds: str, where: str) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{where}: shape {array.shape}, expected {shape}")
+    if array.dtype.kind not in kinds:
+        raise ValueError(f"{where}: wrong dtype {array.dtype}")
+
+
+def _check_boxes(boxes: np.ndarray, where: str) -> None:
+    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1))
+    if bad.any():
+        raise ValueError(f"{where}: {boxes[bad][0].tolist()} is reversed or not finite")
+
+
+def _check_labels(labels: np.ndarray, num_classes: int | None, where: str) -> None:
+    bad = labels < 1 if num_classes is None else (labels < 1) | (labels > num_classes)
+    if bad.any():
+        raise ValueError(f"{where}: {labels[bad][0]} is outside 1 ... {'K' if num_classes is None else num_classes}")

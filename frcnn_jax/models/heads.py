@@ -1,0 +1,34 @@
+"""What follows RoI pooling: fully connected layers, then class logits and box offsets (section 2.3)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class FastRCNNHead(nn.Module):
+    """fc6, fc7 with ReLU and dropout, then `cls_score` and `bbox_pred` side by side."""
+
+    num_classes: int  # background included
+    widths: tuple[int, int] = (4096, 4096)
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, pooled: Float[Array, "B PH PW C"], *, train: bool = False
+    ) -> tuple[Float[Array, "B K1"], Float[Array, "B K1 4"]]:
+        """Logits and offsets, in float32 at least. With `train`, dropout draws from the "dropout" stream."""
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = pooled.reshape(pooled.shape[0], -1)
+        for name, width in zip(("fc6", "fc7"), self.widths, strict=True):
+            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=name, **types)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        # The spread of the new layers' initial weights is the paper's (section 2.3, SGD hyper-parameters).
+        normal = nn.initializers.normal
+        logits = nn.Dense(self.num_classes, kernel_init=normal(0.01), name="cls_score", **types)(x)
+        deltas = nn.Dense(4 * self.num_classes, kernel_init=normal(0.001), name="bbox_pred", **types)(x)
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        return logits.astype(wide), deltas.astype(wide).reshape(-1, self.num_classes, 4)

@@ -1,0 +1,146 @@
+"""The multi-task loss (section 2.3, equations 1 to 3) from plain functions that can be swapped.
+
+K1 is K + 1: the classes and background. A classification loss maps logits [R, K1] and labels [R] to one value per RoI.
+A localization loss maps the offsets that were predicted for each RoI's own class, the RoIs and the ground-truth boxes
+to one value per RoI; offsets are in units of the box statistics that it is given. `multi_task_loss` alone masks and
+averages.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from frcnn_jax.ops.boxes import decode_boxes, encode_boxes, paired_giou
+
+ClassificationLoss = Callable[[Float[Array, "R K1"], Int[Array, " R"]], Float[Array, " R"]]
+LocalizationLoss = Callable[
+    [Float[Array, "R 4"], Float[Array, "R 4"], Float[Array, "R 4"], Float[Array, "R 4"], Float[Array, "R 4"]],
+    Float[Array, " R"],
+]
+
+
+def cross_entropy(logits: Float[Array, "R K1"], labels: Int[Array, " R"]) -> Float[Array, " R"]:
+    """Log loss of the true class, -log p_u: at least 0."""
+    _check_rows(logits, labels, "labels")
+    return -_log_probability(logits, labels)
+
+
+def focal(logits: Float[Array, "R K1"], labels: Int[Array, " R"], *, gamma: float = 2.0) -> Float[Array, " R"]:
+    """Focal loss over the softmax, -(1 - p_u)^gamma log p_u (Lin et al., ICCV 2017): at least 0."""
+    _check_rows(logits, labels, "labels")
+    log_probability = _log_probability(logits, labels)
+    # -expm1 loses nothing more of 1 - p near p = 1; the floor keeps the power's gradient finite at p = 1.
+    rest = jnp.maximum(-jnp.expm1(log_probability), jnp.finfo(logits.dtype).tiny)
+    return -(rest**gamma) * log_probability
+
+
+def smooth_l1(errors: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """0.5 x^2 where |x| < 1, |x| - 0.5 elsewhere (equation 3), elementwise."""
+    size = jnp.abs(errors)
+    return jnp.where(size < 1, 0.5 * errors**2, size - 0.5)
+
+
+def smooth_l1_localization(
+    deltas: Float[Array, "R 4"],
+    rois: Float[Array, "R 4"],
+    gt_boxes: Float[Array, "R 4"],
+    mean: Float[Array, "R 4"],
+    std: Float[Array, "R 4"],
+) -> Float[Array, " R"]:
+    """Smooth L1 between offsets and normalised targets, summed over the four coordinates (equation 2).
+
+    Args:
+        deltas: predicted offsets in units of `std` around `mean`.
+        rois: half-open boxes that the offsets start from.
+        gt_boxes: boxes they should lead to.
+        mean, std: box-target statistics of each RoI's class.
+    """
+    _check_boxes(deltas, rois, gt_boxes, mean, std)
+    targets = (encode_boxes(rois, gt_boxes) - mean) / std
+    return jnp.sum(smooth_l1(deltas - targets), axis=-1)
+
+
+def giou_localization(
+    deltas: Float[Array, "R 4"],
+    rois: Float[Array, "R 4"],
+    gt_boxes: Float[Array, "R 4"],
+    mean: Float[Array, "R 4"],
+    std: Float[Array, "R 4"],
+) -> Float[Array, " R"]:
+    """1 - GIoU of the decoded boxes with the ground truth, 0 ... 2; arguments as `smooth_l1_localization`."""
+    _check_boxes(deltas, rois, gt_boxes, mean, std)
+    return 1 - paired_giou(decode_boxes(rois, deltas * std + mean), gt_boxes)
+
+
+def multi_task_loss(
+    logits: Float[Array, "R K1"],
+    deltas: Float[Array, "R K1 4"],
+    rois: Float[Array, "R 4"],
+    labels: Int[Array, " R"],
+    gt_boxes: Float[Array, "R 4"],
+    mask: Bool[Array, " R"],
+    mean: Float[Array, "K1 4"],
+    std: Float[Array, "K1 4"],
+    *,
+    classification: ClassificationLoss = cross_entropy,
+    localization: LocalizationLoss = smooth_l1_localization,
+    localization_weight: float = 1.0,
+    count: Float[Array, ""] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """L = L_cls + localization_weight [u >= 1] L_loc over the RoIs of one or several images (equation 1).
+
+    Both terms are divided by the number of RoIs that are real, not by the number of foreground RoIs: each foreground
+    RoI then weighs the same whether it came with many others or few, and a step with little foreground is not
+    governed by it.
+
+    Args:
+        labels: 0 ... K; background has no localization loss.
+        mask: RoIs that count.
+        mean, std: box-target statistics by class.
+        count: number of RoIs to divide by; that of `mask` if None. A data-parallel step passes the mean over devices.
+
+    Returns:
+        The loss and its parts {"classification", "localization"}; all 0 where no RoI is real.
+    """
+    _check_rows(logits, labels, "labels")
+    r, k1 = logits.shape
+    shapes = {"deltas": (r, k1, 4), "rois": (r, 4), "gt_boxes": (r, 4), "mask": (r,), "mean": (k1, 4), "std": (k1, 4)}
+    for (name, shape), array in zip(shapes.items(), (deltas, rois, gt_boxes, mask, mean, std), strict=True):
+        if array.shape != shape:
+            raise ValueError(f"{name} must have shape {shape} beside logits {logits.shape}, not {array.shape}")
+    # What does not count is replaced before it enters a function: times zero, a gradient that is NaN stays NaN.
+    labels = jnp.where(mask, labels, 0)
+    foreground = labels > 0
+    safe_logits = jnp.where(mask[:, None], logits, 0)
+    own = jnp.take_along_axis(deltas, labels[:, None, None], axis=1)[:, 0]
+    safe_deltas = jnp.where(foreground[:, None], own, 0)
+    unit = jnp.array([0, 0, 1, 1], rois.dtype)
+    safe_rois = jnp.where(foreground[:, None], rois, unit)
+    safe_boxes = jnp.where(foreground[:, None], gt_boxes, unit)
+    by_class = classification(safe_logits, labels)
+    by_box = localization(safe_deltas, safe_rois, safe_boxes, mean[labels], std[labels])
+    if count is None:
+        count = jnp.sum(mask).astype(logits.dtype)
+    divisor = jnp.maximum(count, jnp.finfo(logits.dtype).tiny)
+    parts = {
+        "classification": jnp.sum(jnp.where(mask, by_class, 0)) / divisor,
+        "localization": jnp.sum(jnp.where(foreground, by_box, 0)) / divisor,
+    }
+    return parts["classification"] + localization_weight * parts["localization"], parts
+
+
+def _log_probability(logits: Array, labels: Array) -> Array:
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+
+
+def _check_rows(logits: Array, labels: Array, name: str) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits must be [R, K+1] and {name} [R], not {logits.shape} and {labels.shape}")
+
+
+def _check_boxes(*arrays: Array) -> None:
+    shapes = [array.shape for array in arrays]
+    if any(shape != shapes[0] or shape[-1:] != (4,) for shape in shapes):
+        raise ValueError(f"deltas, rois, gt_boxes, mean and std must all be [R, 4], not {shapes}")

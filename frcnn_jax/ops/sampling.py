@@ -1,0 +1,97 @@
+"""Drawing the RoIs of a training step from one image (section 2.3, "Mini-batch sampling"), on the device.
+
+Foreground is what overlaps a ground-truth box by at least `foreground_iou`; background has its largest overlap in
+`background_iou`. At most `foreground_fraction` of the RoIs are foreground. Where foreground runs short, background
+fills its places; where background runs short too, places stay empty and are masked. Ground-truth boxes take part as
+proposals, so an image with objects always has foreground.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from frcnn_jax.ops.boxes import pairwise_iou
+from frcnn_jax.types import RoiSample
+
+
+def sample_rois(
+    key: PRNGKeyArray,
+    proposals: Float[Array, "P 4"],
+    proposal_mask: Bool[Array, " P"],
+    gt_boxes: Float[Array, "G 4"],
+    gt_labels: Int[Array, " G"],
+    gt_mask: Bool[Array, " G"],
+    *,
+    rois_per_image: int = 64,
+    foreground_fraction: float = 0.25,
+    foreground_iou: float = 0.5,
+    background_iou: tuple[float, float] = (0.1, 0.5),
+) -> RoiSample:
+    """Draws RoIs of one image uniformly and without replacement, foreground first.
+
+    Args:
+        key: decides the draw; masked entries and the amount of padding do not.
+        background_iou: half-open range [low, high) of the largest IoU; low 0 admits boxes that touch no object.
+
+    Returns:
+        `rois_per_image` RoIs; labels are those of the ground-truth box with the largest IoU (the first of several).
+        Gradients do not flow through the sample.
+
+    Raises:
+        ValueError: a range or count makes no sense.
+    """
+    low, high = background_iou
+    if not (0 <= low < high <= foreground_iou <= 1 and rois_per_image > 0 and 0 <= foreground_fraction <= 1):
+        raise ValueError(
+            f"RoI sampling needs 0 <= background_iou {background_iou} <= foreground_iou {foreground_iou} <= 1, "
+            f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
+        )
+    # Proposals come first so that entry i draws the same random number however much padding follows.
+    count = proposals.shape[0]
+    candidates = jax.lax.stop_gradient(jnp.concatenate([proposals, gt_boxes]))
+    real = jnp.concatenate([proposal_mask, gt_mask])
+    overlaps = jnp.where(gt_mask[None, :], pairwise_iou(candidates, gt_boxes), 0)
+    matched = jnp.argmax(overlaps, axis=1) if gt_boxes.shape[0] else jnp.zeros(len(candidates), jnp.int32)
+    largest = jnp.max(overlaps, axis=1, initial=0)
+
+    proposal_key, gt_key = jax.random.split(key)
+    chance = jnp.concatenate([_draw(proposal_key, count), _draw(gt_key, gt_boxes.shape[0])])
+    is_foreground = real & (largest >= foreground_iou)
+    is_background = real & (largest >= low) & (largest < high)
+    most_foreground = round(rois_per_image * foreground_fraction)
+    foreground, foreground_count = _choose(chance, is_foreground, min(most_foreground, len(candidates)))
+    background, background_count = _choose(chance, is_background, min(rois_per_image, len(candidates)))
+
+    place = jnp.arange(rois_per_image)
+    background_place = place - foreground_count
+    in_foreground = background_place < 0
+    chosen = jnp.where(in_foreground, _at(foreground, place), _at(background, background_place))
+    mask = in_foreground | (background_place < background_count)
+    rois = _at(candidates, chosen)
+    label = _at(gt_labels, _at(matched, chosen)) if gt_boxes.shape[0] else jnp.zeros(rois_per_image, jnp.int32)
+    labels = jnp.where(in_foreground & mask, label, 0).astype(jnp.int32)
+    targets = _at(gt_boxes, _at(matched, chosen)) if gt_boxes.shape[0] else rois
+    return RoiSample(
+        rois=jnp.where(mask[:, None], rois, 0),
+        labels=labels,
+        gt_boxes=jax.lax.stop_gradient(jnp.where((labels > 0)[:, None], targets, jnp.where(mask[:, None], rois, 0))),
+        mask=mask,
+    )
+
+
+def _draw(key: PRNGKeyArray, count: int) -> Float[Array, " B"]:
+    """A random number for each entry that depends on its position alone, not on `count`."""
+    return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(jnp.arange(count))
+
+
+def _choose(chance: Float[Array, " B"], allowed: Bool[Array, " B"], most: int) -> tuple[Array, Array]:
+    """Indices of the `most` allowed entries with the highest chance, and how many of them are real."""
+    _, chosen = jax.lax.top_k(jnp.where(allowed, chance, -1.0), most)
+    return chosen, jnp.minimum(jnp.sum(allowed), most)
+
+
+def _at(values: Array, index: Array) -> Array:
+    """`values[index]`; places that are masked later may point anywhere."""
+    if values.shape[0] == 0:
+        return jnp.zeros((*index.shape, *values.shape[1:]), values.dtype)
+    return values[jnp.clip(index, 0, values.shape[0] - 1)]

@@ -1,0 +1,142 @@
+"""A training run from a config and a workdir, resumed where it was: data, model, state, step, loop."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from frcnn_jax.config import Config
+from frcnn_jax.data.pipeline import concatenate, iterate, training_source
+from frcnn_jax.data.proposals import open_proposals, proposal_files
+from frcnn_jax.data.voc import open_dataset
+from frcnn_jax.models.detector import FastRCNN, create_model, init_params
+from frcnn_jax.training.checkpoint import CheckpointMetadata, Checkpoints
+from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule, split_frozen
+from frcnn_jax.training.statistics import box_statistics
+from frcnn_jax.training.step import AXIS, TrainState, create_loss, identity_statistics, make_train_step, map_train_step
+from frcnn_jax.training.workdir import MetricsLog, claim_workdir
+from frcnn_jax.types import BoxStatistics
+
+
+def build_model(config: Config, num_classes: int) -> FastRCNN:
+    """The model that a config describes; `num_classes` counts background."""
+    return create_model(
+        config.model.name, num_classes, dropout=config.model.dropout, dtype=jnp.dtype(config.model.dtype)
+    )
+
+
+def create_state(config: Config, params: Any, statistics: BoxStatistics) -> TrainState:
+    """The state before the first step."""
+    trainable, frozen = split_frozen(params, config.optimizer.rules)
+    optimizer = create_optimizer(config.optimizer, params, config.train.steps)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trainable=trainable,
+        frozen=frozen,
+        opt_state=optimizer.init(trainable),
+        statistics=statistics,
+    )
+
+
+def abstract_state(config: Config, num_classes: int) -> TrainState:
+    """Shapes and dtypes of the state, to restore a checkpoint into."""
+    model = build_model(config, num_classes)
+
+    def build() -> TrainState:
+        return create_state(config, init_params(model, jax.random.key(0)), identity_statistics(num_classes))
+
+    return jax.eval_shape(build)
+
+
+def train(config: Config, workdir: str | Path) -> TrainState:
+    """Trains until `config.train.steps`, going on from the newest checkpoint in `workdir` if there is one.
+
+    Raises:
+        ValueError: the workdir holds a run with other settings, or a setting does not fit the data or the devices.
+        FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
+    """
+    workdir = Path(workdir)
+    mesh = Mesh(np.array(jax.devices()), (AXIS,))
+    if config.input.batch_size % mesh.size:
+        raise ValueError(f"input.batch_size {config.input.batch_size} cannot be shared by {mesh.size} devices")
+    claim_workdir(workdir, config)
+
+    datasets = [open_dataset(name, config.data) for name in config.data.train]
+    files, _ = proposal_files(config.proposals, config.data.train)
+    parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
+    dataset, proposals = concatenate(datasets, parts)
+    source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed)
+
+    num_classes = len(dataset.classes) + 1
+    model = build_model(config, num_classes)
+    checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
+    metadata = CheckpointMetadata(classes=dataset.classes, pixels=model.pixels, config=config)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    iterator = iterate(source, config.input.workers)
+    if checkpoints.latest is None:
+        init_key, key = jax.random.split(jax.random.key(config.train.seed))
+        statistics = box_statistics(
+            proposals,
+            dataset.annotations,
+            num_classes,
+            foreground_iou=config.sampling.foreground_iou,
+            use_difficult=config.sampling.use_difficult,
+        )
+        state = create_state(config, init_params(model, init_key), statistics)
+    else:
+        state, key, position = checkpoints.restore(abstract_state(config, num_classes))
+        iterator.set_state(position)
+        print(f"Going on from step {int(state.step)} of {workdir}")
+    state = jax.device_put(state, everywhere)
+
+    optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
+    step = map_train_step(
+        make_train_step(model, optimizer, loss=create_loss(config.loss), sampling=config.sampling), mesh
+    )
+
+    def save(state: TrainState) -> None:
+        checkpoints.save(state, key, iterator.get_state(), metadata)
+
+    log = MetricsLog(workdir, int(state.step), learning_rate_schedule(config.optimizer, config.train.steps))
+    try:
+        return _loop(config, step, state, key, iterator, mesh, log, save, dataset.image_ids)
+    finally:
+        log.close()
+        checkpoints.close()
+
+
+def _loop(
+    config: Config,
+    step: Callable,
+    state: TrainState,
+    key: jax.Array,
+    iterator: Any,
+    mesh: Mesh,
+    log: MetricsLog,
+    save: Callable[[TrainState], None],
+    image_ids: tuple[str, ...],
+) -> TrainState:
+    by_image = NamedSharding(mesh, PartitionSpec(AXIS))
+    first, steps = int(state.step), config.train.steps
+    progress = tqdm(total=steps, initial=first, desc="Training", unit="step", smoothing=0.05)
+    for number in range(first + 1, steps + 1):
+        started = time.perf_counter()
+        batch = next(iterator)
+        waited = time.perf_counter() - started
+        state, metrics = step(state, jax.device_put(batch, by_image), key)
+        log.add(number, metrics, [image_ids[i] for i in batch.image_index], waited)
+        checkpoint_due = number % config.train.checkpoint_every == 0 or number == steps
+        if number % config.train.log_every == 0 or checkpoint_due:
+            # Raises where a loss is not finite, so that no checkpoint is written after it.
+            progress.set_postfix_str(log.flush())
+        if checkpoint_due:
+            save(state)
+        progress.update()
+    progress.close()
+    return state

@@ -1,0 +1,93 @@
+"""SGD as Caffe computes it, with a rule for every parameter (section 2.3, "SGD hyper-parameters").
+
+Caffe keeps the learning rate inside the momentum buffer, v <- m v + lr (g + decay w), w <- w - v, so that a drop of the
+rate acts on new gradients only; `optax.sgd` multiplies the buffer by the rate, and the drop acts on the past too.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+
+from frcnn_jax.config import OptimizerConfig, ParameterRule
+
+
+def parameter_paths(params: Any) -> Any:
+    """The same tree with each array's path, as in "backbone/conv1_1/kernel", in its place."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "/".join(str(entry.key) for entry in path), params)
+
+
+def match_rules(params: Any, rules: Sequence[ParameterRule]) -> Any:
+    """The same tree with the first rule whose pattern is found in each parameter's path.
+
+    Raises:
+        ValueError: a parameter matches no rule, or a rule matches no parameter (a pattern with a slip in it would
+            otherwise train what was meant to be frozen).
+    """
+    paths = parameter_paths(params)
+    leaves = jax.tree.leaves(paths)
+    unmatched = [path for path in leaves if not any(re.search(rule.pattern, path) for rule in rules)]
+    if unmatched:
+        raise ValueError(f"no rule in optimizer.rules matches the parameters {', '.join(unmatched)}")
+    unused = [rule.pattern for rule in rules if not any(re.search(rule.pattern, path) for path in leaves)]
+    if unused:
+        raise ValueError(
+            f"the patterns {', '.join(map(repr, unused))} in optimizer.rules match no parameter; "
+            f"there are {', '.join(leaves)}"
+        )
+    return jax.tree.map(lambda path: next(rule for rule in rules if re.search(rule.pattern, path)), paths)
+
+
+def split_frozen(params: Any, rules: Sequence[ParameterRule]) -> tuple[Any, Any]:
+    """(trainable, frozen): two trees of the same shape with None where the other one has the parameter."""
+    matched = match_rules(params, rules)
+    trainable = jax.tree.map(lambda p, rule: None if rule.learning_rate is None else p, params, matched)
+    frozen = jax.tree.map(lambda p, rule: p if rule.learning_rate is None else None, params, matched)
+    return trainable, frozen
+
+
+def merge(trainable: Any, frozen: Any) -> Any:
+    """The whole tree again from the two halves of `split_frozen`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, trainable, frozen, is_leaf=lambda x: x is None)
+
+
+def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Learning rate by step: constant with drops, or a cosine to zero at `steps`; warmed up linearly from zero."""
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(config.learning_rate, max(steps - config.warmup, 1))
+    else:
+        drops = {drop - config.warmup: config.drop_factor for drop in config.drops}
+        after = optax.piecewise_constant_schedule(config.learning_rate, drops)
+    if not config.warmup:
+        return after
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, config.learning_rate, config.warmup), after], [config.warmup]
+    )
+
+
+def create_optimizer(config: OptimizerConfig, params: Any, steps: int) -> optax.GradientTransformation:
+    """Caffe's SGD over the trainable half of `params` (see `split_frozen`), by the rules of `config`."""
+    matched = match_rules(params, config.rules)
+    trainable = [rule for rule in jax.tree.leaves(matched) if rule.learning_rate is not None]
+    if not trainable:
+        raise ValueError("optimizer.rules freeze every parameter")
+
+    def by_rule(scale: Any) -> Any:
+        return jax.tree.map(lambda rule: None if rule.learning_rate is None else scale(rule), matched)
+
+    decays = by_rule(lambda rule: config.weight_decay * rule.weight_decay)
+    rates = by_rule(lambda rule: rule.learning_rate)
+    return optax.chain(
+        optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
+        _stateless(lambda update, param, decay: update + decay * param, decays),
+        _stateless(lambda update, _, rate: update * rate, rates),
+        optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
+        optax.trace(decay=config.momentum),
+    )
+
+
+def _stateless(function: Any, factors: Any) -> optax.GradientTransformation:
+    """Applies `function(update, param, factor)` to every parameter with its own factor."""
+    return optax.stateless(lambda updates, params: jax.tree.map(function, updates, params, factors))

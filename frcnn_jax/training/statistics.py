@@ -1,0 +1,81 @@
+"""Mean and deviation of the training set's box targets, by class and coordinate (section 2.3)."""
+
+from collections.abc import Iterable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from frcnn_jax.ops.boxes import encode_boxes, pairwise_iou
+from frcnn_jax.types import BoxStatistics, GroundTruth
+
+
+def box_statistics(
+    proposals: Iterable[Float[np.ndarray, "P 4"]],
+    annotations: Iterable[GroundTruth],
+    num_classes: int,
+    *,
+    foreground_iou: float = 0.5,
+    use_difficult: bool = True,
+) -> BoxStatistics:
+    """Statistics of the targets of every foreground RoI that training can draw, ground-truth boxes included.
+
+    Args:
+        num_classes: background included; its row is mean 0 and deviation 1.
+        foreground_iou: least IoU of a foreground RoI.
+
+    Returns:
+        float32 [K+1, 4] each. A coordinate that does not vary, or a class without RoIs, has deviation 1 (and mean 0
+        for the class): there is nothing to scale by.
+    """
+    total = np.zeros((3, num_classes, 4))
+    for boxes, annotation in zip(proposals, annotations, strict=True):
+        keep = np.ones(len(annotation.labels), bool) if use_difficult else ~annotation.difficult
+        if not keep.any():
+            continue
+        gt_boxes, gt_labels = annotation.boxes[keep], annotation.labels[keep]
+        candidates = np.concatenate([boxes.reshape(-1, 4), gt_boxes]).astype(np.float32)
+        # Rounded up to few distinct shapes, so that few functions are compiled.
+        candidates, candidate_mask = _pad(candidates, 512)
+        gt_boxes, gt_mask = _pad(gt_boxes.astype(np.float32), 32)
+        gt_labels, _ = _pad(gt_labels.astype(np.int32), 32)
+        sums = _sums(candidates, candidate_mask, gt_boxes, gt_labels, gt_mask, foreground_iou, num_classes=num_classes)
+        total += np.asarray(sums)
+    count, first, second = total
+    mean = first / np.maximum(count, 1)
+    variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
+    std = np.sqrt(variance)
+    std = np.where(std > 1e-4, std, 1.0)
+    mean[0], std[0] = 0, 1
+    return BoxStatistics(mean=jnp.asarray(mean, jnp.float32), std=jnp.asarray(std, jnp.float32))
+
+
+@partial(jax.jit, static_argnames="num_classes")
+def _sums(
+    candidates: Float[Array, "P 4"],
+    candidate_mask: Bool[Array, " P"],
+    gt_boxes: Float[Array, "G 4"],
+    gt_labels: Int[Array, " G"],
+    gt_mask: Bool[Array, " G"],
+    foreground_iou: Float[Array, ""],
+    *,
+    num_classes: int,
+) -> Float[Array, "3 K1 4"]:
+    """Count, sum and sum of squares of one image's targets by class."""
+    overlaps = jnp.where(gt_mask[None, :], pairwise_iou(candidates, gt_boxes), 0)
+    matched = jnp.argmax(overlaps, axis=1)
+    foreground = candidate_mask & (jnp.max(overlaps, axis=1) >= foreground_iou)
+    targets = encode_boxes(candidates, gt_boxes[matched])
+    moments = jnp.stack([jnp.ones_like(targets), targets, jnp.square(targets)])
+    one_hot = jax.nn.one_hot(jnp.where(foreground, gt_labels[matched], -1), num_classes)
+    return jnp.einsum("pk,mpc->mkc", one_hot, jnp.where(foreground[:, None], moments, 0), precision="highest")
+
+
+def _pad(values: np.ndarray, multiple: int) -> tuple[np.ndarray, np.ndarray]:
+    """`values` filled up with zeros to a multiple of rows, and which rows are real."""
+    count = max(-(-len(values) // multiple), 1) * multiple
+    padded = np.zeros((count, *values.shape[1:]), values.dtype)
+    padded[: len(values)] = values
+    return padded, np.arange(count) < len(values)

@@ -1,0 +1,225 @@
+"""The training step: loss, gradient and update as one pure function for one device, and its mapping over devices."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from frcnn_jax.config import LossConfig, SamplingConfig
+from frcnn_jax.models.detector import FastRCNN
+from frcnn_jax.ops import losses
+from frcnn_jax.ops.sampling import sample_rois
+from frcnn_jax.training.optimizer import merge
+from frcnn_jax.types import Batch, BoxStatistics, RoiSample
+
+AXIS = "data"
+
+Metrics = dict[str, Float[Array, ""]]
+StepFunction = Callable[["TrainState", Batch, PRNGKeyArray], tuple["TrainState", Metrics]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a step changes, and the box statistics that its deltas are in."""
+
+    step: Array  # int32, number of updates made
+    trainable: Any  # parameters that are learned; None in place of the others
+    frozen: Any  # the others
+    opt_state: Any
+    statistics: BoxStatistics
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All parameters, as the model takes them."""
+        return merge(self.trainable, self.frozen)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiTaskLoss:
+    """The parts of the loss: any functions of the same form as those in `ops.losses` can stand here."""
+
+    classification: losses.ClassificationLoss = losses.cross_entropy
+    localization: losses.LocalizationLoss = losses.smooth_l1_localization
+    localization_weight: float = 1.0
+
+
+def create_loss(config: LossConfig) -> MultiTaskLoss:
+    """The loss that a config names."""
+    return MultiTaskLoss(
+        classification={"cross_entropy": losses.cross_entropy, "focal": losses.focal}[config.classification],
+        localization={"smooth_l1": losses.smooth_l1_localization, "giou": losses.giou_localization}[
+            config.localization
+        ],
+        localization_weight=config.localization_weight,
+    )
+
+
+def identity_statistics(num_classes: int, dtype: Any = jnp.float32) -> BoxStatistics:
+    """Statistics that change nothing: mean 0, deviation 1. `num_classes` counts background."""
+    return BoxStatistics(mean=jnp.zeros((num_classes, 4), dtype), std=jnp.ones((num_classes, 4), dtype))
+
+
+def sample_batch(
+    batch: Batch, key: PRNGKeyArray, *, config: SamplingConfig | None = None, first_image: Array | int = 0
+) -> RoiSample:
+    """`sample_rois` for each image of a batch: every field gains a leading N.
+
+    Args:
+        first_image: position of this batch's first image in the whole batch over all devices. An image draws the same
+            RoIs however many devices share the batch.
+    """
+    config = SamplingConfig() if config is None else config
+    batch = jax.tree.map(jnp.asarray, batch)
+    gt_mask = batch.gt_mask & batch.image_mask[:, None]
+    if not config.use_difficult:
+        gt_mask = gt_mask & ~batch.gt_difficult
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first_image + jnp.arange(batch.images.shape[0]))
+    sample = partial(
+        sample_rois,
+        rois_per_image=config.rois_per_image,
+        foreground_fraction=config.foreground_fraction,
+        foreground_iou=config.foreground_iou,
+        background_iou=config.background_iou,
+    )
+    proposal_mask = batch.proposal_mask & batch.image_mask[:, None]
+    return jax.vmap(sample)(keys, batch.proposals, proposal_mask, batch.gt_boxes, batch.gt_labels, gt_mask)
+
+
+def loss_fn(
+    params: Mapping[str, Any],
+    batch: Batch,
+    key: PRNGKeyArray,
+    *,
+    model: FastRCNN,
+    loss: MultiTaskLoss | None = None,
+    sampling: SamplingConfig | None = None,
+    statistics: BoxStatistics | None = None,
+    train: bool = True,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The multi-task loss of a batch (equation 1), from pixels to one number: made for `jax.grad(..., has_aux=True)`.
+
+    Args:
+        params: as `init_params` and `load_weights` give them.
+        batch: images with proposals and ground truth.
+        key: draws the RoIs and the dropout.
+        loss: the paper's if None.
+        sampling: the paper's if None.
+        statistics: box-target statistics that the deltas are in; mean 0 and deviation 1 if None.
+        train: apply dropout.
+        axis_name: mapped axis over which the batch is shared out. The loss is then divided by the mean number of RoIs
+            over the devices, so that the mean of the devices' losses is the loss of the whole batch.
+
+    Returns:
+        The loss and {"loss", "classification", "localization", "foreground", "background", "accuracy"}: the number of
+        RoIs of each kind, and the share of them whose most probable class is the true one.
+    """
+    batch = jax.tree.map(jnp.asarray, batch)
+    loss = MultiTaskLoss() if loss is None else loss
+    if statistics is None:
+        statistics = identity_statistics(model.head.num_classes, model.head.param_dtype)
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    sampling_key, dropout_key = jax.random.split(key)
+    sample = sample_batch(batch, sampling_key, config=sampling, first_image=device * batch.images.shape[0])
+    logits, deltas = model.apply(
+        {"params": params},
+        batch.images,
+        sample.rois,
+        scales=batch.scales,
+        image_sizes=batch.image_sizes,
+        train=train,
+        rngs={"dropout": jax.random.fold_in(dropout_key, device)},
+    )
+    sample, logits, deltas = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (sample, logits, deltas))
+    real = jnp.sum(sample.mask).astype(logits.dtype)
+    total, parts = losses.multi_task_loss(
+        logits,
+        deltas,
+        sample.rois.astype(logits.dtype),
+        sample.labels,
+        sample.gt_boxes.astype(logits.dtype),
+        sample.mask,
+        statistics.mean,
+        statistics.std,
+        classification=loss.classification,
+        localization=loss.localization,
+        localization_weight=loss.localization_weight,
+        count=real if axis_name is None else jax.lax.pmean(real, axis_name),
+    )
+    foreground = jnp.sum(sample.labels > 0).astype(logits.dtype)
+    right = jnp.sum((jnp.argmax(logits, axis=-1) == sample.labels) & sample.mask)
+    aux = {
+        "loss": total,
+        **parts,
+        "foreground": foreground,
+        "background": real - foreground,
+        "accuracy": right / jnp.maximum(real, 1),
+    }
+    return total, aux
+
+
+def make_train_step(
+    model: FastRCNN,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: MultiTaskLoss | None = None,
+    sampling: SamplingConfig | None = None,
+    axis_name: str | None = AXIS,
+) -> StepFunction:
+    """The pure step of one device, `(state, batch, key) -> (state, metrics)`, averaging over `axis_name` by `pmean`.
+
+    The key is the run's and the same in every step; the step folds its number into it. Map the function with
+    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own.
+    """
+
+    def step(state: TrainState, batch: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
+        def trainable_loss(trainable: Any) -> tuple[Array, Metrics]:
+            return loss_fn(
+                merge(trainable, state.frozen),
+                batch,
+                jax.random.fold_in(key, state.step),
+                model=model,
+                loss=loss,
+                sampling=sampling,
+                statistics=state.statistics,
+                axis_name=axis_name,
+            )
+
+        gradient, metrics = jax.grad(trainable_loss, has_aux=True)(state.trainable)
+        if axis_name is not None:
+            gradient, metrics = jax.lax.pmean((gradient, metrics), axis_name)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
+        new_state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            trainable=optax.apply_updates(state.trainable, updates),
+            opt_state=opt_state,
+        )
+        return new_state, metrics
+
+    return step
+
+
+def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
+    """`step` over the devices of `mesh`: the batch is shared out by image, all else is on every device.
+
+    The state is donated: use the one that is returned. Counts in the metrics are means over the devices.
+    """
+    everywhere, by_image = PartitionSpec(), PartitionSpec(AXIS)
+    mapped = jax.shard_map(
+        step,
+        mesh=mesh,
+        in_specs=(everywhere, by_image, everywhere),
+        out_specs=(everywhere, everywhere),
+        # With the check, gradients of replicated parameters would be summed over devices before our own mean.
+        check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=0)

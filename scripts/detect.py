@@ -1,0 +1,75 @@
+"""Finds objects in images with a trained detector; writes a picture and a JSON file for each.
+
+    python scripts/detect.py --workdir runs/X IMAGE ... [--proposals FILE] [--out FOLDER] [--score 0.5]
+
+Proposals are computed as in training, or read from FILE: .npz with an array [P, 4] for each image's name without
+ending (x1 y1 x2 y2, half-open pixels), or .mat as published with the original release.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--proposals", type=Path, help="file of proposals; computed if not given")
+    parser.add_argument("--out", type=Path, help="folder to write to; WORKDIR/detections if not given")
+    parser.add_argument("--score", type=float, default=0.5, help="least score that is drawn; JSON holds all")
+    arguments = parser.parse_args()
+
+    names = [path.stem for path in arguments.images]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        parser.error(f"several images are named {', '.join(repeated)}; their results would overwrite each other")
+    missing = [str(path) for path in arguments.images if not path.is_file()]
+    if missing:
+        parser.error(f"no file {', '.join(missing)}")
+
+    from frcnn_jax.data.proposal_files import read_proposal_file
+    from frcnn_jax.data.selective_search import search_image
+    from frcnn_jax.data.voc import decode_image
+    from frcnn_jax.evaluation.detector import load_detector
+    from frcnn_jax.evaluation.drawing import draw_detections
+    from frcnn_jax.evaluation.report import write_image
+    from frcnn_jax.training.workdir import write_atomically
+
+    detector = load_detector(arguments.workdir)
+    out = arguments.out or arguments.workdir / "detections"
+    out.mkdir(parents=True, exist_ok=True)
+    images = []
+    for path in arguments.images:
+        try:
+            images.append(decode_image(path.read_bytes()))
+        except ValueError as error:
+            parser.error(f"{path}: {error}")
+    config = detector.config.proposals
+    if arguments.proposals is None:
+        proposals = (search_image(image, config) for image in images)
+    else:
+        sizes = np.array([image.shape[:2] for image in images])
+        proposals = read_proposal_file(arguments.proposals, names, sizes, config.invalid)
+
+    for path, image, boxes in zip(arguments.images, images, proposals, strict=True):
+        found = detector.detect(image, boxes)
+        write_image(
+            out / f"{path.stem}.detections.jpg",
+            draw_detections(image, found, detector.classes, min_score=arguments.score),
+        )
+        rows = [
+            {"class": detector.classes[label - 1], "score": float(score), "box": [float(x) for x in box]}
+            for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
+        ]
+        text = {"image": str(path), "height": image.shape[0], "width": image.shape[1], "detections": rows}
+        write_atomically(out / f"{path.stem}.detections.json", json.dumps(text, indent=1) + "\n")
+        shown = int((found.scores >= arguments.score).sum())
+        print(f"{path}: {len(boxes)} proposals, {shown} objects with score >= {arguments.score}")
+    print(f"Pictures and JSON are in {out}")
+
+
+if __name__ == "__main__":
+    main()

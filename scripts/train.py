@@ -1,0 +1,29 @@
+"""Trains the detector of a config, going on where it was, and evaluates it at the end.
+
+python scripts/train.py --config configs/voc07_vgg16.py --workdir runs/voc07_vgg16 [--section.field VALUE ...]
+"""
+
+import argparse
+import sys
+
+from frcnn_jax.config import load_config, override
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="file with get_config()")
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    arguments, settings = parser.parse_known_args()
+    config = override(load_config(arguments.config), settings, sys.argv[0])
+
+    from frcnn_jax.evaluation.detector import evaluate_run
+    from frcnn_jax.evaluation.report import format_metrics
+    from frcnn_jax.training.loop import train
+
+    train(config, arguments.workdir)
+    print(format_metrics(evaluate_run(arguments.workdir)))
+    print(f"Report: {arguments.workdir}/eval/index.html")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Strict defaults for every test: CPU, checked shapes, no silent broadcasting between ranks."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes in the signatures of the numeric code are checked while the tests run, and only then.
+install_import_hook(["frcnn_jax.ops", "frcnn_jax.models"], "beartype.beartype")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_threefry_partitionable", True)
+
+
+@pytest.fixture
+def x64():
+    """Double precision for finite differences."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,85 @@
+"""Encoded images: decoded to RGB, and found out when they are cut short."""
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.data.voc_image import check_image, decode_image, image_size
+from tests.data.voc_files import pixels
+
+
+def encode(suffix: str, image: np.ndarray, *options: int) -> bytes:
+    return cv2.imencode(suffix, image, options)[1].tobytes()
+
+
+def with_exif_orientation(jpeg: bytes, orientation: int) -> bytes:
+    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01" + bytes([0, orientation, 0, 0]) + bytes(4)
+    body = b"Exif\x00\x00" + tiff
+    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+
+
+def test_decode_gives_rgb():
+    image = np.zeros((3, 5, 3), np.uint8)
+    image[..., 2] = 200  # OpenCV writes BGR: this is red
+    decoded = decode_image(encode(".png", image))
+    assert decoded.shape == (3, 5, 3)
+    assert decoded[0, 0].tolist() == [200, 0, 0]
+
+
+def test_exif_orientation_is_ignored():
+    jpeg = encode(".jpg", pixels())
+    turned = with_exif_orientation(jpeg, 6)
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (40, 30, 3), "no EXIF in it"
+    np.testing.assert_array_equal(decode_image(turned), decode_image(jpeg))
+    assert check_image(turned) == (30, 40)
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xd9"])
+def test_what_is_no_image_is_refused(data):
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        decode_image(data)
+    with pytest.raises(ValueError, match=r"neither JPEG nor PNG|without a frame header"):
+        image_size(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(".jpg", pixels()),
+        encode(".jpg", pixels(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        encode(".jpg", pixels(), cv2.IMWRITE_JPEG_RST_INTERVAL, 1),
+        encode(".jpg", pixels()[..., 0]),
+        encode(".png", pixels()),
+        encode(".png", pixels()[..., 0]),
+    ],
+    ids=["jpeg", "progressive", "restarts", "gray", "png", "gray png"],
+)
+def test_any_cut_is_found(data):
+    assert image_size(data) == check_image(data) == (30, 40)
+    assert image_size(data + b"appended by a camera") == (30, 40)
+    for length in range(len(data)):
+        with pytest.raises(ValueError, match=r"cut short|neither JPEG nor PNG|frame header|check sum"):
+            image_size(data[:length])
+
+
+def test_end_marker_of_a_thumbnail_is_not_the_images():
+    jpeg, thumbnail = encode(".jpg", pixels()), encode(".jpg", pixels(height=4, width=4))
+    data = jpeg[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + jpeg[2:]
+    assert check_image(data) == (30, 40)
+    with pytest.raises(ValueError, match="cut short"):
+        image_size(data[:-2])
+
+
+def test_damaged_png_is_found():
+    data = bytearray(encode(".png", pixels()))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ValueError, match="wrong check sum in its IDAT part"):
+        image_size(bytes(data))
+
+
+def test_size_in_header_must_be_that_of_the_pixels(monkeypatch):
+    from frcnn_jax.data import voc_image
+
+    monkeypatch.setattr(voc_image, "decode_image", lambda data: np.zeros((30, 39, 3), np.uint8))
+    with pytest.raises(ValueError, match="decodes to 39 x 30 pixels, but its header says 40 x 30"):
+        check_image(encode(".jpg", pixels()))

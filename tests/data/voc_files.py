@@ -1,0 +1,65 @@
+"""Small data sets in VOC format for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+WIDTH, HEIGHT = 40, 30
+
+
+def pixels(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
+    return cv2.resize(coarse, (width, height))
+
+
+def object_xml(
+    name: str = "cat", box: Sequence = (2, 3, 10, 12), *, extra: str = "", difficult: str = "<difficult>0</difficult>"
+) -> str:
+    corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return (
+        f"<object><name>{name}</name><pose>Left</pose><truncated>1</truncated>{difficult}"
+        f"<bndbox>{corners}</bndbox>{extra}</object>"
+    )
+
+
+def annotation_xml(*objects: str, filename: str = "", width: object = WIDTH, height: object = HEIGHT) -> str:
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>\n"
+
+
+class VocFiles:
+    """Writes a folder in VOC format bit by bit."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        self.count = 0
+
+    def image(self, image_id: str, *objects: str, suffix: str = ".jpg", xml: str | None = None) -> None:
+        """An image with an annotation (the objects', or the given text)."""
+        self.count += 1
+        encoded = cv2.imencode(suffix, pixels(self.count))[1]
+        (self.root / "JPEGImages" / f"{image_id}{suffix}").write_bytes(encoded.tobytes())
+        text = annotation_xml(*objects, filename=f"{image_id}{suffix}") if xml is None else xml
+        (self.root / "Annotations" / f"{image_id}.xml").write_text(text)
+
+    def split(self, name: str, *lines: str) -> None:
+        (self.root / "ImageSets/Main" / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+def standard_folder(root: Path) -> VocFiles:
+    """Two images to train, one to validate, one to test; classes ant, bee and cat."""
+    files = VocFiles(root)
+    files.image("a1", object_xml("cat", (1, 1, 40, 30)), object_xml("ant", (5, 6, 20, 21)))
+    files.image("a2")
+    files.image("b1", object_xml("bee", (2, 3, 4, 5), difficult="<difficult>1</difficult>"))
+    files.image("t1", object_xml("ant", (7, 8, 9, 30)))
+    files.split("train", "a2", "a1")
+    files.split("val", "b1")
+    files.split("test", "t1")
+    return files

@@ -1,0 +1,106 @@
+"""Non-maximum suppression: by hand, against a plain greedy loop at many thresholds, invariances, the degenerate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from frcnn_jax.ops.nms import nms, nms_by_class
+from tests.ops import reference
+
+BOXES, CASES = 20, 60
+
+suppress = jax.jit(nms, static_argnums=3)
+suppress_by_class = jax.jit(nms_by_class, static_argnums=3)
+
+
+def cases(seed):
+    """Whole-number boxes on a small canvas: many overlaps, exact areas, duplicates, empty and reversed boxes, ties."""
+    generator = np.random.default_rng(seed)
+    corners = generator.integers(0, 12, (CASES, BOXES, 2))
+    sizes = generator.integers(-1, 8, (CASES, BOXES, 2))
+    boxes = np.concatenate([corners, corners + sizes], axis=-1).astype(np.float32)
+    boxes[:, BOXES // 2 :: 3] = boxes[:, : len(range(BOXES // 2, BOXES, 3))]
+    scores = generator.integers(0, 8, (CASES, BOXES)).astype(np.float32) / 8
+    scores[: CASES // 2] = generator.uniform(size=(CASES // 2, BOXES))
+    return boxes, scores, generator.uniform(size=(CASES, BOXES)) < 0.8
+
+
+def test_hand_worked_chain():
+    # Ten wide, each shifted by 4: neighbours share 6 of 14 (0.43), the first and the third 2 of 18 (0.11). The middle
+    # one goes, and what is gone suppresses nothing: the third stays.
+    boxes = jnp.array([[0.0, 0, 10, 1], [4.0, 0, 14, 1], [8.0, 0, 18, 1]])
+    everything = jnp.ones(3, bool)
+    np.testing.assert_array_equal(suppress(boxes, jnp.array([0.9, 0.8, 0.7]), everything, 0.3), [True, False, True])
+    np.testing.assert_array_equal(suppress(boxes, jnp.array([0.8, 0.9, 0.7]), everything, 0.3), [False, True, False])
+    np.testing.assert_array_equal(suppress(boxes, jnp.array([0.9, 0.8, 0.7]), everything, 0.1), [True, False, False])
+    np.testing.assert_array_equal(suppress(boxes, jnp.array([0.9, 0.8, 0.7]), everything, 0.5), [True, True, True])
+
+
+def test_default_threshold_is_the_papers():
+    boxes = jnp.array([[0.0, 0, 10, 1], [0.0, 0, 2, 1], [0.0, 0, 4, 1]])  # 0.2, 0.4 and 0.5 between the small ones
+    np.testing.assert_array_equal(suppress(boxes, jnp.array([0.9, 0.8, 0.7]), jnp.ones(3, bool)), [True, True, False])
+
+
+def test_a_box_stays_at_the_threshold_and_goes_above_it():
+    boxes = jnp.array([[0.0, 0, 10, 10], [0.0, 0, 10, 5], [0.0, 5, 10, 10]])
+    scores, everything = jnp.array([0.5, 0.9, 0.3]), jnp.ones(3, bool)
+    np.testing.assert_array_equal(suppress(boxes, scores, everything, 0.5), [True, True, True])
+    np.testing.assert_array_equal(suppress(boxes, scores, everything, 0.4999), [False, True, True])
+
+
+def test_of_equal_scores_the_earlier_box_wins():
+    boxes = jnp.tile(jnp.array([[0.0, 0, 10, 10]]), (3, 1))
+    kept = suppress(boxes, jnp.array([0.5, 0.7, 0.7]), jnp.ones(3, bool), 0.3)
+    np.testing.assert_array_equal(kept, [False, True, False])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_equals_plain_greedy_suppression(threshold):
+    boxes, scores, mask = cases(0)
+    kept = suppress_by_class(boxes, scores, mask, threshold)
+    for got, *case in zip(np.asarray(kept), boxes, scores, mask, strict=True):
+        np.testing.assert_array_equal(got, reference.nms(*case, threshold))
+        assert not (got & ~case[2]).any()
+
+
+def test_padding_and_order_do_not_matter_and_twice_is_once():
+    boxes, scores, mask = cases(1)
+    once = np.asarray(suppress_by_class(boxes, scores, mask, 0.3))
+    np.testing.assert_array_equal(suppress_by_class(boxes, scores, once, 0.3), once)
+
+    generator = np.random.default_rng(2)
+    scores = generator.permuted(np.tile(np.arange(BOXES, dtype=np.float32), (CASES, 1)), axis=1)  # no ties
+    kept = np.asarray(suppress_by_class(boxes, scores, mask, 0.3))
+    order = generator.permutation(BOXES)
+    shuffled = suppress_by_class(boxes[:, order], scores[:, order], mask[:, order], 0.3)
+    np.testing.assert_array_equal(shuffled, kept[:, order])
+
+    hidden = ~mask
+    boxes[hidden] = [np.nan, -np.inf, np.inf, 1e30]
+    scores[hidden] = generator.choice(np.array([np.nan, np.inf, -np.inf, 9], np.float32), hidden.sum())
+    np.testing.assert_array_equal(suppress_by_class(boxes, scores, mask, 0.3), kept)
+
+
+def test_a_masked_box_never_suppresses_even_where_scores_are_minus_infinity():
+    # Masked boxes come first in the array and have the same sort key as the others if masked scores sink to -inf.
+    boxes = jnp.array([[0.0, 0, 10, 10]] * 4)
+    kept = suppress(boxes, jnp.full(4, -jnp.inf), jnp.array([False, False, True, True]), 0.3)
+    np.testing.assert_array_equal(kept, [False, False, True, False])
+
+
+def test_by_class_equals_a_loop():
+    boxes, scores, mask = (jnp.array(array) for array in cases(3))
+    kept = suppress_by_class(boxes, scores, mask, 0.5)
+    for k in range(CASES):
+        np.testing.assert_array_equal(kept[k], suppress(boxes[k], scores[k], mask[k], 0.5))
+
+
+def test_none_and_one_and_nothing_real():
+    assert nms(jnp.zeros((0, 4)), jnp.zeros(0), jnp.zeros(0, bool)).shape == (0,)
+    assert nms_by_class(jnp.zeros((3, 0, 4)), jnp.zeros((3, 0)), jnp.zeros((3, 0), bool)).shape == (3, 0)
+    one = jnp.array([[0.0, 0, 1, 1]])
+    for real in (True, False):
+        np.testing.assert_array_equal(suppress(one, jnp.array([0.1]), jnp.array([real]), 0.3), [real])
+    three = jnp.tile(one, (3, 1))
+    np.testing.assert_array_equal(suppress(three, jnp.ones(3), jnp.zeros(3, bool), 0.3), [False] * 3)

@@ -1,0 +1,73 @@
+"""Caffe's SGD by hand, and the rules that must cover every parameter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from frcnn_jax.config import OptimizerConfig, ParameterRule
+from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule, merge, split_frozen
+
+PARAMS = {"head": {"fc": {"kernel": jnp.array([2.0]), "bias": jnp.array([3.0])}}, "conv1": {"kernel": jnp.array([5.0])}}
+RULES = (ParameterRule("^conv1/", None), ParameterRule("/bias$", 2.0, 0.0), ParameterRule("/kernel$"))
+
+
+def run(config, gradients, steps=10):
+    trainable, frozen = split_frozen(PARAMS, config.rules)
+    optimizer = create_optimizer(config, PARAMS, steps)
+    state = optimizer.init(trainable)
+    for gradient in gradients:
+        tree = jax.tree.map(lambda p, g=gradient: jnp.full_like(p, g), trainable)
+        updates, state = optimizer.update(tree, state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+    return merge(trainable, frozen)
+
+
+def test_two_steps_by_hand():
+    config = OptimizerConfig(learning_rate=0.1, momentum=0.9, weight_decay=0.5, drops=(100,), rules=RULES)
+    params = run(config, [1.0, 1.0])
+    # kernel: v = 0.1 (1 + 0.5 * 2) = 0.2, w = 1.8; v = 0.9 * 0.2 + 0.1 (1 + 0.5 * 1.8) = 0.37, w = 1.43
+    np.testing.assert_allclose(params["head"]["fc"]["kernel"], [1.43], rtol=1e-6)
+    # bias: twice the rate, no decay. v = 0.2, b = 2.8; v = 0.18 + 0.2 = 0.38, b = 2.42
+    np.testing.assert_allclose(params["head"]["fc"]["bias"], [2.42], rtol=1e-6)
+    assert params["conv1"]["kernel"] == 5.0
+
+
+def test_learning_rate_is_inside_the_momentum():
+    config = OptimizerConfig(learning_rate=1.0, weight_decay=0.0, drops=(1,), drop_factor=0.1, rules=RULES)
+    params = run(config, [1.0, 0.0])
+    # v = 1, w = 1; after the drop v = 0.9 still, w = 0.1. With the rate outside, w would be 1 - 0.09 = 0.91.
+    np.testing.assert_allclose(params["head"]["fc"]["kernel"], [0.1], rtol=1e-5)
+
+
+def test_clip_bounds_the_norm_of_the_whole_gradient():
+    config = OptimizerConfig(learning_rate=1.0, weight_decay=0.0, clip_norm=1.0, rules=RULES)
+    params = run(config, [3.0])
+    # Gradient (3, 3) has norm 4.2426 and becomes (0.7071, 0.7071).
+    np.testing.assert_allclose(params["head"]["fc"]["kernel"], [2 - 0.70710678], rtol=1e-5)
+
+
+def test_schedules():
+    step = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, drops=(3, 5), warmup=2), 10)
+    np.testing.assert_allclose([step(i) for i in range(7)], [0, 0.5, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+    cosine = learning_rate_schedule(OptimizerConfig(learning_rate=2.0, schedule="cosine"), 4)
+    np.testing.assert_allclose([cosine(i) for i in range(5)], [2, 1.70710678, 1, 0.29289322, 0], atol=1e-6)
+
+
+def test_frozen_parameters_have_no_optimizer_state():
+    trainable, frozen = split_frozen(PARAMS, RULES)
+    assert trainable["conv1"]["kernel"] is None
+    assert len(jax.tree.leaves(frozen)) == 1
+    merged = merge(trainable, frozen)
+    assert jax.tree.structure(merged) == jax.tree.structure(PARAMS)
+    assert all(a is b for a, b in zip(jax.tree.leaves(merged), jax.tree.leaves(PARAMS), strict=True))
+
+
+def test_every_parameter_needs_a_rule_and_every_rule_a_parameter():
+    with pytest.raises(ValueError, match="matches the parameters head/fc/bias"):
+        split_frozen(PARAMS, (ParameterRule("/kernel$"),))
+    with pytest.raises(ValueError, match=r"'\^conv9' in optimizer.rules match no parameter"):
+        split_frozen(PARAMS, (ParameterRule("^conv9", None), *RULES))
+    with pytest.raises(ValueError, match="freeze every parameter"):
+        create_optimizer(OptimizerConfig(rules=(ParameterRule("", None),)), PARAMS, 1)

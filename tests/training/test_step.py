@@ -1,0 +1,155 @@
+"""The loss through the whole network, its gradient, and the step on one device and on several."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from frcnn_jax.ops import losses
+from frcnn_jax.training.loop import create_state
+from frcnn_jax.training.optimizer import create_optimizer
+from frcnn_jax.training.step import (
+    MultiTaskLoss,
+    identity_statistics,
+    loss_fn,
+    make_train_step,
+    map_train_step,
+    sample_batch,
+)
+from tests.training.cases import CONFIG, SAMPLING, small_batch, small_model, small_params
+
+VARIANTS = {
+    "paper": MultiTaskLoss(),
+    "focal": MultiTaskLoss(classification=losses.focal),
+    "giou": MultiTaskLoss(localization=losses.giou_localization),
+    "weighted": MultiTaskLoss(localization_weight=0.25),
+}
+KEY = jax.random.key(7)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradient_equals_finite_differences_in_float64(name, x64):
+    model = small_model(dtype=np.float64)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), small_params())
+    # Heads start so near zero that a mistake in them would not show.
+    params["head"] = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape),
+                                  params["head"])  # fmt: skip
+    function = jax.jit(lambda p: loss_fn(p, small_batch(), KEY, model=model, loss=VARIANTS[name], sampling=SAMPLING)[0])
+    gradient = jax.jit(jax.grad(function))(params)
+    random = np.random.default_rng(0)
+    direction = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape)), params)
+    expected = sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
+    size = 1e-7
+    ahead, behind = (
+        function(jax.tree.map(lambda p, d, sign=sign: p + sign * size * d, params, direction)) for sign in (1, -1)
+    )
+    np.testing.assert_allclose((ahead - behind) / (2 * size), expected, rtol=1e-4)
+    assert abs(expected) > 1e-3
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_vmap_of_grad_over_images_equals_a_loop(name):
+    model, params = small_model(), small_params()
+    function = partial(loss_fn, key=KEY, model=model, loss=VARIANTS[name], sampling=SAMPLING)
+    gradient = jax.jit(jax.grad(lambda p, b: function(p, b)[0]))
+    images = jax.tree.map(lambda x: jnp.asarray(x)[:, None], small_batch())
+    together = jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(params, images)
+    for i in range(2):
+        alone = gradient(params, jax.tree.map(lambda x, i=i: x[i], images))
+        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            assert jnp.isfinite(a).all()
+            np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-5)
+
+
+def test_padding_changes_neither_loss_nor_gradient():
+    model, params = small_model(), small_params()
+    batch = small_batch()
+    pad = {"images": ((0, 0), (0, 32), (0, 16), (0, 0)), "proposals": ((0, 0), (0, 9), (0, 0)),
+           "proposal_mask": ((0, 0), (0, 9)), "gt_boxes": ((0, 0), (0, 4), (0, 0)), "gt_labels": ((0, 0), (0, 4)),
+           "gt_difficult": ((0, 0), (0, 4)), "gt_mask": ((0, 0), (0, 4))}  # fmt: skip
+    # What is padding must not be read, so it holds noise.
+    padded = batch.replace(**{
+        name: np.pad(getattr(batch, name), widths, constant_values=77 if name in ("images", "proposals") else 0)
+        for name, widths in pad.items()
+    })  # fmt: skip
+    function = jax.jit(jax.value_and_grad(lambda p, b: loss_fn(p, b, KEY, model=model, sampling=SAMPLING)[0]))
+    loss, gradient = function(params, batch)
+    padded_loss, padded_gradient = function(params, padded)
+    np.testing.assert_allclose(loss, padded_loss, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(padded_gradient), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5)
+
+
+def test_image_without_proposals_or_objects():
+    batch = small_batch()
+    nothing = np.zeros_like(batch.gt_mask)
+    function = jax.jit(
+        jax.value_and_grad(lambda p, b: loss_fn(p, b, KEY, model=small_model(), sampling=SAMPLING), has_aux=True)
+    )
+    (loss, aux), gradient = function(small_params(), batch.replace(gt_mask=nothing))
+    assert aux["foreground"] == 0
+    assert aux["background"] == 16
+    assert jnp.isfinite(loss)
+    empty = batch.replace(gt_mask=nothing, proposal_mask=np.zeros_like(batch.proposal_mask))
+    (loss, aux), gradient = function(small_params(), empty)
+    assert loss == 0
+    assert all((x == 0).all() for x in jax.tree.leaves(gradient))
+
+
+def test_difficult_objects_are_a_setting():
+    batch = small_batch()
+    batch = batch.replace(gt_difficult=batch.gt_labels == 2)
+    with_them = sample_batch(batch, KEY, config=SAMPLING)
+    assert set(np.unique(with_them.labels)) == {0, 1, 2}
+    import dataclasses
+
+    without = sample_batch(batch, KEY, config=dataclasses.replace(SAMPLING, use_difficult=False))
+    assert set(np.unique(without.labels)) == {0, 1}
+
+
+def state_and_step(axis_name, dropout=0.0, steps=10):
+    model, params = small_model(dropout), small_params(dropout)
+    state = create_state(CONFIG, jax.tree.map(jnp.copy, params), identity_statistics(3))
+    optimizer = create_optimizer(CONFIG.optimizer, params, steps)
+    return state, make_train_step(model, optimizer, sampling=SAMPLING, axis_name=axis_name)
+
+
+def test_steps_reduce_the_loss_and_are_repeatable():
+    def run():
+        state, step = state_and_step(None, dropout=0.5)
+        step = jax.jit(step)
+        history = []
+        for _ in range(30):
+            state, metrics = step(state, small_batch(), KEY)
+            history.append(float(metrics["loss"]))
+        return state, history
+
+    (state, history), (again, _) = run(), run()
+    assert state.step == 30
+    assert np.mean(history[-5:]) < 0.7 * history[0]
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True))
+
+
+def test_step_compiles_once_for_each_padded_shape():
+    state, step = state_and_step("data")
+    mapped = map_train_step(step, Mesh(np.array(jax.devices()[:1]), ("data",)))
+    wide = small_batch()
+    tall = wide.replace(images=np.swapaxes(wide.images, 1, 2), image_sizes=wide.image_sizes[:, ::-1])
+    for batch in (wide, tall, wide, tall, small_batch(seed=1)):
+        state, _ = mapped(state, batch, KEY)
+    assert mapped._cache_size() == 2
+
+
+def test_two_devices_equal_one_and_pmap_equals_shard_map():
+    """In a process of its own, since the number of devices is fixed when JAX starts."""
+    root = Path(__file__).parents[2]
+    code = "from tests.training.two_devices import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "2 devices agree" in result.stdout

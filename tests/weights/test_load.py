@@ -1,0 +1,194 @@
+"""What is written is loaded back exactly; everything else is refused in one line that names the file."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from frcnn_jax.training.step import identity_statistics
+from frcnn_jax.weights.export import describe, export_arrays
+from frcnn_jax.weights.folding import fold_statistics
+from frcnn_jax.weights.load import load_weights, read_metadata
+from frcnn_jax.weights.metadata import from_json, to_json
+from tests.weights.detectors import PIXELS, save_run, small_detector, small_model
+
+ROOT = Path(__file__).parents[2]
+FILES = ["model.safetensors", "model.npz"]
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return small_detector()
+
+
+@pytest.fixture(scope="module")
+def run(detector, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    save_run(detector, workdir)
+    return workdir
+
+
+def assert_equal_trees(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert [x.dtype for x in jax.tree.leaves(a)] == [x.dtype for x in jax.tree.leaves(b)]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_round_trip_is_exact(detector, tmp_path, name):
+    plain = dataclasses.replace(detector, statistics=identity_statistics(4))
+    export_arrays(tmp_path / name, plain)
+    assert_equal_trees(load_weights(tmp_path / name, detector.model), detector.params)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_statistics_are_folded_on_loading_and_apart_in_the_file(detector, tmp_path, name):
+    export_arrays(tmp_path / name, detector)
+    loaded = load_weights(str(tmp_path / name), detector.model)
+    assert_equal_trees(loaded, fold_statistics(detector.params, detector.statistics))
+    stored = safetensors.numpy.load_file(tmp_path / name) if name.endswith("s") else np.load(tmp_path / name)
+    np.testing.assert_array_equal(stored["head/bbox_pred/kernel"], detector.params["head"]["bbox_pred"]["kernel"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bfloat16_parameters(tmp_path, name):
+    detector = small_detector(param_dtype=jnp.bfloat16, dtype=jnp.bfloat16)
+    export_arrays(tmp_path / name, dataclasses.replace(detector, statistics=identity_statistics(4)))
+    assert_equal_trees(load_weights(tmp_path / name, detector.model), detector.params)
+
+
+@pytest.mark.parametrize("inside", [".", "checkpoints"])
+def test_run_folder(detector, run, inside):
+    loaded = load_weights(run / inside, detector.model)
+    assert_equal_trees(loaded, fold_statistics(detector.params, detector.statistics))
+
+
+def test_run_on_other_devices(detector, tmp_path):
+    """Trained on two devices, loaded on one."""
+    program = f"from tests.weights.detectors import *; save_run(small_detector(), Path({str(tmp_path)!r}), devices=2)"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=os.environ | flags, check=True, timeout=120)
+    loaded = load_weights(tmp_path, detector.model)
+    assert_equal_trees(loaded, fold_statistics(detector.params, detector.statistics))
+
+
+@pytest.mark.parametrize("name", [*FILES, "run"])
+def test_metadata(detector, run, tmp_path, name):
+    path = run
+    if name != "run":
+        path = tmp_path / name
+        export_arrays(path, detector)
+    metadata = read_metadata(path)
+    assert to_json(metadata) == to_json(describe(detector))
+    assert metadata.classes == ("one", "two", "three")
+    assert metadata.num_classes == 4
+    assert metadata.pixels == PIXELS
+    np.testing.assert_array_equal(metadata.statistics.std, detector.statistics.std)
+    assert (metadata.model, metadata.step, metadata.scale, metadata.max_size) == ("tiny", 7, 48, 96)
+    assert (metadata.nms_iou, metadata.score_threshold, metadata.per_class) == (0.4, 0.1, 20)
+
+
+@pytest.mark.parametrize("change", [{"mean": (100.1, 110.2, 120.4)}, {"std": (1.0, 1.0, 1.0)}, {"order": "rgb"}])
+def test_other_pixels(detector, tmp_path, change):
+    export_arrays(tmp_path / "a.npz", detector)
+    other = dataclasses.replace(PIXELS, **change)
+    with pytest.raises(ValueError, match=r"a\.npz is for other pixels .* create the model with pixels=") as caught:
+        load_weights(tmp_path / "a.npz", small_model(pixels=other))
+    assert repr(PIXELS) in str(caught.value)
+    assert repr(other) in str(caught.value)
+
+
+def test_other_classes(detector, tmp_path):
+    path = tmp_path / "a.safetensors"
+    export_arrays(path, detector)
+    wider, key, new = small_model(num_classes=6), jax.random.key(0), "head/(cls_score|bbox_pred)/.*"
+    with pytest.raises(ValueError, match=r"a\.safetensors does not fit the model: .*head/cls_score/bias"):
+        load_weights(path, wider)
+    loaded = load_weights(path, wider, allow_missing=[new], allow_extra=[new], key=key)
+    assert loaded["head"]["bbox_pred"]["bias"].shape == (24,)
+    assert_equal_trees(loaded["backbone"], detector.params["backbone"])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["cut short", "cut by one", "empty", "text", "start"])
+def test_damaged_file(detector, tmp_path, name, damage):
+    path = tmp_path / name
+    export_arrays(path, detector)
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut short": content[:1000],
+            "cut by one": content[:-1],
+            "empty": b"",
+            "text": b"no weights at all\n" * 100,
+            "start": b"\0" * 64 + content[64:],
+        }[damage]
+    )
+    for read in (lambda p: load_weights(p, detector.model), read_metadata):
+        if read is read_metadata and (name, damage) == ("model.npz", "start"):
+            continue  # the metadata is elsewhere in the archive
+        with pytest.raises(ValueError, match=rf"{name} cannot be read as weights of frcnn_jax: .") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_foreign_file(detector, tmp_path, name):
+    path, arrays = tmp_path / name, {"weight": np.zeros(3, np.float32)}
+    if name.endswith("npz"):
+        np.savez(path, **arrays)
+    else:
+        safetensors.numpy.save_file(arrays, path)
+    with pytest.raises(ValueError, match=rf"{name} .*no metadata of frcnn_jax"):
+        load_weights(path, detector.model)
+
+
+def test_pickled_npz_is_not_run(detector, tmp_path):
+    np.savez(tmp_path / "a.npz", __metadata__=np.array([{}], object))
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read"):
+        load_weights(tmp_path / "a.npz", detector.model)
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a", "a.stablehlo"])
+def test_unknown_kind(detector, tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"{name}: weights are read from \.safetensors, \.npz and from the folder"):
+        load_weights(tmp_path / name, detector.model)
+
+
+def test_nothing_there(detector, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*a\.npz"):
+        load_weights(tmp_path / "a.npz", detector.model)
+
+
+def test_folder_that_is_no_run(detector, tmp_path):
+    with pytest.raises(ValueError, match="neither the workdir of a run"):
+        load_weights(tmp_path, detector.model)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="no checkpoint yet"):
+        load_weights(tmp_path, detector.model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "its format is 2"),
+        ({"classes": None}, "incomplete"),
+        ({"classes": ["one"]}, r"box statistics are \[4, 4\]"),
+        ({"test": {}}, "incomplete"),
+        ({"box_statistics": {"mean": [[0] * 4] * 4, "std": [[0] * 4] * 4}}, "a deviation is not positive"),
+    ],
+)
+def test_metadata_is_checked(detector, change, message):
+    described = json.loads(to_json(describe(detector))) | change
+    with pytest.raises(ValueError, match=message):
+        from_json(json.dumps(described))
