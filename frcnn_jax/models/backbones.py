@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from frcnn_jax.ops.conv import conv2d
 from frcnn_jax.ops.max_pool import max_pool_2x2
 
 Sizes = Int[Array, "N 2"] | None  # None: no image is padded
@@ -27,6 +28,27 @@ def mask_outside(x: Float[Array, "N H W C"], sizes: Sizes) -> Float[Array, "N H 
 def halve(sizes: Sizes) -> Sizes:
     """Sizes after a layer of stride 2 that rounds up."""
     return None if sizes is None else (sizes + 1) // 2
+
+
+class Conv(nn.Module):
+    """2-D convolution with zero padding that keeps the size up to the stride (odd kernels)."""
+
+    channels: int
+    size: int = 3
+    stride: int = 1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
+        shape = (self.size, self.size, x.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, self.param_dtype)
+        y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.size // 2)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,), self.param_dtype)
+        return y + bias.astype(self.dtype)[None, None, None]
 
 
 class GroupNorm(nn.Module):
@@ -67,20 +89,13 @@ class VGG16(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], sizes: Sizes) -> tuple[Float[Array, "N h w 512"], Sizes]:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         for stage, (convolutions, channels) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
             if stage > 1:
                 x, sizes = max_pool_2x2(x), halve(sizes)
             for i in range(1, convolutions + 1):
-                conv = nn.Conv(
-                    channels,
-                    (3, 3),
-                    padding=1,
-                    kernel_init=nn.initializers.he_normal(),
-                    dtype=self.dtype,
-                    param_dtype=self.param_dtype,
-                    name=f"conv{stage}_{i}",
-                )
-                x = mask_outside(nn.relu(conv(x)), sizes)
+                x = Conv(channels, use_bias=True, name=f"conv{stage}_{i}", **types)(x)
+                x = mask_outside(nn.relu(x), sizes)
         return x, sizes
 
 
@@ -95,20 +110,20 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"], sizes: Sizes) -> tuple[Float[Array, "N h w D"], Sizes]:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        skip = x
         out_sizes = halve(sizes) if self.stride == 2 else sizes
-        y = nn.Conv(self.channels, (3, 3), self.stride, padding=1, use_bias=False, name="conv1", **types)(x)
-        y = nn.relu(GroupNorm(name="norm1", **types)(mask_outside(y, out_sizes), out_sizes))
-        y = nn.Conv(self.channels, (3, 3), padding=1, use_bias=False, name="conv2", **types)(y)
-        y = GroupNorm(name="norm2", **types)(mask_outside(y, out_sizes), out_sizes)
+
+        def normalized(y: Array, name: str) -> Array:
+            return GroupNorm(name=name, **types)(mask_outside(y, out_sizes), out_sizes)
+
+        y = nn.relu(normalized(Conv(self.channels, stride=self.stride, name="conv1", **types)(x), "norm1"))
+        y = normalized(Conv(self.channels, name="conv2", **types)(y), "norm2")
         if self.stride == 2 or x.shape[-1] != self.channels:
-            skip = nn.Conv(self.channels, (1, 1), self.stride, use_bias=False, name="project", **types)(x)
-            skip = GroupNorm(name="norm_project", **types)(mask_outside(skip, out_sizes), out_sizes)
-        return nn.relu(y + skip), out_sizes
+            x = normalized(Conv(self.channels, 1, self.stride, name="project", **types)(x), "norm_project")
+        return nn.relu(y + x), out_sizes
 
 
 class TinyBackbone(nn.Module):
-    """A small residual trunk with group normalisation that trains from scratch."""
+    """A small residual trunk with group normalisation that trains from scratch, made to be quick on a CPU."""
 
     channels: tuple[int, int, int] = (48, 96, 192)  # at strides 4, 8 and 16
     blocks: tuple[int, int, int] = (1, 2, 2)
@@ -118,11 +133,20 @@ class TinyBackbone(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], sizes: Sizes) -> tuple[Float[Array, "N h w C"], Sizes]:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        sizes = halve(sizes)
-        x = nn.Conv(32, (5, 5), 2, padding=2, use_bias=False, name="stem", **types)(x)
+        # Blocks of 4 x 4 pixels become channels: few input channels keep a CPU's matrix units idle.
+        x, sizes = space_to_depth(x, 4), halve(halve(sizes))
+        x = Conv(self.channels[0], name="stem", **types)(x)
         x = nn.relu(GroupNorm(name="stem_norm", **types)(mask_outside(x, sizes), sizes))
         for stage, (channels, count) in enumerate(zip(self.channels, self.blocks, strict=True), start=1):
             for i in range(count):
-                block = ResidualBlock(channels, 2 if i == 0 else 1, name=f"stage{stage}_{i + 1}", **types)
-                x, sizes = block(x, sizes)
+                stride = 2 if i == 0 and stage > 1 else 1
+                x, sizes = ResidualBlock(channels, stride, name=f"stage{stage}_{i + 1}", **types)(x, sizes)
         return x, sizes
+
+
+def space_to_depth(x: Float[Array, "N H W C"], size: int) -> Float[Array, "N h w D"]:
+    """Blocks of size x size cells as channels, in row-major order; zeros fill up the last row and column of blocks."""
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % size), (0, -x.shape[2] % size), (0, 0)))
+    n, height, width, channels = x.shape
+    blocks = x.reshape(n, height // size, size, width // size, size, channels)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // size, width // size, size * size * channels)

@@ -1,4 +1,4 @@
-"""Arithmetic of boxes: area, overlap, offsets to and from RoIs, clipping, mirroring.
+"""Arithmetic of boxes: area, overlap, offsets to and from RoIs, clipping.
 
 Boxes are `x1 y1 x2 y2`, half-open, in pixels; every function takes any floating dtype and keeps it.
 """
