@@ -6,6 +6,7 @@ python scripts/train.py --config configs/bccd.py --workdir runs/bccd --data.root
 from frcnn_jax.config import (
     Config,
     DataConfig,
+    EvalConfig,
     FaultPolicy,
     InputConfig,
     ModelConfig,
@@ -36,7 +37,7 @@ def get_config() -> Config:
             cache_decoded=True,
         ),
         model=ModelConfig(name="tiny"),
-        sampling=SamplingConfig(background_iou=(0.0, 0.5)),
+        sampling=SamplingConfig(rois_per_image=128, background_iou=(0.0, 0.5)),
         optimizer=OptimizerConfig(
             learning_rate=0.02,
             weight_decay=1e-4,
@@ -45,5 +46,7 @@ def get_config() -> Config:
             clip_norm=5.0,
             rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
         ),
-        train=TrainConfig(steps=1500, checkpoint_every=500),
+        train=TrainConfig(steps=1000, checkpoint_every=250),
+        # Tens of cells in an image that touch each other: more boxes of a class, which may overlap more.
+        evaluate=EvalConfig(per_class=600, nms_iou=0.4, score_threshold=0.02),
     )

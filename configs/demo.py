@@ -23,7 +23,9 @@ def get_config() -> Config:
         data=DataConfig(
             train=("folder/train",), test="folder/test", root="runs/demo/data", tfds_dir="runs/demo/prepared"
         ),
-        proposals=ProposalConfig(method="selective_search_fast", max_side=0, max_count=500, min_side=12),
+        proposals=ProposalConfig(
+            method="selective_search_fast", max_side=160, segment_scale=50, max_count=400, min_side=12
+        ),
         input=InputConfig(
             batch_size=8,
             scales=(240,),

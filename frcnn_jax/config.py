@@ -136,9 +136,12 @@ class LossConfig:
 class ModelConfig:
     """The network."""
 
-    name: Literal["vgg16", "tiny"] = "vgg16"
+    name: Literal["caffenet", "vgg_cnn_m_1024", "vgg16", "tiny"] = "vgg16"
     weights: str | None = None
-    """Weights to start from; random if not set."""
+    """Weights to start from: .caffemodel, torchvision's vgg16 as .pth or .safetensors, an exported file, a folder of
+    scripts/convert_weights.py, or the workdir of a run; random if not set."""
+    new_heads: bool = False
+    """Draw new `cls_score` and `bbox_pred` instead of those in `weights`, as for other classes."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; parameters are float32."""
     dropout: float = 0.5
@@ -197,7 +200,8 @@ class EvalConfig:
     nms_iou: float = 0.3
     score_threshold: float = 0.05
     per_class: int = 100
-    """Boxes of a class that enter non-maximum suppression (the best by score), in one image."""
+    """Boxes of a class that enter non-maximum suppression (the best by score), in one image. The paper's number;
+    where an image holds tens of objects of a class, it takes several hundred to find them all."""
     metric: Literal["voc07", "voc10"] = "voc07"
     """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
     pictures: int = 16
@@ -226,7 +230,7 @@ def load_config(path: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: it has no `get_config`, or that returns something else.
+        ValueError: it has no `get_config`, or that returns something else.
     """
     path = Path(path)
     if not path.is_file():
@@ -236,7 +240,7 @@ def load_config(path: str | Path) -> Config:
     spec.loader.exec_module(module)
     config = module.get_config() if hasattr(module, "get_config") else None
     if not isinstance(config, Config):
-        raise TypeError(f"{path} must define get_config() that returns a frcnn_jax Config")
+        raise ValueError(f"{path} must define get_config() that returns a frcnn_jax Config")
     return config
 
 

@@ -4,6 +4,7 @@ python scripts/demo_data.py FOLDER [--train 600] [--test 150] [--seed 0]
 """
 
 import argparse
+import sys
 
 from frcnn_jax.data.demo import make_demo
 
@@ -20,4 +21,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"demo_data.py: {error}")

@@ -8,6 +8,7 @@ ending (x1 y1 x2 y2, half-open pixels), or .mat as published with the original r
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def main() -> None:
         proposals = (search_image(image, config) for image in images)
     else:
         sizes = np.array([image.shape[:2] for image in images])
-        proposals = read_proposal_file(arguments.proposals, names, sizes, config.invalid)
+        proposals = read_proposal_file(arguments.proposals, names, sizes, config.invalid, subset=True)
 
     for path, image, boxes in zip(arguments.images, images, proposals, strict=True):
         found = detector.detect(image, boxes)
@@ -72,4 +73,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"detect.py: {error}")

@@ -5,6 +5,7 @@ python scripts/proposals.py --config configs/voc07_vgg16.py [--proposals.max_sid
 
 import argparse
 import logging
+import sys
 import time
 
 from frcnn_jax.config import load_config, override
@@ -13,10 +14,10 @@ from frcnn_jax.data.voc import open_dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(usage="%(prog)s --config FILE [--section.field VALUE ...]", add_help=False)
-    parser.add_argument("--config", required=True)
-    arguments, rest = parser.parse_known_args()
-    config = override(load_config(arguments.config), rest, "proposals.py")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="file with get_config()")
+    arguments, settings = parser.parse_known_args()
+    config = override(load_config(arguments.config), settings, sys.argv[0])
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 
     train_files, test_file = proposal_files(config.proposals, config.data.train)
@@ -43,4 +44,7 @@ def print_recall(recall: dict) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"proposals.py: {error}")

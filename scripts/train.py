@@ -1,9 +1,11 @@
 """Trains the detector of a config, going on where it was, and evaluates it at the end.
 
 python scripts/train.py --config configs/voc07_vgg16.py --workdir runs/voc07_vgg16 [--section.field VALUE ...]
+python scripts/train.py --config configs/voc07_vgg16.py --settings    # lists them all, with the config's values
 """
 
 import argparse
+import logging
 import sys
 
 from frcnn_jax.config import load_config, override
@@ -12,9 +14,14 @@ from frcnn_jax.config import load_config, override
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="file with get_config()")
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", help="folder of the run")
+    parser.add_argument("--settings", action="store_true", help="list all settings and exit")
     arguments, settings = parser.parse_known_args()
-    config = override(load_config(arguments.config), settings, sys.argv[0])
+    config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])
+    if arguments.workdir is None:
+        parser.error("the following arguments are required: --workdir")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 
     from frcnn_jax.evaluation.detector import evaluate_run
     from frcnn_jax.evaluation.report import format_metrics
@@ -26,4 +33,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"train.py: {error}")

@@ -225,6 +225,10 @@ class JoinedDataset:
         join(self, "annotations", tuple(a for part in self.parts for a in part.annotations))
         join(self, "_starts", np.cumsum([0, *(len(part) for part in self.parts)]))
 
+    @property
+    def fingerprint(self) -> str:
+        return "+".join(part.fingerprint for part in self.parts)
+
     def __len__(self) -> int:
         return len(self.image_ids)
 

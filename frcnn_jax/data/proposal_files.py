@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def read_proposal_file(
-    path: str | Path, image_ids: Sequence[str], sizes: Int[np.ndarray, "N 2"], invalid: str
+    path: str | Path, image_ids: Sequence[str], sizes: Int[np.ndarray, "N 2"], invalid: str, *, subset: bool = False
 ) -> list[Float[np.ndarray, "P 4"]]:
     """The boxes of each image of `image_ids`, from a file in one of the forms above.
 
@@ -35,6 +35,7 @@ def read_proposal_file(
         sizes: height and width of each image.
         invalid: `error`, `drop` or `clip`: what to do with boxes that are not finite, reversed, empty or not inside
             the image. What was dropped or clipped is counted and logged.
+        subset: the file may hold other images by name too.
 
     Returns:
         float32 boxes, half-open, in the file's order.
@@ -49,7 +50,7 @@ def read_proposal_file(
     readers = {".mat": _read_mat, ".npz": _read_npz}
     if path.suffix not in readers:
         raise ValueError(f"{path}: expected a .mat or .npz file")
-    rows = readers[path.suffix](path, image_ids)
+    rows = readers[path.suffix](path, image_ids, subset)
     arrays = [_as_rows(array, f"{path}: image {name}") for name, array in zip(image_ids, rows, strict=True)]
     return clean_boxes(arrays, image_ids, sizes, invalid, str(path))
 
@@ -111,7 +112,7 @@ def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> 
     return {"not finite": wild, "reversed": reversed_, "empty": empty, "outside the image": outside}
 
 
-def _read_mat(path: Path, image_ids: Sequence[str]) -> list[Any]:
+def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     """Rows of each image as half-open `x1 y1 x2 y2`, 0-based."""
     from scipy.io import loadmat
 
@@ -136,25 +137,25 @@ def _read_mat(path: Path, image_ids: Sequence[str]) -> list[Any]:
         names = [str(np.asarray(name).ravel()[0]) for name in content["images"].ravel()]
         if len(names) != len(cells):
             raise ValueError(f"{path}: {len(names)} names in 'images', but {len(cells)} cells in 'boxes'")
-        return _by_id(path, dict(zip(names, cells, strict=True)), image_ids)
+        return _by_id(path, dict(zip(names, cells, strict=True)), image_ids, subset)
     if len(cells) != len(image_ids):
         raise ValueError(f"{path}: boxes of {len(cells)} images, but there are {len(image_ids)}")
     return cells
 
 
-def _read_npz(path: Path, image_ids: Sequence[str]) -> list[Any]:
+def _read_npz(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     arrays = load_npz(path)
     if is_store(arrays):
         store = read_store(path)
         ends = store.offsets[1:-1]
-        return _by_id(path, dict(zip(store.image_ids, np.split(store.boxes, ends), strict=True)), image_ids)
-    return _by_id(path, arrays, image_ids)
+        return _by_id(path, dict(zip(store.image_ids, np.split(store.boxes, ends), strict=True)), image_ids, subset)
+    return _by_id(path, arrays, image_ids, subset)
 
 
-def _by_id(path: Path, arrays: Mapping[str, Any], image_ids: Sequence[str]) -> list[Any]:
-    """The arrays in the order of `image_ids`, which must be the very images of the file."""
+def _by_id(path: Path, arrays: Mapping[str, Any], image_ids: Sequence[str], subset: bool) -> list[Any]:
+    """The arrays in the order of `image_ids`, which must be the very images of the file, or some of them."""
     missing = [name for name in image_ids if name not in arrays]
-    extra = sorted(set(arrays) - set(image_ids))
+    extra = [] if subset else sorted(set(arrays) - set(image_ids))
     if missing or extra:
         parts = [
             f"{len(names)} {what} (the first: {names[0]})"

@@ -63,7 +63,7 @@ def load_detector(workdir: str | Path) -> Detector:
     finally:
         checkpoints.close()
     return Detector(
-        model=build_model(config, num_classes),
+        model=build_model(config, num_classes, metadata.pixels),
         params=state.params,
         statistics=state.statistics,
         classes=metadata.classes,

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from frcnn_jax.models.backbones import VGG16, Sizes, TinyBackbone, mask_outside
+from frcnn_jax.models.backbones import VGG16, VGGCNNM1024, CaffeNet
 from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.layers import Sizes, mask_outside
+from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.ops.roi_pool import project_rois, roi_max_pool
 
 
@@ -103,6 +105,8 @@ class FastRCNN(nn.Module):
 
 # Trunk, widths of fc6 and fc7, RoI grid, and pixels, by name.
 _ARCHITECTURES = {
+    "caffenet": (CaffeNet, (4096, 4096), (6, 6), CAFFE_PIXELS),
+    "vgg_cnn_m_1024": (VGGCNNM1024, (4096, 1024), (6, 6), CAFFE_PIXELS),
     "vgg16": (VGG16, (4096, 4096), (7, 7), CAFFE_PIXELS),
     "tiny": (TinyBackbone, (512, 256), (7, 7), CENTERED_PIXELS),
 }
@@ -117,7 +121,7 @@ def create_model(
     param_dtype: Any = jnp.float32,
     pixels: PixelNormalization | None = None,
 ) -> FastRCNN:
-    """A detector by name: "vgg16" or "tiny".
+    """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L) or "tiny".
 
     Args:
         num_classes: classes including background: 21 for VOC.

@@ -15,23 +15,45 @@ from jaxtyping import Array, Float
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv_length(length: int | Array, size: int, stride: int, padding: int) -> int | Array:
+    """Cells along an axis of `length` after a convolution; takes integers and integer arrays alike."""
+    cells = (length + 2 * padding - size) // stride + 1
+    return max(cells, 0) if isinstance(length, int) else jnp.maximum(cells, 0)
+
+
 def conv2d(
-    x: Float[Array, "N H W C"], kernel: Float[Array, "KH KW C D"], stride: int = 1, padding: int = 0
+    x: Float[Array, "N H W C"], kernel: Float[Array, "KH KW c D"], stride: int = 1, padding: int = 0, groups: int = 1
 ) -> Float[Array, "N h w D"]:
-    """2-D convolution (cross-correlation) with the same stride and zero padding on all sides, without bias."""
+    """2-D convolution (cross-correlation) with the same stride and zero padding on all sides, without bias.
+
+    With `groups`, C and D are split in order into as many equal parts, each convolved alone; c is C / groups.
+
+    Raises:
+        ValueError: channels and groups do not fit.
+    """
+    channels, inputs, outputs = x.shape[-1], kernel.shape[2], kernel.shape[3]
+    if channels != groups * inputs or outputs % groups:
+        raise ValueError(f"conv2d: a kernel {kernel.shape} in {groups} groups does not fit {channels} channels")
+    if groups == 1:
+        return _convolve(x, kernel, stride, padding)
+    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+    return jnp.concatenate([_convolve(part, weights, stride, padding) for part, weights in parts], axis=-1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), ((padding, padding), (padding, padding)), dimension_numbers=_LAYOUT
     )
 
 
 def _forward(x: Array, kernel: Array, stride: int, padding: int) -> tuple[Array, tuple[Array, Array]]:
-    return conv2d(x, kernel, stride, padding), (x, kernel)
+    return _convolve(x, kernel, stride, padding), (x, kernel)
 
 
 def _backward(stride: int, padding: int, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    plain = partial(conv2d.fun, stride=stride, padding=padding)
+    plain = partial(_convolve.fun, stride=stride, padding=padding)
     _, input_gradient = jax.vjp(lambda x: plain(x, kernel), x)
 
     def native(x: Array, cotangent: Array) -> Array:
@@ -42,19 +64,26 @@ def _backward(stride: int, padding: int, residuals: tuple[Array, Array], cotange
     return input_gradient(cotangent)[0], kernel_gradient.astype(kernel.dtype)
 
 
-conv2d.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)
 
 
 def _gradient_by_tap(x: Array, cotangent: Array, *, size: tuple[int, int], stride: int, padding: int) -> Array:
     """Gradient of the kernel, [KH, KW, C, D]."""
     rows, columns = cotangent.shape[1:3]
+    channels = x.shape[-1]
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     flat = cotangent.reshape(-1, cotangent.shape[-1])
+    # A product with the three channels of an image would keep a CPU idle: there, the taps of a row share one.
+    together = size[1] if channels < 16 else 1
 
-    def tap(i: int, j: int) -> Array:
-        seen = padded[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
-        return lax.dot_general(
-            seen.reshape(-1, x.shape[-1]), flat, (((0,), (0,)), ((), ())), preferred_element_type=flat.dtype
-        )
+    def seen(i: int, j: int) -> Array:
+        return padded[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
 
-    return jnp.stack([jnp.stack([tap(i, j) for j in range(size[1])]) for i in range(size[0])])
+    def taps(i: int, first: int) -> Array:
+        patches = jnp.concatenate([seen(i, j) for j in range(first, first + together)], axis=-1)
+        patches = patches.reshape(-1, together * channels)
+        product = lax.dot_general(patches, flat, (((0,), (0,)), ((), ())), preferred_element_type=flat.dtype)
+        return product.reshape(together, channels, -1)
+
+    lines = [[taps(i, j) for j in range(0, size[1], together)] for i in range(size[0])]
+    return jnp.stack([jnp.concatenate(line) for line in lines])

@@ -1,50 +1,105 @@
-"""2 x 2 max pooling with stride 2, as Caffe does it: the size is rounded up and a tie's gradient goes to the first.
+"""Max pooling as Caffe does it: the output's size is rounded up, and a tie's gradient goes to the first cell.
 
 XLA differentiates its own max pooling by select-and-scatter, which is slow on a CPU and refused on a GPU under
-`xla_gpu_deterministic_ops`. Here windows do not overlap, so the gradient is a comparison and nothing is scattered.
+`xla_gpu_deterministic_ops`. Here the forward pass notes which member of each window wins, and backward every cell adds
+up, in a fixed order, what the windows around it hand to it; nothing is scattered.
 """
+
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-@jax.custom_vjp
+def pooled_length(length: int | Array, size: int, stride: int, padding: int = 0) -> int | Array:
+    """Windows along an axis of `length` cells: rounded up, without a last one that would start beyond the cells.
+
+    Takes integers and integer arrays alike.
+    """
+    reach_end = -(-(length + 2 * padding - size) // stride) + 1
+    start_inside = -(-(length + padding) // stride)
+    if isinstance(length, int):
+        return max(min(reach_end, start_inside), 0)
+    return jnp.maximum(jnp.minimum(reach_end, start_inside), 0)
+
+
+def max_pool(x: Float[Array, "N H W C"], size: int, stride: int, padding: int = 0) -> Float[Array, "N h w C"]:
+    """Maximum of each window of `size` x `size` cells, `stride` apart, the first one starting at `-padding`.
+
+    Windows are cut off at the map's border; padding never wins. The result has `pooled_length` rows and columns. The
+    gradient of a maximum goes to the first of equal cells in row-major order.
+
+    Raises:
+        ValueError: windows would leave gaps or lie in the padding alone, or the map is too small for one.
+    """
+    if not (0 <= padding < size and 1 <= stride <= size):
+        raise ValueError(f"max_pool needs 0 <= padding {padding} < size {size} and 1 <= stride {stride} <= size")
+    if 0 in (pooled_length(length, size, stride, padding) for length in x.shape[1:3]):
+        raise ValueError(f"max_pool: no window of size {size} fits a map of {x.shape[1]} x {x.shape[2]} cells")
+    return _pool(x, size, stride, padding)
+
+
 def max_pool_2x2(x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C"]:
     """Maximum of each 2 x 2 window; the last row and column of an odd map make windows of their own."""
-    return _maximum(_corners(x))
+    return max_pool(x, 2, 2)
 
 
-def _forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    y = max_pool_2x2(x)
-    return y, (x, y)
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _pool(x: Array, size: int, stride: int, padding: int) -> Array:
+    return reduce(jnp.maximum, _members(x, size, stride, padding))
 
 
-def _backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array]:
-    x, y = residuals
-    n, height, width, channels = x.shape
-    free = jnp.ones(y.shape, bool)
-    shares = []
-    for corner in _corners(x):
-        wins = free & (corner == y)
-        free = free & ~wins
-        shares.append(jnp.where(wins, cotangent, 0))
-    rows = [jnp.stack(shares[i : i + 2], axis=3) for i in (0, 2)]
-    padded = jnp.stack(rows, axis=2).reshape(n, 2 * y.shape[1], 2 * y.shape[2], channels)
-    return (padded[:, :height, :width],)
+def _forward(x: Array, size: int, stride: int, padding: int) -> tuple[Array, tuple[Array, Array]]:
+    maximum, *others = _members(x, size, stride, padding)
+    winner = jnp.zeros(maximum.shape, jnp.int8 if size**2 < 128 else jnp.int32)
+    for number, member in enumerate(others, start=1):
+        winner = jnp.where(member > maximum, jnp.array(number, winner.dtype), winner)
+        maximum = jnp.maximum(maximum, member)
+    # Of the map only its shape is needed.
+    return maximum, (winner, x[:0])
 
 
-max_pool_2x2.defvjp(_forward, _backward)
+def _backward(size: int, stride: int, padding: int, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array]:
+    winner, like = residuals
+    _, height, width, channels = like.shape
+    n = cotangent.shape[0]
+    # Cells by their position modulo the stride: a window's member (i, j) is the cell (i % stride, j % stride) of the
+    # block of stride x stride cells that is (i // stride, j // stride) further on than the window.
+    reach = -(-size // stride) - 1  # how many blocks further a window goes
+    around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    winner, cotangent = jnp.pad(winner, around, constant_values=-1), jnp.pad(cotangent, around)
+    rows, columns = (length - reach for length in cotangent.shape[1:3])
+
+    def share(i: int, j: int) -> Array:
+        """What each block's cell gets as the member (i, j) of a window."""
+        top, left = reach - i // stride, reach - j // stride
+        window = (slice(None), slice(top, top + rows), slice(left, left + columns))
+        return jnp.where(winner[window] == i * size + j, cotangent[window], 0)
+
+    def cells(a: int, b: int) -> Array:
+        return sum(share(i, j) for i in range(a, size, stride) for j in range(b, size, stride))
+
+    lines = [jnp.stack([cells(a, b) for b in range(stride)], axis=3) for a in range(stride)]
+    whole = jnp.stack(lines, axis=2).reshape(n, stride * rows, stride * columns, channels)
+    # Cells that no window reaches lie beyond the last one.
+    missing = [max(padding + length - stride * blocks, 0) for length, blocks in ((height, rows), (width, columns))]
+    whole = jnp.pad(whole, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    return (whole[:, padding : padding + height, padding : padding + width],)
 
 
-def _corners(x: Array) -> tuple[Array, Array, Array, Array]:
-    """The four members of every window, in row-major order."""
-    _, height, width, _ = x.shape
-    if height % 2 or width % 2:
-        x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=-jnp.inf)
-    return x[:, 0::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 0::2], x[:, 1::2, 1::2]
+_pool.defvjp(_forward, _backward)
 
 
-def _maximum(corners: tuple[Array, ...]) -> Array:
-    a, b, c, d = corners
-    return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
+def _members(x: Array, size: int, stride: int, padding: int) -> list[Array]:
+    """The members of every window, each one a map, in row-major order."""
+    lengths = x.shape[1:3]
+    rows, columns = (pooled_length(length, size, stride, padding) for length in lengths)
+    ends = [
+        max((count - 1) * stride + size - padding - length, 0)
+        for count, length in zip((rows, columns), lengths, strict=True)
+    ]
+    if padding or any(ends):
+        x = jnp.pad(x, ((0, 0), (padding, ends[0]), (padding, ends[1]), (0, 0)), constant_values=-jnp.inf)
+    last_row, last_column = stride * (rows - 1) + 1, stride * (columns - 1) + 1
+    return [x[:, i : i + last_row : stride, j : j + last_column : stride] for i in range(size) for j in range(size)]

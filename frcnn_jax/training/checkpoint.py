@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 from frcnn_jax.config import Config, from_json, to_json
 from frcnn_jax.models.detector import PixelNormalization
@@ -22,6 +23,7 @@ class CheckpointMetadata:
     classes: tuple[str, ...]  # without background
     pixels: PixelNormalization
     config: Config
+    data: str  # fingerprint of the training set
 
 
 class Checkpoints:
@@ -53,6 +55,7 @@ class Checkpoints:
             "classes": list(metadata.classes),
             "pixels": dataclasses.asdict(metadata.pixels),
             "config": json.loads(to_json(metadata.config)),
+            "data": metadata.data,
             "position": position,
         }
         items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), metadata=ocp.args.JsonSave(described))
@@ -66,8 +69,11 @@ class Checkpoints:
             ValueError: a shape or name in the checkpoint differs from `state`'s.
         """
         template = {"state": state, "key": jax.random.key_data(jax.random.key(0))}
+        # On one device, whatever devices wrote it: the caller spreads it.
+        here = SingleDeviceSharding(jax.devices()[0])
+        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
         items = ocp.args.Composite(
-            arrays=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, template)),
+            arrays=ocp.args.StandardRestore(template),
             metadata=ocp.args.JsonRestore(),
         )
         restored = self._manager.restore(self.latest, args=items)
@@ -85,6 +91,7 @@ class Checkpoints:
             classes=tuple(described["classes"]),
             pixels=PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"]),
             config=from_json(json.dumps(described["config"])),
+            data=described["data"],
         )
 
     def close(self) -> None:

@@ -15,20 +15,39 @@ from frcnn_jax.config import Config
 from frcnn_jax.data.pipeline import concatenate, iterate, training_source
 from frcnn_jax.data.proposals import open_proposals, proposal_files
 from frcnn_jax.data.voc import open_dataset
-from frcnn_jax.models.detector import FastRCNN, create_model, init_params
+from frcnn_jax.models.detector import CENTERED_PIXELS, FastRCNN, PixelNormalization, create_model, init_params
 from frcnn_jax.training.checkpoint import CheckpointMetadata, Checkpoints
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule, split_frozen
 from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import AXIS, TrainState, create_loss, identity_statistics, make_train_step, map_train_step
 from frcnn_jax.training.workdir import MetricsLog, claim_workdir
 from frcnn_jax.types import BoxStatistics
+from frcnn_jax.weights.load import load_start, read_pixels
 
 
-def build_model(config: Config, num_classes: int) -> FastRCNN:
-    """The model that a config describes; `num_classes` counts background."""
+def build_model(config: Config, num_classes: int, pixels: PixelNormalization | None = None) -> FastRCNN:
+    """The model that a config describes.
+
+    Args:
+        num_classes: background included.
+        pixels: what the weights go with; if None, that of the weights it starts from, or the architecture's own.
+    """
+    if pixels is None and config.model.weights is not None:
+        pixels = read_pixels(config.model.weights)
     return create_model(
-        config.model.name, num_classes, dropout=config.model.dropout, dtype=jnp.dtype(config.model.dtype)
+        config.model.name,
+        num_classes,
+        dropout=config.model.dropout,
+        dtype=jnp.dtype(config.model.dtype),
+        pixels=pixels,
     )
+
+
+def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, key: jax.Array) -> Any:
+    """Parameters before the first step: random, or those of `model.weights`, with new heads if `model.new_heads`."""
+    if config.model.weights is None:
+        return init_params(model, key)
+    return load_start(config.model.weights, model, statistics, key, new_heads=config.model.new_heads)
 
 
 def create_state(config: Config, params: Any, statistics: BoxStatistics) -> TrainState:
@@ -46,7 +65,7 @@ def create_state(config: Config, params: Any, statistics: BoxStatistics) -> Trai
 
 def abstract_state(config: Config, num_classes: int) -> TrainState:
     """Shapes and dtypes of the state, to restore a checkpoint into."""
-    model = build_model(config, num_classes)
+    model = build_model(config, num_classes, CENTERED_PIXELS)  # pixels change no shape
 
     def build() -> TrainState:
         return create_state(config, init_params(model, jax.random.key(0)), identity_statistics(num_classes))
@@ -65,6 +84,8 @@ def train(config: Config, workdir: str | Path) -> TrainState:
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     if config.input.batch_size % mesh.size:
         raise ValueError(f"input.batch_size {config.input.batch_size} cannot be shared by {mesh.size} devices")
+    if config.train.steps < 1:
+        raise ValueError(f"train.steps must be at least 1, not {config.train.steps}")
     claim_workdir(workdir, config)
 
     datasets = [open_dataset(name, config.data) for name in config.data.train]
@@ -74,12 +95,15 @@ def train(config: Config, workdir: str | Path) -> TrainState:
     source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed)
 
     num_classes = len(dataset.classes) + 1
-    model = build_model(config, num_classes)
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
-    metadata = CheckpointMetadata(classes=dataset.classes, pixels=model.pixels, config=config)
+    before = None if checkpoints.latest is None else checkpoints.metadata()
+    if before and (before.classes, before.data) != (dataset.classes, dataset.fingerprint):
+        raise ValueError(f"{dataset.name} has changed since {workdir} was trained on it: give another --workdir")
+    model = build_model(config, num_classes, before.pixels if before else None)
+    metadata = CheckpointMetadata(dataset.classes, model.pixels, config, dataset.fingerprint)
     everywhere = NamedSharding(mesh, PartitionSpec())
     iterator = iterate(source, config.input.workers)
-    if checkpoints.latest is None:
+    if before is None:
         init_key, key = jax.random.split(jax.random.key(config.train.seed))
         statistics = box_statistics(
             proposals,
@@ -88,7 +112,7 @@ def train(config: Config, workdir: str | Path) -> TrainState:
             foreground_iou=config.sampling.foreground_iou,
             use_difficult=config.sampling.use_difficult,
         )
-        state = create_state(config, init_params(model, init_key), statistics)
+        state = create_state(config, initial_params(config, model, statistics, init_key), statistics)
     else:
         state, key, position = checkpoints.restore(abstract_state(config, num_classes))
         iterator.set_state(position)

@@ -23,11 +23,13 @@ _FREE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.keep
 def claim_workdir(workdir: Path, config: Config) -> None:
     """Makes `workdir` the place of this run and writes `config.json`.
 
+    Without a checkpoint there is nothing to lose, so that a slip in a setting can be put right in the same workdir.
+
     Raises:
-        ValueError: it holds a run with other settings, which are named.
+        ValueError: it holds checkpoints of a run with other settings, which are named.
     """
     path = workdir / "config.json"
-    if path.exists():
+    if path.exists() and any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
         before, now = _flat(dataclasses.asdict(from_json(path.read_text()))), _flat(dataclasses.asdict(config))
         changed = [k for k in now if before.get(k) != now[k] and not k.startswith(_FREE)]
         if config.optimizer.schedule == "cosine" and before["train.steps"] != now["train.steps"]:
@@ -61,7 +63,6 @@ class MetricsLog:
         _drop_after(self._path, first_step)
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._learning_rate = learning_rate
-        self._last_good = first_step
         self._pending: list[tuple[int, Any, Sequence[str], float]] = []
         self._since = time.perf_counter()
 
@@ -73,14 +74,16 @@ class MetricsLog:
         """Writes the means since the last flush and returns them as a line.
 
         Raises:
-            FloatingPointError: a step's loss is not finite; names the first such step and its images.
+            FloatingPointError: a step's loss or gradient is not finite; names the first such step and its images.
         """
         values = jax.device_get([metrics for _, metrics, _, _ in self._pending])
         for (step, _, images, _), metrics in zip(self._pending, values, strict=True):
-            if not math.isfinite(metrics["loss"]):
+            # A finite loss can have a gradient that is not, and the parameters after it are lost.
+            if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])):
                 raise FloatingPointError(
-                    f"the loss is {metrics['loss']} in step {step}, with the images {', '.join(images)}; "
-                    f"gradient norm {metrics['gradient_norm']}. Checkpoints of earlier steps are as they were. "
+                    f"the loss is {metrics['loss']} and the norm of its gradient {metrics['gradient_norm']} "
+                    f"in step {step}, with the images {', '.join(images)}. "
+                    "Checkpoints of earlier steps are as they were. "
                     "A lower optimizer.learning_rate, or optimizer.warmup or optimizer.clip_norm, may help"
                 )
         now = time.perf_counter()

@@ -1,7 +1,7 @@
 """Parameters under flat names, as files hold them, and their strict match with a model's tree."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -38,6 +38,11 @@ def nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def expected_shapes(model: FastRCNN) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of each of the model's parameters under flat names; nothing is computed."""
+    return flatten(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
+
+
 def match_arrays(
     arrays: Mapping[str, Any],
     model: FastRCNN,
@@ -62,9 +67,8 @@ def match_arrays(
         ValueError: any other array is missing, left over, of another shape or not floating, all of them named; or
             parameters are missing that may be, but there is no key; or an expression is faulty.
     """
-    may_miss, may_exceed = _matcher("allow_missing", allow_missing), _matcher("allow_extra", allow_extra)
-    # No computation and no memory: shapes alone.
-    expected = flatten(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
+    may_miss, may_exceed = matcher("allow_missing", allow_missing), matcher("allow_extra", allow_extra)
+    expected = expected_shapes(model)
     missing = [name for name in expected if name not in arrays]
     extra = [name for name in arrays if name not in expected]
     common = [name for name in expected if name in arrays]
@@ -105,14 +109,18 @@ def _draw(model: FastRCNN, names: set[str], key: PRNGKeyArray) -> dict[str, Any]
     return jax.jit(draw)(key)
 
 
-def _matcher(argument: str, patterns: Iterable[str]) -> Any:
-    """Whether a name matches one of the patterns as a whole."""
+def matcher(argument: str, patterns: Iterable[str]) -> Callable[[str], bool]:
+    """A function that says whether a name matches one of the patterns as a whole.
+
+    Raises:
+        ValueError: a pattern is no regular expression; names the argument.
+    """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     try:
         compiled = [re.compile(pattern) for pattern in patterns]
     except re.error as error:
         raise ValueError(f"{argument}: {error.pattern!r} is no regular expression: {error}") from None
-    return lambda name: any(pattern.fullmatch(name) for pattern in compiled)
+    return lambda name: any(pattern.fullmatch(name) is not None for pattern in compiled)
 
 
 def _fits(array: Any, expected: jax.ShapeDtypeStruct) -> bool:

@@ -23,7 +23,9 @@ import safetensors.numpy
 from frcnn_jax.training.checkpoint import Checkpoints
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.arrays import flatten
-from frcnn_jax.weights.metadata import WeightsMetadata, from_config, from_json, to_json
+from frcnn_jax.weights.metadata import NetworkMetadata, WeightsMetadata, from_config, from_json, to_json
+
+Metadata = WeightsMetadata | NetworkMetadata
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,17 +56,23 @@ def write_file(path: str | Path, write: Callable[[Path], None], *, overwrite: bo
         temporary.unlink(missing_ok=True)
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, Any], metadata: WeightsMetadata) -> None:
+def write_safetensors(path: Path, arrays: Mapping[str, Any], metadata: Metadata) -> None:
     """Writes arrays and metadata as safetensors."""
     plain = {name: _storable(array) for name, array in arrays.items()}
     safetensors.numpy.save_file(plain, path, metadata={_SAFETENSORS_KEY: to_json(metadata)})
 
 
-def read_safetensors(path: Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetadata]:
+def read_safetensors(path: Path, with_arrays: bool = True) -> tuple[Arrays, Metadata]:
     """Arrays and metadata of a file written by `write_safetensors`; without arrays only the header is read."""
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = _parse((file.metadata() or {}).get(_SAFETENSORS_KEY))
         return {name: file.get_tensor(name) for name in file.keys()} if with_arrays else {}, metadata  # noqa: SIM118
+
+
+def read_safetensors_header(path: Path) -> tuple[list[str], str | None]:
+    """The names in a safetensors file of any origin, and our metadata as text, None where there is none."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return list(file.keys()), (file.metadata() or {}).get(_SAFETENSORS_KEY)
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any], metadata: WeightsMetadata) -> None:
@@ -74,7 +82,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any], metadata: WeightsMetadata) 
         np.savez(file, **plain, **{_NPZ_KEY: np.array(to_json(metadata))})
 
 
-def read_npz(path: Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetadata]:
+def read_npz(path: Path, with_arrays: bool = True) -> tuple[Arrays, Metadata]:
     """Arrays and metadata of a file written by `write_npz`."""
     with zipfile.ZipFile(path):
         pass  # np.load would take any file for a pickle and say so
@@ -83,7 +91,7 @@ def read_npz(path: Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetad
         return {name: file[name] for name in file.files if name != _NPZ_KEY} if with_arrays else {}, metadata
 
 
-def read_stablehlo_metadata(path: Path) -> WeightsMetadata:
+def read_stablehlo_metadata(path: Path) -> Metadata:
     """The metadata that `export_stablehlo` puts at the end of its file."""
     with zipfile.ZipFile(path) as file:
         return _parse(file.read("metadata.json") if "metadata.json" in file.namelist() else None)
@@ -138,10 +146,10 @@ def read_named(path: Path, read: Callable[[Path], Any]) -> Any:
         return read(path)
     except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too early"
-        raise ValueError(f"{path} cannot be read as weights of frcnn_jax: {reason}") from error
+        raise ValueError(f"{path} cannot be read as weights: {reason}") from error
 
 
-def _parse(text: str | bytes | None) -> WeightsMetadata:
+def _parse(text: str | bytes | None) -> Metadata:
     if text is None:
         raise ValueError("it holds no metadata of frcnn_jax")
     return from_json(text)

@@ -1,56 +1,25 @@
 """`load_weights`: parameters for a model from any kind of file that holds them, checked before they are used."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from frcnn_jax.models.detector import FastRCNN, PixelNormalization
+from frcnn_jax.models.detector import FastRCNN
 from frcnn_jax.types import BoxStatistics
-from frcnn_jax.weights.arrays import match_arrays
-from frcnn_jax.weights.files import (
-    Arrays,
-    read_checkpoints,
-    read_named,
-    read_npz,
-    read_safetensors,
-    read_stablehlo_metadata,
-)
-from frcnn_jax.weights.folding import fold_arrays
-from frcnn_jax.weights.metadata import WeightsMetadata
+from frcnn_jax.weights.arrays import match_arrays, matcher
+from frcnn_jax.weights.files import read_named
+from frcnn_jax.weights.folding import fold_arrays, unfold_statistics
+from frcnn_jax.weights.readers import HEADS, Weights, read_metadata, read_pixels, read_weights
 
+__all__ = ["fit_weights", "load_start", "load_weights", "read_metadata", "read_pixels", "without_heads"]
 
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """What a reader makes of a file."""
-
-    arrays: dict[str, np.ndarray]  # under flat names, with the layout of our models
-    pixels: PixelNormalization  # what the weights were trained on
-    statistics: BoxStatistics | None  # what the deltas are in; None where they are the offsets themselves
-
-
-def _ours(read: Callable[[Path], tuple[Arrays, WeightsMetadata]]) -> Callable[[Path], Weights]:
-    """The reader of a kind of file that has our metadata."""
-
-    def reader(path: Path) -> Weights:
-        arrays, metadata = read(path)
-        return Weights(arrays, metadata.pixels, metadata.statistics)
-
-    return reader
-
-
-_READERS: dict[str, Callable[[Path], Weights]] = {
-    ".safetensors": _ours(read_safetensors),
-    ".npz": _ours(read_npz),
-}
-_METADATA_READERS: dict[str, Callable[[Path], WeightsMetadata]] = {
-    ".safetensors": lambda path: read_safetensors(path, with_arrays=False)[1],
-    ".npz": lambda path: read_npz(path, with_arrays=False)[1],
-    ".stablehlo": read_stablehlo_metadata,
-}
+_log = logging.getLogger(__name__)
 
 
 def load_weights(
@@ -64,53 +33,91 @@ def load_weights(
     """Parameters for `model` that stand alone: box statistics, where there are any, are folded into `head/bbox_pred`.
 
     They detect with `frcnn_jax.detect(model, params, image, boxes)`, without statistics. To train on with statistics,
-    take them out again: `unfold_statistics`.
+    take them out again: `unfold_statistics`. An ImageNet network has no `cls_score` and no `bbox_pred`: they are
+    drawn at random as the paper does (section 2.3), which is logged.
 
     Args:
-        path: a `.safetensors` or `.npz` file of `scripts/export.py`, a run's workdir or its folder `checkpoints`
-            (the newest checkpoint).
+        path: a `.safetensors` or `.npz` file of `scripts/export.py`; a run's workdir or its folder `checkpoints` (the
+            newest checkpoint); a `.caffemodel`, of ImageNet or a finished detector; torchvision's `vgg16` as `.pth`
+            or `.safetensors`; what `scripts/convert_weights.py` made of those, file or folder.
         allow_missing: names, or regular expressions that match whole names, of parameters that the file need not
             have; they are initialised at random.
         allow_extra: names or expressions of arrays that are left out. An array whose shape differs from the model's
             is replaced by a random one if both lists name it, as in
             `allow_missing=(new,), allow_extra=(new,)` with `new = "head/(cls_score|bbox_pred)/.*"`.
-        key: draws what is missing; needed if anything is.
+        key: draws what is missing; needed if anything is, but for the heads of ImageNet networks, whose default is
+            `jax.random.key(0)`.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: the file is of no kind that is read, or damaged; it was trained on pixels normalised otherwise
-            than `model.pixels`; arrays are missing, left over or of another shape, all of them named; or a key is
-            needed.
+            than `model.pixels`, or for another number of classes; arrays are missing, left over or of another shape,
+            all of them named; or a key is needed.
     """
     path = Path(path)
-    weights = read_named(path, _choose(path, _READERS, _ours(read_checkpoints)))
+    return fit_weights(
+        path, read_weights(path, model), model, allow_missing=allow_missing, allow_extra=allow_extra, key=key
+    )
+
+
+def load_start(
+    path: str | Path, model: FastRCNN, statistics: BoxStatistics, key: PRNGKeyArray, *, new_heads: bool = False
+) -> dict[str, Any]:
+    """Parameters to train on from: the deltas of heads that the file has are put in units of `statistics`.
+
+    Args:
+        statistics: of the training set.
+        key: draws heads that the file does not have, or all heads with `new_heads`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_weights`.
+    """
+    path = Path(path)
+    weights = read_weights(path, model)
+    if new_heads:
+        weights = without_heads(weights)
+    params = fit_weights(path, weights, model, key=key)
+    # New heads are drawn for normalised deltas, as in the paper.
+    return unfold_statistics(params, statistics) if weights.has_heads else params
+
+
+def without_heads(weights: Weights) -> Weights:
+    """The same without `cls_score` and `bbox_pred`, whatever classes they were for."""
+    is_head = matcher("", [HEADS])
+    arrays = {name: array for name, array in weights.arrays.items() if not is_head(name)}
+    return dataclasses.replace(weights, arrays=arrays, has_heads=False)
+
+
+def fit_weights(
+    path: Path,
+    weights: Weights,
+    model: FastRCNN,
+    *,
+    allow_missing: Iterable[str] = (),
+    allow_extra: Iterable[str] = (),
+    key: PRNGKeyArray | None = None,
+) -> dict[str, Any]:
+    """Parameters of `model` from what is in the file at `path`; see `load_weights`."""
     if weights.pixels != model.pixels:
         raise ValueError(
             f"{path} is for other pixels than the model, which has {model.pixels}: "
             f"create the model with pixels={weights.pixels}"
         )
+    missing, extra = ([names] if isinstance(names, str) else [*names] for names in (allow_missing, allow_extra))
     arrays = weights.arrays
     if weights.statistics is not None:
         # Before the match: what is then replaced by random arrays has nothing to do with these statistics.
         arrays = read_named(path, lambda _: fold_arrays(arrays, weights.statistics))
-    return match_arrays(arrays, model, allow_missing=allow_missing, allow_extra=allow_extra, key=key, source=str(path))
-
-
-def read_metadata(path: str | Path) -> WeightsMetadata:
-    """What an exported file (safetensors, npz or stablehlo), a workdir or its checkpoints say about the weights.
-
-    Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: it is of no kind that is read, or damaged.
-    """
-    path = Path(path)
-    return read_named(path, _choose(path, _METADATA_READERS, lambda folder: read_checkpoints(folder)[1]))
-
-
-def _choose(path: Path, readers: dict[str, Callable], folder_reader: Callable) -> Callable:
-    """The reader for a path, by its suffix; folders have their own."""
-    if path.is_dir():
-        return folder_reader
-    if path.suffix not in readers:
-        raise ValueError(f"{path}: weights are read from {', '.join(readers)} and from the folder of a run")
-    return readers[path.suffix]
+    if not weights.has_heads:
+        missing.append(HEADS)
+        key = jax.random.key(0) if key is None else key
+        _log.info("%s: cls_score and bbox_pred are drawn at random", path)
+    scores = "head/cls_score/bias"
+    replaceable = matcher("allow_missing", missing)(scores) and matcher("allow_extra", extra)(scores)
+    if scores in arrays and np.ndim(arrays[scores]) == 1 and not replaceable:
+        count = len(arrays[scores])
+        if count != model.head.num_classes:
+            raise ValueError(
+                f"{path} is for {count} classes, the model for {model.head.num_classes}, background included"
+            )
+    return match_arrays(arrays, model, allow_missing=missing, allow_extra=extra, key=key, source=str(path))

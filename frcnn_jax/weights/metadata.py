@@ -35,6 +35,16 @@ class WeightsMetadata:
         return len(self.classes) + 1
 
 
+@dataclasses.dataclass(frozen=True)
+class NetworkMetadata:
+    """What goes with weights converted from another framework's: not yet, or not only ours, a detector."""
+
+    model: str  # name for `create_model`
+    pixels: PixelNormalization
+    num_classes: int | None  # background included; None: without `cls_score` and `bbox_pred`
+    source: str  # name of the file that they were converted from
+
+
 def from_config(
     config: Config, classes: tuple[str, ...], pixels: PixelNormalization, statistics: BoxStatistics, step: int
 ) -> WeightsMetadata:
@@ -56,8 +66,10 @@ def from_config(
     )
 
 
-def to_json(metadata: WeightsMetadata, **more: Any) -> str:
+def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
     """JSON text that `from_json` reads back exactly; `more` is added to it."""
+    if isinstance(metadata, NetworkMetadata):
+        return json.dumps({"format": FORMAT, "network": dataclasses.asdict(metadata), **more}, indent=1)
     described = {
         "format": FORMAT,
         "model": metadata.model,
@@ -82,7 +94,7 @@ def to_json(metadata: WeightsMetadata, **more: Any) -> str:
     return json.dumps(described, indent=1)
 
 
-def from_json(text: str | bytes) -> WeightsMetadata:
+def from_json(text: str | bytes) -> WeightsMetadata | NetworkMetadata:
     """The metadata written by `to_json`.
 
     Raises:
@@ -93,11 +105,14 @@ def from_json(text: str | bytes) -> WeightsMetadata:
         version = described["format"]
         if version != FORMAT:
             raise ValueError(f"its format is {version}, this version of frcnn_jax reads {FORMAT}")
-        pixels, statistics = described["pixels"], described["box_statistics"]
+        if "network" in described:
+            network = described["network"]
+            return NetworkMetadata(**network | {"pixels": _pixels(network["pixels"])})
+        statistics = described["box_statistics"]
         metadata = WeightsMetadata(
             model=described["model"],
             classes=tuple(described["classes"]),
-            pixels=PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"]),
+            pixels=_pixels(described["pixels"]),
             statistics=BoxStatistics(
                 mean=np.array(statistics["mean"], np.float32), std=np.array(statistics["std"], np.float32)
             ),
@@ -113,3 +128,7 @@ def from_json(text: str | bytes) -> WeightsMetadata:
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ValueError("its box statistics are not finite, or a deviation is not positive")
     return metadata
+
+
+def _pixels(described: dict[str, Any]) -> PixelNormalization:
+    return PixelNormalization(tuple(described["mean"]), tuple(described["std"]), described["order"])

@@ -10,9 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.config import Config, EvalConfig, InputConfig, ModelConfig, OptimizerConfig, ParameterRule
 from frcnn_jax.evaluation.detector import Detector
-from frcnn_jax.models.backbones import TinyBackbone
 from frcnn_jax.models.detector import FastRCNN, PixelNormalization, init_params
 from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.training.checkpoint import CheckpointMetadata, Checkpoints
 from frcnn_jax.training.loop import create_state
 from frcnn_jax.training.workdir import claim_workdir
@@ -63,7 +63,7 @@ def save_run(detector: Detector, workdir: Path, devices: int = 1) -> None:
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     checkpoints = Checkpoints(workdir)
     try:
-        metadata = CheckpointMetadata(detector.classes, detector.model.pixels, detector.config)
+        metadata = CheckpointMetadata(detector.classes, detector.model.pixels, detector.config, "")
         checkpoints.save(state, jax.random.key(0), {}, metadata)
     finally:
         checkpoints.close()

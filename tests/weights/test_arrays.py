@@ -58,7 +58,7 @@ def test_all_faults_are_named_at_once(model, arrays):
     message = str(caught.value)
     assert "\n" not in message
     for part in (
-        "missing: backbone/stem/kernel float32 [5, 5, 3, 32], head/fc6/bias float32 [12];",
+        "missing: backbone/stem/kernel float32 [3, 3, 48, 16], head/fc6/bias float32 [12];",
         "not in the model: head/fc8/kernel float32 [2, 5];",
         "head/fc7/bias is float32 [9] where the model has float32 [8]",
         f"{SCORE} is int32 [4] where the model has float32 [4]",

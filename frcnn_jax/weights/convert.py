@@ -1,0 +1,58 @@
+"""Weights of other frameworks as a file of ours: read once, then as quick to load as any."""
+
+import dataclasses
+from pathlib import Path
+
+from frcnn_jax.models.detector import create_model
+from frcnn_jax.weights.files import read_named, write_file, write_safetensors
+from frcnn_jax.weights.load import fit_weights
+from frcnn_jax.weights.metadata import NetworkMetadata
+from frcnn_jax.weights.readers import CONVERTED, FOREIGN_READERS, Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What `convert_weights` did."""
+
+    path: Path  # of the file written
+    taken: tuple[str, ...]  # names of the arrays in it
+    left: tuple[str, ...]  # layers of the source that are not in it
+    metadata: NetworkMetadata
+
+
+def convert_weights(source: str | Path, model: str, out: str | Path, num_classes: int | None = None) -> Conversion:
+    """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, or torchvision's `.pth` or `.safetensors`.
+
+    `load_weights` takes that file and the folder, with the same result as the source.
+
+    Args:
+        model: name for `create_model`.
+        num_classes: of a finished detector, background included; those of the source if None.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        FileExistsError: the file is there already.
+        ValueError: the source is of no kind that is read, is damaged or does not fit the model.
+    """
+    source, path = Path(source), Path(out) / CONVERTED
+    if source.suffix not in FOREIGN_READERS:
+        raise ValueError(f"{source}: weights are converted from {', '.join(sorted(FOREIGN_READERS))}")
+    if path.exists():
+        raise FileExistsError(f"{path} exists")
+    any_model = create_model(model, num_classes or 2)
+    weights = read_named(source, lambda file: FOREIGN_READERS[source.suffix](file, any_model))
+    count = _count_classes(weights) if num_classes is None else num_classes
+    # Checks that all is there and fits; an ImageNet network gets random heads for it, which are not written.
+    fit_weights(source, weights, create_model(model, count, pixels=weights.pixels))
+
+    metadata = NetworkMetadata(
+        model=model, pixels=weights.pixels, num_classes=count if weights.has_heads else None, source=source.name
+    )
+    write_file(path, lambda file: write_safetensors(file, weights.arrays, metadata))
+    return Conversion(path, tuple(weights.arrays), weights.left, metadata)
+
+
+def _count_classes(weights: Weights) -> int:
+    """Background included; 2, the least there is, where the weights do not say."""
+    scores = weights.arrays.get("head/cls_score/bias")
+    return 2 if scores is None or scores.ndim != 1 else max(len(scores), 2)

@@ -1,0 +1,1 @@
+"""What scripts/benchmark.py measures, a file a topic; `peer*` runs under the interpreter that has PyTorch."""

@@ -1,0 +1,64 @@
+"""Images on their way to the device: decoded, resized, mirrored, padded and stacked, from JPEG files in memory."""
+
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bench.peer_process import NO_RESULT, Peer
+from bench.pictures import Pictures, load_pictures
+from bench.result import Row
+from bench.sizes import Sizes
+from bench.timing import cores, measure
+from frcnn_jax.config import InputConfig
+from frcnn_jax.data.pipeline import BatchSource, iterate, training_source
+
+
+def measure_input(sizes: Sizes, peer: Peer | None, folder: str | None) -> list[Row]:
+    """A pass over the files on one core and, read ahead in threads by Grain, on all of them."""
+    pictures = load_pictures(folder, sizes.files, sizes)
+    source = _training_source(pictures, sizes)
+    workers = {"1 core": 0} | ({f"{cores()} cores": cores()} if cores() > 1 else {})
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        timings = {
+            name: measure(lambda count=count: _read(source, count), effort=sizes.effort)
+            for name, count in workers.items()
+        }
+    finally:
+        cv2.setNumThreads(threads)
+    result = NO_RESULT
+    if peer is not None:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as files:
+            for name, data in zip(pictures.image_ids, pictures.files, strict=True):
+                (Path(files) / f"{name}.jpg").write_bytes(data)
+            result = peer.run("input", ["1 core"], folder=files)
+    kilobytes = np.mean([len(data) for data in pictures.files]) / 1e3
+    (height, width), (rows, columns) = np.max(pictures.sizes, axis=0), source[0].images.shape[1:3]
+    return [
+        Row(
+            topic="input",
+            what=f"JPEG {height}x{width} of {kilobytes:.0f} kB to {rows}x{columns}, {name}",
+            ours=timing,
+            peer=result.timing(name),
+            items=len(source) * sizes.images,
+            unit="images",
+            note=result.note(name),
+        )
+        for name, timing in timings.items()
+    ]
+
+
+def _training_source(pictures: Pictures, sizes: Sizes) -> BatchSource:
+    config = InputConfig(batch_size=sizes.images, scales=(sizes.shorter,), max_size=sizes.longest)
+    boxes = np.tile(np.array([[0, 0, 20, 20]], np.float32), (sizes.proposals, 1))
+    steps = max(len(pictures) // sizes.images, 1)
+    return training_source(pictures, [boxes] * len(pictures), config, steps, seed=0)
+
+
+def _read(source: BatchSource, workers: int) -> None:
+    batches = (source[step] for step in range(len(source))) if workers == 0 else iterate(source, workers)
+    for _ in batches:
+        pass

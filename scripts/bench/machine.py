@@ -1,0 +1,74 @@
+"""The machine, the versions and the commit that a result belongs to, and what the device can do at best."""
+
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bench.floors import Rates
+from bench.sizes import Sizes
+from bench.timing import cores, measure
+
+_PACKAGES = ("frcnn_jax", "jax", "jaxlib", "flax", "optax", "numpy", "opencv-contrib-python-headless", "grain")
+
+
+def describe_machine() -> dict[str, Any]:
+    """CPU, cores, accelerator, versions, date, and the commit if the sources are a git checkout."""
+    device = jax.devices()[0]
+    return {
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "device": device.platform,
+        "device_kind": device.device_kind,
+        "devices": jax.device_count(),
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+    }
+
+
+def measure_rates(sizes: Sizes, dtype: Any) -> Rates:
+    """The device's best rates in a large matrix product of that type, and in a pass over a large array."""
+    accelerator = jax.devices()[0].platform != "cpu"
+    side = sizes.matmul * (4 if accelerator and sizes.matmul >= 1024 else 1)
+    matrix = jnp.full((side, side), 1 / 64, dtype)
+    multiply, negate = jax.jit(jnp.matmul), jax.jit(jnp.negative)
+    product = measure(lambda: multiply(matrix, matrix), jax.block_until_ready, sizes.effort)
+    array = jnp.zeros(sizes.copied_bytes // 4, jnp.float32)
+    copy = measure(lambda: negate(array), jax.block_until_ready, sizes.effort)
+    return Rates(flops=2 * side**3 / product.fastest, bandwidth=2 * sizes.copied_bytes / copy.fastest)
+
+
+def _cpu_model() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit's hash, with "+changes" where files differ from it; None outside a git checkout."""
+    here = Path(__file__).parent
+    try:
+        commit, changes = (
+            subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, check=True, timeout=10)
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -1,0 +1,82 @@
+"""JPEG files of about the size and detail of VOC's, made on the spot or read from a folder, as a data set."""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bench.sizes import Sizes
+from frcnn_jax.data.voc import Example
+from frcnn_jax.types import GroundTruth
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Encoded images without objects that read like a `VocDataset`."""
+
+    files: tuple[bytes, ...]
+    directory: Path = Path()  # where proposals are kept
+    name: str = "folder/pictures"
+    classes: tuple[str, ...] = ("object",)
+    fingerprint: str = "0" * 64
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        return np.array([_decode(data).shape[:2] for data in self.files], np.int32)
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        return tuple(f"{i:06d}" for i in range(len(self.files)))
+
+    @property
+    def annotations(self) -> tuple[GroundTruth, ...]:
+        nothing = GroundTruth(
+            boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int32), difficult=np.zeros(0, bool)
+        )
+        return (nothing,) * len(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Example:
+        truth = self.annotations[index]
+        size = tuple(int(side) for side in self.sizes[index])
+        return Example(self.image_ids[index], self.files[index], size, truth.boxes, truth.labels, truth.difficult)
+
+
+def load_pictures(folder: str | None, count: int, sizes: Sizes) -> Pictures:
+    """The first `count` JPEG files of a folder, or made-up ones.
+
+    Raises:
+        ValueError: the folder has fewer.
+    """
+    if folder is None:
+        return Pictures(tuple(make_jpeg(sizes.file_size, seed) for seed in range(count)))
+    paths = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:count]
+    if len(paths) < count:
+        raise ValueError(f"--images {folder} has {len(paths)} JPEG files; {count} are needed")
+    return Pictures(tuple(path.read_bytes() for path in paths))
+
+
+def make_jpeg(size: tuple[int, int], seed: int) -> bytes:
+    """Soft colours with ellipses and bars before them, and some grain."""
+    random = np.random.default_rng(seed)
+    height, width = size
+    image = cv2.resize(random.integers(40, 216, (7, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(30):
+        colour = tuple(int(c) for c in random.integers(0, 256, 3))
+        centre = tuple(int(c) for c in random.integers(0, (width, height)))
+        axes = tuple(int(a) for a in random.integers(2, max(height // 4, 3), 2))
+        thickness = -1 if random.random() < 0.6 else 3  # -1: filled
+        cv2.ellipse(image, centre, axes, float(random.integers(0, 180)), 0, 360, colour, thickness)
+    grain = cv2.GaussianBlur(random.normal(0, 16, image.shape).astype(np.float32), (0, 0), 0.8)
+    done, data = cv2.imencode(".jpg", np.clip(image + grain, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    if not done:
+        raise RuntimeError("OpenCV could not write a JPEG")
+    return data.tobytes()
+
+
+def _decode(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -1,0 +1,44 @@
+"""Selective Search on one core and on all, the way a data set's proposals are computed."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from bench.pictures import Pictures, load_pictures
+from bench.result import Row
+from bench.sizes import Sizes
+from bench.timing import Timing, cores, measure
+from frcnn_jax.config import ProposalConfig
+from frcnn_jax.data.proposals import open_proposals
+
+
+def measure_proposals(sizes: Sizes, folder: str | None) -> list[Row]:
+    """Rows of fast mode, with the same number of images for each core."""
+    pictures = load_pictures(folder, sizes.searched * cores(), sizes)
+    rows = []
+    for workers in sorted({1, cores()}):
+        part = dataclasses.replace(pictures, files=pictures.files[: sizes.searched * workers])
+        height, width = part.sizes.max(axis=0)
+        rows.append(
+            Row(
+                topic="proposals",
+                what=f"Selective Search fast, {height}x{width}, {workers} core{'s' if workers > 1 else ''}",
+                ours=_search(part, workers, sizes),
+                items=len(part),
+                unit="images",
+            )
+        )
+    return rows
+
+
+def _search(pictures: Pictures, workers: int, sizes: Sizes) -> Timing:
+    config = ProposalConfig(method="selective_search_fast", max_count=sizes.proposals, workers=workers)
+
+    def run() -> None:
+        # A fresh folder each time: what is stored there would only be read.
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            fresh = dataclasses.replace(pictures, directory=Path(folder))
+            if open_proposals(fresh, config, progress=False).computed != len(fresh):
+                raise RuntimeError("proposals were not computed")
+
+    return measure(run, effort=sizes.effort)

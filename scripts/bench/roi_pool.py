@@ -1,0 +1,110 @@
+"""RoI pooling alone, forward and backward, against torchvision.ops.roi_pool: equal first, then timed."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.floors import Rates
+from bench.peer_process import NO_RESULT, Peer, PeerError
+from bench.result import Row
+from bench.sizes import Sizes
+from bench.timing import measure
+from frcnn_jax.ops.roi_pool import roi_max_pool
+
+GRID = (7, 7)
+STRIDE = 16
+
+
+def measure_roi_pool(sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]:
+    """Rows of the topic. Raises PeerError where outputs differ."""
+    inputs, rows = make_inputs(sizes), []
+    result = NO_RESULT if peer is None else peer.run("roi_pool", list(inputs), _flat(inputs))
+    accelerated = jax.devices()[0].platform != "cpu"
+    for case, arrays in inputs.items():
+        backward = "cotangent" in arrays
+        function = jax.jit(_pool_and_gradient if backward else _pool_alone)
+        if case in result.timings:
+            _compare(case, function(*map(jnp.asarray, arrays.values())), result.arrays)
+        # torchvision pools in float32 alone, so bfloat16 has no peer.
+        for dtype in (jnp.float32, jnp.bfloat16) if accelerated else (jnp.float32,):
+            values = {k: jnp.asarray(v, jnp.float32 if k == "rois" else dtype) for k, v in arrays.items()}
+            timing = measure(partial(function, *values.values()), jax.block_until_ready, sizes.effort)
+            shared = dtype == jnp.float32
+            rows.append(
+                Row(
+                    topic="roi_pool",
+                    what=case if shared else f"{case}, bfloat16",
+                    ours=timing,
+                    peer=result.timing(case) if shared else None,
+                    floor=_bytes(arrays, jnp.dtype(dtype).itemsize) / rates.bandwidth,
+                    note=result.note(case),
+                )
+            )
+    return rows
+
+
+def make_inputs(sizes: Sizes) -> dict[str, dict[str, np.ndarray]]:
+    """By case: features [N, H, W, C], rois [N, R, 4] (inclusive corners in pixels), and for a gradient its cotangent.
+
+    Images are only batched where N > 1; the first case has N = 1 too, and `vmap` over it changes nothing.
+    """
+    height, width, channels = sizes.feature_map
+    few, many = sizes.pooled_rois
+    random = np.random.default_rng(0)
+    inputs = {}
+    for n, count, backward in ((1, few, False), (1, many, False), (1, few, True), (2, few // 2, False),
+                               (2, few // 2, True)):  # fmt: skip
+        arrays = {
+            "features": random.standard_normal((n, height, width, channels), np.float32),
+            "rois": np.stack([random_boxes(random, count, (height * STRIDE, width * STRIDE)) for _ in range(n)]),
+        }
+        if backward:
+            arrays["cotangent"] = random.standard_normal((n, count, *GRID, channels), np.float32)
+        rois = f"{count} RoIs" if n == 1 else f"{n} images x {count} RoIs"
+        inputs[f"{'forward+backward' if backward else 'forward'}, {rois}"] = arrays
+    return inputs
+
+
+def random_boxes(random: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
+    """Boxes [count, 4] float32 inside an image of `size`, of any side from a feature cell to the whole image."""
+    limits = np.array([size[1], size[0]], np.float64)
+    sides = np.exp(random.uniform(np.log(STRIDE), np.log(limits), (count, 2)))
+    corners = random.random((count, 2)) * (limits - sides)
+    return np.concatenate([corners, corners + sides - 1], axis=1).astype(np.float32)
+
+
+def _pool(features: jax.Array, rois: jax.Array) -> jax.Array:
+    return jax.vmap(lambda f, r: roi_max_pool(f, r, GRID, 1 / STRIDE))(features, rois)
+
+
+def _pool_alone(features: jax.Array, rois: jax.Array) -> tuple[jax.Array]:
+    return (_pool(features, rois),)
+
+
+def _pool_and_gradient(features: jax.Array, rois: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    pooled, pullback = jax.vjp(lambda f: _pool(f, rois), features)
+    return pooled, pullback(cotangent)[0]
+
+
+def _compare(case: str, ours: tuple[jax.Array, ...], peers: dict[str, np.ndarray]) -> None:
+    """Pooled values must be equal; gradients are sums in another order."""
+    for name, value in zip(("pooled", "gradient"), ours, strict=False):
+        expected, value = peers[f"{case}/{name}"], np.asarray(value)
+        same = np.array_equal(value, expected) if name == "pooled" else np.allclose(value, expected, 1e-4, 1e-4)
+        if not same:
+            worst = np.abs(value - expected).max() if value.shape == expected.shape else expected.shape
+            raise PeerError(f"roi_pool, {case}: {name} differs from the peer's (largest difference {worst})")
+
+
+def _bytes(arrays: dict[str, np.ndarray], itemsize: int) -> int:
+    """Features read and output written; backward the output's gradient read and the features' written too."""
+    n, count, channels = len(arrays["rois"]), arrays["rois"].shape[1], arrays["features"].shape[-1]
+    once = arrays["features"].size + n * count * math.prod(GRID) * channels
+    return itemsize * once * (2 if "cotangent" in arrays else 1)
+
+
+def _flat(inputs: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {f"{case}/{name}": array for case, arrays in inputs.items() for name, array in arrays.items()}

@@ -1,0 +1,84 @@
+"""A model with its settings, and a batch of made-up images with objects and proposals, for training and testing."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.sizes import Sizes
+from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, SamplingConfig
+from frcnn_jax.models.detector import FastRCNN, create_model
+from frcnn_jax.types import Batch
+
+OBJECTS = 4  # in an image
+
+# Where the original starts to learn; the others learn throughout.
+_FROZEN = {
+    "vgg16": r"^backbone/conv[12]_",
+    "caffenet": r"^backbone/conv1/",
+    "vgg_cnn_m_1024": r"^backbone/conv1/",
+}
+
+
+def network_dtype() -> Any:
+    """Type of activations: bfloat16 on accelerators."""
+    return jnp.float32 if jax.devices()[0].platform == "cpu" else jnp.bfloat16
+
+
+def build_model(name: str, sizes: Sizes) -> FastRCNN:
+    """`create_model`, with VGG16's fully connected layers of the widths in `sizes`."""
+    model = create_model(name, sizes.num_classes, dtype=network_dtype())
+    return model.clone(head=model.head.clone(widths=sizes.widths)) if name == "vgg16" else model
+
+
+def training_config(name: str, sizes: Sizes) -> Config:
+    """The paper's settings, at a learning rate that keeps random weights finite however many steps are timed."""
+    rules = (ParameterRule(r"/(bias|scale)$", 2.0, 0.0), ParameterRule(r"/kernel$"))
+    if name in _FROZEN:
+        rules = (ParameterRule(_FROZEN[name], None), *rules)
+    return Config(
+        optimizer=OptimizerConfig(learning_rate=1e-7, rules=rules),
+        sampling=SamplingConfig(rois_per_image=sizes.rois_per_image),
+    )
+
+
+def make_batch(sizes: Sizes, images: int) -> Batch:
+    """Random pixels; a quarter of the proposals lie on objects, a quarter beside them, the others anywhere."""
+    random = np.random.default_rng(1)
+    height, width = sizes.image
+    count = sizes.proposals
+    limits = np.array([width, height])
+    objects = _anywhere(random, (images, OBJECTS), limits, smallest=0.25)
+    matched = np.take_along_axis(objects, random.integers(0, OBJECTS, (images, count // 2))[..., None], axis=1)
+    reach = np.where(np.arange(count // 2) % 2, 0.05, 0.3)[None, :, None]
+    sides = np.tile(matched[..., 2:] - matched[..., :2], 2)
+    near = np.clip(matched + random.uniform(-1, 1, matched.shape) * reach * sides, 0, np.tile(limits, 2))
+    far = _anywhere(random, (images, count - count // 2), limits, smallest=16 / max(limits))
+    frame = np.tile(np.array([[height, width]], np.int32), (images, 1))
+    return Batch(
+        images=random.integers(0, 256, (images, height, width, 3), np.uint8),
+        image_sizes=frame,
+        original_sizes=frame,
+        scales=np.ones(images, np.float32),
+        image_mask=np.ones(images, bool),
+        image_index=np.arange(images, dtype=np.int32),
+        proposals=np.concatenate([near, far], axis=1).astype(np.float32),
+        proposal_mask=np.ones((images, count), bool),
+        gt_boxes=objects.astype(np.float32),
+        gt_labels=random.integers(1, sizes.num_classes, (images, OBJECTS)).astype(np.int32),
+        gt_difficult=np.zeros((images, OBJECTS), bool),
+        gt_mask=np.ones((images, OBJECTS), bool),
+    )
+
+
+def parameter_count(params: Any) -> int:
+    """Number of weights and biases."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _anywhere(random: np.random.Generator, shape: tuple[int, int], limits: np.ndarray, smallest: float) -> np.ndarray:
+    """Half-open boxes [*shape, 4] inside the image, with sides of at least the part `smallest` of it."""
+    sides = random.uniform(smallest, 0.8, (*shape, 2)) * limits
+    corners = random.random((*shape, 2)) * (limits - sides)
+    return np.concatenate([corners, corners + sides], axis=-1)

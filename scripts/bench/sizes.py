@@ -1,0 +1,56 @@
+"""How large everything is that is measured: the paper's sizes, or small ones for a smoke run."""
+
+import dataclasses
+from typing import Any
+
+from bench.timing import Effort
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Defaults are the paper's on VOC."""
+
+    image: tuple[int, int] = (600, 1000)  # height, width of the network's input
+    images: int = 2  # in a training step
+    rois_per_image: int = 64  # in a training step
+    proposals: int = 2000  # of an image, at test time and to sample from
+    batched_images: int = 8  # at test time, where images are batched
+    num_classes: int = 21
+    widths: tuple[int, int] = (4096, 4096)  # of VGG16's fc6 and fc7
+    feature_map: tuple[int, int, int] = (38, 63, 512)
+    pooled_rois: tuple[int, int] = (128, 2000)
+    files: int = 32  # JPEG files of the input topic
+    searched: int = 3  # images a core of the proposals topic
+    file_size: tuple[int, int] = (375, 500)  # height, width of a JPEG file
+    shorter: int = 600  # the input topic resizes to this shorter and longest side
+    longest: int = 1000
+    matmul: int = 2048  # side of the matrices that the device's rate is measured with
+    copied_bytes: int = 1 << 28
+    effort: Effort = dataclasses.field(default_factory=Effort)
+
+
+QUICK = Sizes(
+    image=(64, 96),
+    images=2,
+    rois_per_image=4,
+    proposals=32,
+    batched_images=2,
+    num_classes=4,
+    widths=(32, 16),
+    feature_map=(10, 12, 16),
+    pooled_rois=(8, 24),
+    files=2,
+    searched=1,
+    file_size=(48, 64),
+    shorter=60,
+    longest=100,
+    matmul=512,
+    copied_bytes=1 << 24,
+    effort=Effort(min_runs=2, min_seconds=0, sample_seconds=0),
+)
+
+
+def decode_sizes(value: dict[str, Any]) -> Sizes:
+    """`Sizes` again from `dataclasses.asdict` that went through JSON."""
+    fields = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+    return Sizes(**{**fields, "effort": Effort(**fields["effort"])})

@@ -1,0 +1,49 @@
+"""Converts published weights into a file of frcnn_jax.
+
+    python scripts/convert_weights.py SOURCE --model vgg16 --out FOLDER [--num-classes 21]
+
+SOURCE: a .caffemodel (an ImageNet network or a finished Fast R-CNN detector), or torchvision's vgg16 as .pth or
+.safetensors. Nothing in it is executed. FOLDER/weights.safetensors holds the weights and the pixel normalisation that
+goes with them. Train from it with `--model.weights FOLDER`, or load it with `frcnn_jax.load_weights(FOLDER, model)`.
+
+An ImageNet network's classifier (fc8) is left; cls_score and bbox_pred are drawn when training starts.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("--model", required=True, help="vgg16, vgg_cnn_m_1024 or caffenet")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="classes that a finished detector must have, background included; not checked if not given",
+    )
+    arguments = parser.parse_args()
+
+    from frcnn_jax.weights.convert import convert_weights
+
+    try:
+        done = convert_weights(arguments.source, arguments.model, arguments.out, arguments.num_classes)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.exit(f"convert_weights.py: {error}")
+    layers = list(dict.fromkeys(name.split("/")[1] for name in done.taken))
+    about, pixels = done.metadata, done.metadata.pixels
+    print(f"Taken: {', '.join(layers)}")
+    print(f"Left:  {', '.join(done.left) if done.left else 'nothing'}")
+    if about.num_classes is None:
+        print("An ImageNet network: cls_score and bbox_pred are drawn at random when training starts")
+    else:
+        print(f"A detector of {about.num_classes} classes, background included")
+    print(f"Pixels: {pixels.order}, less {list(pixels.mean)}, over {list(pixels.std)}")
+    print(f"{done.path}: {done.path.stat().st_size / 1e6:.1f} MB for {about.model}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Batches: pixels and boxes under resizing and flips, padding and masks, and restored positions."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.config import InputConfig
+from frcnn_jax.data.pipeline import (
+    BatchSource,
+    JoinedDataset,
+    concatenate,
+    evaluation_source,
+    flip_boxes,
+    iterate,
+    mirror_boxes,
+    padded_count,
+    resize_image,
+    training_source,
+)
+from frcnn_jax.data.voc import Example
+from frcnn_jax.types import GroundTruth
+
+CONFIG = InputConfig(scales=(48,), max_size=96, test_scale=48, test_max_size=96, max_objects=3, workers=0)
+
+
+@dataclasses.dataclass
+class Images:
+    """As much of a `VocDataset` as the pipeline reads. Sizes differ from image to image; PNG keeps every pixel."""
+
+    name: str = "images"
+    count: int = 5
+    classes: tuple = ("a", "b")
+    objects: tuple = (2, 0, 1, 3, 1)
+    reads: int = 0
+
+    def __post_init__(self):
+        random = np.random.default_rng(len(self.name))
+        self.image_ids = tuple(f"i{k}" for k in range(self.count))
+        self.sizes = np.array([[48, 64 + k] for k in range(self.count)], np.int32).reshape(-1, 2)
+        self.pixels = [random.integers(0, 256, (*size, 3)).astype(np.uint8) for size in self.sizes]
+        self.annotations = tuple(self._objects(random, k) for k in range(self.count))
+
+    def _objects(self, random, k):
+        corners = random.integers(0, 20, (self.objects[k], 2))
+        return GroundTruth(
+            boxes=np.concatenate([corners, corners + random.integers(5, 25, corners.shape)], 1).astype(np.float32),
+            labels=random.integers(1, 3, self.objects[k]).astype(np.int32),
+            difficult=random.random(self.objects[k]) < 0.5,
+        )
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.reads += 1
+        encoded = cv2.imencode(".png", self.pixels[index][..., ::-1])[1].tobytes()
+        truth = self.annotations[index]
+        size = tuple(int(side) for side in self.sizes[index])
+        return Example(self.image_ids[index], encoded, size, truth.boxes, truth.labels, truth.difficult)
+
+
+def proposals_of(dataset, counts=(4, 70, 0, 1, 2)):
+    random = np.random.default_rng(1)
+    corners = [random.uniform(0, 20, (count, 2)) for count in counts[: len(dataset)]]
+    return [np.concatenate([c, c + 10], axis=1).astype(np.float32) for c in corners]
+
+
+def same(a, b):
+    for field in dataclasses.fields(a):
+        np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return Images()
+
+
+@pytest.fixture(scope="module")
+def proposals(dataset):
+    return proposals_of(dataset)
+
+
+def test_batches_hold_each_image_as_it_is(dataset, proposals):
+    """At scale 1, so that every pixel can be told."""
+    source = evaluation_source(dataset, proposals, dataclasses.replace(CONFIG, test_batch_size=3))
+    seen = []
+    for batch in (source[step] for step in range(len(source))):
+        assert batch.images.dtype == np.uint8
+        assert batch.proposals.shape == (3, 128, 4)  # 70 proposals at most, in multiples of 64
+        for n in np.flatnonzero(batch.image_mask):
+            k = int(batch.image_index[n])
+            seen.append(k)
+            height, width = dataset.sizes[k]
+            assert (batch.images.shape[1:3] >= dataset.sizes[k]).all()
+            np.testing.assert_array_equal(batch.images[n, :height, :width], dataset.pixels[k])
+            assert batch.images[n, height:].sum() == 0
+            assert batch.images[n, :, width:].sum() == 0
+            assert tuple(batch.image_sizes[n]) == tuple(batch.original_sizes[n]) == (height, width)
+            assert batch.scales[n] == 1
+            for values, mask, expected in (
+                (batch.proposals, batch.proposal_mask, proposals[k]),
+                (batch.gt_boxes, batch.gt_mask, dataset.annotations[k].boxes),
+                (batch.gt_labels, batch.gt_mask, dataset.annotations[k].labels),
+                (batch.gt_difficult, batch.gt_mask, dataset.annotations[k].difficult),
+            ):
+                np.testing.assert_array_equal(values[n, : len(expected)], expected)
+                np.testing.assert_array_equal(values[n, len(expected) :], 0)
+                np.testing.assert_array_equal(mask[n], np.arange(mask.shape[1]) < len(expected))
+    assert sorted(seen) == list(range(5))
+
+
+def one(dataset, proposals, *, mirror=False, flip=False, scale=1.0, index=0, **more):
+    """The batch of a single image."""
+    plan = evaluation_source(dataset, proposals, CONFIG)._plan
+    step = int(np.flatnonzero(plan.images[:, 0] == index)[0])
+    plan = dataclasses.replace(
+        plan,
+        mirrored=np.full_like(plan.mirrored, mirror),
+        flipped=np.full_like(plan.flipped, flip),
+        scales=np.full_like(plan.scales, scale),
+    )
+    return BatchSource(dataset, proposals, plan, max_objects=3, **more)[step]
+
+
+@pytest.mark.parametrize(("mirror", "flip"), [(True, False), (False, True), (True, True)])
+def test_flips_move_pixels_and_boxes_together(dataset, proposals, mirror, flip):
+    plain = one(dataset, proposals)
+    flipped = one(dataset, proposals, mirror=mirror, flip=flip)
+    height, width = dataset.sizes[0]
+    order = (slice(None, None, -1 if flip else 1), slice(None, None, -1 if mirror else 1))
+    np.testing.assert_array_equal(flipped.images[0, :height, :width], plain.images[0, :height, :width][order])
+    for name, mask in (("gt_boxes", plain.gt_mask), ("proposals", plain.proposal_mask)):
+        for before, after in zip(getattr(plain, name)[mask], getattr(flipped, name)[mask], strict=True):
+            x1, y1, x2, y2 = before
+            expected = [width - x2 if mirror else x1, height - y2 if flip else y1,
+                        width - x1 if mirror else x2, height - y1 if flip else y2]  # fmt: skip
+            np.testing.assert_allclose(after, expected, atol=1e-5)
+        np.testing.assert_array_equal(getattr(flipped, name)[~mask], 0)
+    x1, y1, x2, y2 = plain.gt_boxes[0, 0].astype(int)
+    cut = plain.images[0, y1:y2, x1:x2]
+    x1, y1, x2, y2 = flipped.gt_boxes[0, 0].astype(int)
+    np.testing.assert_array_equal(flipped.images[0, y1:y2, x1:x2], cut[order])
+
+
+def test_flipping_twice_is_the_identity(proposals):
+    for function, side in ((mirror_boxes, 64), (flip_boxes, 48)):
+        twice = function(function(proposals[0], side), side)
+        np.testing.assert_allclose(twice, proposals[0], atol=1e-5)
+        assert (function(proposals[0], side) != proposals[0]).any()
+        assert function(np.zeros((0, 4), np.float32), side).shape == (0, 4)
+
+
+def test_resized_images_keep_boxes_in_the_original_frame(dataset, proposals):
+    plain, half = one(dataset, proposals), one(dataset, proposals, scale=0.5)
+    assert tuple(half.image_sizes[0]) == (24, 32)
+    assert tuple(half.original_sizes[0]) == (48, 64)
+    assert half.scales[0] == 0.5
+    expected = dataset.pixels[0].reshape(24, 2, 32, 2, 3).astype(float).mean(axis=(1, 3))
+    np.testing.assert_allclose(half.images[0, :24, :32], expected, atol=0.51)
+    np.testing.assert_array_equal(half.proposals, plain.proposals)
+    np.testing.assert_array_equal(half.gt_boxes, plain.gt_boxes)
+
+
+@pytest.mark.parametrize("size", [(37, 53), (1, 300), (3, 1000)])
+@pytest.mark.parametrize("scale", [0.1, 0.5, 0.777, 1.0, 1.6, 2.5])
+def test_resized_size_is_what_opencv_makes(size, scale):
+    image = resize_image(np.full((*size, 3), 7, np.uint8), scale)
+    assert image.shape[:2] == tuple(max(round(side * scale), 1) for side in size)
+    assert (image == 7).all()
+
+
+def test_room_for_proposals():
+    assert [padded_count([np.zeros((n, 4))]) for n in (0, 1, 64, 65)] == [64, 64, 64, 128]
+    assert padded_count([]) == 64
+
+
+def test_too_many_objects_is_an_error(dataset, proposals):
+    with pytest.raises(ValueError, match=r"images has an image with 3 objects: set input.max_objects"):
+        training_source(dataset, proposals, dataclasses.replace(CONFIG, max_objects=2), 4, 0)
+    # A test set needs no setting.
+    assert evaluation_source(dataset, proposals, dataclasses.replace(CONFIG, max_objects=2))[0].gt_boxes.shape[1] == 3
+
+
+def test_proposals_of_another_data_set_are_an_error(dataset, proposals):
+    with pytest.raises(ValueError, match="images has 5 images but there are proposals for 4"):
+        evaluation_source(dataset, proposals[:4], CONFIG)
+
+
+def test_an_image_that_fits_no_bucket_is_named(dataset, proposals):
+    with pytest.raises(ValueError, match=r"2 images fit in none of input.buckets .*the first is i3, 48 x 67"):
+        training_source(dataset, proposals, dataclasses.replace(CONFIG, buckets=((48, 66),)), 4, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_restored_iterator_goes_on_with_the_same_batches(dataset, proposals, workers):
+    def start(steps=9):
+        return iterate(training_source(dataset, proposals, CONFIG, steps, 3), workers)
+
+    iterator = start()
+    expected = [next(iterator) for _ in range(9)]
+    with pytest.raises(StopIteration):
+        next(iterator)
+    iterator = start()
+    for _ in range(4):
+        next(iterator)
+    position = iterator.get_state()
+    longer = start(steps=12)
+    longer.set_state(position)
+    for batch in expected[4:]:
+        same(next(longer), batch)
+    next(longer)
+
+
+def test_training_batches_are_repeatable_and_differ(dataset, proposals):
+    one, again = (training_source(dataset, proposals, CONFIG, 6, 0) for _ in range(2))
+    for step in (5, 0, 3):  # in any order
+        same(one[step], again[step])
+    assert (one[0].image_index != one[1].image_index).any()
+
+
+def test_cache_gives_the_same_and_reads_once():
+    dataset = Images()
+    proposals = proposals_of(dataset)
+    plain = training_source(dataset, proposals, CONFIG, 12, 0)
+    expected = [plain[step] for step in range(12)]
+    dataset.reads = 0
+    cached = training_source(dataset, proposals, dataclasses.replace(CONFIG, cache_decoded=True), 12, 0)
+    for _ in range(2):
+        for step in range(12):
+            same(cached[step], expected[step])
+    assert dataset.reads == 5
+
+
+def test_joined_data_sets_read_as_one():
+    parts = (Images("first", 2), Images("nothing", 0, objects=()), Images("second", 3))
+    joined, proposals = concatenate(parts, [proposals_of(part) for part in parts])
+    assert isinstance(joined, JoinedDataset)
+    assert len(joined) == len(proposals) == len(joined.sizes) == len(joined.annotations) == 5
+    assert joined.image_ids == ("first/i0", "first/i1", "second/i0", "second/i1", "second/i2")
+    assert joined.name == "first + nothing + second"
+    for index, (part, k) in enumerate([(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]):
+        assert joined[index].image == parts[part][k].image
+        np.testing.assert_array_equal(joined.annotations[index].boxes, parts[part].annotations[k].boxes)
+        np.testing.assert_array_equal(joined.sizes[index], parts[part].sizes[k])
+        np.testing.assert_array_equal(proposals[index], proposals_of(parts[part])[k])
+    with pytest.raises(IndexError):
+        joined[5]
+
+
+def test_data_sets_with_other_classes_do_not_join(dataset, proposals):
+    assert concatenate([dataset], [proposals]) == (dataset, proposals)
+    other = Images("other", classes=("a", "c"))
+    with pytest.raises(ValueError, match=r"images and other have different classes: \('a', 'b'\), \('a', 'c'\)"):
+        concatenate([dataset, other], [proposals, proposals])

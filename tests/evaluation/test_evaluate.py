@@ -1,0 +1,94 @@
+"""A whole test set: detections of every image once, and the files that are left."""
+
+import dataclasses
+import json
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from frcnn_jax.config import DataConfig, EvalConfig, InputConfig
+from frcnn_jax.data.proposals import Proposals
+from frcnn_jax.data.voc import decode_image, open_dataset
+from frcnn_jax.evaluation.detect import detect
+from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset
+from frcnn_jax.evaluation.voc_map import evaluate_voc
+from frcnn_jax.types import BoxStatistics
+from tests.data.voc_files import VocFiles, object_xml
+from tests.weights.detectors import random_params, small_model
+
+INPUT = InputConfig(test_scale=48, test_max_size=64, test_batch_size=2, workers=0)
+EVALUATE = EvalConfig(score_threshold=0.1, nms_iou=0.4, per_class=20, pictures=2, picture_score=0.2)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """(model, params, statistics, data set, proposals): 3 images, the last batch is filled up; one has no object and
+    one no proposals."""
+    root = tmp_path_factory.mktemp("data")
+    files = VocFiles(root)
+    files.image("t1", object_xml("one", (5, 5, 30, 25)), object_xml("two", (1, 1, 12, 30)))
+    files.image("t2")
+    files.image("t3", object_xml("two", (10, 3, 38, 28)))
+    files.image("a1", object_xml("three", (10, 3, 38, 28)))
+    files.split("test", "t3", "t1", "t2")
+    files.split("train", "a1")
+    dataset = open_dataset("folder/test", DataConfig(root=str(root), tfds_dir=str(root / "prepared")))
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 14, (2, 12, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(6, 16, (2, 12, 2))], axis=2).astype(np.float32)
+    proposals = Proposals.from_arrays([boxes[0], np.zeros((0, 4), np.float32), boxes[1]])
+    model = small_model()
+    statistics = BoxStatistics(mean=jnp.zeros((4, 4)), std=jnp.full((4, 4), 0.1))
+    return model, random_params(model), statistics, dataset, proposals
+
+
+def test_every_image_as_by_itself(case):
+    model, params, statistics, dataset, proposals = case
+    found = detect_dataset(*case, input_config=INPUT, config=EVALUATE)
+    assert list(found) == ["t3", "t1", "t2"]
+    assert len(found["t1"].scores) == 0  # no proposals
+    assert len(found["t2"].scores) > 0
+    for index, name in enumerate(found):
+        alone = detect(
+            model, params, decode_image(dataset[index].image), proposals[index],
+            statistics=statistics, scale=48, max_size=64, score_threshold=0.1, nms_iou=0.4, per_class=20,
+        )  # fmt: skip
+        np.testing.assert_array_equal(found[name].labels, alone.labels)
+        np.testing.assert_allclose(found[name].scores, alone.scores, atol=1e-5)
+        np.testing.assert_allclose(found[name].boxes, alone.boxes, atol=1e-3)
+
+
+def test_files_that_are_written(case, tmp_path):
+    dataset = case[3]
+    directory = tmp_path / "deep/eval"
+    metrics = evaluate_dataset(
+        *case, input_config=INPUT, config=EVALUATE, directory=directory, extra={"step": 5, "note": "x"}
+    )
+    assert json.loads((directory / "metrics.json").read_text()) == metrics
+    assert (metrics["images"], metrics["step"], metrics["note"]) == (3, 5, "x")
+    assert metrics["dataset"] == "folder/test"
+    assert set(metrics["ap"]) == {"one", "two", "three"} == set(dataset.classes)
+    found = detect_dataset(*case, input_config=INPUT, config=EVALUATE)
+    truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
+    expected = evaluate_voc(found, truth, use_07_metric=True, class_names=dataset.classes)
+    assert metrics["map"] == expected["map"]
+    assert metrics["ap"] == expected["ap"]
+    pictures = list((directory / "images").iterdir())
+    assert sorted(path.stem for path in pictures) == ["t2", "t3"]  # the first and the last of three
+    assert all(cv2.imread(str(path)).shape[2] == 3 for path in pictures)
+    assert "folder/test" in (directory / "index.html").read_text()
+
+
+def test_the_metric_of_the_config(case, tmp_path):
+    config = dataclasses.replace(EVALUATE, metric="voc10", pictures=0)
+    area = evaluate_dataset(*case, input_config=INPUT, config=config, directory=tmp_path / "a")
+    eleven = evaluate_dataset(
+        *case,
+        input_config=INPUT,
+        config=dataclasses.replace(config, metric="voc07"),
+        directory=tmp_path / "b",
+    )
+    assert (area["metric"], eleven["metric"]) == ("voc10", "voc07")
+    assert not list((tmp_path / "a").glob("images/*"))

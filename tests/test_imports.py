@@ -1,0 +1,148 @@
+"""Which part may import which, and what `import frcnn_jax` costs.
+
+The parts are in layers: types, config; ops; models, data; training; evaluation; and `weights`, which stands above
+`training` for reading runs and beside `evaluation` for exporting detectors. Precisely: a module imports only what
+`ALLOWED` names for its part. Two modules import more than their part may, in `MORE`: training starts from weights, and
+an export holds the detector. No module imports itself in a circle.
+"""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import frcnn_jax
+
+ROOT = Path(frcnn_jax.__file__).parent
+ALLOWED = {
+    "types": set(),
+    "config": set(),
+    "ops": {"types"},
+    "models": {"types", "ops"},
+    "data": {"types", "config"},
+    "weights": {"types", "config", "models", "training.checkpoint"},
+    "training": {"types", "config", "ops", "models", "data"},
+    "evaluation": {"types", "config", "ops", "models", "data", "training"},
+}
+MORE = {
+    "training.loop": {"weights.load", "weights.folding"},
+    "weights.export": {"evaluation.detect", "evaluation.detector"},
+}
+
+
+def imports_of(text, module):
+    """Modules of ours that a module's text imports, anywhere in it, below `frcnn_jax`."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import in line {node.lineno}"
+            # `from frcnn_jax.ops import losses` imports a module, `from frcnn_jax.ops.nms import nms` a name.
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name.removeprefix("frcnn_jax.") for name in found if name.startswith("frcnn_jax.")}
+    return {name if is_module(name) else name.rpartition(".")[0] for name in ours}
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def graph():
+    """Imports of each module by its name below `frcnn_jax`."""
+    modules = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if not name.endswith("__init__"):
+            modules[name] = imports_of(path.read_text(), name)
+    return modules
+
+
+def offences(modules):
+    found = []
+    for module, imported in modules.items():
+        part = module.split(".")[0]
+        for other in imported:
+            names = {other, other.split(".")[0]}
+            if part not in names and not names & (ALLOWED[part] | MORE.get(module, set())):
+                found.append(f"{module} imports {other}")
+    return found
+
+
+def test_imports_go_one_way():
+    modules = graph()
+    assert len(modules) > 30
+    assert "ops.boxes" in modules["ops.nms"]
+    assert offences(modules) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from frcnn_jax.config import Config",
+        "import frcnn_jax.models.heads",
+        "def f():\n    from frcnn_jax.data import voc",
+        "from frcnn_jax.weights.load import load_weights",
+    ],
+)
+def test_an_import_the_wrong_way_would_be_found(text):
+    assert len(offences({"ops.boxes": imports_of(text, "ops.boxes")})) == 1
+
+
+def test_no_circle():
+    modules = graph()
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module in done:
+            return
+        path.append(module)
+        for other in sorted(modules.get(module, ())):
+            visit(other)
+        path.pop()
+        done.add(module)
+
+    for module in modules:
+        visit(module)
+
+
+def test_every_public_name_is_there():
+    for name in frcnn_jax.__all__:
+        value = getattr(frcnn_jax, name)
+        assert value.__name__ == name
+        assert value.__module__ == f"frcnn_jax.{frcnn_jax._HOMES[name]}"
+        assert name in dir(frcnn_jax)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = frcnn_jax.nothing
+
+
+def test_the_promised_names_are_public():
+    promised = {"create_model", "init_params", "load_weights", "detect", "loss_fn", "MultiTaskLoss", "roi_max_pool",
+                "evaluate_voc"}  # fmt: skip
+    assert promised <= set(frcnn_jax.__all__)
+
+
+def test_every_module_has_a_docstring_and_is_imported_from_somewhere():
+    for name in graph():
+        assert importlib.import_module(f"frcnn_jax.{name}").__doc__, name
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import frcnn_jax", ("jax", "flax", "numpy", "tensorflow_datasets", "cv2", "grain")),
+        ("import frcnn_jax.config", ("jax", "tensorflow_datasets", "cv2", "tyro")),
+        ("import frcnn_jax.ops.roi_pool, frcnn_jax.ops.losses", ("flax", "optax", "cv2", "tensorflow_datasets")),
+        ("import frcnn_jax.evaluation.detector, frcnn_jax.training.loop", ("tensorflow", "matplotlib", "torch")),
+    ],
+)
+def test_what_an_import_leaves_alone(statement, absent):
+    code = f"{statement}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"

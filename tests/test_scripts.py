@@ -1,0 +1,158 @@
+"""The programs in scripts/: a run from training to detections, and what they say about mistakes."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.config import to_json
+from tests.training.runs import TEST, run_config, write_data
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+
+
+def run(script, *arguments):
+    """The result of a script in a process of its own, which compiles without optimisation."""
+    command = [sys.executable, str(ROOT / f"scripts/{script}.py"), *map(str, arguments)]
+    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=280)
+
+
+def succeed(script, *arguments):
+    result = run(script, *arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def call(monkeypatch, script, *arguments):
+    """Exit status, or the message it exits with, of a script in this process."""
+    path = ROOT / f"scripts/{script}.py"
+    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+    monkeypatch.syspath_prepend(str(path.parent))
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(path), run_name="__main__")
+    return stopped.value.code
+
+
+def config_file(root, **settings):
+    """A config file of the small data set, for `--config`."""
+    (root / "settings.json").write_text(to_json(run_config(root, **settings)))
+    path = root / "small.py"
+    path.write_text(
+        "from pathlib import Path\nfrom frcnn_jax.config import from_json\n\n\n"
+        f"def get_config():\n    return from_json(Path({str(root / 'settings.json')!r}).read_text())\n"
+    )
+    return path
+
+
+def test_from_training_to_detections(tmp_path):
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    write_data(data)
+    config = config_file(data, log_every=1)
+
+    printed = succeed("proposals", "--config", config)
+    assert "folder/train: 8 images, 63 proposals" in printed
+    assert "folder/test: 4 images, 27 proposals" in printed
+
+    printed = succeed("train", "--config", config, "--workdir", workdir, "--train.steps", 2)
+    assert "Average precision (voc07, 4 images)" in printed
+    assert [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 2
+    assert {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "eval"} == {p.name for p in workdir.iterdir()}
+    metrics = json.loads((workdir / "eval/metrics.json").read_text())
+    assert (metrics["images"], metrics["step"], metrics["metric"]) == (4, 2, "voc07")
+
+    printed = succeed("evaluate", "--workdir", workdir, "--evaluate.metric", "voc10", "--evaluate.pictures", 1)
+    assert "Average precision (voc10, 4 images)" in printed
+    assert json.loads((workdir / "eval/metrics.json").read_text())["metric"] == "voc10"
+
+    images = [data / f"JPEGImages/{name}.jpg" for name in TEST]
+    everything = ["--workdir", workdir, "--proposals", data / "test.npz", "--out", tmp_path / "found", "--score", 0.01]
+    printed = succeed("detect", *images, *everything)
+    assert f"{images[0]}: 9 proposals," in printed
+    assert f"{images[2]}: 0 proposals, 0 objects with score >= 0.01" in printed
+    for path in images:
+        found = json.loads((tmp_path / f"found/{path.stem}.detections.json").read_text())
+        assert (found["image"], found["height"], found["width"]) == (str(path), 30, 40)
+        for row in found["detections"]:
+            assert row["class"] in ("cat", "dog")
+            assert 0 < row["score"] <= 1
+            x1, y1, x2, y2 = row["box"]
+            assert 0 <= x1 <= x2 <= 40
+            assert 0 <= y1 <= y2 <= 30
+        height, width, _ = cv2.imread(str(tmp_path / f"found/{path.stem}.detections.jpg")).shape
+        assert height * 4 == width * 3
+    assert json.loads((tmp_path / "found/t0.detections.json").read_text())["detections"]
+    assert not json.loads((tmp_path / "found/t2.detections.json").read_text())["detections"]
+
+    refused = run("train", "--config", config, "--workdir", workdir, "--train.seed", 5)
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "train.py:" in refused.stderr
+    assert "train.seed is 0 there and 5 here" in refused.stderr
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two pictures of the same name, in two folders."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "same.png"), np.zeros((20, 30, 3), np.uint8))
+    return tmp_path
+
+
+def test_mistakes_are_told_in_one_line(pictures, monkeypatch, capsys):
+    nowhere, picture = pictures / "nowhere", pictures / "a/same.png"
+    cases = {
+        ("evaluate", "--workdir", nowhere): f"evaluate.py: {nowhere} holds no run",
+        ("detect", "--workdir", nowhere, picture): f"detect.py: {nowhere} holds no run",
+        ("train", "--config", nowhere / "x.py", "--workdir", nowhere): f"train.py: no config file {nowhere}/x.py",
+        ("proposals", "--config", nowhere / "x.py"): f"proposals.py: no config file {nowhere}/x.py",
+        ("export", "--workdir", nowhere, "--format", "npz", "--out", pictures / "x.npz"): f"{nowhere} holds no run",
+    }
+    for arguments, message in cases.items():
+        code = call(monkeypatch, *arguments)
+        assert isinstance(code, str)
+        assert message in code
+        assert "\n" not in code
+    assert not nowhere.exists()
+    capsys.readouterr()
+
+
+def test_a_run_without_a_checkpoint(pictures, monkeypatch):
+    (pictures / "config.json").write_text(to_json(run_config(pictures)))
+    assert call(monkeypatch, "evaluate", "--workdir", pictures) == f"evaluate.py: {pictures} holds no checkpoint yet"
+
+
+def test_detect_says_which_images_it_cannot_take(pictures, monkeypatch, capsys):
+    nothing = pictures / "nothing.jpg"
+    cases = {
+        (pictures / "a/same.png", pictures / "b/same.png"): "several images are named same",
+        (pictures / "a/same.png", nothing): f"no file {nothing}",
+    }
+    for images, message in cases.items():
+        assert call(monkeypatch, "detect", "--workdir", pictures, *images) == 2
+        assert message in capsys.readouterr().err
+    assert not (pictures / "detections").exists()
+
+
+def test_an_unknown_setting_names_the_nearest(pictures, monkeypatch, capsys):
+    config = config_file(pictures)
+    code = call(monkeypatch, "train", "--config", config, "--workdir", pictures / "run", "--train.step", 5)
+    assert code not in (0, None)
+    printed = capsys.readouterr()
+    assert "--train.steps" in printed.out + printed.err
+    assert not (pictures / "run").exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script, monkeypatch, capsys):
+    assert call(monkeypatch, script, "--help") in (0, None)
+    assert "usage:" in capsys.readouterr().out.lower()

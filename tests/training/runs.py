@@ -1,0 +1,117 @@
+"""Whole training runs on a small VOC folder, here and in processes that are killed."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from frcnn_jax.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    InputConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ParameterRule,
+    ProposalConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from frcnn_jax.models import detector
+from frcnn_jax.models.tiny import TinyBackbone
+from frcnn_jax.training.loop import train
+from frcnn_jax.training.workdir import MetricsLog
+from tests.data.voc_files import HEIGHT, WIDTH, VocFiles, object_xml
+
+ROOT = Path(__file__).parents[2]
+TRAIN, TEST = [f"a{i}" for i in range(8)], [f"t{i}" for i in range(4)]
+WITHOUT_OBJECTS, WITHOUT_PROPOSALS = ("a1", "t1"), ("a2", "t2")
+SMALL_TINY = (
+    lambda **types: TinyBackbone((16, 16, 16), (1, 1, 1), **types),
+    (32, 16),
+    (3, 3),
+    detector.CENTERED_PIXELS,
+)
+
+
+def write_data(root: Path) -> None:
+    """8 images to train on and 4 to test, of two classes, with a file of proposals each."""
+    random = np.random.default_rng(0)
+    files = VocFiles(root)
+    for split, names in (("train", TRAIN), ("test", TEST)):
+        proposals = {}
+        for i, name in enumerate(names):
+            box = np.array([3 + i, 2 + i, 20 + i, 18 + i])
+            objects = [] if name in WITHOUT_OBJECTS else [object_xml(("cat", "dog")[i % 2], box)]
+            files.image(name, *objects)
+            near = box + random.integers(-2, 3, (6, 4)) - [1, 1, 0, 0]
+            far = np.array([[20, 15, 40, 30], [0, 0, 40, 30], [0, 10, 16, 30]])
+            boxes = np.clip(np.concatenate([near, far]), 0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
+            proposals[name] = np.zeros((0, 4)) if name in WITHOUT_PROPOSALS else boxes
+        files.split(split, *names)
+        np.savez(root / f"{split}.npz", **proposals)
+
+
+def run_config(root: Path, **train_settings) -> Config:
+    """`tiny` at 64 x 96 pixels with everything that is random: flips, RoIs, dropout."""
+    return Config(
+        data=DataConfig(train=("folder/train",), test="folder/test", root=str(root), tfds_dir=str(root / "prepared")),
+        proposals=ProposalConfig(
+            method="file", train_files=(str(root / "train.npz"),), test_file=str(root / "test.npz"), min_side=1
+        ),
+        input=InputConfig(batch_size=2, scales=(64,), max_size=96, test_scale=64, test_max_size=96),
+        model=ModelConfig("tiny"),
+        sampling=SamplingConfig(rois_per_image=8, background_iou=(0.0, 0.5)),
+        optimizer=OptimizerConfig(
+            learning_rate=0.01,
+            drops=(6,),
+            rules=(ParameterRule("^backbone/stem", None), ParameterRule("/(bias|scale)$", 2, 0), ParameterRule(".")),
+        ),
+        train=TrainConfig(**({"steps": 12, "log_every": 2, "checkpoint_every": 4} | train_settings)),
+        evaluate=EvalConfig(score_threshold=1e-5, pictures=2),
+    )
+
+
+def with_learning_rate(config: Config, rate: float) -> Config:
+    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=rate))
+
+
+def shrink_tiny(setattr=setattr) -> None:
+    """Makes `tiny` small enough to be compiled in a moment."""
+    setattr(detector, "_ARCHITECTURES", {"tiny": SMALL_TINY})
+
+
+def train_until_waiting(root: str, workdir: str, last: int) -> None:
+    """Trains, and after step `last` waits to be killed."""
+    shrink_tiny()
+    add = MetricsLog.add
+
+    def add_or_wait(self, step, *arguments):
+        add(self, step, *arguments)
+        if step == last:
+            print("waiting", flush=True)
+            time.sleep(600)
+
+    MetricsLog.add = add_or_wait
+    train(run_config(Path(root)), workdir)
+
+
+def kill_after(root: Path, workdir: Path, last: int) -> int:
+    """Trains in a process that is killed with signal 9 once it has made step `last`; returns its exit status."""
+    code = f"from tests.training.runs import *; train_until_waiting({str(root)!r}, {str(workdir)!r}, {last})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        for line in process.stdout:
+            if line.strip() == "waiting":
+                break
+        process.kill()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert line.strip() == "waiting", errors[-3000:]
+    return process.returncode

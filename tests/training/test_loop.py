@@ -1,0 +1,148 @@
+"""Whole runs: killed and gone on with, stopped by a loss that is not finite, refused, restored on other devices."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from frcnn_jax.evaluation.detector import evaluate_run, load_detector
+from frcnn_jax.training.checkpoint import Checkpoints
+from frcnn_jax.training.loop import create_state, train
+from frcnn_jax.training.workdir import claim_workdir
+from tests.training.runs import (
+    ROOT,
+    TEST,
+    kill_after,
+    run_config,
+    shrink_tiny,
+    with_learning_rate,
+    write_data,
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_tiny(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_data(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(small, data, tmp_path_factory):
+    """(state, workdir) of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return train(run_config(data), workdir), workdir
+
+
+def steps_in(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def metrics_of(workdir: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("images_per_second", "waiting_share")} for line in lines]
+
+
+def assert_bit_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(finished, data, tmp_path, capsys):
+    state, workdir = finished
+    assert kill_after(data, tmp_path, last=7) == -signal.SIGKILL
+    assert steps_in(tmp_path) == [4]
+    assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4, 6]
+    resumed = train(run_config(data), tmp_path)
+    assert "Going on from step 4" in capsys.readouterr().out
+    assert int(resumed.step) == 12
+    assert_bit_equal(resumed, state)
+    assert metrics_of(tmp_path) == metrics_of(workdir)
+    assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4, 6, 8, 10, 12]
+    assert steps_in(tmp_path) == steps_in(workdir) == [8, 12]
+
+
+def test_a_finished_run_is_left_as_it_is(finished, data):
+    state, workdir = finished
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert_bit_equal(train(run_config(data), workdir), state)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_images_without_proposals_or_objects_are_evaluated(finished):
+    _, workdir = finished
+    metrics = evaluate_run(workdir)
+    assert metrics["images"] == len(TEST)
+    assert metrics["step"] == 12
+    assert set(metrics["ap"]) == {"cat", "dog"}
+    written = json.loads((workdir / "eval/metrics.json").read_text())
+    assert written == metrics
+    assert load_detector(workdir).classes == ("cat", "dog")
+
+
+def test_other_settings_are_refused(finished, data):
+    _, workdir = finished
+    before = (workdir / "config.json").read_text()
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate is 0\.01 there and 0\.5 here"):
+        train(with_learning_rate(run_config(data), 0.5), workdir)
+    assert (workdir / "config.json").read_text() == before
+
+
+def test_a_start_that_failed_does_not_claim_the_workdir(data, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match="nowhere"):
+        train(run_config(data / "nowhere"), tmp_path)
+    claim_workdir(tmp_path, run_config(data))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small, data, tmp_path):
+    config = with_learning_rate(run_config(data, log_every=10, checkpoint_every=1), 1e30)
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) .*in step 2, with the images a\d, a\d\."):
+        train(config, tmp_path)
+    assert steps_in(tmp_path) == [1]
+    assert [line["step"] for line in metrics_of(tmp_path)] == [1]
+    assert load_detector(tmp_path).step == 1
+
+
+def test_a_checkpoint_of_two_devices_is_restored_on_one(tmp_path):
+    code = f"from tests.weights.detectors import *; save_run(small_detector(), Path({str(tmp_path)!r}), devices=2)"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | flags, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    from tests.weights.detectors import small_detector
+
+    detector = small_detector()
+    state = create_state(detector.config, detector.params, detector.statistics)
+    checkpoints = Checkpoints(tmp_path)
+    restored, key, position = checkpoints.restore(jax.eval_shape(lambda: state))
+    checkpoints.close()
+    assert jax.device_count() == 1
+    assert_bit_equal(restored.params, detector.params)
+    assert_bit_equal(restored.statistics, detector.statistics)
+    assert restored.step == detector.step
+    assert position == {}
+    assert jnp.array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(0)))
+
+
+def test_a_batch_that_the_devices_cannot_share(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [jax.local_devices()[0]] * 3)
+    with pytest.raises(ValueError, match=r"input\.batch_size 2 cannot be shared by 3 devices"):
+        train(run_config(data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,151 @@
+"""Whose workdir it is, and what is logged there."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from frcnn_jax.config import Config, EvalConfig, InputConfig, OptimizerConfig, TrainConfig, to_json
+from frcnn_jax.training.workdir import MetricsLog, claim_workdir, read_config, write_atomically
+
+BEFORE = Config(train=TrainConfig(steps=100))
+
+
+def metrics(loss=1.0, **more):
+    values = {"loss": loss, "classification": 0.5, "localization": 0.25, "foreground": 8.0, "background": 24.0,
+              "gradient_norm": 2.0}  # fmt: skip
+    return {name: jnp.float32(value) for name, value in (values | more).items()}
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_same_settings_may_claim_again(tmp_path):
+    claim_and_learn(tmp_path / "run")
+    assert read_config(tmp_path / "run") == BEFORE
+    claim_workdir(tmp_path / "run", BEFORE)
+
+
+def claim_and_learn(workdir, config=BEFORE):
+    claim_workdir(workdir, config)
+    (workdir / "checkpoints/10").mkdir(parents=True)
+
+
+def test_before_the_first_checkpoint_settings_may_change(tmp_path):
+    """A slip in a setting can be put right in the same workdir."""
+    claim_workdir(tmp_path, BEFORE)
+    (tmp_path / "checkpoints/10.orbax-checkpoint-tmp").mkdir(parents=True)
+    now = dataclasses.replace(BEFORE, optimizer=OptimizerConfig(learning_rate=0.5))
+    claim_workdir(tmp_path, now)
+    assert read_config(tmp_path) == now
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    claim_and_learn(tmp_path)
+    now = dataclasses.replace(
+        BEFORE,
+        optimizer=OptimizerConfig(learning_rate=0.5),
+        input=InputConfig(batch_size=8, workers=3),
+    )
+    with pytest.raises(ValueError, match=r"holds a run with other settings") as error:
+        claim_workdir(tmp_path, now)
+    message = str(error.value)
+    assert "optimizer.learning_rate is 0.001 there and 0.5 here" in message
+    assert "input.batch_size is 2 there and 8 here" in message
+    assert "workers" not in message
+    assert str(tmp_path) in message
+    assert read_config(tmp_path) == BEFORE
+
+
+def test_settings_that_do_not_touch_what_was_learned_may_change(tmp_path):
+    claim_and_learn(tmp_path)
+    now = dataclasses.replace(
+        BEFORE,
+        train=TrainConfig(steps=200, log_every=1, checkpoint_every=7, keep_checkpoints=1),
+        evaluate=EvalConfig(nms_iou=0.5),
+        input=InputConfig(test_scale=300, workers=0),
+    )
+    claim_workdir(tmp_path, now)
+    assert read_config(tmp_path) == now
+
+
+def test_a_cosine_may_not_change_its_length(tmp_path):
+    before = dataclasses.replace(BEFORE, optimizer=OptimizerConfig(schedule="cosine"))
+    claim_and_learn(tmp_path, before)
+    with pytest.raises(ValueError, match=r"train\.steps is 100 there and 200 here"):
+        claim_workdir(tmp_path, dataclasses.replace(before, train=TrainConfig(steps=200)))
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere holds no run: there is no .*config\.json"):
+        read_config(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_writing_leaves_no_half_of_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_atomically(path, "before")
+
+    def fail(*_):
+        raise OSError("killed")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="killed"):
+        write_atomically(path, "after")
+    assert path.read_text() == "before"
+
+
+def test_means_since_the_last_flush(tmp_path):
+    log = MetricsLog(tmp_path, 0, lambda step: 0.1 * (step + 1))
+    log.add(1, metrics(1.0), ["a", "b"], 0.0)
+    log.add(2, metrics(3.0), ["c", "d"], 0.0)
+    line = log.flush()
+    log.add(3, metrics(5.0), ["e", "f"], 0.0)
+    log.flush()
+    log.close()
+    first, second = lines(tmp_path)
+    assert (first["step"], first["loss"], first["foreground"]) == (2, 2.0, 8.0)
+    assert (second["step"], second["loss"]) == (3, 5.0)
+    assert first["learning_rate"] == pytest.approx(0.2)  # of step 2, the last one made
+    assert first["images_per_second"] > 0
+    assert "loss 2.000 (class 0.500, box 0.250), RoIs 8+24" in line
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_lines_after_the_checkpoint_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10, "loss": 1.0}\n{"step": 20, "loss": 2.0}\n{"step": 30, "loss": 3.0}\n{"step": 4')
+    log = MetricsLog(tmp_path, 20, lambda step: 0.1)
+    assert path.read_text() == '{"step": 10, "loss": 1.0}\n{"step": 20, "loss": 2.0}\n'
+    log.add(21, metrics(), ["a"], 0.0)
+    log.flush()
+    log.close()
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 21]
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "message"),
+    [
+        (float("nan"), 2.0, "the loss is nan"),
+        (float("inf"), 2.0, "the loss is inf"),
+        (1.5, float("nan"), "the loss is 1.5 and the norm of its gradient nan"),
+    ],
+)
+def test_a_loss_or_gradient_that_is_not_finite_names_the_first_step_and_its_images(tmp_path, loss, norm, message):
+    log = MetricsLog(tmp_path, 0, lambda step: 0.1)
+    log.add(1, metrics(), ["a", "b"], 0.0)
+    log.add(2, metrics(loss, gradient_norm=norm), ["c", "d"], 0.0)
+    log.add(3, metrics(loss), ["e", "f"], 0.0)
+    with pytest.raises(FloatingPointError, match=rf"{message} .*in step 2, with the images c, d\."):
+        log.flush()
+    log.close()
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_config_of_another_version_is_an_error(tmp_path):
+    text = to_json(BEFORE).replace('"momentum"', '"momentun"')
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.optimizer: unknown settings momentun"):
+        read_config(tmp_path)

@@ -1,0 +1,145 @@
+"""Converted weights load as their source does; nothing is overwritten."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from frcnn_jax.models.detector import CAFFE_PIXELS, TORCHVISION_PIXELS
+from frcnn_jax.types import BoxStatistics
+from frcnn_jax.weights.convert import convert_weights
+from frcnn_jax.weights.load import load_start, load_weights, read_metadata, read_pixels
+from tests.weights.caffe_files import encode_model
+from tests.weights.detectors import save_run, small_detector
+from tests.weights.networks import m_layers, small_m, small_vgg16
+from tests.weights.test_torchvision import state_dict
+from tests.weights.torch_files import write_zip
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_weights.py"
+
+
+@pytest.fixture(autouse=True)
+def small_models(monkeypatch):
+    """The published names for networks of few channels."""
+    small = {"vgg_cnn_m_1024": small_m, "vgg16": small_vgg16}
+
+    def create(name, num_classes, pixels=CAFFE_PIXELS):
+        return small[name](num_classes).clone(pixels=pixels)
+
+    monkeypatch.setattr("frcnn_jax.weights.convert.create_model", create)
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    (tmp_path / "imagenet.caffemodel").write_bytes(encode_model(m_layers(heads=None)))
+    return tmp_path / "imagenet.caffemodel"
+
+
+@pytest.fixture
+def finished(tmp_path):
+    (tmp_path / "finished.caffemodel").write_bytes(encode_model(m_layers(heads=4)))
+    return tmp_path / "finished.caffemodel"
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_imagenet_network(tmp_path, imagenet, monkeypatch, capsys):
+    out = tmp_path / "out"
+    run(monkeypatch, imagenet, "--model", "vgg_cnn_m_1024", "--out", out)
+    printed = capsys.readouterr().out
+    assert "Taken: conv1, conv2, conv3, conv4, conv5, fc6, fc7\n" in printed
+    assert "Left:  fc8\n" in printed
+    assert "drawn at random when training starts" in printed
+    assert "Pixels: bgr, less [102.9801, 115.9465, 122.7717]" in printed
+    assert sorted(path.name for path in out.iterdir()) == ["weights.safetensors"]
+
+    with safetensors.safe_open(out / "weights.safetensors", framework="numpy") as file:
+        assert not [name for name in file.keys() if "cls_score" in name or "bbox_pred" in name]  # noqa: SIM118
+        described = json.loads(file.metadata()["frcnn_jax"])["network"]
+    assert (described["model"], described["num_classes"]) == ("vgg_cnn_m_1024", None)
+    assert described["source"] == "imagenet.caffemodel"
+
+    expected = load_weights(imagenet, small_m())
+    for path in (out, out / "weights.safetensors", str(out)):
+        jax.tree.map(np.testing.assert_array_equal, load_weights(path, small_m()), expected)
+        assert read_pixels(path) == CAFFE_PIXELS
+    with pytest.raises(ValueError, match=r"holds weights of imagenet\.caffemodel without classes and settings"):
+        read_metadata(out)
+
+
+def test_start_of_training_is_the_same(tmp_path, imagenet, finished):
+    statistics = BoxStatistics(mean=np.full((4, 4), 0.1, np.float32), std=np.full((4, 4), 0.2, np.float32))
+    for source in (imagenet, finished):
+        convert_weights(source, "vgg_cnn_m_1024", tmp_path / source.stem)
+        starts = [
+            load_start(path, small_m(), statistics, jax.random.key(1)) for path in (source, tmp_path / source.stem)
+        ]
+        jax.tree.map(np.testing.assert_array_equal, *starts)
+
+
+def test_finished_detector(tmp_path, finished, monkeypatch, capsys):
+    run(monkeypatch, finished, "--model", "vgg_cnn_m_1024", "--out", tmp_path / "out", "--num-classes", "4")
+    printed = capsys.readouterr().out
+    assert "fc7, cls_score, bbox_pred\nLeft:  nothing\nA detector of 4 classes" in printed
+    loaded = load_weights(tmp_path / "out", small_m())
+    jax.tree.map(np.testing.assert_array_equal, loaded, load_weights(finished, small_m()))
+    with pytest.raises(ValueError, match=r"out is for 4 classes, the model for 3, background included"):
+        load_weights(tmp_path / "out", small_m(num_classes=3))
+    assert convert_weights(finished, "vgg_cnn_m_1024", tmp_path / "again").metadata.num_classes == 4
+
+
+def test_torchvision(tmp_path, monkeypatch, capsys):
+    write_zip(tmp_path / "a.pth", state_dict())
+    run(monkeypatch, tmp_path / "a.pth", "--model", "vgg16", "--out", tmp_path / "out")
+    assert "Left:  classifier.6\n" in capsys.readouterr().out
+    model = small_vgg16(pixels=TORCHVISION_PIXELS)
+    expected = load_weights(tmp_path / "a.pth", model)
+    jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path / "out", model), expected)
+    with pytest.raises(ValueError, match="is for other pixels than the model"):
+        load_weights(tmp_path / "out", small_vgg16())
+
+
+def test_faults_in_one_line_and_nothing_written(tmp_path, finished, imagenet, monkeypatch, capsys):
+    out = tmp_path / "out"
+    cut = tmp_path / "cut.caffemodel"
+    cut.write_bytes(finished.read_bytes()[:-3])
+    (tmp_path / "a.npz").write_bytes(b"")
+    own = tmp_path / "own.safetensors"
+    safetensors.numpy.save_file({"weight": np.zeros(3, np.float32)}, own)
+    faults = [
+        ((finished, "--num-classes", "5"), r"finished\.caffemodel is for 4 classes, the model for 5"),
+        ((cut,), r"cut\.caffemodel cannot be read as weights: cut off or damaged after layer cls_score"),
+        ((tmp_path / "none.caffemodel",), r"there is no .*none\.caffemodel"),
+        ((tmp_path / "a.npz",), r"a\.npz: weights are converted from \.caffemodel, \.pth, \.safetensors"),
+        ((own,), r"own\.safetensors cannot be read as weights: it is not torchvision's vgg16"),
+    ]
+    for arguments, message in faults:
+        with pytest.raises(SystemExit, match=rf"convert_weights\.py: .*{message}") as caught:
+            run(monkeypatch, *arguments, "--model", "vgg_cnn_m_1024", "--out", out)
+        assert "\n" not in str(caught.value.code)
+        assert not out.exists()
+
+
+def test_nothing_is_overwritten(tmp_path, imagenet, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "weights.safetensors").write_text("mine")
+    imagenet.write_bytes(b"not even read")
+    with pytest.raises(SystemExit, match=r"weights\.safetensors exists"):
+        run(monkeypatch, imagenet, "--model", "vgg_cnn_m_1024", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "weights.safetensors").read_text() == "mine"
+
+
+def test_a_run_is_a_run_whatever_lies_in_it(tmp_path):
+    detector = small_detector()
+    save_run(detector, tmp_path)
+    (tmp_path / "weights.safetensors").write_text("something else")
+    assert read_metadata(tmp_path).classes == detector.classes
