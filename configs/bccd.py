@@ -36,10 +36,10 @@ def get_config() -> Config:
             flip_vertical=True,
             cache_decoded=True,
         ),
-        model=ModelConfig(name="tiny"),
-        sampling=SamplingConfig(rois_per_image=128, background_iou=(0.0, 0.5)),
+        model=ModelConfig(name="tiny", dropout=0.0),
+        sampling=SamplingConfig(rois_per_image=128, foreground_fraction=0.5, background_iou=(0.0, 0.5)),
         optimizer=OptimizerConfig(
-            learning_rate=0.02,
+            learning_rate=0.04,
             weight_decay=1e-4,
             schedule="cosine",
             warmup=100,

@@ -36,16 +36,16 @@ def get_config() -> Config:
             flip=False,  # a mirrored digit is no digit
             cache_decoded=True,
         ),
-        model=ModelConfig(name="tiny"),
-        sampling=SamplingConfig(background_iou=(0.0, 0.5)),
+        model=ModelConfig(name="tiny", dropout=0.0),
+        sampling=SamplingConfig(foreground_fraction=0.5, background_iou=(0.0, 0.5)),
         optimizer=OptimizerConfig(
-            learning_rate=0.02,
+            learning_rate=0.04,
             weight_decay=1e-4,
             schedule="cosine",
             warmup=50,
             clip_norm=5.0,
             rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
         ),
-        train=TrainConfig(steps=500, checkpoint_every=250),
+        train=TrainConfig(steps=420, checkpoint_every=210),
         evaluate=EvalConfig(pictures=12),
     )

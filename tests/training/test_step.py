@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.ops import losses
 from frcnn_jax.training.loop import create_state
@@ -138,7 +138,9 @@ def test_steps_reduce_the_loss_and_are_repeatable():
 
 def test_step_compiles_once_for_each_padded_shape():
     state, step = state_and_step("data")
-    mapped = map_train_step(step, Mesh(np.array(jax.devices()[:1]), ("data",)))
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
+    mapped = map_train_step(step, mesh)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))  # where the step leaves it
     wide = small_batch()
     tall = wide.replace(images=np.swapaxes(wide.images, 1, 2), image_sizes=wide.image_sizes[:, ::-1])
     for batch in (wide, tall, wide, tall, small_batch(seed=1)):
