@@ -46,6 +46,7 @@ clean:
 	@touch $@
 
 define make_venv
-$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 11) else 0)'; \
-test -x $(1)/bin/python || { echo "Making $(1) and installing into it (a few minutes the first time)"; $(PYTHON) -m venv $(1); }
+$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 11) else 0)' && \
+{ test -x $(1)/bin/python || { echo "Making $(1) and installing into it (a few minutes the first time)"; \
+  $(PYTHON) -m venv $(1) || { rm -rf $(1); exit 1; }; }; }
 endef

@@ -1,9 +1,9 @@
 """VOC 2007 with VGG16 (model L): the paper's main row, trained on 07 trainval, tested on 07 test.
 
-    python scripts/train.py --config configs/voc07_vgg16.py --workdir runs/voc07_vgg16 --model.weights VGG16_FOLDER
+    python scripts/train.py --config configs/voc07_vgg16.py --workdir runs/voc07_vgg16 --model.weights VGG16.caffemodel
 
-Paper: VOC07 mAP 66.9 (table 4), 9.5 h of training on one K40. Reached here: not run; there are no ImageNet weights yet
-to start from (random ones train, to a lower mAP).
+The weights are those of the ImageNet network (or torchvision's vgg16, .pth). Without them conv1 and conv2 stay random
+and frozen, which a warning says. Paper: VOC07 mAP 66.9, 9.5 h of training on one K40. Reached here: not run yet.
 """
 
 from frcnn_jax.config import Config, DataConfig, ModelConfig

@@ -28,7 +28,13 @@ _HOMES = {
     "project_rois": "ops.roi_pool",
     "roi_max_pool": "ops.roi_pool",
     "sample_rois": "ops.sampling",
+    "cross_entropy": "ops.losses",
+    "focal": "ops.losses",
+    "giou_localization": "ops.losses",
     "multi_task_loss": "ops.losses",
+    "smooth_l1_localization": "ops.losses",
+    "CAFFE_PIXELS": "models.detector",
+    "TORCHVISION_PIXELS": "models.detector",
     "FastRCNN": "models.detector",
     "PixelNormalization": "models.detector",
     "create_model": "models.detector",
@@ -48,6 +54,7 @@ _HOMES = {
     "load_detector": "evaluation.detector",
     "evaluate_voc": "evaluation.voc_map",
     "load_weights": "weights.load",
+    "read_pixels": "weights.load",
 }
 
 __all__ = sorted(_HOMES)

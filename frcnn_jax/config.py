@@ -1,8 +1,8 @@
 """Settings: one frozen dataclass for each stage, put together in `Config`.
 
 A file in `configs/` defines `get_config() -> Config`; the command line overrides any field by its path, as in
-`--optimizer.learning_rate 0.01`. Defaults are the paper's for VOC 2007. Only the builders that turn settings into
-functions read these classes; the functions themselves take plain arguments.
+`--optimizer.learning_rate 0.01`. Defaults are the paper's for VOC 2007. Operations and models take plain arguments;
+what is built on them reads these classes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 Action = Literal["error", "drop"]
+
+
+def _at_least(settings: Any, section: str, **least: float) -> None:
+    for name, bound in least.items():
+        if not getattr(settings, name) >= bound:
+            raise ValueError(f"{section}.{name} must be at least {bound}, not {getattr(settings, name)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +115,11 @@ class InputConfig:
     cache_decoded: bool = False
     """Keep decoded images in memory, for data sets that fit."""
 
+    def __post_init__(self):
+        _at_least(self, "input", batch_size=1, test_batch_size=1, max_size=1, test_scale=1, test_max_size=1, workers=0)
+        if not self.scales or min(self.scales) < 1:
+            raise ValueError(f"input.scales must be lengths of at least 1, not {self.scales}")
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
@@ -192,6 +203,9 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
 
+    def __post_init__(self):
+        _at_least(self, "train", steps=1, log_every=1, checkpoint_every=1, keep_checkpoints=1)
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
@@ -208,6 +222,9 @@ class EvalConfig:
     """Images of the test set drawn with their detections."""
     picture_score: float = 0.5
     """Detections below this score are not drawn."""
+
+    def __post_init__(self):
+        _at_least(self, "evaluate", per_class=1, pictures=0, nms_iou=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,10 +252,15 @@ def load_config(path: str | Path) -> Config:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no config file {path}")
+    if path.suffix != ".py":
+        raise ValueError(f"{path}: a config is a .py file with get_config()")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config() if hasattr(module, "get_config") else None
+    try:
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except TypeError as error:  # a misspelt setting
+        raise ValueError(f"{path}: {error}") from error
     if not isinstance(config, Config):
         raise ValueError(f"{path} must define get_config() that returns a frcnn_jax Config")
     return config

@@ -10,8 +10,9 @@ An ImageNet network's classifier (fc8) is left; cls_score and bbox_pred are draw
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from frcnn_jax.command import run
 
 
 def main() -> None:
@@ -29,10 +30,7 @@ def main() -> None:
 
     from frcnn_jax.weights.convert import convert_weights
 
-    try:
-        done = convert_weights(arguments.source, arguments.model, arguments.out, arguments.num_classes)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        sys.exit(f"convert_weights.py: {error}")
+    done = convert_weights(arguments.source, arguments.model, arguments.out, arguments.num_classes)
     layers = list(dict.fromkeys(name.split("/")[1] for name in done.taken))
     about, pixels = done.metadata, done.metadata.pixels
     print(f"Taken: {', '.join(layers)}")
@@ -46,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,8 +4,8 @@ python scripts/demo_data.py FOLDER [--train 600] [--test 150] [--seed 0]
 """
 
 import argparse
-import sys
 
+from frcnn_jax.command import run
 from frcnn_jax.data.demo import make_demo
 
 
@@ -21,7 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"demo_data.py: {error}")
+    run(main)

@@ -8,10 +8,11 @@ ending (x1 y1 x2 y2, half-open pixels), or .mat as published with the original r
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
+
+from frcnn_jax.command import run
 
 
 def main() -> None:
@@ -32,28 +33,33 @@ def main() -> None:
         parser.error(f"no file {', '.join(missing)}")
 
     from frcnn_jax.data.proposal_files import read_proposal_file
+    from frcnn_jax.data.proposals import select_proposals
     from frcnn_jax.data.selective_search import search_image
-    from frcnn_jax.data.voc import decode_image
+    from frcnn_jax.data.voc_image import check_image, decode_image
     from frcnn_jax.evaluation.detector import load_detector
     from frcnn_jax.evaluation.drawing import draw_detections
     from frcnn_jax.evaluation.report import write_image
     from frcnn_jax.training.workdir import write_atomically
 
     detector = load_detector(arguments.workdir)
-    out = arguments.out or arguments.workdir / "detections"
-    out.mkdir(parents=True, exist_ok=True)
+    config = detector.config.proposals
+    if config.method == "file" and arguments.proposals is None:
+        parser.error("the detector was trained with proposals from a file: give --proposals")
     images = []
     for path in arguments.images:
         try:
+            check_image(path.read_bytes())
             images.append(decode_image(path.read_bytes()))
         except ValueError as error:
             parser.error(f"{path}: {error}")
-    config = detector.config.proposals
+    out = arguments.out or arguments.workdir / "detections"
+    out.mkdir(parents=True, exist_ok=True)
     if arguments.proposals is None:
         proposals = (search_image(image, config) for image in images)
     else:
         sizes = np.array([image.shape[:2] for image in images])
-        proposals = read_proposal_file(arguments.proposals, names, sizes, config.invalid, subset=True)
+        rows = read_proposal_file(arguments.proposals, names, sizes, config.invalid, subset=True)
+        proposals = select_proposals(rows, config, str(arguments.proposals))
 
     for path, image, boxes in zip(arguments.images, images, proposals, strict=True):
         found = detector.detect(image, boxes)
@@ -73,7 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"detect.py: {error}")
+    run(main)

@@ -6,6 +6,7 @@ python scripts/evaluate.py --workdir runs/X [--section.field VALUE ...]
 import argparse
 import sys
 
+from frcnn_jax.command import run
 from frcnn_jax.config import override
 
 
@@ -23,7 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"evaluate.py: {error}")
+    run(main)

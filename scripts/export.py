@@ -20,6 +20,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from frcnn_jax.command import run
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,10 +54,7 @@ def main() -> None:
     if arguments.out.exists() and not arguments.overwrite:
         sys.exit(f"{arguments.out} exists: give --overwrite to replace it")
 
-    try:
-        print(export(arguments))
-    except (ValueError, FileNotFoundError, FileExistsError, ModuleNotFoundError) as error:
-        sys.exit(f"export.py: {error}")
+    print(export(arguments))
 
 
 def export(arguments: argparse.Namespace) -> str:
@@ -86,4 +85,4 @@ def export(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

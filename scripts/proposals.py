@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 
+from frcnn_jax.command import run
 from frcnn_jax.config import load_config, override
 from frcnn_jax.data.proposals import open_proposals, proposal_files, proposal_recall
 from frcnn_jax.data.voc import open_dataset
@@ -44,7 +45,4 @@ def print_recall(recall: dict) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"proposals.py: {error}")
+    run(main)

@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 
+from frcnn_jax.command import run
 from frcnn_jax.config import load_config, override
 
 
@@ -33,7 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"train.py: {error}")
+    run(main)

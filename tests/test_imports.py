@@ -20,6 +20,7 @@ ROOT = Path(frcnn_jax.__file__).parent
 ALLOWED = {
     "types": set(),
     "config": set(),
+    "command": set(),
     "ops": {"types"},
     "models": {"types", "ops"},
     "data": {"types", "config"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "evaluation": {"types", "config", "ops", "models", "data", "training"},
 }
 MORE = {
-    "training.loop": {"weights.load", "weights.folding"},
+    "training.loop": {"weights.load"},
     "weights.export": {"evaluation.detect", "evaluation.detector"},
 }
 

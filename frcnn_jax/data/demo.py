@@ -64,7 +64,7 @@ def _digits(seed: int) -> tuple[list[tuple[int, np.ndarray]], list[tuple[int, np
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError("the demo's digits need scikit-learn: pip install frcnn_jax[demo]") from error
+        raise ImportError("the demo's digits need scikit-learn: pip install -e '.[demo]'") from error
     data = load_digits()
     order = np.random.default_rng([seed, 99]).permutation(len(data.target))
     pairs = [(int(data.target[i]), data.images[i].astype(np.float32) / 16) for i in order]

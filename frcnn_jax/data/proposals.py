@@ -23,7 +23,7 @@ from frcnn_jax.data.proposal_store import StoreKey, read_parts, read_store, remo
 from frcnn_jax.data.selective_search import search_settings, selective_search
 from frcnn_jax.data.voc_image import decode_image
 
-__all__ = ["Proposals", "open_proposals", "proposal_files", "proposal_recall"]
+__all__ = ["Proposals", "open_proposals", "proposal_files", "proposal_recall", "select_proposals"]
 
 _log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_PARTS = 5.0
@@ -94,7 +94,7 @@ def open_proposals(
         if file is None:
             raise ValueError(f"proposals.method is 'file', but no file is given for the data set {dataset.name}")
         arrays = read_proposal_file(file, dataset.image_ids, dataset.sizes, config.invalid)
-        return Proposals.from_arrays(_select(arrays, config, file))
+        return Proposals.from_arrays(select_proposals(arrays, config, file))
 
     settings = search_settings(config)
     key = StoreKey(dataset.name, dataset.fingerprint, {"method": config.method, **settings})
@@ -208,7 +208,7 @@ def _load(path: Path, key: StoreKey, dataset: Any) -> Proposals:
     return Proposals(store.boxes, store.offsets)
 
 
-def _select(
+def select_proposals(
     arrays: Sequence[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
 ) -> list[Float[np.ndarray, "P 4"]]:
     """The first `max_count` boxes of each image that are large enough; what was left out goes to the log."""

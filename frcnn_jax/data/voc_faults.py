@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 __all__ = ["DatasetFaultError", "Fault"]
 
-_MAX_LINES = 50
+_MAX_LINES = 500
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,5 +97,5 @@ def evaluate_run(workdir: str | Path, config: Config | None = None) -> dict[str,
         input_config=config.input,
         config=config.evaluate,
         directory=workdir / "eval",
-        extra={"step": detector.step},
+        extra={"step": detector.step, "settings": dataclasses.asdict(config.evaluate)},
     )

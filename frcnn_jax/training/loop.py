@@ -1,5 +1,6 @@
 """A training run from a config and a workdir, resumed where it was: data, model, state, step, loop."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ from frcnn_jax.training.workdir import MetricsLog, claim_workdir
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.load import load_start, read_pixels
 
+_log = logging.getLogger(__name__)
+
 
 def build_model(config: Config, num_classes: int, pixels: PixelNormalization | None = None) -> FastRCNN:
     """The model that a config describes.
@@ -46,7 +49,11 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
 def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, key: jax.Array) -> Any:
     """Parameters before the first step: random, or those of `model.weights`, with new heads if `model.new_heads`."""
     if config.model.weights is None:
-        return init_params(model, key)
+        params = init_params(model, key)
+        frozen = jax.tree.leaves(split_frozen(params, config.optimizer.rules)[1])
+        if frozen:
+            _log.warning("optimizer.rules freeze %d arrays that are random: set model.weights", len(frozen))
+        return params
     return load_start(config.model.weights, model, statistics, key, new_heads=config.model.new_heads)
 
 
@@ -84,8 +91,6 @@ def train(config: Config, workdir: str | Path) -> TrainState:
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     if config.input.batch_size % mesh.size:
         raise ValueError(f"input.batch_size {config.input.batch_size} cannot be shared by {mesh.size} devices")
-    if config.train.steps < 1:
-        raise ValueError(f"train.steps must be at least 1, not {config.train.steps}")
     claim_workdir(workdir, config)
 
     datasets = [open_dataset(name, config.data) for name in config.data.train]

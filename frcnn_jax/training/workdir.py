@@ -77,15 +77,20 @@ class MetricsLog:
             FloatingPointError: a step's loss or gradient is not finite; names the first such step and its images.
         """
         values = jax.device_get([metrics for _, metrics, _, _ in self._pending])
-        for (step, _, images, _), metrics in zip(self._pending, values, strict=True):
-            # A finite loss can have a gradient that is not, and the parameters after it are lost.
-            if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"])):
-                raise FloatingPointError(
-                    f"the loss is {metrics['loss']} and the norm of its gradient {metrics['gradient_norm']} "
-                    f"in step {step}, with the images {', '.join(images)}. "
-                    "Checkpoints of earlier steps are as they were. "
-                    "A lower optimizer.learning_rate, or optimizer.warmup or optimizer.clip_norm, may help"
-                )
+        # A finite loss can have a gradient that is not, and the parameters after it are lost.
+        finite = [math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"]) for metrics in values]
+        if not all(finite):
+            bad = finite.index(False)
+            (step, _, images, _), metrics = self._pending[bad], values[bad]
+            del self._pending[bad:]
+            if self._pending:
+                self.flush()
+            raise FloatingPointError(
+                f"the loss is {metrics['loss']} and the norm of its gradient {metrics['gradient_norm']} "
+                f"in step {step}, with the images {', '.join(images)}. "
+                "Checkpoints of earlier steps are as they were. "
+                "A lower optimizer.learning_rate, or optimizer.warmup or optimizer.clip_norm, may help"
+            )
         now = time.perf_counter()
         seconds = now - self._since
         step = self._pending[-1][0]

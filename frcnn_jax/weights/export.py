@@ -10,7 +10,8 @@ and non-maximum suppression are inside. It runs with jax (and `flatbuffers`, whi
 
     about = json.loads(zipfile.ZipFile("detector.stablehlo").read("metadata.json"))
     detect = jax.jit(export.deserialize(bytearray(open("detector.stablehlo", "rb").read())).call)
-    image, boxes = cv2.imread("image.png"), np.load("boxes.npy")  # boxes: half-open x1 y1 x2 y2 that may hold objects
+    image = cv2.imread("image.png", cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    boxes = np.load("boxes.npy")  # half-open x1 y1 x2 y2 that may hold objects
     size, (height, width, room) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
     scale = min(about["test"]["scale"] / min(size), about["test"]["max_size"] / max(size))
     resized = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]  # RGB

@@ -65,6 +65,14 @@ def test_demo_form_without_boxes(tmp_path):
     assert boxes.shape == (0, 4)
 
 
+def test_a_subset_of_the_images_is_read_only_where_it_is_asked_for(tmp_path):
+    np.savez(tmp_path / "all.npz", a=[[0, 0, 5, 5]], b=[[1, 1, 4, 4]])
+    (boxes,) = read_proposal_file(tmp_path / "all.npz", ["b"], np.array([[9, 9]]), "error", subset=True)
+    np.testing.assert_array_equal(boxes, [[1, 1, 4, 4]])
+    with pytest.raises(ValueError, match=r"1 that are not in the data set \(the first: a\)"):
+        read_proposal_file(tmp_path / "all.npz", ["b"], np.array([[9, 9]]), "error")
+
+
 def test_plain_npz_is_half_open_and_goes_by_id(tmp_path):
     arrays = {IDS[2]: np.zeros(0), IDS[0]: np.array([[0, 0, 60, 40], [0.5, 1, 2, 3]]), IDS[1]: np.array([[1, 2, 3, 4]])}
     np.savez(tmp_path / "a.npz", **arrays)

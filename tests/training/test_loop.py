@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax.config import to_json
 from frcnn_jax.evaluation.detector import evaluate_run, load_detector
 from frcnn_jax.training.checkpoint import Checkpoints
 from frcnn_jax.training.loop import create_state, train
@@ -102,6 +104,19 @@ def test_other_settings_are_refused(finished, data):
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate is 0\.01 there and 0\.5 here"):
         train(with_learning_rate(run_config(data), 0.5), workdir)
     assert (workdir / "config.json").read_text() == before
+
+
+def test_a_data_set_that_changed_is_refused(finished, tmp_path):
+    _, workdir = finished
+    write_data(tmp_path)
+    image = tmp_path / "JPEGImages" / "a3.jpg"
+    image.write_bytes((tmp_path / "JPEGImages" / "a4.jpg").read_bytes())
+    elsewhere = tmp_path / "run"
+    shutil.copytree(workdir, elsewhere)
+    config = run_config(tmp_path)
+    (elsewhere / "config.json").write_text(to_json(config))
+    with pytest.raises(ValueError, match="folder/train has changed since"):
+        train(config, elsewhere)
 
 
 def test_a_start_that_failed_does_not_claim_the_workdir(data, tmp_path):

@@ -1,0 +1,42 @@
+"""Any folder in VOC format, from scratch with `tiny`: a place to start from with your own images.
+
+    python scripts/train.py --config configs/folder.py --workdir runs/mine --data.root FOLDER
+
+FOLDER holds JPEGImages/, Annotations/ and ImageSets/Main/{train,val,test}.txt. What is most worth changing:
+`--train.steps` (a few thousand for some hundred images), `--input.scales` (larger for small objects), `--input.no-flip`
+where left and right differ, `--evaluate.per-class 600` where an image has tens of objects of one class, and
+`--model.name vgg16 --model.weights FILE` with its own rules on a GPU. Not run on a data set of its own.
+"""
+
+from frcnn_jax.config import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    InputConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ParameterRule,
+    ProposalConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(train=("folder/trainval",), test="folder/test", root="~/data/mine"),
+        proposals=ProposalConfig(method="selective_search_quality", max_side=320, segment_scale=50, min_side=12),
+        input=InputConfig(batch_size=4, scales=(480,), max_size=640, test_scale=480, test_max_size=640),
+        model=ModelConfig(name="tiny", dropout=0.0),
+        sampling=SamplingConfig(rois_per_image=128, foreground_fraction=0.5, background_iou=(0.0, 0.5)),
+        optimizer=OptimizerConfig(
+            learning_rate=0.04,
+            weight_decay=1e-4,
+            schedule="cosine",
+            warmup=100,
+            clip_norm=5.0,
+            rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
+        ),
+        train=TrainConfig(steps=2000, checkpoint_every=250),
+        evaluate=EvalConfig(per_class=300),
+    )
