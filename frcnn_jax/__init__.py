@@ -54,7 +54,7 @@ _HOMES = {
     "load_detector": "evaluation.detector",
     "evaluate_voc": "evaluation.voc_map",
     "load_weights": "weights.load",
-    "read_pixels": "weights.load",
+    "read_pixels": "weights.readers",
 }
 
 __all__ = sorted(_HOMES)

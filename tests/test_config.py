@@ -8,10 +8,12 @@ import pytest
 from frcnn_jax.config import (
     Config,
     DataConfig,
+    EvalConfig,
     FaultPolicy,
     InputConfig,
     OptimizerConfig,
     ParameterRule,
+    TrainConfig,
     from_json,
     load_config,
     override,
@@ -93,13 +95,38 @@ def test_there_are_configs():
     assert {"bccd", "demo", "voc07_vgg16"} <= {path.stem for path in CONFIGS}
 
 
+def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json: a config is a \.py file"):
+        load_config(tmp_path / "config.json")
+    (tmp_path / "slip.py").write_text(
+        "from frcnn_jax.config import Config\ndef get_config():\n    return Config(trian=1)\n"
+    )
+    with pytest.raises(ValueError, match=r"slip\.py: .*trian"):
+        load_config(tmp_path / "slip.py")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (TrainConfig, {"log_every": 0}, r"train\.log_every must be at least 1, not 0"),
+        (InputConfig, {"batch_size": 0}, r"input\.batch_size must be at least 1"),
+        (InputConfig, {"scales": ()}, r"input\.scales"),
+        (EvalConfig, {"per_class": 0}, r"evaluate\.per_class"),
+    ],
+)
+def test_values_out_of_range(kind, settings, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)
+
+
 def test_a_file_without_a_config(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no config file .*none\.py"):
         load_config(tmp_path / "none.py")
     for text in ("x = 1\n", "def get_config():\n    return 1\n"):
         path = tmp_path / "some.py"
         path.write_text(text)
-        with pytest.raises(TypeError, match=r"some\.py must define get_config\(\)"):
+        with pytest.raises(ValueError, match=r"some\.py must define get_config\(\)"):
             load_config(path)
         path.unlink()
 

@@ -115,7 +115,10 @@ def test_no_circle():
 def test_every_public_name_is_there():
     for name in frcnn_jax.__all__:
         value = getattr(frcnn_jax, name)
-        assert value.__name__ == name
+        home = f"frcnn_jax.{frcnn_jax._HOMES[name]}"
+        assert value is getattr(importlib.import_module(home), name)
+        # Constants have no name of their own.
+        assert name.isupper() or value.__name__ == name
         assert value.__module__ == f"frcnn_jax.{frcnn_jax._HOMES[name]}"
         assert name in dir(frcnn_jax)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

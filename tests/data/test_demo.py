@@ -172,6 +172,6 @@ def test_without_scikit_learn_the_extra_is_named(tmp_path, monkeypatch):
         return real(name, *rest, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match=r"pip install frcnn_jax\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[demo\]'"):
         make_demo(tmp_path / "digits", train_images=1, test_images=1, seed=0)
     assert not list(tmp_path.iterdir())

@@ -221,13 +221,13 @@ def test_all_faults_are_in_one_error(config, files):
 
 
 def test_list_in_the_message_is_capped(config, files):
-    files.image("t1", *(object_xml(f"dog{i}") for i in range(60)))
-    with pytest.raises(DatasetFaultError, match="has 60 faults") as caught:
+    files.image("t1", *(object_xml(f"dog{i}") for i in range(510)))
+    with pytest.raises(DatasetFaultError, match="has 510 faults") as caught:
         open_dataset("folder/test", config)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 52
+    assert len(lines) == 502
     assert lines[-1] == "  ... and 10 more"
-    assert len(caught.value.faults) == 60
+    assert len(caught.value.faults) == 510
 
 
 def test_an_object_dropped_for_one_fault_has_no_other(config, files):

@@ -141,7 +141,8 @@ def test_a_loss_or_gradient_that_is_not_finite_names_the_first_step_and_its_imag
     with pytest.raises(FloatingPointError, match=rf"{message} .*in step 2, with the images c, d\."):
         log.flush()
     log.close()
-    assert not (tmp_path / "metrics.jsonl").exists()
+    # The steps before it are written, it and those after it are not.
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1]
 
 
 def test_a_config_of_another_version_is_an_error(tmp_path):
