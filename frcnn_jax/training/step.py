@@ -195,6 +195,8 @@ def make_train_step(
         gradient, metrics = jax.grad(trainable_loss, has_aux=True)(state.trainable)
         if axis_name is not None:
             gradient, metrics = jax.lax.pmean((gradient, metrics), axis_name)
+            devices = jax.lax.axis_size(axis_name)
+            metrics |= {kind: devices * metrics[kind] for kind in ("foreground", "background")}
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         new_state = dataclasses.replace(
@@ -211,7 +213,7 @@ def make_train_step(
 def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
     """`step` over the devices of `mesh`: the batch is shared out by image, all else is on every device.
 
-    The state is donated: use the one that is returned. Counts in the metrics are means over the devices.
+    The state is donated: use the one that is returned.
     """
     everywhere, by_image = PartitionSpec(), PartitionSpec(AXIS)
     mapped = jax.shard_map(

@@ -28,7 +28,7 @@ def main() -> None:
         mapped = map_train_step(step, Mesh(np.array(jax.devices()[:devices]), ("data",)))
         for _ in range(3):
             state, metrics = mapped(state, batch, KEY)
-        results.append(jax.device_get((state, metrics["loss"])))
+        results.append(jax.device_get((state, [metrics[k] for k in ("loss", "foreground", "background")])))
 
     state, step = state_and_step("data")
     stacked = jax.tree.map(lambda x: np.stack([x, x]), jax.device_get(state))
@@ -37,7 +37,11 @@ def main() -> None:
     mapped = jax.pmap(step, axis_name="data")
     for _ in range(3):
         stacked, metrics = mapped(stacked, shared, keys)
-    results.append(jax.device_get(jax.tree.map(lambda x: x[0], (stacked, metrics["loss"]))))
+    results.append(
+        jax.device_get(
+            jax.tree.map(lambda x: x[0], (stacked, [metrics[k] for k in ("loss", "foreground", "background")]))
+        )
+    )
 
     start, _ = state_and_step("data")
     moved = [
