@@ -40,11 +40,6 @@ def max_pool(x: Float[Array, "N H W C"], size: int, stride: int, padding: int = 
     return _pool(x, size, stride, padding)
 
 
-def max_pool_2x2(x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C"]:
-    """Maximum of each 2 x 2 window; the last row and column of an odd map make windows of their own."""
-    return max_pool(x, 2, 2)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _pool(x: Array, size: int, stride: int, padding: int) -> Array:
     return reduce(jnp.maximum, _members(x, size, stride, padding))

@@ -27,7 +27,7 @@ def box_statistics(
         foreground_iou: least IoU of a foreground RoI.
 
     Returns:
-        float32 [K+1, 4] each. A coordinate that does not vary, or a class without RoIs, has deviation 1 (and mean 0
+        float32 [K1, 4] each. A coordinate that does not vary, or a class without RoIs, has deviation 1 (and mean 0
         for the class): there is nothing to scale by.
     """
     total = np.zeros((3, num_classes, 4))

@@ -1,5 +1,6 @@
 """The loss through the whole network, its gradient, and the step on one device and on several."""
 
+import dataclasses
 import subprocess
 import sys
 from functools import partial
@@ -107,8 +108,6 @@ def test_difficult_objects_are_a_setting():
     batch = batch.replace(gt_difficult=batch.gt_labels == 2)
     with_them = sample_batch(batch, KEY, config=SAMPLING)
     assert set(np.unique(with_them.labels)) == {0, 1, 2}
-    import dataclasses
-
     without = sample_batch(batch, KEY, config=dataclasses.replace(SAMPLING, use_difficult=False))
     assert set(np.unique(without.labels)) == {0, 1}
 
