@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ class FaultPolicy:
 
     missing_image: Action = "error"
     unreadable_image: Action = "error"
-    missing_annotation: Action = "error"
+    missing_annotation: Literal["error", "drop", "empty"] = "error"
+    """`empty` takes the image as one without objects, for test sets whose annotations are not public."""
     unreadable_annotation: Action = "error"
     """Not XML, a DTD in it, or a field missing or not a number: of an object, or the image's size."""
     size_mismatch: Action = "error"
@@ -100,25 +102,31 @@ class InputConfig:
     """The longer side stays within this."""
     test_scale: int = 600
     test_max_size: int = 1000
+    test_scales: tuple[int, ...] = ()
+    """Test on an image pyramid of these in place of `test_scale`, each proposal at the scale where its area is closest
+    to 224 x 224; the paper's are 480, 576, 688, 864 and 1200 with `test_max_size` 2000."""
     test_batch_size: int = 1
     buckets: tuple[tuple[int, int], ...] = ()
     """Padded (height, width) of a batch; an image goes to the smallest one that holds it. Compiled once each.
-    Where empty, they follow from the scales: landscape and portrait, 4:3 and as long as allowed."""
+    Where empty, they follow from the scales: landscape and portrait, 4:3, 3:2 and as long as allowed."""
     flip: bool = True
-    """Mirror images left to right with probability 0.5."""
+    """Flip images left to right with probability 0.5."""
     flip_vertical: bool = False
-    """Also mirror top to bottom with probability 0.5, for images that have no up."""
+    """Also flip top to bottom with probability 0.5, for images that have no up."""
     max_objects: int = 64
     """Room for ground-truth boxes; an image with more is an error that says so."""
-    workers: int = 1
-    """Threads that decode images; 0 decodes in the main thread."""
+    workers: int = 4
+    """Threads that decode and resize images ahead of the step; 0 does so in the main thread."""
     cache_decoded: bool = False
-    """Keep decoded images in memory, for data sets that fit."""
+    """Keep decoded training images in memory: 3 bytes a pixel of the files, 2.7 GB for VOC 2007 trainval. An error
+    where the machine has less memory than that."""
 
     def __post_init__(self):
         _at_least(self, "input", batch_size=1, test_batch_size=1, max_size=1, test_scale=1, test_max_size=1, workers=0)
         if not self.scales or min(self.scales) < 1:
             raise ValueError(f"input.scales must be lengths of at least 1, not {self.scales}")
+        if min(self.test_scales, default=1) < 1:
+            raise ValueError(f"input.test_scales must be lengths of at least 1, not {self.test_scales}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +149,10 @@ class LossConfig:
     classification: Literal["cross_entropy", "focal"] = "cross_entropy"
     localization: Literal["smooth_l1", "giou"] = "smooth_l1"
     localization_weight: float = 1.0
+    """The paper's lambda; 0 trains the classifier alone (section 5.1)."""
+
+    def __post_init__(self):
+        _at_least(self, "loss", localization_weight=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +168,9 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; parameters are float32."""
     dropout: float = 0.5
+    fc6_rank: int | None = None
+    """Make two layers of fc6, for weights that scripts/compress.py truncated to this rank (section 3.1)."""
+    fc7_rank: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +183,12 @@ class ParameterRule:
     """Multiplies the learning rate; None freezes."""
     weight_decay: float = 1.0
     """Multiplies the weight decay."""
+
+    def __post_init__(self):
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"optimizer.rules: {self.pattern!r} is no regular expression: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +211,15 @@ class OptimizerConfig:
         ParameterRule(r"/bias$", 2.0, 0.0),
         ParameterRule(r"/kernel$"),
     )
-    """Together they must match every parameter."""
+    """Together they must match every parameter. The default is the paper's for VGG16: conv3_1 and up are learned
+    (section 4.5), biases at twice the rate and, as in the published model definitions, without decay."""
+
+    def __post_init__(self):
+        _at_least(self, "optimizer", learning_rate=0, momentum=0, weight_decay=0, drop_factor=0, warmup=0)
+        if self.clip_norm is not None:
+            _at_least(self, "optimizer", clip_norm=0)
+        if list(self.drops) != sorted(set(self.drops)):
+            raise ValueError(f"optimizer.drops must be steps in ascending order, each once, not {self.drops}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +245,9 @@ class EvalConfig:
     per_class: int = 100
     """Boxes of a class that enter non-maximum suppression (the best by score), in one image. The paper's number;
     where an image holds tens of objects of a class, it takes several hundred to find them all."""
+    box_regression: bool = True
+    """Move each proposal by its class's offsets; without, the proposals themselves are what is detected, as where the
+    paper measures what box regression gains (table 6)."""
     metric: Literal["voc07", "voc10"] = "voc07"
     """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
     pictures: int = 16

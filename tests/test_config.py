@@ -11,6 +11,7 @@ from frcnn_jax.config import (
     EvalConfig,
     FaultPolicy,
     InputConfig,
+    LossConfig,
     OptimizerConfig,
     ParameterRule,
     TrainConfig,
@@ -113,6 +114,12 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
         (InputConfig, {"batch_size": 0}, r"input\.batch_size must be at least 1"),
         (InputConfig, {"scales": ()}, r"input\.scales"),
         (EvalConfig, {"per_class": 0}, r"evaluate\.per_class"),
+        (LossConfig, {"localization_weight": -1.0}, r"loss\.localization_weight must be at least 0, not -1\.0"),
+        (OptimizerConfig, {"learning_rate": float("nan")}, r"optimizer\.learning_rate must be at least 0, not nan"),
+        (OptimizerConfig, {"clip_norm": -1.0}, r"optimizer\.clip_norm must be at least 0, not -1\.0"),
+        (OptimizerConfig, {"drops": (80, 40)}, r"optimizer\.drops must be steps in ascending order.*\(80, 40\)"),
+        (OptimizerConfig, {"drops": (40, 40)}, r"optimizer\.drops must be"),
+        (ParameterRule, {"pattern": "conv("}, r"optimizer\.rules: 'conv\(' is no regular expression: missing \)"),
     ],
 )
 def test_values_out_of_range(kind, settings, message):

@@ -1,7 +1,9 @@
 """Which padded size an image gets, and which images make up each batch: decided ahead, from the sizes alone."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,8 +18,8 @@ class BatchPlan:
     images: Int[np.ndarray, "S N"]  # position in the data set
     real: Bool[np.ndarray, "S N"]  # False: only fills the batch
     scales: Float[np.ndarray, "S N"]  # resized size / original size
-    mirrored: Bool[np.ndarray, "S N"]
-    flipped: Bool[np.ndarray, "S N"]  # top to bottom
+    flipped: Bool[np.ndarray, "S N"]  # left to right
+    flipped_vertical: Bool[np.ndarray, "S N"]  # top to bottom
     buckets: Int[np.ndarray, "S 2"]
 
     def __len__(self) -> int:
@@ -34,12 +36,19 @@ def resized_size(size: tuple[int, int] | Int[np.ndarray, "2"], scale: float) -> 
     return max(round(int(size[0]) * scale), 1), max(round(int(size[1]) * scale), 1)
 
 
+# Long side over short side. Photographs of 3:2 come out a little longer in VOC, as 500 x 333 to 500 x 331.
+_RATIOS = (Fraction(4, 3), Fraction(151, 100))
+
+
 def default_buckets(scales: Sequence[int], longest: int, stride: int = 16) -> tuple[Bucket, ...]:
-    """Landscape and portrait, 4:3 and as long as allowed, for each scale: they hold whatever `resize_scale` makes."""
+    """Landscape and portrait, 4:3, 3:2 and as long as allowed, for each scale.
+
+    They hold whatever `resize_scale` makes.
+    """
     buckets = []
     for shorter in scales:
         short = min(shorter, longest)
-        for long in sorted({min(-(-short * 4 // 3), longest), longest}):
+        for long in sorted({min(math.ceil(short * ratio), longest) for ratio in _RATIOS} | {longest}):
             sides = tuple(-(-side // stride) * stride for side in (short, long))
             buckets += [sides, sides[::-1]]
     return tuple(dict.fromkeys(buckets))
@@ -59,8 +68,8 @@ def plan_training(
     scales: Sequence[int],
     longest: int,
     buckets: Sequence[Bucket],
-    mirror: bool,
     flip: bool,
+    flip_vertical: bool,
     seed: int,
     names: Sequence[str] | None = None,
 ) -> BatchPlan:
@@ -88,11 +97,13 @@ def plan_training(
             members = np.concatenate([members, random.choice(members, missing)])
             for images in members.reshape(-1, batch_size):
                 coins = random.random((2, batch_size)) < 0.5
-                epoch_rows.append((images, image_scales[images], coins[0] & mirror, coins[1] & flip, buckets[bucket]))
+                epoch_rows.append(
+                    (images, image_scales[images], coins[0] & flip, coins[1] & flip_vertical, buckets[bucket])
+                )
         rows += [epoch_rows[i] for i in random.permutation(len(epoch_rows))]
         epoch += 1
-    images, image_scales, mirrored, flipped, shapes = (np.array(column) for column in zip(*rows[:steps], strict=True))
-    return BatchPlan(images, np.ones(images.shape, bool), image_scales, mirrored, flipped, shapes)
+    images, *columns = (np.array(column) for column in zip(*rows[:steps], strict=True))
+    return BatchPlan(images, np.ones(images.shape, bool), *columns)
 
 
 def plan_evaluation(

@@ -1,7 +1,6 @@
 """From a data set and its proposals to padded batches, on Grain: deterministic, and restored by its step number."""
 
 import dataclasses
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,8 @@ from frcnn_jax.data.buckets import (
     plan_training,
     resized_size,
 )
-from frcnn_jax.data.voc import VocDataset, decode_image
+from frcnn_jax.data.decoded import DecodedImages
+from frcnn_jax.data.voc import VocDataset
 from frcnn_jax.types import Batch
 
 # Counts of padded proposals are multiples of this, so that data sets of like size share compiled functions.
@@ -27,7 +27,7 @@ PROPOSAL_MULTIPLE = 64
 
 
 class BatchSource:
-    """Random access to the batches of a plan; `source[step]` reads, resizes, mirrors and pads N images."""
+    """Random access to the batches of a plan; `source[step]` reads, resizes, flips and pads N images."""
 
     def __init__(
         self,
@@ -44,88 +44,106 @@ class BatchSource:
         if most > max_objects:
             raise ValueError(f"{dataset.name} has an image with {most} objects: set input.max_objects to that or more")
         self._dataset, self._proposals, self._plan = dataset, proposals, plan
-        self._max_objects = max_objects
-        self._max_proposals = padded_count(proposals)
-        self._cache: dict[tuple[int, float], np.ndarray] | None = {} if cache else None
-        self._lock = threading.Lock()
+        self._images = DecodedImages(dataset, keep=cache)
+        self._max_proposals, self._max_objects = padded_count(proposals), max_objects
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def __getitem__(self, step: int) -> Batch:
         plan, step = self._plan, int(step)
-        images = [
-            self._entry(int(index), float(scale), bool(mirror), bool(flip), plan.buckets[step], bool(real))
-            for index, scale, mirror, flip, real in zip(
-                plan.images[step], plan.scales[step], plan.mirrored[step], plan.flipped[step], plan.real[step],
-                strict=True,
-            )
-        ]  # fmt: skip
-        return Batch(**{name: np.stack([image[name] for image in images]) for name in images[0]})
+        batch = _empty_batch(
+            plan.images.shape[1],
+            tuple(int(side) for side in plan.buckets[step]),
+            proposals=self._max_proposals,
+            objects=self._max_objects,
+        )
+        batch.image_mask[:] = plan.real[step]
+        batch.image_index[:] = plan.images[step]
+        batch.scales[:] = plan.scales[step]
+        for n, index in enumerate(plan.images[step]):
+            flips = bool(plan.flipped[step, n]), bool(plan.flipped_vertical[step, n])
+            self._fill(batch, n, int(index), float(plan.scales[step, n]), *flips)
+        return batch
 
-    def _entry(
-        self, index: int, scale: float, mirror: bool, flip: bool, bucket: Any, real: bool
-    ) -> dict[str, np.ndarray]:
-        """One image's part of each field of `Batch`."""
-        original = tuple(int(side) for side in self._dataset.sizes[index])
-        image = self._resized(index, scale)
+    def _fill(self, batch: Batch, n: int, index: int, scale: float, flip: bool, flip_vertical: bool) -> None:
+        """Writes image `index` and its boxes to place `n` of a batch."""
+        size = tuple(int(side) for side in self._dataset.sizes[index])
+        height, width = resized_size(size, scale)
+        # Written where it is needed: a copy of an image takes as long as half a resize.
+        valid = batch.images[n, :height, :width]
+        resize_image(self._images[index], scale, out=valid)
+        flip_image(valid, horizontal=flip, vertical=flip_vertical)
+        batch.image_sizes[n], batch.original_sizes[n] = (height, width), size
+
         annotation = self._dataset.annotations[index]
-        boxes, proposals = annotation.boxes, self._proposals[index]
-        if mirror:
-            image = image[:, ::-1]
-            boxes, proposals = mirror_boxes(boxes, original[1]), mirror_boxes(proposals, original[1])
-        if flip:
-            image = image[::-1]
-            boxes, proposals = flip_boxes(boxes, original[0]), flip_boxes(proposals, original[0])
-        padded = np.zeros((*bucket, 3), np.uint8)
-        padded[: image.shape[0], : image.shape[1]] = image
-        return {
-            "images": padded,
-            "image_sizes": np.array(image.shape[:2], np.int32),
-            "original_sizes": np.array(original, np.int32),
-            "scales": np.float32(scale),
-            "image_mask": np.bool_(real),
-            "image_index": np.int32(index),
-            "proposals": _pad(np.asarray(proposals, np.float32).reshape(-1, 4), self._max_proposals),
-            "proposal_mask": np.arange(self._max_proposals) < len(proposals),
-            "gt_boxes": _pad(np.asarray(boxes, np.float32).reshape(-1, 4), self._max_objects),
-            "gt_labels": _pad(np.asarray(annotation.labels, np.int32), self._max_objects),
-            "gt_difficult": _pad(np.asarray(annotation.difficult, bool), self._max_objects),
-            "gt_mask": np.arange(self._max_objects) < len(boxes),
-        }
-
-    def _resized(self, index: int, scale: float) -> UInt8[np.ndarray, "H W 3"]:
-        if self._cache is not None and (index, scale) in self._cache:
-            return self._cache[index, scale]
-        example = self._dataset[index]
-        image = resize_image(decode_image(example.image), scale)
-        if self._cache is not None:
-            with self._lock:
-                self._cache[index, scale] = image
-        return image
+        proposals, boxes = (
+            flip_boxes(boxes, size, horizontal=flip, vertical=flip_vertical)
+            for boxes in (self._proposals[index], annotation.boxes)
+        )
+        batch.proposals[n, : len(proposals)], batch.proposal_mask[n, : len(proposals)] = proposals, True
+        batch.gt_boxes[n, : len(boxes)], batch.gt_mask[n, : len(boxes)] = boxes, True
+        batch.gt_labels[n, : len(boxes)] = annotation.labels
+        batch.gt_difficult[n, : len(boxes)] = annotation.difficult
 
 
-def resize_image(image: UInt8[np.ndarray, "H W 3"], scale: float) -> UInt8[np.ndarray, "h w 3"]:
-    """`image` times `scale` by bilinear interpolation, as the original release does; of size `resized_size`."""
+def _empty_batch(images: int, bucket: Bucket, *, proposals: int, objects: int) -> Batch:
+    """A batch of nothing but padding, to be filled."""
+    return Batch(
+        images=np.zeros((images, *bucket, 3), np.uint8),
+        image_sizes=np.zeros((images, 2), np.int32),
+        original_sizes=np.zeros((images, 2), np.int32),
+        scales=np.zeros(images, np.float32),
+        image_mask=np.zeros(images, bool),
+        image_index=np.zeros(images, np.int32),
+        proposals=np.zeros((images, proposals, 4), np.float32),
+        proposal_mask=np.zeros((images, proposals), bool),
+        gt_boxes=np.zeros((images, objects, 4), np.float32),
+        gt_labels=np.zeros((images, objects), np.int32),
+        gt_difficult=np.zeros((images, objects), bool),
+        gt_mask=np.zeros((images, objects), bool),
+    )
+
+
+def resize_image(
+    image: UInt8[np.ndarray, "H W 3"], scale: float, out: UInt8[np.ndarray, "h w 3"] | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """`image` times `scale` by bilinear interpolation, as the original release does; of size `resized_size`.
+
+    Args:
+        out: written to and returned if given; may be a part of a larger image.
+    """
     height, width = resized_size(image.shape[:2], scale)
     if image.shape[:2] == (height, width):
-        return image
-    if min(image.shape[:2]) * scale <= 0.5:  # OpenCV would round a side to 0
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    # Given the factor rather than the size, OpenCV samples at exactly the points where boxes times scale say.
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        resized = image
+    elif min(image.shape[:2]) * scale <= 0.5:  # OpenCV would round a side to 0
+        resized = cv2.resize(image, (width, height), out, interpolation=cv2.INTER_LINEAR)
+    else:
+        # Given the factor rather than the size, OpenCV samples at exactly the points where boxes times scale say.
+        resized = cv2.resize(image, None, out, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    if out is None or out is resized:
+        return resized
+    out[...] = resized
+    return out
 
 
-def mirror_boxes(boxes: Float[np.ndarray, "B 4"], width: int) -> Float[np.ndarray, "B 4"]:
-    """Boxes in the image mirrored left to right."""
+def flip_image(image: UInt8[np.ndarray, "H W 3"], *, horizontal: bool, vertical: bool) -> None:
+    """Flips an image in place: left to right, top to bottom, or both."""
+    if horizontal or vertical:
+        cv2.flip(image, 0 if not horizontal else -1 if vertical else 1, image)
+
+
+def flip_boxes(
+    boxes: Float[np.ndarray, "B 4"], size: tuple[int, int], *, horizontal: bool, vertical: bool
+) -> Float[np.ndarray, "B 4"]:
+    """Boxes in the flipped image of height and width `size`."""
+    height, width = size
     x1, y1, x2, y2 = np.asarray(boxes).reshape(-1, 4).T
-    return np.stack([width - x2, y1, width - x1, y2], axis=1)
-
-
-def flip_boxes(boxes: Float[np.ndarray, "B 4"], height: int) -> Float[np.ndarray, "B 4"]:
-    """Boxes in the image mirrored top to bottom."""
-    x1, y1, x2, y2 = np.asarray(boxes).reshape(-1, 4).T
-    return np.stack([x1, height - y2, x2, height - y1], axis=1)
+    if horizontal:
+        x1, x2 = width - x2, width - x1
+    if vertical:
+        y1, y2 = height - y2, height - y1
+    return np.stack([x1, y1, x2, y2], axis=1)
 
 
 def padded_count(proposals: Sequence[Float[np.ndarray, "P 4"]]) -> int:
@@ -150,8 +168,8 @@ def training_source(
         scales=config.scales,
         longest=config.max_size,
         buckets=training_buckets(config),
-        mirror=config.flip,
-        flip=config.flip_vertical,
+        flip=config.flip,
+        flip_vertical=config.flip_vertical,
         seed=seed,
         names=dataset.image_ids,
     )
@@ -181,12 +199,6 @@ def iterate(source: BatchSource, workers: int, prefetch: int = 4) -> Iterator[Ba
     """
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=prefetch if workers else 0)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
-
-
-def _pad(values: np.ndarray, count: int) -> np.ndarray:
-    padded = np.zeros((count, *values.shape[1:]), values.dtype)
-    padded[: len(values)] = values
-    return padded
 
 
 def concatenate(datasets: Sequence[VocDataset], proposals: Sequence[Sequence[np.ndarray]]) -> tuple[Any, list]:

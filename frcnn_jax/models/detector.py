@@ -120,6 +120,8 @@ def create_model(
     dtype: Any = jnp.float32,
     param_dtype: Any = jnp.float32,
     pixels: PixelNormalization | None = None,
+    fc6_rank: int | None = None,
+    fc7_rank: int | None = None,
 ) -> FastRCNN:
     """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L) or "tiny".
 
@@ -128,22 +130,33 @@ def create_model(
         dropout: probability after fc6 and fc7.
         dtype: of activations; `param_dtype`: of parameters.
         pixels: normalisation of 8-bit images; the architecture's own if None.
+        fc6_rank, fc7_rank: make two layers of fc6 or fc7, for weights compressed to that rank (section 3.1).
 
     Raises:
-        ValueError: the name is not known, or there is no class beside background.
+        ValueError: the name is not known, there is no class beside background, or a rank is not in 1 ... the smaller
+            side of its layer.
     """
     if name not in _ARCHITECTURES:
         raise ValueError(f"no model {name!r}; there are {', '.join(sorted(_ARCHITECTURES))}")
     if num_classes < 2:
         raise ValueError(f"num_classes counts background and must be at least 2, not {num_classes}")
-    backbone, widths, output_size, default_pixels = _ARCHITECTURES[name]
+    make_backbone, widths, output_size, default_pixels = _ARCHITECTURES[name]
     types = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}
+    backbone = make_backbone(**types)
+    inputs = backbone.channels[-1] * output_size[0] * output_size[1]
+    _check_rank("fc6_rank", fc6_rank, inputs, widths[0])
+    _check_rank("fc7_rank", fc7_rank, *widths)
     return FastRCNN(
-        backbone=backbone(**types),
-        head=FastRCNNHead(num_classes, widths, dropout, **types),
+        backbone=backbone,
+        head=FastRCNNHead(num_classes, widths, dropout, (fc6_rank, fc7_rank), **types),
         pixels=default_pixels if pixels is None else pixels,
         output_size=output_size,
     )
+
+
+def _check_rank(argument: str, rank: int | None, inputs: int, outputs: int) -> None:
+    if rank is not None and not 1 <= rank <= min(inputs, outputs):
+        raise ValueError(f"{argument} {rank} is not in 1 ... {min(inputs, outputs)}: the layer is {inputs} x {outputs}")
 
 
 def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:

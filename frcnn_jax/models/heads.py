@@ -8,11 +8,16 @@ from jaxtyping import Array, Float
 
 
 class FastRCNNHead(nn.Module):
-    """fc6, fc7 with ReLU and dropout, then `cls_score` and `bbox_pred` side by side."""
+    """fc6, fc7 with ReLU and dropout, then `cls_score` and `bbox_pred` side by side.
+
+    With a rank t, fc6 is two layers, `fc6_L` of t outputs without bias and `fc6_U` (section 3.1, truncated SVD); fc7
+    likewise. The names are those of the published compressed models.
+    """
 
     num_classes: int  # background included
     widths: tuple[int, int] = (4096, 4096)
     dropout: float = 0.5
+    ranks: tuple[int | None, int | None] = (None, None)  # of fc6 and fc7; None: one layer
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -23,7 +28,11 @@ class FastRCNNHead(nn.Module):
         """Logits and offsets, in float32 at least. With `train`, dropout draws from the "dropout" stream."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = pooled.reshape(pooled.shape[0], -1)
-        for name, width in zip(("fc6", "fc7"), self.widths, strict=True):
+        for name, width, rank in zip(("fc6", "fc7"), self.widths, self.ranks, strict=True):
+            if rank is not None:
+                linear = nn.initializers.lecun_normal()  # keeps the variance, as no ReLU follows
+                x = nn.Dense(rank, use_bias=False, kernel_init=linear, name=f"{name}_L", **types)(x)
+                name = f"{name}_U"
             x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=name, **types)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         # The spread of the new layers' initial weights is the paper's (section 2.3, SGD hyper-parameters).

@@ -18,6 +18,7 @@ from frcnn_jax.data.proposals import open_proposals, proposal_files
 from frcnn_jax.data.voc import open_dataset
 from frcnn_jax.models.detector import CENTERED_PIXELS, FastRCNN, PixelNormalization, create_model, init_params
 from frcnn_jax.training.checkpoint import CheckpointMetadata, Checkpoints
+from frcnn_jax.training.interruption import deferred_signals
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule, split_frozen
 from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import AXIS, TrainState, create_loss, identity_statistics, make_train_step, map_train_step
@@ -43,6 +44,8 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
         dropout=config.model.dropout,
         dtype=jnp.dtype(config.model.dtype),
         pixels=pixels,
+        fc6_rank=config.model.fc6_rank,
+        fc7_rank=config.model.fc7_rank,
     )
 
 
@@ -83,9 +86,12 @@ def abstract_state(config: Config, num_classes: int) -> TrainState:
 def train(config: Config, workdir: str | Path) -> TrainState:
     """Trains until `config.train.steps`, going on from the newest checkpoint in `workdir` if there is one.
 
+    Interrupted by Ctrl-C or SIGTERM, it ends the step and writes a checkpoint first.
+
     Raises:
         ValueError: the workdir holds a run with other settings, or a setting does not fit the data or the devices.
         FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
+        KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
     """
     workdir = Path(workdir)
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
@@ -133,11 +139,12 @@ def train(config: Config, workdir: str | Path) -> TrainState:
         checkpoints.save(state, key, iterator.get_state(), metadata)
 
     log = MetricsLog(workdir, int(state.step), learning_rate_schedule(config.optimizer, config.train.steps))
-    try:
-        return _loop(config, step, state, key, iterator, mesh, log, save, dataset.image_ids)
-    finally:
-        log.close()
-        checkpoints.close()
+    with deferred_signals() as interrupted:
+        try:
+            return _loop(config, step, state, key, iterator, mesh, log, save, dataset.image_ids, interrupted)
+        finally:
+            log.close()
+            checkpoints.close()
 
 
 def _loop(
@@ -150,6 +157,7 @@ def _loop(
     log: MetricsLog,
     save: Callable[[TrainState], None],
     image_ids: tuple[str, ...],
+    interrupted: Callable[[], bool],
 ) -> TrainState:
     by_image = NamedSharding(mesh, PartitionSpec(AXIS))
     first, steps = int(state.step), config.train.steps
@@ -160,12 +168,15 @@ def _loop(
         waited = time.perf_counter() - started
         state, metrics = step(state, jax.device_put(batch, by_image), key)
         log.add(number, metrics, [image_ids[i] for i in batch.image_index], waited)
-        checkpoint_due = number % config.train.checkpoint_every == 0 or number == steps
+        last = number == steps or interrupted()
+        checkpoint_due = last or number % config.train.checkpoint_every == 0
         if number % config.train.log_every == 0 or checkpoint_due:
             # Raises where a loss is not finite, so that no checkpoint is written after it.
             progress.set_postfix_str(log.flush())
         if checkpoint_due:
             save(state)
         progress.update()
+        if last:
+            break
     progress.close()
     return state

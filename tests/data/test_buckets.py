@@ -21,7 +21,7 @@ SIZES = np.array([[64, 96]] * 7 + [[96, 64]] * 4)
 
 
 def plan(steps=100, batch_size=2, sizes=SIZES, **changes):
-    settings = {"scales": (64,), "longest": 96, "buckets": BUCKETS, "mirror": True, "flip": False, "seed": 0}
+    settings = {"scales": (64,), "longest": 96, "buckets": BUCKETS, "flip": True, "flip_vertical": False, "seed": 0}
     return plan_training(sizes, steps, batch_size, **(settings | changes))
 
 
@@ -37,9 +37,20 @@ def test_600_by_1000_rule_by_hand():
 
 
 def test_default_buckets_by_hand():
-    assert set(default_buckets((600,), 1000)) == {(608, 800), (800, 608), (608, 1008), (1008, 608)}
+    landscapes = {(608, 800), (608, 912), (608, 1008)}  # 600 * 1.51 = 906
+    assert set(default_buckets((600,), 1000)) == landscapes | {(width, height) for height, width in landscapes}
     assert set(default_buckets((600,), 700)) == {(608, 704), (704, 608)}
     assert default_buckets((64,), 64) == ((64, 64),)
+
+
+@pytest.mark.parametrize(("scale", "longest"), [(600, 1000)] + [(s, 2000) for s in (480, 576, 688, 864, 1200)])
+@pytest.mark.parametrize("size", [(375, 500), (333, 500), (332, 500), (331, 500), (500, 375), (500, 333)])
+def test_the_usual_sizes_of_voc_are_padded_little(size, scale, longest):
+    """At the scales of training: no more than the next multiple of 16 on each side and the slack of 3:2."""
+    buckets = default_buckets((scale,), longest)
+    height, width = resized_size(size, resize_scale(size, scale, longest))
+    index = choose_bucket((height, width), buckets)
+    assert buckets[index][0] * buckets[index][1] < 1.05 * height * width
 
 
 @given(
@@ -95,7 +106,7 @@ def test_every_image_once_an_epoch_and_buckets_apart():
 
 def test_more_steps_change_nothing_before():
     short, long = plan(steps=10), plan(steps=50)
-    for name in ("images", "real", "scales", "mirrored", "flipped", "buckets"):
+    for name in ("images", "real", "scales", "flipped", "flipped_vertical", "buckets"):
         np.testing.assert_array_equal(getattr(short, name), getattr(long, name)[:10])
     assert len(short) == 10
 
@@ -106,13 +117,13 @@ def test_the_seed_decides():
 
 
 def test_flips_are_drawn_for_half_of_the_images_if_wanted():
-    both = plan(steps=500, mirror=True, flip=True)
-    for coins in (both.mirrored, both.flipped):
+    both = plan(steps=500, flip=True, flip_vertical=True)
+    for coins in (both.flipped, both.flipped_vertical):
         assert coins.mean() == pytest.approx(0.5, abs=0.06)
-    assert np.corrcoef(both.mirrored.ravel(), both.flipped.ravel())[0, 1] == pytest.approx(0, abs=0.1)
-    one = plan(steps=20, mirror=False, flip=True)
-    assert not one.mirrored.any()
-    assert one.flipped.any()
+    assert np.corrcoef(both.flipped.ravel(), both.flipped_vertical.ravel())[0, 1] == pytest.approx(0, abs=0.1)
+    one = plan(steps=20, flip=False, flip_vertical=True)
+    assert not one.flipped.any()
+    assert one.flipped_vertical.any()
 
 
 def test_one_of_several_scales_is_drawn_for_each_image():
@@ -140,8 +151,8 @@ def test_evaluation_sees_each_image_once():
     assert sorted(batches.images[batches.real]) == list(range(11))
     assert batches.images.shape == (5, 3)  # 7 landscapes in 3 batches, 4 portraits in 2
     assert (~batches.real).sum() == 4
-    assert not batches.mirrored.any()
     assert not batches.flipped.any()
+    assert not batches.flipped_vertical.any()
     np.testing.assert_array_equal(batches.scales, 0.5)
     for row, bucket in zip(batches.images, batches.buckets, strict=True):
         assert (SIZES[row] == 2 * bucket).all()

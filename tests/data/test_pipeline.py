@@ -14,7 +14,6 @@ from frcnn_jax.data.pipeline import (
     evaluation_source,
     flip_boxes,
     iterate,
-    mirror_boxes,
     padded_count,
     resize_image,
     training_source,
@@ -111,31 +110,31 @@ def test_batches_hold_each_image_as_it_is(dataset, proposals):
     assert sorted(seen) == list(range(5))
 
 
-def one(dataset, proposals, *, mirror=False, flip=False, scale=1.0, index=0, **more):
+def one(dataset, proposals, *, flip=False, flip_vertical=False, scale=1.0, index=0, **more):
     """The batch of a single image."""
     plan = evaluation_source(dataset, proposals, CONFIG)._plan
     step = int(np.flatnonzero(plan.images[:, 0] == index)[0])
     plan = dataclasses.replace(
         plan,
-        mirrored=np.full_like(plan.mirrored, mirror),
         flipped=np.full_like(plan.flipped, flip),
+        flipped_vertical=np.full_like(plan.flipped_vertical, flip_vertical),
         scales=np.full_like(plan.scales, scale),
     )
     return BatchSource(dataset, proposals, plan, max_objects=3, **more)[step]
 
 
-@pytest.mark.parametrize(("mirror", "flip"), [(True, False), (False, True), (True, True)])
-def test_flips_move_pixels_and_boxes_together(dataset, proposals, mirror, flip):
+@pytest.mark.parametrize(("horizontal", "vertical"), [(True, False), (False, True), (True, True)])
+def test_flips_move_pixels_and_boxes_together(dataset, proposals, horizontal, vertical):
     plain = one(dataset, proposals)
-    flipped = one(dataset, proposals, mirror=mirror, flip=flip)
+    flipped = one(dataset, proposals, flip=horizontal, flip_vertical=vertical)
     height, width = dataset.sizes[0]
-    order = (slice(None, None, -1 if flip else 1), slice(None, None, -1 if mirror else 1))
+    order = (slice(None, None, -1 if vertical else 1), slice(None, None, -1 if horizontal else 1))
     np.testing.assert_array_equal(flipped.images[0, :height, :width], plain.images[0, :height, :width][order])
     for name, mask in (("gt_boxes", plain.gt_mask), ("proposals", plain.proposal_mask)):
         for before, after in zip(getattr(plain, name)[mask], getattr(flipped, name)[mask], strict=True):
             x1, y1, x2, y2 = before
-            expected = [width - x2 if mirror else x1, height - y2 if flip else y1,
-                        width - x1 if mirror else x2, height - y1 if flip else y2]  # fmt: skip
+            expected = [width - x2 if horizontal else x1, height - y2 if vertical else y1,
+                        width - x1 if horizontal else x2, height - y1 if vertical else y2]  # fmt: skip
             np.testing.assert_allclose(after, expected, atol=1e-5)
         np.testing.assert_array_equal(getattr(flipped, name)[~mask], 0)
     x1, y1, x2, y2 = plain.gt_boxes[0, 0].astype(int)
@@ -144,12 +143,40 @@ def test_flips_move_pixels_and_boxes_together(dataset, proposals, mirror, flip):
     np.testing.assert_array_equal(flipped.images[0, y1:y2, x1:x2], cut[order])
 
 
-def test_flipping_twice_is_the_identity(proposals):
-    for function, side in ((mirror_boxes, 64), (flip_boxes, 48)):
-        twice = function(function(proposals[0], side), side)
-        np.testing.assert_allclose(twice, proposals[0], atol=1e-5)
-        assert (function(proposals[0], side) != proposals[0]).any()
-        assert function(np.zeros((0, 4), np.float32), side).shape == (0, 4)
+def test_flipped_boxes_by_hand():
+    boxes = np.array([[1, 2, 4, 8]], np.float32)
+    for (horizontal, vertical), expected in {
+        (False, False): [1, 2, 4, 8],
+        (True, False): [6, 2, 9, 8],
+        (False, True): [1, 12, 4, 18],
+        (True, True): [6, 12, 9, 18],
+    }.items():
+        flips = {"horizontal": horizontal, "vertical": vertical}
+        flipped = flip_boxes(boxes, (20, 10), **flips)
+        np.testing.assert_array_equal(flipped, [expected])
+        np.testing.assert_array_equal(flip_boxes(flipped, (20, 10), **flips), boxes)
+        assert flip_boxes(np.zeros((0, 4), np.float32), (20, 10), **flips).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("horizontal", "vertical"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("scale", [0.777, 1.0, 1.3])
+def test_pixels_are_resized_flipped_and_padded_with_zeros(dataset, proposals, horizontal, vertical, scale):
+    """Written straight into a batch that is wider and higher, they equal what is made step by step."""
+    buckets = dataclasses.replace(CONFIG, buckets=((96, 112),))
+    plan = dataclasses.replace(
+        evaluation_source(dataset, proposals, dataclasses.replace(buckets, test_batch_size=5))._plan,
+        flipped=np.full((1, 5), horizontal),
+        flipped_vertical=np.full((1, 5), vertical),
+        scales=np.full((1, 5), scale),
+    )
+    batch = BatchSource(dataset, proposals, plan, max_objects=3)[0]
+    for n, index in enumerate(batch.image_index):
+        expected = cv2.resize(dataset.pixels[index], None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        expected = expected[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+        height, width = batch.image_sizes[n]
+        assert expected.shape[:2] == (height, width)
+        expected = np.pad(expected, [(0, 96 - height), (0, 112 - width), (0, 0)])
+        np.testing.assert_array_equal(batch.images[n], expected)
 
 
 def test_resized_images_keep_boxes_in_the_original_frame(dataset, proposals):
@@ -167,8 +194,14 @@ def test_resized_images_keep_boxes_in_the_original_frame(dataset, proposals):
 @pytest.mark.parametrize("scale", [0.1, 0.5, 0.777, 1.0, 1.6, 2.5])
 def test_resized_size_is_what_opencv_makes(size, scale):
     image = resize_image(np.full((*size, 3), 7, np.uint8), scale)
-    assert image.shape[:2] == tuple(max(round(side * scale), 1) for side in size)
+    height, width = image.shape[:2]
+    assert (height, width) == tuple(max(round(side * scale), 1) for side in size)
     assert (image == 7).all()
+    around = np.full((height + 2, width + 3, 3), 9, np.uint8)
+    part = around[1:-1, 1:-2]
+    assert resize_image(np.full((*size, 3), 7, np.uint8), scale, out=part) is part
+    assert (part == 7).all()
+    assert (around == 9).sum() == around.size - part.size
 
 
 def test_room_for_proposals():
@@ -223,10 +256,11 @@ def test_training_batches_are_repeatable_and_differ(dataset, proposals):
 def test_cache_gives_the_same_and_reads_once():
     dataset = Images()
     proposals = proposals_of(dataset)
-    plain = training_source(dataset, proposals, CONFIG, 12, 0)
+    config = dataclasses.replace(CONFIG, scales=(32, 48))
+    plain = training_source(dataset, proposals, config, 12, 0)
     expected = [plain[step] for step in range(12)]
     dataset.reads = 0
-    cached = training_source(dataset, proposals, dataclasses.replace(CONFIG, cache_decoded=True), 12, 0)
+    cached = training_source(dataset, proposals, dataclasses.replace(config, cache_decoded=True), 12, 0)
     for _ in range(2):
         for step in range(12):
             same(cached[step], expected[step])

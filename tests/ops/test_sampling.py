@@ -71,6 +71,17 @@ def test_thresholds_belong_to_the_upper_kind():
     np.testing.assert_allclose(sorted(bg), [10, 49.999])
 
 
+def test_the_papers_numbers_are_the_defaults():
+    """Of 64 RoIs a quarter with an IoU of 0.5 or more; the rest has one from 0.1 up to, but not with, 0.5."""
+    heights = [*np.linspace(50, 100, 30), *np.linspace(10, 49, 60), *np.linspace(1, 9, 30)]
+    sample = jax.jit(sample_rois)(key(0), *image(heights))
+    fg, bg = heights_of(sample)
+    assert (len(fg), len(bg)) == (16, 48)
+    assert min(fg) >= 50
+    assert min(bg) >= 10
+    assert max(bg) < 50
+
+
 def test_a_gap_between_the_thresholds_is_left_out():
     options = {"foreground_iou": 0.7, "background_iou": (0.2, 0.4), "foreground_fraction": 0.5}
     draw_other = jax.jit(partial(sample_rois, rois_per_image=ROIS, **options))

@@ -17,30 +17,8 @@ from frcnn_jax.config import to_json
 from frcnn_jax.evaluation.detector import evaluate_run, load_detector
 from frcnn_jax.training.checkpoint import Checkpoints
 from frcnn_jax.training.loop import create_state, train
-from frcnn_jax.training.workdir import claim_workdir
-from tests.training.runs import (
-    ROOT,
-    TEST,
-    kill_after,
-    run_config,
-    shrink_tiny,
-    with_learning_rate,
-    write_data,
-)
-
-
-@pytest.fixture(scope="module")
-def small():
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_tiny(patch.setattr)
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_data(root)
-    return root
+from frcnn_jax.training.workdir import MetricsLog, claim_workdir
+from tests.training.runs import ROOT, TEST, kill_after, run_config, with_learning_rate, write_data
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +56,30 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, data, tmp_path, capsys)
     assert metrics_of(tmp_path) == metrics_of(workdir)
     assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4, 6, 8, 10, 12]
     assert steps_in(tmp_path) == steps_in(workdir) == [8, 12]
+
+
+def test_an_interrupted_run_saves_its_step_and_goes_on_to_the_same_bits(finished, data, tmp_path, monkeypatch):
+    state, workdir = finished
+    passed_on = []
+
+    def interrupt(self, step, *arguments, add=MetricsLog.add):
+        add(self, step, *arguments)
+        if step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: passed_on.append(steps_in(tmp_path)))
+    monkeypatch.setattr(MetricsLog, "add", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(run_config(data), tmp_path)
+    monkeypatch.undo()
+    signal.signal(signal.SIGTERM, before)
+    assert passed_on == [[4, 5]]  # the signal's own effect, which may end the process, comes last
+    assert steps_in(tmp_path) == [4, 5]
+    assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4, 5]
+    assert_bit_equal(train(run_config(data), tmp_path), state)
+    assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4, 5, 6, 8, 10, 12]
+    assert metrics_of(tmp_path)[-3:] == metrics_of(workdir)[-3:]
+    assert steps_in(tmp_path) == [8, 12]
 
 
 def test_a_finished_run_is_left_as_it_is(finished, data):

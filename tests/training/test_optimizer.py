@@ -35,10 +35,36 @@ def test_two_steps_by_hand():
 
 
 def test_learning_rate_is_inside_the_momentum():
-    config = OptimizerConfig(learning_rate=1.0, weight_decay=0.0, drops=(1,), drop_factor=0.1, rules=RULES)
-    params = run(config, [1.0, 0.0])
-    # v = 1, w = 1; after the drop v = 0.9 still, w = 0.1. With the rate outside, w would be 1 - 0.09 = 0.91.
-    np.testing.assert_allclose(params["head"]["fc"]["kernel"], [0.1], rtol=1e-5)
+    config = OptimizerConfig(learning_rate=1.0, weight_decay=0.0, drops=(2,), drop_factor=0.1, rules=RULES)
+    params = run(config, [1.0] * 4)
+    # v = 1, w = 1; v = 1.9, w = -0.9; the rate drops: v = 1.71 + 0.1 = 1.81, w = -2.71; v = 1.729, w = -4.439.
+    np.testing.assert_allclose(params["head"]["fc"]["kernel"], [-4.439], rtol=1e-5)
+    # Twice the rate: v = 2, b = 1; v = 3.8, b = -2.8; v = 3.42 + 0.2 = 3.62, b = -6.42; v = 3.458, b = -9.878.
+    np.testing.assert_allclose(params["head"]["fc"]["bias"], [-9.878], rtol=1e-5)
+    # With the rate outside: v = 1, 1.9, 2.71, 3.439, and w = 2 - 1 - 1.9 - 0.271 - 0.3439 = -1.5149.
+    outside = optax.sgd(learning_rate_schedule(config, 4), momentum=0.9)
+    w, state = jnp.array([2.0]), outside.init(jnp.array([2.0]))
+    for _ in range(4):
+        update, state = outside.update(jnp.array([1.0]), state)
+        w = optax.apply_updates(w, update)
+    np.testing.assert_allclose(w, [-1.5149], rtol=1e-5)
+
+
+def test_one_step_of_the_paper():
+    config = OptimizerConfig()
+    layer = {"kernel": jnp.array([4.0]), "bias": jnp.array([4.0])}
+    params = {"backbone": dict.fromkeys(("conv1_1", "conv2_2", "conv3_1"), layer), "head": {"bbox_pred": layer}}
+    trainable, frozen = split_frozen(params, config.rules)
+    optimizer = create_optimizer(config, params, 40_000)
+    gradient = jax.tree.map(lambda p: jnp.full_like(p, 5.0), trainable)
+    updates, _ = optimizer.update(gradient, optimizer.init(trainable), trainable)
+    for learned in (updates["backbone"]["conv3_1"], updates["head"]["bbox_pred"]):
+        # 0.001 (5 + 0.0005 * 4) and 0.002 * 5
+        np.testing.assert_allclose(learned["kernel"], [-0.005002], rtol=1e-6)
+        np.testing.assert_allclose(learned["bias"], [-0.01], rtol=1e-6)
+    for name in ("conv1_1", "conv2_2"):
+        assert updates["backbone"][name] == {"kernel": None, "bias": None}
+        assert frozen["backbone"][name] == layer
 
 
 def test_clip_bounds_the_norm_of_the_whole_gradient():

@@ -53,9 +53,10 @@ def test_two_images_by_hand():
     # Image 1, an object of class 2: a proposal shifted by 1 of its 10 pixels to the left (IoU 9/11), one too far.
     # Image 2, an object of class 2: a proposal of its place and twice its height (IoU 1/2, which counts).
     # Targets of class 2, with each object's own box: tx 0.1, 0, 0, 0; ty 0, 0, -0.25, 0; th 0, 0, -log 2, 0.
+    # Image 2 also has an object of class 1 and a proposal twice as wide, and class 1: tx -0.25, 0; tw -log 2, 0.
     statistics = box_statistics(
-        [boxes([9, 10, 19, 20], [40, 10, 50, 20]), boxes([0, 0, 8, 16])],
-        [truth([[10, 10, 20, 20]], [2]), truth([[0, 0, 8, 8]], [2])],
+        [boxes([9, 10, 19, 20], [40, 10, 50, 20]), boxes([0, 0, 8, 16], [60, 60, 80, 70])],
+        [truth([[10, 10, 20, 20]], [2]), truth([[0, 0, 8, 8], [60, 60, 70, 70]], [2, 1])],
         4,
     )
     expected_mean = [0.025, -0.0625, 0, -np.log(2) / 4]
@@ -63,7 +64,9 @@ def test_two_images_by_hand():
     assert statistics.mean.dtype == statistics.std.dtype == np.float32
     np.testing.assert_allclose(statistics.mean[2], expected_mean, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(statistics.std[2], expected_std, rtol=1e-5)  # the width does not vary: 1
-    for k in (0, 1, 3):  # background, and classes that do not occur
+    np.testing.assert_allclose(statistics.mean[1], [-0.125, 0, -np.log(2) / 2, 0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(statistics.std[1], [0.125, 1, np.log(2) / 2, 1], rtol=1e-5)
+    for k in (0, 3):  # background, and a class that does not occur
         np.testing.assert_array_equal(statistics.mean[k], 0)
         np.testing.assert_array_equal(statistics.std[k], 1)
 

@@ -54,6 +54,27 @@ def test_gradient_equals_finite_differences_in_float64(name, x64):
     assert abs(expected) > 1e-3
 
 
+def test_each_head_learns_from_its_own_loss():
+    """So that `bbox_pred` alone can be trained, or left out of training (section 5.1)."""
+
+    @jax.jit
+    def gradient(class_weight, box_weight):
+        weighted = MultiTaskLoss(
+            lambda *arrays: class_weight * losses.cross_entropy(*arrays),
+            lambda *arrays: box_weight * losses.smooth_l1_localization(*arrays),
+        )
+        function = partial(loss_fn, model=small_model(), loss=weighted, sampling=SAMPLING)
+        return jax.grad(lambda p: function(p, small_batch(), KEY)[0])(small_params())["head"]
+
+    both, classes, boxes = (gradient(*weights) for weights in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)))
+    for name in ("kernel", "bias"):
+        np.testing.assert_array_equal(boxes["bbox_pred"][name], both["bbox_pred"][name])
+        np.testing.assert_array_equal(classes["cls_score"][name], both["cls_score"][name])
+        np.testing.assert_array_equal(classes["bbox_pred"][name], 0)
+        np.testing.assert_array_equal(boxes["cls_score"][name], 0)
+        assert np.abs(both["bbox_pred"][name]).max() > 0
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_vmap_of_grad_over_images_equals_a_loop(name):
     model, params = small_model(), small_params()

@@ -1,0 +1,21 @@
+"""What the tests of whole runs share."""
+
+import pytest
+
+from tests.training.runs import shrink_tiny, write_data
+
+
+@pytest.fixture(scope="module")
+def small():
+    """`tiny` with few channels."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_tiny(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folder of a small data set with its proposals."""
+    root = tmp_path_factory.mktemp("data")
+    write_data(root)
+    return root

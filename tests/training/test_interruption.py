@@ -1,0 +1,96 @@
+"""Signals that wait, one by one: held back, passed on, not held twice, left alone."""
+
+import signal
+import threading
+
+import pytest
+
+from frcnn_jax.training.interruption import deferred_signals
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture
+def arrived():
+    """Signals that reach the handlers outside, which are put back after the test."""
+    seen = []
+    before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in SIGNALS}
+    yield seen
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def handlers():
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+def work(*numbers, arrived=(), error=None):
+    """Raises signals while they are held back; then what had arrived outside must be all but the first."""
+    with deferred_signals() as interrupted:
+        assert not interrupted()
+        for number in numbers:
+            signal.raise_signal(number)
+        assert interrupted()
+        assert list(arrived) == list(numbers[1:])
+        if error:
+            raise error
+
+
+def test_nothing_comes(arrived):
+    outside = handlers()
+    with deferred_signals() as interrupted:
+        assert not interrupted()
+        assert not set(outside) & set(handlers())
+    assert handlers() == outside
+    assert arrived == []
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_takes_effect_on_leaving(arrived, number, capfd):
+    outside = handlers()
+    with pytest.raises(KeyboardInterrupt):
+        work(number, arrived=arrived)
+    assert arrived == [number]
+    assert handlers() == outside
+    assert "Stopping after this step" in capfd.readouterr().err
+
+
+def test_the_usual_effect_of_ctrl_c():
+    outside = handlers()
+    with pytest.raises(KeyboardInterrupt):
+        work(signal.SIGINT)
+    assert handlers() == outside
+
+
+def test_a_second_signal_takes_effect_at_once(arrived):
+    with pytest.raises(KeyboardInterrupt):
+        work(signal.SIGINT, signal.SIGTERM, arrived=arrived)
+    assert arrived == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_an_error_is_not_hidden_by_a_signal(arrived):
+    with pytest.raises(FloatingPointError):
+        work(signal.SIGTERM, arrived=arrived, error=FloatingPointError())
+    assert arrived == []
+
+
+def test_an_ignored_signal_stays_ignored(arrived):
+    """As in a program that a shell started in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with deferred_signals() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert not interrupted()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_other_threads_get_no_signals(arrived):
+    inside = []
+
+    def other():
+        with deferred_signals() as interrupted:
+            inside.extend([interrupted(), handlers()])
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert inside == [False, handlers()]
