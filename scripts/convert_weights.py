@@ -6,7 +6,9 @@ SOURCE: a .caffemodel (an ImageNet network or a finished Fast R-CNN detector), o
 .safetensors. Nothing in it is executed. FOLDER/weights.safetensors holds the weights and the pixel normalisation that
 goes with them. Train from it with `--model.weights FOLDER`, or load it with `frcnn_jax.load_weights(FOLDER, model)`.
 
-An ImageNet network's classifier (fc8) is left; cls_score and bbox_pred are drawn when training starts.
+An ImageNet network's classifier (fc8) is left; cls_score and bbox_pred are drawn when training starts. A detector
+compressed by truncated SVD (fc6_L and fc6_U in place of fc6, fc7 likewise) stays so; its ranks are printed, and are to
+be given where the weights are used: `--model.fc6-rank`, or `create_model(..., fc6_rank=...)`.
 """
 
 import argparse
@@ -39,6 +41,10 @@ def main() -> None:
         print("An ImageNet network: cls_score and bbox_pred are drawn at random when training starts")
     else:
         print(f"A detector of {about.num_classes} classes, background included")
+    ranks = {"fc6_rank": about.fc6_rank, "fc7_rank": about.fc7_rank}
+    if any(ranks.values()):
+        arguments = ", ".join(f"{name}={rank}" for name, rank in ranks.items() if rank is not None)
+        print(f"Compressed: create_model({about.model!r}, {about.num_classes or 'num_classes'}, {arguments})")
     print(f"Pixels: {pixels.order}, less {list(pixels.mean)}, over {list(pixels.std)}")
     print(f"{done.path}: {done.path.stat().st_size / 1e6:.1f} MB for {about.model}")
 

@@ -1,26 +1,63 @@
-"""Computes the region proposals of a config's data sets, or reads them from its files, and prints their recall.
+"""Computes the region proposals of a config's data sets, or reads them from its files; prints their recall, draws some.
 
-python scripts/proposals.py --config configs/voc07_vgg16.py [--proposals.max_side 320 ...]
+    python scripts/proposals.py --config configs/X.py [--pictures N --out FOLDER] [--proposals.max-side 320 ...]
+    python scripts/proposals.py --image A.jpg [--boxes FILE] [--object X1 Y1 X2 Y2 ...] --out FOLDER
+
+With a config, N images of each data set are drawn as FOLDER/SPLIT-NAME.proposals.jpg: objects dashed in white, and for
+each the proposal that overlaps it the most, in the colour of its class and with its IoU.
+
+With an image, its proposals are computed, or read from a FILE as --proposals of detect.py takes it, and drawn as
+FOLDER/A.proposals.jpg. Boxes of objects (half-open, pixels) are drawn with the best proposals in the same way, and
+their IoU is printed. Without any, proposals from all over the image are drawn, none that overlaps a drawn one by half.
 """
 
 import argparse
 import logging
+import re
 import sys
 import time
+from pathlib import Path
+
+import numpy as np
 
 from frcnn_jax.command import run
-from frcnn_jax.config import load_config, override
-from frcnn_jax.data.proposals import open_proposals, proposal_files, proposal_recall
-from frcnn_jax.data.voc import open_dataset
+from frcnn_jax.config import Config, load_config, override
+from frcnn_jax.data.proposal_recall import best_overlaps, proposal_recall
+from frcnn_jax.data.proposals import open_proposals, proposal_files, select_proposals
+from frcnn_jax.data.voc import decode_image, open_dataset
+from frcnn_jax.types import Detections, GroundTruth
+
+DRAWN = 40  # proposals of an image without objects
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="file with get_config()")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", help="file with get_config()")
+    source.add_argument("--image", type=Path, help="a single image")
+    parser.add_argument("--pictures", type=int, default=0, metavar="N", help="images drawn of each data set")
+    parser.add_argument("--boxes", type=Path, metavar="FILE", help="proposals of the image")
+    parser.add_argument("--object", type=float, nargs=4, action="append", metavar=("X1", "Y1", "X2", "Y2"))
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for pictures")
     arguments, settings = parser.parse_known_args()
-    config = override(load_config(arguments.config), settings, sys.argv[0])
+    if arguments.config and (arguments.boxes or arguments.object):
+        parser.error("--boxes and --object go with --image")
+    if arguments.image and arguments.pictures:
+        parser.error("--pictures goes with --config")
+    if (arguments.image or arguments.pictures) and arguments.out is None:
+        parser.error("pictures need --out")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    config = override(load_config(arguments.config) if arguments.config else Config(), settings, sys.argv[0])
+    if arguments.config:
+        of_datasets(config, arguments.pictures, arguments.out)
+    else:
+        of_image(config, arguments.image, arguments.boxes, arguments.object or [], arguments.out)
 
+
+def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
+    """Number and recall of the proposals of each data set, and pictures of some images."""
     train_files, test_file = proposal_files(config.proposals, config.data.train)
     pairs = zip((*config.data.train, config.data.test), (*train_files, test_file), strict=True)
     for name, file in dict.fromkeys(pairs):
@@ -33,6 +70,85 @@ def main() -> None:
         if proposals.computed:
             print(f"computed {proposals.computed} in {seconds:.1f} s, {proposals.computed / seconds:.2f} images/s")
         print_recall(proposal_recall(proposals, dataset.annotations, dataset.classes))
+        with_objects = [i for i, truth in enumerate(dataset.annotations) if len(truth.boxes)]
+        for i in np.unique(np.linspace(0, len(with_objects) - 1, min(pictures, len(with_objects))).astype(int)):
+            index = with_objects[i]
+            picture = draw_best(
+                decode_image(dataset[index].image), proposals[index], dataset.annotations[index], dataset.classes
+            )
+            save(out, f"{name}-{dataset.image_ids[index]}", picture)
+
+
+def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[list[float]], out: Path) -> None:
+    """A picture of one image's proposals, and the best one of each object."""
+    from frcnn_jax.data.proposal_files import read_proposal_file
+    from frcnn_jax.data.selective_search import search_image
+    from frcnn_jax.data.voc_image import check_image
+
+    content = path.read_bytes()
+    try:
+        check_image(content)
+        image = decode_image(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if boxes_file is None:
+        boxes = search_image(image, config.proposals)
+    else:
+        sizes = np.array([image.shape[:2]])
+        rows = read_proposal_file(boxes_file, [path.stem], sizes, config.proposals.invalid, subset=True)
+        (boxes,) = select_proposals(rows, config.proposals, str(boxes_file))
+    print(f"{path}: {len(boxes)} proposals")
+    truth = GroundTruth(
+        boxes=np.array(objects, np.float32).reshape(-1, 4),
+        labels=np.arange(1, len(objects) + 1),
+        difficult=np.zeros(len(objects), bool),
+    )
+    for wanted, index, iou in zip(objects, *best_overlaps(truth.boxes, boxes), strict=True):
+        found = "none" if index < 0 else " ".join(f"{x:g}" for x in boxes[index])
+        print(f"object {' '.join(f'{x:g}' for x in wanted)}: IoU {iou:.2f} with {found}")
+    names = [f"object {i}" for i in truth.labels]
+    save(out, path.stem, draw_best(image, boxes, truth, names) if objects else draw_some(image, boxes))
+
+
+def draw_best(image: np.ndarray, boxes: np.ndarray, truth: GroundTruth, classes: list[str]) -> np.ndarray:
+    """The image with its objects, and for each the proposal that overlaps it the most."""
+    from frcnn_jax.evaluation.drawing import draw_detections
+
+    index, iou = best_overlaps(np.asarray(truth.boxes), boxes)
+    near = iou > 0
+    best = Detections(
+        boxes=boxes[index[near]],
+        scores=iou[near].astype(np.float32),
+        labels=np.asarray(truth.labels)[near],
+        mask=np.ones(near.sum(), bool),
+    )
+    return draw_detections(image, best, classes, ground_truth=truth, min_score=0.0)
+
+
+def draw_some(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The image with some of its proposals."""
+    import cv2
+
+    from frcnn_jax.evaluation.drawing import PALETTE
+
+    canvas = image.copy()
+    drawn = np.zeros((0, 4), np.float32)
+    for box in np.random.default_rng(0).permutation(boxes):
+        if len(drawn) < DRAWN and best_overlaps(box[None], drawn)[1] < 0.5:
+            x1, y1, x2, y2 = np.round(box).astype(int).tolist()
+            cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), PALETTE[len(drawn) % len(PALETTE)], 2)
+            drawn = np.concatenate([drawn, box[None]])
+    return canvas
+
+
+def save(out: Path, name: str, picture: np.ndarray) -> None:
+    """Writes OUT/NAME.proposals.jpg."""
+    from frcnn_jax.evaluation.report import write_image
+
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / (re.sub(r"[^\w.-]", "_", name) + ".proposals.jpg")
+    write_image(path, picture)
+    print(path)
 
 
 def print_recall(recall: dict) -> None:

@@ -1,4 +1,4 @@
-"""Region proposals of a data set: computed in all cores, kept beside it, or read from a file; and their recall."""
+"""Region proposals of a data set: computed in all cores and kept beside it, or read from a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from frcnn_jax.data.proposal_store import StoreKey, read_parts, read_store, remo
 from frcnn_jax.data.selective_search import search_settings, selective_search
 from frcnn_jax.data.voc_image import decode_image
 
-__all__ = ["Proposals", "open_proposals", "proposal_files", "proposal_recall", "select_proposals"]
+__all__ = ["Proposals", "open_proposals", "proposal_files", "select_proposals"]
 
 _log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_PARTS = 5.0
@@ -128,36 +128,6 @@ def open_proposals(
     return Proposals.from_arrays([done[index] for index in range(len(dataset))], computed=len(todo))
 
 
-def proposal_recall(
-    proposals: Sequence[Float[np.ndarray, "P 4"]],
-    annotations: Sequence[Any],
-    classes: Sequence[str],
-    thresholds: Sequence[float] = (0.5, 0.7),
-) -> dict[float, dict[str, Any]]:
-    """Share of the objects that some proposal covers; objects marked difficult are left out.
-
-    Args:
-        annotations: `GroundTruth` of each image.
-        thresholds: the IoU from which an object counts as covered.
-
-    Returns:
-        By threshold: `overall` and `per_class` (by name); NaN where there is no object.
-    """
-    best, labels = [np.zeros(0)], [np.zeros(0, np.int64)]
-    for boxes, truth in zip(proposals, annotations, strict=True):
-        keep = ~np.asarray(truth.difficult, bool)
-        best.append(_best_iou(np.asarray(truth.boxes)[keep], boxes))
-        labels.append(np.asarray(truth.labels)[keep])
-    iou, label = np.concatenate(best), np.concatenate(labels)
-    return {
-        threshold: {
-            "overall": _share(iou >= threshold),
-            "per_class": {name: _share(iou[label == k] >= threshold) for k, name in enumerate(classes, start=1)},
-        }
-        for threshold in thresholds
-    }
-
-
 def _search(data: bytes, **arguments: Any) -> Float[np.ndarray, "P 4"]:
     return selective_search(decode_image(data), **arguments)
 
@@ -211,9 +181,13 @@ def _load(path: Path, key: StoreKey, dataset: Any) -> Proposals:
 def select_proposals(
     arrays: Sequence[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """The first `max_count` boxes of each image that are large enough; what was left out goes to the log."""
+    """At most `max_count` boxes of each image that are large enough; what was left out goes to the log.
+
+    They are the first, as the best come first. The original's files, however, are sorted by position, from top to
+    bottom: where boxes are, every n-th is taken, or none would be left of what is low in the image.
+    """
     large = [boxes[(boxes[:, 2:] - boxes[:, :2] >= config.min_side).all(axis=1)] for boxes in arrays]
-    kept = [boxes[: config.max_count] for boxes in large]
+    kept = [_limit(boxes, config.max_count) for boxes in large]
     total, enough, final = (sum(map(len, step)) for step in (arrays, large, kept))
     if final < total:
         small, late = total - enough, enough - final
@@ -221,21 +195,16 @@ def select_proposals(
     return kept
 
 
-def _best_iou(objects: Float[np.ndarray, "G 4"], boxes: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, " G"]:
-    """Largest IoU of each object with any of the boxes; 0 if there is none."""
-    if not len(objects) or not len(boxes):
-        return np.zeros(len(objects))
-    low = np.maximum(objects[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(objects[:, None, 2:], boxes[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    area = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (objects, boxes)]
-    return (common / (area[0][:, None] + area[1][None] - common)).max(axis=1)
+def _limit(boxes: Float[np.ndarray, "P 4"], count: int) -> Float[np.ndarray, "D 4"]:
+    if len(boxes) <= count:
+        return boxes
+    x1, y1, x2, y2 = boxes.T
+    in_order = np.arange(len(boxes))
+    if any(np.array_equal(np.lexsort(keys), in_order) for keys in ((x2, y2, x1, y1), (y2, x2, y1, x1))):
+        return boxes[np.arange(count) * len(boxes) // count]
+    return boxes[:count]
 
 
 def _cores() -> int:
     """Cores this process may use, which in a container can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _share(covered: np.ndarray) -> float:
-    return float(covered.mean()) if covered.size else float("nan")

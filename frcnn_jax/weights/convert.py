@@ -8,6 +8,7 @@ from frcnn_jax.weights.files import read_named, write_file, write_safetensors
 from frcnn_jax.weights.load import fit_weights
 from frcnn_jax.weights.metadata import NetworkMetadata
 from frcnn_jax.weights.readers import CONVERTED, FOREIGN_READERS, Weights
+from frcnn_jax.weights.svd import stored_ranks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Conversion:
 def convert_weights(source: str | Path, model: str, out: str | Path, num_classes: int | None = None) -> Conversion:
     """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, or torchvision's `.pth` or `.safetensors`.
 
-    `load_weights` takes that file and the folder, with the same result as the source.
+    `load_weights` takes that file and the folder, with the same result as the source. Where the source has `fc6_L` and
+    `fc6_U` in place of fc6, or the same of fc7, the metadata tells the ranks that the model is to be created with.
 
     Args:
         model: name for `create_model`.
@@ -42,11 +44,20 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
     any_model = create_model(model, num_classes or 2)
     weights = read_named(source, lambda file: FOREIGN_READERS[source.suffix](file, any_model))
     count = _count_classes(weights) if num_classes is None else num_classes
+    ranks = {f"{layer}_rank": rank for layer, rank in stored_ranks(weights.arrays).items()}
+    try:
+        target = create_model(model, count, pixels=weights.pixels, **ranks)
+    except ValueError as error:
+        raise ValueError(f"{source} does not fit {model}: {error}") from error
     # Checks that all is there and fits; an ImageNet network gets random heads for it, which are not written.
-    fit_weights(source, weights, create_model(model, count, pixels=weights.pixels))
+    fit_weights(source, weights, target)
 
     metadata = NetworkMetadata(
-        model=model, pixels=weights.pixels, num_classes=count if weights.has_heads else None, source=source.name
+        model=model,
+        pixels=weights.pixels,
+        num_classes=count if weights.has_heads else None,
+        source=source.name,
+        **ranks,
     )
     write_file(path, lambda file: write_safetensors(file, weights.arrays, metadata))
     return Conversion(path, tuple(weights.arrays), weights.left, metadata)

@@ -25,6 +25,7 @@ and non-maximum suppression are inside. It runs with jax (and `flatbuffers`, whi
 Detections come best first; label i is `about["classes"][i - 1]`.
 """
 
+import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,13 +34,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from frcnn_jax.evaluation.detect import detect_batch
+from frcnn_jax.evaluation.detect import detect_batch, selection_settings
 from frcnn_jax.evaluation.detector import Detector
 from frcnn_jax.types import Batch
 from frcnn_jax.weights.arrays import flatten
 from frcnn_jax.weights.files import write_file, write_npz, write_safetensors
 from frcnn_jax.weights.metadata import WeightsMetadata, from_config, to_json
 
+_log = logging.getLogger(__name__)
 _WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -85,7 +87,7 @@ def export_stablehlo(
     columns before padding), original_size int32 [2] (rows and columns before resizing), scale float32 [], proposals
     float32 [P, 4] (half-open, pixels of the original image) and proposal_mask bool [P]. It returns a dict of boxes
     float32 [D, 4], scores float32 [D], labels int32 [D] and mask bool [D]; those in the mask are the detections, first
-    and best first.
+    and best first. Of a detector tested on an image pyramid the function computes one level, which is logged.
 
     Args:
         bucket: height and width of the padded image; a square that holds any image at the test scale if None. A
@@ -103,6 +105,8 @@ def export_stablehlo(
     count = detector.config.proposals.max_count if proposals is None else proposals
     if min(height, width, count) < 1:
         raise ValueError(f"the function needs room: bucket {height} x {width}, {count} proposals")
+    if detector.config.input.test_scales:
+        _log.warning("%s computes one scale, where the run is tested on several (input.test_scales)", path)
     about = {
         "function": {
             "height": height,
@@ -143,7 +147,7 @@ def _serialize(detector: Detector, bucket: tuple[int, int], count: int, platform
 
 def _detection_function(detector: Detector):
     """`Detector.detect` on prepared arrays, without a class of this package in its signature."""
-    settings = detector.config.evaluate
+    settings = selection_settings(detector.config.evaluate)
 
     def detect(
         image: UInt8[Array, "H W 3"],
@@ -172,9 +176,7 @@ def _detection_function(detector: Detector):
             detector.statistics,
             batch,
             model=detector.model,
-            nms_iou=settings.nms_iou,
-            score_threshold=settings.score_threshold,
-            per_class=settings.per_class,
+            **settings,
         )
         boxes, scores, labels, mask = (x[0] for x in (found.boxes, found.scores, found.labels, found.mask))
         order = jnp.argsort(jnp.where(mask, -scores, jnp.inf), stable=True)

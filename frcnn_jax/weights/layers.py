@@ -4,6 +4,7 @@
     fully connected  out x in                              ->  in x out
     fc6              in = channel, row, column             ->  in = row, column, channel
 
+In models compressed by truncated SVD, `fc6_L` and `fc6_U` stand in place of `fc6`, and `fc7_L` and `fc7_U` of `fc7`.
 `cls_score` and `bbox_pred` have no order to change but that: outputs are classes, and class by class four coordinates.
 """
 
@@ -15,6 +16,7 @@ import numpy as np
 from frcnn_jax.models.detector import FastRCNN
 from frcnn_jax.weights.arrays import expected_shapes
 from frcnn_jax.weights.stored import Stored, transposed
+from frcnn_jax.weights.svd import LAYERS
 
 # The classifier of ImageNet's classes in Caffe's networks and in torchvision's VGG16: detectors have no use for it.
 IMAGENET_CLASSIFIER = re.compile(r"fc8.*|classifier\.6")
@@ -28,12 +30,13 @@ def convert_layers(
     """Arrays under the flat names of `model`, and the names of the layers left out: the classifier of ImageNet.
 
     A layer that the model does not have keeps its name and form, as does an array whose form cannot be converted, so
-    that `match_arrays` names them.
+    that `match_arrays` names them. fc6 and fc7 keep the form that the file has, whole or compressed.
 
     Args:
         layers: by their names in Caffe, which are the names of the model's layers too.
     """
     groups = {name.split("/", 1)[1].rsplit("/", 1)[0]: name.rsplit("/", 1)[0] for name in expected_shapes(model)}
+    groups |= {name: f"head/{name}" for layer in LAYERS for name in (layer, f"{layer}_L", f"{layer}_U")}
     arrays, left = {}, []
     for layer, parts in layers.items():
         if layer not in groups and IMAGENET_CLASSIFIER.fullmatch(layer):
@@ -41,7 +44,7 @@ def convert_layers(
             continue
         for part, array in parts.items():
             if layer in groups and part in _OURS:
-                grid = model.output_size if layer == "fc6" else None
+                grid = model.output_size if layer in ("fc6", "fc6_L") else None
                 fully_connected = groups[layer].startswith("head/")
                 arrays[f"{groups[layer]}/{_OURS[part]}"] = _convert(array, part, fully_connected, grid)
             else:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from frcnn_jax.weights.arrays import match_arrays, matcher
 from frcnn_jax.weights.files import read_named
 from frcnn_jax.weights.folding import fold_arrays, unfold_statistics
 from frcnn_jax.weights.readers import HEADS, Weights, read_metadata, read_pixels, read_weights
+from frcnn_jax.weights.svd import LAYERS, stored_ranks
 
 __all__ = ["fit_weights", "load_start", "load_weights", "read_metadata", "read_pixels", "without_heads"]
 
@@ -51,8 +52,8 @@ def load_weights(
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: the file is of no kind that is read, or damaged; it was trained on pixels normalised otherwise
-            than `model.pixels`, or for another number of classes; arrays are missing, left over or of another shape,
-            all of them named; or a key is needed.
+            than `model.pixels`, for another number of classes, or truncated to other ranks; arrays are missing, left
+            over or of another shape, all of them named; or a key is needed.
     """
     path = Path(path)
     return fit_weights(
@@ -120,4 +121,26 @@ def fit_weights(
             raise ValueError(
                 f"{path} is for {count} classes, the model for {model.head.num_classes}, background included"
             )
+    _check_ranks(path, arrays, model, matcher("allow_extra", extra))
     return match_arrays(arrays, model, allow_missing=missing, allow_extra=extra, key=key, source=str(path))
+
+
+def _check_ranks(path: Path, arrays: Mapping[str, Any], model: FastRCNN, may_exceed: Callable[[str], bool]) -> None:
+    """Raises ValueError where fc6 or fc7 is truncated to another rank than the model's and not to be left out."""
+    expected = dict(zip(LAYERS, model.head.ranks, strict=True))
+    found = {
+        layer: rank
+        for layer, rank in stored_ranks(arrays).items()
+        if rank != expected[layer]
+        and not may_exceed(f"head/{layer}/kernel" if rank is None else f"head/{layer}_L/kernel")
+    }
+    if found:
+        theirs, ours = (
+            " and ".join(f"{layer} {'whole' if ranks[layer] is None else f'of rank {ranks[layer]}'}" for layer in found)
+            for ranks in (found, expected)
+        )
+        arguments = ", ".join(f"{layer}_rank={rank}" for layer, rank in found.items())
+        raise ValueError(
+            f"{path} has {theirs}, the model {ours}: create the model with {arguments}, in a config as model.fc6_rank "
+            "and model.fc7_rank"
+        )

@@ -28,6 +28,10 @@ class WeightsMetadata:
     score_threshold: float
     per_class: int
     step: int  # of the training run
+    box_regression: bool = True
+    scales: tuple[int, ...] = ()  # of an image pyramid, in place of `scale`
+    fc6_rank: int | None = None  # of a compressed layer
+    fc7_rank: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -43,6 +47,8 @@ class NetworkMetadata:
     pixels: PixelNormalization
     num_classes: int | None  # background included; None: without `cls_score` and `bbox_pred`
     source: str  # name of the file that they were converted from
+    fc6_rank: int | None = None  # of a compressed layer
+    fc7_rank: int | None = None
 
 
 def from_config(
@@ -63,6 +69,10 @@ def from_config(
         score_threshold=config.evaluate.score_threshold,
         per_class=config.evaluate.per_class,
         step=step,
+        box_regression=config.evaluate.box_regression,
+        scales=config.input.test_scales,
+        fc6_rank=config.model.fc6_rank,
+        fc7_rank=config.model.fc7_rank,
     )
 
 
@@ -73,6 +83,8 @@ def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
     described = {
         "format": FORMAT,
         "model": metadata.model,
+        "fc6_rank": metadata.fc6_rank,
+        "fc7_rank": metadata.fc7_rank,
         "num_classes": metadata.num_classes,
         "classes": list(metadata.classes),
         "pixels": dataclasses.asdict(metadata.pixels),
@@ -87,6 +99,8 @@ def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
             "nms_iou": metadata.nms_iou,
             "score_threshold": metadata.score_threshold,
             "per_class": metadata.per_class,
+            "box_regression": metadata.box_regression,
+            "scales": list(metadata.scales),
         },
         "step": metadata.step,
         **more,
@@ -117,7 +131,9 @@ def from_json(text: str | bytes) -> WeightsMetadata | NetworkMetadata:
                 mean=np.array(statistics["mean"], np.float32), std=np.array(statistics["std"], np.float32)
             ),
             step=described["step"],
-            **described["test"],
+            fc6_rank=described.get("fc6_rank"),
+            fc7_rank=described.get("fc7_rank"),
+            **described["test"] | {"scales": tuple(described["test"].get("scales", ()))},
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"its metadata is incomplete: {error}") from error

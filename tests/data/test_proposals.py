@@ -1,5 +1,6 @@
-"""Computing, storing and resuming the proposals of a data set; and their recall."""
+"""Computing, storing and resuming the proposals of a data set, and which of a file's are kept."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.proposal_store import StoreKey, parts_folder, read_store
-from frcnn_jax.data.proposals import Proposals, open_proposals, proposal_files, proposal_recall
+from frcnn_jax.data.proposals import Proposals, open_proposals, proposal_files, select_proposals
 from frcnn_jax.data.selective_search import selective_search
 
 CONFIG = ProposalConfig(method="selective_search_fast", max_side=0, min_side=4.0, max_count=50, workers=2)
@@ -224,6 +225,39 @@ def test_proposals_of_a_file_are_cut_as_set(tmp_path):
         open_proposals(dataset, config)
 
 
+def rows_in(order, count=12):
+    """Boxes of 8 x 6 and 6 x 8 pixels in one of the orders that files come in."""
+    random = np.random.default_rng(0)
+    corners = random.integers(0, [52, 32], (count, 2))
+    boxes = np.float32(np.concatenate([corners, corners + np.where(np.arange(count)[:, None] % 2, [8, 6], [6, 8])], 1))
+    keys = {"top to bottom": [1, 0, 3, 2], "left to right": [0, 1, 2, 3]}.get(order)
+    return boxes if keys is None else np.float32(sorted(boxes.tolist(), key=lambda box: [box[k] for k in keys]))
+
+
+@pytest.mark.parametrize("order", ["top to bottom", "left to right"])
+def test_a_file_sorted_by_position_is_thinned_out_and_not_cut_off(order):
+    """The original's Selective Search files: their first boxes are those at the top of the image."""
+    rows = rows_in(order)
+    config = ProposalConfig(method="file", min_side=1, max_count=5)
+    (kept,) = select_proposals([rows], config, "a.mat")
+    np.testing.assert_array_equal(kept, rows[[0, 2, 4, 7, 9]])
+    (kept,) = select_proposals([rows], dataclasses.replace(config, max_count=12), "a.mat")
+    np.testing.assert_array_equal(kept, rows)
+
+
+def test_a_file_in_another_order_is_cut_off():
+    rows = rows_in("best first")
+    (kept,) = select_proposals([rows], ProposalConfig(method="file", min_side=1, max_count=5), "a.npz")
+    np.testing.assert_array_equal(kept, rows[:5])
+
+
+def test_what_was_left_out_is_counted(caplog):
+    rows = np.concatenate([np.float32([[0, 0, 3, 30]]), rows_in("top to bottom")])
+    with caplog.at_level("INFO"):
+        select_proposals([rows, rows[:3]], ProposalConfig(method="file", min_side=4, max_count=5), "a.mat")
+    assert "a.mat: of 16 boxes, left out 2 below min_side, 7 beyond max_count" in caplog.text
+
+
 def test_stored_proposals_can_be_given_as_a_file(tmp_path):
     dataset = FakeDataset(tmp_path, 3)
     proposals = open_proposals(dataset, CONFIG, progress=False)
@@ -258,36 +292,3 @@ def test_arrays_that_do_not_fit_together_are_refused(tmp_path):
     np.savez(path, **{**arrays, "boxes": arrays["boxes"][:-1]})
     with pytest.raises(ValueError, match="do not fit together"):
         read_store(path)
-
-
-def truth(boxes, labels, difficult=None):
-    count = len(labels)
-    difficult = np.zeros(count, bool) if difficult is None else np.array(difficult)
-    return SimpleNamespace(boxes=np.array(boxes, np.float32).reshape(count, 4), labels=labels, difficult=difficult)
-
-
-def test_recall_by_hand():
-    # IoU of (0 0 10 10) with (0 0 10 6) is 60 / 100, with (0 0 10 5) 50 / 100, with (5 0 15 10) 50 / 150.
-    box = [0, 0, 10, 10]
-    proposals = Proposals.from_arrays(
-        [np.array(rows, np.float32).reshape(-1, 4) for rows in ([[0, 0, 10, 6], [5, 0, 15, 10]], [[0, 0, 10, 5]], [])]
-    )
-    annotations = [
-        truth([box, [20, 20, 30, 30]], [1, 2]),
-        truth([box, [50, 50, 60, 60]], [1, 1], [False, True]),
-        truth([box], [1]),
-    ]
-    recall = proposal_recall(proposals, annotations, ("cell", "dot", "none"), (0.5, 0.55, 0.7))
-    assert recall[0.5]["overall"] == pytest.approx(2 / 4)
-    assert recall[0.5]["per_class"]["cell"] == pytest.approx(2 / 3), "exactly 0.5 counts, the difficult one does not"
-    assert recall[0.5]["per_class"]["dot"] == 0
-    assert np.isnan(recall[0.5]["per_class"]["none"])
-    assert recall[0.55]["overall"] == pytest.approx(1 / 4)
-    assert recall[0.7]["overall"] == 0
-
-
-def test_recall_without_objects():
-    empty = truth(np.zeros((0, 4)), np.zeros(0, np.int64))
-    recall = proposal_recall([np.zeros((0, 4), np.float32)], [empty], ("cell",))
-    assert np.isnan(recall[0.5]["overall"])
-    assert set(recall) == {0.5, 0.7}

@@ -31,6 +31,48 @@ def test_release_form(tmp_path, dtype, shape):
     np.testing.assert_array_equal(c, [[9, 9, 10, 10]])
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("shape", [(0, 0), (0, 4), (1, 0), (4, 0), (0,)])
+def test_images_without_boxes(tmp_path, shape, compressed):
+    """Empty cells have whatever shape MATLAB left them with."""
+    boxes = cells(np.zeros(shape, np.uint16), np.array([[2, 3, 9, 8]], np.uint16), np.zeros(shape))
+    savemat(tmp_path / "a.mat", {"boxes": boxes}, do_compression=compressed)
+    a, b, c = read_proposal_file(tmp_path / "a.mat", IDS, SIZES, "error")
+    assert a.shape == c.shape == (0, 4)
+    np.testing.assert_array_equal(b, [[2, 1, 8, 9]])
+
+
+@pytest.mark.parametrize("options", [{"do_compression": True}, {"format": "4"}, {"appendmat": False}])
+def test_kinds_of_mat_files(tmp_path, options):
+    rows = np.array([[0, 0, 59, 39], [5, 7, 5, 7]], np.uint16)
+    savemat(str(tmp_path / "a.mat"), {"boxes": rows}, **options)
+    (boxes,) = read_proposal_file(tmp_path / "a.mat", IDS[:1], SIZES[:1], "error")
+    np.testing.assert_array_equal(boxes, [[0, 0, 60, 40], [5, 7, 6, 8]])
+
+
+def test_release_form_of_a_single_image(tmp_path):
+    """One cell is a cell still: 1-based, and rows before columns."""
+    savemat(tmp_path / "a.mat", {"boxes": cells(np.array([[1, 2, 30, 40]], np.uint16))})
+    (boxes,) = read_proposal_file(tmp_path / "a.mat", IDS[:1], SIZES[:1], "error")
+    np.testing.assert_array_equal(boxes, [[1, 0, 40, 30]])
+
+
+def test_release_form_over_many_images(tmp_path):
+    """Random boxes of random numbers, back and forth, in the order of the split."""
+    random = np.random.default_rng(0)
+    ids, sizes = [f"{i:06d}" for i in range(40)], random.integers(20, 90, (40, 2))
+    expected, rows = [], []
+    for height, width in sizes:
+        count = random.integers(0, 9)
+        x = np.sort(random.integers(1, width + 1, (count, 2)), axis=1)
+        y = np.sort(random.integers(1, height + 1, (count, 2)), axis=1)
+        rows.append(np.stack([y[:, 0], x[:, 0], y[:, 1], x[:, 1]], axis=1).astype(random.choice(["u2", "f8", "i4"])))
+        expected.append([[x1 - 1, y1 - 1, x2, y2] for (x1, x2), (y1, y2) in zip(x, y, strict=True)])
+    savemat(tmp_path / "a.mat", {"boxes": cells(*rows)}, do_compression=True)
+    for boxes, own in zip(read_proposal_file(tmp_path / "a.mat", ids, sizes, "error"), expected, strict=True):
+        np.testing.assert_array_equal(boxes, np.reshape(own, (-1, 4)))
+
+
 def test_release_form_with_names_goes_by_name(tmp_path):
     boxes = cells(*(np.array([[1, 1, k, k]]) for k in (3, 2, 1)))
     names = cells(*(np.array([name]) for name in reversed(IDS)), shape=(-1, 1))

@@ -4,11 +4,11 @@
     /tmp/opencv4/bin/python tests/models/make_fixtures.py
 
 OpenCV 4 runs Caffe models, ROIPooling included (OpenCV 5 no longer does). This writes `inputs.npz` with image0,
-image1 ... (uint8 RGB, [H, W, 3]) and rois0 ... (inclusive corners x1 y1 x2 y2 in pixels, [R, 4]), and for each of S, M
-and L a `.prototxt`, a `.caffemodel` with random weights (each in another of the forms met in the wild, see
-`encode_model`) and an `.npz` with
+image1 ... (uint8 RGB, [H, W, 3]) and rois0 ... (inclusive corners x1 y1 x2 y2 in pixels, [R, 4]), and for each of S, M,
+L and L compressed by truncated SVD a `.prototxt`, a `.caffemodel` with random weights (in one of the forms met in the
+wild, see `encode_model`) and an `.npz` with
 
-    weights   <layer>/weight, <layer>/bias as Caffe stores them
+    weights   <layer>/weight, <layer>/bias as Caffe stores them; fc6_L and fc7_L have no bias
     results   <top>/0 ...: conv5 (after ReLU), roi_pool5, cls_score and bbox_pred for each image, as Caffe stores them
 
 OpenCV departs from Caffe in its LRN, which takes no notice of `k` and computes with 1; so the network it is given here
@@ -51,8 +51,15 @@ NETWORKS = {
         ("roi", 7),
     ],
 }  # fmt: skip
-HEAD_WIDTHS = {"caffenet": (12, 9), "vgg_cnn_m_1024": (12, 8), "vgg16": (10, 9)}
-FORMS = {"caffenet": "current", "vgg_cnn_m_1024": "old", "vgg16": "old blobs"}
+NETWORKS["vgg16_svd"] = NETWORKS["vgg16"]
+# Layer by layer up to the two last ones: name and outputs.
+HEADS = {
+    "caffenet": (("fc6", 12), ("fc7", 9)),
+    "vgg_cnn_m_1024": (("fc6", 12), ("fc7", 8)),
+    "vgg16": (("fc6", 10), ("fc7", 9)),
+    "vgg16_svd": (("fc6_L", 7), ("fc6_U", 10), ("fc7_L", 4), ("fc7_U", 9)),
+}
+FORMS = {"caffenet": "current", "vgg_cnn_m_1024": "old", "vgg16": "old blobs", "vgg16_svd": "current"}
 
 
 def describe(name: str, for_opencv: bool = False) -> tuple[str, dict[str, tuple[int, ...]], dict[str, str]]:
@@ -96,12 +103,15 @@ def describe(name: str, for_opencv: bool = False) -> tuple[str, dict[str, tuple[
             numbers = f"pooled_w: {bins} pooled_h: {bins} spatial_scale: 0.0625"
             add("ROIPooling", "roi_pool5", [top, "rois"], "roi_pool5", f"roi_pooling_param {{ {numbers} }}")
             top, inputs = "roi_pool5", channels * bins * bins
-    for layer, width in zip(("fc6", "fc7"), HEAD_WIDTHS[name], strict=True):
+    for layer, width in HEADS[name]:
         shapes[layer], inputs = (width, inputs), width
-        add("InnerProduct", layer, [top], layer, f"inner_product_param {{ num_output: {width} }}")
-        add("ReLU", f"relu{layer[2]}", [layer], layer)
-        add("Dropout", f"drop{layer[2]}", [layer], layer, "dropout_param { dropout_ratio: 0.5 }")
+        linear = layer.endswith("_L")
+        numbers = f"num_output: {width}" + (" bias_term: false" if linear else "")
+        add("InnerProduct", layer, [top], layer, f"inner_product_param {{ {numbers} }}")
         top = layer
+        if not linear:
+            add("ReLU", f"relu{layer[2]}", [layer], layer)
+            add("Dropout", f"drop{layer[2]}", [layer], layer, "dropout_param { dropout_ratio: 0.5 }")
     for layer, width in (("cls_score", CLASSES), ("bbox_pred", 4 * CLASSES)):
         shapes[layer] = (width, inputs)
         add("InnerProduct", layer, [top], layer, f"inner_product_param {{ num_output: {width} }}")
@@ -131,7 +141,7 @@ def encode_blob(array: np.ndarray, with_shape: bool) -> bytes:
     return b"".join(field(i, d) for i, d in enumerate(dims, start=1)) + data
 
 
-def encode_model(name: str, weights: dict[str, tuple[np.ndarray, np.ndarray]], form: str) -> bytes:
+def encode_model(name: str, weights: dict[str, tuple[np.ndarray, ...]], form: str) -> bytes:
     """`NetParameter`. Forms: "current" (`layer`, shaped blobs), "old blobs" (`layer`, 4-D blobs), "old" (`layers`)."""
     model = field(1, name.encode())
     for layer, blobs in weights.items():
@@ -151,8 +161,9 @@ def draw_weights(shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -
     weights = {}
     for layer, shape in shapes.items():
         deviation = np.sqrt(2 / np.prod(shape[1:]))
-        weight = rng.normal(0, deviation, shape).astype(np.float32)
-        weights[layer] = (weight, rng.normal(0, 10, shape[0]).astype(np.float32))
+        weights[layer] = (rng.normal(0, deviation, shape).astype(np.float32),)
+        if not layer.endswith("_L"):
+            weights[layer] += (rng.normal(0, 10, shape[0]).astype(np.float32),)
     return weights
 
 
@@ -201,8 +212,8 @@ def main() -> None:
         (FOLDER / f"{name}.prototxt").write_text(text)
         (FOLDER / f"{name}.caffemodel").write_bytes(model)
         arrays = {}
-        for layer, (weight, bias) in weights.items():
-            arrays |= {f"{layer}/weight": weight, f"{layer}/bias": bias}
+        for layer, blobs in weights.items():
+            arrays |= {f"{layer}/{part}": blob for part, blob in zip(("weight", "bias"), blobs, strict=False)}
         text, _, _ = describe(name, for_opencv=True)
         for i, pair in enumerate(zip(images, rois, strict=True)):
             arrays |= {f"{top}/{i}": value for top, value in run(text, model, *pair, results).items()}

@@ -1,4 +1,7 @@
-"""S, M and L against OpenCV 4, which runs Caffe models: same weights, same numbers (`make_fixtures.py` made them)."""
+"""S, M, L and L compressed by truncated SVD against OpenCV 4, which runs Caffe models: same weights, same numbers.
+
+`make_fixtures.py` recorded them.
+"""
 
 from pathlib import Path
 
@@ -14,32 +17,44 @@ from frcnn_jax.models.heads import FastRCNNHead
 FIXTURES = Path(__file__).parent / "fixtures"
 INPUTS = np.load(FIXTURES / "inputs.npz")
 IMAGES = [INPUTS[f"image{i}"] for i in range(3)]
+HIDDEN = ("fc6", "fc7")
 # The model takes half-open boxes.
 ROIS = [INPUTS[f"rois{i}"] + np.float32([0, 0, 1, 1]) for i in range(3)]
 BACKBONES = {
     "caffenet": CaffeNet((8, 10, 8, 8, 6)),
     "vgg_cnn_m_1024": VGGCNNM1024((8, 8, 8, 8, 6)),
     "vgg16": VGG16((4, 5, 6, 7, 6)),
+    "vgg16_svd": VGG16((4, 5, 6, 7, 6)),
 }
-HEADS = ("fc6", "fc7", "cls_score", "bbox_pred")
 
 
 @pytest.fixture(params=list(BACKBONES))
 def case(request):
     """A detector of few channels, its parameters, and what OpenCV makes of them."""
     stored = np.load(FIXTURES / f"{request.param}.npz")
-    grid = create_model(request.param, 4).output_size
+    grid = create_model(request.param.removesuffix("_svd"), 4).output_size
     layers = sorted({key.split("/")[0] for key in stored if key.endswith("/weight")})
     params = {"backbone": {}, "head": {}}
     for layer in layers:
-        weight, bias = stored[f"{layer}/weight"], stored[f"{layer}/bias"]
-        if layer == "fc6":  # inputs from channel, row, column to row, column, channel
+        weight = stored[f"{layer}/weight"]
+        if layer in ("fc6", "fc6_L"):  # inputs from channel, row, column to row, column, channel
             weight = weight.reshape(len(weight), -1, *grid).transpose(0, 2, 3, 1).reshape(weight.shape)
-        kernel = weight.T if layer in HEADS else weight.transpose(2, 3, 1, 0)
-        params["head" if layer in HEADS else "backbone"][layer] = {"kernel": kernel, "bias": bias}
-    widths = tuple(len(stored[f"{layer}/bias"]) for layer in ("fc6", "fc7"))
-    model = FastRCNN(BACKBONES[request.param], FastRCNNHead(4, widths), CAFFE_PIXELS, grid)
+        part = "backbone" if weight.ndim == 4 else "head"
+        params[part][layer] = {"kernel": weight.T if part == "head" else weight.transpose(2, 3, 1, 0)}
+        if f"{layer}/bias" in stored:
+            params[part][layer]["bias"] = stored[f"{layer}/bias"]
+    model = FastRCNN(BACKBONES[request.param], head_of(stored), CAFFE_PIXELS, grid)
     return model, params, stored
+
+
+def head_of(stored):
+    """The head for fc6 and fc7 as they are stored, whole or compressed."""
+    ranks = tuple(len(stored[f"{layer}_L/weight"]) if f"{layer}_L/weight" in stored else None for layer in HIDDEN)
+    widths = tuple(
+        len(stored[f"{layer if rank is None else layer + '_U'}/bias"])
+        for layer, rank in zip(HIDDEN, ranks, strict=True)
+    )
+    return FastRCNNHead(4, widths, ranks=ranks)
 
 
 def channels_last(array):

@@ -9,9 +9,10 @@ from frcnn_jax.models.heads import FastRCNNHead
 Layers = dict[str, list[np.ndarray]]
 
 
-def small_m(num_classes: int = 4) -> FastRCNN:
-    """VGG_CNN_M_1024 with few channels."""
-    return FastRCNN(VGGCNNM1024((4, 5, 6, 7, 6)), FastRCNNHead(num_classes, (10, 8)), CAFFE_PIXELS, (2, 3))
+def small_m(num_classes: int = 4, ranks: tuple[int | None, int | None] = (None, None)) -> FastRCNN:
+    """VGG_CNN_M_1024 with few channels; fc6 and fc7 of these ranks if they are compressed."""
+    head = FastRCNNHead(num_classes, (10, 8), ranks=ranks)
+    return FastRCNN(VGGCNNM1024((4, 5, 6, 7, 6)), head, CAFFE_PIXELS, (2, 3))
 
 
 def small_vgg16(num_classes: int = 4, pixels: PixelNormalization = CAFFE_PIXELS) -> FastRCNN:
@@ -29,6 +30,17 @@ def m_layers(heads: int | None = 4) -> Layers:
     sizes = {"conv1": (4, 3, 7, 7), "conv2": (5, 4, 5, 5), "conv3": (6, 5, 3, 3), "conv4": (7, 6, 3, 3)}
     sizes |= {"conv5": (6, 7, 3, 3), "fc6": (10, 36), "fc7": (8, 10)}
     return {name: draw(random, *size) for name, size in sizes.items()} | last_layers(random, heads)
+
+
+def compressed_m_layers(fc6: int | None = 5, fc7: int | None = 3) -> Layers:
+    """A detector's layers of `small_m` with the published names of compressed ones; None leaves a layer whole."""
+    random, layers = np.random.default_rng(3), m_layers()
+    for name, rank in (("fc6", fc6), ("fc7", fc7)):
+        if rank is not None:
+            outputs, inputs = layers.pop(name)[0].shape
+            layers[f"{name}_L"] = [np.float32(random.standard_normal((rank, inputs)))]
+            layers[f"{name}_U"] = draw(random, outputs, rank)
+    return layers
 
 
 def vgg16_layers(heads: int | None = 4) -> Layers:

@@ -11,19 +11,20 @@ import pytest
 
 from frcnn_jax.models.backbones import VGG16, VGGCNNM1024, CaffeNet
 from frcnn_jax.models.detector import CAFFE_PIXELS, TORCHVISION_PIXELS, FastRCNN, create_model
-from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.weights.arrays import flatten
 from frcnn_jax.weights.caffe import read_caffemodel
 from frcnn_jax.weights.load import load_weights, read_metadata, read_pixels
+from tests.models.test_parity import head_of
 from tests.weights import caffe_files
 from tests.weights.caffe_files import chunk, encode_blob, encode_layer, encode_model
-from tests.weights.networks import draw, m_layers, small_m, small_vgg16, vgg16_layers
+from tests.weights.networks import compressed_m_layers, draw, m_layers, small_m, small_vgg16, vgg16_layers
 
 FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
 TRUNKS = {
     "caffenet": CaffeNet((8, 10, 8, 8, 6)),
     "vgg_cnn_m_1024": VGGCNNM1024((8, 8, 8, 8, 6)),
     "vgg16": VGG16((4, 5, 6, 7, 6)),
+    "vgg16_svd": VGG16((4, 5, 6, 7, 6)),
 }
 HEADS = ("cls_score", "bbox_pred")
 
@@ -55,9 +56,8 @@ def test_every_form_gives_the_same_numbers(tmp_path, old, shaped, values):
 def test_published_networks_end_to_end(name):
     """A finished detector in each of the forms, run: the outputs that OpenCV 4 computed from the same file."""
     recorded, inputs = np.load(FIXTURES / f"{name}.npz"), np.load(FIXTURES / "inputs.npz")
-    widths = tuple(len(recorded[f"{layer}/bias"]) for layer in ("fc6", "fc7"))
-    grid = create_model(name, 4).output_size
-    model = FastRCNN(TRUNKS[name], FastRCNNHead(4, widths), CAFFE_PIXELS, grid)
+    grid = create_model(name.removesuffix("_svd"), 4).output_size
+    model = FastRCNN(TRUNKS[name], head_of(recorded), CAFFE_PIXELS, grid)
     params = load_weights(FIXTURES / f"{name}.caffemodel", model)
     # Recorded corners are inclusive.
     rois = jnp.asarray(inputs["rois0"] + np.float32([0, 0, 1, 1]))[None]
@@ -156,6 +156,12 @@ FAULTS = {
     "another network": (encode_model(vgg16_layers()), "missing: backbone/conv1/bias .* not in the model: conv1_1/"),
     "half-size boxes": (changed("bbox_pred", draw(RANDOM, 8, 8)), r"head/bbox_pred/bias is float32 \[8\]"),
     "classes": (encode_model(m_layers(heads=21)), "is for 21 classes, the model for 4, background included"),
+    "compressed": (
+        encode_model(compressed_m_layers()),
+        "has fc6 of rank 5 and fc7 of rank 3, the model fc6 whole and fc7 whole: "
+        "create the model with fc6_rank=5, fc7_rank=3, in a config as model.fc6_rank",
+    ),
+    "half of a compressed layer": (changed("fc6_L", draw(RANDOM, 5, 36)[:1]), "has fc6 of rank 5, the model fc6 whole"),
 }  # fmt: skip
 
 
@@ -166,6 +172,39 @@ def test_fault_is_named_in_one_line(tmp_path, fault):
         load(tmp_path, content)
     assert "net.caffemodel" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        ((5, 4), "has fc7 of rank 3, the model fc7 of rank 4: create the model with fc7_rank=3"),
+        ((None, 3), "has fc6 of rank 5, the model fc6 whole: create the model with fc6_rank=5"),
+    ],
+)
+def test_compressed_model_of_other_ranks(tmp_path, ranks, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load(tmp_path, encode_model(compressed_m_layers()), small_m(ranks=ranks))
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_detector_for_a_compressed_model(tmp_path):
+    with pytest.raises(ValueError, match=r"has fc6 whole, the model fc6 of rank 5: create .* with fc6_rank=None"):
+        load(tmp_path, encode_model(m_layers()), small_m(ranks=(5, None)))
+
+
+def test_compressed_layers_may_be_replaced(tmp_path):
+    """What the caller lists is not compared."""
+    path = write(tmp_path, encode_model(compressed_m_layers()))
+    lists = {"allow_missing": ["head/fc[67]/.*"], "allow_extra": ["head/fc[67]_[LU]/.*"]}
+    params = load_weights(path, small_m(), **lists, key=jax.random.key(0))
+    assert params["head"]["fc6"]["kernel"].shape == (36, 10)
+
+
+def test_bias_of_a_first_factor_is_named(tmp_path):
+    layers = compressed_m_layers()
+    layers["fc7_L"].append(np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match=r"not in the model: head/fc7_L/bias float32 \[3\]"):
+        load(tmp_path, encode_model(layers), small_m(ranks=(5, 3)))
 
 
 def test_every_cut_is_noticed(tmp_path):

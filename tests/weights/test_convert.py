@@ -17,7 +17,7 @@ from frcnn_jax.weights.convert import convert_weights
 from frcnn_jax.weights.load import load_start, load_weights, read_metadata, read_pixels
 from tests.weights.caffe_files import encode_model
 from tests.weights.detectors import save_run, small_detector
-from tests.weights.networks import m_layers, small_m, small_vgg16
+from tests.weights.networks import compressed_m_layers, m_layers, small_m, small_vgg16
 from tests.weights.test_torchvision import state_dict
 from tests.weights.torch_files import write_zip
 
@@ -29,8 +29,9 @@ def small_models(monkeypatch):
     """The published names for networks of few channels."""
     small = {"vgg_cnn_m_1024": small_m, "vgg16": small_vgg16}
 
-    def create(name, num_classes, pixels=CAFFE_PIXELS):
-        return small[name](num_classes).clone(pixels=pixels)
+    def create(name, num_classes, pixels=CAFFE_PIXELS, fc6_rank=None, fc7_rank=None):
+        model = small[name](num_classes)
+        return model.clone(pixels=pixels, head=model.head.clone(ranks=(fc6_rank, fc7_rank)))
 
     monkeypatch.setattr("frcnn_jax.weights.convert.create_model", create)
 
@@ -95,6 +96,25 @@ def test_finished_detector(tmp_path, finished, monkeypatch, capsys):
     with pytest.raises(ValueError, match=r"out is for 4 classes, the model for 3, background included"):
         load_weights(tmp_path / "out", small_m(num_classes=3))
     assert convert_weights(finished, "vgg_cnn_m_1024", tmp_path / "again").metadata.num_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("ranks", "printed"),
+    [((5, 3), "fc6_rank=5, fc7_rank=3"), ((5, None), "fc6_rank=5"), ((None, 3), "fc7_rank=3")],
+)
+def test_compressed_detector(tmp_path, ranks, printed, monkeypatch, capsys):
+    """The ranks are found in the file, and told to whoever makes the model."""
+    source = tmp_path / "svd.caffemodel"
+    source.write_bytes(encode_model(compressed_m_layers(*ranks)))
+    run(monkeypatch, source, "--model", "vgg_cnn_m_1024", "--out", tmp_path / "out")
+    assert f"Compressed: create_model('vgg_cnn_m_1024', 4, {printed})\n" in capsys.readouterr().out
+    expected = load_weights(source, small_m(ranks=ranks))
+    jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path / "out", small_m(ranks=ranks)), expected)
+    with safetensors.safe_open(tmp_path / "out/weights.safetensors", framework="numpy") as file:
+        described = json.loads(file.metadata()["frcnn_jax"])["network"]
+    assert (described["fc6_rank"], described["fc7_rank"]) == ranks
+    with pytest.raises(ValueError, match=r"out has fc. of rank .*, the model fc. whole.*create the model with fc"):
+        load_weights(tmp_path / "out", small_m())
 
 
 def test_torchvision(tmp_path, monkeypatch, capsys):

@@ -24,7 +24,14 @@ from frcnn_jax.weights.files import write_file
 from frcnn_jax.weights.folding import fold_statistics
 from frcnn_jax.weights.load import load_weights, read_metadata
 from frcnn_jax.weights.metadata import to_json
-from tests.weights.detectors import assert_same_detections, image_and_boxes, random_params, save_run, small_detector
+from tests.weights.detectors import (
+    CONFIG,
+    assert_same_detections,
+    image_and_boxes,
+    random_params,
+    save_run,
+    small_detector,
+)
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export.py"
 
@@ -76,6 +83,31 @@ def test_function_detects_the_same_in_a_smaller_bucket(detector, tmp_path):
     assert_same_detections(on_host(found), detector.detect(image, boxes), 1e-6)
     count = int(found["mask"].sum())
     assert found["mask"][:count].all()
+
+
+def test_function_without_box_regression(detector, tmp_path):
+    """The way of testing is the config's: here proposals themselves are what is detected."""
+    plain = dataclasses.replace(CONFIG, evaluate=dataclasses.replace(CONFIG.evaluate, box_regression=False))
+    plain = dataclasses.replace(detector, config=plain)
+    image, boxes = image_and_boxes()
+    batch = single_batch(image, boxes, scale=48, max_size=96)
+    path = tmp_path / "a.stablehlo"
+    shapes = {"bucket": batch.images.shape[1:3], "proposals": batch.proposals.shape[1]}
+    export_stablehlo(path, plain, **shapes, platforms=["cpu"])
+    assert not read_metadata(path).box_regression
+    function = export.deserialize(bytearray(path.read_bytes()))
+    inputs = ("images", "image_sizes", "original_sizes", "scales", "proposals", "proposal_mask")
+    found = on_host(jax.jit(function.call)(*(getattr(batch, name)[0] for name in inputs)))
+    assert_same_detections(found, plain.detect(image, boxes), 1e-6)
+    assert {tuple(box) for box in found.boxes.tolist()} <= {tuple(box) for box in boxes.tolist()}
+
+
+def test_function_of_a_detector_tested_on_a_pyramid(detector, tmp_path, caplog):
+    pyramid = dataclasses.replace(CONFIG, input=dataclasses.replace(CONFIG.input, test_scales=(32, 48)))
+    pyramid = dataclasses.replace(detector, config=pyramid)
+    export_stablehlo(tmp_path / "a.stablehlo", pyramid, proposals=8, bucket=(48, 64), platforms=["cpu"])
+    assert "a.stablehlo computes one scale, where the run is tested on several" in caplog.text
+    assert read_metadata(tmp_path / "a.stablehlo").scales == (32, 48)
 
 
 def test_metadata_travels_with_the_function(detector, exported):

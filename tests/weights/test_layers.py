@@ -9,10 +9,10 @@ from frcnn_jax.models.backbones import CaffeNet
 from frcnn_jax.models.detector import FastRCNN
 from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.layers import Conv
-from frcnn_jax.weights.arrays import expected_shapes
+from frcnn_jax.weights.arrays import expected_shapes, nest
 from frcnn_jax.weights.layers import convert_layers
 from frcnn_jax.weights.stored import Stored, aligned_empty, transposed
-from tests.weights.networks import draw, m_layers, small_m
+from tests.weights.networks import compressed_m_layers, draw, m_layers, small_m
 
 
 def stored(layers):
@@ -20,7 +20,7 @@ def stored(layers):
         return Stored(array.shape if shape is None else shape, lambda: array)
 
     return {
-        name: {part: wrap(array) for part, array in zip(("weight", "bias"), blobs, strict=True)}
+        name: {part: wrap(array) for part, array in zip(("weight", "bias"), blobs, strict=False)}
         for name, blobs in layers.items()
     }
 
@@ -90,6 +90,30 @@ def test_head():
     # Class 2's offsets are rows 8 ... 11.
     np.testing.assert_allclose(ours[1], offsets.reshape(5, 4, 4), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(ours[1][:, 2], offsets[:, 8:12], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [(5, 3), (5, None), (None, 3)])
+def test_compressed_head(ranks):
+    """The same with fc6_L and fc6_U, fc7_L and fc7_U: two products and one bias each."""
+    layers, model = compressed_m_layers(*ranks), small_m(ranks=ranks)
+    arrays, left = convert_layers(stored(layers), model)
+    assert not left
+    assert {name: array.shape for name, array in arrays.items()} == {
+        name: shape.shape for name, shape in expected_shapes(model).items()
+    }
+    # The form is that of the file, whatever the model has.
+    assert convert_layers(stored(layers), small_m())[0].keys() == arrays.keys()
+    pooled = np.float32(np.random.default_rng(0).standard_normal((5, 6, 2, 3)))
+    x = pooled.reshape(5, -1)
+    for name in ("fc6", "fc7"):
+        if f"{name}_L" in layers:
+            x = x @ layers[f"{name}_L"][0].T
+            name = f"{name}_U"
+        x = np.maximum(x @ layers[name][0].T + layers[name][1], 0)
+    scores = x @ layers["cls_score"][0].T + layers["cls_score"][1]
+    params = nest(arrays)["head"]
+    ours, _ = model.head.apply({"params": params}, jnp.asarray(pooled.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(ours, scores, rtol=1e-4, atol=1e-3)
 
 
 def test_all_names_and_shapes():

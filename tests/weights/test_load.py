@@ -96,6 +96,12 @@ def test_metadata(detector, run, tmp_path, name):
     assert (metadata.nms_iou, metadata.score_threshold, metadata.per_class) == (0.4, 0.1, 20)
 
 
+def test_metadata_of_before_there_were_ranks_and_pyramids(detector):
+    described = json.loads(to_json(describe(detector)))
+    del described["fc6_rank"], described["fc7_rank"], described["test"]["scales"], described["test"]["box_regression"]
+    assert to_json(from_json(json.dumps(described))) == to_json(describe(detector))
+
+
 @pytest.mark.parametrize("change", [{"mean": (100.1, 110.2, 120.4)}, {"std": (1.0, 1.0, 1.0)}, {"order": "rgb"}])
 def test_other_pixels(detector, tmp_path, change):
     export_arrays(tmp_path / "a.npz", detector)
