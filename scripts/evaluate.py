@@ -1,18 +1,32 @@
 """Evaluates the newest checkpoint of a run on its test set and writes WORKDIR/eval.
 
-python scripts/evaluate.py --workdir runs/X [--section.field VALUE ...]
+    python scripts/evaluate.py --workdir runs/X [--out FOLDER] [--section.field VALUE ...]
+
+The test set, its proposals and the way of testing can be changed: the sections data, proposals and evaluate, and
+input.test_*, input.buckets and input.workers.
+
+    python scripts/evaluate.py --workdir runs/X --data.test voc/2012/test --voc-results FOLDER
+
+writes comp4_det_SPLIT_CLASS.txt for the VOC server to FOLDER as well. The annotations of that test set are not public,
+and are not needed; of a folder that has none, with --data.faults.missing-annotation empty.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from frcnn_jax.command import run
 from frcnn_jax.config import override
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; WORKDIR/eval if not given")
+    parser.add_argument("--voc-results", type=Path, metavar="FOLDER", help="write results files of the VOC server")
+    parser.add_argument("--overwrite", action="store_true", help="replace results files that are there")
     arguments, settings = parser.parse_known_args()
 
     from frcnn_jax.evaluation.detector import evaluate_run
@@ -20,7 +34,14 @@ def main() -> None:
     from frcnn_jax.training.workdir import read_config
 
     config = override(read_config(arguments.workdir), settings, sys.argv[0])
-    print(format_metrics(evaluate_run(arguments.workdir, config)))
+    out = arguments.out or arguments.workdir / "eval"
+    metrics = evaluate_run(
+        arguments.workdir, config, directory=out, voc_results=arguments.voc_results, overwrite=arguments.overwrite
+    )
+    print(format_metrics(metrics))
+    print(f"Report: {out}/index.html")
+    if arguments.voc_results is not None:
+        print(f"Results for the VOC server are in {arguments.voc_results}")
 
 
 if __name__ == "__main__":

@@ -69,9 +69,13 @@ def test_from_training_to_detections(tmp_path):
     metrics = json.loads((workdir / "eval/metrics.json").read_text())
     assert (metrics["images"], metrics["step"], metrics["metric"]) == (4, 2, "voc07")
 
-    printed = succeed("evaluate", "--workdir", workdir, "--evaluate.metric", "voc10", "--evaluate.pictures", 1)
+    others = ["--out", tmp_path / "again", "--voc-results", tmp_path / "voc", "--evaluate.pictures", 1]
+    printed = succeed("evaluate", "--workdir", workdir, "--evaluate.metric", "voc10", *others)
     assert "Average precision (voc10, 4 images)" in printed
-    assert json.loads((workdir / "eval/metrics.json").read_text())["metric"] == "voc10"
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["metric"] == "voc10"
+    assert json.loads((workdir / "eval/metrics.json").read_text())["metric"] == "voc07"
+    files = [tmp_path / f"voc/comp4_det_test_{name}.txt" for name in ("cat", "dog")]
+    assert {line.split()[0] for path in files for line in path.read_text().splitlines()} == {"t0", "t1", "t3"}
 
     images = [data / f"JPEGImages/{name}.jpg" for name in TEST]
     everything = ["--workdir", workdir, "--proposals", data / "test.npz", "--out", tmp_path / "found", "--score", 0.01]

@@ -63,7 +63,9 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
     names = config.classes
     if names is not None and not (names and all(names) and len(set(names)) == len(names)):
         raise ValueError(f"data.classes = {names}: no name, an empty one or one twice")
-    folder = VocFolder(Path(config.root).expanduser().resolve())
+    path = Path(config.root).expanduser().resolve()
+    annotated = config.faults.missing_annotation != "empty" or (path / "Annotations").is_dir()
+    folder = VocFolder(path, annotated)
     splits = _splits(folder, split)
     if config.classes is None and split not in STANDARD_SPLITS:
         config = dataclasses.replace(config, classes=_standard_classes(folder))

@@ -1,6 +1,7 @@
 """Detecting over a whole test set, measuring, and writing what a person wants to see."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from frcnn_jax.config import EvalConfig, InputConfig
-from frcnn_jax.data.pipeline import evaluation_source, iterate
+from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.data.proposals import Proposals
 from frcnn_jax.data.voc import VocDataset, decode_image
-from frcnn_jax.evaluation.detect import detect_batch, trim
+from frcnn_jax.evaluation.detect import detect_pyramid, selection_settings, trim
 from frcnn_jax.evaluation.drawing import draw_detections
-from frcnn_jax.evaluation.report import write_metrics, write_report
+from frcnn_jax.evaluation.pyramid import Pyramid
+from frcnn_jax.evaluation.report import write_metrics, write_report, write_voc_results
+from frcnn_jax.evaluation.source import PyramidSource
 from frcnn_jax.evaluation.voc_map import precision_recall, summarize
 from frcnn_jax.models.detector import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
@@ -31,36 +34,51 @@ def detect_dataset(
     input_config: InputConfig,
     config: EvalConfig,
 ) -> dict[str, Detections]:
-    """Detections of every image of a data set by its id, in the data set's order."""
-    source = evaluation_source(dataset, proposals, input_config)
-    run = partial(
-        detect_batch,
-        params,
-        statistics,
-        model=model,
-        nms_iou=config.nms_iou,
-        score_threshold=config.score_threshold,
-        per_class=config.per_class,
-    )
+    """Detections of every image of a data set by its id, in the data set's order.
+
+    While the device computes, threads read, decode and resize what comes next, and the batch before is taken apart.
+    """
+    source = PyramidSource(dataset, proposals, input_config, model.spatial_scale)
+    run = partial(detect_pyramid, params, statistics, model=model, **selection_settings(config))
     found: dict[int, Detections] = {}
     progress = tqdm(total=len(dataset), desc="Detecting", unit="image")
+    started = time.perf_counter()
+    batches = _Clocked(iterate(source, input_config.workers) if len(source) else ())
     # One batch stays under way on the device while the host takes apart the one before.
-    pending: list[tuple[Any, Detections]] = []
-    for batch in _batches(source, input_config.workers):
-        pending.append((batch, run(batch)))
+    pending: list[tuple[Pyramid, Detections]] = []
+    for batch in batches:
+        detections = run(jax.device_put(batch))
+        for part in jax.tree.leaves(detections):
+            part.copy_to_host_async()
+        pending.append((batch, detections))
         if len(pending) > 1:
             progress.update(_collect(*pending.pop(0), found))
     for item in pending:
         progress.update(_collect(*item, found))
+    share = batches.waited / (time.perf_counter() - started)
+    progress.set_postfix_str(f"{share:.0%} of the time waiting for images")
     progress.close()
     return {dataset.image_ids[index]: found[index] for index in range(len(dataset))}
 
 
-def _batches(source: Any, workers: int) -> Iterator[Any]:
-    return iter(()) if len(source) == 0 else iterate(source, workers)
+class _Clocked:
+    """An iterator that knows how many seconds were spent waiting for its items."""
+
+    def __init__(self, items: Iterable[Any]):
+        self._items, self.waited = iter(items), 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        started = time.perf_counter()
+        try:
+            return next(self._items)
+        finally:
+            self.waited += time.perf_counter() - started
 
 
-def _collect(batch: Any, detections: Detections, found: dict[int, Detections]) -> int:
+def _collect(batch: Pyramid, detections: Detections, found: dict[int, Detections]) -> int:
     """Takes a batch's detections apart into `found` by image index; returns how many images were real."""
     detections = jax.device_get(detections)
     for i in np.flatnonzero(batch.image_mask):
@@ -79,14 +97,21 @@ def evaluate_dataset(
     config: EvalConfig,
     directory: str | Path,
     extra: dict[str, Any] | None = None,
+    voc_results: str | Path | None = None,
 ) -> dict[str, Any]:
     """Detects, measures, and writes `metrics.json`, `index.html` and `images/` to `directory`.
+
+    Args:
+        extra: more to be kept in `metrics.json`.
+        voc_results: folder for results files of the VOC server; none are written if None.
 
     Returns:
         {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`, with `extra` beside.
     """
     directory = Path(directory)
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
+    if voc_results is not None:
+        write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
     ground_truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
     curves = precision_recall(detections, ground_truth, class_names=dataset.classes)
     metrics = {
@@ -110,3 +135,9 @@ def evaluate_dataset(
         )
     write_report(directory, metrics, pictures, curves, title=f"Fast R-CNN on {dataset.name}")
     return metrics
+
+
+def voc_split(name: str) -> str:
+    """What the VOC development kit calls the split of a data set such as `voc/2012/validation`."""
+    split = name.rpartition("/")[2]
+    return "val" if split == "validation" else split

@@ -26,6 +26,7 @@ __all__ = [
     "draw_detections",
     "format_metrics",
     "plot_precision_recall",
+    "voc_results_files",
     "write_image",
     "write_metrics",
     "write_report",
@@ -139,13 +140,27 @@ def write_report(
     return directory / "index.html"
 
 
+def voc_results_files(directory: str | Path, class_names: Sequence[str], split: str) -> list[Path]:
+    """The results file of each class for the VOC server, `comp4_det_<split>_<class>.txt`.
+
+    Raises:
+        ValueError: a class name or `split` cannot be part of a file name, or a class is named twice.
+    """
+    for name in (split, *class_names):
+        if not re.fullmatch(r"[\w.+ -]+", name):
+            raise ValueError(f"{directory}: {name!r} cannot be part of the name of a results file")
+    if len(set(class_names)) < len(class_names):
+        raise ValueError(f"{directory}: a class is named twice in {list(class_names)}")
+    return [Path(directory) / f"comp4_det_{split}_{name}.txt" for name in class_names]
+
+
 def write_voc_results(
     directory: str | Path, detections: Mapping[str, Detections], class_names: Sequence[str], split: str
 ) -> list[Path]:
-    """Write a results file of the VOC server for each class: `comp4_det_<split>_<class>.txt`.
+    """Write the `voc_results_files` of these detections, in place of any that are there.
 
-    A line is `image_id score x1 y1 x2 y2`, the corners 1-based and inclusive. A class without detections has an
-    empty file.
+    A line is `image_id score x1 y1 x2 y2`, the corners 1-based and inclusive, to a thousandth of a pixel. A class
+    without detections has an empty file.
 
     Returns:
         The files, in the order of the classes.
@@ -154,11 +169,7 @@ def write_voc_results(
         ValueError: an image id is empty or has white space in it, a class name or `split` cannot be part of a file
             name, a class is named twice, or detections are malformed. Nothing is written then.
     """
-    for name in (split, *class_names):
-        if not re.fullmatch(r"[\w.+ -]+", name):
-            raise ValueError(f"{directory}: {name!r} cannot be part of the name of a results file")
-    if len(set(class_names)) < len(class_names):
-        raise ValueError(f"{directory}: a class is named twice in {list(class_names)}")
+    paths = voc_results_files(directory, class_names, split)
     lines: list[list[str]] = [[] for _ in class_names]
     for image, found in detections.items():
         if not re.fullmatch(r"\S+", image):
@@ -170,7 +181,6 @@ def write_voc_results(
             # All digits of a float32, so that no two scores become equal.
             digits = np.format_float_positional(np.float32(score), trim="0")
             lines[label - 1].append(f"{image} {digits} {x1:.3f} {y1:.3f} {x2:.3f} {y2:.3f}\n")
-    paths = [Path(directory) / f"comp4_det_{split}_{name}.txt" for name in class_names]
     for path, text in zip(paths, lines, strict=True):
         _write(path, "".join(text).encode())
     return paths

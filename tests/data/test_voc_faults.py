@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -218,6 +219,21 @@ def test_all_faults_are_in_one_error(config, files):
     with pytest.raises(DatasetFaultError, match="has 1 faults") as caught:
         open_dataset("folder/train", dataclasses.replace(config, faults=FaultPolicy(**drop)))
     assert [fault.kind for fault in caught.value.faults] == ["unknown_class"]
+
+
+def test_an_image_without_annotation_is_empty_on_request(config, files):
+    (files.root / "Annotations/t1.xml").unlink()
+    config = dataclasses.replace(config, faults=FaultPolicy(missing_annotation="empty"))
+    data = open_dataset("folder/test", config)
+    assert (data.image_ids, data.dropped, len(data[0].boxes)) == (("t1",), {}, 0)
+    assert len(open_dataset("folder/train", config)[0].boxes) == 2
+    # A folder without any annotation needs the policy, and the names of the classes.
+    shutil.rmtree(files.root / "Annotations")
+    assert all(len(truth.boxes) == 0 for truth in open_dataset("folder/train", config).annotations)
+    with pytest.raises(FileNotFoundError, match="has no folder Annotations"):
+        open_dataset("folder/train", dataclasses.replace(config, faults=FaultPolicy()))
+    with pytest.raises(ValueError, match=r"give the names in data\.classes"):
+        open_dataset("folder/train", dataclasses.replace(config, classes=None))
 
 
 def test_list_in_the_message_is_capped(config, files):

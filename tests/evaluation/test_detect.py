@@ -82,6 +82,26 @@ def test_equals_a_plain_loop(nms_iou, threshold, per_class):
         np.testing.assert_allclose(found.boxes[i], box, rtol=1e-4, atol=1e-3)
 
 
+def test_decoded_and_clipped_by_hand():
+    """An RoI of 20 x 10 at (10, 40) whose first class moves right and doubles, and whose second moves up."""
+    deltas = np.zeros((1, 3, 4))
+    deltas[0, 1] = [2.0, 0, np.log(2) / 0.5, 0]  # times 0.5, plus a mean of 0.25: 1.25 widths to the right
+    deltas[0, 2] = [0, -10, 0, 0]  # times 0.5: 5 heights up, 4 of which fit
+    statistics = BoxStatistics(
+        mean=jnp.array([[9, 9, 9, 9], [0.25, 0, 0, 0], [0, 0, 0, 0.0]]),
+        std=jnp.array([[9.0] * 4, [0.5] * 4, [0.5] * 4]),
+    )
+    arguments = (np.zeros((1, 3)), deltas, [[10, 40, 30, 50]], [True], statistics)
+    _, found = select(*arguments)
+    assert found.labels.tolist() == [1, 2]
+    # Centre 20 + 1.25 * 20 = 45, width 40; and centre 45 - 50 = -5, which leaves nothing of 0 ... 60.
+    np.testing.assert_allclose(found.boxes, [[25, 40, 65, 50], [10, 0, 30, 0]], atol=1e-4)
+    deltas[0, 1, 0] = 4.0  # 2.25 widths to the right, beyond the image's 80 pixels
+    np.testing.assert_allclose(select(*arguments)[1].boxes[0], [45, 40, 80, 50], atol=1e-4)
+    _, proposals = select(*arguments, box_regression=False)
+    np.testing.assert_array_equal(proposals.boxes, [[10, 40, 30, 50]] * 2)
+
+
 def test_only_the_best_of_a_class_enter_suppression():
     """The paper's 100 a class: with ever more boxes that do not overlap, 100 are left."""
     corners = np.stack(np.meshgrid(np.arange(0, 80, 4), np.arange(0, 60, 4)), axis=-1).reshape(-1, 2)

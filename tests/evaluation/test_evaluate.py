@@ -12,7 +12,7 @@ from frcnn_jax.config import DataConfig, EvalConfig, InputConfig
 from frcnn_jax.data.proposals import Proposals
 from frcnn_jax.data.voc import decode_image, open_dataset
 from frcnn_jax.evaluation.detect import detect
-from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset
+from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset, voc_split
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import BoxStatistics
 from tests.data.voc_files import VocFiles, object_xml
@@ -60,6 +60,35 @@ def test_every_image_as_by_itself(case):
         np.testing.assert_allclose(found[name].boxes, alone.boxes, atol=1e-3)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_pyramid_over_the_data_set_as_by_itself(case, batch_size):
+    model, params, statistics, dataset, proposals = case
+    scales = (150, 330, 500)
+    found = detect_dataset(
+        *case,
+        input_config=dataclasses.replace(INPUT, test_scales=scales, test_max_size=640, test_batch_size=batch_size),
+        config=EVALUATE,
+    )
+    for index, name in enumerate(found):
+        alone = detect(
+            model, params, decode_image(dataset[index].image), proposals[index],
+            statistics=statistics, scales=scales, max_size=640, score_threshold=0.1, nms_iou=0.4, per_class=20,
+        )  # fmt: skip
+        np.testing.assert_array_equal(found[name].labels, alone.labels)
+        np.testing.assert_allclose(found[name].scores, alone.scores, atol=1e-5)
+        np.testing.assert_allclose(found[name].boxes, alone.boxes, atol=1e-3)
+    assert sum(len(one.scores) for one in found.values()) > 3
+
+
+def test_without_box_regression_proposals_are_detected(case):
+    *_, proposals = case
+    config = dataclasses.replace(EVALUATE, box_regression=False)
+    found = detect_dataset(*case, input_config=INPUT, config=config)
+    for index, name in enumerate(found):
+        assert {tuple(box) for box in found[name].boxes} <= {tuple(box) for box in proposals[index]}
+    assert len(found["t2"].scores) > 0
+
+
 def test_files_that_are_written(case, tmp_path):
     dataset = case[3]
     directory = tmp_path / "deep/eval"
@@ -79,6 +108,21 @@ def test_files_that_are_written(case, tmp_path):
     assert sorted(path.stem for path in pictures) == ["t2", "t3"]  # the first and the last of three
     assert all(cv2.imread(str(path)).shape[2] == 3 for path in pictures)
     assert "folder/test" in (directory / "index.html").read_text()
+
+
+def test_results_for_the_voc_server(case, tmp_path):
+    directory = tmp_path / "voc"
+    evaluate_dataset(*case, input_config=INPUT, config=EVALUATE, directory=tmp_path / "eval", voc_results=directory)
+    found = detect_dataset(*case, input_config=INPUT, config=EVALUATE)
+    names = {path.name for path in directory.iterdir()}
+    assert names == {f"comp4_det_test_{name}.txt" for name in ("one", "two", "three")}
+    lines = sum(len((directory / name).read_text().splitlines()) for name in names)
+    assert lines == sum(len(one.scores) for one in found.values()) > 3
+
+
+def test_the_servers_name_of_a_split():
+    names = ("voc/2012/validation", "voc/2007/test", "folder/mine")
+    assert [voc_split(name) for name in names] == ["val", "test", "mine"]
 
 
 def test_the_metric_of_the_config(case, tmp_path):

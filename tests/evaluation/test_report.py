@@ -266,6 +266,40 @@ def test_voc_scores_stay_distinct(tmp_path):
     assert tuple(np.float32(line.split()[1]) for line in path.read_text().splitlines()) == scores
 
 
+def read_voc_results(directory, image_ids, class_names):
+    """Detections by image id from results files of split `test`."""
+    rows = {image: [] for image in image_ids}
+    for label, name in enumerate(class_names, start=1):
+        for line in (directory / f"comp4_det_test_{name}.txt").read_text().splitlines():
+            image, score, *corners = line.split()
+            x1, y1, x2, y2 = map(float, corners)
+            rows[image].append(([x1 - 1, y1 - 1, x2, y2], float(score), label))
+    return {image: detections(*found) for image, found in rows.items()}
+
+
+@pytest.mark.parametrize("use_07_metric", [True, False])
+def test_results_files_read_back_give_the_same_ap(tmp_path, use_07_metric):
+    random, names = np.random.default_rng(0), ["a", "b", "c"]
+    dets, gts = {}, {}
+    for i in range(40):
+        low, shift = random.uniform(0, 400, (6, 2)), random.uniform(-9, 9, (60, 4))
+        boxes = np.concatenate([low, low + random.uniform(20, 90, (6, 2))], axis=1)
+        labels = random.integers(1, 3, 6)  # the last class has no objects
+        gts[f"{i:06}"] = GroundTruth(boxes=boxes.astype(np.float32), labels=labels, difficult=random.random(6) < 0.2)
+        scores = random.random(60).astype(np.float32) ** 20  # close to 0 as scores are, down to 1e-40
+        scores[::4] = np.nextafter(scores[1::4], np.float32(1))
+        dets[f"{i:06}"] = detections(
+            *zip(np.tile(boxes, (10, 1)) + shift, scores, random.integers(1, 4, 60), strict=True)
+        )
+    write_voc_results(tmp_path, dets, names, "test")
+    again = read_voc_results(tmp_path, dets, names)
+    before, after = (
+        evaluate_voc(found, gts, class_names=names, use_07_metric=use_07_metric) for found in (dets, again)
+    )
+    assert after == before
+    assert 0.1 < before["map"] < 0.9
+
+
 @pytest.mark.parametrize(
     ("image", "names", "split", "message"),
     [

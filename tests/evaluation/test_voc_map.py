@@ -163,31 +163,51 @@ def plain_ap(dets, gts, label, threshold, use_07):
     return area
 
 
+def random_boxes(rng, count):
+    corner = rng.integers(0, 4, (count, 2)) * 2
+    return np.concatenate([corner, corner + rng.integers(1, 5, (count, 2))], axis=1)
+
+
 def random_case(rng, images=12, classes=4):
-    """Coarse coordinates and scores, so that ties, duplicates and IoU at the threshold are common."""
+    """Coarse coordinates and scores, half of the detections near objects: ties, duplicates, difficult objects found
+    and IoU at the threshold are common."""
     dets, gts = [], []
     for _ in range(images):
         objects, found = rng.integers(0, 6), rng.integers(0, 25)
-        corner = rng.integers(0, 4, (objects, 2)) * 2
-        boxes = np.concatenate([corner, corner + rng.integers(1, 5, (objects, 2))], axis=1)
-        gts.append(
-            GroundTruth(
-                boxes=boxes.astype(np.float32),
-                labels=rng.integers(1, classes, objects),  # the last class has no objects
-                difficult=rng.random(objects) < 0.25,
-            )
-        )
-        corner = rng.integers(0, 4, (found, 2)) * 2
-        boxes = np.concatenate([corner, corner + rng.integers(1, 5, (found, 2))], axis=1)
+        boxes, labels = random_boxes(rng, objects), rng.integers(1, classes, objects)  # the last class has none
+        gts.append(GroundTruth(boxes=boxes.astype(np.float32), labels=labels, difficult=rng.random(objects) < 0.25))
+        guesses, guessed = random_boxes(rng, found), rng.integers(1, classes + 1, found)
+        if objects:
+            aimed, at = rng.random(found) < 0.5, rng.integers(0, objects, found)
+            moved = boxes[at] + rng.choice([0, 0, 0, 1], (found, 4)) * [-1, -1, 1, 1]
+            guesses, guessed = np.where(aimed[:, None], moved, guesses), np.where(aimed, labels[at], guessed)
         dets.append(
             Detections(
-                boxes=boxes.astype(np.float32),
+                boxes=guesses.astype(np.float32),
                 scores=(rng.integers(0, 8, found) / 8).astype(np.float32),
-                labels=rng.integers(1, classes + 1, found),
+                labels=guessed,
                 mask=rng.random(found) < 0.8,
             )
         )
     return dets, gts
+
+
+def test_the_random_cases_hold_what_makes_the_measure_hard():
+    ties = duplicates = ignored = at_threshold = 0
+    for seed in range(15):
+        dets, gts = random_case(np.random.default_rng(seed))
+        assert not any((gt.labels == 4).any() for gt in gts)
+        assert any((d.labels[d.mask] == 4).any() for d in dets)
+        for d, gt in zip(dets, gts, strict=True):
+            boxes, scores, labels = d.boxes[d.mask], d.scores[d.mask], d.labels[d.mask]
+            ties += len(scores) - len({*zip(labels, scores, strict=True)})
+            for j, box in enumerate(gt.boxes):
+                overlaps = [inclusive_iou(b, box) for b, k in zip(boxes, labels, strict=True) if k == gt.labels[j]]
+                enough = sum(iou >= Fraction(1, 2) for iou in overlaps)
+                duplicates += max(enough - 1, 0)
+                ignored += enough * bool(gt.difficult[j])
+                at_threshold += overlaps.count(Fraction(1, 2))
+    assert min(ties, duplicates, ignored, at_threshold) > 20
 
 
 @pytest.mark.parametrize("use_07", [True, False])

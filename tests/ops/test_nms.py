@@ -64,6 +64,27 @@ def test_equals_plain_greedy_suppression(threshold):
         assert not (got & ~case[2]).any()
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_a_crowd_of_hundreds_equals_plain_greedy_suppression(threshold):
+    generator = np.random.default_rng(4)
+    corners = np.repeat(generator.uniform(0, 300, (25, 2)), 16, axis=0) + generator.normal(0, 9, (400, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(20, 90, (400, 2))], axis=1).astype(np.float32)
+    scores, mask = generator.uniform(size=400).astype(np.float32), generator.uniform(size=400) < 0.9
+    kept = np.asarray(suppress(boxes, scores, mask, threshold))
+    np.testing.assert_array_equal(kept, reference.nms(boxes, scores, mask, threshold))
+    assert 40 < kept.sum() < 200
+
+
+def test_a_long_chain_in_any_order():
+    # Each box overlaps only its neighbours, so whether one stays hangs on all before it: every second one does.
+    left = 5.0 * np.arange(101, dtype=np.float32)
+    boxes = np.stack([left, 0 * left, left + 10, 0 * left + 1], axis=1)
+    kept = suppress(boxes, -left, np.ones(101, bool), 0.3)
+    np.testing.assert_array_equal(kept, np.arange(101) % 2 == 0)
+    order = np.random.default_rng(5).permutation(101)
+    np.testing.assert_array_equal(suppress(boxes[order], -left[order], np.ones(101, bool), 0.3), order % 2 == 0)
+
+
 def test_padding_and_order_do_not_matter_and_twice_is_once():
     boxes, scores, mask = cases(1)
     once = np.asarray(suppress_by_class(boxes, scores, mask, 0.3))

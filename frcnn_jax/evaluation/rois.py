@@ -1,0 +1,83 @@
+"""Which of an image's boxes are pooled, and at which scale: decided on the host, before anything is computed.
+
+RoI pooling rounds corners to feature cells, so proposals that differ by a few pixels are often pooled from the very
+same cells. Such an RoI goes through the network once, and its scores and offsets serve all its proposals, as in the
+original release. In an image pyramid each proposal has one level (section 3).
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+CANONICAL_AREA = 224.0**2  # of the images that the networks were first trained on (section 3)
+
+# Where RoI pooling cuts corners off, in cells; sums of two such numbers times `_SPAN` stay apart.
+_FARTHEST = 2**20
+_SPAN = 2**22
+
+
+@dataclasses.dataclass(frozen=True)
+class RoiPlan:
+    """The distinct RoIs of one image's P boxes, U of them, level after level of a pyramid of L."""
+
+    chosen: Int[np.ndarray, " U"]  # one box of each RoI, as its position among the boxes
+    index: Int[np.ndarray, " P"]  # of each box, its RoI's position in `chosen`
+    counts: Int[np.ndarray, " L"]  # RoIs of each level
+
+    @property
+    def starts(self) -> Int[np.ndarray, " L"]:
+        """Position in `chosen` of each level's first RoI."""
+        return np.cumsum(self.counts) - self.counts
+
+
+def choose_levels(boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"]) -> Int[np.ndarray, " P"]:
+    """The level at which each box, resized by that level's scale, has an area closest to 224 x 224 (section 3).
+
+    The distance is that of the areas, not of their logarithms; of equal distances the first level counts.
+
+    Args:
+        boxes: half-open x1 y1 x2 y2 in pixels of the original image.
+        scales: of each level, resized size / original size.
+    """
+    sides = np.maximum(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0)
+    areas = sides.prod(axis=1)[:, None] * np.square(np.asarray(scales, np.float64))
+    return np.abs(areas - CANONICAL_AREA).argmin(axis=1)
+
+
+def feature_corners(
+    boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " P"], spatial_scale: float
+) -> Int[np.ndarray, "P 4"]:
+    """The cells that RoI pooling rounds the corners of each box to, by the device's arithmetic in float32.
+
+    Args:
+        scales: of each box's image, resized size / original size.
+        spatial_scale: feature cells per pixel of the resized image.
+    """
+    boxes, scales = np.asarray(boxes, np.float32), np.asarray(scales, np.float32)
+    with np.errstate(over="ignore"):  # what is infinite then is cut off below
+        inclusive = np.concatenate([boxes[:, :2], boxes[:, 2:] - np.float32(1)], axis=1)
+        cells = (inclusive * scales[:, None] * np.float32(spatial_scale)).astype(np.float64)
+    cells = np.clip(cells, -_FARTHEST, _FARTHEST)
+    return np.copysign(np.floor(np.abs(cells) + 0.5), cells).astype(np.int64)  # half away from zero
+
+
+def plan_rois(boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"], spatial_scale: float) -> RoiPlan:
+    """One RoI for all boxes whose corners fall on the same feature cells of the same level.
+
+    Args:
+        boxes: half-open x1 y1 x2 y2 in pixels of the original image, finite.
+        scales: of each level, resized size / original size.
+        spatial_scale: feature cells per pixel of a resized image.
+    """
+    levels = choose_levels(boxes, scales)
+    x1, y1, x2, y2 = feature_corners(boxes, np.asarray(scales)[levels], spatial_scale).T
+    first, second = (levels * _SPAN + x1) * _SPAN + y1, x2 * _SPAN + y2
+    order = np.lexsort((second, first))
+    first, second = first[order], second[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    index = np.empty(len(order), np.int64)
+    index[order] = np.cumsum(new) - 1
+    chosen = order[new]
+    return RoiPlan(chosen, index, np.bincount(levels[chosen], minlength=len(scales)))
