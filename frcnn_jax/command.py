@@ -1,13 +1,22 @@
-"""How every script ends: a fault of the input is one line, not a traceback, and an interruption says how to go on."""
+"""How every script starts and ends: compiled functions are kept for the next start; a fault of the input is one line,
+not a traceback, and an interruption says how to go on."""
 
+import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+_CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
+# JAX's own variables about its cache, which it reads when it is imported.
+_CACHE_SETTINGS = (_CACHE_DIR, "JAX_ENABLE_COMPILATION_CACHE")
+_LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 def run(main: Callable[[], None]) -> None:
     """Runs a script's `main`; exits with 1 and a line for bad input, with 130 for an interruption."""
     name = Path(sys.argv[0]).name
+    keep_compiled(name)
     try:
         main()
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
@@ -18,3 +27,51 @@ def run(main: Callable[[], None]) -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def keep_compiled(program: str) -> None:
+    """Has JAX keep the functions it compiles in `cache_folder()`, unless its own variables say something about that.
+
+    For scripts only, and before JAX is imported: a library leaves the settings of its process alone. A line on stderr
+    says where nothing can be kept.
+    """
+    if any(name in os.environ for name in _CACHE_SETTINGS):
+        return
+    try:
+        os.environ[_CACHE_DIR] = str(cache_folder())
+    except (OSError, RuntimeError) as error:
+        print(f"{program}: compiled functions are not kept for the next start: {error}", file=sys.stderr)
+        return
+    # Below JAX's own 1 s, so that the parts of detection are kept too.
+    os.environ.setdefault(_LEAST_SECONDS, "0.1")
+
+
+def cache_folder() -> Path:
+    """The user's own folder for compiled functions, made if it is not there.
+
+    JAX runs what it finds there as machine code, so that nobody else may be able to put anything in. Machines that
+    share the folder do not run each other's code: JAX's names of its files depend on the features of the processor.
+
+    Raises:
+        OSError: it cannot be made, belongs to somebody else, or others can write to it.
+        RuntimeError: the user has no home.
+    """
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # A relative path is to be ignored, says the XDG Base Directory Specification.
+    base = configured if configured.is_absolute() else Path.home() / ".cache"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = base.resolve()
+    for name in ("frcnn_jax", "compiled"):
+        folder /= name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = folder.resolve()
+        status = folder.stat()
+        if status.st_uid != os.geteuid():
+            raise PermissionError(f"{folder} belongs to another user")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(f"others can write to {folder} (mode {stat.S_IMODE(status.st_mode):o})")
+    for parent in folder.parents:
+        # Where anybody may rename what is not theirs, a folder that was checked can be another one when it is used.
+        if parent.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            raise PermissionError(f"others can replace {folder}: all can write to {parent}")
+    return folder

@@ -80,7 +80,7 @@ class ProposalConfig:
     """The k of the graph segmentation that Selective Search starts from, in steps of itself: fast uses k, 2k and 3k,
     quality k to 5k. Smaller finds smaller and fainter objects, with more boxes; the time is hardly affected."""
     max_count: int = 2000
-    """Proposals kept of an image, best first."""
+    """Proposals kept of an image: the first, as the best come first; of a file sorted by position, every n-th."""
     min_side: float = 16.0
     """Proposals with a side below this many pixels of the original image are left out, those of a file too."""
     invalid: Literal["error", "drop", "clip"] = "error"
