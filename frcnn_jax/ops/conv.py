@@ -1,8 +1,8 @@
-"""Convolution whose weight gradient is quick on a CPU too.
+"""Convolution that is quick on a CPU too; elsewhere it is XLA's own.
 
-XLA on a CPU computes the weight gradient of a 3 x 3 convolution several times slower than its forward pass. There, it
-is written as one matrix product for each tap of the kernel: the input shifted to that tap, transposed, times the
-output's gradient. Other devices keep XLA's own.
+On a CPU, 3 x 3 kernels with many channels go by way of `winograd`. For the others XLA's forward pass and input gradient
+are good, but its weight gradient is several times slower: there it is one matrix product for each tap of the kernel,
+the input shifted to that tap, transposed, times the output's gradient.
 """
 
 from functools import partial
@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from frcnn_jax.ops.winograd import suits_winograd, winograd_convolve, winograd_kernel_gradient
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -42,9 +44,10 @@ def conv2d(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), ((padding, padding), (padding, padding)), dimension_numbers=_LAYOUT
-    )
+    native = partial(_native, stride=stride, padding=padding)
+    if not suits_winograd(x, kernel, stride, padding):
+        return native(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=partial(winograd_convolve, padding=padding), default=native)
 
 
 def _forward(x: Array, kernel: Array, stride: int, padding: int) -> tuple[Array, tuple[Array, Array]]:
@@ -52,23 +55,36 @@ def _forward(x: Array, kernel: Array, stride: int, padding: int) -> tuple[Array,
 
 
 def _backward(stride: int, padding: int, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    x, kernel = residuals
-    plain = partial(_convolve.fun, stride=stride, padding=padding)
-    _, input_gradient = jax.vjp(lambda x: plain(x, kernel), x)
+    def native(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+        return jax.vjp(partial(_native, stride=stride, padding=padding), x, kernel)[1](cotangent)
 
-    def native(x: Array, cotangent: Array) -> Array:
-        return jax.vjp(lambda k: plain(x, k), kernel)[1](cotangent)[0]
+    def on_cpu(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+        # Without the barrier XLA shifts and adds up x in the forward pass already, and keeps it all until here.
+        x, cotangent = lax.optimization_barrier((x, cotangent))
+        if suits_winograd(x, kernel, stride, padding):
+            # Backwards, the taps are turned around and channels in and out change places.
+            x_gradient = winograd_convolve(cotangent, kernel[::-1, ::-1].swapaxes(2, 3), 2 - padding)
+            kernel_gradient = winograd_kernel_gradient(x, cotangent, padding)
+        else:
+            x_gradient, _ = native(x, kernel, cotangent)
+            kernel_gradient = _gradient_by_tap(x, cotangent, size=kernel.shape[:2], stride=stride, padding=padding)
+        return x_gradient, kernel_gradient.astype(kernel.dtype)
 
-    taps = partial(_gradient_by_tap, size=kernel.shape[:2], stride=stride, padding=padding)
-    kernel_gradient = lax.platform_dependent(x, cotangent, cpu=taps, default=native)
-    return input_gradient(cotangent)[0], kernel_gradient.astype(kernel.dtype)
+    return lax.platform_dependent(*residuals, cotangent, cpu=on_cpu, default=native)
 
 
 _convolve.defvjp(_forward, _backward)
 
 
+def _native(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), ((padding, padding), (padding, padding)), dimension_numbers=_LAYOUT
+    )
+
+
 def _gradient_by_tap(x: Array, cotangent: Array, *, size: tuple[int, int], stride: int, padding: int) -> Array:
-    """Gradient of the kernel, [KH, KW, C, D]."""
+    """Gradient of the kernel, [KH, KW, C, D], in float32 at least."""
+    wide = jnp.promote_types(cotangent.dtype, jnp.float32)
     rows, columns = cotangent.shape[1:3]
     channels = x.shape[-1]
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
@@ -82,7 +98,7 @@ def _gradient_by_tap(x: Array, cotangent: Array, *, size: tuple[int, int], strid
     def taps(i: int, first: int) -> Array:
         patches = jnp.concatenate([seen(i, j) for j in range(first, first + together)], axis=-1)
         patches = patches.reshape(-1, together * channels)
-        product = lax.dot_general(patches, flat, (((0,), (0,)), ((), ())), preferred_element_type=flat.dtype)
+        product = lax.dot_general(patches, flat, (((0,), (0,)), ((), ())), preferred_element_type=wide)
         return product.reshape(together, channels, -1)
 
     lines = [[taps(i, j) for j in range(0, size[1], together)] for i in range(size[0])]

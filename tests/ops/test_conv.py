@@ -62,6 +62,27 @@ def test_gradients_equal_finite_differences(stride, x64):
     check_grads(function, (x, kernel), order=1, modes=["rev"])
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_many_channels_equal_xla(padding, dtype):
+    keys = jax.random.split(jax.random.key(5), 3)
+    x = jax.random.normal(keys[0], (2, 5, 6, 128)).astype(dtype)
+    kernel = jax.random.normal(keys[1], (3, 3, 128, 130)).astype(dtype)
+
+    def xla(x, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, (1, 1), [(padding, padding)] * 2, dimension_numbers=layout)
+
+    expected, expected_pullback = jax.vjp(xla, x.astype("float32"), kernel.astype("float32"))
+    y, pullback = jax.vjp(jax.jit(lambda x, kernel: conv2d(x, kernel, 1, padding)), x, kernel)
+    cotangent = jax.random.normal(keys[2], y.shape).astype(dtype)
+    theirs = (expected, *expected_pullback(cotangent.astype("float32")))
+    for ours, exact in zip((y, *pullback(cotangent)), theirs, strict=True):
+        assert ours.dtype == dtype
+        error = np.max(np.abs(np.asarray(ours, np.float32) - exact)) / np.max(np.abs(exact))
+        assert error < (1e-5 if dtype == "float32" else 2**-8)
+
+
 def test_vmap_of_the_gradient_equals_a_loop():
     x, kernel = case(3, (6, 5))
     gradient = jax.grad(lambda kernel, x: jnp.sum(jnp.sin(conv2d(x, kernel, 2, 1))))
