@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench.agreement import PEER_MODELS, by_path, check_close
 from bench.floors import Rates, layer_operations, pooling_operation, seconds
-from bench.peer_process import NO_RESULT, Peer, PeerError
-from bench.result import Row
-from bench.scene import build_model, make_batch, network_dtype, parameter_count
+from bench.peer_process import Peer, PeerSession, open_peer
+from bench.result import Row, Target
+from bench.scene import build_model, make_batch, network_dtype
 from bench.sizes import Sizes
-from bench.timing import measure
-from bench.train_step import PEER_MODEL
 from frcnn_jax.evaluation.detect import detect_batch
 from frcnn_jax.models.detector import FastRCNN, init_params
 from frcnn_jax.training.step import identity_statistics
@@ -27,51 +26,66 @@ THRESHOLD = 0.0
 def measure_test(sizes: Sizes, rates: Rates, peer: Peer | None, models: Sequence[str]) -> list[Row]:
     """Rows of each model: one image at a time and, on accelerators, images batched.
 
-    Raises PeerError where the peer's network is not the same."""
-    return [row for name in models for row in _measure_model(name, sizes, rates, peer if name == PEER_MODEL else None)]
+    Raises PeerError where the peer's logits or offsets differ from ours."""
+    return [row for name in models for row in _measure_model(name, sizes, rates, peer if name in PEER_MODELS else None)]
 
 
 def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]:
     model = build_model(name, sizes)
     params = init_params(model, jax.random.key(0))
-    many = () if jax.devices()[0].platform == "cpu" else (sizes.batched_images,)
-    cases = [("network alone", 1), *(("with NMS", n) for n in (1, *many))]
+    on_cpu = jax.devices()[0].platform == "cpu"
+    counts = {"network alone": (1,), "with NMS": (1,) if on_cpu else (1, sizes.batched_images)}
+    cases = [(what, n) for what, several in counts.items() for n in several]
     largest = make_batch(sizes, max(n for _, n in cases))
-    timings = {}
-    for what, n in cases:
-        batch = jax.device_put(jax.tree.map(lambda x, n=n: x[:n], largest))
-        run = _network if what == "network alone" else _detections
-        call = partial(run, model, params, batch, identity_statistics(sizes.num_classes))
-        timings[f"{what}, {n}"] = measure(call, jax.block_until_ready, sizes.effort)
-    result = NO_RESULT
-    if peer is not None:
-        inputs = {"images": largest.images, "boxes": largest.proposals, "threshold": np.float32(THRESHOLD)}
-        result = peer.run("test", list(timings), inputs)
-        if result.facts["parameters"] != parameter_count(params):
-            raise PeerError(f"test: {parameter_count(params)} parameters, the peer's has {result.facts['parameters']}")
+    inputs = {"images": largest.images, "boxes": largest.proposals, "threshold": np.float32(THRESHOLD)}
     height, width = sizes.image
     setting = f"{height}x{width}, {sizes.proposals} proposals, {jnp.dtype(network_dtype()).name}"
-    return [
-        Row(
-            topic="test",
-            what=f"{name} {setting}, {what}" + (f", {n} images a batch" if n > 1 else ""),
-            ours=timings[f"{what}, {n}"],
-            peer=result.timing(f"{what}, {n}"),
-            floor=_floor(model, n, sizes, rates),
-            items=n,
-            unit="images",
-            note=result.note(f"{what}, {n}"),
-        )
-        for what, n in cases
-    ]
+    rows = []
+    with open_peer(peer, "test", [f"{name}, {what}, {n}" for what, n in cases], inputs | by_path(params)) as other:
+        for what, n in cases:
+            batch = jax.device_put(jax.tree.map(lambda x, n=n: x[:n], largest))
+            run = partial(_network if what == "network alone" else _detections, model, params, batch)
+            case = f"{name}, {what}, {n}"
+            if what == "network alone":
+                _compare(case, run(), other)
+            ours, theirs = other.measure(case, run, jax.block_until_ready, sizes)
+            rows.append(
+                Row(
+                    topic="test",
+                    what=f"{name} {setting}, {what}" + (f", {n} images a batch" if n > 1 else ""),
+                    ours=ours,
+                    peer=theirs,
+                    floor=_floor(model, n, sizes, rates),
+                    target=_target(name, what, n, on_cpu),
+                    items=n,
+                    unit="images",
+                    note=other.note(case),
+                )
+            )
+    return rows
 
 
-def _network(model: FastRCNN, params: Any, batch: Batch, statistics: Any) -> Any:
-    del statistics
+def _target(name: str, what: str, images: int, on_cpu: bool) -> Target | None:
+    if name != "vgg16":
+        return None
+    if on_cpu:
+        return Target("ratio", 0.9) if what == "network alone" else None
+    return Target("share", 0.4) if images > 1 else None
+
+
+def _compare(case: str, ours: tuple[jax.Array, jax.Array], other: PeerSession) -> None:
+    for name, value in zip(("logits", "deltas"), ours, strict=True):
+        if f"{case}/{name}" in other.arrays:
+            value = np.asarray(value)
+            check_close(f"test, {case}: {name}", value.reshape(-1, *value.shape[2:]), other.arrays[f"{case}/{name}"])
+
+
+def _network(model: FastRCNN, params: Any, batch: Batch) -> Any:
     return _apply(params, batch, model=model)
 
 
-def _detections(model: FastRCNN, params: Any, batch: Batch, statistics: Any) -> Any:
+def _detections(model: FastRCNN, params: Any, batch: Batch) -> Any:
+    statistics = identity_statistics(model.head.num_classes)
     return detect_batch(params, statistics, batch, model=model, score_threshold=THRESHOLD)
 
 

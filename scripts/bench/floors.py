@@ -91,6 +91,8 @@ def _layers(jaxpr: Any) -> Iterator[Operation]:
                 products = math.prod(values[1].shape) // values[1].shape[numbers.rhs_spec[0]]
             flops = 2 * products * math.prod(values[2].shape)
             yield Operation(name, flops, sum(map(_bytes, values)))
+        if name == "cond":  # lax.platform_dependent: the last branch is the one that no platform has to itself
+            yield from _layers(equation.params["branches"][-1].jaxpr)
         for parameter in equation.params.values():
             if isinstance(parameter, core.ClosedJaxpr):
                 yield from _layers(parameter.jaxpr)

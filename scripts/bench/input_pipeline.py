@@ -1,18 +1,21 @@
 """Images on their way to the device: decoded, resized, mirrored, padded and stacked, from JPEG files in memory."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from bench.peer_process import NO_RESULT, Peer
+from bench.peer_process import Peer, open_peer
 from bench.pictures import Pictures, load_pictures
-from bench.result import Row
+from bench.result import Row, Target
 from bench.sizes import Sizes
-from bench.timing import cores, measure
+from bench.timing import cores
 from frcnn_jax.config import InputConfig
 from frcnn_jax.data.pipeline import BatchSource, iterate, training_source
+
+TARGET = Target("rate", 250)  # images a second on one core
 
 
 def measure_input(sizes: Sizes, peer: Peer | None, folder: str | None) -> list[Row]:
@@ -20,34 +23,30 @@ def measure_input(sizes: Sizes, peer: Peer | None, folder: str | None) -> list[R
     pictures = load_pictures(folder, sizes.files, sizes)
     source = _training_source(pictures, sizes)
     workers = {"1 core": 0} | ({f"{cores()} cores": cores()} if cores() > 1 else {})
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        timings = {
-            name: measure(lambda count=count: _read(source, count), effort=sizes.effort)
-            for name, count in workers.items()
-        }
-    finally:
-        cv2.setNumThreads(threads)
-    result = NO_RESULT
-    if peer is not None:
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as files:
-            for name, data in zip(pictures.image_ids, pictures.files, strict=True):
-                (Path(files) / f"{name}.jpg").write_bytes(data)
-            result = peer.run("input", ["1 core"], folder=files)
     kilobytes = np.mean([len(data) for data in pictures.files]) / 1e3
     (height, width), (rows, columns) = np.max(pictures.sizes, axis=0), source[0].images.shape[1:3]
+    measured = {}
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as files:
+        for name, data in zip(pictures.image_ids, pictures.files, strict=True):
+            (Path(files) / f"{name}.jpg").write_bytes(data)
+        with open_peer(peer, "input", list(workers), folder=files) as other:
+            for name, count in workers.items():
+                run = partial(_read, source, count)
+                measured[name] = other.measure(name, run, lambda result: None, sizes)
+    cv2.setNumThreads(threads)
     return [
         Row(
             topic="input",
             what=f"JPEG {height}x{width} of {kilobytes:.0f} kB to {rows}x{columns}, {name}",
-            ours=timing,
-            peer=result.timing(name),
+            ours=ours,
+            peer=theirs,
+            target=TARGET if name == "1 core" else None,
             items=len(source) * sizes.images,
             unit="images",
-            note=result.note(name),
         )
-        for name, timing in timings.items()
+        for name, (ours, theirs) in measured.items()
     ]
 
 

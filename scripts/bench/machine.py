@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bench.floors import Rates
+from bench.peer_process import Peer, open_peer
 from bench.sizes import Sizes
 from bench.timing import cores, measure
 
@@ -33,16 +35,26 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def measure_rates(sizes: Sizes, dtype: Any) -> Rates:
-    """The device's best rates in a large matrix product of that type, and in a pass over a large array."""
+def measure_rates(sizes: Sizes, dtype: Any, peer: Peer | None) -> Rates:
+    """The device's best rates: a large matrix product of that type, ours or the peer's, and a pass over an array."""
     accelerator = jax.devices()[0].platform != "cpu"
     side = sizes.matmul * (4 if accelerator and sizes.matmul >= 1024 else 1)
     matrix = jnp.full((side, side), 1 / 64, dtype)
-    multiply, negate = jax.jit(jnp.matmul), jax.jit(jnp.negative)
-    product = measure(lambda: multiply(matrix, matrix), jax.block_until_ready, sizes.effort)
+    multiply = jax.jit(jnp.matmul)
+    with open_peer(peer, "rates", ["product"], {"side": np.int64(side)}) as other:
+        products = other.measure("product", lambda: multiply(matrix, matrix), jax.block_until_ready, sizes)
+    # In place: memory that is new to the process would have to be mapped and cleared first.
+    negate = jax.jit(jnp.negative, donate_argnums=0)
     array = jnp.zeros(sizes.copied_bytes // 4, jnp.float32)
-    copy = measure(lambda: negate(array), jax.block_until_ready, sizes.effort)
-    return Rates(flops=2 * side**3 / product.fastest, bandwidth=2 * sizes.copied_bytes / copy.fastest)
+
+    def run() -> jax.Array:
+        nonlocal array
+        array = negate(array)
+        return array
+
+    copy = measure(run, jax.block_until_ready, sizes.effort)
+    fastest = min(timing.fastest for timing in products if timing is not None)
+    return Rates(flops=2 * side**3 / fastest, bandwidth=2 * sizes.copied_bytes / copy.fastest)
 
 
 def _cpu_model() -> str:

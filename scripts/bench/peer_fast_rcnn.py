@@ -1,121 +1,88 @@
-"""Fast R-CNN with VGG16 in PyTorch, the same computation as ours: the peer of the training step and of testing."""
+"""The peer's training step and its test, each in the fastest of several ways to run it."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision
-from torch import nn
 from torch.nn import functional
 
+from bench.peer_functions import Prepared
+from bench.peer_networks import FastRCNN
 from bench.sizes import Sizes
-from bench.timing import Timing, measure
 
-STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-MEAN = (102.9801, 115.9465, 122.7717)  # blue, green, red
 LARGEST_LOG_RATIO = 4.135166556742356
+VARIANTS = {  # layout, compiled
+    "channels_last": (torch.channels_last, False),
+    "channels_last, compiled": (torch.channels_last, True),
+    "NCHW": (torch.contiguous_format, False),
+    "NCHW, compiled": (torch.contiguous_format, True),
+}
 
 
-class FastRCNN(nn.Module):
-    """Trunk without its last pooling, RoI pooling, fc6 and fc7 with dropout, class logits and box offsets."""
-
-    def __init__(self, num_classes: int, widths: tuple[int, int]):
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for stage, (convolutions, width) in enumerate(STAGES):
-            if stage:
-                layers.append(nn.MaxPool2d(2, ceil_mode=True))
-            for _ in range(convolutions):
-                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-                channels = width
-        self.trunk = nn.Sequential(*layers)
-        self.fc6, self.fc7 = nn.Linear(49 * channels, widths[0]), nn.Linear(*widths)
-        self.cls_score, self.bbox_pred = nn.Linear(widths[1], num_classes), nn.Linear(widths[1], 4 * num_classes)
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif name.startswith(("cls_score", "bbox_pred")):
-                nn.init.normal_(parameter, std=0.01 if name.startswith("cls") else 0.001)
-            else:
-                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-
-    def freeze(self) -> None:
-        """conv1_1 to conv2_2 do not learn."""
-        convolutions = [layer for layer in self.trunk if isinstance(layer, nn.Conv2d)]
-        for layer in convolutions[:4]:
-            layer.requires_grad_(False)
-
-    def forward(self, images: torch.Tensor, rois: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """8-bit RGB [N, 3, H, W] and RoIs [R, 5] (image, inclusive corners) to logits [R, K1], offsets [R, K1, 4]."""
-        pixels = images.flip(1).float() - self.mean.float()
-        features = self.trunk(pixels.to(self.fc6.weight.dtype))
-        # torchvision pools in single precision only, not in bfloat16.
-        pooled = torchvision.ops.roi_pool(features.float(), rois, (7, 7), 1 / 16).to(features.dtype)
-        x = functional.dropout(functional.relu(self.fc6(pooled.flatten(1))), 0.5, self.training)
-        x = functional.dropout(functional.relu(self.fc7(x)), 0.5, self.training)
-        return self.cls_score(x).float(), self.bbox_pred(x).float().view(len(x), -1, 4)
+def prepare_gradient(cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
+    """Loss and gradients of our parameters, without dropout, to compare with ours. Nothing to time."""
+    tensors = _tensors(inputs, ("images", "rois", "labels", "targets"), device)
+    network = _load(cases[0], inputs, sizes).to(device).freeze().eval()
+    loss = _loss(network, *tensors)
+    loss.backward()
+    return Prepared({}, {"loss": loss.detach().cpu().numpy(), **network.cpu().gradients()})
 
 
-def measure_train_step(cases: list[str], inputs: dict[str, np.ndarray], device: torch.device, sizes: Sizes) -> Any:
-    """Times the fastest way to run a step of SGD with momentum."""
-    images, rois, labels, targets = _tensors(inputs, ("images", "rois", "labels", "targets"), device)
+def prepare_train_step(
+    cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path
+) -> Prepared:
+    """A step of SGD with momentum."""
+    tensors = _tensors(inputs, ("images", "rois", "labels", "targets"), device)
     parameters = 0
 
     def build(layout: torch.memory_format, compiled: bool) -> Callable[[], Any]:
         nonlocal parameters
-        network = FastRCNN(sizes.num_classes, sizes.widths).to(device, memory_format=layout).train()
-        network.freeze()
+        network = _load(cases[0], inputs, sizes).to(device, memory_format=layout).train().freeze()
         parameters = sum(p.numel() for p in network.parameters())
         learned = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
         groups = [
             {"params": [p for n, p in learned if n.endswith("weight")], "weight_decay": 5e-4, "lr": 1e-7},
             {"params": [p for n, p in learned if n.endswith("bias")], "weight_decay": 0.0, "lr": 2e-7},
         ]
-        optimizer = torch.optim.SGD(groups, lr=1e-7, momentum=0.9, fused=device.type == "cuda")
+        optimizer = torch.optim.SGD(groups, lr=1e-7, momentum=0.9, fused=True)
         model = torch.compile(network) if compiled else network
-        pixels = images.contiguous(memory_format=layout)
-        rows = torch.arange(len(rois), device=device)
+        images = tensors[0].contiguous(memory_format=layout)
 
         def step() -> torch.Tensor:
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits, deltas = model(pixels, rois)
-            classification = functional.cross_entropy(logits.float(), labels)
-            distance = functional.smooth_l1_loss(deltas.float()[rows, labels], targets, reduction="none").sum(1)
-            loss = classification + (distance * (labels > 0)).sum() / len(rois)
+                loss = _loss(model, images, *tensors[1:])
             loss.backward()
             optimizer.step()
             return loss
 
         return step
 
-    timing, variant = _measure_fastest(build, device, sizes)
-    return {cases[0]: timing}, {cases[0]: variant}, {}, {"parameters": parameters}
+    run, variant = _fastest(build, device)
+    return Prepared({cases[0]: run}, notes={cases[0]: variant}, facts={"parameters": parameters})
 
 
-def measure_test(cases: list[str], inputs: dict[str, np.ndarray], device: torch.device, sizes: Sizes) -> Any:
-    """Times each case, "network alone, N" or "with NMS, N" for N images, the fastest way to run it."""
+def prepare_test(cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
+    """Each case is "MODEL, network alone, N" or "MODEL, with NMS, N" for N images."""
     all_images, all_boxes = _tensors(inputs, ("images", "boxes"), device)
     threshold = float(inputs["threshold"])
-    timings, notes, parameters = {}, {}, 0
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    runs, notes, arrays, models = {}, {}, {}, {}
     for case in cases:
-        what, count = case.rsplit(", ", 1)
+        name, what, count = case.split(", ")
         images, boxes = all_images[: int(count)], all_boxes[: int(count)]
         owner = torch.arange(len(boxes), device=device).repeat_interleave(boxes.shape[1])[:, None].float()
         corners = torch.cat([boxes[..., :2], boxes[..., 2:] - 1], dim=-1).view(-1, 4)
         rois = torch.cat([owner, corners], dim=1)
 
-        def build(layout, compiled, images=images, boxes=boxes, rois=rois, nms=what == "with NMS"):
-            nonlocal parameters
-            network = FastRCNN(sizes.num_classes, sizes.widths).eval()
-            parameters = sum(p.numel() for p in network.parameters())
-            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-            network = network.to(device, dtype, memory_format=layout)
-            model = torch.compile(network) if compiled else network
-            pixels = images.contiguous(memory_format=layout)
+        def build(layout, compiled, name=name, images=images, boxes=boxes, rois=rois, nms=what == "with NMS"):
+            if (layout, compiled) not in models:
+                network = _load(name, inputs, sizes).eval().to(device, dtype, memory_format=layout)
+                models[layout, compiled] = torch.compile(network) if compiled else network
+            model, pixels = models[layout, compiled], images.contiguous(memory_format=layout)
 
             def run() -> Any:
                 with torch.inference_mode():
@@ -128,8 +95,10 @@ def measure_test(cases: list[str], inputs: dict[str, np.ndarray], device: torch.
 
             return run
 
-        timings[case], notes[case] = _measure_fastest(build, device, sizes)
-    return timings, notes, {}, {"parameters": parameters}
+        runs[case], notes[case] = _fastest(build, device)
+        if what == "network alone":
+            arrays |= {f"{case}/{k}": v.cpu().numpy() for k, v in zip(("logits", "deltas"), runs[case](), strict=True)}
+    return Prepared(runs, arrays, notes)
 
 
 def select_detections(
@@ -151,25 +120,39 @@ def select_detections(
     return found[kept], scores[kept], labels[kept]
 
 
-def _measure_fastest(build: Callable[..., Callable[[], Any]], device: torch.device, sizes: Sizes) -> tuple[Timing, str]:
-    """Tries every variant for a moment and times the best; returns its name too."""
-
-    def wait(result: Any) -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    variants = {
-        f"{layout_name}{', compiled' if compiled else ''}": (layout, compiled)
-        for layout_name, layout in (("NCHW", torch.contiguous_format), ("channels_last", torch.channels_last))
-        for compiled in ((False, True) if device.type == "cuda" else (False,))
-    }
-    trial = type(sizes.effort)(min_runs=1, min_seconds=0, sample_seconds=sizes.effort.sample_seconds)
-    tried = {name: measure(build(*variant), wait, trial).median for name, variant in variants.items()}
-    best = min(tried, key=tried.get)
-    return measure(build(*variants[best]), wait, sizes.effort), f"peer: {best}"
+def _loss(model: Any, images: torch.Tensor, rois: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor) -> Any:
+    logits, deltas = model(images, rois)
+    classification = functional.cross_entropy(logits.float(), labels)
+    own = deltas.float()[torch.arange(len(rois), device=rois.device), labels]
+    distance = functional.smooth_l1_loss(own, targets, reduction="none").sum(1)
+    return classification + (distance * (labels > 0)).sum() / len(rois)
 
 
-def _tensors(inputs: dict[str, np.ndarray], names: tuple[str, ...], device: torch.device) -> list[torch.Tensor]:
+def _fastest(build: Callable[..., Callable[[], Any]], device: torch.device) -> tuple[Callable[[], Any], str]:
+    """The quickest of the variants in one call after one that warms up, and its name."""
+    best, shortest, chosen = None, float("inf"), ""
+    for name, variant in VARIANTS.items():
+        if name == "NCHW, compiled" and device.type == "cpu":
+            continue  # a minute of compiling and trying what never was the fastest
+        run = build(*variant)
+        for _ in range(2):
+            started = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - started
+        if seconds < shortest:
+            best, shortest, chosen = run, seconds, name
+        del run
+    return best, chosen
+
+
+def _load(name: str, inputs: dict, sizes: Sizes) -> FastRCNN:
+    network = FastRCNN(name, sizes.num_classes, sizes.widths)
+    return network.load({path: array for path, array in inputs.items() if path.startswith(("backbone/", "head/"))})
+
+
+def _tensors(inputs: dict, names: tuple[str, ...], device: torch.device) -> list[torch.Tensor]:
     """On the device; images with channels first."""
     tensors = [torch.from_numpy(inputs[name]).to(device) for name in names]
     return [t.permute(0, 3, 1, 2) if name == "images" else t for name, t in zip(names, tensors, strict=True)]

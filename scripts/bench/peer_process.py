@@ -1,5 +1,6 @@
-"""Runs the peer, PyTorch and torchvision, in a process of its own and reads what it measured."""
+"""The peer, PyTorch and torchvision: a process of its own that takes samples of its time when it is asked to."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -8,14 +9,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.sizes import Sizes
-from bench.timing import Timing
+from bench.timing import Sampler, Timing, measure, take_turns
 
 _SCRIPTS = Path(__file__).resolve().parent.parent
 
@@ -25,22 +26,26 @@ class PeerError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class PeerResult:
-    """What the peer measured: timings by case, the variant or fault of each in `notes`, and arrays to compare."""
+class PeerSession:
+    """The peer ready for one topic: its outputs to compare, and samples of its time in each of `cases`."""
 
-    timings: Mapping[str, Timing]
-    notes: Mapping[str, str]
-    arrays: Mapping[str, np.ndarray]
-    facts: Mapping[str, Any]
+    cases: frozenset[str] = frozenset()
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the variant that is fastest, by case
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sample: Callable[[str], float] | None = None
 
-    def timing(self, case: str) -> Timing | None:
-        return self.timings.get(case)
+    def measure(
+        self, case: str, run: Callable[[], Any], wait: Callable[[Any], Any], sizes: Sizes
+    ) -> tuple[Timing, Timing | None]:
+        """Our time and the peer's, sampled in turns; None where the peer has no such case."""
+        if case not in self.cases:
+            return measure(run, wait, sizes.effort), None
+        ours, theirs = take_turns([Sampler(run, wait, sizes.effort), lambda: self.sample(case)], sizes.effort)
+        return ours, theirs
 
     def note(self, case: str) -> str:
-        return self.notes.get(case, "")
-
-
-NO_RESULT = PeerResult({}, {}, {}, {})
+        return f"peer: {self.notes[case]}" if case in self.notes else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +57,11 @@ class Peer:
     device: str  # cpu or cuda
     sizes: Sizes
 
-    def run(
+    @contextlib.contextmanager
+    def start(
         self, topic: str, cases: Sequence[str], arrays: Mapping[str, np.ndarray] | None = None, folder: str = ""
-    ) -> PeerResult:
-        """Measures the cases of a topic.
+    ) -> Iterator[PeerSession]:
+        """A process that is ready to measure the cases of a topic; it ends with the context.
 
         Args:
             arrays: inputs that the peer shares with us.
@@ -71,20 +77,48 @@ class Peer:
                 "sizes": dataclasses.asdict(self.sizes),
             }  # fmt: skip
             (Path(work) / "job.json").write_text(json.dumps(job))
-            done = subprocess.run(
-                [self.python, "-m", "bench.peer", work],
-                cwd=_SCRIPTS,
-                env={**os.environ, "PYTHONPATH": str(_SCRIPTS)},
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                raise PeerError(f"the peer failed in topic {topic}: {_last_line(done.stderr)}")
-            result = json.loads((Path(work) / "result.json").read_text())
-            with np.load(Path(work) / "outputs.npz") as outputs:
-                arrays = {name: outputs[name] for name in outputs.files}
-        timings = {case: Timing(tuple(samples)) for case, samples in result["samples"].items()}
-        return PeerResult(timings, result["notes"], arrays, result["facts"])
+            with open(Path(work) / "stderr", "w+") as errors, self._process(work, errors) as process:
+
+                def ask(question: str | None) -> Any:
+                    with contextlib.suppress(BrokenPipeError):
+                        if question is not None:
+                            process.stdin.write(json.dumps(question) + "\n")
+                            process.stdin.flush()
+                    answer = process.stdout.readline()
+                    if not answer:
+                        errors.seek(0)
+                        raise PeerError(f"the peer failed in topic {topic}: {_last_line(errors.read())}")
+                    return json.loads(answer)
+
+                try:
+                    ready = ask(None)
+                    with np.load(Path(work) / "outputs.npz") as outputs:
+                        found = {name: outputs[name] for name in outputs.files}
+                    yield PeerSession(frozenset(cases), ready["notes"], found, ready["facts"], ask)
+                finally:
+                    process.kill()
+
+    def _process(self, work: str, errors: Any) -> subprocess.Popen:
+        return subprocess.Popen(
+            [self.python, "-m", "bench.peer", work],
+            cwd=_SCRIPTS,
+            env={**os.environ, "PYTHONPATH": str(_SCRIPTS)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+
+def open_peer(
+    peer: Peer | None,
+    topic: str,
+    cases: Sequence[str],
+    arrays: Mapping[str, np.ndarray] | None = None,
+    folder: str = "",
+) -> contextlib.AbstractContextManager[PeerSession]:
+    """`peer.start`, or a session without any case where there is no peer."""
+    return contextlib.nullcontext(PeerSession()) if peer is None else peer.start(topic, cases, arrays, folder)
 
 
 def find_peer(python: str | None, platform: str, sizes: Sizes) -> tuple[Peer | None, str]:

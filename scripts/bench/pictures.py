@@ -54,10 +54,22 @@ def load_pictures(folder: str | None, count: int, sizes: Sizes) -> Pictures:
     """
     if folder is None:
         return Pictures(tuple(make_jpeg(sizes.file_size, seed) for seed in range(count)))
-    paths = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[:count]
+    paths = _paths(folder)[:count]
     if len(paths) < count:
         raise ValueError(f"--images {folder} has {len(paths)} JPEG files; {count} are needed")
     return Pictures(tuple(path.read_bytes() for path in paths))
+
+
+def picture_sizes(folder: str) -> list[tuple[int, int]]:
+    """Height and width of all JPEG files of a folder.
+
+    Raises:
+        ValueError: there are none.
+    """
+    paths = _paths(folder)
+    if not paths:
+        raise ValueError(f"--images {folder} has no JPEG files")
+    return [_decode(path.read_bytes()).shape[:2] for path in paths]
 
 
 def make_jpeg(size: tuple[int, int], seed: int) -> bytes:
@@ -76,6 +88,10 @@ def make_jpeg(size: tuple[int, int], seed: int) -> bytes:
     if not done:
         raise RuntimeError("OpenCV could not write a JPEG")
     return data.tobytes()
+
+
+def _paths(folder: str) -> list[Path]:
+    return sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
 
 
 def _decode(data: bytes) -> np.ndarray:

@@ -2,9 +2,24 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from bench.timing import Timing
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a row is to reach: at most a ratio to the peer, at least a share of the floor or items a second."""
+
+    measure: Literal["ratio", "share", "rate"]
+    bound: float
+
+    def __str__(self) -> str:
+        return {
+            "ratio": f"<= {self.bound:g} x peer",
+            "share": f">= {self.bound:.0%} of floor",
+            "rate": f">= {self.bound:g}/s",
+        }[self.measure]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +31,10 @@ class Row:
     ours: Timing
     peer: Timing | None = None
     floor: float | None = None  # seconds a call
+    target: Target | None = None
     items: int = 1  # images or steps in a call
     unit: str = "calls"  # what the items are
+    memory: int | None = None  # bytes of arguments, results and temporary arrays
     note: str = ""
 
     @property
@@ -35,8 +52,16 @@ class Row:
         """Items a second."""
         return self.items / self.ours.median
 
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is met; None where there is none, or nothing to compare with."""
+        if self.target is None or getattr(self, self.target.measure) is None:
+            return None
+        value = getattr(self, self.target.measure)
+        return value <= self.target.bound if self.target.measure == "ratio" else value >= self.target.bound
+
     def to_json(self) -> dict[str, Any]:
-        """All of it in seconds, with every sample."""
+        """All of it in seconds and bytes, with every sample."""
         return {
             "topic": self.topic,
             "what": self.what,
@@ -45,38 +70,46 @@ class Row:
             "ratio": self.ratio,
             "floor": self.floor,
             "share_of_floor": self.share,
+            "target": None if self.target is None else str(self.target),
+            "reached": self.reached,
             "items": self.items,
             "unit": self.unit,
             "items_per_second": self.rate,
+            "memory": self.memory,
             "note": self.note,
         }
 
 
-HEADER = ("what", "ours ms (min-max)", "per s", "peer ms (min-max)", "ours/peer", "floor ms", "of floor", "note")
+HEADER = ("what", "ours ms (min-max)", "per s", "peer ms (min-max)", "ours/peer", "target", "floor ms", "of floor",
+          "memory", "note")  # fmt: skip
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows under a header, columns aligned; a blank where there is no figure."""
+    """The rows under a header, columns aligned; a blank where there is no figure, no column where there is none."""
     cells = [HEADER, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(HEADER))]
-    lines = []
-    for line in cells:
-        first, *middle, note = line
-        padded = [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(middle, widths[1:-1], strict=True)), note]
-        lines.append("  ".join(padded).rstrip())
+    kept = [i for i in range(len(HEADER)) if any(line[i] for line in cells[1:])]
+    widths = {i: max(len(line[i]) for line in cells) for i in kept}
+    left = {0, len(HEADER) - 1}
+    lines = [
+        "  ".join(line[i].ljust(widths[i]) if i in left else line[i].rjust(widths[i]) for i in kept).rstrip()
+        for line in cells
+    ]
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    reached = {None: "", True: " yes", False: " NO"}[row.reached]
     return (
         f"{row.topic}: {row.what}",
         _milliseconds(row.ours),
         f"{_figure(row.rate)} {row.unit}",
         "" if row.peer is None else _milliseconds(row.peer),
         "" if row.ratio is None else f"{row.ratio:.2f}",
+        "" if row.target is None else f"{row.target}{reached}",
         "" if row.floor is None else _figure(1e3 * row.floor),
         "" if row.share is None else f"{row.share:.1%}",
+        "" if row.memory is None else f"{_figure(row.memory / 1e6)} MB",
         row.note,
     )
 

@@ -8,42 +8,54 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.floors import Rates
-from bench.peer_process import NO_RESULT, Peer, PeerError
-from bench.result import Row
+from bench.peer_process import Peer, PeerError, open_peer
+from bench.result import Row, Target
 from bench.sizes import Sizes
-from bench.timing import measure
 from frcnn_jax.ops.roi_pool import roi_max_pool
 
 GRID = (7, 7)
 STRIDE = 16
 
 
+# Of our time to the peer's on a CPU.
+TARGETS = {"forward": (0.7, 0.12), "forward+backward": (0.9, None)}
+
+
 def measure_roi_pool(sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]:
     """Rows of the topic. Raises PeerError where outputs differ."""
     inputs, rows = make_inputs(sizes), []
-    result = NO_RESULT if peer is None else peer.run("roi_pool", list(inputs), _flat(inputs))
     accelerated = jax.devices()[0].platform != "cpu"
-    for case, arrays in inputs.items():
-        backward = "cotangent" in arrays
-        function = jax.jit(_pool_and_gradient if backward else _pool_alone)
-        if case in result.timings:
-            _compare(case, function(*map(jnp.asarray, arrays.values())), result.arrays)
-        # torchvision pools in float32 alone, so bfloat16 has no peer.
-        for dtype in (jnp.float32, jnp.bfloat16) if accelerated else (jnp.float32,):
-            values = {k: jnp.asarray(v, jnp.float32 if k == "rois" else dtype) for k, v in arrays.items()}
-            timing = measure(partial(function, *values.values()), jax.block_until_ready, sizes.effort)
-            shared = dtype == jnp.float32
-            rows.append(
-                Row(
-                    topic="roi_pool",
-                    what=case if shared else f"{case}, bfloat16",
-                    ours=timing,
-                    peer=result.timing(case) if shared else None,
-                    floor=_bytes(arrays, jnp.dtype(dtype).itemsize) / rates.bandwidth,
-                    note=result.note(case),
+    with open_peer(peer, "roi_pool", list(inputs), _flat(inputs)) as other:
+        for case, arrays in inputs.items():
+            function = jax.jit(_pool_and_gradient if "cotangent" in arrays else _pool_alone)
+            if case in other.cases:
+                _compare(case, function(*map(jnp.asarray, arrays.values())), other.arrays)
+            # torchvision pools in float32 alone, so bfloat16 has no peer.
+            for dtype in (jnp.float32, jnp.bfloat16) if accelerated else (jnp.float32,):
+                values = {k: jnp.asarray(v, jnp.float32 if k == "rois" else dtype) for k, v in arrays.items()}
+                shared = dtype == jnp.float32
+                run = partial(function, *values.values())
+                ours, theirs = other.measure(case if shared else "", run, jax.block_until_ready, sizes)
+                rows.append(
+                    Row(
+                        topic="roi_pool",
+                        what=case if shared else f"{case}, bfloat16",
+                        ours=ours,
+                        peer=theirs,
+                        floor=_bytes(arrays, jnp.dtype(dtype).itemsize) / rates.bandwidth,
+                        target=None if accelerated else _target(case, arrays, sizes),
+                    )
                 )
-            )
     return rows
+
+
+def _target(case: str, arrays: dict[str, np.ndarray], sizes: Sizes) -> Target | None:
+    """Those of single images at the two numbers of RoIs."""
+    images, count = arrays["rois"].shape[:2]
+    if images > 1:
+        return None
+    bound = TARGETS[case.split(",")[0]][sizes.pooled_rois.index(count)]
+    return None if bound is None else Target("ratio", bound)
 
 
 def make_inputs(sizes: Sizes) -> dict[str, dict[str, np.ndarray]]:

@@ -26,10 +26,10 @@ def network_dtype() -> Any:
     return jnp.float32 if jax.devices()[0].platform == "cpu" else jnp.bfloat16
 
 
-def build_model(name: str, sizes: Sizes) -> FastRCNN:
-    """`create_model`, with VGG16's fully connected layers of the widths in `sizes`."""
-    model = create_model(name, sizes.num_classes, dtype=network_dtype())
-    return model.clone(head=model.head.clone(widths=sizes.widths)) if name == "vgg16" else model
+def build_model(name: str, sizes: Sizes, dtype: Any = None) -> FastRCNN:
+    """`create_model`, with fully connected layers of the widths in `sizes`, if any."""
+    model = create_model(name, sizes.num_classes, dtype=network_dtype() if dtype is None else dtype)
+    return model if sizes.widths is None else model.clone(head=model.head.clone(widths=sizes.widths))
 
 
 def training_config(name: str, sizes: Sizes) -> Config:

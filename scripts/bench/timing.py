@@ -5,7 +5,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -38,32 +38,54 @@ class Effort:
     """Calls shorter than this are made one after the other, and waited for once, until a sample is this long."""
 
 
-def measure(
-    run: Callable[[], Any], wait: Callable[[Any], Any] = lambda result: None, effort: Effort | None = None
-) -> Timing:
-    """Times `run` after warming it up.
+class Sampler:
+    """Gives the seconds of a call of `run`, one sample each time it is called.
+
+    Two calls come before the first sample: one compiles, and both let the memory that is used again settle.
 
     Args:
         run: one call of what is measured; may return before its work is done.
         wait: blocks until the result of `run` is there.
     """
+
+    def __init__(
+        self,
+        run: Callable[[], Any],
+        wait: Callable[[Any], Any] = lambda result: None,
+        effort: Effort | None = None,
+    ):
+        self._run, self._wait = run, wait
+        wait(run())
+        once = self._time(1)
+        sample_seconds = (Effort() if effort is None else effort).sample_seconds
+        self._calls = max(math.ceil(sample_seconds / max(once, 1e-7)), 1)
+
+    def __call__(self) -> float:
+        return self._time(self._calls)
+
+    def _time(self, calls: int) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            result = self._run()
+        self._wait(result)
+        return (time.perf_counter() - start) / calls
+
+
+def measure(
+    run: Callable[[], Any], wait: Callable[[Any], Any] = lambda result: None, effort: Effort | None = None
+) -> Timing:
+    """Times `run` after warming it up; arguments as those of `Sampler`."""
+    return take_turns([Sampler(run, wait, effort)], effort)[0]
+
+
+def take_turns(samplers: Sequence[Callable[[], float]], effort: Effort | None = None) -> list[Timing]:
+    """Samples of each, taken in turns, so that a slow minute of the machine falls on all alike."""
     effort = Effort() if effort is None else effort
-    wait(run())
-    once = _sample(run, wait, 1)
-    calls = max(math.ceil(effort.sample_seconds / max(once, 1e-7)), 1)
-    # A call of seconds needs no second round of warming up.
-    samples = [once] if once >= 1 else []
-    while len(samples) < effort.min_runs or sum(samples) * calls < effort.min_seconds:
-        samples.append(_sample(run, wait, calls))
-    return Timing(tuple(samples))
-
-
-def _sample(run: Callable[[], Any], wait: Callable[[Any], Any], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        result = run()
-    wait(result)
-    return (time.perf_counter() - start) / calls
+    rounds: list[tuple[float, ...]] = []
+    started = time.perf_counter()
+    while len(rounds) < effort.min_runs or time.perf_counter() - started < effort.min_seconds * len(samplers):
+        rounds.append(tuple(sampler() for sampler in samplers))
+    return [Timing(samples) for samples in zip(*rounds, strict=True)]
 
 
 def cores() -> int:

@@ -4,99 +4,134 @@ The peer is given the RoIs that were sampled, their labels and targets: it has l
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bench.agreement import PEER_MODELS, by_path, check_gradients, draw, peer_inputs
 from bench.floors import Rates, backward_operations, layer_operations, pooling_operation, seconds, update_operation
-from bench.peer_process import NO_RESULT, Peer, PeerError
-from bench.result import Row
+from bench.peer_process import Peer, PeerError, open_peer
+from bench.result import Row, Target
 from bench.scene import build_model, make_batch, network_dtype, parameter_count, training_config
 from bench.sizes import Sizes
-from bench.timing import Timing, measure
+from bench.timing import measure
+from frcnn_jax.config import Config
 from frcnn_jax.models.detector import FastRCNN, init_params
-from frcnn_jax.ops.boxes import encode_boxes
-from frcnn_jax.ops.roi_pool import project_rois
 from frcnn_jax.training.loop import create_state
 from frcnn_jax.training.optimizer import create_optimizer
-from frcnn_jax.training.step import AXIS, TrainState, identity_statistics, make_train_step, map_train_step, sample_batch
+from frcnn_jax.training.step import AXIS, TrainState, identity_statistics, make_train_step, map_train_step
 from frcnn_jax.types import Batch
-
-PEER_MODEL = "vgg16"  # the one that the peer has
 
 
 def measure_train_step(sizes: Sizes, rates: Rates, peer: Peer | None, models: Sequence[str]) -> list[Row]:
     """A row for each model. Raises PeerError where the peer's network is not the same."""
     batch = make_batch(sizes, sizes.images)
-    return [_measure_model(name, sizes, rates, peer if name == PEER_MODEL else None, batch) for name in models]
+    return [_measure_model(name, sizes, rates, peer if name in PEER_MODELS else None, batch) for name in models]
 
 
 def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None, batch: Batch) -> Row:
-    config = training_config(name, sizes)
-    model = build_model(name, sizes)
+    if peer is not None:
+        check_gradients(name, sizes, peer)
+    config, model = training_config(name, sizes), build_model(name, sizes)
     params = init_params(model, jax.random.key(0))
     count = parameter_count(params)
+    inputs = {} if peer is None else peer_inputs(batch, draw(batch, config.sampling)) | by_path(params)
+    # The state is donated, and `params` would point at what is gone.
     state = create_state(config, params, identity_statistics(sizes.num_classes))
-    del params  # the state is donated, and this would point at what is gone
-    forward = layer_operations(model, sizes.images, sizes.image, sizes.rois_per_image)
-    pooling = pooling_operation(model, sizes.images, sizes.image, sizes.rois_per_image)
-    frozen = sum(path[-1].key == "kernel" for path, _ in jax.tree_util.tree_leaves_with_path(state.frozen))
-    update = update_operation(state.trainable)
-    floor = seconds([*forward, *backward_operations(forward, frozen), pooling, pooling, update], rates)
-
-    optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
-    timing = _time_steps(model, optimizer, config.sampling, state, batch, sizes)
-    del state
-    result = NO_RESULT
-    if peer is not None:
-        result = peer.run("train_step", [name], _peer_inputs(batch, config.sampling))
-        if result.facts["parameters"] != count:
-            raise PeerError(f"train_step: {count} parameters, but the peer's has {result.facts['parameters']}")
+    del params
+    floor = _floor(model, state, sizes, rates)
+    with open_peer(peer, "train_step", [name], inputs) as other:
+        if other.facts.get("parameters", count) != count:
+            raise PeerError(f"train_step: {count} parameters, but the peer's has {other.facts['parameters']}")
+        run, memory = training_run(model, config, state, batch)
+        del state
+        ours, theirs = other.measure(name, run, jax.block_until_ready, sizes)
+        check_finite(run)
+        notes = [other.note(name), _pooling_share(model, sizes, ours.median)]
     height, width = sizes.image
+    on_cpu = jax.devices()[0].platform == "cpu"
     return Row(
         topic="train_step",
         what=f"{name} {height}x{width}, N={sizes.images}, R={sizes.images * sizes.rois_per_image}, "
         f"{jnp.dtype(network_dtype()).name}",
-        ours=timing,
-        peer=result.timing(name),
+        ours=ours,
+        peer=theirs,
         floor=floor,
+        target=_target(name, on_cpu),
         unit="steps",
-        note=result.note(name),
+        memory=memory,
+        note="; ".join(filter(None, notes)),
     )
 
 
-def _time_steps(model: FastRCNN, optimizer, sampling, state: TrainState, batch: Batch, sizes: Sizes) -> Timing:
-    """Times the step as the training loop runs it, on one device and with the batch there."""
+def training_run(
+    model: FastRCNN, config: Config, state: TrainState, batch: Batch
+) -> tuple[Callable[[], Any], int | None]:
+    """A function that makes one step after the other, as the training loop does on one device with the batch there,
+    and the memory that a step takes. The state is donated."""
     mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
-    step = map_train_step(make_train_step(model, optimizer, sampling=sampling), mesh)
+    optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
+    step = map_train_step(make_train_step(model, optimizer, sampling=config.sampling), mesh)
     current = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    del state
     batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
     key = jax.random.key(2)
+    compiled = step.lower(current, batch, key).compile()
 
-    def run():
+    def run() -> Any:
         nonlocal current
-        current, metrics = step(current, batch, key)
+        current, metrics = compiled(current, batch, key)
         return current, metrics
 
-    timing = measure(run, jax.block_until_ready, sizes.effort)
+    return run, bytes_needed(compiled)
+
+
+def bytes_needed(compiled: Any) -> int | None:
+    """Arguments, results and temporary arrays of a compiled function; None where the device does not tell."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return kept + found.temp_size_in_bytes
+
+
+def check_finite(run: Callable[[], Any]) -> None:
+    """Raises FloatingPointError where the loss of a step is not finite."""
     _, metrics = run()
     if not math.isfinite(metrics["loss"]):
         raise FloatingPointError(f"train_step: the loss is {metrics['loss']}; the time says nothing")
-    return timing
 
 
-def _peer_inputs(batch: Batch, sampling) -> dict[str, np.ndarray]:
-    """Pixels, RoIs as (image, inclusive corners), labels and box targets of the RoIs that a step samples."""
-    sample = jax.jit(partial(sample_batch, config=sampling))(batch, jax.random.key(2))
-    corners = project_rois(sample.rois, 1.0).reshape(-1, 4)
-    images = np.repeat(np.arange(len(batch.images), dtype=np.float32), sample.rois.shape[1])
-    return {
-        "images": batch.images,
-        "rois": np.concatenate([images[:, None], corners], axis=1),
-        "labels": np.asarray(sample.labels).reshape(-1).astype(np.int64),
-        "targets": np.asarray(encode_boxes(sample.rois, sample.gt_boxes)).reshape(-1, 4),
-    }
+def _target(name: str, on_cpu: bool) -> Target | None:
+    if on_cpu:
+        return Target("ratio", 1.2) if name == "vgg16" else None
+    return Target("share", 0.4 if name == "vgg16" else 0.3) if name in PEER_MODELS else None
+
+
+def _floor(model: FastRCNN, state: TrainState, sizes: Sizes, rates: Rates) -> float:
+    forward = layer_operations(model, sizes.images, sizes.image, sizes.rois_per_image)
+    pooling = pooling_operation(model, sizes.images, sizes.image, sizes.rois_per_image)
+    frozen = sum(path[-1].key == "kernel" for path, _ in jax.tree_util.tree_leaves_with_path(state.frozen))
+    update = update_operation(state.trainable)
+    return seconds([*forward, *backward_operations(forward, frozen), pooling, pooling, update], rates)
+
+
+def _pooling_share(model: FastRCNN, sizes: Sizes, step: float) -> str:
+    """RoI pooling and its gradient alone, at the sizes of the step, as a part of it."""
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    pixels = jax.ShapeDtypeStruct((sizes.images, *sizes.image, 3), model.backbone.dtype)
+    shape = jax.eval_shape(lambda p, x: model.apply({"params": p}, x, method="features")[0], shapes, pixels)
+    features = jax.random.normal(jax.random.key(0), shape.shape, shape.dtype)
+    rois = jnp.asarray(make_batch(sizes, sizes.images).proposals[:, : sizes.rois_per_image])
+
+    def pool_and_gradient(features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pooled, pullback = jax.vjp(lambda f: model.apply({}, f, rois, method="pool"), features)
+        return pooled, pullback(pooled)[0]
+
+    timing = measure(partial(jax.jit(pool_and_gradient), features), jax.block_until_ready, sizes.effort)
+    return f"RoI pooling {timing.median / step:.1%}"

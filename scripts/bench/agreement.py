@@ -1,0 +1,98 @@
+"""That the peer computes what we compute, before either is timed."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.peer_process import Peer, PeerError
+from bench.scene import build_model, make_batch, training_config
+from bench.sizes import Sizes
+from frcnn_jax.config import SamplingConfig
+from frcnn_jax.models.detector import FastRCNN, init_params
+from frcnn_jax.ops.boxes import encode_boxes
+from frcnn_jax.ops.losses import multi_task_loss
+from frcnn_jax.ops.roi_pool import project_rois
+from frcnn_jax.training.optimizer import merge, split_frozen
+from frcnn_jax.training.step import identity_statistics, sample_batch
+from frcnn_jax.types import Batch, RoiSample
+
+PEER_MODELS = ("vgg16", "caffenet", "vgg_cnn_m_1024")  # those that the peer has
+
+
+def by_path(params: Any) -> dict[str, np.ndarray]:
+    """Parameters by their paths, such as `backbone/conv1_1/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def check_close(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-3) -> None:
+    """Length of the difference against the length of the peer's values, at most `tolerance`.
+
+    On accelerators, where types are shorter, at most fifty times that.
+
+    Raises:
+        PeerError: it is more, or shapes differ.
+    """
+    if ours.shape != theirs.shape:
+        raise PeerError(f"{what} is {ours.shape}, the peer's {theirs.shape}")
+    distance = np.linalg.norm((ours - theirs).ravel()) / max(np.linalg.norm(theirs.ravel()), np.finfo(np.float32).tiny)
+    if not distance <= tolerance * (1 if jax.devices()[0].platform == "cpu" else 50):
+        raise PeerError(f"{what} differs from the peer's by {distance:.2g} of its length")
+
+
+def check_gradients(name: str, sizes: Sizes, peer: Peer) -> None:
+    """Loss and gradients of one small image, without dropout: each parameter's gradient must agree.
+
+    Raises:
+        PeerError: it does not.
+    """
+    sizes = dataclasses.replace(sizes, image=sizes.compared_image, widths=sizes.compared_widths, proposals=64)
+    model = build_model(name, sizes, jnp.float32)
+    batch, config = make_batch(sizes, 1), training_config(name, sizes)
+    params = init_params(model, jax.random.key(0))
+    sample = draw(batch, config.sampling)
+    trainable, frozen = split_frozen(params, config.optimizer.rules)
+    loss, gradients = jax.jit(
+        jax.value_and_grad(lambda t: _loss(merge(t, frozen), model, batch, sample)),
+    )(trainable)
+    smaller = dataclasses.replace(peer, sizes=sizes)
+    with smaller.start("gradient", [name], peer_inputs(batch, sample) | by_path(params)) as other:
+        theirs = other.arrays
+    check_close(f"train_step, {name}: the loss", np.asarray(loss), theirs["loss"])
+    ours = by_path(gradients)
+    if set(ours) != set(theirs) - {"loss"}:
+        raise PeerError(f"train_step, {name}: other parameters learn than the peer's")
+    for path, gradient in ours.items():
+        # Where rounding decides otherwise between two maxima, a gradient goes to another cell.
+        check_close(f"train_step, {name}: the gradient of {path}", gradient, theirs[path], tolerance=1e-2)
+
+
+def draw(batch: Batch, sampling: SamplingConfig) -> RoiSample:
+    """RoIs of a training step."""
+    return jax.jit(partial(sample_batch, config=sampling))(batch, jax.random.key(2))
+
+
+def peer_inputs(batch: Batch, sample: RoiSample) -> dict[str, np.ndarray]:
+    """Pixels, RoIs as (image, inclusive corners), labels and box targets, for the peer, which gets no padding."""
+    real = np.asarray(sample.mask).reshape(-1)
+    corners = project_rois(sample.rois, 1.0).reshape(-1, 4)
+    images = np.repeat(np.arange(len(batch.images), dtype=np.float32), sample.rois.shape[1])
+    return {
+        "images": batch.images,
+        "rois": np.concatenate([images[:, None], corners], axis=1)[real],
+        "labels": np.asarray(sample.labels).reshape(-1).astype(np.int64)[real],
+        "targets": np.asarray(encode_boxes(sample.rois, sample.gt_boxes)).reshape(-1, 4)[real],
+    }
+
+
+def _loss(params: Any, model: FastRCNN, batch: Batch, sample: RoiSample) -> jax.Array:
+    logits, deltas = model.apply({"params": params}, batch.images, sample.rois, image_sizes=batch.image_sizes)
+    sample, logits, deltas = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (sample, logits, deltas))
+    statistics = identity_statistics(model.head.num_classes)
+    return multi_task_loss(
+        logits, deltas, sample.rois, sample.labels, sample.gt_boxes, sample.mask, statistics.mean, statistics.std
+    )[0]

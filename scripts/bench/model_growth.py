@@ -1,0 +1,83 @@
+"""How a step and a test grow with the image, the batch, the RoIs and the classes."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench.growth import Case, compiled_call, measure_cases
+from bench.result import Row
+from bench.scene import build_model, make_batch, training_config
+from bench.sizes import Sizes
+from bench.train_step import training_run
+from frcnn_jax.evaluation.detect import detect_batch
+from frcnn_jax.models.detector import FastRCNN, init_params
+from frcnn_jax.training.loop import create_state
+from frcnn_jax.training.step import identity_statistics
+
+# A step of VGG16 takes most of a minute of a CPU before it is timed: its test stands for it.
+LARGE = ("vgg16",)
+
+
+def measure_model_growth(sizes: Sizes, models: Sequence[str]) -> list[Row]:
+    """Rows of each model."""
+    return [row for name in models for row in measure_cases(_cases(name, sizes), sizes)]
+
+
+def _cases(name: str, sizes: Sizes) -> Iterator[Case]:
+    large = name in LARGE
+    for count in sizes.growing_rois:
+        changed = dataclasses.replace(sizes, proposals=count)
+        yield Case(f"{name}: test of {_size(sizes)}", "R", count, partial(_test, name, changed, 1))
+    for side in sizes.growing_sides:
+        if not (large and side > 1200):
+            changed = dataclasses.replace(sizes, image=(side, side))
+            yield Case(f"{name}: test, {sizes.proposals} RoIs", "side", side, partial(_test, name, changed, 1))
+    for images in sizes.growing_images:
+        if not (large and images > 4):
+            yield Case(f"{name}: test of {_size(sizes)}", "N", images, partial(_test, name, sizes, images))
+    if large:
+        return
+    for side in sizes.growing_sides:
+        changed = dataclasses.replace(sizes, image=(side, side))
+        yield Case(f"{name}: step, N={sizes.images}", "side", side, partial(_step, name, changed))
+    for images in sizes.growing_images:
+        changed = dataclasses.replace(sizes, images=images)
+        yield Case(f"{name}: step, {_size(sizes)}", "N", images, partial(_step, name, changed))
+    for count in sizes.growing_rois:
+        changed = dataclasses.replace(sizes, rois_per_image=count, proposals=2 * count)
+        yield Case(f"{name}: step, {_size(sizes)}, N={sizes.images}", "R", count, partial(_step, name, changed))
+    for number in sizes.growing_classes:
+        changed = dataclasses.replace(sizes, num_classes=number + 1)
+        yield Case(f"{name}: step, {_size(sizes)}, N={sizes.images}", "K", number, partial(_step, name, changed))
+
+
+def _size(sizes: Sizes) -> str:
+    return f"{sizes.image[0]}x{sizes.image[1]}"
+
+
+def _test(name: str, sizes: Sizes, images: int) -> tuple[Callable[[], Any], int | None]:
+    model = build_model(name, sizes)
+    params = constant_params(model)
+    statistics = identity_statistics(sizes.num_classes)
+
+    def detect(params: Any, batch: Any) -> Any:
+        return detect_batch(params, statistics, batch, model=model, score_threshold=0.0)
+
+    return compiled_call(detect, params, make_batch(sizes, images))
+
+
+def _step(name: str, sizes: Sizes) -> tuple[Callable[[], Any], int | None]:
+    model, config = build_model(name, sizes), training_config(name, sizes)
+    state = create_state(config, constant_params(model), identity_statistics(sizes.num_classes))
+    return training_run(model, config, state, make_batch(sizes, sizes.images))
+
+
+def constant_params(model: FastRCNN) -> Any:
+    """Needs no compiling, as random ones do."""
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jnp.asarray(np.full(leaf.shape, 0.01, leaf.dtype)), shapes)
