@@ -113,6 +113,7 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
         (TrainConfig, {"log_every": 0}, r"train\.log_every must be at least 1, not 0"),
         (InputConfig, {"batch_size": 0}, r"input\.batch_size must be at least 1"),
         (InputConfig, {"scales": ()}, r"input\.scales"),
+        (InputConfig, {"test_scales": (600, 0)}, r"input\.test_scales must be lengths of at least 1, not \(600, 0\)"),
         (EvalConfig, {"per_class": 0}, r"evaluate\.per_class"),
         (LossConfig, {"localization_weight": -1.0}, r"loss\.localization_weight must be at least 0, not -1\.0"),
         (OptimizerConfig, {"learning_rate": float("nan")}, r"optimizer\.learning_rate must be at least 0, not nan"),

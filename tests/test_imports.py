@@ -20,7 +20,8 @@ ROOT = Path(frcnn_jax.__file__).parent
 ALLOWED = {
     "types": set(),
     "config": set(),
-    "command": set(),
+    "command": {"memory"},
+    "memory": set(),
     "ops": {"types"},
     "models": {"types", "ops"},
     "data": {"types", "config"},

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from bench import peer_fast_rcnn, peer_functions
-from bench.memory import keep_freed_memory
 from bench.sizes import decode_sizes
 from bench.timing import Sampler, cores
 
@@ -26,7 +25,6 @@ _TOPICS = {
 
 
 def main() -> None:
-    keep_freed_memory()
     # The pipe is for answers alone: whatever a library prints goes to standard error.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

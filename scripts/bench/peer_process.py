@@ -19,6 +19,8 @@ from bench.sizes import Sizes
 from bench.timing import Sampler, Timing, measure, take_turns
 
 _SCRIPTS = Path(__file__).resolve().parent.parent
+# What frcnn_jax.memory does for us.
+_KEEP_FREED_MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
 
 
 class PeerError(Exception):
@@ -102,7 +104,7 @@ class Peer:
         return subprocess.Popen(
             [self.python, "-m", "bench.peer", work],
             cwd=_SCRIPTS,
-            env={**os.environ, "PYTHONPATH": str(_SCRIPTS)},
+            env={"GLIBC_TUNABLES": _KEEP_FREED_MEMORY, **os.environ, "PYTHONPATH": str(_SCRIPTS)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

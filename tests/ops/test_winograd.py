@@ -112,7 +112,10 @@ def lowered(platform, channels):
         y, pullback = jax.vjp(lambda x, kernel: conv2d(x, kernel, 1, 1), x, kernel)
         return y, pullback(y)
 
-    shapes = jax.ShapeDtypeStruct((1, 6, 5, channels), "float32"), jax.ShapeDtypeStruct((3, 3, channels, CHANNELS), "float32")
+    shapes = (
+        jax.ShapeDtypeStruct((1, 6, 5, channels), "float32"),
+        jax.ShapeDtypeStruct((3, 3, channels, CHANNELS), "float32"),
+    )
     return jax.jit(value_and_gradients).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
 
 
