@@ -1,22 +1,26 @@
 """RoI max pooling with Caffe's rules, its gradient scattered to the argmax (section 2.1 and equation 4).
 
-Taking the maximum over every cell of every bin one by one would touch R * H * W * C numbers. Instead, a table holds
-the maxima over all windows of 2^i x 2^j cells, and each bin is the maximum of four such windows that overlap, which
-is a lookup of four rows of C numbers. The table of a 38 x 63 map has 12 levels, whatever R is. RoIs that reach far
-outside the map can have bins wider than two of the largest windows; a loop, skipped otherwise, adds what is missing.
+Taking the maximum over every cell of every bin one by one would touch R * H * W * C numbers. Instead, each bin is the
+maximum of four overlapping windows from a table (see `window_maxima.py`), a lookup of four rows of C numbers.
+
+Channels never mix, so a CPU takes a block of them at a time, whose table stays in its caches; large arrays are slow
+there also because the system has to hand out their memory page by page. Other devices take all channels at once.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-# A value and, where the gradient is wanted, the row-major index of the cell that it came from.
-Maxima = tuple[Array, ...]
+from frcnn_jax.ops.roi_bins import largest_bin, roi_bins
+from frcnn_jax.ops.window_maxima import Maxima, first_maxima, window_maxima, window_sizes
+
+# Values in the table of one block of channels on a CPU: 2, 8 and 32 MiB are slower.
+_CPU_TABLE_BYTES = 2**23
 
 
 def project_rois(boxes: Float[Array, "*B 4"], scale: Float[Array, ""] | float) -> Float[Array, "*B 4"]:
@@ -67,142 +71,144 @@ def roi_max_pool(
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _pool(features, rois, valid_size, output_size, spatial_scale):
-    (values,) = _pool_maxima((features,), rois, valid_size, output_size, spatial_scale)
+    (values,) = _bin_maxima(features, rois, valid_size, output_size, spatial_scale, index_dtype=None)
     return values
 
 
 def _pool_forward(features, rois, valid_size, output_size, spatial_scale):
-    height, width, _ = features.shape
-    cells = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width, 1)
-    indexed = (features, jnp.broadcast_to(cells, features.shape))
-    values, argmax = _pool_maxima(indexed, rois, valid_size, output_size, spatial_scale)
-    # The features enter the residuals for their shape and dtype alone; nothing reads them.
-    return values, (argmax, features, rois)
+    cells = features.shape[0] * features.shape[1]
+    index_dtype = jnp.uint16 if cells <= jnp.iinfo(jnp.uint16).max else jnp.int32
+    values, argmax = _bin_maxima(features, rois, valid_size, output_size, spatial_scale, index_dtype)
+    # Of the map, shape and dtype are all that is needed. The barrier keeps the argmax from being found once more.
+    return values, (lax.optimization_barrier(argmax), features[..., :0], rois)
 
 
 def _pool_backward(output_size, spatial_scale, residuals, cotangent):
-    argmax, features, rois = residuals
-    height, width, channels = features.shape
-    accumulator = jnp.promote_types(features.dtype, jnp.float32)
-    # Empty bins point at one cell past the map, which is cut off.
-    gradient = jnp.zeros((height * width + 1) * channels, accumulator)
-    targets = argmax * channels + lax.broadcasted_iota(jnp.int32, argmax.shape, 3)
-    gradient = gradient.at[targets.ravel()].add(cotangent.astype(accumulator).ravel(), mode="promise_in_bounds")
-    gradient = gradient[: height * width * channels].reshape(features.shape)
-    return gradient.astype(features.dtype), jnp.zeros_like(rois), None
+    argmax, like, rois = residuals
+    height, width, _ = like.shape
+    cells, accumulator = height * width, jnp.promote_types(like.dtype, jnp.float32)
+
+    def scatter(argmax: Array, cotangent: Array) -> tuple[Array]:
+        channels = argmax.shape[-1]
+        targets = argmax.astype(jnp.int32) * channels + lax.broadcasted_iota(jnp.int32, argmax.shape, 3)
+        # Empty bins point at one cell past the map, which is cut off.
+        gradient = jnp.zeros((cells + 1) * channels, accumulator)
+        gradient = gradient.at[targets.ravel()].add(cotangent.astype(accumulator).ravel(), mode="promise_in_bounds")
+        return (gradient[: cells * channels].reshape(height, width, channels).astype(like.dtype),)
+
+    (gradient,) = _by_channels(scatter, _channel_block(like, output_size, len(rois)), argmax, cotangent)
+    return gradient, jnp.zeros_like(rois), None
 
 
 _pool.defvjp(_pool_forward, _pool_backward)
 
 
-def _pool_maxima(
-    cells: Maxima, rois: Array, valid_size: Array, output_size: tuple[int, int], spatial_scale: float
+def _bin_maxima(
+    features: Array,
+    rois: Array,
+    valid_size: Array,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    index_dtype: Any | None,
 ) -> Maxima:
-    """Maximum of each bin, [R, PH, PW, C], from the map's values or from (values, indices)."""
-    height, width, _ = cells[0].shape
-    # lax.round is half away from zero, as C's round; jnp.round is half to even.
-    corners = lax.round(rois.astype(jnp.float32) * spatial_scale, lax.RoundingMethod.AWAY_FROM_ZERO)
-    # Far beyond any map, and small enough that sums of such corners stay integers.
-    corners = jnp.clip(corners, -(2.0**20), 2.0**20).astype(jnp.int32)
-    top, bottom = _bin_edges(corners[:, 1], corners[:, 3], output_size[0], valid_size[0], height)
-    left, right = _bin_edges(corners[:, 0], corners[:, 2], output_size[1], valid_size[1], width)
-    # Every bin of an RoI inside the map is covered by two windows a side of at most these sizes.
-    levels_y = _levels(height, output_size[0])
-    levels_x = _levels(width, output_size[1])
-    table = _window_maxima(cells, levels_y, levels_x)
+    """Maximum of each bin [R, PH, PW, C], 0 if empty, and where asked for its first cell, H * W if empty."""
+    height, width, _ = features.shape
+    cells = height * width
+    bins = roi_bins(rois, output_size, spatial_scale, (height, width), valid_size)
+    heights, widths = _window_sizes(features, output_size)
 
-    size_y, size_x = _window_level(bottom - top, levels_y), _window_level(right - left, levels_x)
+    def table_rows(turn_y: Array | int, turn_x: Array | int) -> list[Array]:
+        """Rows of four windows of each bin, [R, PH, PW] each; the next ones are `turn_y` down or `turn_x` across."""
+        rows = _axis_rows(bins.top, bins.bottom, heights, turn_y, (len(widths) * cells, width), height)
+        columns = _axis_rows(bins.left, bins.right, widths, turn_x, (cells, 1), width)
+        return [row[:, :, None] + column[:, None, :] for row in rows for column in columns]
 
-    def lookup(step_y: Array | int, step_x: Array | int) -> Maxima:
-        """Maxima of the windows that start `step` windows after the bins' corners, or end with the bins."""
-        y = jnp.clip(jnp.minimum(top + (step_y << size_y), bottom - (1 << size_y)), 0, height - 1)
-        x = jnp.clip(jnp.minimum(left + (step_x << size_x), right - (1 << size_x)), 0, width - 1)
-        row = (size_y * levels_x * height + y)[:, :, None] * width + (size_x * height * width + x)[:, None, :]
-        return tuple(part.at[row].get(mode="promise_in_bounds") for part in table)
+    # Only RoIs that reach far beyond the map have bins wider than two windows. The count, not a `cond`, skips the
+    # loop below: `vmap` would turn a `cond` into both of its branches.
+    turns_y, turns_x = _turns(bins.bottom - bins.top, heights), _turns(bins.right - bins.left, widths)
+    filled = ((bins.bottom > bins.top)[:, :, None] & (bins.right > bins.left)[:, None, :])[..., None]
+    # The barrier keeps these from being computed once more for every channel.
+    rows, filled = lax.optimization_barrier((table_rows(0, 0), filled))
+    nothing = (jnp.zeros((), features.dtype), jnp.array(cells, index_dtype))
 
-    maxima = lookup(0, 0)
-    for step_y, step_x in ((0, 1), (1, 0), (1, 1)):
-        maxima = _first_max(maxima, lookup(step_y, step_x))
+    def pool(features: Array) -> Maxima:
+        table = lax.optimization_barrier(window_maxima(features, heights, widths, index_dtype))
 
-    # Only RoIs that reach beyond the map can have bins wider than two windows. The count, not a `cond`, skips the
-    # loop: `vmap` would turn a `cond` into both of its branches.
-    windows_y = jnp.max((bottom - top + (1 << size_y) - 1) >> size_y, initial=0)
-    windows_x = jnp.max((right - left + (1 << size_x) - 1) >> size_x, initial=0)
-    extra = jnp.where((windows_y > 2) | (windows_x > 2), windows_y * windows_x, 0)
-    maxima = lax.fori_loop(0, extra, lambda i, m: _first_max(m, lookup(i // windows_x, i % windows_x)), maxima)
+        def look_up(rows: list[Array]) -> Maxima:
+            windows = [tuple(part.at[row].get(mode="promise_in_bounds") for part in table) for row in rows]
+            found = first_maxima(windows)
+            return tuple(jnp.where(filled, part, empty) for part, empty in zip(found, nothing, strict=False))
 
-    filled = ((bottom > top)[:, :, None] & (right > left)[:, None, :])[..., None]
-    nothing = (jnp.zeros((), maxima[0].dtype), jnp.int32(height * width))
-    return tuple(jnp.where(filled, part, empty) for part, empty in zip(maxima, nothing, strict=False))
+        def turn(i: Array, maxima: Maxima) -> Maxima:
+            return first_maxima([maxima, look_up(table_rows(i // turns_x, i % turns_x))])
+
+        return lax.fori_loop(1, turns_y * turns_x, turn, look_up(rows))
+
+    return _by_channels(pool, _channel_block(features, output_size, len(rois)), features)
 
 
-def _bin_edges(start: Array, end: Array, bins: int, limit: Array, axis_cells: int) -> tuple[Array, Array]:
-    """First cell and one past the last of each bin along one axis, [R, bins], clipped to the map."""
-    cells = jnp.maximum(end - start + 1, 1)
-    # Caffe divides in float32, where 57 cells in 7 bins, say, reach one cell further than in exact arithmetic. How a
-    # device divides is its own affair (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four
-    # times as long as the map, and longer than any image, are beyond it.
-    table = _bin_offsets(max(4 * axis_cells, 1024), bins)
-    tabled = cells <= len(table)
-    first, last = jnp.moveaxis(jnp.asarray(table)[jnp.where(tabled, cells, 1) - 1], 1, 0)
-    steps = jnp.arange(bins, dtype=jnp.int32)[None, :] * cells[:, None]
-    first = jnp.where(tabled[:, None], first, steps // bins) + start[:, None]
-    last = jnp.where(tabled[:, None], last, -(-(steps + cells[:, None]) // bins)) + start[:, None]
-    return jnp.clip(first, 0, limit), jnp.clip(last, 0, limit)
+def _window_sizes(features: Array, output_size: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Heights and widths of the windows that cover the bins of every RoI inside the map."""
+    height, width, _ = features.shape
+    return window_sizes(largest_bin(height, output_size[0])), window_sizes(largest_bin(width, output_size[1]))
 
 
-def _bin_offsets(longest: int, bins: int) -> np.ndarray:
-    """Caffe's first and past-the-last cell of each bin for RoIs of 1 ... longest cells: int32 [longest, 2, bins]."""
-    size = np.arange(1, longest + 1, dtype=np.float32)[:, None] / np.float32(bins)
-    steps = np.arange(bins, dtype=np.float32)
-    return np.stack([np.floor(steps * size), np.ceil((steps + 1) * size)], axis=1).astype(np.int32)
+def _largest_fit(extent: Array, sizes: tuple[int, ...]) -> Array:
+    """Position in `sizes` of the largest one within each extent, 0 for an empty extent."""
+    return sum(((extent >= size).astype(jnp.int32) for size in sizes[1:]), jnp.zeros_like(extent))
 
 
-def _levels(cells: int, bins: int) -> int:
-    """How many window sizes 1, 2, 4 ... an axis needs so that two windows cover any bin of an RoI inside the map."""
-    first, last = np.moveaxis(_bin_offsets(cells + 1, bins), 1, 0)  # rounding both corners can add a cell
-    return min(int(np.max(last - first)), cells).bit_length()
+def _axis_rows(
+    first: Array, end: Array, sizes: tuple[int, ...], turn: Array | int, strides: tuple[int, int], axis_cells: int
+) -> list[Array]:
+    """What an axis adds to the table's row of two windows of each bin, the last one ending with the bin.
 
-
-def _window_level(extent: Array, levels: int) -> Array:
-    """Exponent of the largest window that fits into each extent, at most levels - 1."""
-    return sum(((extent >> level) > 0).astype(jnp.int32) for level in range(1, levels)) + jnp.zeros_like(extent)
-
-
-def _window_maxima(cells: Maxima, levels_y: int, levels_x: int) -> Maxima:
-    """Maxima over windows of 2^i x 2^j cells: rows [levels_y, levels_x, H, W] flattened, of C numbers each.
-
-    Rows are widened before they are stacked, so that "the left and the upper one wins a tie" is the first cell of the
-    window in row-major order. Windows that would leave the map hold padding; no bin looks there.
+    Args:
+        strides: table rows from one window size to the next, and from one cell to the next.
     """
-    by_width = [cells]
-    for level in range(1, levels_x):
-        by_width.append(_widen(by_width[-1], 1 << (level - 1), axis=-2))
-    rows = tuple(jnp.stack(parts) for parts in zip(*by_width, strict=True))
-    by_height = [rows]
-    for level in range(1, levels_y):
-        by_height.append(_widen(by_height[-1], 1 << (level - 1), axis=-3))
-    channels = cells[0].shape[-1]
-    return tuple(jnp.stack(parts).reshape(-1, channels) for parts in zip(*by_height, strict=True))
+    fit = _largest_fit(end - first, sizes)
+    size = (2 << fit) - 1
+    starts = [jnp.minimum(first + (2 * turn + k) * size, end - size) for k in (0, 1)]
+    return [fit * strides[0] + jnp.clip(start, 0, axis_cells - 1) * strides[1] for start in starts]
 
 
-def _widen(windows: Maxima, shift: int, axis: int) -> Maxima:
-    """Windows of twice the size along `axis`: each one joined with the one `shift` cells on."""
-    padding: list[Any] = [(0, 0, 0)] * windows[0].ndim
-    padding[axis] = (-shift, shift, 0)
-    lowest = -jnp.inf
-    later = tuple(
-        lax.pad(part, jnp.array(lowest if i == 0 else 0, part.dtype), padding) for i, part in enumerate(windows)
-    )
-    if len(windows) == 1:
-        return (jnp.maximum(windows[0], later[0]),)
-    wins = (later[0] > windows[0]) | jnp.isnan(later[0])
-    return tuple(jnp.where(wins, b, a) for a, b in zip(windows, later, strict=True))
+def _turns(extent: Array, sizes: tuple[int, ...]) -> Array:
+    """How many times two windows the largest bin along an axis takes, at least 1."""
+    two = 2 * ((2 << _largest_fit(extent, sizes)) - 1)
+    return jnp.max((extent + two - 1) // two, initial=1)
 
 
-def _first_max(a: Maxima, b: Maxima) -> Maxima:
-    """The larger of two maxima; of two equal ones that of the cell which comes first in row-major order."""
-    if len(a) == 1:
-        return (jnp.maximum(a[0], b[0]),)
-    wins = (b[0] > a[0]) | ((b[0] == a[0]) & (b[1] < a[1])) | jnp.isnan(b[0])
-    return tuple(jnp.where(wins, y, x) for x, y in zip(a, b, strict=True))
+def _channel_block(features: Array, output_size: tuple[int, int], rois: int) -> int | None:
+    """Channels that a CPU takes at a time; None for all."""
+    heights, widths = _window_sizes(features, output_size)
+    rows = len(heights) * len(widths) * features.shape[0] * features.shape[1]
+    # Where the output is larger than the table, saving the table's memory gains nothing.
+    if not 0 < rois * output_size[0] * output_size[1] <= rows:
+        return None
+    fitting = _CPU_TABLE_BYTES // (rows * features.dtype.itemsize)
+    return max(1 << fitting.bit_length() >> 1, 16)
+
+
+def _by_channels(function: Callable[..., Maxima], block: int | None, *arrays: Array) -> Maxima:
+    """`function` of arrays whose last axis is channels, which it does not mix; on a CPU by blocks of channels."""
+    if block is None or block >= arrays[0].shape[-1]:
+        return function(*arrays)
+    return lax.platform_dependent(*arrays, cpu=partial(_in_blocks, function, block), default=function)
+
+
+def _in_blocks(function: Callable[..., Maxima], block: int, *arrays: Array) -> Maxima:
+    channels = arrays[0].shape[-1]
+
+    def step(k: Array, results: Maxima) -> Maxima:
+        first = jnp.minimum(k * block, channels - block)  # the last block may overlap the one before
+        parts = function(*(lax.dynamic_slice_in_dim(array, first, block, axis=-1) for array in arrays))
+        return tuple(
+            lax.dynamic_update_slice_in_dim(result, part, first, axis=-1)
+            for result, part in zip(results, parts, strict=True)
+        )
+
+    parts = jax.eval_shape(function, *(array[..., :block] for array in arrays))
+    # To be overwritten. Under `shard_map` a loop must start from what differs between devices if it ends so.
+    anything = arrays[0].ravel()[0]
+    start = tuple(jnp.broadcast_to(anything.astype(part.dtype), (*part.shape[:-1], channels)) for part in parts)
+    return lax.fori_loop(0, -(-channels // block), step, start)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from frcnn_jax.ops import roi_pool
 from frcnn_jax.ops.roi_pool import roi_max_pool
 from tests.ops import reference
 from tests.ops.test_roi_pool import CHANNELS, HEIGHT, ROIS, WIDTH, maps, nasty_rois, rois_inside
@@ -150,3 +151,41 @@ def test_nothing_of_the_size_of_rois_times_the_map_is_made():
     # Nor does the compiler add any: two tables and a handful of arrays like the output, below half of R H W C.
     used = jax.jit(step).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
     assert 0 < used < 4 * (2 * levels * cells + 16 * outputs) < 4 * rois * images * height * width * channels / 2
+
+
+@pytest.mark.parametrize("some_rois", [nasty_rois, rois_inside])
+def test_channels_in_blocks_equal_all_at_once(some_rois, monkeypatch):
+    # Blocks of 16 of 40 channels: the last one overlaps. `shard_map` is strict about loops.
+    generator = np.random.default_rng(5)
+    features = generator.integers(-3, 4, (2, HEIGHT, WIDTH, 40)).astype(np.float32)
+    rois = np.stack([some_rois(generator) for _ in range(2)])
+    cotangent = generator.integers(-4, 5, (2, ROIS, 2, 3, 40)).astype(np.float32)
+
+    def both(features, rois, cotangent):
+        return jax.vmap(lambda f, r, c: _gradient(f, r, c, None, (2, 3), 1 / 16)[:2])(features, rois, cotangent)
+
+    whole = jax.jit(both)(features, rois, cotangent)
+    monkeypatch.setattr(roi_pool, "_CPU_TABLE_BYTES", 1)
+    assert roi_pool._channel_block(jnp.array(features[0]), (2, 3), ROIS) == 16
+    mesh, split = jax.sharding.Mesh(jax.devices()[:1], ("data",)), jax.sharding.PartitionSpec("data")
+    mapped = jax.shard_map(both, mesh=mesh, in_specs=split, out_specs=split)
+    for blocked in (jax.jit(lambda *arrays: both(*arrays)), jax.jit(mapped)):
+        for got, want in zip(blocked(features, rois, cotangent), whole, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_the_first_of_two_nan_cells_takes_the_gradient():
+    features = np.zeros((3, 4, 1), np.float32)
+    features[1, 2] = features[2, 0] = np.nan
+    _, got, _ = gradient(features, np.array([[0, 0, 3, 2]], np.float32), np.ones((1, 1, 1, 1), np.float32),
+                         np.array([3, 4]), (1, 1), 1.0)  # fmt: skip
+    assert np.argwhere(got).tolist() == [[1, 2, 0]]
+
+
+def test_maps_of_more_cells_than_16_bits_count():
+    features = np.zeros((2, 40000, 1), np.float32)
+    features[1, 39999] = 1
+    roi = np.array([[39990, 0, 39999, 1]], np.float32)
+    _, got, _ = gradient(features, roi, np.ones((1, 1, 7, 1), np.float32), np.array([2, 40000]), (1, 7), 1.0)
+    # Seven bins of ten columns start at 0, 1, 2, 4, 5, 7 and 8; only the last one reaches the largest cell.
+    assert np.argwhere(got).tolist() == [[0, 39990 + x, 0] for x in (0, 1, 2, 4, 5, 7)] + [[1, 39999, 0]]

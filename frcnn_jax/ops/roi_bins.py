@@ -1,0 +1,69 @@
+"""Which cells of the feature map each bin of an RoI covers, by Caffe's rules (section 2.1)."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+
+class Bins(NamedTuple):
+    """Bin (p, q) of RoI r covers rows top[r, p] ... bottom[r, p] - 1 and columns left[r, q] ... right[r, q] - 1."""
+
+    top: Int[Array, "R PH"]
+    bottom: Int[Array, "R PH"]
+    left: Int[Array, "R PW"]
+    right: Int[Array, "R PW"]
+
+
+def roi_bins(
+    rois: Float[Array, "R 4"],
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    map_size: tuple[int, int],
+    valid_size: Int[Array, "2"],
+) -> Bins:
+    """The bins of each RoI, clipped to the valid part of the map; a bin beyond it has no cell.
+
+    Args:
+        rois: inclusive corners x1 y1 x2 y2 in image pixels.
+        spatial_scale: feature cells per image pixel.
+        map_size: rows and columns of the feature map.
+        valid_size: rows and columns of its part that is not padding.
+    """
+    # lax.round is half away from zero, as C's round; jnp.round is half to even.
+    corners = lax.round(rois.astype(jnp.float32) * spatial_scale, lax.RoundingMethod.AWAY_FROM_ZERO)
+    # Far beyond any map, and small enough that sums of such corners stay integers.
+    x1, y1, x2, y2 = jnp.clip(corners, -(2.0**20), 2.0**20).astype(jnp.int32).T
+    rows = _edges(y1, y2, output_size[0], map_size[0], valid_size[0])
+    columns = _edges(x1, x2, output_size[1], map_size[1], valid_size[1])
+    return Bins(*rows, *columns)
+
+
+def largest_bin(cells: int, bins: int) -> int:
+    """Cells along one axis of the largest bin that an RoI inside a map of `cells` cells can have."""
+    first, last = np.moveaxis(_offsets(cells + 1, bins), 1, 0)  # rounding both corners can add a cell
+    return min(int(np.max(last - first)), cells)
+
+
+def _edges(start: Array, end: Array, bins: int, axis_cells: int, limit: Array) -> tuple[Array, Array]:
+    """First cell and one past the last of each bin along one axis, [R, bins], clipped to `limit` cells."""
+    cells = jnp.maximum(end - start + 1, 1)
+    # Caffe divides in float32, where 57 cells in 7 bins, say, reach one cell further than in exact arithmetic. How a
+    # device divides is its own affair (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four
+    # times as long as the map, and longer than any image, are beyond it.
+    table = _offsets(max(4 * axis_cells, 1024), bins)
+    tabled = cells <= len(table)
+    first, last = jnp.moveaxis(jnp.asarray(table)[jnp.where(tabled, cells, 1) - 1], 1, 0)
+    steps = jnp.arange(bins, dtype=jnp.int32)[None, :] * cells[:, None]
+    first = jnp.where(tabled[:, None], first, steps // bins) + start[:, None]
+    last = jnp.where(tabled[:, None], last, -(-(steps + cells[:, None]) // bins)) + start[:, None]
+    return jnp.clip(first, 0, limit), jnp.clip(last, 0, limit)
+
+
+def _offsets(longest: int, bins: int) -> np.ndarray:
+    """Caffe's first and past-the-last cell of each bin for RoIs of 1 ... longest cells: int32 [longest, 2, bins]."""
+    size = np.arange(1, longest + 1, dtype=np.float32)[:, None] / np.float32(bins)
+    steps = np.arange(bins, dtype=np.float32)
+    return np.stack([np.floor(steps * size), np.ceil((steps + 1) * size)], axis=1).astype(np.int32)
