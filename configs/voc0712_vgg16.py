@@ -9,7 +9,7 @@ The schedule is 100k steps with a tenth of the rate after 40k and again after 80
 07++12 (see configs/voc12_vgg16.py) and 60k steps to 07+12: --train.steps 60000 --optimizer.drops 30000.
 """
 
-from frcnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
+from frcnn_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
 
 
 def get_config() -> Config:
@@ -26,4 +26,5 @@ def get_config() -> Config:
             ),
         ),
         train=TrainConfig(steps=100_000),
+        evaluate=EvalConfig(score_threshold=0.0),
     )

@@ -7,7 +7,7 @@ The weights are those of the ImageNet network; conv1 keeps them, all above is le
 57.1 (Table 4), 1.2 h of training on one K40. Reached: not run.
 """
 
-from frcnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
+from frcnn_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
 
 
 def get_config() -> Config:
@@ -24,4 +24,5 @@ def get_config() -> Config:
             ),
         ),
         train=TrainConfig(steps=40_000),
+        evaluate=EvalConfig(score_threshold=0.0),
     )

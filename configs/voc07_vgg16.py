@@ -7,7 +7,7 @@ and frozen, which a warning says. Paper: VOC07 mAP 66.9 (Tables 1 and 4), 9.5 h 
 run. The paper's ablations of this run, and its other rows, are commands in configs/README.md.
 """
 
-from frcnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
+from frcnn_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
 
 
 def get_config() -> Config:
@@ -24,4 +24,5 @@ def get_config() -> Config:
             ),
         ),
         train=TrainConfig(steps=40_000),
+        evaluate=EvalConfig(score_threshold=0.0),
     )

@@ -38,5 +38,5 @@ def get_config() -> Config:
             ),
         ),
         train=TrainConfig(steps=80_000),
-        evaluate=EvalConfig(metric="voc10"),
+        evaluate=EvalConfig(score_threshold=0.0, metric="voc10"),
     )

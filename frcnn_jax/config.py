@@ -242,6 +242,7 @@ class EvalConfig:
 
     nms_iou: float = 0.3
     score_threshold: float = 0.05
+    """Detections at or below it are left out. The paper has no such bound, and neither do its configs: 0."""
     per_class: int = 100
     """Boxes of a class that enter non-maximum suppression (the best by score), in one image. The paper's number;
     where an image holds tens of objects of a class, it takes several hundred to find them all."""

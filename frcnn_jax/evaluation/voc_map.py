@@ -129,18 +129,18 @@ def precision_recall(
 def average_precision(curve: PrecisionRecall, *, use_07_metric: bool = True) -> float | None:
     """The curve's average precision, or None without objects.
 
-    VOC 2007: the mean over recalls 0, 0.1 ... 1 of the best precision at that recall or above. VOC 2010: the area
-    under that best precision as a function of recall.
+    VOC 2007: the mean over recalls 0, 0.1 ... 1 of the best precision at that recall or above. The recalls are
+    multiples of 0.1 in floating point, as in the public evaluators, so that figures can be compared: 3, 6 or 7 objects
+    of 10 fall short of 3 * 0.1, 6 * 0.1 and 7 * 0.1 by the last bit. VOC 2010: the area under that best precision as a
+    function of recall.
     """
     if curve.objects == 0:
         return None
-    found = curve.true_positives
     envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
     if use_07_metric:
-        # In integers: 3 of 10 objects reach recall 0.3, though 3 / 10 < 3 * 0.1 in floating point.
-        first = np.searchsorted(10 * found, np.arange(11) * curve.objects, side="left")
+        first = np.searchsorted(curve.recall, np.arange(11) * 0.1, side="left")
         return float(np.append(envelope, 0.0)[first].sum() / 11)
-    rises = np.diff(found, prepend=0) > 0
+    rises = np.diff(curve.true_positives, prepend=0) > 0
     return float(envelope[rises].sum() / curve.objects)
 
 

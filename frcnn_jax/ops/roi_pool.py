@@ -211,4 +211,4 @@ def _in_blocks(function: Callable[..., Maxima], block: int, *arrays: Array) -> M
     # To be overwritten. Under `shard_map` a loop must start from what differs between devices if it ends so.
     anything = arrays[0].ravel()[0]
     start = tuple(jnp.broadcast_to(anything.astype(part.dtype), (*part.shape[:-1], channels)) for part in parts)
-    return lax.fori_loop(0, -(-channels // block), step, start)
+    return lax.fori_loop(0, channels // block, step, start)
