@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from frcnn_jax.memory import keep_freed_memory
-
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
 # JAX's own variables about its cache, which it reads when it is imported.
 _CACHE_SETTINGS = (_CACHE_DIR, "JAX_ENABLE_COMPILATION_CACHE")
@@ -19,7 +17,6 @@ def run(main: Callable[[], None]) -> None:
     """Runs a script's `main`; exits with 1 and a line for bad input, with 130 for an interruption."""
     name = Path(sys.argv[0]).name
     keep_compiled(name)
-    keep_freed_memory()
     try:
         main()
     except (ValueError, OSError, FloatingPointError, ImportError) as error:

@@ -118,7 +118,7 @@ class InputConfig:
     workers: int = 4
     """Threads that decode and resize images ahead of the step; 0 does so in the main thread."""
     cache_decoded: bool = False
-    """Keep decoded training images in memory: 3 bytes a pixel of the files, 2.7 GB for VOC 2007 trainval. An error
+    """Keep decoded training images in memory: 3 bytes a pixel of the files, about 2.7 GB for VOC 2007. An error
     where the machine has less memory than that."""
 
     def __post_init__(self):

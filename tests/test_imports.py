@@ -20,7 +20,7 @@ ROOT = Path(frcnn_jax.__file__).parent
 ALLOWED = {
     "types": set(),
     "config": set(),
-    "command": {"memory"},
+    "command": set(),
     "memory": set(),
     "ops": {"types"},
     "models": {"types", "ops"},

@@ -70,7 +70,7 @@ class BatchSource:
         """Writes image `index` and its boxes to place `n` of a batch."""
         size = tuple(int(side) for side in self._dataset.sizes[index])
         height, width = resized_size(size, scale)
-        # Written where it is needed: a copy of an image takes as long as half a resize.
+        # Written where it is needed: copies to flip, pad and stack took as long as the decoding.
         valid = batch.images[n, :height, :width]
         resize_image(self._images[index], scale, out=valid)
         flip_image(valid, horizontal=flip, vertical=flip_vertical)
