@@ -19,7 +19,7 @@ and, if named
 The peer runs in a process of its own, under an interpreter that imports torch and torchvision, in the fastest of its
 variants; samples of ours and of the peer's are taken in turns. A time is the median of several samples, compilation
 not included; "floor" is the least that the device's peak rates allow for the arithmetic and the bytes that cannot be
-avoided, and "of floor" how much of that is reached. Freed memory stays with both processes (see frcnn_jax/memory.py).
+avoided, and "of floor" how much of that is reached. Freed memory stays with both processes (see bench/memory.py).
 """
 
 import argparse
@@ -40,9 +40,8 @@ TOPICS = (*USUAL, "evaluate", "buckets", "start", "growth", "model_growth", "pre
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
+    from bench.memory import keep_freed_memory
     from bench.peer_process import PeerError
-
-    from frcnn_jax.memory import keep_freed_memory
 
     keep_freed_memory()
     try:

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,8 +50,7 @@ for line, seconds in zip(sys.stdin, itertools.cycle([0.5, 1.5])):
 def scripts(monkeypatch):
     """The scripts are no package: they import what lies beside them. The tests' own process keeps its allocator."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-
-    monkeypatch.setattr("frcnn_jax.memory.keep_freed_memory", lambda: False)
+    monkeypatch.setattr("bench.memory.keep_freed_memory", lambda: False)
 
 
 @pytest.fixture
@@ -371,6 +372,28 @@ def test_difference_is_measured_against_the_length(monkeypatch):
         check_close("x", np.array([np.nan, 4.0]), theirs)
     with pytest.raises(PeerError, match=r"x is \(1,\), the peer's \(2,\)"):
         check_close("x", theirs[:1], theirs)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_memory_stays_unless_the_environment_has_settings():
+    program = (
+        "import resource, numpy as np; from bench.memory import keep_freed_memory; print(keep_freed_memory())\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "np.ones(1 << 24); before = faults(); np.ones(1 << 24); print(faults() - before)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    for extra, kept in (({}, "True"), ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, "False")):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT / "scripts",
+            env=environment | extra,
+            capture_output=True,
+            text=True,
+        )
+        said, faults = done.stdout.split()
+        assert said == kept, done.stderr
+        if kept == "True":
+            assert int(faults) < 100  # mapped anew, 128 MB are 32768 pages of 4 kB
 
 
 @pytest.mark.skipif("not __import__('importlib.util').util.find_spec('torchvision')", reason="needs torchvision")

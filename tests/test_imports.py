@@ -21,7 +21,6 @@ ALLOWED = {
     "types": set(),
     "config": set(),
     "command": set(),
-    "memory": set(),
     "ops": {"types"},
     "models": {"types", "ops"},
     "data": {"types", "config"},

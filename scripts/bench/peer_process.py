@@ -19,7 +19,7 @@ from bench.sizes import Sizes
 from bench.timing import Sampler, Timing, measure, take_turns
 
 _SCRIPTS = Path(__file__).resolve().parent.parent
-# What frcnn_jax.memory does for us.
+# What bench.memory does for us.
 _KEEP_FREED_MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
 
 
