@@ -41,6 +41,7 @@ class FaultPolicy:
     size_mismatch: Action = "error"
     """Width or height in the annotation differ from the image's."""
     duplicate_id: Action = "error"
+    """An id twice in a list, of which `drop` drops the second, or of several image files, which drops the image."""
     unknown_class: Action = "error"
     degenerate_box: Action = "error"
     """Corners reversed or coinciding: xmax <= xmin or ymax <= ymin."""
@@ -171,6 +172,8 @@ class ModelConfig:
     fc6_rank: int | None = None
     """Make two layers of fc6, for weights that scripts/compress.py truncated to this rank (section 3.1)."""
     fc7_rank: int | None = None
+    roi_pooling: Literal["xla", "pallas"] = "xla"
+    """How RoIs are pooled on a GPU: by XLA's operations or by kernels; elsewhere always the former."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,7 +321,7 @@ def from_json(text: str) -> Config:
     """The `Config` written by `to_json`.
 
     Raises:
-        ValueError: a field is not known to this version.
+        ValueError: the text is no JSON, or a field is not known to this version.
     """
     return _decode(Config, json.loads(text), "config")
 
@@ -327,6 +330,8 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     """JSON back to the annotated type: lists to tuples, objects to dataclasses."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: settings by name are wanted, not {json.dumps(value)[:40]}")
         fields = typing.get_type_hints(kind)
         unknown = sorted(set(value) - set(fields))
         if unknown:

@@ -24,6 +24,10 @@ class PixelNormalization:
     std: tuple[float, float, float]
     order: str = "rgb"  # or "bgr"
 
+    def __post_init__(self):
+        if self.order not in ("rgb", "bgr"):
+            raise ValueError(f"the order of pixels is 'rgb' or 'bgr', not {self.order!r}")
+
 
 CAFFE_PIXELS = PixelNormalization((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "bgr")
 TORCHVISION_PIXELS = PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb")
@@ -52,6 +56,7 @@ class FastRCNN(nn.Module):
     pixels: PixelNormalization = CAFFE_PIXELS
     output_size: tuple[int, int] = (7, 7)
     spatial_scale: float = 1 / 16
+    roi_pooling: str = "xla"  # implementation of `roi_max_pool`
 
     def __call__(
         self,
@@ -99,7 +104,12 @@ class FastRCNN(nn.Module):
         projected = jax.vmap(project_rois)(rois, scales.astype(rois.dtype))
         if feature_sizes is None:
             feature_sizes = jnp.tile(jnp.array(features.shape[1:3])[None], (n, 1))
-        pool = partial(roi_max_pool, output_size=self.output_size, spatial_scale=self.spatial_scale)
+        pool = partial(
+            roi_max_pool,
+            output_size=self.output_size,
+            spatial_scale=self.spatial_scale,
+            implementation=self.roi_pooling,
+        )
         return jax.vmap(lambda f, r, s: pool(f, r, valid_size=s))(features, projected, feature_sizes)
 
 
@@ -122,6 +132,7 @@ def create_model(
     pixels: PixelNormalization | None = None,
     fc6_rank: int | None = None,
     fc7_rank: int | None = None,
+    roi_pooling: str = "xla",
 ) -> FastRCNN:
     """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L) or "tiny".
 
@@ -131,6 +142,7 @@ def create_model(
         dtype: of activations; `param_dtype`: of parameters.
         pixels: normalisation of 8-bit images; the architecture's own if None.
         fc6_rank, fc7_rank: make two layers of fc6 or fc7, for weights compressed to that rank (section 3.1).
+        roi_pooling: "xla", or "pallas" for kernels on GPUs (see `roi_max_pool`).
 
     Raises:
         ValueError: the name is not known, there is no class beside background, or a rank is not in 1 ... the smaller
@@ -151,6 +163,7 @@ def create_model(
         head=FastRCNNHead(num_classes, widths, dropout, (fc6_rank, fc7_rank), **types),
         pixels=default_pixels if pixels is None else pixels,
         output_size=output_size,
+        roi_pooling=roi_pooling,
     )
 
 

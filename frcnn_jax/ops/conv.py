@@ -93,7 +93,7 @@ def _gradient_by_tap(x: Array, cotangent: Array, *, size: tuple[int, int], strid
     together = size[1] if channels < 16 else 1
 
     def seen(i: int, j: int) -> Array:
-        return padded[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
+        return padded[:, i : i + stride * rows : stride, j : j + stride * columns : stride]
 
     def taps(i: int, first: int) -> Array:
         patches = jnp.concatenate([seen(i, j) for j in range(first, first + together)], axis=-1)

@@ -46,6 +46,7 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
         pixels=pixels,
         fc6_rank=config.model.fc6_rank,
         fc7_rank=config.model.fc7_rank,
+        roi_pooling=config.model.roi_pooling,
     )
 
 
@@ -122,13 +123,15 @@ def train(config: Config, workdir: str | Path) -> TrainState:
             num_classes,
             foreground_iou=config.sampling.foreground_iou,
             use_difficult=config.sampling.use_difficult,
+            flip=config.input.flip,
+            flip_vertical=config.input.flip_vertical,
         )
         state = create_state(config, initial_params(config, model, statistics, init_key), statistics)
     else:
         state, key, position = checkpoints.restore(abstract_state(config, num_classes))
         iterator.set_state(position)
         print(f"Going on from step {int(state.step)} of {workdir}")
-    state = jax.device_put(state, everywhere)
+    state, key = jax.device_put((state, key), everywhere)
 
     optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
     step = map_train_step(

@@ -19,12 +19,15 @@ def box_statistics(
     *,
     foreground_iou: float = 0.5,
     use_difficult: bool = True,
+    flip: bool = False,
+    flip_vertical: bool = False,
 ) -> BoxStatistics:
     """Statistics of the targets of every foreground RoI that training can draw, ground-truth boxes included.
 
     Args:
         num_classes: background included; its row is mean 0 and deviation 1.
         foreground_iou: least IoU of a foreground RoI.
+        flip, flip_vertical: whether training flips half of the images left to right, top to bottom.
 
     Returns:
         float32 [K1, 4] each. A coordinate that does not vary, or a class without RoIs, has deviation 1 (and mean 0
@@ -44,6 +47,10 @@ def box_statistics(
         sums = _sums(candidates, candidate_mask, gt_boxes, gt_labels, gt_mask, foreground_iou, num_classes=num_classes)
         total += np.asarray(sums)
     count, first, second = total
+    # In a flipped image tx, or ty, has the other sign: together they sum to zero, and their squares are the same.
+    for axis, flips in enumerate((flip, flip_vertical)):
+        if flips:
+            first[:, axis] = 0
     mean = first / np.maximum(count, 1)
     variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
     std = np.sqrt(variance)

@@ -1,5 +1,6 @@
 """RoI pooling alone, forward and backward, against torchvision.ops.roi_pool: equal first, then timed."""
 
+import itertools
 import math
 from functools import partial
 
@@ -11,7 +12,7 @@ from bench.floors import Rates
 from bench.peer_process import Peer, PeerError, open_peer
 from bench.result import Row, Target
 from bench.sizes import Sizes
-from frcnn_jax.ops.roi_pool import roi_max_pool
+from frcnn_jax.ops.roi_pool import IMPLEMENTATIONS, roi_max_pool
 
 GRID = (7, 7)
 STRIDE = 16
@@ -27,19 +28,20 @@ def measure_roi_pool(sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]
     accelerated = jax.devices()[0].platform != "cpu"
     with open_peer(peer, "roi_pool", list(inputs), _flat(inputs)) as other:
         for case, arrays in inputs.items():
-            function = jax.jit(_pool_and_gradient if "cotangent" in arrays else _pool_alone)
-            if case in other.cases:
-                _compare(case, function(*map(jnp.asarray, arrays.values())), other.arrays)
-            # torchvision pools in float32 alone, so bfloat16 has no peer.
-            for dtype in (jnp.float32, jnp.bfloat16) if accelerated else (jnp.float32,):
+            function = _pool_and_gradient if "cotangent" in arrays else _pool_alone
+            # torchvision pools in float32 alone, so bfloat16 has no peer. The kernels are XLA's operations on a CPU.
+            variants = itertools.product((jnp.float32, jnp.bfloat16), IMPLEMENTATIONS)
+            for dtype, implementation in variants if accelerated else [(jnp.float32, "xla")]:
                 values = {k: jnp.asarray(v, jnp.float32 if k == "rois" else dtype) for k, v in arrays.items()}
                 shared = dtype == jnp.float32
-                run = partial(function, *values.values())
+                run = partial(jax.jit(partial(function, implementation)), *values.values())
+                if shared and case in other.cases:
+                    _compare(case, run(), other.arrays)
                 ours, theirs = other.measure(case if shared else "", run, jax.block_until_ready, sizes)
                 rows.append(
                     Row(
                         topic="roi_pool",
-                        what=case if shared else f"{case}, bfloat16",
+                        what=", ".join([case, *([] if shared else ["bfloat16"]), *_but_default(implementation)]),
                         ours=ours,
                         peer=theirs,
                         floor=_bytes(arrays, jnp.dtype(dtype).itemsize) / rates.bandwidth,
@@ -88,16 +90,23 @@ def random_boxes(random: np.random.Generator, count: int, size: tuple[int, int])
     return np.concatenate([corners, corners + sides - 1], axis=1).astype(np.float32)
 
 
-def _pool(features: jax.Array, rois: jax.Array) -> jax.Array:
-    return jax.vmap(lambda f, r: roi_max_pool(f, r, GRID, 1 / STRIDE))(features, rois)
+def _but_default(implementation: str) -> list[str]:
+    return [] if implementation == "xla" else [implementation]
 
 
-def _pool_alone(features: jax.Array, rois: jax.Array) -> tuple[jax.Array]:
-    return (_pool(features, rois),)
+def _pool(implementation: str, features: jax.Array, rois: jax.Array) -> jax.Array:
+    pool = partial(roi_max_pool, output_size=GRID, spatial_scale=1 / STRIDE, implementation=implementation)
+    return jax.vmap(pool)(features, rois)
 
 
-def _pool_and_gradient(features: jax.Array, rois: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    pooled, pullback = jax.vjp(lambda f: _pool(f, rois), features)
+def _pool_alone(implementation: str, features: jax.Array, rois: jax.Array) -> tuple[jax.Array]:
+    return (_pool(implementation, features, rois),)
+
+
+def _pool_and_gradient(
+    implementation: str, features: jax.Array, rois: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    pooled, pullback = jax.vjp(lambda f: _pool(implementation, f, rois), features)
     return pooled, pullback(cotangent)[0]
 
 

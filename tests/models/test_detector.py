@@ -103,6 +103,11 @@ def test_uint8_and_normalised_input_are_the_same(order):
     assert np.abs(ours[0] - flipped[0]).max() > 1e-3
 
 
+def test_an_unknown_order_of_pixels_is_refused():
+    with pytest.raises(ValueError, match="'rgb' or 'bgr', not 'BGR'"):
+        PixelNormalization((1.0, 2.0, 3.0), (1.0, 1.0, 1.0), "BGR")
+
+
 def test_what_lies_outside_the_image_is_not_seen():
     """An 8-bit image and a floating one, each with noise in its padding."""
     sizes = jnp.array([[40, 60], [48, 33]])

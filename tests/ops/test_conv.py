@@ -37,6 +37,8 @@ def test_by_hand():
         (2, 3, 1, (8, 6)),
         (2, 3, 0, (8, 7)),  # a last row that no window reaches
         (2, 5, 2, (7, 6)),
+        (3, 2, 0, (7, 9)),  # columns between windows that none reaches
+        (2, 3, 0, (2, 7)),  # no row of windows at all
     ],
 )
 def test_value_and_both_gradients_equal_xla(stride, size, padding, shape):

@@ -236,6 +236,12 @@ def test_arrays_without_entries_or_shorter_than_the_sample(room, object_room):
     assert np.isfinite(sample.rois).all()
 
 
+def test_numpy_arrays_beside_a_traced_key():
+    arguments = image([60, 30, 20])
+    sample = jax.vmap(lambda key: inspect.unwrap(sample_rois)(key, *arguments, rois_per_image=ROIS))(key(0)[None])
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: x[0], sample), draw(key(0), *arguments))
+
+
 def test_fractions_of_nothing_and_of_everything():
     arguments = image(range(10, 101))
     for fraction, foreground in ((0.0, 0), (1.0, ROIS)):

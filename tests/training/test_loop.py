@@ -89,6 +89,13 @@ def test_a_finished_run_is_left_as_it_is(finished, data):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+def test_box_statistics_are_those_of_flipped_images_too(finished):
+    statistics = finished[0].statistics
+    # The run flips left to right and not top to bottom.
+    np.testing.assert_array_equal(statistics.mean[:, 0], 0)
+    assert np.abs(statistics.mean[1:, 1]).min() > 1e-3
+
+
 def test_images_without_proposals_or_objects_are_evaluated(finished):
     _, workdir = finished
     metrics = evaluate_run(workdir)

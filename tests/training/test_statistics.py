@@ -98,6 +98,26 @@ def test_difficult_objects_can_be_left_out():
     np.testing.assert_array_equal(without.mean[1], with_them.mean[1])
 
 
+@pytest.mark.parametrize(("flip", "flip_vertical"), [(True, False), (False, True), (True, True)])
+def test_flipped_images_count_half(flip, flip_vertical):
+    # As many copies of each image flipped as not, in each way that it is flipped: what training sees on average.
+    random = np.random.default_rng(1)
+    corners = random.uniform(0, 50, (6, 2))
+    own = np.concatenate([corners, corners + random.uniform(10, 40, (6, 2))], axis=1)
+    near = np.repeat(own, 8, axis=0) + random.uniform(0, 5, (48, 4))
+    labels = random.integers(1, 3, 6)
+    sides = [100 * np.array([x, y, x, y]) for x in (0, 1)[: flip + 1] for y in (0, 1)[: flip_vertical + 1]]
+
+    def copies(rows):
+        return [np.sort(np.abs(side - rows).reshape(-1, 2, 2), axis=1).reshape(-1, 4) for side in sides]
+
+    annotations = [truth(rows, labels) for rows in copies(own)]
+    mean, std = plain_statistics(copies(near), annotations, 3, 0.5)
+    statistics = box_statistics([near], [truth(own, labels)], 3, flip=flip, flip_vertical=flip_vertical)
+    np.testing.assert_allclose(statistics.mean, mean, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(statistics.std, std, rtol=1e-3)
+
+
 def test_images_without_proposals_or_objects():
     nothing = np.zeros((0, 4), np.float32)
     statistics = box_statistics([nothing, boxes([0, 0, 5, 5])], [truth([[0, 0, 10, 10]], [1]), truth([], [])], 2)
