@@ -62,7 +62,7 @@ def select_detections(
     Returns:
         K * min(per_class, R) entries of which those in `mask` count.
     """
-    scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -1.0)[:, 1:].T
+    scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
     # Only the boxes that can be detections are decoded, a few of R * K.
     scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
     labels = jnp.arange(1, logits.shape[1])[:, None]

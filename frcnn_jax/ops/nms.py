@@ -5,14 +5,30 @@ accelerator. But a box is kept exactly if no kept box that precedes it overlaps 
 is an equation with one solution, and inserting a guess gives a better one: from round to round the best box is right,
 then those that depend on it alone, and so on, and when nothing changes all are. Random crowds of 100 to 2000 boxes
 took 5 to 14 rounds. At worst there are as many as the longest chain of boxes that suppress each other in turn.
+
+The equation is a square of all boxes by all. Of more than a tile of boxes, the best tile is solved alone, takes away
+what it suppresses, and the best tile of what is then left is next, so that memory grows with the number of boxes and
+not with its square. This is a loop over tiles with the loop of rounds inside. A tile usually suppresses far more boxes
+than it holds: 8000 in a crowd took 3 tiles with 14 rounds, 8000 that never overlap 32 tiles with one round each.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from frcnn_jax.ops.boxes import pairwise_iou
+
+# Of 128 to 512 boxes on a CPU, none was much faster; fewer and larger tiles mean fewer rounds to launch elsewhere.
+_TILE = 256
+
+
+class _Candidates(NamedTuple):
+    boxes: Float[Array, "B 4"]
+    scores: Float[Array, " B"]
+    place: Int[Array, " B"]  # decides between equal scores
 
 
 def nms(
@@ -27,18 +43,14 @@ def nms(
     Returns:
         Which boxes are kept, in the order given; never a masked one.
     """
-    place = jnp.arange(boxes.shape[0])
-    tied = scores[:, None] == scores[None, :]
-    precedes = (scores[:, None] > scores[None, :]) | (tied & (place[:, None] < place[None, :]))
-    # Row i, column j: box i, if kept, removes box j.
-    removes = precedes & (pairwise_iou(boxes, boxes) > iou_threshold)
-
-    def improve(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        kept, _ = state
-        better = mask & ~jnp.any(removes & kept[:, None], axis=0)
-        return better, jnp.any(better != kept)
-
-    return lax.while_loop(lambda state: state[1], improve, (mask, jnp.any(mask)))[0]
+    count = boxes.shape[0]
+    if count <= _TILE:
+        candidates = _Candidates(boxes, scores, jnp.arange(count))
+        return _solve(_removes(candidates, candidates, iou_threshold), mask)
+    order = jnp.argsort(scores, descending=True, stable=True)
+    boxes, scores, mask = (jnp.asarray(x)[order] for x in (boxes, scores, mask))
+    kept = _nms_by_tiles(_Candidates(boxes, scores, jnp.arange(count)), mask, iou_threshold)
+    return jnp.zeros_like(kept).at[order].set(kept, unique_indices=True)
 
 
 def nms_by_class(
@@ -46,3 +58,37 @@ def nms_by_class(
 ) -> Bool[Array, "K B"]:
     """`nms` for each class on its own."""
     return jax.vmap(nms, in_axes=(0, 0, 0, None))(boxes, scores, mask, iou_threshold)
+
+
+def _nms_by_tiles(candidates: _Candidates, mask: Bool[Array, " B"], iou_threshold: float) -> Bool[Array, " B"]:
+    """Which candidates, given best first, are kept."""
+    count = mask.shape[0]
+
+    def settle_tile(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept, waiting = state
+        places = jnp.nonzero(waiting, size=_TILE, fill_value=count)[0]
+        tile = _Candidates(candidates.boxes[places], candidates.scores[places], places)
+        kept_of_tile = _solve(_removes(tile, tile, iou_threshold), places < count)
+        removed = jnp.any(_removes(tile, candidates, iou_threshold) & kept_of_tile[:, None], axis=0)
+        return kept & ~removed, (waiting & ~removed).at[places].set(False, mode="drop")
+
+    return lax.while_loop(lambda state: jnp.any(state[1]), settle_tile, (mask, mask))[0]
+
+
+def _removes(first: _Candidates, second: _Candidates, iou_threshold: float) -> Bool[Array, "A B"]:
+    """Row i, column j: box i of `first`, if kept, removes box j of `second`."""
+    scores, other_scores = first.scores[:, None], second.scores[None, :]
+    tied_before = (scores == other_scores) & (first.place[:, None] < second.place[None, :])
+    precedes = (scores > other_scores) | tied_before
+    return precedes & (pairwise_iou(first.boxes, second.boxes) > iou_threshold)
+
+
+def _solve(removes: Bool[Array, "B B"], mask: Bool[Array, " B"]) -> Bool[Array, " B"]:
+    """Which boxes are kept, by rounds that put in a guess and take out a better one."""
+
+    def improve(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept, _ = state
+        better = mask & ~jnp.any(removes & kept[:, None], axis=0)
+        return better, jnp.any(better != kept)
+
+    return lax.while_loop(lambda state: state[1], improve, (mask, jnp.any(mask)))[0]

@@ -92,6 +92,14 @@ def sample_batch(
     return jax.vmap(sample)(keys, batch.proposals, proposal_mask, batch.gt_boxes, batch.gt_labels, gt_mask)
 
 
+def _mean(arrays: Any, axis_name: str | None) -> Any:
+    """The mean of each array over the devices of `axis_name`."""
+    # XLA would copy every array of the gradient even where it has nothing to add to it.
+    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
+        return arrays
+    return jax.lax.pmean(arrays, axis_name)
+
+
 def loss_fn(
     params: Mapping[str, Any],
     batch: Batch,
@@ -114,8 +122,8 @@ def loss_fn(
         sampling: the paper's if None.
         statistics: box-target statistics that the deltas are in; mean 0 and deviation 1 if None.
         train: apply dropout.
-        axis_name: mapped axis over which the batch is shared out. The loss is then divided by the mean number of RoIs
-            over the devices, so that the mean of the devices' losses is the loss of the whole batch.
+        axis_name: mapped axis over which the batch is shared out. Loss and accuracy are then divided by the mean
+            number of RoIs over the devices, so that the devices' mean is the value of the whole batch.
 
     Returns:
         The loss and {"loss", "classification", "localization", "foreground", "background", "accuracy"}: the number of
@@ -139,6 +147,7 @@ def loss_fn(
     )
     sample, logits, deltas = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (sample, logits, deltas))
     real = jnp.sum(sample.mask).astype(logits.dtype)
+    count = _mean(real, axis_name)
     total, parts = losses.multi_task_loss(
         logits,
         deltas,
@@ -151,7 +160,7 @@ def loss_fn(
         classification=loss.classification,
         localization=loss.localization,
         localization_weight=loss.localization_weight,
-        count=real if axis_name is None else jax.lax.pmean(real, axis_name),
+        count=count,
     )
     foreground = jnp.sum(sample.labels > 0).astype(logits.dtype)
     right = jnp.sum((jnp.argmax(logits, axis=-1) == sample.labels) & sample.mask)
@@ -160,7 +169,7 @@ def loss_fn(
         **parts,
         "foreground": foreground,
         "background": real - foreground,
-        "accuracy": right / jnp.maximum(real, 1),
+        "accuracy": right / jnp.maximum(count, 1),
     }
     return total, aux
 
@@ -193,8 +202,8 @@ def make_train_step(
             )
 
         gradient, metrics = jax.grad(trainable_loss, has_aux=True)(state.trainable)
+        gradient, metrics = _mean((gradient, metrics), axis_name)
         if axis_name is not None:
-            gradient, metrics = jax.lax.pmean((gradient, metrics), axis_name)
             devices = jax.lax.axis_size(axis_name)
             metrics |= {kind: devices * metrics[kind] for kind in ("foreground", "background")}
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)

@@ -26,11 +26,12 @@ def claim_workdir(workdir: Path, config: Config) -> None:
     Without a checkpoint there is nothing to lose, so that a slip in a setting can be put right in the same workdir.
 
     Raises:
-        ValueError: it holds checkpoints of a run with other settings, which are named.
+        ValueError: it holds checkpoints of a run with other settings, which are named, or another program's config.
     """
     path = workdir / "config.json"
-    if path.exists() and any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
-        before, now = _flat(dataclasses.asdict(from_json(path.read_text()))), _flat(dataclasses.asdict(config))
+    there = _read(path) if path.exists() else None
+    if there is not None and any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
+        before, now = _flat(dataclasses.asdict(there)), _flat(dataclasses.asdict(config))
         changed = [k for k in now if before.get(k) != now[k] and not k.startswith(_FREE)]
         if config.optimizer.schedule == "cosine" and before["train.steps"] != now["train.steps"]:
             changed.append("train.steps")  # the cosine ends at the last step
@@ -46,11 +47,19 @@ def read_config(workdir: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: there is no run.
+        ValueError: the file is not what `to_json` writes, or has a setting that this version does not know.
     """
     path = Path(workdir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} holds no run: there is no {path}")
-    return from_json(path.read_text())
+    return _read(path)
+
+
+def _read(path: Path) -> Config:
+    try:
+        return from_json(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 class MetricsLog:

@@ -75,6 +75,90 @@ def test_a_crowd_of_hundreds_equals_plain_greedy_suppression(threshold):
     assert 40 < kept.sum() < 200
 
 
+def greedy(boxes, scores, mask, threshold):
+    """`reference.nms` with a row of overlaps at a time, for thousands of boxes."""
+    x1, y1, x2, y2 = boxes.T
+    areas = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    kept, waiting = np.zeros(len(boxes), bool), mask.copy()
+    for i in np.argsort(-scores, kind="stable"):
+        if not waiting[i]:
+            continue
+        kept[i] = True
+        common = np.maximum(np.minimum(x2, x2[i]) - np.maximum(x1, x1[i]), 0)
+        common = common * np.maximum(np.minimum(y2, y2[i]) - np.maximum(y1, y1[i]), 0)
+        overlap = np.divide(common, areas + areas[i] - common, out=np.zeros_like(common), where=common > 0)
+        waiting &= ~(overlap > np.float32(threshold))
+        waiting[i] = False
+    return kept
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("tile", [1, 3, 8])
+def test_tiles_of_a_few_boxes_equal_plain_greedy_suppression(tile, threshold, monkeypatch):
+    """With ties, duplicates, empty boxes and, in one class, nothing but masked ones."""
+    monkeypatch.setattr("frcnn_jax.ops.nms._TILE", tile)
+    boxes, scores, mask = cases(6)
+    mask[0] = False
+    kept = jax.jit(lambda *case: nms_by_class(*case, threshold))(boxes, scores, mask)
+    for got, *case in zip(np.asarray(kept), boxes, scores, mask, strict=True):
+        np.testing.assert_array_equal(got, reference.nms(*case, threshold))
+
+
+def test_tiles_by_hand(monkeypatch):
+    # Tiles of two: the best two are apart; the third goes for the second, the fourth for the first, so that the next
+    # tile is the fifth and sixth, of which the sixth goes for the fifth; the last hangs on the sixth alone and stays.
+    monkeypatch.setattr("frcnn_jax.ops.nms._TILE", 2)
+    left = np.array([0, 40, 43, 3, 80, 84, 88], np.float32)
+    boxes = np.stack([left, 0 * left, left + 10, 0 * left + 1], axis=1)
+    kept = nms(jnp.array(boxes), jnp.linspace(1, 0.1, 7), jnp.ones(7, bool), 0.3)
+    np.testing.assert_array_equal(kept, [True, True, False, False, True, False, True])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 1.0])
+def test_thousands_of_boxes_equal_plain_greedy_suppression(threshold):
+    generator = np.random.default_rng(7)
+    corners = generator.integers(0, 400, (3, 1500, 2))
+    boxes = np.concatenate([corners, corners + generator.integers(0, 60, (3, 1500, 2))], axis=2).astype(np.float32)
+    boxes[:, ::5] = boxes[:, 1::5]
+    scores = generator.integers(-40, 40, (3, 1500)).astype(np.float32) / 8  # many ties
+    scores[1], scores[2] = generator.uniform(size=1500), -np.inf
+    scores[0, scores[0] == 0] = generator.choice(np.array([0.0, -0.0], np.float32), (scores[0] == 0).sum())
+    mask = generator.uniform(size=(3, 1500)) < [[1.0], [0.8], [0.5]]
+    kept = np.asarray(suppress_by_class(boxes, scores, mask, threshold))
+    for got, *case in zip(kept, boxes, scores, mask, strict=True):
+        np.testing.assert_array_equal(got, greedy(*case, threshold))
+        assert got.sum() > 50
+
+
+def test_boxes_and_scores_that_are_no_numbers_neither_go_nor_suppress(monkeypatch):
+    boxes, scores, mask = (array[:20] for array in cases(8))
+    odd = np.random.default_rng(9).uniform(size=scores.shape) < 0.2
+    expected = suppress_by_class(boxes, scores, mask & ~odd, 0.3) | (mask & odd)
+    with_scores, with_boxes = np.where(odd, np.nan, scores), np.where(odd[..., None], np.nan, boxes)
+    for tile in (64, 4):
+        monkeypatch.setattr("frcnn_jax.ops.nms._TILE", tile)
+        function = jax.jit(lambda *case: nms_by_class(*case, 0.3))
+        np.testing.assert_array_equal(function(boxes, with_scores, mask), expected)
+        np.testing.assert_array_equal(function(with_boxes, scores, mask), expected)
+
+
+def test_memory_grows_with_the_number_of_boxes_and_not_with_its_square():
+    def memory(count):
+        case = jnp.zeros((2, count, 4)), jnp.zeros((2, count)), jnp.zeros((2, count), bool)
+        return suppress_by_class.lower(*case, 0.3).compile().memory_analysis().temp_size_in_bytes
+
+    small, large = memory(4000), memory(16000)
+    assert large < 4.5 * small
+    assert large < 2 * 16000**2 / 8
+
+
+def test_a_long_chain_over_several_tiles():
+    left = 5.0 * np.arange(600, dtype=np.float32)
+    boxes = np.stack([left, 0 * left, left + 10, 0 * left + 1], axis=1)
+    order = np.random.default_rng(5).permutation(600)
+    np.testing.assert_array_equal(suppress(boxes[order], -left[order], np.ones(600, bool), 0.3), order % 2 == 0)
+
+
 def test_a_long_chain_in_any_order():
     # Each box overlaps only its neighbours, so whether one stays hangs on all before it: every second one does.
     left = 5.0 * np.arange(101, dtype=np.float32)

@@ -84,6 +84,25 @@ def test_no_run(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"data": {', "Expecting property name"),
+        ('{"architectures": []}', "unknown settings architectures"),
+        ("[1]", r"settings by name are wanted, not \[1\]"),
+        ('{"data": null}', "config.data: settings by name are wanted, not null"),
+    ],
+)
+def test_a_config_that_is_not_ours_is_named_and_kept(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"^{path}: .*{message}"):
+        read_config(tmp_path)
+    with pytest.raises(ValueError, match=f"^{path}: .*{message}"):
+        claim_workdir(tmp_path, BEFORE)
+    assert path.read_text() == text
+
+
 def test_writing_leaves_no_half_of_a_file(tmp_path, monkeypatch):
     path = tmp_path / "file.json"
     write_atomically(path, "before")
