@@ -35,7 +35,7 @@ def main() -> None:
     from frcnn_jax.data.proposal_files import read_proposal_file
     from frcnn_jax.data.proposals import select_proposals
     from frcnn_jax.data.selective_search import search_image
-    from frcnn_jax.data.voc_image import check_image, decode_image
+    from frcnn_jax.data.voc_image import check_image, decode_image, exif_orientation
     from frcnn_jax.evaluation.detector import load_detector
     from frcnn_jax.evaluation.drawing import draw_detections
     from frcnn_jax.evaluation.report import write_image
@@ -45,23 +45,29 @@ def main() -> None:
     config = detector.config.proposals
     if config.method == "file" and arguments.proposals is None:
         parser.error("the detector was trained with proposals from a file: give --proposals")
-    images = []
+    out = arguments.out or arguments.workdir / "detections"
+    sizes = []
     for path in arguments.images:
+        data = path.read_bytes()
         try:
-            check_image(path.read_bytes())
-            images.append(decode_image(path.read_bytes()))
+            sizes.append(check_image(data))
         except ValueError as error:
             parser.error(f"{path}: {error}")
-    out = arguments.out or arguments.workdir / "detections"
+        before = image_of(out / f"{path.stem}.detections.json")
+        if before is not None and before.resolve() != path.resolve():
+            parser.error(f"{out} holds detections of {before}: give another --out for {path}")
+        if exif_orientation(data) != 1:
+            print(f"{path}: its EXIF orientation is ignored: boxes and picture are as the pixels lie in the file")
     out.mkdir(parents=True, exist_ok=True)
-    if arguments.proposals is None:
-        proposals = (search_image(image, config) for image in images)
-    else:
-        sizes = np.array([image.shape[:2] for image in images])
-        rows = read_proposal_file(arguments.proposals, names, sizes, config.invalid, subset=True)
+    proposals = None
+    if arguments.proposals is not None:
+        rows = read_proposal_file(arguments.proposals, names, np.array(sizes), config.invalid, subset=True)
         proposals = select_proposals(rows, config, str(arguments.proposals))
 
-    for path, image, boxes in zip(arguments.images, images, proposals, strict=True):
+    # Decoded one by one: a folder of photographs need not fit into memory.
+    for index, path in enumerate(arguments.images):
+        image = decode_image(path.read_bytes())
+        boxes = search_image(image, config) if proposals is None else proposals[index]
         found = detector.detect(image, boxes)
         write_image(
             out / f"{path.stem}.detections.jpg",
@@ -76,6 +82,16 @@ def main() -> None:
         shown = int((found.scores >= arguments.score).sum())
         print(f"{path}: {len(boxes)} proposals, {shown} objects with score >= {arguments.score}")
     print(f"Pictures and JSON are in {out}")
+
+
+def image_of(path: Path) -> Path | None:
+    """The image whose detections a JSON file of this script holds; None if there is no such file."""
+    try:
+        return Path(json.loads(path.read_text())["image"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no file of detect.py: give another --out, or move it ({error!r})") from error
 
 
 if __name__ == "__main__":

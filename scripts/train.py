@@ -24,10 +24,15 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 
+    from frcnn_jax.data.voc import open_dataset
     from frcnn_jax.evaluation.detector import evaluate_run
     from frcnn_jax.evaluation.report import format_metrics
     from frcnn_jax.training.loop import train
 
+    try:
+        open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
     train(config, arguments.workdir)
     print(format_metrics(evaluate_run(arguments.workdir)))
     print(f"Report: {arguments.workdir}/eval/index.html")

@@ -1,17 +1,22 @@
 """The programs in scripts/: a run from training to detections, and what they say about mistakes."""
 
+import gc
 import json
 import os
 import runpy
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from frcnn_jax.config import to_json
+from frcnn_jax.config import Config, to_json
+from frcnn_jax.types import Detections
+from tests.data.voc_files import with_exif_orientation
 from tests.training.runs import TEST, run_config, write_data
 
 ROOT = Path(__file__).parents[1]
@@ -32,13 +37,15 @@ def succeed(script, *arguments):
 
 
 def call(monkeypatch, script, *arguments):
-    """Exit status, or the message it exits with, of a script in this process."""
+    """Exit status, or the message it exits with, of a script in this process; None where it ends well."""
     path = ROOT / f"scripts/{script}.py"
     monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
     monkeypatch.syspath_prepend(str(path.parent))
-    with pytest.raises(SystemExit) as stopped:
+    try:
         runpy.run_path(str(path), run_name="__main__")
-    return stopped.value.code
+    except SystemExit as stopped:
+        return stopped.code
+    return None
 
 
 def config_file(root, **settings):
@@ -145,6 +152,69 @@ def test_detect_says_which_images_it_cannot_take(pictures, monkeypatch, capsys):
         assert call(monkeypatch, "detect", "--workdir", pictures, *images) == 2
         assert message in capsys.readouterr().err
     assert not (pictures / "detections").exists()
+
+
+@pytest.fixture
+def detector(pictures, monkeypatch):
+    """Takes the place of a trained one for detect.py; finds one cat in the whole of an image, and keeps no image."""
+    seen = []
+
+    def detect(image, boxes):
+        gc.collect()
+        alive = [place for place, reference in enumerate(seen) if reference() is not None]
+        assert not alive, f"images {alive} are still in memory"
+        seen.append(weakref.ref(image))
+        box = np.float32([[0, 0, image.shape[1], image.shape[0]]])
+        return Detections(boxes=box, scores=np.float32([0.9]), labels=np.int32([1]), mask=np.ones(1, bool))
+
+    stub = SimpleNamespace(config=Config(), classes=("cat",), detect=detect)
+    monkeypatch.setattr("frcnn_jax.evaluation.detector.load_detector", lambda workdir: stub)
+    return seen
+
+
+def test_detect_overwrites_no_result_of_another_image(pictures, detector, monkeypatch, capsys):
+    first, second, out = pictures / "a/same.png", pictures / "b/same.png", pictures / "found"
+    for _ in range(2):
+        assert call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out) is None
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(before) == {"same.detections.jpg", "same.detections.json"}
+    assert call(monkeypatch, "detect", "--workdir", pictures, second, "--out", out) == 2
+    assert f"{out} holds detections of {first}: give another --out for {second}" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / "same.detections.json").write_text("[]")
+    code = call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out)
+    assert f"{out}/same.detections.json is no file of detect.py" in code
+
+
+def test_detect_holds_one_image_at_a_time(pictures, detector, monkeypatch):
+    images = [pictures / f"{number}.png" for number in range(4)]
+    for path in images:
+        path.write_bytes((pictures / "a/same.png").read_bytes())
+    assert call(monkeypatch, "detect", "--workdir", pictures, *images) is None
+    assert len(detector) == 4
+
+
+def test_detect_says_that_an_orientation_is_ignored(pictures, detector, monkeypatch, capsys):
+    encoded = cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
+    path = pictures / "photo.jpg"
+    path.write_bytes(with_exif_orientation(encoded, 6))
+    assert call(monkeypatch, "detect", "--workdir", pictures, path, pictures / "a/same.png") is None
+    notes = [line for line in capsys.readouterr().out.splitlines() if "EXIF" in line]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{path}: its EXIF orientation is ignored")
+    found = json.loads((pictures / "detections/photo.detections.json").read_text())
+    assert (found["height"], found["width"]) == (20, 30)
+
+
+def test_a_test_set_that_is_not_there_is_told_before_training(tmp_path, monkeypatch):
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    write_data(data)
+    (data / "ImageSets/Main/test.txt").unlink()
+    code = call(monkeypatch, "train", "--config", config_file(data), "--workdir", workdir)
+    assert code == (
+        f"train.py: data.test = folder/test: {data}/ImageSets/Main has no list of a split 'test' (there: train)"
+    )
+    assert not workdir.exists()
 
 
 def test_an_unknown_setting_names_the_nearest(pictures, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.voc_faults import DatasetFaultError, Fault
 from frcnn_jax.data.voc_folder import SplitList, VocFolder
-from frcnn_jax.data.voc_image import check_image
+from frcnn_jax.data.voc_image import check_image, exif_orientation
 from frcnn_jax.data.voc_xml import CORNERS, AnnotatedObject, Annotation, UnreadableAnnotation, read_annotation
 
 __all__ = [
@@ -44,6 +44,7 @@ class LoadedImage:
     size: tuple[int, int] | None  # height, width of the image file
     annotation: Annotation | None
     faults: tuple[Fault, ...]
+    turned: bool = False  # has an EXIF orientation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ class CheckedImage:
     path: Path
     size: tuple[int, int]
     objects: tuple[AnnotatedObject, ...]
+    turned: bool = False  # has an EXIF orientation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +127,13 @@ def raise_or_report(title: str, checked: dict[str, CheckedSplit], errors: Sequen
             _log.warning("%s, split %s: dropped %s", title, name, ", ".join(counts))
         if split.clipped:
             _log.warning("%s, split %s: clipped %d boxes to the image", title, name, split.clipped)
+        turned = [image.path.name for image in split.images if image.turned]
+        if turned:
+            _log.warning(
+                "%s, split %s: %d images have an EXIF orientation, which is ignored: boxes are to be in pixels as they "
+                "lie in the file (the first: %s)",
+                *(title, name, len(turned), turned[0]),
+            )
 
 
 @dataclasses.dataclass
@@ -149,14 +158,18 @@ def _load_image(folder: VocFolder, image_id: str) -> LoadedImage:
         except UnreadableAnnotation as error:
             annotation = None
             faults += [Fault("unreadable_annotation", file, None, p.field, p.value, p.message) for p in error.problems]
-    path = folder.image_path(image_id, annotation.filename if annotation else None)
-    if path is None:
+    paths = folder.image_paths(image_id, annotation.filename if annotation else None)
+    if not paths:
         file = f"JPEGImages/{image_id}"
         faults.append(Fault("missing_image", file, None, "file", image_id, "there is no .jpg, .jpeg or .png of it"))
         return LoadedImage(image_id, None, None, annotation, tuple(faults))
-    size = None
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
+        faults.append(Fault("duplicate_id", f"JPEGImages/{image_id}", None, "file", names, "several images of one id"))
+    path, size, orientation = paths[0], None, 1
     try:
-        size = check_image(path.read_bytes())
+        data = path.read_bytes()
+        size, orientation = check_image(data), exif_orientation(data)
     except (ValueError, OSError) as error:
         file = str(path.relative_to(folder.root))
         faults.append(Fault("unreadable_image", file, None, "file", path.name, str(error)))
@@ -165,11 +178,13 @@ def _load_image(folder: VocFolder, image_id: str) -> LoadedImage:
         if size is not None and size != (annotation.height, annotation.width):
             value = f"{annotation.width:g} x {annotation.height:g}"
             message = f"the image has {size[1]} x {size[0]} pixels (width x height)"
+            if orientation != 1:
+                message += f"; its EXIF orientation, {orientation}, is ignored"
             faults.append(Fault("size_mismatch", file, None, "size", value, message))
         faults += [
             Fault("unreadable_annotation", file, p.object, p.field, p.value, p.message) for p in annotation.problems
         ]
-    return LoadedImage(image_id, path, size, annotation, tuple(faults))
+    return LoadedImage(image_id, path, size, annotation, tuple(faults), turned=orientation != 1)
 
 
 def _check_image(image: LoadedImage, classes: Sequence[str], policy: FaultPolicy) -> _Result:
@@ -197,7 +212,7 @@ def _check_image(image: LoadedImage, classes: Sequence[str], policy: FaultPolicy
             result.clipped += clip
             objects.append(dataclasses.replace(item, corners=corners))
     if image.path is not None and image.size is not None:
-        result.image = CheckedImage(image.image_id, image.path, image.size, tuple(objects))
+        result.image = CheckedImage(image.image_id, image.path, image.size, tuple(objects), image.turned)
     return result
 
 

@@ -61,8 +61,9 @@ class VocFolder:
     def annotation_path(self, image_id: str) -> Path:
         return self.root / "Annotations" / f"{image_id}.xml"
 
-    def image_path(self, image_id: str, filename: str | None) -> Path | None:
-        """The image of that id, else the one that the annotation names; None if there is neither.
+    def image_paths(self, image_id: str, filename: str | None) -> list[Path]:
+        """The image of that id, else the one that the annotation names; none if there is neither, and several where
+        files differ in their ending alone and the annotation names none of them.
 
         The id comes first, because tools that copy annotations often leave a wrong name in them."""
         named = PureWindowsPath(filename).name if filename else ""  # takes both kinds of slash
@@ -70,9 +71,7 @@ class VocFolder:
         if not candidates:
             candidates = [name for name in self.images.get(Path(named).stem, []) if Path(named).suffix]
             candidates = [name for name in candidates if name.lower() == named.lower()]
-        if not candidates:
-            return None
-        return self.root / "JPEGImages" / (named if named in candidates else candidates[0])
+        return [self.root / "JPEGImages" / name for name in ([named] if named in candidates else candidates)]
 
     def read_split(self, name: str) -> SplitList:
         """The list of a split.
@@ -93,11 +92,11 @@ def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
     An id may contain spaces; a line that is as a whole a `known` id has no second column.
 
     Raises:
-        ValueError: a line is a path.
+        ValueError: a line is a path or the name of a file, or the text is not UTF-8.
     """
     ids: dict[str, None] = {}
     repeats = []
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         image_id = line.strip()
         if not image_id:
             continue
@@ -106,6 +105,9 @@ def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
             image_id = parts[0]
         if Path(image_id).name != image_id or PureWindowsPath(image_id).name != image_id:
             raise ValueError(f"{path}: line {number} = {image_id!r}: a path, where the id of an image is wanted")
+        stem, suffix = Path(image_id).stem, Path(image_id).suffix
+        if image_id not in known and stem in known and suffix.lower() in IMAGE_SUFFIXES:
+            raise ValueError(f"{path}: line {number} = {image_id!r}: a file, where its id is wanted: {stem}")
         if image_id in ids:
             repeats.append((number, image_id))
         ids[image_id] = None
@@ -128,5 +130,12 @@ def _is_class_file(name: str, files: dict[str, Path]) -> bool:
     """Whether a file is CLASS_SPLIT.txt for another file SPLIT.txt and carries the column that says what is in it."""
     if not any(name.endswith(f"_{other}") for other in files):
         return False
-    lines = [line.split() for line in files[name].read_text("utf-8-sig").splitlines() if line.strip()]
+    lines = [line.split() for line in _lines(files[name]) if line.strip()]
     return all(len(parts) == 2 and parts[1] in ("-1", "0", "1") for parts in lines)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text, save it as that ({error})") from error

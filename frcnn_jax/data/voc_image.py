@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-__all__ = ["IMAGE_SUFFIXES", "check_image", "decode_image", "image_size"]
+__all__ = ["IMAGE_SUFFIXES", "check_image", "decode_image", "exif_orientation", "image_size"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -17,7 +17,8 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # In entropy-coded data 0xff is followed by 0 (a literal 0xff), by a restart marker or by a fill byte 0xff.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD9, 0xDA, 0xE1
+_EXIF, _EXIF_ORIENTATION = b"Exif\x00\x00", 0x0112
 
 
 def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
@@ -62,6 +63,35 @@ def check_image(data: bytes) -> tuple[int, int]:
     if decoded != size:
         raise ValueError(f"decodes to {decoded[1]} x {decoded[0]} pixels, but its header says {size[1]} x {size[0]}")
     return size
+
+
+def exif_orientation(data: bytes) -> int:
+    """How viewers turn or mirror a JPEG image, 1 ... 8 as in EXIF: 1 is as it lies in the file, or not said."""
+    position = 2
+    while data.startswith(b"\xff\xd8") and (found := _JPEG_MARKER.search(data, position)):
+        marker, position = data[found.end() - 1], found.end()
+        if marker in (_JPEG_SCAN, _JPEG_END):
+            break
+        length = int.from_bytes(data[position : position + 2], "big")
+        body = data[position + 2 : position + length]
+        if marker == _JPEG_APP1 and body.startswith(_EXIF):
+            return _tiff_orientation(body.removeprefix(_EXIF))
+        position += length
+    return 1
+
+
+def _tiff_orientation(tiff: bytes) -> int:
+    order = "little" if tiff.startswith(b"II") else "big"
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(tiff[start : start + length], order)
+
+    first = number(4, 4)
+    for entry in range(first + 2, min(first + 2 + 12 * number(first, 2), len(tiff)), 12):
+        if number(entry, 2) == _EXIF_ORIENTATION:
+            value = number(entry + 8, 2)
+            return value if 1 <= value <= 8 else 1
+    return 1
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

@@ -6,8 +6,11 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import re
 import sys
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from frcnn_jax.data.voc_xml import UnreadableAnnotation, read_annotation
 
 __all__ = ["prepare_folder", "prepare_voc"]
 
+_log = logging.getLogger(__name__)
 _FORMAT = 1  # raised when the same input would be prepared in another way
 
 
@@ -82,6 +86,7 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
     classes = config.classes or find_classes(images)
     checked, errors = check_splits(images, splits, classes, config.faults)
     raise_or_report(str(folder.root), checked, errors)
+    _warn_of_slips(str(folder.root), classes, splits)
     if not classes:
         raise ValueError(f"{folder.root}: its annotations name no class; give the names in data.classes")
     return _prepare(_build(VocFolderBuilder, VocConfig(name=name, classes=classes, checked=checked), root))
@@ -102,6 +107,22 @@ def _standard_classes(folder: VocFolder) -> tuple[str, ...] | None:
     standard = {name: folder.read_split(name) for name in STANDARD_SPLITS if name in folder.split_files}
     names = {name for image_id in listed_ids(standard) for name in _object_names(folder.annotation_path(image_id))}
     return tuple(sorted(names)) or None
+
+
+def _warn_of_slips(title: str, classes: Sequence[str], splits: dict[str, SplitList]) -> None:
+    """Logs what is no fault but seldom meant: classes that are spelt alike, and test images to train on."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            _log.warning("%s: classes of their own, but spelt alike: %s", title, ", ".join(map(repr, names)))
+    name = "trainval" if "trainval" in splits else "train"
+    if {name, "test"} <= set(splits):
+        tested = set(splits["test"].ids)
+        both = [image_id for image_id in splits[name].ids if image_id in tested]
+        if both:
+            _log.warning("%s: %d images are in %s and in test (the first: %s)", title, len(both), name, both[0])
 
 
 def _object_names(path: Path) -> list[str]:
@@ -132,7 +153,7 @@ def _image_hash(folder: VocFolder, image_id: str) -> list[str]:
             filename = read_annotation(annotation).filename
         except UnreadableAnnotation:
             filename = None
-    image = folder.image_path(image_id, filename)
+    image = next(iter(folder.image_paths(image_id, filename)), None)
     return [_file_hash(annotation), image.name if image else "", _file_hash(image) if image else ""]
 
 

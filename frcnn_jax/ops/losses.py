@@ -103,6 +103,9 @@ def multi_task_loss(
 
     Returns:
         The loss and its parts {"classification", "localization"}; all 0 where no RoI is real.
+
+    Raises:
+        ValueError: an argument or what a loss returns has another shape.
     """
     _check_rows(logits, labels, "labels")
     r, k1 = logits.shape
@@ -121,6 +124,10 @@ def multi_task_loss(
     safe_boxes = jnp.where(foreground[:, None], gt_boxes, unit)
     by_class = classification(safe_logits, labels)
     by_box = localization(safe_deltas, safe_rois, safe_boxes, mean[labels], std[labels])
+    for name, value in (("classification", by_class), ("localization", by_box)):
+        # A mean, or [R, 1], would broadcast without a word to another loss.
+        if jnp.shape(value) != (r,):
+            raise ValueError(f"the {name} loss must give one value for each RoI, [{r}], not {list(jnp.shape(value))}")
     if count is None:
         count = jnp.sum(mask).astype(logits.dtype)
     divisor = jnp.maximum(count, jnp.finfo(logits.dtype).tiny)

@@ -4,18 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from frcnn_jax.data.voc_image import check_image, decode_image, image_size
-from tests.data.voc_files import pixels
+from frcnn_jax.data.voc_image import check_image, decode_image, exif_orientation, image_size
+from tests.data.voc_files import pixels, with_exif_orientation
 
 
 def encode(suffix: str, image: np.ndarray, *options: int) -> bytes:
     return cv2.imencode(suffix, image, options)[1].tobytes()
-
-
-def with_exif_orientation(jpeg: bytes, orientation: int) -> bytes:
-    tiff = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01" + bytes([0, orientation, 0, 0]) + bytes(4)
-    body = b"Exif\x00\x00" + tiff
-    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
 
 
 def test_decode_gives_rgb():
@@ -32,6 +26,26 @@ def test_exif_orientation_is_ignored():
     assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (40, 30, 3), "no EXIF in it"
     np.testing.assert_array_equal(decode_image(turned), decode_image(jpeg))
     assert check_image(turned) == (30, 40)
+
+
+@pytest.mark.parametrize("order", ["big", "little"])
+def test_exif_orientation_is_found(order):
+    jpeg = encode(".jpg", pixels())
+    assert [exif_orientation(with_exif_orientation(jpeg, i, order)) for i in range(1, 9)] == list(range(1, 9))
+    after = with_exif_orientation(jpeg, 3, order)
+    other = b"\xff\xe1" + (14).to_bytes(2, "big") + b"http://x/xmp"  # APP1 segments hold other things too
+    assert exif_orientation(after[:2] + other + after[2:]) == 3
+    for orientation in (0, 9):
+        assert exif_orientation(with_exif_orientation(jpeg, orientation, order)) == 1
+
+
+def test_without_exif_there_is_no_orientation():
+    assert exif_orientation(encode(".jpg", pixels())) == exif_orientation(encode(".png", pixels())) == 1
+    data = with_exif_orientation(encode(".jpg", pixels()), 6)
+    for mark in (b"\xff\xd9\x00\x02", b"\xff\xda\x00\x02"):
+        assert exif_orientation(data[:2] + mark + data[2:]) == 1, "it comes before the pixels, or not at all"
+    for length in range(40):
+        assert exif_orientation(data[:length]) in (1, 6)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xd9"])

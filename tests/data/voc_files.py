@@ -31,6 +31,19 @@ def annotation_xml(*objects: str, filename: str = "", width: object = WIDTH, hei
     return f"<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>\n"
 
 
+def with_exif_orientation(jpeg: bytes, orientation: int, order: str = "big") -> bytes:
+    """The JPEG with an EXIF segment of two entries, of which the second says how to turn it."""
+
+    def numbers(*pairs: tuple[int, int]) -> bytes:
+        return b"".join(value.to_bytes(length, order) for value, length in pairs)
+
+    first = numbers((0x0100, 2), (3, 2), (1, 4), (WIDTH, 2), (0, 2))
+    second = numbers((0x0112, 2), (3, 2), (1, 4), (orientation, 2), (0, 2))
+    mark = {"big": b"MM", "little": b"II"}[order]
+    body = b"Exif\x00\x00" + mark + numbers((42, 2), (8, 4), (2, 2)) + first + second + bytes(4)
+    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+
+
 class VocFiles:
     """Writes a folder in VOC format bit by bit."""
 

@@ -229,6 +229,31 @@ def test_no_rois():
     assert float(multi_task_loss(*arguments)[0]) == 0
 
 
+def mean_entropy(logits, labels):
+    return cross_entropy(logits, labels).mean()
+
+
+def unsummed(deltas, rois, gt_boxes, mean, std):
+    return smooth_l1(deltas)
+
+
+def column(*boxes):
+    return smooth_l1_localization(*boxes)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classification": mean_entropy}, r"the classification loss .* for each RoI, \[12\], not \[\]"),
+        ({"localization": column}, r"the localization loss .* for each RoI, \[12\], not \[12, 1\]"),
+        ({"localization": unsummed}, r"the localization loss .* for each RoI, \[12\], not \[12, 4\]"),
+    ],
+)
+def test_a_loss_of_ones_own_gives_a_value_for_each_roi(options, message):
+    with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match=message):  # as users have it
+        multi_task_loss(*sample(16), **options)
+
+
 def test_misshapen_input_is_refused():
     logits, deltas, rois, labels, gt_boxes, mask, mean, std = sample(15)
     for function in (cross_entropy, focal):
