@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -103,7 +104,7 @@ def test_quick_run_prints_a_table_and_writes_json(tmp_path, capsys, tiny_sizes):
     benchmark.main(["--quick", "--only", "roi_pool", "input", "--tflops", "2", "--bandwidth", "10", "--out", str(path)])
     document = json.loads(path.read_text())
     assert document["command"][1:3] == ["--quick", "--only"]
-    assert {"cpu", "cores", "device_kind", "versions", "date", "commit"} <= set(document["machine"])
+    assert {"cpu", "cores", "load", "device_kind", "versions", "date", "commit"} <= set(document["machine"])
     assert document["machine"]["versions"]["jax"] == jax.__version__
     assert (document["rates"]["flops"], document["rates"]["bandwidth"]) == (2e12, 10e9)
     rows = {row["what"]: row for row in document["rows"]}
@@ -112,7 +113,8 @@ def test_quick_run_prints_a_table_and_writes_json(tmp_path, capsys, tiny_sizes):
     assert rows["forward+backward, 4 RoIs"]["floor"] == 2 * forward["floor"]
     assert forward["share_of_floor"] == forward["floor"] / forward["ours"]["median"]
     assert min(forward["ours"]["samples"]) == forward["ours"]["min"] > 0
-    images = next(row for row in document["rows"] if row["topic"] == "input")
+    images, *_, kept = (row for row in document["rows"] if row["topic"] == "input")
+    assert kept["what"].endswith(", 1 core, images kept decoded")
     assert (images["items"], images["unit"], images["floor"]) == (2, "images", None)
     assert [row["target"] for row in document["rows"]] == [None] * len(document["rows"])  # they are for real sizes
     assert images["items_per_second"] == 2 / images["ours"]["median"]
@@ -177,7 +179,9 @@ def test_growth_of_parts_and_models(tiny_sizes, small_models):
     assert small.what == "tiny: test of 32x48, R=5"
     assert large.what == "tiny: step, 32x48, N=2, K=2"
     assert min(small.memory, large.memory) > 0
-    assert len(list(model_growth._cases("vgg16", few))) == 5
+    large = list(model_growth._cases("vgg16", few))
+    assert len(large) == 5 + 2 + 2
+    assert large[5].section == "vgg16: step, N=1"  # its sides need memory
 
 
 def test_buckets_beside_one_size_for_all(tiny_sizes, small_models, monkeypatch):
@@ -222,6 +226,21 @@ def test_evaluation_goes_from_files_to_detections(tiny_sizes, small_models):
     (row,) = measure_evaluation(QUICK, ["tiny"], None)
     assert row.what.startswith("tiny: 3 JPEG files 48x64, ")
     assert (row.items, row.unit) == (3, "images")
+
+
+def test_selective_search_says_how_many_cores_were_busy(monkeypatch):
+    from bench import proposals
+    from bench.sizes import QUICK
+
+    # 3 seconds of processor time in 2 seconds, then 1 in 4.
+    clocks = SimpleNamespace(perf_counter=iter([10, 12, 20, 24]).__next__, process_time=iter([5, 8, 8, 9]).__next__)
+    monkeypatch.setattr(proposals, "time", clocks)
+    monkeypatch.setattr(proposals, "cores", lambda: 2)
+    one, two = proposals.measure_proposals(QUICK, None)
+    assert (one.what, one.items, one.unit) == ("Selective Search fast, 48x64, 1 core", 1, "images")
+    assert (two.what, two.items) == ("Selective Search fast, 48x64, 2 cores", 2)
+    assert (one.note, two.note) == ("1.50 cores busy", "0.25 cores busy")
+    assert min(one.ours.fastest, two.ours.fastest) > 0
 
 
 def test_first_step_of_a_process(capsys, tiny_sizes, small_models):

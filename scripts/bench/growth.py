@@ -48,6 +48,7 @@ def measure_cases(cases: Iterator[Case], sizes: Sizes) -> list[Row]:
     for case in cases:
         run, memory = case.build()
         timing = measure(run, jax.block_until_ready, effort)
+        del run  # with its arguments, before the next case needs room for its own
         note = ""
         if before is not None and (before[0].section, before[0].letter) == (case.section, case.letter):
             power = math.log(timing.median / before[1]) / math.log(case.value / before[0].value)

@@ -11,7 +11,7 @@ from bench.peer_process import Peer, open_peer
 from bench.pictures import Pictures, load_pictures
 from bench.result import Row, Target
 from bench.sizes import Sizes
-from bench.timing import cores
+from bench.timing import cores, measure
 from frcnn_jax.config import InputConfig
 from frcnn_jax.data.pipeline import BatchSource, iterate, training_source
 
@@ -19,7 +19,7 @@ TARGET = Target("rate", 250)  # images a second on one core
 
 
 def measure_input(sizes: Sizes, peer: Peer | None, folder: str | None) -> list[Row]:
-    """A pass over the files on one core and, read ahead in threads by Grain, on all of them."""
+    """A pass over the files on one core, on all of them in threads that read ahead, and from images kept decoded."""
     pictures = load_pictures(folder, sizes.files, sizes)
     source = _training_source(pictures, sizes)
     workers = {"1 core": 0} | ({f"{cores()} cores": cores()} if cores() > 1 else {})
@@ -35,6 +35,8 @@ def measure_input(sizes: Sizes, peer: Peer | None, folder: str | None) -> list[R
             for name, count in workers.items():
                 run = partial(_read, source, count)
                 measured[name] = other.measure(name, run, lambda result: None, sizes)
+    kept = partial(_read, _training_source(pictures, sizes, cache=True), 0)
+    measured["1 core, images kept decoded"] = measure(kept, effort=sizes.effort), None
     cv2.setNumThreads(threads)
     return [
         Row(
@@ -50,8 +52,8 @@ def measure_input(sizes: Sizes, peer: Peer | None, folder: str | None) -> list[R
     ]
 
 
-def _training_source(pictures: Pictures, sizes: Sizes) -> BatchSource:
-    config = InputConfig(batch_size=sizes.images, scales=(sizes.shorter,), max_size=sizes.longest)
+def _training_source(pictures: Pictures, sizes: Sizes, cache: bool = False) -> BatchSource:
+    config = InputConfig(batch_size=sizes.images, scales=(sizes.shorter,), max_size=sizes.longest, cache_decoded=cache)
     boxes = np.tile(np.array([[0, 0, 20, 20]], np.float32), (sizes.proposals, 1))
     steps = max(len(pictures) // sizes.images, 1)
     return training_source(pictures, [boxes] * len(pictures), config, steps, seed=0)

@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -20,11 +21,12 @@ _PACKAGES = ("frcnn_jax", "jax", "jaxlib", "flax", "optax", "numpy", "opencv-con
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU, cores, accelerator, versions, date, and the commit if the sources are a git checkout."""
+    """CPU, cores and their load before, accelerator, versions, date, and the commit if the sources are a checkout."""
     device = jax.devices()[0]
     return {
         "cpu": _cpu_model(),
         "cores": cores(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # processes at work in the last minute
         "device": device.platform,
         "device_kind": device.device_kind,
         "devices": jax.device_count(),

@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
     glibc maps every large block anew and hands it back as soon as it is freed; each time, the kernel has to fill its
     pages with zeros. XLA on a CPU allocates all its temporary arrays at each call: a fifth of a training step of VGG16
     went there. So: one heap for all threads, nothing mapped on its own, nothing trimmed. The process grows larger, and
-    threads that decode images or compile wait for each other, which is why no other script does this.
+    compiling takes longer, as its threads wait for each other: which is why no other script does this.
 
     Does nothing, and returns False, where the C library is not glibc, the environment has settings of its own
     (`GLIBC_TUNABLES`), or JAX has an accelerator, which has its own memory.
