@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from frcnn_jax.ops import roi_pool_xla
 from frcnn_jax.ops.roi_bins import Bins, roi_bins
+from frcnn_jax.ops.window_maxima import Maxima
 
 IMPLEMENTATIONS = ("xla", "pallas")
 
@@ -62,25 +63,31 @@ def roi_max_pool(
     whole = jnp.array(features.shape[:2], jnp.int32)
     valid_size = whole if valid_size is None else jnp.minimum(valid_size, whole)
     bins = roi_bins(rois, tuple(output_size), float(spatial_scale), features.shape[:2], valid_size)
-    return _pool(features, bins, implementation)
+    return _pool(features, bins, implementation, None)[0]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _pool(features: Array, bins: Bins, implementation: str) -> Array:
-    return _call("bin_maxima", implementation, features, bins, index_dtype=None)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _pool(features: Array, bins: Bins, implementation: str, index_dtype: Any | None) -> Maxima:
+    return _call("bin_maxima", implementation, features, bins, index_dtype=index_dtype)
 
 
-def _pool_forward(features: Array, bins: Bins, implementation: str) -> tuple[Array, tuple]:
+def _pool_forward(
+    features: Array, bins: Bins, implementation: str, index_dtype: Any | None
+) -> tuple[Maxima, tuple[Array, Array, Bins]]:
     cells = features.shape[0] * features.shape[1]
-    index_dtype = jnp.uint16 if cells <= jnp.iinfo(jnp.uint16).max else jnp.int32
-    values, argmax = _call("bin_maxima", implementation, features, bins, index_dtype=index_dtype)
+    small = jnp.uint16 if cells <= jnp.iinfo(jnp.uint16).max else jnp.int32
+    # By `_pool` again, so that the gradient has a gradient.
+    values, argmax = _pool(features, bins, implementation, index_dtype or small)
     # Of the map, shape and dtype are all that is needed. The barrier keeps the argmax from being found once more.
-    return values, (lax.optimization_barrier(argmax), features[..., :0], bins)
+    residuals = (lax.optimization_barrier(argmax), features[..., :0], bins)
+    return (values,) if index_dtype is None else (values, argmax), residuals
 
 
-def _pool_backward(implementation: str, residuals: tuple, cotangent: Array) -> tuple[Array, None]:
+def _pool_backward(
+    implementation: str, index_dtype: Any | None, residuals: tuple[Array, Array, Bins], cotangents: Maxima
+) -> tuple[Array, None]:
     argmax, like, bins = residuals
-    gradient = _call("features_gradient", implementation, argmax, cotangent, bins, map_size=like.shape[:2])
+    gradient = _call("features_gradient", implementation, argmax, cotangents[0], bins, map_size=like.shape[:2])
     return gradient.astype(like.dtype), None
 
 

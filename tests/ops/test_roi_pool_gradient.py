@@ -174,6 +174,21 @@ def test_channels_in_blocks_equal_all_at_once(some_rois, monkeypatch):
             np.testing.assert_array_equal(got, want)
 
 
+def test_the_gradient_has_a_gradient():
+    # Of sum(pool(f)^3) the gradient is 3 n f^2 at a cell that won n outputs, and that of its square 36 n^2 f^3.
+    generator = np.random.default_rng(6)
+    features = generator.normal(size=(HEIGHT, WIDTH, 40)).astype(np.float32)
+    rois = jnp.asarray(rois_inside(generator))
+
+    def penalty(features):
+        slopes = jax.grad(lambda f: jnp.sum(roi_max_pool(f, rois, (2, 3), 1 / 16) ** 3))(features)
+        return jnp.sum(slopes**2)
+
+    _, argmax = reference.roi_max_pool(features, np.asarray(rois), (2, 3), 1 / 16)
+    won = reference.roi_max_pool_gradient(argmax, np.ones(argmax.shape), features.shape)
+    np.testing.assert_allclose(jax.jit(jax.grad(penalty))(features), 36 * won**2 * features**3, rtol=1e-4, atol=1e-4)
+
+
 def test_the_first_of_two_nan_cells_takes_the_gradient():
     features = np.zeros((3, 4, 1), np.float32)
     features[1, 2] = features[2, 0] = np.nan
