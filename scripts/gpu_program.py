@@ -11,12 +11,10 @@ A kernel's bytes are all of its operands and results. One that gathers reads les
 import argparse
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-
-# Without a driver, the plugin's look at the versions of CUDA's libraries fails.
-os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
 
 _H200 = """
 platform_name: "CUDA"
@@ -70,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--roi-pooling", choices=("xla", "pallas"), default="xla")
     parser.add_argument("--dtype", default="bfloat16", help="of activations")
     options = parser.parse_args(arguments)
+    # Without a driver, the plugin's look at the versions of CUDA's libraries fails.
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     program = compile_step(options) if options.what == "step" else compile_test(options)
     memory = program.memory_analysis()
     text = program.as_text()
@@ -190,7 +190,10 @@ def _gpus(count: int) -> Any:
     import numpy as np
     from jax.experimental import topologies
 
-    there = topologies.get_topology_desc(platform="cuda", target_config=_H200, topology=f"1x{count}x1")
+    try:
+        there = topologies.get_topology_desc(platform="cuda", target_config=_H200, topology=f"1x{count}x1")
+    except NotImplementedError as error:
+        sys.exit(f'gpu_program.py: JAX knows no CUDA here; pip install "jax[cuda13]" ({error})')
     return np.array(there.devices)
 
 

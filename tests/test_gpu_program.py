@@ -1,12 +1,18 @@
 """scripts/gpu_program.py: what it reads from a compiled program's text."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "scripts"))
-gpu_program = pytest.importorskip("gpu_program")
+
+@pytest.fixture
+def gpu_program(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    monkeypatch.setenv("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    import gpu_program
+
+    return gpu_program
+
 
 TEXT = """
 HloModule jit_step
@@ -27,7 +33,7 @@ ENTRY %main (features: bf16[2,3,8], count: s32[]) -> f32[2,8] {
 """  # noqa: E501
 
 
-def test_kernels_are_those_of_the_main_computation_with_what_they_read_and_write():
+def test_kernels_are_those_of_the_main_computation_with_what_they_read_and_write(gpu_program):
     assert list(gpu_program.kernels(TEXT)) == [
         ("fusion", "a/FastRCNN.pool/max", 2 * 8 * 2 + 2 + 2 * 3 * 8 * 2 + 4),
         ("while", "a/FastRCNN.pool/while", 64),
@@ -35,15 +41,24 @@ def test_kernels_are_those_of_the_main_computation_with_what_they_read_and_write
     ]
 
 
-def test_report_by_part_leaves_out_the_bytes_of_loops():
+def test_report_by_part_leaves_out_the_bytes_of_loops(gpu_program):
     lines = [line.split() for line in gpu_program.report(list(gpu_program.kernels(TEXT))).splitlines()]
     assert lines[1:] == [["FastRCNN.pool", "2", "0.0", "58.3%"], ["head", "1", "0.0", "41.7%"], ["all", "3", "0.0"]]
 
 
-def test_slow_operations_are_found_inside_fusions_too():
+def test_slow_operations_are_found_inside_fusions_too(gpu_program):
     lines = list(gpu_program.slow_operations(TEXT))
     assert lines[:3] == [
         "while: 1, the largest bf16[2,8]{1,0}",
         "sort: 1, the largest (s32[4]{0}, f32[4]{0})",
         "scatter: 0",
     ]
+
+
+def test_without_cudas_plugin_one_line_says_what_is_missing(gpu_program, monkeypatch):
+    def missing(**_):
+        raise NotImplementedError("topology not implemented for cuda")
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", missing)
+    with pytest.raises(SystemExit, match=r"JAX knows no CUDA here; pip install \"jax\[cuda13\]\""):
+        gpu_program.main(["--model", "tiny", "--what", "test"])
