@@ -123,6 +123,25 @@ def test_quick_run_prints_a_table_and_writes_json(tmp_path, capsys, tiny_sizes):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["result.json"]
 
 
+def test_accelerators_time_both_implementations_of_pooling_in_both_types(tiny_sizes, monkeypatch):
+    from bench.floors import Rates
+    from bench.roi_pool import measure_roi_pool
+    from bench.sizes import QUICK
+
+    # The peer is left out: it would have to be on the same accelerator.
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu")])
+    rows = measure_roi_pool(QUICK, Rates(flops=1e12, bandwidth=1e11), None)
+    forward = "forward, 4 RoIs"
+    assert [row.what for row in rows[:4]] == [
+        forward,
+        f"{forward}, pallas",
+        f"{forward}, bfloat16",
+        f"{forward}, bfloat16, pallas",
+    ]
+    assert len(rows) == 4 * 5
+    assert rows[2].floor == rows[0].floor / 2
+
+
 @pytest.fixture
 def small_models(monkeypatch):
     """One layer in place of each model, with weights that need no compiling."""

@@ -110,6 +110,8 @@ def _call(
 ) -> Maxima:
     """Results [A, B, C] of a kernel that gets whole arrays and fills in some channels of one place of each result."""
     rows, columns, channels = shape
+    if any(array.size == 0 for array in arrays):  # without RoIs there is nothing to start, and no cell is won
+        return tuple(jnp.zeros(shape, dtype) for dtype in dtypes)
     # They must divide all channels, and Triton takes powers of two.
     block = min(channels & -channels, _MOST_CHANNELS)
     parts = channels // block

@@ -41,7 +41,7 @@ def measure_roi_pool(sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]
                 rows.append(
                     Row(
                         topic="roi_pool",
-                        what=", ".join([case, *([] if shared else ["bfloat16"]), *_but_default(implementation)]),
+                        what=case + ("" if shared else ", bfloat16") + ("" if implementation == "xla" else ", pallas"),
                         ours=ours,
                         peer=theirs,
                         floor=_bytes(arrays, jnp.dtype(dtype).itemsize) / rates.bandwidth,
@@ -88,10 +88,6 @@ def random_boxes(random: np.random.Generator, count: int, size: tuple[int, int])
     sides = np.exp(random.uniform(np.log(STRIDE), np.log(limits), (count, 2)))
     corners = random.random((count, 2)) * (limits - sides)
     return np.concatenate([corners, corners + sides - 1], axis=1).astype(np.float32)
-
-
-def _but_default(implementation: str) -> list[str]:
-    return [] if implementation == "xla" else [implementation]
 
 
 def _pool(implementation: str, features: jax.Array, rois: jax.Array) -> jax.Array:

@@ -74,6 +74,14 @@ def test_images_are_batched_by_vmap():
         np.testing.assert_array_equal(got, want)
 
 
+def test_without_rois_there_is_nothing_to_start():
+    arguments = (jnp.ones((3, 4, 2)), jnp.zeros((0, 4)), jnp.zeros((0, *GRID, 2)), jnp.array([3, 4]))
+    pooled, gradient = pallas(*arguments)
+    assert pooled.shape == (0, *GRID, 2)
+    np.testing.assert_array_equal(gradient, np.zeros((3, 4, 2)))
+    assert "pallas_call" not in str(jax.make_jaxpr(pallas)(*arguments))
+
+
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 def test_gpus_get_the_kernels_and_others_xla():
     def step(features, rois, cotangent):

@@ -13,6 +13,8 @@ from frcnn_jax.training.step import map_train_step
 from tests.training.cases import small_batch
 from tests.training.test_step import KEY, state_and_step
 
+COMPARED = ("loss", "foreground", "background", "accuracy")
+
 
 def main() -> None:
     assert jax.device_count() == 2
@@ -32,7 +34,7 @@ def main() -> None:
         assert ("all-reduce" in compiled.as_text()) == (devices == 2)
         for _ in range(3):
             state, metrics = compiled(state, batch, KEY)
-        results.append(jax.device_get((state, [metrics[k] for k in ("loss", "foreground", "background")])))
+        results.append(jax.device_get((state, [metrics[k] for k in COMPARED])))
 
     state, step = state_and_step("data")
     stacked = jax.tree.map(lambda x: np.stack([x, x]), jax.device_get(state))
@@ -41,11 +43,7 @@ def main() -> None:
     mapped = jax.pmap(step, axis_name="data")
     for _ in range(3):
         stacked, metrics = mapped(stacked, shared, keys)
-    results.append(
-        jax.device_get(
-            jax.tree.map(lambda x: x[0], (stacked, [metrics[k] for k in ("loss", "foreground", "background")]))
-        )
-    )
+    results.append(jax.device_get(jax.tree.map(lambda x: x[0], (stacked, [metrics[k] for k in COMPARED]))))
 
     start, _ = state_and_step("data")
     moved = [
