@@ -13,17 +13,7 @@ import pytest
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data import voc_prepare
 from frcnn_jax.data.voc import decode_image, open_dataset
-from tests.data.voc_files import VocFiles, annotation_xml, object_xml, pixels, standard_folder
-
-
-@pytest.fixture
-def files(tmp_path):
-    return standard_folder(tmp_path / "set")
-
-
-@pytest.fixture
-def config(tmp_path, files):
-    return DataConfig(root=str(files.root), tfds_dir=str(tmp_path / "tfds"))
+from tests.data.voc_files import VocFiles, annotation_xml, object_xml, pixels
 
 
 def test_example_has_the_files_bytes_and_half_open_boxes(config, files):

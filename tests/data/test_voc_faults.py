@@ -10,15 +10,10 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.voc import DatasetFaultError, open_dataset
-from tests.data.voc_files import VocFiles, annotation_xml, object_xml, standard_folder
+from tests.data.voc_files import VocFiles, annotation_xml, object_xml
 
 GOOD = object_xml("cat")
 DTD = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "y">]>' + annotation_xml(GOOD)
-
-
-@pytest.fixture
-def files(tmp_path):
-    return standard_folder(tmp_path / "set")
 
 
 @pytest.fixture

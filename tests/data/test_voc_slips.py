@@ -6,17 +6,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.voc import DatasetFaultError, open_dataset
-from tests.data.voc_files import HEIGHT, WIDTH, annotation_xml, object_xml, standard_folder, with_exif_orientation
-
-
-@pytest.fixture
-def files(tmp_path):
-    return standard_folder(tmp_path / "set")
-
-
-@pytest.fixture
-def config(tmp_path, files):
-    return DataConfig(root=str(files.root), tfds_dir=str(tmp_path / "tfds"))
+from tests.data.voc_files import HEIGHT, WIDTH, annotation_xml, object_xml, with_exif_orientation
 
 
 def prepared(config, caplog, split="train"):
