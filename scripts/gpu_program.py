@@ -70,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     # Without a driver, the plugin's look at the versions of CUDA's libraries fails.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
-    program = compile_step(options) if options.what == "step" else compile_test(options)
+    try:
+        program = compile_step(options) if options.what == "step" else compile_test(options)
+    except (ValueError, TypeError) as error:  # no such model, or no such type
+        sys.exit(f"gpu_program.py: {error}")
     memory = program.memory_analysis()
     text = program.as_text()
     print(report(list(kernels(text))))

@@ -62,3 +62,10 @@ def test_without_cudas_plugin_one_line_says_what_is_missing(gpu_program, monkeyp
     monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", missing)
     with pytest.raises(SystemExit, match=r"JAX knows no CUDA here; pip install \"jax\[cuda13\]\""):
         gpu_program.main(["--model", "tiny", "--what", "test"])
+
+
+def test_unknown_model_and_type_are_refused_in_one_line(gpu_program):
+    with pytest.raises(SystemExit, match=r"gpu_program\.py: no model 'nosuch'; there are caffenet"):
+        gpu_program.main(["--model", "nosuch"])
+    with pytest.raises(SystemExit, match=r"gpu_program\.py: data type 'float17' not understood"):
+        gpu_program.main(["--model", "tiny", "--dtype", "float17"])

@@ -21,7 +21,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from frcnn_jax.ops.boxes import pairwise_iou
 
-# Of 128 to 512 boxes on a CPU, none was much faster; fewer and larger tiles mean fewer rounds to launch elsewhere.
+# On a CPU, tiles of 512 took 1.5 to 2.2 times as long for 600 to 2000 boxes in 20 classes, and half as long for 300 to
+# 512 in one.
 _TILE = 256
 
 
