@@ -13,7 +13,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -324,6 +324,26 @@ def from_json(text: str) -> Config:
         ValueError: the text is no JSON, or a field is not known to this version.
     """
     return _decode(Config, json.loads(text), "config")
+
+
+def flat_settings(config: Config) -> dict[str, Any]:
+    """Every setting by its dotted name, as in {"train.steps": 40000, ...}; a tuple, also one of rules, is one value."""
+    return dict(_flatten(config, ""))
+
+
+def changed_settings(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ by their dotted names: value before, value now."""
+    old, new = flat_settings(before), flat_settings(now)
+    return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
+
+
+def _flatten(settings: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flatten(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value
 
 
 def _decode(kind: Any, value: Any, where: str) -> Any:

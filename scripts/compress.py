@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frcnn_jax.command import run
+from frcnn_jax.cli import run
 from frcnn_jax.config import override
 
 ROUNDS = 3
@@ -46,9 +46,11 @@ def main() -> None:
     if min(arguments.fc6, arguments.fc7, arguments.images) < 0:
         parser.error("--fc6, --fc7 and --images must not be negative")
 
-    from frcnn_jax.evaluation.detector import evaluate_run, load_detector
-    from frcnn_jax.training.workdir import read_config, write_atomically
-    from frcnn_jax.weights.compress import compress_run, compressed_workdir
+    from frcnn_jax.atomic import write_text
+    from frcnn_jax.runs.compress import compress_run, compressed_workdir
+    from frcnn_jax.runs.detector import load_detector
+    from frcnn_jax.runs.evaluate import evaluate_run
+    from frcnn_jax.training.workdir import read_config
 
     config = override(read_config(arguments.workdir), settings, sys.argv[0])
     ranks = {"fc6_rank": arguments.fc6 or None, "fc7_rank": arguments.fc7 or None}
@@ -74,7 +76,7 @@ def main() -> None:
             figures[name]["milliseconds"] = 1000 * seconds
     print_table(figures)
     about = {"source": str(arguments.workdir), "step": detectors["after"].step, **ranks, **figures}
-    write_atomically(out / "compression.json", json.dumps(about, indent=2) + "\n")
+    write_text(out / "compression.json", json.dumps(about, indent=2) + "\n")
 
 
 def with_settings(detector, config):
@@ -84,7 +86,7 @@ def with_settings(detector, config):
 
 def sizes(detector) -> dict[str, float]:
     """Parameters of a detector, and multiplications that its head makes for an RoI."""
-    from frcnn_jax.weights.arrays import flatten
+    from frcnn_jax.weights.params import flatten
 
     arrays = flatten(detector.params)
     head = [array for name, array in arrays.items() if name.startswith("head/") and name.endswith("/kernel")]
@@ -96,8 +98,8 @@ def sizes(detector) -> dict[str, float]:
 
 def test_scenes(config, count: int) -> list[tuple]:
     """Images from all over the test set, with their boxes."""
-    from frcnn_jax.data.proposals import open_proposals
-    from frcnn_jax.data.voc import decode_image, open_dataset
+    from frcnn_jax.data.dataset import decode_image, open_dataset
+    from frcnn_jax.data.proposals.source import open_proposals
 
     dataset = open_dataset(config.data.test, config.data)
     proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)

@@ -14,7 +14,7 @@ be given where the weights are used: `--model.fc6-rank`, or `create_model(..., f
 import argparse
 from pathlib import Path
 
-from frcnn_jax.command import run
+from frcnn_jax.cli import run
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ python scripts/demo_data.py FOLDER [--train 600] [--test 150] [--seed 0]
 
 import argparse
 
-from frcnn_jax.command import run
+from frcnn_jax.cli import run
 from frcnn_jax.data.demo import make_demo
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frcnn_jax.command import run
+from frcnn_jax.cli import run
 
 
 def main() -> None:
@@ -32,14 +32,14 @@ def main() -> None:
     if missing:
         parser.error(f"no file {', '.join(missing)}")
 
-    from frcnn_jax.data.proposal_files import read_proposal_file
-    from frcnn_jax.data.proposals import select_proposals
-    from frcnn_jax.data.selective_search import search_image
-    from frcnn_jax.data.voc_image import check_image, decode_image, exif_orientation
-    from frcnn_jax.evaluation.detector import load_detector
+    from frcnn_jax.atomic import write_text
+    from frcnn_jax.data.images import check_image, decode_image, exif_orientation
+    from frcnn_jax.data.proposals.files import read_proposal_file
+    from frcnn_jax.data.proposals.selective_search import search_image
+    from frcnn_jax.data.proposals.source import select_proposals
     from frcnn_jax.evaluation.drawing import draw_detections
     from frcnn_jax.evaluation.report import write_image
-    from frcnn_jax.training.workdir import write_atomically
+    from frcnn_jax.runs.detector import load_detector
 
     detector = load_detector(arguments.workdir)
     config = detector.config.proposals
@@ -78,7 +78,7 @@ def main() -> None:
             for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
         ]
         text = {"image": str(path), "height": image.shape[0], "width": image.shape[1], "detections": rows}
-        write_atomically(out / f"{path.stem}.detections.json", json.dumps(text, indent=1) + "\n")
+        write_text(out / f"{path.stem}.detections.json", json.dumps(text, indent=1) + "\n")
         shown = int((found.scores >= arguments.score).sum())
         print(f"{path}: {len(boxes)} proposals, {shown} objects with score >= {arguments.score}")
     print(f"Pictures and JSON are in {out}")

@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from frcnn_jax.command import run
+from frcnn_jax.cli import run
 from frcnn_jax.config import override
 
 
@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace results files that are there")
     arguments, settings = parser.parse_known_args()
 
-    from frcnn_jax.evaluation.detector import evaluate_run
     from frcnn_jax.evaluation.report import format_metrics
+    from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.training.workdir import read_config
 
     config = override(read_config(arguments.workdir), settings, sys.argv[0])

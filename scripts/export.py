@@ -20,7 +20,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from frcnn_jax.command import run
+from frcnn_jax.cli import run
 
 
 def main() -> None:
@@ -59,9 +59,9 @@ def main() -> None:
 
 def export(arguments: argparse.Namespace) -> str:
     """Writes the file and says what is in it."""
-    from frcnn_jax.evaluation.detector import load_detector
-    from frcnn_jax.weights.arrays import flatten
-    from frcnn_jax.weights.export import export_arrays, export_stablehlo
+    from frcnn_jax.runs.detector import load_detector
+    from frcnn_jax.runs.export import export_arrays, export_stablehlo
+    from frcnn_jax.weights.params import flatten
 
     detector = load_detector(arguments.workdir)
     if arguments.format == "stablehlo":

@@ -89,10 +89,11 @@ def compile_step(options: argparse.Namespace) -> Any:
     from bench.sizes import Sizes
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from frcnn_jax.models.detector import init_params
-    from frcnn_jax.training.loop import create_state
+    from frcnn_jax.models.fast_rcnn import init_params
     from frcnn_jax.training.optimizer import create_optimizer
-    from frcnn_jax.training.step import AXIS, identity_statistics, make_train_step, map_train_step
+    from frcnn_jax.training.state import create_state
+    from frcnn_jax.training.statistics import identity_statistics
+    from frcnn_jax.training.step import AXIS, make_train_step, map_train_step
 
     sizes = Sizes()
     model = build_model(options.model, sizes, options.dtype).clone(roi_pooling=options.roi_pooling)
@@ -117,9 +118,9 @@ def compile_test(options: argparse.Namespace) -> Any:
     from bench.scene import build_model, make_batch
     from bench.sizes import Sizes
 
-    from frcnn_jax.evaluation.detect import detect_batch
-    from frcnn_jax.models.detector import init_params
-    from frcnn_jax.training.step import identity_statistics
+    from frcnn_jax.detection.detect import detect_batch
+    from frcnn_jax.models.fast_rcnn import init_params
+    from frcnn_jax.training.statistics import identity_statistics
 
     sizes = Sizes()
     model = build_model(options.model, sizes, options.dtype).clone(roi_pooling=options.roi_pooling)

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from frcnn_jax.command import run
+from frcnn_jax.cli import run
 from frcnn_jax.config import Config, load_config, override
-from frcnn_jax.data.proposal_recall import best_overlaps, proposal_recall
-from frcnn_jax.data.proposals import open_proposals, proposal_files, select_proposals
-from frcnn_jax.data.voc import decode_image, open_dataset
+from frcnn_jax.data.dataset import decode_image, open_dataset
+from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
+from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals
 from frcnn_jax.types import Detections, GroundTruth
 
 DRAWN = 40  # proposals of an image without objects
@@ -81,9 +81,9 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
 
 def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[list[float]], out: Path) -> None:
     """A picture of one image's proposals, and the best one of each object."""
-    from frcnn_jax.data.proposal_files import read_proposal_file
-    from frcnn_jax.data.selective_search import search_image
-    from frcnn_jax.data.voc_image import check_image
+    from frcnn_jax.data.images import check_image
+    from frcnn_jax.data.proposals.files import read_proposal_file
+    from frcnn_jax.data.proposals.selective_search import search_image
 
     content = path.read_bytes()
     try:

@@ -8,7 +8,7 @@ import argparse
 import logging
 import sys
 
-from frcnn_jax.command import run
+from frcnn_jax.cli import run
 from frcnn_jax.config import load_config, override
 
 
@@ -24,9 +24,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 
-    from frcnn_jax.data.voc import open_dataset
-    from frcnn_jax.evaluation.detector import evaluate_run
+    from frcnn_jax.data.dataset import open_dataset
     from frcnn_jax.evaluation.report import format_metrics
+    from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.training.loop import train
 
     try:

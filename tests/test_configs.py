@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import InputConfig, ModelConfig, OptimizerConfig, SamplingConfig, load_config, override
-from frcnn_jax.data.buckets import plan_training, resized_size
+from frcnn_jax.data.batch_plan import plan_training, resized_size
 from frcnn_jax.data.pipeline import training_buckets
-from frcnn_jax.training.loop import abstract_state, build_model
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule, match_rules, parameter_paths
+from frcnn_jax.training.state import abstract_state, build_model
 from frcnn_jax.training.step import make_train_step
 from tests.training.cases import small_batch
 

@@ -168,7 +168,7 @@ def detector(pictures, monkeypatch):
         return Detections(boxes=box, scores=np.float32([0.9]), labels=np.int32([1]), mask=np.ones(1, bool))
 
     stub = SimpleNamespace(config=Config(), classes=("cat",), detect=detect)
-    monkeypatch.setattr("frcnn_jax.evaluation.detector.load_detector", lambda workdir: stub)
+    monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir: stub)
     return seen
 
 

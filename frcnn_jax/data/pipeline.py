@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from frcnn_jax.config import InputConfig
-from frcnn_jax.data.buckets import (
+from frcnn_jax.data.batch_plan import (
     BatchPlan,
     Bucket,
     default_buckets,
@@ -18,8 +18,8 @@ from frcnn_jax.data.buckets import (
     plan_training,
     resized_size,
 )
-from frcnn_jax.data.decoded import DecodedImages
-from frcnn_jax.data.voc import VocDataset
+from frcnn_jax.data.dataset import VocDataset
+from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.types import Batch
 
 # Counts of padded proposals are multiples of this, so that data sets of like size share compiled functions.

@@ -11,16 +11,17 @@ import numpy as np
 from tqdm import tqdm
 
 from frcnn_jax.config import EvalConfig, InputConfig
+from frcnn_jax.data.dataset import VocDataset, decode_image
 from frcnn_jax.data.pipeline import iterate
-from frcnn_jax.data.proposals import Proposals
-from frcnn_jax.data.voc import VocDataset, decode_image
-from frcnn_jax.evaluation.detect import detect_pyramid, selection_settings, trim
+from frcnn_jax.data.proposals.source import Proposals
+from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
+from frcnn_jax.detection.source import PyramidSource
+from frcnn_jax.detection.test_batch import Pyramid
 from frcnn_jax.evaluation.drawing import draw_detections
-from frcnn_jax.evaluation.pyramid import Pyramid
-from frcnn_jax.evaluation.report import write_metrics, write_report, write_voc_results
-from frcnn_jax.evaluation.source import PyramidSource
+from frcnn_jax.evaluation.report import write_metrics, write_report
+from frcnn_jax.evaluation.results import write_voc_results
 from frcnn_jax.evaluation.voc_map import precision_recall, summarize
-from frcnn_jax.models.detector import FastRCNN
+from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: metrics, pictures, curves, a page that shows them, and VOC results files.
+"""What an evaluation leaves behind: metrics, pictures, curves, and a page that shows them.
 
 Every file is written under a temporary name and moved into place, so that a reader never meets half of one.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,19 +17,17 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import UInt8
 
+from frcnn_jax.atomic import write_bytes
 from frcnn_jax.evaluation.drawing import PALETTE, check_image, draw_detections
-from frcnn_jax.evaluation.voc_map import PrecisionRecall, valid_detections
-from frcnn_jax.types import Detections
+from frcnn_jax.evaluation.voc_map import PrecisionRecall
 
 __all__ = [
     "draw_detections",
     "format_metrics",
     "plot_precision_recall",
-    "voc_results_files",
     "write_image",
     "write_metrics",
     "write_report",
-    "write_voc_results",
 ]
 
 
@@ -44,7 +41,7 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
         text = json.dumps(dict(metrics), indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: metrics cannot be written as JSON: {error}") from None
-    _write(path, text.encode() + b"\n")
+    write_bytes(path, text.encode() + b"\n")
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
@@ -69,7 +66,7 @@ def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
     check_image(image)
     if not cv2.haveImageWriter(path.name):
         raise ValueError(f"{path}: {path.suffix!r} names no image format that can be written")
-    _write(path, cv2.imencode(path.suffix, np.ascontiguousarray(image[:, :, ::-1]))[1].tobytes())
+    write_bytes(path, cv2.imencode(path.suffix, np.ascontiguousarray(image[:, :, ::-1]))[1].tobytes())
 
 
 def plot_precision_recall(
@@ -101,7 +98,7 @@ def plot_precision_recall(
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", ncols=columns, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:])
-    _write(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def write_report(
@@ -136,65 +133,8 @@ def write_report(
     html = page.render(
         title=title, metrics=metrics, facts=facts, pictures={k: f"images/{quote(v)}" for k, v in files.items()}
     )
-    _write(directory / "index.html", html.encode())
+    write_bytes(directory / "index.html", html.encode())
     return directory / "index.html"
-
-
-def voc_results_files(directory: str | Path, class_names: Sequence[str], split: str) -> list[Path]:
-    """The results file of each class for the VOC server, `comp4_det_<split>_<class>.txt`.
-
-    Raises:
-        ValueError: a class name or `split` cannot be part of a file name, or a class is named twice.
-    """
-    for name in (split, *class_names):
-        if not re.fullmatch(r"[\w.+ -]+", name):
-            raise ValueError(f"{directory}: {name!r} cannot be part of the name of a results file")
-    if len(set(class_names)) < len(class_names):
-        raise ValueError(f"{directory}: a class is named twice in {list(class_names)}")
-    return [Path(directory) / f"comp4_det_{split}_{name}.txt" for name in class_names]
-
-
-def write_voc_results(
-    directory: str | Path, detections: Mapping[str, Detections], class_names: Sequence[str], split: str
-) -> list[Path]:
-    """Write the `voc_results_files` of these detections, in place of any that are there.
-
-    A line is `image_id score x1 y1 x2 y2`, the corners 1-based and inclusive, to a thousandth of a pixel. A class
-    without detections has an empty file.
-
-    Returns:
-        The files, in the order of the classes.
-
-    Raises:
-        ValueError: an image id is empty or has white space in it, a class name or `split` cannot be part of a file
-            name, a class is named twice, or detections are malformed. Nothing is written then.
-    """
-    paths = voc_results_files(directory, class_names, split)
-    lines: list[list[str]] = [[] for _ in class_names]
-    for image, found in detections.items():
-        if not re.fullmatch(r"\S+", image):
-            raise ValueError(
-                f"{directory}: image id {image!r} is empty or has white space, which a results file forbids"
-            )
-        for box, score, label in zip(*valid_detections(found, f"image {image!r}", len(class_names)), strict=True):
-            x1, y1, x2, y2 = np.add(box, (1, 1, 0, 0))
-            # All digits of a float32, so that no two scores become equal.
-            digits = np.format_float_positional(np.float32(score), trim="0")
-            lines[label - 1].append(f"{image} {digits} {x1:.3f} {y1:.3f} {x2:.3f} {y2:.3f}\n")
-    for path, text in zip(paths, lines, strict=True):
-        _write(path, "".join(text).encode())
-    return paths
-
-
-def _write(path: str | Path, content: bytes) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 PAGE = """<!DOCTYPE html>

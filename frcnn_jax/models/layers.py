@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from frcnn_jax.ops.conv import conv2d, conv_length
-from frcnn_jax.ops.max_pool import max_pool, pooled_length
+from frcnn_jax.ops.layers.conv import conv2d, conv_length
+from frcnn_jax.ops.layers.max_pool import max_pool, pooled_length
 
 Sizes = Int[Array, "N 2"] | None  # rows and columns of each image that are real; None: all are
 

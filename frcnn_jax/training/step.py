@@ -12,33 +12,18 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from frcnn_jax.config import LossConfig, SamplingConfig
-from frcnn_jax.models.detector import FastRCNN
+from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops import losses
 from frcnn_jax.ops.sampling import sample_rois
 from frcnn_jax.training.optimizer import merge
+from frcnn_jax.training.state import TrainState
+from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import Batch, BoxStatistics, RoiSample
 
 AXIS = "data"
 
 Metrics = dict[str, Float[Array, ""]]
-StepFunction = Callable[["TrainState", Batch, PRNGKeyArray], tuple["TrainState", Metrics]]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-    """Everything that a step changes, and the box statistics that its deltas are in."""
-
-    step: Array  # int32, number of updates made
-    trainable: Any  # parameters that are learned; None in place of the others
-    frozen: Any  # the others
-    opt_state: Any
-    statistics: BoxStatistics
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """All parameters, as the model takes them."""
-        return merge(self.trainable, self.frozen)
+StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +44,6 @@ def create_loss(config: LossConfig) -> MultiTaskLoss:
         ],
         localization_weight=config.localization_weight,
     )
-
-
-def identity_statistics(num_classes: int, dtype: Any = jnp.float32) -> BoxStatistics:
-    """Statistics that change nothing: mean 0, deviation 1. `num_classes` counts background."""
-    return BoxStatistics(mean=jnp.zeros((num_classes, 4), dtype), std=jnp.ones((num_classes, 4), dtype))
 
 
 def sample_batch(

@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from frcnn_jax.models.detector import create_model
-from frcnn_jax.weights.files import read_named, write_file, write_safetensors
+from frcnn_jax.models.architectures import create_model
+from frcnn_jax.weights.formats.own import read_named, write_file, write_safetensors
+from frcnn_jax.weights.formats.table import CONVERTED, FOREIGN_READERS, Weights
 from frcnn_jax.weights.load import fit_weights
 from frcnn_jax.weights.metadata import NetworkMetadata
-from frcnn_jax.weights.readers import CONVERTED, FOREIGN_READERS, Weights
 from frcnn_jax.weights.svd import stored_ranks
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from frcnn_jax.types import BoxStatistics
-from frcnn_jax.weights.arrays import flatten, nest
+from frcnn_jax.weights.params import flatten, nest
 
 _KERNEL, _BIAS = "head/bbox_pred/kernel", "head/bbox_pred/bias"
 

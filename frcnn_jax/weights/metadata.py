@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from frcnn_jax.config import Config
-from frcnn_jax.models.detector import PixelNormalization
+from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.types import BoxStatistics
 
 FORMAT = 1

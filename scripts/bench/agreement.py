@@ -12,12 +12,13 @@ from bench.peer_process import Peer, PeerError
 from bench.scene import build_model, make_batch, training_config
 from bench.sizes import Sizes
 from frcnn_jax.config import SamplingConfig
-from frcnn_jax.models.detector import FastRCNN, init_params
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.ops.boxes import encode_boxes
 from frcnn_jax.ops.losses import multi_task_loss
-from frcnn_jax.ops.roi_pool import project_rois
+from frcnn_jax.ops.roi_pool.pool import project_rois
 from frcnn_jax.training.optimizer import merge, split_frozen
-from frcnn_jax.training.step import identity_statistics, sample_batch
+from frcnn_jax.training.statistics import identity_statistics
+from frcnn_jax.training.step import sample_batch
 from frcnn_jax.types import Batch, RoiSample
 
 PEER_MODELS = ("vgg16", "caffenet", "vgg_cnn_m_1024")  # those that the peer has

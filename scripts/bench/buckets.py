@@ -15,10 +15,10 @@ from bench.sizes import Sizes
 from bench.timing import Timing, measure
 from bench.train_step import training_run
 from frcnn_jax.config import InputConfig
-from frcnn_jax.data.buckets import Bucket, choose_bucket, resize_scale, resized_size
+from frcnn_jax.data.batch_plan import Bucket, choose_bucket, resize_scale, resized_size
 from frcnn_jax.data.pipeline import training_buckets
-from frcnn_jax.training.loop import create_state
-from frcnn_jax.training.step import identity_statistics
+from frcnn_jax.training.state import create_state
+from frcnn_jax.training.statistics import identity_statistics
 
 # Height and width of a hundred images, assumed to be as those of VOC 2007: half of them 4:3, most others 3:2.
 VOC_SIZES = (

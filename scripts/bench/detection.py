@@ -14,9 +14,9 @@ from bench.peer_process import Peer, PeerSession, open_peer
 from bench.result import Row, Target
 from bench.scene import build_model, make_batch, network_dtype
 from bench.sizes import Sizes
-from frcnn_jax.evaluation.detect import detect_batch
-from frcnn_jax.models.detector import FastRCNN, init_params
-from frcnn_jax.training.step import identity_statistics
+from frcnn_jax.detection.detect import detect_batch
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
+from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import Batch
 
 # With random weights all scores are near 1 / classes: no threshold, so that suppression gets its 100 boxes a class.

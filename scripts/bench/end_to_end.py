@@ -16,10 +16,10 @@ from bench.scene import build_model
 from bench.sizes import Sizes
 from bench.timing import cores, measure
 from frcnn_jax.config import EvalConfig, InputConfig, ProposalConfig
-from frcnn_jax.data.proposals import Proposals, open_proposals
+from frcnn_jax.data.proposals.source import Proposals, open_proposals
 from frcnn_jax.evaluation.evaluate import detect_dataset
-from frcnn_jax.models.detector import init_params
-from frcnn_jax.training.step import identity_statistics
+from frcnn_jax.models.fast_rcnn import init_params
+from frcnn_jax.training.statistics import identity_statistics
 
 
 def measure_evaluation(sizes: Sizes, models: Sequence[str], folder: str | None) -> list[Row]:

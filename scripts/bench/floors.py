@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from frcnn_jax.models.detector import FastRCNN, init_params
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 
 
 @dataclasses.dataclass(frozen=True)

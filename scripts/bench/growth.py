@@ -15,12 +15,12 @@ from bench.roi_pool import GRID, STRIDE, random_boxes
 from bench.sizes import Sizes
 from bench.timing import Effort, measure
 from bench.train_step import bytes_needed
-from frcnn_jax.evaluation.detect import select_detections
+from frcnn_jax.detection.detect import select_detections
 from frcnn_jax.ops.losses import multi_task_loss
 from frcnn_jax.ops.nms import nms
-from frcnn_jax.ops.roi_pool import roi_max_pool
+from frcnn_jax.ops.roi_pool.pool import roi_max_pool
 from frcnn_jax.ops.sampling import sample_rois
-from frcnn_jax.training.step import identity_statistics
+from frcnn_jax.training.statistics import identity_statistics
 
 EFFORT = Effort(min_runs=3, min_seconds=0.2)
 

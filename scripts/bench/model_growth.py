@@ -14,10 +14,10 @@ from bench.result import Row
 from bench.scene import build_model, make_batch, training_config
 from bench.sizes import Sizes
 from bench.train_step import training_run
-from frcnn_jax.evaluation.detect import detect_batch
-from frcnn_jax.models.detector import FastRCNN, init_params
-from frcnn_jax.training.loop import create_state
-from frcnn_jax.training.step import identity_statistics
+from frcnn_jax.detection.detect import detect_batch
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
+from frcnn_jax.training.state import create_state
+from frcnn_jax.training.statistics import identity_statistics
 
 # A step's sides are those of one image here, as two of 2000 x 2000 need more memory than most machines have; RoIs and
 # classes grow in smaller models' steps alone, as each takes minutes.

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from bench.sizes import Sizes
-from frcnn_jax.data.voc import Example
+from frcnn_jax.data.dataset import Example
 from frcnn_jax.types import GroundTruth
 
 

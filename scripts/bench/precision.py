@@ -13,9 +13,9 @@ from bench.scene import build_model, make_batch, training_config
 from bench.sizes import Sizes
 from bench.timing import Timing, measure
 from bench.train_step import training_run
-from frcnn_jax.models.detector import init_params
-from frcnn_jax.training.loop import create_state
-from frcnn_jax.training.step import TrainState, identity_statistics
+from frcnn_jax.models.fast_rcnn import init_params
+from frcnn_jax.training.state import TrainState, create_state
+from frcnn_jax.training.statistics import identity_statistics
 
 
 def measure_precision(sizes: Sizes, models: Sequence[str]) -> list[Row]:

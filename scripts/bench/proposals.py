@@ -10,7 +10,7 @@ from bench.result import Row
 from bench.sizes import Sizes
 from bench.timing import Timing, cores, measure
 from frcnn_jax.config import ProposalConfig
-from frcnn_jax.data.proposals import open_proposals
+from frcnn_jax.data.proposals.source import open_proposals
 
 
 def measure_proposals(sizes: Sizes, folder: str | None) -> list[Row]:

@@ -12,7 +12,7 @@ from bench.floors import Rates
 from bench.peer_process import Peer, PeerError, open_peer
 from bench.result import Row, Target
 from bench.sizes import Sizes
-from frcnn_jax.ops.roi_pool import IMPLEMENTATIONS, roi_max_pool
+from frcnn_jax.ops.roi_pool.pool import IMPLEMENTATIONS, roi_max_pool
 
 GRID = (7, 7)
 STRIDE = 16

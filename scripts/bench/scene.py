@@ -8,7 +8,8 @@ import numpy as np
 
 from bench.sizes import Sizes
 from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, SamplingConfig
-from frcnn_jax.models.detector import FastRCNN, create_model
+from frcnn_jax.models.architectures import create_model
+from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import Batch
 
 OBJECTS = 4  # in an image

@@ -57,9 +57,9 @@ def _first_step(name: str, quick: bool) -> None:
     from bench.scene import build_model, make_batch, training_config
     from bench.sizes import QUICK
     from bench.train_step import training_run
-    from frcnn_jax.models.detector import init_params
-    from frcnn_jax.training.loop import create_state
-    from frcnn_jax.training.step import identity_statistics
+    from frcnn_jax.models.fast_rcnn import init_params
+    from frcnn_jax.training.state import create_state
+    from frcnn_jax.training.statistics import identity_statistics
 
     sizes = QUICK if quick else Sizes()
     model, config = build_model(name, sizes), training_config(name, sizes)

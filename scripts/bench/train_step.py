@@ -21,10 +21,11 @@ from bench.scene import build_model, make_batch, network_dtype, parameter_count,
 from bench.sizes import Sizes
 from bench.timing import measure
 from frcnn_jax.config import Config
-from frcnn_jax.models.detector import FastRCNN, init_params
-from frcnn_jax.training.loop import create_state
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.training.optimizer import create_optimizer
-from frcnn_jax.training.step import AXIS, TrainState, identity_statistics, make_train_step, map_train_step
+from frcnn_jax.training.state import TrainState, create_state
+from frcnn_jax.training.statistics import identity_statistics
+from frcnn_jax.training.step import AXIS, make_train_step, map_train_step
 from frcnn_jax.types import Batch
 
 

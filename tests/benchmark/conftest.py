@@ -33,7 +33,7 @@ def tiny_sizes(monkeypatch):
 
 def one_layer_model(num_classes: int):
     """Compiles in a fraction of the time of a real one."""
-    from frcnn_jax.models.detector import FastRCNN
+    from frcnn_jax.models.fast_rcnn import FastRCNN
     from frcnn_jax.models.heads import FastRCNNHead
 
     class OneLayer(nn.Module):
@@ -49,7 +49,7 @@ def one_layer_model(num_classes: int):
 
 def constant_params(model, key):
     """Needs no compiling, as random ones do."""
-    from frcnn_jax.models.detector import init_params
+    from frcnn_jax.models.fast_rcnn import init_params
 
     shapes = jax.eval_shape(lambda: init_params(model, key))
     return jax.tree.map(lambda leaf: jnp.asarray(np.full(leaf.shape, 0.01, leaf.dtype)), shapes)

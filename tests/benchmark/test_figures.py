@@ -18,7 +18,7 @@ def test_floor_of_vgg16_counts_its_layers():
     """Worked by hand: 13 convolutions of 3 x 3 on a 32 x 48 image, and the four layers of the head for 5 RoIs."""
     from bench import floors
 
-    from frcnn_jax.models.detector import create_model
+    from frcnn_jax.models.architectures import create_model
 
     model = create_model("vgg16", 21, dtype=jnp.bfloat16)
     forward = floors.layer_operations(model, 2, (32, 48), 5)

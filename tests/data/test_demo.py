@@ -11,8 +11,8 @@ pytest.importorskip("sklearn")
 
 from frcnn_jax.data import demo
 from frcnn_jax.data.demo import DIGIT_NAMES, make_demo
-from frcnn_jax.data.proposal_recall import proposal_recall
-from frcnn_jax.data.selective_search import selective_search
+from frcnn_jax.data.proposals.recall import proposal_recall
+from frcnn_jax.data.proposals.selective_search import selective_search
 from frcnn_jax.types import GroundTruth
 
 

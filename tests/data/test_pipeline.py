@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import InputConfig
+from frcnn_jax.data.dataset import Example
 from frcnn_jax.data.pipeline import (
     BatchSource,
     JoinedDataset,
@@ -18,7 +19,6 @@ from frcnn_jax.data.pipeline import (
     resize_image,
     training_source,
 )
-from frcnn_jax.data.voc import Example
 from frcnn_jax.types import GroundTruth
 
 CONFIG = InputConfig(scales=(48,), max_size=96, test_scale=48, test_max_size=96, max_objects=3, workers=0)

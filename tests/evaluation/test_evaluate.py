@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig, EvalConfig, InputConfig
-from frcnn_jax.data.proposals import Proposals
-from frcnn_jax.data.voc import decode_image, open_dataset
-from frcnn_jax.evaluation.detect import detect
+from frcnn_jax.data.dataset import decode_image, open_dataset
+from frcnn_jax.data.proposals.source import Proposals
+from frcnn_jax.detection.detect import detect
 from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset, voc_split
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import BoxStatistics

@@ -12,14 +12,8 @@ import numpy as np
 import pytest
 
 from frcnn_jax.evaluation.drawing import PALETTE
-from frcnn_jax.evaluation.report import (
-    draw_detections,
-    plot_precision_recall,
-    write_image,
-    write_metrics,
-    write_report,
-    write_voc_results,
-)
+from frcnn_jax.evaluation.report import draw_detections, plot_precision_recall, write_image, write_metrics, write_report
+from frcnn_jax.evaluation.results import write_voc_results
 from frcnn_jax.evaluation.voc_map import evaluate_voc, precision_recall
 from frcnn_jax.types import Detections, GroundTruth
 

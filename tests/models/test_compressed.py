@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import ParameterRule
-from frcnn_jax.models.detector import create_model, init_params
+from frcnn_jax.models.architectures import create_model
+from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.training.optimizer import split_frozen
 from tests.training.cases import small_model

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.models.backbones import VGG16, VGGCNNM1024, CaffeNet
-from frcnn_jax.models.detector import CAFFE_PIXELS, FastRCNN, create_model
+from frcnn_jax.models.architectures import create_model
+from frcnn_jax.models.caffe_trunks import VGG16, VGGCNNM1024, CaffeNet
+from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.pixels import CAFFE_PIXELS
 
 FIXTURES = Path(__file__).parent / "fixtures"
 INPUTS = np.load(FIXTURES / "inputs.npz")

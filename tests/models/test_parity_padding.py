@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.models.backbones import VGG16, VGGCNNM1024, CaffeNet
+from frcnn_jax.models.caffe_trunks import VGG16, VGGCNNM1024, CaffeNet
 
 # Trunk of few channels, and the shortest image side of which anything is left.
 TRUNKS = [(CaffeNet((6, 4, 4, 4, 4)), 1), (VGGCNNM1024((6, 4, 4, 4, 4)), 25), (VGG16((4, 4, 4, 4, 4)), 1)]

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, SamplingConfig
-from frcnn_jax.models.detector import CENTERED_PIXELS, FastRCNN, init_params
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.pixels import CENTERED_PIXELS
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.types import Batch
 

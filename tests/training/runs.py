@@ -20,10 +20,10 @@ from frcnn_jax.config import (
     SamplingConfig,
     TrainConfig,
 )
-from frcnn_jax.models import detector
+from frcnn_jax.models import architectures
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.training.loop import train
-from frcnn_jax.training.workdir import MetricsLog
+from frcnn_jax.training.metrics import MetricsLog
 from tests.data.voc_files import HEIGHT, WIDTH, VocFiles, object_xml
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ SMALL_TINY = (
     lambda **types: TinyBackbone((16, 16, 16), (1, 1, 1), **types),
     (32, 16),
     (3, 3),
-    detector.CENTERED_PIXELS,
+    architectures.CENTERED_PIXELS,
 )
 
 
@@ -81,7 +81,7 @@ def with_learning_rate(config: Config, rate: float) -> Config:
 
 def shrink_tiny(setattr=setattr) -> None:
     """Makes `tiny` small enough to be compiled in a moment."""
-    setattr(detector, "_ARCHITECTURES", {"tiny": SMALL_TINY})
+    setattr(architectures, "_ARCHITECTURES", {"tiny": SMALL_TINY})
 
 
 def train_until_waiting(root: str, workdir: str, last: int) -> None:

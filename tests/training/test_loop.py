@@ -13,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax.checkpoint import Checkpoints
 from frcnn_jax.config import to_json
-from frcnn_jax.evaluation.detector import evaluate_run, load_detector
-from frcnn_jax.training.checkpoint import Checkpoints
-from frcnn_jax.training.loop import create_state, train
-from frcnn_jax.training.workdir import MetricsLog, claim_workdir
+from frcnn_jax.runs.detector import load_detector
+from frcnn_jax.runs.evaluate import evaluate_run
+from frcnn_jax.training.loop import train
+from frcnn_jax.training.metrics import MetricsLog
+from frcnn_jax.training.state import create_state
+from frcnn_jax.training.workdir import claim_workdir
 from tests.training.runs import ROOT, TEST, kill_after, run_config, with_learning_rate, write_data
 
 

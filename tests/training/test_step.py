@@ -13,16 +13,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.ops import losses
-from frcnn_jax.training.loop import create_state
 from frcnn_jax.training.optimizer import create_optimizer
-from frcnn_jax.training.step import (
-    MultiTaskLoss,
-    identity_statistics,
-    loss_fn,
-    make_train_step,
-    map_train_step,
-    sample_batch,
-)
+from frcnn_jax.training.state import create_state
+from frcnn_jax.training.statistics import identity_statistics
+from frcnn_jax.training.step import MultiTaskLoss, loss_fn, make_train_step, map_train_step, sample_batch
 from tests.training.cases import CONFIG, SAMPLING, small_batch, small_model, small_params
 
 VARIANTS = {

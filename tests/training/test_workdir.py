@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from frcnn_jax.config import Config, EvalConfig, InputConfig, OptimizerConfig, TrainConfig, to_json
-from frcnn_jax.training.workdir import MetricsLog, claim_workdir, read_config, write_atomically
+from frcnn_jax.training.metrics import MetricsLog
+from frcnn_jax.training.workdir import claim_workdir, read_config
 
 BEFORE = Config(train=TrainConfig(steps=100))
 
@@ -101,19 +102,6 @@ def test_a_config_that_is_not_ours_is_named_and_kept(tmp_path, text, message):
     with pytest.raises(ValueError, match=f"^{path}: .*{message}"):
         claim_workdir(tmp_path, BEFORE)
     assert path.read_text() == text
-
-
-def test_writing_leaves_no_half_of_a_file(tmp_path, monkeypatch):
-    path = tmp_path / "file.json"
-    write_atomically(path, "before")
-
-    def fail(*_):
-        raise OSError("killed")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="killed"):
-        write_atomically(path, "after")
-    assert path.read_text() == "before"
 
 
 def test_means_since_the_last_flush(tmp_path):

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
 from frcnn_jax.config import Config, EvalConfig, InputConfig, ModelConfig, OptimizerConfig, ParameterRule
-from frcnn_jax.evaluation.detector import Detector
-from frcnn_jax.models.detector import FastRCNN, PixelNormalization, init_params
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.models.tiny import TinyBackbone
-from frcnn_jax.training.checkpoint import CheckpointMetadata, Checkpoints
-from frcnn_jax.training.loop import create_state
+from frcnn_jax.runs.detector import Detector
+from frcnn_jax.training.state import create_state
 from frcnn_jax.training.workdir import claim_workdir
 from frcnn_jax.types import BoxStatistics
 

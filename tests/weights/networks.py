@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from frcnn_jax.models.backbones import VGG16, VGGCNNM1024
-from frcnn_jax.models.detector import CAFFE_PIXELS, FastRCNN, PixelNormalization
+from frcnn_jax.models.caffe_trunks import VGG16, VGGCNNM1024
+from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization
 
 Layers = dict[str, list[np.ndarray]]
 

@@ -11,14 +11,14 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from frcnn_jax.models.detector import CAFFE_PIXELS, TORCHVISION_PIXELS
+from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.convert import convert_weights
 from frcnn_jax.weights.load import load_start, load_weights, read_metadata, read_pixels
 from tests.weights.caffe_files import encode_model
 from tests.weights.detectors import save_run, small_detector
+from tests.weights.formats.test_torchvision import state_dict
 from tests.weights.networks import compressed_m_layers, m_layers, small_m, small_vgg16
-from tests.weights.test_torchvision import state_dict
 from tests.weights.torch_files import write_zip
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_weights.py"

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from frcnn_jax.evaluation.detect import detect
+from frcnn_jax.detection.detect import detect
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.folding import fold_statistics, unfold_statistics
 from tests.weights.detectors import CONFIG, assert_same_detections, image_and_boxes, small_detector

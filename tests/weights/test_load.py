@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from frcnn_jax.training.step import identity_statistics
-from frcnn_jax.weights.export import describe, export_arrays
+from frcnn_jax.runs.export import describe, export_arrays
+from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.weights.folding import fold_statistics
 from frcnn_jax.weights.load import load_weights, read_metadata
 from frcnn_jax.weights.metadata import from_json, to_json

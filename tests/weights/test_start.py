@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import Config, ModelConfig
-from frcnn_jax.models.detector import CAFFE_PIXELS, TORCHVISION_PIXELS
-from frcnn_jax.training.loop import build_model, initial_params
+from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS
+from frcnn_jax.training.state import build_model, initial_params
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.folding import fold_statistics
 from frcnn_jax.weights.load import load_weights
 from tests.weights.caffe_files import encode_model
+from tests.weights.formats.test_torchvision import state_dict
 from tests.weights.networks import m_layers, small_m
-from tests.weights.test_torchvision import state_dict
 from tests.weights.torch_files import write_zip
 
 STATISTICS = BoxStatistics(

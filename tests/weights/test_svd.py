@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.weights import svd
-from frcnn_jax.weights.arrays import expected_shapes, flatten
+from frcnn_jax.weights.params import expected_shapes, flatten
 from frcnn_jax.weights.svd import compress_head, low_rank_factors, stored_ranks
 from tests.weights.detectors import random_params
 from tests.weights.networks import small_m

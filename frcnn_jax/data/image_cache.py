@@ -1,0 +1,54 @@
+"""The decoded images of a data set, read anew each time or kept in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+
+from frcnn_jax.data.images import decode_image
+from frcnn_jax.machine import total_memory
+
+if TYPE_CHECKING:
+    from frcnn_jax.data.dataset import VocDataset
+
+
+class DecodedImages:
+    """`images[index]` is the RGB image of that place in the data set; several threads may read at once.
+
+    Args:
+        keep: keep what was decoded: 3 bytes a pixel, before resizing.
+
+    Raises:
+        ValueError: the images to be kept are more than the machine's memory, or an image is not of the size that the
+            data set says.
+    """
+
+    def __init__(self, dataset: VocDataset, *, keep: bool = False):
+        self._dataset = dataset
+        self._kept: list[np.ndarray | None] | None = [None] * len(dataset) if keep else None
+        if keep:
+            needed, there = decoded_bytes(dataset), total_memory()
+            if needed > there:
+                raise ValueError(
+                    f"input.cache_decoded: the {len(dataset)} images of {dataset.name} take {needed / 1e9:.1f} GB when "
+                    f"decoded, and this machine has {there / 1e9:.1f} GB: set it to False"
+                )
+
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        if self._kept is not None and self._kept[index] is not None:
+            return self._kept[index]
+        image = decode_image(self._dataset[index].image)
+        if image.shape[:2] != tuple(self._dataset.sizes[index]):
+            (height, width), (rows, columns) = image.shape[:2], self._dataset.sizes[index]
+            name = f"{self._dataset.name}: image {self._dataset.image_ids[index]}"
+            raise ValueError(f"{name} is {width} x {height} pixels, but was {columns} x {rows} when it was prepared")
+        if self._kept is not None:
+            self._kept[index] = image
+        return image
+
+
+def decoded_bytes(dataset: VocDataset) -> int:
+    """Memory that all images of a data set take when decoded."""
+    return 3 * int(np.prod(dataset.sizes, axis=1, dtype=np.int64).sum())

@@ -1,0 +1,95 @@
+"""What is known of a prepared split without reading its images: sizes, objects and hashes, kept beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from tqdm import tqdm
+
+from frcnn_jax.data.images import image_size
+from frcnn_jax.types import GroundTruth
+
+__all__ = ["LAYOUT_FILE", "Index", "decode_objects", "load_index", "make_index", "save_index"]
+
+LAYOUT_FILE = "frcnn_splits.json"
+"""Lists for each split its ids in order, the stored splits that hold them, and what was dropped."""
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """One row for each of a split's images; objects of all images in one array, image after image."""
+
+    sizes: Int[np.ndarray, "n 2"]  # height, width
+    digests: UInt8[np.ndarray, "n 32"]  # SHA-256 of the encoded image
+    starts: Int[np.ndarray, " n+1"]  # of each image's objects
+    boxes: Float[np.ndarray, "objects 4"]
+    labels: Int[np.ndarray, " objects"]
+    difficult: Bool[np.ndarray, " objects"]
+
+    def annotation(self, k: int) -> GroundTruth:
+        """Objects of image `k`."""
+        part = slice(self.starts[k], self.starts[k + 1])
+        return GroundTruth(boxes=self.boxes[part], labels=self.labels[part], difficult=self.difficult[part])
+
+
+def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth:
+    """A TFDS record's objects, with boxes in pixels, 0-based and half-open; `size` is height and width."""
+    height, width = size
+    objects = record["objects"]
+    fractions = np.array(objects["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
+    # They are stored as float32: with this rounding whole coordinates up to 16384 come back exactly.
+    corners = np.round(fractions * [width, height, width, height], 3)
+    return GroundTruth(
+        boxes=(corners - [1, 1, 0, 0]).astype(np.float32),
+        labels=np.array(objects["label"], np.int32) + np.int32(1),
+        difficult=np.array(objects["is_difficult"], np.bool_),
+    )
+
+
+def make_index(source: Sequence[dict[str, Any]], title: str) -> Index:
+    """The index of a data source whose images are left encoded."""
+    sizes, digests, objects = [], [], []
+    for i in tqdm(range(len(source)), title, unit="image", leave=False, delay=2):
+        record = source[i]
+        sizes.append(image_size(record["image"]))
+        digests.append(np.frombuffer(hashlib.sha256(record["image"]).digest(), np.uint8))
+        objects.append(decode_objects(record, sizes[-1]))
+    return Index(
+        sizes=np.array(sizes, np.int32).reshape(-1, 2),
+        digests=np.array(digests, np.uint8).reshape(-1, 32),
+        starts=np.cumsum([0, *(len(truth.labels) for truth in objects)]),
+        boxes=np.concatenate([truth.boxes for truth in objects]),
+        labels=np.concatenate([truth.labels for truth in objects]),
+        difficult=np.concatenate([truth.difficult for truth in objects]),
+    )
+
+
+def load_index(path: Path) -> Index | None:
+    """The index saved at `path`; None if there is none of this version."""
+    if not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        values = dict(arrays)
+    return Index(**values) if values.pop("format", None) == _FORMAT else None
+
+
+def save_index(path: Path, index: Index) -> None:
+    """Writes the index so that it is whole or not there. Where the folder is read-only it is made anew each time."""
+    arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, format=_FORMAT, **arrays)
+        os.replace(temporary, path)
+    except PermissionError:
+        return
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,176 @@
+"""Proposals made elsewhere: readers for `.mat` and `.npz`, and what is done about invalid boxes.
+
+Accepted files
+    .mat  a variable `boxes` that is a cell for each image in the order of the split, rows `y1 x1 y2 x2`, 1-based and
+          inclusive: the Selective Search files of the original release. With a cell `images` of names, by name.
+    .mat  a variable `boxes` that is a matrix, for a single image, rows `x1 y1 x2 y2`, 0-based and inclusive: the
+          original's two demo files.
+    .npz  an array [P, 4] for each image under its id, rows `x1 y1 x2 y2`, 0-based and half-open.
+    .npz  as `proposals.py` stores them (see `proposal_store.py`), by id.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from frcnn_jax.data.proposals.store import is_store, load_npz, read_store
+
+__all__ = ["clean_boxes", "read_proposal_file"]
+
+_log = logging.getLogger(__name__)
+
+
+def read_proposal_file(
+    path: str | Path, image_ids: Sequence[str], sizes: Int[np.ndarray, "N 2"], invalid: str, *, subset: bool = False
+) -> list[Float[np.ndarray, "P 4"]]:
+    """The boxes of each image of `image_ids`, from a file in one of the forms above.
+
+    Args:
+        sizes: height and width of each image.
+        invalid: `error`, `drop` or `clip`: what to do with boxes that are not finite, reversed, empty or not inside
+            the image. What was dropped or clipped is counted and logged.
+        subset: the file may hold other images by name too.
+
+    Returns:
+        float32 boxes, half-open, in the file's order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is in none of the forms, it is not for these images, or a box is invalid.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no proposal file {path}")
+    readers = {".mat": _read_mat, ".npz": _read_npz}
+    if path.suffix not in readers:
+        raise ValueError(f"{path}: expected a .mat or .npz file")
+    rows = readers[path.suffix](path, image_ids, subset)
+    arrays = [_as_rows(array, f"{path}: image {name}") for name, array in zip(image_ids, rows, strict=True)]
+    return clean_boxes(arrays, image_ids, sizes, invalid, str(path))
+
+
+def clean_boxes(
+    arrays: Sequence[Float[np.ndarray, "P 4"]],
+    image_ids: Sequence[str],
+    sizes: Int[np.ndarray, "N 2"],
+    invalid: str,
+    source: str,
+) -> list[Float[np.ndarray, "P 4"]]:
+    """`arrays` without invalid boxes, as float32; how many there were goes to the log.
+
+    `clip` moves corners into the image and drops what is not finite, reversed or then empty.
+
+    Raises:
+        ValueError: with `error`, for all invalid boxes together; names the first and counts each kind.
+    """
+    if invalid not in ("error", "drop", "clip"):
+        raise ValueError(f"proposals.invalid: expected 'error', 'drop' or 'clip', got {invalid!r}")
+    counts: dict[str, int] = {}
+    first = ""
+    cleaned = []
+    dropped = 0
+    for name, boxes, (height, width) in zip(image_ids, arrays, sizes, strict=True):
+        frame = np.array([width, height, width, height], np.float64)
+        kinds = _faults(boxes, frame)
+        for kind, bad in kinds.items():
+            counts[kind] = counts.get(kind, 0) + int(bad.sum())
+            if bad.any() and not first:
+                index = int(np.argmax(bad))
+                first = f"image {name} ({width} x {height}), box {index} is {kind}: {boxes[index].tolist()}"
+        keep = ~np.logical_or.reduce(list(kinds.values()))
+        if invalid == "clip":
+            boxes = np.clip(boxes, 0, frame)
+            keep = ~kinds["not finite"] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        dropped += int((~keep).sum())
+        cleaned.append(boxes[keep].astype(np.float32))
+    total = sum(counts.values())
+    if total:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        if invalid == "error":
+            raise ValueError(
+                f"{source}: {total} invalid boxes ({kinds}), the first: {first}; "
+                "set proposals.invalid to drop or clip to go on"
+            )
+        _log.warning(
+            "%s: %d invalid boxes (%s): %d dropped, %d clipped", source, total, kinds, dropped, total - dropped
+        )
+    return cleaned
+
+
+def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> dict[str, Bool[np.ndarray, " P"]]:
+    """Which boxes have which fault; a box counts for the first that applies."""
+    wild = ~np.isfinite(boxes).all(axis=1)
+    reversed_ = ~wild & (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    empty = ~wild & ~reversed_ & (boxes[:, 2:] == boxes[:, :2]).any(axis=1)
+    outside = ~wild & ~reversed_ & ~empty & ((boxes < 0) | (boxes > frame)).any(axis=1)
+    return {"not finite": wild, "reversed": reversed_, "empty": empty, "outside the image": outside}
+
+
+def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
+    """Rows of each image as half-open `x1 y1 x2 y2`, 0-based."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path)
+    except NotImplementedError:
+        raise ValueError(f"{path}: a MATLAB 7.3 file; save it with the option -v7") from None
+    except Exception as error:  # scipy raises many kinds on a damaged file
+        raise ValueError(f"{path}: cannot be read as a .mat file ({error})") from None
+    if "boxes" not in content:
+        names = ", ".join(name for name in content if not name.startswith("__"))
+        raise ValueError(f"{path}: no variable 'boxes' (it has: {names or 'none'})")
+    boxes = content["boxes"]
+    if boxes.dtype != object:
+        if len(image_ids) != 1:
+            raise ValueError(f"{path}: 'boxes' is a matrix, so for one image, but there are {len(image_ids)}")
+        rows = _as_rows(boxes, f"{path}: boxes")
+        return [rows + np.array([0, 0, 1, 1])]
+    cells = [_as_rows(cell, f"{path}: boxes{{{i}}}") for i, cell in enumerate(boxes.ravel(), start=1)]
+    cells = [cell[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0]) for cell in cells]
+    if "images" in content:
+        names = [str(np.asarray(name).ravel()[0]) for name in content["images"].ravel()]
+        if len(names) != len(cells):
+            raise ValueError(f"{path}: {len(names)} names in 'images', but {len(cells)} cells in 'boxes'")
+        return _by_id(path, dict(zip(names, cells, strict=True)), image_ids, subset)
+    if len(cells) != len(image_ids):
+        raise ValueError(f"{path}: boxes of {len(cells)} images, but there are {len(image_ids)}")
+    return cells
+
+
+def _read_npz(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
+    arrays = load_npz(path)
+    if is_store(arrays):
+        store = read_store(path)
+        ends = store.offsets[1:-1]
+        return _by_id(path, dict(zip(store.image_ids, np.split(store.boxes, ends), strict=True)), image_ids, subset)
+    return _by_id(path, arrays, image_ids, subset)
+
+
+def _by_id(path: Path, arrays: Mapping[str, Any], image_ids: Sequence[str], subset: bool) -> list[Any]:
+    """The arrays in the order of `image_ids`, which must be the very images of the file, or some of them."""
+    missing = [name for name in image_ids if name not in arrays]
+    extra = [] if subset else sorted(set(arrays) - set(image_ids))
+    if missing or extra:
+        parts = [
+            f"{len(names)} {what} (the first: {names[0]})"
+            for names, what in ((missing, "without proposals"), (extra, "that are not in the data set"))
+            if names
+        ]
+        raise ValueError(f"{path}: images do not match the data set: {', '.join(parts)}")
+    return [arrays[name] for name in image_ids]
+
+
+def _as_rows(array: Any, where: str) -> Float[np.ndarray, "P 4"]:
+    """`array` as float64 [P, 4]; an array without elements counts as no boxes, whatever its shape."""
+    array = np.asarray(array)
+    if array.size == 0:
+        return np.zeros((0, 4))
+    if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"{where}: expected numbers of shape [P, 4], got {array.dtype} {list(array.shape)}")
+    return array.astype(np.float64)

@@ -1,0 +1,217 @@
+"""From images and boxes to detections: softmax, decoding, clipping and suppression by class (section 3)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from frcnn_jax.config import EvalConfig
+from frcnn_jax.detection.single import single_batch, single_pyramid
+from frcnn_jax.detection.test_batch import Pyramid
+from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
+from frcnn_jax.ops.nms import nms_by_class
+from frcnn_jax.training.statistics import identity_statistics
+from frcnn_jax.types import Batch, BoxStatistics, Detections
+
+__all__ = [
+    "detect",
+    "detect_batch",
+    "detect_pyramid",
+    "select_detections",
+    "selection_settings",
+    "single_batch",
+    "trim",
+]
+
+_SETTINGS = ("nms_iou", "score_threshold", "per_class", "box_regression")
+
+
+def selection_settings(config: EvalConfig) -> dict[str, Any]:
+    """What `select_detections` takes by name, from a config."""
+    return {name: getattr(config, name) for name in _SETTINGS}
+
+
+def select_detections(
+    logits: Float[Array, "R K1"],
+    deltas: Float[Array, "R K1 4"],
+    rois: Float[Array, "R 4"],
+    mask: Bool[Array, " R"],
+    original_size: Int[Array, "2"],
+    statistics: BoxStatistics,
+    *,
+    nms_iou: float = 0.3,
+    score_threshold: float = 0.05,
+    per_class: int = 100,
+    box_regression: bool = True,
+) -> Detections:
+    """Detections of one image from the network's outputs: the best `per_class` boxes of each class, suppressed.
+
+    Args:
+        mask: RoIs that are real.
+        original_size: height and width that boxes are clipped to.
+        statistics: what the deltas are in.
+        nms_iou: a box goes if it overlaps a better one of its class by more.
+        score_threshold: boxes at or below this score are no detections.
+        box_regression: False ignores the deltas: an RoI is itself the box of every class (section 5.1).
+
+    Returns:
+        K * min(per_class, R) entries of which those in `mask` count.
+    """
+    scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
+    # Only the boxes that can be detections are decoded, a few of R * K.
+    scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
+    labels = jnp.arange(1, logits.shape[1])[:, None]
+    boxes = rois[chosen]
+    if box_regression:
+        normalised = deltas[chosen, labels]
+        boxes = decode_boxes(boxes, normalised * statistics.std[1:, None] + statistics.mean[1:, None])
+    boxes = clip_boxes(boxes, original_size)
+    kept = nms_by_class(boxes, scores, scores > score_threshold, nms_iou)
+    return Detections(
+        boxes=boxes.reshape(-1, 4),
+        scores=scores.reshape(-1),
+        labels=jnp.broadcast_to(labels, scores.shape).reshape(-1),
+        mask=kept.reshape(-1),
+    )
+
+
+@partial(jax.jit, static_argnames=("model", *_SETTINGS))
+def detect_batch(
+    params: Any, statistics: BoxStatistics, batch: Batch, *, model: FastRCNN, **settings: Any
+) -> Detections:
+    """`select_detections`, which takes the settings, for each image of a batch; fields gain a leading N.
+
+    One program from pixels to detections in which every proposal is an RoI. `detect_pyramid` does less work.
+    """
+    logits, deltas = model.apply(
+        {"params": params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
+    )
+    return _select(statistics, logits, deltas, batch, settings)
+
+
+def detect_pyramid(
+    params: Any, statistics: BoxStatistics, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
+) -> Detections:
+    """`select_detections`, which takes the settings, for each image of a pyramid; fields gain a leading N.
+
+    Each level's features are computed once, each RoI is pooled at its own level and enters the head once, and each
+    proposal is decoded from its own box with its RoI's offsets. The trunk is compiled for each size of image, the rest
+    for each number of RoIs.
+    """
+    pooled = None
+    for level in pyramid.levels:
+        features, sizes = _features(params, level.images, level.image_sizes, model=model)
+        part = _pool(features, sizes, level.rois, level.scales, model=model)
+        if len(pyramid.levels) == 1 and part.shape[1] == pyramid.num_rois:
+            pooled = part
+        else:
+            pooled = _place(_room(part, pyramid.num_rois) if pooled is None else pooled, part, level.slots)
+    return _classify(params, statistics, pooled, pyramid.replace(levels=()), model=model, **settings)
+
+
+@partial(jax.jit, static_argnames="model")
+def _features(params: Any, images: Array, sizes: Array, *, model: FastRCNN) -> tuple[Array, Array]:
+    return model.apply({"params": params}, images, sizes, method="features")
+
+
+@partial(jax.jit, static_argnames="model")
+def _pool(features: Array, sizes: Array, rois: Array, scales: Array, *, model: FastRCNN) -> Array:
+    return model.apply({}, features, rois, scales, sizes, method="pool")
+
+
+@partial(jax.jit, static_argnames="count")
+def _room(part: Float[Array, "N R PH PW C"], count: int) -> Float[Array, "N U PH PW C"]:
+    return jnp.zeros((part.shape[0], count, *part.shape[2:]), part.dtype)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _place(pooled: Float[Array, "N U PH PW C"], part: Float[Array, "N R PH PW C"], slots: Int[Array, "N R"]) -> Array:
+    """`pooled` with the RoIs of one level in their slots; slots past the end are padding."""
+    return jax.vmap(lambda whole, new, at: whole.at[at].set(new, mode="drop", unique_indices=True))(pooled, part, slots)
+
+
+@partial(jax.jit, static_argnames=("model", *_SETTINGS))
+def _classify(
+    params: Any, statistics: BoxStatistics, pooled: Array, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
+) -> Detections:
+    """The head on each pooled RoI, then the detections among the proposals that the RoIs stand for."""
+    rows = pooled.reshape(-1, *pooled.shape[2:])
+    outputs = model.apply({"params": params}, rows, method=lambda module, x: module.head(x))
+    logits, deltas = (
+        jax.vmap(lambda own, index: own[index])(x.reshape(*pooled.shape[:2], *x.shape[1:]), pyramid.roi_index)
+        for x in outputs
+    )
+    return _select(statistics, logits, deltas, pyramid, settings)
+
+
+def _select(
+    statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: dict[str, Any]
+) -> Detections:
+    mask = batch.proposal_mask & batch.image_mask[:, None]
+    return jax.vmap(partial(select_detections, **settings), in_axes=(0, 0, 0, 0, 0, None))(
+        logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
+    )
+
+
+def trim(detections: Detections) -> Detections:
+    """One image's detections on the host: NumPy arrays without padding, best first."""
+    boxes, scores, labels, mask = (np.asarray(x) for x in jax.tree.leaves(detections))
+    kept = np.flatnonzero(mask)
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    return Detections(boxes=boxes[kept], scores=scores[kept], labels=labels[kept], mask=mask[kept])
+
+
+def detect(
+    model: FastRCNN,
+    params: Any,
+    image: UInt8[np.ndarray, "H W 3"],
+    boxes: Float[np.ndarray, "P 4"],
+    *,
+    statistics: BoxStatistics | None = None,
+    scale: int = 600,
+    max_size: int = 1000,
+    scales: Sequence[int] = (),
+    nms_iou: float = 0.3,
+    score_threshold: float = 0.05,
+    per_class: int = 100,
+    box_regression: bool = True,
+) -> Detections:
+    """Detections in one image, given boxes that may hold objects.
+
+    Args:
+        image: 8-bit RGB of any size.
+        boxes: half-open x1 y1 x2 y2 in the image's pixels; none at all gives no detections.
+        statistics: box-target statistics the weights were trained with; None for weights that stand alone, as
+            `load_weights` returns them.
+        scale, max_size: the image is resized so that its shorter side is `scale`, its longer one at most `max_size`.
+        scales: several of them make an image pyramid, in place of `scale`: each box is looked at where its area is
+            closest to 224 x 224, at the first of equals (section 3).
+        nms_iou, score_threshold, per_class, box_regression: see `select_detections`.
+
+    Returns:
+        NumPy arrays sorted by score; labels are 1 ... K.
+
+    Raises:
+        ValueError: the image is not uint8 [H, W, 3], the boxes are not [P, 4] or not finite, or a scale is below 1.
+    """
+    pyramid = single_pyramid(
+        image, boxes, scales=tuple(scales) or (scale,), max_size=max_size, spatial_scale=model.spatial_scale
+    )
+    if statistics is None:
+        statistics = identity_statistics(model.head.num_classes)
+    found = detect_pyramid(
+        params,
+        statistics,
+        pyramid,
+        model=model,
+        nms_iou=nms_iou,
+        score_threshold=score_threshold,
+        per_class=per_class,
+        box_regression=box_regression,
+    )
+    return trim(jax.tree.map(lambda x: x[0], found))

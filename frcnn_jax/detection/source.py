@@ -1,0 +1,66 @@
+"""The batches of one pass over a test set: every image once, those of like shape together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from frcnn_jax.config import InputConfig
+from frcnn_jax.data.batch_plan import assign_buckets, default_buckets, resize_scale
+from frcnn_jax.data.dataset import VocDataset, decode_image
+from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count
+from frcnn_jax.detection.roi_plan import plan_rois
+from frcnn_jax.detection.test_batch import Pyramid, PyramidShape, image_pyramid, join, pyramid_shape
+
+
+class PyramidSource:
+    """Random access to the batches; `source[step]` reads, decodes, resizes and pads N images.
+
+    Images whose buckets agree at every scale have one shape of batch between them, with room for as many RoIs as the
+    image with the most distinct ones needs, so that each such shape is compiled once.
+    """
+
+    def __init__(
+        self,
+        dataset: VocDataset,
+        proposals: Sequence[Float[np.ndarray, "P 4"]],
+        config: InputConfig,
+        spatial_scale: float,
+    ):
+        """
+        Args:
+            spatial_scale: the model's feature cells per pixel.
+
+        Raises:
+            ValueError: there are not proposals for each image, or an image fits in no bucket.
+        """
+        if len(proposals) != len(dataset):
+            raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
+        self._dataset, self._proposals = dataset, proposals
+        self._batch_size = config.test_batch_size
+        lengths = config.test_scales or (config.test_scale,)
+        self._scales = np.array(
+            [[resize_scale(size, length, config.test_max_size) for length in lengths] for size in dataset.sizes]
+        ).reshape(-1, len(lengths))
+        self._plans = [plan_rois(boxes, own, spatial_scale) for boxes, own in zip(proposals, self._scales, strict=True)]
+        buckets = config.buckets or default_buckets(lengths, config.test_max_size)
+        levels = [assign_buckets(dataset.sizes, level, buckets, dataset.image_ids) for level in self._scales.T]
+        count = padded_count(proposals)
+        self._steps: list[tuple[PyramidShape, list[int]]] = []
+        for own in np.unique(np.stack(levels, axis=1), axis=0):
+            members = np.flatnonzero((np.stack(levels, axis=1) == own).all(axis=1)).tolist()
+            plans = [self._plans[index] for index in members]
+            shape = pyramid_shape([buckets[i] for i in own], plans, count, PROPOSAL_MULTIPLE)
+            for start in range(0, len(members), self._batch_size):
+                self._steps.append((shape, members[start : start + self._batch_size]))
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, step: int) -> Pyramid:
+        shape, members = self._steps[int(step)]
+        return join([self._image(index, shape) for index in members], self._batch_size)
+
+    def _image(self, index: int, shape: PyramidShape) -> Pyramid:
+        image = decode_image(self._dataset[index].image)
+        return image_pyramid(image, self._proposals[index], self._plans[index], self._scales[index], shape, index)

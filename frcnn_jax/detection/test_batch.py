@@ -1,0 +1,146 @@
+"""What is tested at a time: images at one scale or several, their proposals, and the RoIs that stand for these."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from frcnn_jax.data.batch_plan import Bucket, resized_size
+from frcnn_jax.data.pipeline import resize_image
+from frcnn_jax.detection.roi_plan import RoiPlan
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Level:
+    """Images of a batch at one scale and the RoIs that are pooled from them."""
+
+    images: UInt8[Array, "N H W 3"]  # RGB, zero outside the valid top-left corner
+    image_sizes: Int[Array, "N 2"]  # height and width of the valid corner
+    scales: Float[Array, " N"]  # resized size / original size
+    rois: Float[Array, "N R 4"]
+    slots: Int[Array, "N R"]  # place of each RoI among those of all levels; beyond these where it is padding
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pyramid:
+    """A batch of images to be tested, padded to fixed shapes. Levels without RoIs are left out."""
+
+    levels: tuple[Level, ...]
+    roi_index: Int[Array, "N P"]  # of each proposal's RoI among those of all levels
+    proposals: Float[Array, "N P 4"]
+    proposal_mask: Bool[Array, "N P"]
+    original_sizes: Int[Array, "N 2"]  # height and width before resizing: the frame of all boxes
+    image_mask: Bool[Array, " N"]  # False for images that only fill the batch
+    image_index: Int[Array, " N"]  # position in the data set
+    num_rois: int = dataclasses.field(metadata={"static": True})  # room for the RoIs of all levels
+
+    replace = dataclasses.replace
+
+
+@dataclasses.dataclass(frozen=True)
+class PyramidShape:
+    """The padded sizes of a pyramid, on which compiled functions depend."""
+
+    buckets: tuple[Bucket, ...]  # of each level
+    level_rois: tuple[int, ...]  # room for RoIs at each level
+    num_rois: int  # at all levels together
+    num_proposals: int
+
+
+def round_up(count: int, multiple: int) -> int:
+    """The least positive multiple that is not below `count`."""
+    return max(-(-count // multiple), 1) * multiple
+
+
+def pyramid_shape(
+    buckets: Sequence[Bucket], plans: Sequence[RoiPlan], num_proposals: int, multiple: int
+) -> PyramidShape:
+    """The least shape that holds each of these images, its room for RoIs in multiples, but not above `num_proposals`.
+
+    Where there is no RoI at all the first level gets room for some, so that there is something to compute.
+    """
+
+    def room(count: int) -> int:
+        return min(round_up(int(count), multiple), num_proposals) if count else 0
+
+    most = np.max([plan.counts for plan in plans], axis=0)
+    if not most.any():
+        most[0] = 1
+    total = max(1, *(len(plan.chosen) for plan in plans))
+    buckets = tuple((int(height), int(width)) for height, width in buckets)
+    return PyramidShape(buckets, tuple(room(count) for count in most), room(total), num_proposals)
+
+
+def image_pyramid(
+    image: UInt8[np.ndarray, "H W 3"],
+    boxes: Float[np.ndarray, "P 4"],
+    plan: RoiPlan,
+    scales: Sequence[float],
+    shape: PyramidShape,
+    image_index: int = 0,
+) -> Pyramid:
+    """One image as a batch of its own.
+
+    Args:
+        plan: of these boxes at these scales.
+        scales: of each level, resized size / original size.
+    """
+    boxes = np.asarray(boxes, np.float32)
+    rois = boxes[plan.chosen]
+    levels = [
+        _level(image, scale, bucket, rois[start : start + count], start, room, shape.num_rois)
+        for scale, bucket, start, count, room in zip(
+            scales, shape.buckets, plan.starts, plan.counts, shape.level_rois, strict=True
+        )
+        if room
+    ]
+    return Pyramid(
+        levels=tuple(levels),
+        roi_index=_pad(plan.index.astype(np.int32), shape.num_proposals)[None],
+        proposals=_pad(boxes, shape.num_proposals)[None],
+        proposal_mask=(np.arange(shape.num_proposals) < len(boxes))[None],
+        original_sizes=np.array([image.shape[:2]], np.int32),
+        image_mask=np.ones(1, bool),
+        image_index=np.array([image_index], np.int32),
+        num_rois=shape.num_rois,
+    )
+
+
+def join(images: Sequence[Pyramid], count: int) -> Pyramid:
+    """Batches of one shape as one, filled up to `count` images with copies of the first that are masked."""
+    filling = images[0].replace(image_mask=np.zeros_like(images[0].image_mask))
+    images = [*images, *[filling] * (count - len(images))]
+    return images[0] if count == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *images)
+
+
+def _level(
+    image: UInt8[np.ndarray, "H W 3"],
+    scale: float,
+    bucket: Bucket,
+    rois: Float[np.ndarray, "U 4"],
+    start: int,
+    room: int,
+    num_rois: int,
+) -> Level:
+    height, width = resized_size(image.shape[:2], scale)
+    padded = np.zeros((*bucket, 3), np.uint8)
+    resize_image(image, scale, out=padded[:height, :width])
+    place = np.arange(room)
+    return Level(
+        images=padded[None],
+        image_sizes=np.array([[height, width]], np.int32),
+        scales=np.array([scale], np.float32),
+        rois=_pad(rois, room)[None],
+        # Padding gets places past the last that differ from each other.
+        slots=np.where(place < len(rois), start + place, num_rois + place).astype(np.int32)[None],
+    )
+
+
+def _pad(values: np.ndarray, count: int) -> np.ndarray:
+    padded = np.zeros((count, *values.shape[1:]), values.dtype)
+    padded[: len(values)] = values
+    return padded

@@ -1,0 +1,104 @@
+"""Locks between processes: a folder of which only one may write.
+
+A lock is `flock` on a file in the folder, so that the system releases it when its holder ends, however that ends. The
+file says who holds it; a holder that ends in good order empties it. What a killed process of this host left in it is
+replaced. What a process of another host left is reported and never removed: not every network file system passes
+`flock` on, so that host alone can tell whether the holder is alive.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FolderInUseError", "folder_lock"]
+
+LOCK_FILE = ".lock"
+
+
+class FolderInUseError(OSError):
+    """Another process holds the lock of a folder."""
+
+
+@contextlib.contextmanager
+def folder_lock(folder: str | Path, name: str = LOCK_FILE, *, purpose: str, wait: bool = False) -> Iterator[None]:
+    """Holds the lock of `folder`, which is made if it does not exist, until the block is left.
+
+    Args:
+        name: of the lock's file in the folder; different names are different locks.
+        purpose: what the folder is used for, in messages: "training", "preparing".
+        wait: wait for the holder instead of raising, which is said once on stderr.
+
+    Raises:
+        FolderInUseError: another process holds the lock; names the process, its host and since when. With `wait` too
+            where that is a process of another host.
+        OSError: the folder cannot be written.
+    """
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _acquire(descriptor, path, purpose, wait)
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)  # releases the lock
+
+
+def _acquire(descriptor: int, path: Path, purpose: str, wait: bool) -> None:
+    locked = _try_lock(descriptor)
+    if not locked and wait:
+        print(f"{path.parent}: waiting for {_describe(_read_holder(descriptor))}", file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        locked = True
+    holder = _read_holder(descriptor)
+    if not locked:
+        raise FolderInUseError(f"{path.parent} is in use by {_describe(holder)}. Wait for it, or use another folder")
+    if holder and holder.get("host") != socket.gethostname():
+        raise FolderInUseError(
+            f"{path.parent} is in use by {_describe(holder)}. If that process has ended, delete {path} and start again"
+        )
+    _write_holder(descriptor, purpose)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _read_holder(descriptor: int) -> dict[str, Any]:
+    """Who took the lock last without releasing it; empty if nobody, or not readable."""
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _write_holder(descriptor: int, purpose: str) -> None:
+    now = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    holder = {"process": os.getpid(), "host": socket.gethostname(), "since": now, "purpose": purpose}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another process"
+    return "process {process} on {host} since {since} ({purpose})".format_map(
+        {name: holder.get(name, "unknown") for name in ("process", "host", "since", "purpose")}
+    )

@@ -1,0 +1,89 @@
+"""The detector: trunk, RoI pooling and head in one module (section 2)."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from frcnn_jax.models.layers import Sizes, mask_outside
+from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_images
+from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
+
+
+class FastRCNN(nn.Module):
+    """Fast R-CNN (section 2): features once for each image, then pooling and head for each RoI.
+
+    Each part is a method of its own, so that it can be called alone:
+    `model.apply({"params": params}, images, sizes, method="features")`.
+    """
+
+    backbone: nn.Module
+    head: nn.Module
+    pixels: PixelNormalization = CAFFE_PIXELS
+    output_size: tuple[int, int] = (7, 7)
+    spatial_scale: float = 1 / 16
+    roi_pooling: str = "xla"  # implementation of `roi_max_pool`
+
+    def __call__(
+        self,
+        images: Float[Array, "N H W 3"] | UInt8[Array, "N H W 3"],
+        rois: Float[Array, "N R 4"],
+        *,
+        scales: Float[Array, " N"] | None = None,
+        image_sizes: Int[Array, "N 2"] | None = None,
+        train: bool = False,
+    ) -> tuple[Float[Array, "N R K1"], Float[Array, "N R K1 4"]]:
+        """Class logits and box offsets of each RoI.
+
+        Args:
+            images: floating: network input as `normalize_images` makes it; uint8: RGB pixels, normalised here.
+            rois: half-open boxes in pixels of the image before it was resized by its scale.
+            scales: resized size / original size; 1 if None.
+            image_sizes: rows and columns of each image where the rest is padding; no padding if None.
+            train: apply dropout, from the "dropout" random stream.
+        """
+        features, feature_sizes = self.features(images, image_sizes)
+        pooled = self.pool(features, rois, scales, feature_sizes)
+        logits, deltas = self.head(pooled.reshape(-1, *pooled.shape[2:]), train=train)
+        shape = rois.shape[:2]
+        return logits.reshape(*shape, *logits.shape[1:]), deltas.reshape(*shape, *deltas.shape[1:])
+
+    def features(
+        self, images: Float[Array, "N H W 3"] | UInt8[Array, "N H W 3"], image_sizes: Sizes = None
+    ) -> tuple[Float[Array, "N h w C"], Sizes]:
+        """The trunk's feature maps of stride 16, and the rows and columns of each that are no padding."""
+        dtype = self.backbone.dtype
+        if jnp.issubdtype(images.dtype, jnp.integer):
+            images = normalize_images(images, image_sizes, self.pixels, dtype)
+        return self.backbone(mask_outside(images.astype(dtype), image_sizes), image_sizes)
+
+    def pool(
+        self,
+        features: Float[Array, "N h w C"],
+        rois: Float[Array, "N R 4"],
+        scales: Float[Array, " N"] | None = None,
+        feature_sizes: Sizes = None,
+    ) -> Float[Array, "N R PH PW C"]:
+        """RoI max pooling of each image's RoIs (half-open, original pixels) from its features."""
+        n = rois.shape[0]
+        scales = jnp.ones(n, rois.dtype) if scales is None else scales
+        projected = jax.vmap(project_rois)(rois, scales.astype(rois.dtype))
+        if feature_sizes is None:
+            feature_sizes = jnp.tile(jnp.array(features.shape[1:3])[None], (n, 1))
+        pool = partial(
+            roi_max_pool,
+            output_size=self.output_size,
+            spatial_scale=self.spatial_scale,
+            implementation=self.roi_pooling,
+        )
+        return jax.vmap(lambda f, r, s: pool(f, r, valid_size=s))(features, projected, feature_sizes)
+
+
+def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:
+    """Random parameters: {"backbone": ..., "head": ...}."""
+    images = jnp.zeros((1, 32, 32, 3), model.backbone.dtype)
+    rois = jnp.zeros((1, 1, 4))
+    return jax.jit(model.init)(key, images, rois)["params"]

@@ -1,0 +1,37 @@
+"""How 8-bit pixels become a network's input: it belongs to the weights and is kept with them."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from frcnn_jax.models.layers import Sizes, mask_outside
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelNormalization:
+    """How 8-bit RGB pixels become what a network was trained on; it belongs to the weights and is kept with them."""
+
+    mean: tuple[float, float, float]  # in the network's channel order, 0 ... 255
+    std: tuple[float, float, float]
+    order: str = "rgb"  # or "bgr"
+
+    def __post_init__(self):
+        if self.order not in ("rgb", "bgr"):
+            raise ValueError(f"the order of pixels is 'rgb' or 'bgr', not {self.order!r}")
+
+
+CAFFE_PIXELS = PixelNormalization((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "bgr")
+TORCHVISION_PIXELS = PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb")
+CENTERED_PIXELS = PixelNormalization((127.5, 127.5, 127.5), (64.0, 64.0, 64.0), "rgb")
+
+
+def normalize_images(
+    images: UInt8[Array, "N H W 3"], sizes: Sizes, pixels: PixelNormalization, dtype: Any = jnp.float32
+) -> Float[Array, "N H W 3"]:
+    """8-bit RGB images as network input: mean and deviation per channel, zero outside `sizes` (rows, columns)."""
+    x = images[..., ::-1] if pixels.order == "bgr" else images
+    wide = jnp.promote_types(dtype, jnp.float32)
+    mean, std = (jnp.array(v, wide)[None, None, None] for v in (pixels.mean, pixels.std))
+    return mask_outside((x.astype(wide) - mean) / std, sizes).astype(dtype)

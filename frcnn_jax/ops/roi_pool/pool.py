@@ -1,0 +1,106 @@
+"""RoI max pooling with Caffe's rules, its gradient handed to the argmax (section 2.1 and equation 4)."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from frcnn_jax.ops.roi_pool import xla as roi_pool_xla
+from frcnn_jax.ops.roi_pool.bins import Bins, roi_bins
+from frcnn_jax.ops.roi_pool.window_maxima import Maxima
+
+IMPLEMENTATIONS = ("xla", "pallas")
+
+
+def project_rois(boxes: Float[Array, "*B 4"], scale: Float[Array, ""] | float) -> Float[Array, "*B 4"]:
+    """Boxes as RoI pooling takes them: inclusive corners in pixels of an image resized by `scale`.
+
+    Args:
+        boxes: half-open x1 y1 x2 y2 in pixels of the image before resizing.
+        scale: resized size / original size.
+
+    Returns:
+        (x1, y1, x2 - 1, y2 - 1) * scale, as the original release computes them.
+    """
+    return jnp.concatenate([boxes[..., :2], boxes[..., 2:] - 1], axis=-1) * scale
+
+
+def roi_max_pool(
+    features: Float[Array, "H W C"],
+    rois: Float[Array, "R 4"],
+    output_size: tuple[int, int] = (7, 7),
+    spatial_scale: float = 1 / 16,
+    valid_size: Int[Array, "2"] | None = None,
+    implementation: str = "xla",
+) -> Float[Array, "R PH PW C"]:
+    """Max-pools each RoI of one image to a fixed grid (section 2.1), as Caffe's ROIPooling layer does.
+
+    Corners times `spatial_scale` are rounded half away from zero, the RoI has at least one cell, bin p of P covers
+    cells floor(p w / P) ... ceil((p + 1) w / P) - 1, computed in float32, and bins are clipped to the map. A bin with
+    no cell gives 0. NaN in a bin gives NaN. The gradient of an output goes to the first of its maxima in row-major
+    order and is summed in at least float32; an empty bin passes none, and the RoIs' corners have gradient 0.
+
+    Args:
+        features: feature map of any floating dtype.
+        rois: inclusive corners x1 y1 x2 y2 in image pixels (see `project_rois`), anywhere, also outside the image.
+        output_size: rows and columns of the grid.
+        spatial_scale: feature cells per image pixel.
+        valid_size: rows and columns of the map's real top-left part where the rest is padding; the whole map if None.
+        implementation: "xla", or "pallas" for kernels on GPUs, and XLA elsewhere; the values are the same.
+
+    Raises:
+        ValueError: a shape is wrong, the grid or the map is empty, or there is no such implementation.
+    """
+    if features.ndim != 3 or rois.ndim != 2 or rois.shape[-1] != 4:
+        raise ValueError(f"roi_max_pool takes features [H, W, C] and rois [R, 4], not {features.shape}, {rois.shape}")
+    if min(output_size) < 1 or 0 in features.shape:
+        raise ValueError(f"roi_max_pool needs a grid and a map that are not empty: {output_size}, {features.shape}")
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"roi_max_pool has no implementation {implementation!r}, but {' and '.join(IMPLEMENTATIONS)}")
+    whole = jnp.array(features.shape[:2], jnp.int32)
+    valid_size = whole if valid_size is None else jnp.minimum(valid_size, whole)
+    bins = roi_bins(rois, tuple(output_size), float(spatial_scale), features.shape[:2], valid_size)
+    return _pool(features, bins, implementation, None)[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _pool(features: Array, bins: Bins, implementation: str, index_dtype: Any | None) -> Maxima:
+    return _call("bin_maxima", implementation, features, bins, index_dtype=index_dtype)
+
+
+def _pool_forward(
+    features: Array, bins: Bins, implementation: str, index_dtype: Any | None
+) -> tuple[Maxima, tuple[Array, Array, Bins]]:
+    cells = features.shape[0] * features.shape[1]
+    small = jnp.uint16 if cells <= jnp.iinfo(jnp.uint16).max else jnp.int32
+    # By `_pool` again, so that the gradient has a gradient.
+    values, argmax = _pool(features, bins, implementation, index_dtype or small)
+    # Of the map, shape and dtype are all that is needed. The barrier keeps the argmax from being found once more.
+    residuals = (lax.optimization_barrier(argmax), features[..., :0], bins)
+    return (values,) if index_dtype is None else (values, argmax), residuals
+
+
+def _pool_backward(
+    implementation: str, index_dtype: Any | None, residuals: tuple[Array, Array, Bins], cotangents: Maxima
+) -> tuple[Array, None]:
+    argmax, like, bins = residuals
+    gradient = _call("features_gradient", implementation, argmax, cotangents[0], bins, map_size=like.shape[:2])
+    return gradient.astype(like.dtype), None
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
+
+
+def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> Any:
+    """A function that both implementations have."""
+    xla = partial(getattr(roi_pool_xla, function), **static)
+    if implementation == "xla":
+        return xla(*arrays)
+    # Imported when needed: Pallas takes long, and its side for GPUs is not part of every release of JAX.
+    from frcnn_jax.ops.roi_pool import pallas as roi_pool_pallas
+
+    kernel = partial(getattr(roi_pool_pallas, function), **static)
+    return lax.platform_dependent(*arrays, cuda=kernel, rocm=kernel, default=xla)

@@ -1,0 +1,123 @@
+"""A run's detector compressed by truncated SVD (section 3.1), as another run."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
+from frcnn_jax.config import Config
+from frcnn_jax.training.state import TrainState, abstract_state, create_state
+from frcnn_jax.training.workdir import claim_workdir, read_config
+from frcnn_jax.weights.params import flatten
+from frcnn_jax.weights.svd import LAYERS, compress_head
+
+
+def compressed_workdir(workdir: str | Path, *, fc6_rank: int | None = None, fc7_rank: int | None = None) -> Path:
+    """Where the compressed run goes by default: beside the run, as in `voc07-svd-fc6-1024-fc7-256`."""
+    workdir = Path(workdir).resolve()
+    ranks = [f"{layer}-{rank}" for layer, rank in zip(LAYERS, (fc6_rank, fc7_rank), strict=True) if rank is not None]
+    return workdir.with_name("-".join([workdir.name, "svd", *ranks]))
+
+
+def compress_run(
+    workdir: str | Path, out: str | Path, *, fc6_rank: int | None = None, fc7_rank: int | None = None
+) -> bool:
+    """Writes a run to `out` whose only checkpoint is the newest one of `workdir` with fc6 and fc7 truncated.
+
+    It evaluates, detects and exports as any run does, and trains on: step, schedule, data position and the momentum
+    of all layers but the truncated ones are those of `workdir`, which is only read.
+
+    Returns:
+        False if `out` holds this very compression already; nothing is done then.
+
+    Raises:
+        FileNotFoundError: there is no run, or no checkpoint yet.
+        FileExistsError: `out` holds anything else.
+        ValueError: no rank is given, one does not fit, the run is compressed already, or `out` lies in it.
+    """
+    workdir, out = Path(workdir), Path(out)
+    if fc6_rank is None and fc7_rank is None:
+        raise ValueError("no rank is given for fc6 or fc7: there is nothing to compress")
+    if out.resolve().is_relative_to(workdir.resolve()):
+        raise ValueError(f"{out} lies in {workdir}, which is only read: give another --out")
+    config, metadata, (state, key, position) = _read(workdir)
+    before = (config.model.fc6_rank, config.model.fc7_rank)
+    if before != (None, None):
+        raise ValueError(f"{workdir} is compressed already: its model has fc6_rank={before[0]}, fc7_rank={before[1]}")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, fc6_rank=fc6_rank, fc7_rank=fc7_rank))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        _check_same(out, config, state, workdir)
+        return False
+    params = jax.tree.map(jnp.asarray, compress_head(state.params, fc6_rank=fc6_rank, fc7_rank=fc7_rank))
+    state = _carry_over(create_state(config, params, state.statistics), state)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        claim_workdir(temporary, config)
+        checkpoints = Checkpoints(temporary, config.train.keep_checkpoints)
+        try:
+            checkpoints.save(state, key, position, dataclasses.replace(metadata, config=config))
+        finally:
+            checkpoints.close()
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+def _read(workdir: Path) -> tuple[Config, CheckpointMetadata, tuple[TrainState, jax.Array, dict[str, Any]]]:
+    """Config and newest checkpoint of a run."""
+    config = read_config(workdir)
+    # Opening checkpoints would make the folder.
+    if not (workdir / "checkpoints").is_dir():
+        raise FileNotFoundError(f"{workdir} holds no checkpoint yet")
+    checkpoints = Checkpoints(workdir)
+    try:
+        if checkpoints.latest is None:
+            raise FileNotFoundError(f"{workdir} holds no checkpoint yet")
+        metadata = checkpoints.metadata()
+        return config, metadata, checkpoints.restore(abstract_state(config, len(metadata.classes) + 1))
+    finally:
+        checkpoints.close()
+
+
+def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> None:
+    """Raises FileExistsError unless `out` holds what `compress_run` would write there."""
+    try:
+        found, _, (other, _, _) = _read(out)
+    except (ValueError, OSError):
+        raise FileExistsError(f"{out} exists and is no compressed run: give another --out") from None
+    ranks = (config.model.fc6_rank, config.model.fc7_rank)
+    if found != config:
+        reason = f"its settings are not those of {workdir} with fc6_rank={ranks[0]}, fc7_rank={ranks[1]}"
+    elif int(other.step) != int(state.step):
+        reason = f"it is at step {int(other.step)}, {workdir} at {int(state.step)}"
+    elif not _share_parameters(other.params, state.params):
+        reason = f"its parameters are not those of {workdir}"
+    else:
+        return
+    raise FileExistsError(f"{out} holds another run, {reason}: give another --out")
+
+
+def _share_parameters(compressed: Any, whole: Any) -> bool:
+    """Whether the parameters that truncation leaves alone are the same."""
+    a, b = flatten(compressed), flatten(whole)
+    return all(np.array_equal(a[name], b[name]) for name in a.keys() & b.keys())
+
+
+def _carry_over(new: Any, old: Any) -> Any:
+    """`new` with the arrays of `old` where that has one of the same path and shape."""
+    before = dict(jax.tree_util.tree_leaves_with_path(old))
+
+    def choose(path: tuple, array: Any) -> Any:
+        same = path in before and np.shape(before[path]) == np.shape(array)
+        return before[path] if same else array
+
+    return jax.tree_util.tree_map_with_path(choose, new)

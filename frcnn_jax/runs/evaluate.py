@@ -1,0 +1,81 @@
+"""The evaluation of a run on its test set."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.config import Config, changed_settings
+from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.proposals.source import open_proposals
+from frcnn_jax.evaluation.evaluate import evaluate_dataset, voc_split
+from frcnn_jax.evaluation.results import voc_results_files
+from frcnn_jax.runs.detector import load_detector
+
+_OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers")
+_OF_TRAINING = ("data.train", "proposals.train_files")
+
+
+def evaluate_run(
+    workdir: str | Path,
+    config: Config | None = None,
+    *,
+    directory: str | Path | None = None,
+    voc_results: str | Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of `workdir` on its config's test set and writes metrics, page and pictures.
+
+    Args:
+        config: the run's own if None; another one to change the test set, its proposals or the way of testing.
+        directory: where to write; `workdir/eval` if None.
+        voc_results: folder for results files of the VOC server, also of a test set whose annotations are not public.
+        overwrite: replace results files that are there.
+
+    Returns:
+        What is written to `metrics.json`.
+
+    Raises:
+        ValueError: `config` changes a setting that does not bear on evaluation, or the test set has other classes.
+        FileExistsError: a results file is there.
+    """
+    detector = load_detector(workdir)
+    config = detector.config if config is None else config
+    _check_changes(detector.config, config)
+    dataset = open_dataset(config.data.test, config.data)
+    if dataset.classes != detector.classes:
+        raise ValueError(f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}")
+    if voc_results is not None and not overwrite:
+        files = voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
+        for path in filter(Path.exists, files):
+            raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another folder")
+    proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
+    scales = list(config.input.test_scales or (config.input.test_scale,))
+    return evaluate_dataset(
+        detector.model,
+        detector.params,
+        detector.statistics,
+        dataset,
+        proposals,
+        input_config=config.input,
+        config=config.evaluate,
+        directory=Path(workdir) / "eval" if directory is None else directory,
+        extra={
+            "step": detector.step,
+            "settings": {
+                **dataclasses.asdict(config.evaluate),
+                "scales": scales,
+                "max_size": config.input.test_max_size,
+            },
+        },
+        voc_results=voc_results,
+    )
+
+
+def _check_changes(before: Config, now: Config) -> None:
+    """Raises ValueError if a setting was changed that would silently have no effect on an evaluation."""
+    idle = [name for name in changed_settings(before, now) if not name.startswith(_OF_TEST) or name in _OF_TRAINING]
+    if idle:
+        raise ValueError(
+            f"{', '.join(idle)}: no setting of an evaluation, but of the run; what can be changed are the sections "
+            "data, proposals and evaluate, and input.test_*, input.buckets and input.workers"
+        )

@@ -1,0 +1,185 @@
+"""A detector as one file: its parameters, or a function of StableHLO that needs none of this package.
+
+A `.stablehlo` file is what `jax.export` serializes, with a zip archive after it that holds `metadata.json`. So the
+same file goes to `jax.export.deserialize` and to `zipfile`. The weights, the pixel normalisation, the box statistics
+and non-maximum suppression are inside. It runs with jax (and `flatbuffers`, which `jax.export` reads files with):
+
+    import json, zipfile
+    import cv2, jax, numpy as np
+    from jax import export
+
+    about = json.loads(zipfile.ZipFile("detector.stablehlo").read("metadata.json"))
+    detect = jax.jit(export.deserialize(bytearray(open("detector.stablehlo", "rb").read())).call)
+    image = cv2.imread("image.png", cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    boxes = np.load("boxes.npy")  # half-open x1 y1 x2 y2 that may hold objects
+    size, (height, width, room) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
+    scale = min(about["test"]["scale"] / min(size), about["test"]["max_size"] / max(size))
+    resized = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]  # RGB
+    rows, columns = resized.shape[:2]
+    padded = np.pad(resized, ((0, height - rows), (0, width - columns), (0, 0)))
+    proposals = np.pad(np.float32(boxes), ((0, room - len(boxes)), (0, 0)))
+    found = detect(padded, np.int32([rows, columns]), np.int32(size), np.float32(scale), proposals,
+                   np.arange(room) < len(boxes))
+    boxes, scores, labels = (np.array(found[k])[found["mask"]] for k in ("boxes", "scores", "labels"))
+
+Detections come best first; label i is `about["classes"][i - 1]`.
+"""
+
+import logging
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from frcnn_jax.detection.detect import detect_batch, selection_settings
+from frcnn_jax.runs.detector import Detector
+from frcnn_jax.types import Batch
+from frcnn_jax.weights.formats.own import write_file, write_npz, write_safetensors
+from frcnn_jax.weights.metadata import WeightsMetadata, from_config, to_json
+from frcnn_jax.weights.params import flatten
+
+_log = logging.getLogger(__name__)
+_WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def describe(detector: Detector) -> WeightsMetadata:
+    """The metadata that travels with a detector's weights."""
+    return from_config(
+        detector.config, detector.classes, detector.model.pixels, detector.statistics, int(detector.step)
+    )
+
+
+def export_arrays(path: str | Path, detector: Detector, *, overwrite: bool = False) -> None:
+    """Writes the detector's parameters, as they were trained, with all that belongs to them.
+
+    Box statistics are kept apart, in the metadata; `load_weights` folds them in.
+
+    Args:
+        path: ends in `.safetensors` or `.npz`, which says what is written.
+
+    Raises:
+        ValueError: the path ends in something else.
+        FileExistsError: the file exists and is not to be overwritten.
+    """
+    path = Path(path)
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"{path} must end in {' or '.join(_WRITERS)}")
+    arrays, metadata = flatten(detector.params), describe(detector)
+    write_file(path, lambda file: _WRITERS[path.suffix](file, arrays, metadata), overwrite=overwrite)
+
+
+def export_stablehlo(
+    path: str | Path,
+    detector: Detector,
+    *,
+    bucket: tuple[int, int] | None = None,
+    proposals: int | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+    overwrite: bool = False,
+) -> None:
+    """Writes the detector as one function of fixed shapes; the module's docstring shows how to run it.
+
+    The function takes image uint8 [height, width, 3] (RGB, resized, padded with zeros), image_size int32 [2] (rows and
+    columns before padding), original_size int32 [2] (rows and columns before resizing), scale float32 [], proposals
+    float32 [P, 4] (half-open, pixels of the original image) and proposal_mask bool [P]. It returns a dict of boxes
+    float32 [D, 4], scores float32 [D], labels int32 [D] and mask bool [D]; those in the mask are the detections, first
+    and best first. Of a detector tested on an image pyramid the function computes one level, which is logged.
+
+    Args:
+        bucket: height and width of the padded image; a square that holds any image at the test scale if None. A
+            smaller one, for images of one orientation, saves time.
+        proposals: room for P boxes; the config's `proposals.max_count` if None.
+        platforms: what the function is lowered for.
+
+    Raises:
+        ValueError: a size is not positive.
+        FileExistsError: the file exists and is not to be overwritten.
+        ModuleNotFoundError: `flatbuffers` is not installed.
+    """
+    longest = -(-detector.config.input.test_max_size // 16) * 16
+    height, width = (longest, longest) if bucket is None else bucket
+    count = detector.config.proposals.max_count if proposals is None else proposals
+    if min(height, width, count) < 1:
+        raise ValueError(f"the function needs room: bucket {height} x {width}, {count} proposals")
+    if detector.config.input.test_scales:
+        _log.warning("%s computes one scale, where the run is tested on several (input.test_scales)", path)
+    about = {
+        "function": {
+            "height": height,
+            "width": width,
+            "proposals": count,
+            "platforms": list(platforms),
+            "jax": jax.__version__,
+        }
+    }
+
+    def write(file: Path) -> None:
+        file.write_bytes(_serialize(detector, (height, width), count, platforms))
+        # A zip archive may follow other data; in mode "a" zipfile puts it there.
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("metadata.json", to_json(describe(detector), **about))
+
+    write_file(path, write, overwrite=overwrite)
+
+
+def _serialize(detector: Detector, bucket: tuple[int, int], count: int, platforms: Sequence[str]) -> bytearray:
+    """The detector as `jax.export` serializes it."""
+    try:
+        import flatbuffers  # noqa: F401
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("jax.export needs flatbuffers: pip install flatbuffers") from None
+    from jax import export
+
+    inputs = (
+        jax.ShapeDtypeStruct((*bucket, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((2,), jnp.int32),
+        jax.ShapeDtypeStruct((2,), jnp.int32),
+        jax.ShapeDtypeStruct((), jnp.float32),
+        jax.ShapeDtypeStruct((count, 4), jnp.float32),
+        jax.ShapeDtypeStruct((count,), jnp.bool_),
+    )
+    return export.export(jax.jit(_detection_function(detector)), platforms=tuple(platforms))(*inputs).serialize()
+
+
+def _detection_function(detector: Detector):
+    """`Detector.detect` on prepared arrays, without a class of this package in its signature."""
+    settings = selection_settings(detector.config.evaluate)
+
+    def detect(
+        image: UInt8[Array, "H W 3"],
+        image_size: Int[Array, "2"],
+        original_size: Int[Array, "2"],
+        scale: Float[Array, ""],
+        proposals: Float[Array, "P 4"],
+        proposal_mask: Bool[Array, " P"],
+    ) -> dict[str, Array]:
+        batch = Batch(
+            images=image[None],
+            image_sizes=image_size[None],
+            original_sizes=original_size[None],
+            scales=scale[None],
+            image_mask=jnp.ones(1, bool),
+            image_index=jnp.zeros(1, jnp.int32),
+            proposals=proposals[None],
+            proposal_mask=proposal_mask[None],
+            gt_boxes=jnp.zeros((1, 1, 4)),
+            gt_labels=jnp.zeros((1, 1), jnp.int32),
+            gt_difficult=jnp.zeros((1, 1), bool),
+            gt_mask=jnp.zeros((1, 1), bool),
+        )
+        found = detect_batch(
+            detector.params,
+            detector.statistics,
+            batch,
+            model=detector.model,
+            **settings,
+        )
+        boxes, scores, labels, mask = (x[0] for x in (found.boxes, found.scores, found.labels, found.mask))
+        order = jnp.argsort(jnp.where(mask, -scores, jnp.inf), stable=True)
+        return {"boxes": boxes[order], "scores": scores[order], "labels": labels[order], "mask": mask[order]}
+
+    return detect

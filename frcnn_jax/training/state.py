@@ -1,0 +1,92 @@
+"""The state of a run and what builds it from a config: model, parameters, optimizer."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from frcnn_jax.config import Config
+from frcnn_jax.models.architectures import create_model
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
+from frcnn_jax.models.pixels import CENTERED_PIXELS, PixelNormalization
+from frcnn_jax.training.optimizer import create_optimizer, merge, split_frozen
+from frcnn_jax.training.statistics import identity_statistics
+from frcnn_jax.types import BoxStatistics
+from frcnn_jax.weights.load import load_start, read_pixels
+
+_log = logging.getLogger(__name__)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a step changes, and the box statistics that its deltas are in."""
+
+    step: Array  # int32, number of updates made
+    trainable: Any  # parameters that are learned; None in place of the others
+    frozen: Any  # the others
+    opt_state: Any
+    statistics: BoxStatistics
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """All parameters, as the model takes them."""
+        return merge(self.trainable, self.frozen)
+
+
+def build_model(config: Config, num_classes: int, pixels: PixelNormalization | None = None) -> FastRCNN:
+    """The model that a config describes.
+
+    Args:
+        num_classes: background included.
+        pixels: what the weights go with; if None, that of the weights it starts from, or the architecture's own.
+    """
+    if pixels is None and config.model.weights is not None:
+        pixels = read_pixels(config.model.weights)
+    return create_model(
+        config.model.name,
+        num_classes,
+        dropout=config.model.dropout,
+        dtype=jnp.dtype(config.model.dtype),
+        pixels=pixels,
+        fc6_rank=config.model.fc6_rank,
+        fc7_rank=config.model.fc7_rank,
+        roi_pooling=config.model.roi_pooling,
+    )
+
+
+def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, key: jax.Array) -> Any:
+    """Parameters before the first step: random, or those of `model.weights`, with new heads if `model.new_heads`."""
+    if config.model.weights is None:
+        params = init_params(model, key)
+        frozen = jax.tree.leaves(split_frozen(params, config.optimizer.rules)[1])
+        if frozen:
+            _log.warning("optimizer.rules freeze %d arrays that are random: set model.weights", len(frozen))
+        return params
+    return load_start(config.model.weights, model, statistics, key, new_heads=config.model.new_heads)
+
+
+def create_state(config: Config, params: Any, statistics: BoxStatistics) -> TrainState:
+    """The state before the first step."""
+    trainable, frozen = split_frozen(params, config.optimizer.rules)
+    optimizer = create_optimizer(config.optimizer, params, config.train.steps)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trainable=trainable,
+        frozen=frozen,
+        opt_state=optimizer.init(trainable),
+        statistics=statistics,
+    )
+
+
+def abstract_state(config: Config, num_classes: int) -> TrainState:
+    """Shapes and dtypes of the state, to restore a checkpoint into."""
+    model = build_model(config, num_classes, CENTERED_PIXELS)  # pixels change no shape
+
+    def build() -> TrainState:
+        return create_state(config, init_params(model, jax.random.key(0)), identity_statistics(num_classes))
+
+    return jax.eval_shape(build)

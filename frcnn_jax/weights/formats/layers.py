@@ -1,0 +1,72 @@
+"""Layers as Caffe and PyTorch keep them, as arrays of our models.
+
+    convolution      out x in / groups x rows x columns    ->  rows x columns x in / groups x out
+    fully connected  out x in                              ->  in x out
+    fc6              in = channel, row, column             ->  in = row, column, channel
+
+In models compressed by truncated SVD, `fc6_L` and `fc6_U` stand in place of `fc6`, and `fc7_L` and `fc7_U` of `fc7`.
+`cls_score` and `bbox_pred` have no order to change but that: outputs are classes, and class by class four coordinates.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.weights.formats.stored import Stored, transposed
+from frcnn_jax.weights.params import expected_shapes
+from frcnn_jax.weights.svd import LAYERS
+
+# The classifier of ImageNet's classes in Caffe's networks and in torchvision's VGG16: detectors have no use for it.
+IMAGENET_CLASSIFIER = re.compile(r"fc8.*|classifier\.6")
+
+_OURS = {"weight": "kernel", "bias": "bias"}
+
+
+def convert_layers(
+    layers: Mapping[str, Mapping[str, Stored]], model: FastRCNN
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Arrays under the flat names of `model`, and the names of the layers left out: the classifier of ImageNet.
+
+    A layer that the model does not have keeps its name and form, as does an array whose form cannot be converted, so
+    that `match_arrays` names them. fc6 and fc7 keep the form that the file has, whole or compressed.
+
+    Args:
+        layers: by their names in Caffe, which are the names of the model's layers too.
+    """
+    groups = {name.split("/", 1)[1].rsplit("/", 1)[0]: name.rsplit("/", 1)[0] for name in expected_shapes(model)}
+    groups |= {name: f"head/{name}" for layer in LAYERS for name in (layer, f"{layer}_L", f"{layer}_U")}
+    arrays, left = {}, []
+    for layer, parts in layers.items():
+        if layer not in groups and IMAGENET_CLASSIFIER.fullmatch(layer):
+            left.append(layer)
+            continue
+        for part, array in parts.items():
+            if layer in groups and part in _OURS:
+                grid = model.output_size if layer in ("fc6", "fc6_L") else None
+                fully_connected = groups[layer].startswith("head/")
+                arrays[f"{groups[layer]}/{_OURS[part]}"] = _convert(array, part, fully_connected, grid)
+            else:
+                arrays[f"{layer}/{part}"] = array.read()
+    return arrays, tuple(left)
+
+
+def _convert(array: Stored, part: str, fully_connected: bool, grid: tuple[int, int] | None) -> np.ndarray:
+    rank = 1 if part == "bias" else 2 if fully_connected else 4
+    shape = array.shape
+    # Caffe's old form fills up to four axes with ones in front.
+    while len(shape) > rank and shape[0] == 1:
+        shape = shape[1:]
+    values = array.read()
+    if len(shape) != rank:
+        return np.array(values)
+    values = values.reshape(shape)
+    if part == "bias":
+        return transposed(values, (0,))
+    if not fully_connected:
+        return transposed(values, (2, 3, 1, 0))
+    if grid is None or shape[1] % (grid[0] * grid[1]):
+        return transposed(values, (1, 0))
+    by_cell = transposed(values.reshape(shape[0], -1, *grid), (2, 3, 1, 0))
+    return by_cell.reshape(-1, shape[0])

@@ -1,0 +1,132 @@
+"""Parameters under flat names, as files hold them, and their strict match with a model's tree."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested tree as {"backbone/conv1_1/kernel": array, ...}, sorted by name."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return dict(sorted(("/".join(str(entry.key) for entry in path), leaf) for path, leaf in leaves))
+
+
+def nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`.
+
+    Raises:
+        ValueError: a name stands for an array and, as in "a" and "a/b", for a group of arrays.
+    """
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *groups, last = name.split("/")
+        group = tree
+        for part in groups:
+            group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                raise ValueError(f"{name} lies inside another array's name")
+        if last in group:
+            raise ValueError(f"{name} is a group of arrays too")
+        group[last] = array
+    return tree
+
+
+def expected_shapes(model: FastRCNN) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of each of the model's parameters under flat names; nothing is computed."""
+    return flatten(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
+
+
+def match_arrays(
+    arrays: Mapping[str, Any],
+    model: FastRCNN,
+    *,
+    allow_missing: Iterable[str] = (),
+    allow_extra: Iterable[str] = (),
+    key: PRNGKeyArray | None = None,
+    source: str = "the arrays",
+) -> dict[str, Any]:
+    """The model's parameters from arrays under flat names, each of exactly the right shape.
+
+    Args:
+        arrays: floating arrays of any precision; they get the dtype of the model's parameters.
+        allow_missing: names, or regular expressions that match whole names, of parameters that may be missing and
+            are then initialised at random.
+        allow_extra: names or expressions of arrays that may be left over. An array of another shape is both missing
+            and left over: it is replaced by a random one if both lists name it.
+        key: draws the missing parameters; needed if there are any.
+        source: where the arrays are from, for messages.
+
+    Raises:
+        ValueError: any other array is missing, left over, of another shape or not floating, all of them named; or
+            parameters are missing that may be, but there is no key; or an expression is faulty.
+    """
+    may_miss, may_exceed = matcher("allow_missing", allow_missing), matcher("allow_extra", allow_extra)
+    expected = expected_shapes(model)
+    missing = [name for name in expected if name not in arrays]
+    extra = [name for name in arrays if name not in expected]
+    common = [name for name in expected if name in arrays]
+    misfits = [name for name in common if not _fits(arrays[name], expected[name])]
+
+    replaced = {name for name in misfits if may_miss(name) and may_exceed(name)}
+    faults = {
+        "missing": [f"{name} {_form(expected[name])}" for name in missing if not may_miss(name)],
+        "not in the model": [f"{name} {_form(arrays[name])}" for name in extra if not may_exceed(name)],
+        "of another form": [
+            f"{name} is {_form(arrays[name])} where the model has {_form(expected[name])}"
+            for name in misfits
+            if name not in replaced
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
+        raise ValueError(f"{source} does not fit the model: {listed}")
+
+    absent = {*missing, *replaced}
+    if absent and key is None:
+        raise ValueError(f"a key is needed to initialise what {source} does not have: {', '.join(sorted(absent))}")
+    random = _draw(model, absent, key) if absent else {}
+    return nest(
+        {
+            name: random[name] if name in absent else jnp.asarray(arrays[name], shape.dtype)
+            for name, shape in expected.items()
+        }
+    )
+
+
+def _draw(model: FastRCNN, names: set[str], key: PRNGKeyArray) -> dict[str, Any]:
+    """The parameters of `init_params` with these names; the others are not computed."""
+
+    def draw(key: PRNGKeyArray) -> dict[str, Any]:
+        return {name: array for name, array in flatten(init_params(model, key)).items() if name in names}
+
+    return jax.jit(draw)(key)
+
+
+def matcher(argument: str, patterns: Iterable[str]) -> Callable[[str], bool]:
+    """A function that says whether a name matches one of the patterns as a whole.
+
+    Raises:
+        ValueError: a pattern is no regular expression; names the argument.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    try:
+        compiled = [re.compile(pattern) for pattern in patterns]
+    except re.error as error:
+        raise ValueError(f"{argument}: {error.pattern!r} is no regular expression: {error}") from None
+    return lambda name: any(pattern.fullmatch(name) is not None for pattern in compiled)
+
+
+def _fits(array: Any, expected: jax.ShapeDtypeStruct) -> bool:
+    return np.shape(array) == expected.shape and jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _form(array: Any) -> str:
+    """Dtype and shape, as in "float32 [3, 4]"."""
+    return f"{jnp.dtype(array.dtype).name} {list(array.shape)}"

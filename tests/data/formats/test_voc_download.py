@@ -1,0 +1,162 @@
+"""PASCAL VOC 2007 and 2012 through TFDS's download manager, from small archives in the official layout."""
+
+import http.server
+import tarfile
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import checksums
+
+from frcnn_jax.config import DataConfig, FaultPolicy
+from frcnn_jax.data.builder import CheckedVoc
+from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from frcnn_jax.data.formats.voc_archive import ARCHIVES, extract_archive
+from tests.data.voc_files import VocFiles, object_xml
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    requests: list[str]
+
+    def do_GET(self):
+        self.requests.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves tmp_path/www and points the builder to it; gives the paths asked for."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "www").mkdir()
+    handler = type("Handler", (Handler,), {"requests": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=tmp_path / "www")) as http_server:
+        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setattr(CheckedVoc, "base_url", f"http://127.0.0.1:{http_server.server_port}/")
+        monkeypatch.setattr(CheckedVoc, "verify_archives", False)
+        yield handler.requests
+        http_server.shutdown()
+        thread.join()
+
+
+def archive(tmp_path, year: str, part: str, box=(1, 1, 20, 30)) -> None:
+    """A tiny archive of a year in its official layout; the test part of 2012 without annotations."""
+    files = VocFiles(tmp_path / year / part / "VOCdevkit" / f"VOC{year}")
+    if part == "trainval":
+        files.image("000012", object_xml("car", box), object_xml("person", (11, 12, 40, 30)))
+        files.image("000005", object_xml("chair", (3.5, 4, 10.25, 12)))
+        files.image("000007", object_xml("tvmonitor", (3, 4, 10, 12), difficult="<difficult>1</difficult>"))
+        for name, ids in (
+            ("train", ("000012",)),
+            ("val", ("000005", "000007")),
+            ("trainval", ("000005", "000007", "000012")),
+        ):
+            files.split(name, *ids)
+            files.split(f"car_{name}", *(f"{i} {1 if i == '000012' else -1:2d}" for i in ids))
+    else:
+        files.image("000001", object_xml("dog", (8, 9, 39, 29)))
+        files.split("test", "000001")
+        if year == "2012":
+            (files.root / "Annotations/000001.xml").unlink()
+            (files.root / "Annotations").rmdir()
+    with tarfile.open(tmp_path / "www" / ARCHIVES[year][part].file, "w") as tar:
+        tar.add(tmp_path / year / part / "VOCdevkit", "VOCdevkit")
+
+
+@pytest.mark.parametrize("year", ["2007", "2012"])
+def test_year_is_downloaded_and_prepared(tmp_path, server, year):
+    archive(tmp_path, year, "trainval")
+    archive(tmp_path, year, "test")
+    config = DataConfig(tfds_dir=str(tmp_path / "tfds"))
+    data = {name: open_dataset(f"voc/{year}/{name}", config) for name in ("train", "val", "trainval", "test")}
+    assert sorted(server) == sorted(f"/{archive.file}" for archive in ARCHIVES[year].values())
+
+    assert {name: split.image_ids for name, split in data.items()} == {
+        "train": ("000012",),
+        "val": ("000005", "000007"),
+        "trainval": ("000005", "000007", "000012"),
+        "test": ("000001",),
+    }
+    assert data["val"].name == f"voc/{year}/validation"
+    assert len(data["train"].classes) == 20
+    assert data["train"].classes[14] == "person"
+    trainval = list(data["trainval"])
+    np.testing.assert_array_equal(trainval[2].boxes, [[0, 0, 20, 30], [10, 11, 40, 30]])
+    np.testing.assert_array_equal(trainval[0].boxes, [[2.5, 3, 10.25, 12]])
+    assert [example.labels.tolist() for example in trainval] == [[9], [20], [7, 15]]
+    assert [example.difficult.tolist() for example in trainval] == [[False], [True], [False, False]]
+    path = tmp_path / year / f"trainval/VOCdevkit/VOC{year}/JPEGImages/000012.jpg"
+    assert trainval[2].image == path.read_bytes()
+    assert data["test"][0].labels.tolist() == ([12] if year == "2007" else [])
+
+
+def test_faults_of_both_archives_are_reported_together_and_the_download_is_kept(tmp_path, server):
+    archive(tmp_path, "2007", "trainval", box=(0, 1, 20, 30))
+    archive(tmp_path, "2007", "test")
+    root = tmp_path / "2007/test/VOCdevkit/VOC2007"
+    (root / "Annotations/000001.xml").unlink()
+    with tarfile.open(tmp_path / "www" / ARCHIVES["2007"]["test"].file, "w") as tar:
+        tar.add(root.parent, "VOCdevkit")
+    config = DataConfig(tfds_dir=str(tmp_path / "tfds"))
+    with pytest.raises(DatasetFaultError, match="box_outside 1, missing_annotation 1"):
+        open_dataset("voc/2007/train", config)
+    lenient = DataConfig(tfds_dir=config.tfds_dir, faults=FaultPolicy(box_outside="clip", missing_annotation="drop"))
+    data = open_dataset("voc/2007/train", lenient)
+    assert (len(data), data.clipped, data.dropped) == (1, 1, {})
+    assert len(server) == 2
+    with pytest.raises(DatasetFaultError):
+        open_dataset("voc/2007/train", config)
+
+
+def test_faultless_year_serves_under_any_policy(tmp_path, server):
+    archive(tmp_path, "2007", "trainval")
+    archive(tmp_path, "2007", "test")
+    strict = open_dataset("voc/2007/train", DataConfig(tfds_dir=str(tmp_path / "tfds")))
+    lenient = DataConfig(tfds_dir=str(tmp_path / "tfds"), faults=FaultPolicy(box_outside="clip"))
+    assert open_dataset("voc/2007/train", lenient).directory == strict.directory
+
+
+def test_archive_with_another_hash_is_refused(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(CheckedVoc, "verify_archives", True)
+    archive(tmp_path, "2007", "trainval")
+    archive(tmp_path, "2007", "test")
+    with pytest.raises(tfds.download.download_manager.NonMatchingChecksumError):
+        open_dataset("voc/2007/train", DataConfig(tfds_dir=str(tmp_path / "tfds")))
+
+
+@pytest.mark.parametrize("year", ["2007", "2012"])
+def test_archives_and_features_are_those_of_tfds(tmp_path, year):
+    theirs = tfds.object_detection.Voc(config=year, data_dir=str(tmp_path))
+    ours = CheckedVoc(config=year, data_dir=str(tmp_path))
+    assert theirs.builder_config.filenames == {part: a.file for part, a in ARCHIVES[year].items()}
+    known = checksums.get_all_url_infos()
+    assert ours.url_infos == {url: known[url] for url in ours.url_infos}
+    assert len(ours.url_infos) == 2
+    assert repr(ours.info.features) == repr(theirs.info.features)
+    for path in (("objects", "label"), ("objects", "pose"), ("labels",), ("labels_no_difficult",)):
+        a, b = ours.info.features, theirs.info.features
+        for name in path:
+            a, b = a[name], b[name]
+        a, b = (getattr(feature, "feature", feature) for feature in (a, b))
+        assert a.names == b.names
+    assert ours.info.features["objects"]["bbox"].bbox_format == theirs.info.features["objects"]["bbox"].bbox_format
+
+
+def test_unpacking_that_was_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "www").mkdir()
+    archive(tmp_path, "2007", "test")
+    path = tmp_path / "www" / ARCHIVES["2007"]["test"].file
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extract", lambda *_: pytest.fail("disk full"))
+        with pytest.raises(pytest.fail.Exception):
+            extract_archive(path)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    folder = extract_archive(path)
+    assert (folder / "VOCdevkit/VOC2007/JPEGImages/000001.jpg").is_file()
+    assert extract_archive(path) == folder

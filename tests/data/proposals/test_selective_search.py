@@ -1,0 +1,130 @@
+"""Selective Search of one image."""
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.config import ProposalConfig
+from frcnn_jax.data.proposals.selective_search import rank_boxes, search_image, selective_search
+
+SETTINGS = {"mode": "fast", "max_side": 0, "max_count": 2000, "min_side": 4.0}
+
+
+@pytest.fixture
+def image():
+    """A red and a blue rectangle on grey noise."""
+    image = np.random.default_rng(0).integers(100, 140, (60, 90, 3), dtype=np.uint8)
+    image[10:30, 10:40] = (220, 20, 20)
+    image[35:55, 50:80] = (20, 20, 220)
+    return image
+
+
+def iou(box, boxes):
+    common = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None).prod(1)
+    return common / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common)
+
+
+@pytest.mark.parametrize("mode", ["fast", "quality"])
+@pytest.mark.parametrize("max_side", [0, 60])
+def test_it_finds_the_rectangles(image, mode, max_side):
+    boxes = selective_search(image, **{**SETTINGS, "mode": mode, "max_side": max_side})
+    assert boxes.dtype == np.float32
+    for box in ([10, 10, 40, 30], [50, 35, 80, 55]):
+        # The segmentation blurs the image first, which moves an edge by a pixel or so.
+        assert iou(np.array(box, np.float32), boxes).max() > 0.8
+
+
+def test_boxes_are_inside_large_enough_and_distinct(image):
+    boxes = selective_search(image, **{**SETTINGS, "max_side": 70, "min_side": 20.5, "segment_scale": 20})
+    assert len(boxes) > 20
+    assert (boxes >= 0).all()
+    assert (boxes <= [90, 60, 90, 60]).all()
+    assert (boxes[:, 2:] - boxes[:, :2]).min() >= 20.5
+    assert len(np.unique(boxes, axis=0)) == len(boxes)
+    smaller = selective_search(image, **{**SETTINGS, "max_side": 70, "min_side": 1.0, "segment_scale": 20})
+    assert len(smaller) > len(boxes)
+    assert set(map(tuple, boxes)) < set(map(tuple, smaller))
+
+
+def test_the_whole_image_is_a_proposal_at_any_scale(image):
+    for max_side in (0, 31, 77):
+        boxes = selective_search(image, **{**SETTINGS, "max_side": max_side})
+        assert [0, 0, 90, 60] in boxes.tolist()
+
+
+def test_the_result_does_not_depend_on_what_ran_before(image):
+    # OpenCV's own order comes from the C library's rand(), whose state goes on from image to image.
+    first = selective_search(image, **SETTINGS)
+    selective_search(image[::-1], **SETTINGS)
+    np.testing.assert_array_equal(selective_search(image, **SETTINGS), first)
+
+
+def test_max_count_keeps_the_first(image):
+    boxes = selective_search(image, **{**SETTINGS, "segment_scale": 20})
+    np.testing.assert_array_equal(
+        selective_search(image, **{**SETTINGS, "segment_scale": 20, "max_count": 9}), boxes[:9]
+    )
+
+
+def test_a_smaller_segment_scale_gives_more_boxes(image):
+    counts = [len(selective_search(image, **{**SETTINGS, "segment_scale": k})) for k in (20, 300)]
+    assert counts[0] > 2 * counts[1]
+
+
+def test_the_order_is_mixed_with_small_boxes_ahead():
+    side = np.arange(1, 2001, dtype=np.float32)
+    boxes = np.stack([0 * side, 0 * side, side, side], axis=1)
+    ranked = rank_boxes(boxes)
+    assert sorted(map(tuple, ranked)) == sorted(map(tuple, boxes))
+    first, last = ranked[:500, 2], ranked[-500:, 2]
+    assert first.mean() < last.mean(), "small ones are preferred"
+    assert first.max() > 1900, "but large ones are among the first"
+
+
+def test_colours_are_read_as_rgb(image, monkeypatch):
+    seen = []
+    create = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation
+
+    class Spy:
+        def __init__(self):
+            self._search = create()
+
+        def setBaseImage(self, base):
+            seen.append(base.copy())
+            self._search.setBaseImage(base)
+
+        def __getattr__(self, name):
+            return getattr(self._search, name)
+
+    monkeypatch.setattr(cv2.ximgproc.segmentation, "createSelectiveSearchSegmentation", Spy)
+    selective_search(image, **SETTINGS)
+    np.testing.assert_array_equal(seen[0], image[:, :, ::-1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 2), (3, 7)])
+@pytest.mark.parametrize("mode", ["fast", "quality"])
+def test_tiny_and_plain_images(shape, mode):
+    plain = np.full((*shape, 3), 128, np.uint8)
+    boxes = selective_search(plain, **{**SETTINGS, "mode": mode, "min_side": 1.0, "max_side": 20})
+    assert boxes.shape[1:] == (4,)
+    frame = [shape[1], shape[0]] * 2
+    assert (boxes <= frame).all()
+    assert selective_search(plain, **{**SETTINGS, "min_side": 100.0}).shape == (0, 4)
+
+
+def test_bad_arguments_are_named(image):
+    with pytest.raises(ValueError, match="mode: expected 'fast' or 'quality', got 'slow'"):
+        selective_search(image, **{**SETTINGS, "mode": "slow"})
+    for wrong in (image.astype(np.float32), image[:, :, 0], image[:0], image[:, :, :2]):
+        with pytest.raises(ValueError, match="image: expected uint8"):
+            selective_search(wrong, **SETTINGS)
+
+
+def test_settings_come_from_the_config(image):
+    config = ProposalConfig(
+        method="selective_search_fast", max_side=70, segment_scale=30, max_count=25, min_side=5, workers=1
+    )
+    settings = {"mode": "fast", "max_side": 70, "max_count": 25, "min_side": 5.0, "segment_scale": 30}
+    np.testing.assert_array_equal(search_image(image, config), selective_search(image, **settings))
+    with pytest.raises(ValueError, match="method is 'file'"):
+        search_image(image, ProposalConfig(method="file"))

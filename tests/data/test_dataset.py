@@ -1,0 +1,237 @@
+"""Folders in VOC format: opened, read, kept and prepared anew."""
+
+import dataclasses
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.config import DataConfig, FaultPolicy
+from frcnn_jax.data import prepare as voc_prepare
+from frcnn_jax.data.dataset import decode_image, open_dataset
+from tests.data.voc_files import VocFiles, annotation_xml, object_xml, pixels
+
+
+def test_example_has_the_files_bytes_and_half_open_boxes(config, files):
+    data = open_dataset("folder/train", config)
+    assert (data.name, len(data), data.image_ids) == ("folder/train", 2, ("a2", "a1"))
+    assert data.classes == ("ant", "bee", "cat")
+    example = data[1]
+    assert example.image_id == "a1"
+    assert example.image == (files.root / "JPEGImages/a1.jpg").read_bytes()
+    assert example.size == (30, 40)
+    np.testing.assert_array_equal(example.boxes, np.float32([[0, 0, 40, 30], [4, 5, 20, 21]]))
+    np.testing.assert_array_equal(example.labels, [3, 1])
+    assert (example.boxes.dtype, example.labels.dtype, example.difficult.dtype) == (np.float32, np.int32, np.bool_)
+    assert open_dataset("folder/val", config)[0].difficult.tolist() == [True]
+
+
+def test_image_without_objects_has_empty_arrays(config):
+    example = open_dataset("folder/train", config)[0]
+    assert (example.boxes.shape, example.labels.shape, example.difficult.shape) == ((0, 4), (0,), (0,))
+
+
+def test_index_agrees_with_the_records(config):
+    data = open_dataset("folder/trainval", config)
+    assert data.sizes.tolist() == [[30, 40]] * 3
+    for i, truth in enumerate(data.annotations):
+        np.testing.assert_array_equal(truth.boxes, data[i].boxes)
+        np.testing.assert_array_equal(truth.labels, data[i].labels)
+        np.testing.assert_array_equal(truth.difficult, data[i].difficult)
+
+
+def test_whole_coordinates_come_back_exactly_at_any_size(tmp_path):
+    files = VocFiles(tmp_path / "wide")
+    width, rng = 1999, np.random.default_rng(0)
+    xs = np.sort(rng.permuted(np.tile(np.arange(1, width + 1), (200, 1)), axis=1)[:, :2], axis=1)
+    objects = [object_xml(box=(x1, 1, x2, 7)) for x1, x2 in xs]
+    files.image("a", xml=annotation_xml(*objects, width=width, height=7))
+    cv2.imwrite(str(files.root / "JPEGImages/a.jpg"), np.zeros((7, width, 3), np.uint8))
+    files.split("test", "a")
+    boxes = open_dataset("folder/test", DataConfig(root=str(files.root), tfds_dir=str(tmp_path)))[0].boxes
+    np.testing.assert_array_equal(boxes, [[x1 - 1, 0, x2, 7] for x1, x2 in xs])
+
+
+def test_fractional_coordinates_are_kept(config, files):
+    files.image("t1", object_xml("ant", (7.25, 8.5, 9.75, 29.125)))
+    np.testing.assert_allclose(open_dataset("folder/test", config)[0].boxes, [[6.25, 7.5, 9.75, 29.125]], atol=1e-3)
+
+
+def test_trainval_is_train_then_validation_or_its_own_list(config, files):
+    assert open_dataset("folder/trainval", config).image_ids == ("a2", "a1", "b1")
+    files.split("trainval", "b1", "a1")
+    data = open_dataset("folder/trainval", config)
+    assert data.image_ids == ("b1", "a1")
+    assert [example.image_id for example in data] == ["b1", "a1"]
+    assert data[0].labels.tolist() == [2]
+    assert not list(data.directory.glob("*trainval*array_record*")), "images stored twice"
+    files.split("trainval", "b1", "t1")
+    assert [e.labels.tolist() for e in open_dataset("folder/trainval", config)] == [[2], [1]]
+
+
+def test_val_and_validation_are_one_split(config, files):
+    a, b = open_dataset("folder/val", config), open_dataset("folder/validation", config)
+    assert (a.name, a.image_ids, a.fingerprint) == (b.name, b.image_ids, b.fingerprint)
+    assert a.name == "folder/validation"
+
+
+def test_class_files_are_no_splits_and_second_columns_are_left_out(config, files):
+    files.split("train", "a1  1", "a2 -1")
+    files.split("cat_train", "a1  1", "a2 -1")
+    assert open_dataset("folder/train", config).image_ids == ("a1", "a2")
+    with pytest.raises(FileNotFoundError, match=r"no list of a split 'cat_train' \(there: test, train, validation\)"):
+        open_dataset("folder/cat_train", config)
+
+
+def test_other_split_on_demand_keeps_the_labels_of_the_standard_ones(config, files):
+    files.image("m1", object_xml("cat"))
+    files.split("mine", "m1", "b1")
+    data = open_dataset("folder/mine", config)
+    assert (data.image_ids, data.classes) == (("m1", "b1"), ("ant", "bee", "cat"))
+    assert data[0].labels.tolist() == [3]
+
+
+def test_given_classes_keep_their_order(config):
+    data = open_dataset("folder/train", dataclasses.replace(config, classes=("cat", "bee", "ant")))
+    assert data.classes == ("cat", "bee", "ant")
+    assert data[1].labels.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("classes", [("cat", "cat"), ("cat", ""), ()])
+def test_useless_class_lists_are_refused(config, classes):
+    with pytest.raises(ValueError, match=r"data\.classes"):
+        open_dataset("folder/train", dataclasses.replace(config, classes=classes))
+
+
+def test_objects_of_parts_are_no_objects(config, files):
+    part = "<part><name>head</name><bndbox><xmin>0</xmin></bndbox><object><name>dog</name></object></part>"
+    files.image("t1", object_xml("cat", (2, 3, 10, 12), extra=part))
+    data = open_dataset("folder/test", config)
+    assert data.classes == ("ant", "bee", "cat")
+    np.testing.assert_array_equal(data[0].boxes, [[1, 2, 10, 12]])
+
+
+def test_images_of_other_kinds(config, files):
+    for name, image, suffix in (
+        ("gray", pixels()[..., 0], ".png"),
+        ("deep", pixels().astype(np.uint16) * 257, ".PNG"),
+        ("clear", np.dstack([pixels(), pixels()[..., 0]]), ".png"),
+        ("upper", pixels(), ".JPEG"),
+    ):
+        files.image(name, object_xml())
+        (files.root / f"JPEGImages/{name}.jpg").unlink()
+        (files.root / f"JPEGImages/{name}{suffix}").write_bytes(cv2.imencode(suffix.lower(), image)[1].tobytes())
+    files.image("other", xml=annotation_xml(object_xml(), filename="C:\\photos\\elsewhere.JPG"))
+    (files.root / "JPEGImages/other.jpg").rename(files.root / "JPEGImages/elsewhere.jpg")
+    files.split("test", "gray", "deep", "clear", "upper", "other")
+    decoded = [decode_image(example.image) for example in open_dataset("folder/test", config)]
+    assert {(image.shape, image.dtype) for image in decoded} == {((30, 40, 3), np.dtype(np.uint8))}
+    rgb = pixels()[..., ::-1]
+    np.testing.assert_array_equal(decoded[0], np.repeat(pixels()[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(decoded[1], rgb)
+    np.testing.assert_array_equal(decoded[2], rgb)
+
+
+def test_unchanged_folder_is_reused_and_any_change_is_prepared_anew(config, files, monkeypatch):
+    first = open_dataset("folder/train", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(voc_prepare, "load_images", lambda *_: pytest.fail("checked again"))
+        assert open_dataset("folder/train", config).fingerprint == first.fingerprint
+        assert open_dataset("folder/test", config).directory == first.directory
+    seen = {first.directory}
+
+    def prepared_anew(changed: DataConfig) -> str:
+        data = open_dataset("folder/train", changed)
+        assert data.directory not in seen
+        seen.add(data.directory)
+        return data.fingerprint
+
+    assert prepared_anew(dataclasses.replace(config, classes=("ant", "bee", "cat"))) == first.fingerprint
+    assert prepared_anew(dataclasses.replace(config, faults=FaultPolicy(box_outside="clip"))) == first.fingerprint
+    files.image("b1", object_xml("bee", (1, 1, 2, 2)))
+    assert prepared_anew(config) == first.fingerprint, "images of this split are the same"
+    files.split("train", "a1", "a2")
+    assert prepared_anew(config) != first.fingerprint
+    files.split("train", "a2", "a1")
+    files.image("a1", object_xml("cat", (1, 1, 40, 30)), object_xml("ant", (5, 6, 20, 21)))
+    assert prepared_anew(config) != first.fingerprint
+
+
+def test_pickle_opens_again_and_threads_may_read(config):
+    data = open_dataset("folder/trainval", config)
+    again = pickle.loads(pickle.dumps(data))
+    assert len(pickle.dumps(data)) < 1000
+    assert (again.name, again.image_ids, again.fingerprint) == (data.name, data.image_ids, data.fingerprint)
+    with ThreadPoolExecutor(8) as pool:
+        images = list(pool.map(lambda i: again[i % 3].image, range(60)))
+    assert images == [data[i % 3].image for i in range(60)]
+
+
+def test_what_was_interrupted_is_not_taken_for_complete(config, monkeypatch):
+    from frcnn_jax.data import builder as voc_builder
+
+    def stop(image):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(voc_builder, "_encode", stop)
+        with pytest.raises(KeyboardInterrupt):
+            open_dataset("folder/train", config)
+    assert len(open_dataset("folder/train", config)) == 2
+
+
+def test_what_was_killed_is_not_taken_for_complete(config):
+    script = (
+        "import os, sys; from frcnn_jax.config import DataConfig; from frcnn_jax.data import voc, voc_builder\n"
+        "voc_builder._encode = lambda image: os._exit(9)\n"
+        "voc.open_dataset('folder/train', DataConfig(root=sys.argv[1], tfds_dir=sys.argv[2]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, config.root, config.tfds_dir], capture_output=True)
+    assert done.returncode == 9
+    assert len(open_dataset("folder/train", config)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("voc/2009/train", ValueError, "unknown data set 'voc/2009/train': known are"),
+        ("voc/2007/mine", ValueError, "unknown data set 'voc/2007/mine': known are"),
+        ("coco", ValueError, "unknown data set 'coco': known are"),
+        ("folder/mine", FileNotFoundError, r"no list of a split 'mine' \(there: test, train, validation\)"),
+        ("folder/empty", ValueError, "the list of split 'empty' is empty"),
+    ],
+)
+def test_unknown_names(config, files, name, error, message):
+    if name == "folder/empty":
+        files.split("empty")
+    with pytest.raises(error, match=message):
+        open_dataset(name, config)
+
+
+def test_missing_root(tmp_path, config, files):
+    with pytest.raises(ValueError, match=r"data\.root is not set"):
+        open_dataset("folder/train", DataConfig())
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        open_dataset("folder/train", DataConfig(root=str(tmp_path / "nowhere")))
+    with pytest.raises(FileNotFoundError, match=r"has no folder JPEGImages \(VOC format\)"):
+        open_dataset("folder/train", DataConfig(root=str(tmp_path)))
+    files.split("train", "JPEGImages/a1.jpg")
+    with pytest.raises(ValueError, match=r"line 1 = 'JPEGImages/a1.jpg': a path"):
+        open_dataset("folder/train", config)
+
+
+def test_fingerprint_is_of_ids_and_bytes_in_order(config, files):
+    first = open_dataset("folder/train", config).fingerprint
+    assert len(first) == 64
+    int(first, 16)
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (files.root / folder / f"a2.{suffix}").rename(files.root / folder / f"a3.{suffix}")
+    files.split("train", "a3", "a1")
+    renamed = open_dataset("folder/train", config).fingerprint
+    files.split("train", "a1", "a3")
+    turned = open_dataset("folder/train", config).fingerprint
+    assert len({first, renamed, turned}) == 3

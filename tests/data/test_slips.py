@@ -1,0 +1,97 @@
+"""What people's own folders have: photographs held upright, names spelt in two ways, lists from other programs."""
+
+import logging
+
+import pytest
+
+from frcnn_jax.config import DataConfig, FaultPolicy
+from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from tests.data.voc_files import HEIGHT, WIDTH, annotation_xml, object_xml, with_exif_orientation
+
+
+def prepared(config, caplog, split="train"):
+    """The data set, and what the log says."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        data = open_dataset(f"folder/{split}", config)
+    return data, [record.message for record in caplog.records]
+
+
+def test_an_image_with_an_exif_orientation_is_reported_once(config, files, caplog):
+    path = files.root / "JPEGImages/t1.jpg"
+    path.write_bytes(with_exif_orientation(path.read_bytes(), 3))  # upside down: the size says nothing
+    _, messages = prepared(config, caplog)
+    assert len(messages) == 1
+    assert "split test: 1 images have an EXIF orientation, which is ignored" in messages[0]
+    assert "(the first: t1.jpg)" in messages[0]
+    assert prepared(config, caplog)[1] == []
+
+
+def test_a_size_that_is_that_of_the_turned_image_says_so(config, files):
+    files.image("t1", xml=annotation_xml(object_xml(), filename="t1.jpg", width=HEIGHT, height=WIDTH))
+    path = files.root / "JPEGImages/t1.jpg"
+    with pytest.raises(DatasetFaultError, match=r"has 40 x 30 pixels \(width x height\) \[size_mismatch\]"):
+        open_dataset("folder/test", config)
+    path.write_bytes(with_exif_orientation(path.read_bytes(), 6))
+    with pytest.raises(DatasetFaultError, match=r"\(width x height\); its EXIF orientation, 6, is ignored"):
+        open_dataset("folder/test", config)
+
+
+def test_classes_spelt_alike_are_reported(config, files, caplog):
+    files.image("t1", object_xml("Ant"), object_xml("ant"), object_xml("bee"))
+    data, messages = prepared(config, caplog)
+    assert data.classes == ("Ant", "ant", "bee", "cat")
+    assert messages == [f"{files.root}: classes of their own, but spelt alike: 'Ant', 'ant'"]
+
+
+@pytest.mark.parametrize(("split", "name"), [("train", "trainval"), ("trainval", "trainval"), (None, "train")])
+def test_images_to_train_and_to_test_on_are_reported(config, files, caplog, split, name):
+    if split is None:
+        (files.root / "ImageSets/Main/val.txt").unlink()
+    else:
+        files.split(split, "a1", "a2")
+    files.split("test", "t1", "a2")
+    _, messages = prepared(config, caplog)
+    assert messages == [f"{files.root}: 1 images are in {name} and in test (the first: a2)"]
+
+
+def test_an_ordinary_folder_is_prepared_without_a_word(config, caplog):
+    assert prepared(config, caplog)[1] == []
+
+
+def test_of_two_images_the_annotation_may_name_one(config, files):
+    files.image("t1", object_xml("ant"))
+    first = (files.root / "JPEGImages/t1.jpg").read_bytes()
+    files.image("t1", suffix=".png", xml=annotation_xml(object_xml("ant"), filename="t1.jpg"))
+    assert open_dataset("folder/test", config)[0].image == first
+    (files.root / "Annotations/t1.xml").write_text(annotation_xml(object_xml("ant"), filename="scan.tif"))
+    with pytest.raises(DatasetFaultError, match=r"JPEGImages/t1: file = 't1.jpg, t1.png': several images of one id"):
+        open_dataset("folder/test", config)
+
+
+def test_a_list_of_file_names_says_what_is_wanted(config, files):
+    files.split("test", "t1.jpg")
+    with pytest.raises(ValueError, match=r"test.txt: line 1 = 't1.jpg': a file, where its id is wanted: t1$"):
+        open_dataset("folder/test", config)
+    files.image("b.1", object_xml("ant"))
+    files.image("b.jpg", object_xml("ant"), suffix=".png")  # odd, but an id all the same
+    files.split("test", "b.1", "b.jpg")
+    assert open_dataset("folder/test", config).image_ids == ("b.1", "b.jpg")
+
+
+@pytest.mark.parametrize("name", ["test", "ant_test"])
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_list_that_is_not_utf8_is_named(config, files, name, encoding):
+    path = files.root / f"ImageSets/Main/{name}.txt"
+    path.write_bytes("t1\nü\n".encode(encoding))
+    with pytest.raises(ValueError, match=rf"{path}: not UTF-8 text"):
+        open_dataset("folder/test", config)
+
+
+def test_a_dropped_image_counts_no_orientation(config, files, caplog):
+    path = files.root / "JPEGImages/t1.jpg"
+    path.write_bytes(with_exif_orientation(path.read_bytes(), 6)[:-2])
+    policy = FaultPolicy(unreadable_image="drop")
+    files.split("test", "t1", "b1")
+    config = DataConfig(root=config.root, tfds_dir=config.tfds_dir, faults=policy)
+    assert not [message for message in prepared(config, caplog, "test")[1] if "EXIF" in message]

@@ -1,0 +1,108 @@
+"""The kernels for RoI pooling, interpreted: equal to XLA's operations and to a plain loop, and lowered for a GPU."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from frcnn_jax.ops.roi_pool import pallas as roi_pool_pallas
+from frcnn_jax.ops.roi_pool import xla as roi_pool_xla
+from frcnn_jax.ops.roi_pool.bins import roi_bins
+from frcnn_jax.ops.roi_pool.pool import roi_max_pool
+from tests.ops import reference
+from tests.ops.roi_pool.test_pool import HEIGHT, ROIS, WIDTH, maps, nasty_rois, rois_inside
+
+CHANNELS = 6  # three programs for a place: each takes a power of two that divides all
+GRID, SCALE = (3, 4), 1 / 16
+
+
+def pool_and_gradient(module, options, features, rois, cotangent, valid_size):
+    size = features.shape[:2]
+    bins = roi_bins(rois, GRID, SCALE, size, valid_size)
+    pooled, argmax = module.bin_maxima(features, bins, jnp.uint16, **options)
+    return pooled, module.features_gradient(argmax, cotangent, bins, size, **options)
+
+
+pallas = jax.jit(partial(pool_and_gradient, roi_pool_pallas, {"interpret": True}))
+xla = jax.jit(partial(pool_and_gradient, roi_pool_xla, {}))
+
+
+@pytest.mark.parametrize("some_rois", [nasty_rois, rois_inside])
+def test_values_and_gradient_are_those_of_a_plain_loop(some_rois):
+    generator = np.random.default_rng(0)
+    rois, cotangent = some_rois(generator), generator.integers(-4, 5, (ROIS, *GRID, CHANNELS)).astype(np.float32)
+    for features in maps(generator, (HEIGHT, WIDTH, CHANNELS)):
+        for valid_size in (np.array([HEIGHT, WIDTH]), np.array([5, 11])):
+            pooled, gradient = pallas(features, rois, cotangent, valid_size)
+            values, argmax = reference.roi_max_pool(features, rois, GRID, SCALE, valid_size)
+            np.testing.assert_array_equal(pooled, values)
+            np.testing.assert_array_equal(gradient, reference.roi_max_pool_gradient(argmax, cotangent, features.shape))
+    # Where the cells are not asked for, they are not sought.
+    bins = roi_bins(jnp.asarray(rois), GRID, SCALE, (HEIGHT, WIDTH), jnp.asarray(valid_size))
+    (alone,) = roi_pool_pallas.bin_maxima(jnp.asarray(features), bins, None, interpret=True)
+    np.testing.assert_array_equal(alone, pooled)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sums_are_in_float32(dtype):
+    # 64 RoIs over one cell: in bfloat16 a sum of ones would stop at 256, and 64 x 12 bins give 768.
+    features = jnp.zeros((2, 2, 4), dtype).at[0, 1].set(1)
+    rois = jnp.tile(jnp.array([[16.0, 0.0, 16.0, 0.0]]), (64, 1))
+    ones = jnp.ones((64, *GRID, 4), dtype)
+    pooled, gradient = pallas(features, rois, ones, jnp.array([2, 2]))
+    assert pooled.dtype == dtype
+    assert gradient.dtype == jnp.float32
+    assert gradient[..., 0].tolist() == [[0, 768], [0, 0]]
+
+
+def test_nan_and_minus_infinity_are_as_in_xla():
+    generator = np.random.default_rng(1)
+    features = generator.choice([np.nan, -np.inf, np.inf, 0, 1], (HEIGHT, WIDTH, CHANNELS)).astype(np.float32)
+    arguments = (features, nasty_rois(generator), np.ones((ROIS, *GRID, CHANNELS), np.float32))
+    for got, want in zip(*(f(*arguments, np.array([HEIGHT, WIDTH])) for f in (pallas, xla)), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_images_are_batched_by_vmap():
+    generator = np.random.default_rng(2)
+    features = generator.normal(size=(2, HEIGHT, WIDTH, 8)).astype(np.float32)
+    rois = np.stack([nasty_rois(generator), rois_inside(generator)])
+    cotangent = generator.integers(-4, 5, (2, ROIS, *GRID, 8)).astype(np.float32)
+    sizes = np.array([[9, 13], [6, 2]])
+    for got, want in zip(*(jax.vmap(f)(features, rois, cotangent, sizes) for f in (pallas, xla)), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_without_rois_there_is_nothing_to_start():
+    arguments = (jnp.ones((3, 4, 2)), jnp.zeros((0, 4)), jnp.zeros((0, *GRID, 2)), jnp.array([3, 4]))
+    pooled, gradient = pallas(*arguments)
+    assert pooled.shape == (0, *GRID, 2)
+    np.testing.assert_array_equal(gradient, np.zeros((3, 4, 2)))
+    assert "pallas_call" not in str(jax.make_jaxpr(pallas)(*arguments))
+
+
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
+def test_gpus_get_the_kernels_and_others_xla():
+    def step(features, rois, cotangent):
+        pool = partial(roi_max_pool, output_size=GRID, implementation="pallas")
+        pooled, pull = jax.vjp(lambda f: jax.vmap(pool)(f, rois), features)
+        return pooled, pull(cotangent)
+
+    shapes = [(2, 9, 13, 64), (2, 5, 4), (2, 5, *GRID, 64)]
+    traced = jax.jit(step).trace(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+    for platform in ("cpu", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "triton" not in text
+        assert "scatter" in text
+    if jax.version.__version_info__ >= (0, 11):
+        pytest.skip("newer releases lower for a GPU only where they know which")
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("__gpu$xla.gpu.triton") == 2
+    assert "scatter" not in text
+
+
+def test_unknown_implementation():
+    with pytest.raises(ValueError, match="no implementation 'cuda', but xla and pallas"):
+        roi_max_pool(jnp.zeros((4, 4, 1)), jnp.zeros((1, 4)), implementation="cuda")

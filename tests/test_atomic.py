@@ -1,0 +1,87 @@
+"""Files and folders appear whole or not at all, and errors name the path that was meant."""
+
+import errno
+import os
+
+import pytest
+
+from frcnn_jax.atomic import new_folder, replacing, write_bytes, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "made/also/a.txt"
+    write_text(path, "first")
+    write_bytes(path, "zwölf".encode(), durable=True)
+    assert path.read_text("utf-8") == "zwölf"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_until_the_block_is_left_the_old_file_stands(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == tmp_path
+    assert path.read_text() == "new"
+
+
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text(f"half {1 / 0}")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_folder_appears_with_all_its_files(tmp_path):
+    path = tmp_path / "deep/run"
+    with new_folder(path) as temporary:
+        (temporary / "a").write_text("a")
+        assert not path.exists()
+    assert names(path) == ["a"]
+    assert names(path.parent) == ["run"]
+
+
+def test_a_folder_that_could_not_be_filled_does_not_appear(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "run") as temporary:
+        (temporary / "a").write_text(f"half {1 / 0}")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_with_something_in_it_is_not_replaced(tmp_path):
+    (tmp_path / "run").mkdir()
+    with new_folder(tmp_path / "run"):
+        pass
+    (tmp_path / "run/a").write_text("a")
+    with pytest.raises(FileExistsError, match="run exists"), new_folder(tmp_path / "run"):
+        pytest.fail("the block must not run")
+    assert (tmp_path / "run/a").read_text() == "a"
+
+
+@pytest.mark.parametrize("make", [replacing, new_folder])
+def test_a_full_disk_is_told_of_the_path_that_was_meant(tmp_path, make):
+    with pytest.raises(OSError, match="No space left on device") as error, make(tmp_path / "a") as temporary:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
+    assert error.value.filename == str(tmp_path / "a")
+    assert error.value.errno == errno.ENOSPC
+    assert names(tmp_path) == []
+
+
+def test_an_error_about_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "a"):
+        (tmp_path / "source").read_text()
+    assert error.value.filename == str(tmp_path / "source")
+
+
+def test_a_folder_where_a_file_is_wanted(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError, match="directory") as error:
+        write_text(tmp_path / "a", "text")
+    assert error.value.filename == str(tmp_path / "a")
+    assert names(tmp_path) == ["a"]

@@ -1,0 +1,133 @@
+"""What scripts have in common: where compiled functions are kept, and by whom that folder may be written."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from frcnn_jax import cli as command
+
+PROGRAM = """
+from pathlib import Path
+from frcnn_jax.cli import run
+
+def main():
+    import jax
+    jax.jit(lambda x: x @ x.T + 1)(jax.numpy.ones((3, 5))).block_until_ready()
+
+run(main)
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder of the user, and none of JAX's variables set."""
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", command._LEAST_SECONDS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_the_folder_is_private_and_stays(cache):
+    before = os.umask(0)  # others would be allowed everything
+    try:
+        folder = command.cache_folder()
+    finally:
+        os.umask(before)
+    assert folder == cache / "frcnn_jax/compiled"
+    for path in (folder, folder.parent, cache):
+        assert path.stat().st_mode & 0o777 == 0o700
+    (folder / "entry").touch()
+    assert command.cache_folder() == folder
+    assert (folder / "entry").exists()
+
+
+@pytest.mark.parametrize("configured", ["", "relative/cache"])
+def test_without_an_absolute_setting_it_is_in_the_home(cache, tmp_path, monkeypatch, configured):
+    monkeypatch.setenv("XDG_CACHE_HOME", configured)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert command.cache_folder() == tmp_path / "home/.cache/frcnn_jax/compiled"
+    assert not (tmp_path / "relative").exists()
+
+
+@pytest.mark.parametrize("part", ["frcnn_jax", "frcnn_jax/compiled"])
+@pytest.mark.parametrize("mode", [0o770, 0o702])
+def test_a_folder_that_others_can_write_to_is_refused(cache, part, mode):
+    command.cache_folder()
+    (cache / part).chmod(mode)
+    with pytest.raises(PermissionError, match=f"others can write to .*{part} .mode {mode:o}"):
+        command.cache_folder()
+
+
+def test_a_folder_in_one_where_all_can_write_is_refused(cache):
+    cache.mkdir()
+    cache.chmod(0o777)
+    with pytest.raises(PermissionError, match=f"all can write to {cache}"):
+        command.cache_folder()
+    cache.chmod(0o1777)  # as /tmp: only the owner may rename
+    command.cache_folder()
+
+
+def test_a_folder_of_another_user_is_refused(cache, monkeypatch):
+    command.cache_folder()
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        command.cache_folder()
+
+
+def test_a_link_counts_as_what_it_leads_to(cache, tmp_path):
+    elsewhere = tmp_path / "large_disk"
+    elsewhere.mkdir(mode=0o700)
+    cache.mkdir()
+    (cache / "frcnn_jax").symlink_to(elsewhere)
+    assert command.cache_folder() == elsewhere / "compiled"
+    elsewhere.chmod(0o707)
+    with pytest.raises(PermissionError, match="others can write to"):
+        command.cache_folder()
+
+
+def test_what_jax_is_told_wins(cache, monkeypatch):
+    for name, value in (("JAX_COMPILATION_CACHE_DIR", "/mine"), ("JAX_ENABLE_COMPILATION_CACHE", "false")):
+        monkeypatch.setenv(name, value)
+        environment = dict(os.environ)
+        command.keep_compiled("script.py")
+        assert dict(os.environ) == environment
+        monkeypatch.delenv(name)
+    assert not cache.exists()
+    monkeypatch.setenv(command._LEAST_SECONDS, "7")
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    command.keep_compiled("script.py")
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(cache / "frcnn_jax/compiled")
+    assert os.environ[command._LEAST_SECONDS] == "7"
+
+
+def test_without_a_folder_scripts_run_and_say_so(cache, monkeypatch, capsys):
+    cache.write_text("a file")
+    environment = dict(os.environ)
+    command.keep_compiled("script.py")
+    assert dict(os.environ) == environment
+    message = capsys.readouterr().err
+    assert message.startswith("script.py: compiled functions are not kept for the next start: ")
+    assert message.count("\n") == 1
+
+
+def test_a_program_keeps_what_it_compiles_and_finds_it_again(cache):
+    environment = os.environ | {command._LEAST_SECONDS: "0", "JAX_LOGGING_LEVEL": "WARNING"}
+    listings = []
+    for _ in range(2):
+        result = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        files = [path for path in (cache / "frcnn_jax/compiled").rglob("*") if path.is_file()]
+        listings.append({path.name: path.stat().st_mtime_ns for path in files})
+    assert any("lambda" in name for name in listings[0])
+    assert listings[0] == listings[1]
+
+
+def test_importing_the_package_sets_nothing(cache):
+    code = "import frcnn_jax.cli, frcnn_jax.training.loop, jax, os; print(jax.config.jax_compilation_cache_dir)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "None\n"
+    assert not cache.exists()

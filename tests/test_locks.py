@@ -1,0 +1,102 @@
+"""Locks of folders: one holder, named to the next; the dead hold nothing, other hosts are believed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from frcnn_jax.locks import FolderInUseError, folder_lock
+
+HOLD = """
+import sys, time
+from frcnn_jax.locks import folder_lock
+with folder_lock(sys.argv[1], purpose="training"):
+    print("holding", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of the folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "holding\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def content(folder):
+    return (folder / ".lock").read_text()
+
+
+def test_it_is_released_and_can_be_taken_again(tmp_path):
+    for _ in range(2):
+        with folder_lock(tmp_path / "made", purpose="training"):
+            assert json.loads(content(tmp_path / "made"))["process"] == os.getpid()
+        assert content(tmp_path / "made") == ""
+
+
+def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path, holder):
+    with pytest.raises(FolderInUseError) as error, folder_lock(tmp_path, purpose="training"):
+        pytest.fail("the block must not run")
+    message = str(error.value)
+    assert f"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()} since 2" in message
+    assert "(training)" in message
+    assert "\n" not in message
+
+
+def test_in_one_process_too(tmp_path):
+    with folder_lock(tmp_path, purpose="a"), pytest.raises(FolderInUseError), folder_lock(tmp_path, purpose="b"):
+        pytest.fail("the block must not run")
+    with folder_lock(tmp_path, purpose="a"), folder_lock(tmp_path, "other", purpose="b"):
+        pass
+
+
+def test_a_killed_holder_holds_nothing(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert json.loads(content(tmp_path))["process"] == holder.pid
+    with folder_lock(tmp_path, purpose="training"):
+        assert json.loads(content(tmp_path))["process"] == os.getpid()
+
+
+def test_a_lock_of_another_host_is_reported_and_stays(tmp_path):
+    left = {"process": 12, "host": "elsewhere", "since": "2026-01-01 00:00:00 UTC", "purpose": "training"}
+    (tmp_path / ".lock").write_text(json.dumps(left))
+    for wait in (False, True):
+        lock = folder_lock(tmp_path, purpose="training", wait=wait)
+        told = r"process 12 on elsewhere since 2026.*delete .*\.lock"
+        with pytest.raises(FolderInUseError, match=told) as error, lock:
+            pytest.fail("the block must not run")
+        assert "\n" not in str(error.value)
+    assert json.loads(content(tmp_path)) == left
+
+
+def test_waiting_for_the_holder(tmp_path, capsys):
+    order = []
+
+    def second():
+        with folder_lock(tmp_path, purpose="preparing", wait=True):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with folder_lock(tmp_path, purpose="preparing"):
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_as_a_holder(tmp_path):
+    (tmp_path / ".lock").write_bytes(b"\xff\x00[")
+    with folder_lock(tmp_path, purpose="training"):
+        pass
