@@ -6,21 +6,28 @@ from pathlib import Path
 import pytest
 
 from frcnn_jax.config import (
+    CLASSIFICATION_LOSSES,
+    LOCALIZATION_LOSSES,
     Config,
     DataConfig,
     EvalConfig,
     FaultPolicy,
     InputConfig,
     LossConfig,
+    ModelConfig,
     OptimizerConfig,
     ParameterRule,
+    ProposalConfig,
+    SamplingConfig,
     TrainConfig,
     from_json,
     load_config,
     override,
+    replace,
     to_json,
 )
 
+INF, NAN = float("inf"), float("nan")
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 CHANGED = Config(
     data=DataConfig(train=("folder/a", "folder/b"), root="x", classes=("a",), faults=FaultPolicy(size_mismatch="drop")),
@@ -71,7 +78,9 @@ def test_overrides():
         (["--optimizer.learning_rat", "0.5"], ("optimizer.learning_rat", "--optimizer.learning-rate")),
         (["--train.step", "5"], ("train.step", "--train.steps")),
         (["--train.steps", "many"], ("train.steps", "many")),
-        (["--model.name", "vgg17"], ("model.name", "vgg16")),
+        (["--evaluate.metric", "voc12"], ("evaluate.metric", "voc10")),
+        (["--evaluate.per-class", "-1"], ("evaluate.per_class must be at least 1, not -1",)),
+        (["--evaluate.score-threshold", "nan"], ("evaluate.score_threshold must be in 0 ... 1, not nan",)),
     ],
 )
 def test_an_override_that_does_not_fit_names_what_would(arguments, expected, capsys):
@@ -114,7 +123,49 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
         (InputConfig, {"batch_size": 0}, r"input\.batch_size must be at least 1"),
         (InputConfig, {"scales": ()}, r"input\.scales"),
         (InputConfig, {"test_scales": (600, 0)}, r"input\.test_scales must be lengths of at least 1, not \(600, 0\)"),
-        (EvalConfig, {"per_class": 0}, r"evaluate\.per_class"),
+        (InputConfig, {"scales": [600]}, r"input\.scales must be a tuple of int, not \[600\]"),
+        (InputConfig, {"buckets": ((64, 0),)}, r"input\.buckets must be heights and widths of at least 1"),
+        (
+            InputConfig,
+            {"buckets": ((64,),)},
+            r"input\.buckets must be a tuple of a tuple of int, int, not \(\(64,\),\)",
+        ),
+        (InputConfig, {"max_objects": 0}, r"input\.max_objects must be at least 1, not 0"),
+        (InputConfig, {"flip": 1}, r"input\.flip must be bool, not 1"),
+        (DataConfig, {"train": ()}, r"data\.train must name at least one data set, not \(\)"),
+        (DataConfig, {"test": ""}, r"data\.test must not be empty"),
+        (FaultPolicy, {"box_outside": "cut"}, r"data\.faults\.box_outside must be one of error, drop, clip, not 'cut'"),
+        (ProposalConfig, {"max_count": 0}, r"proposals\.max_count must be at least 1, not 0"),
+        (ProposalConfig, {"min_side": INF}, r"proposals\.min_side must be at least 0, not inf"),
+        (ProposalConfig, {"method": "edge_boxes"}, r"proposals\.method must be one of selective_search_fast, "),
+        (SamplingConfig, {"rois_per_image": 0}, r"sampling\.rois_per_image must be at least 1"),
+        (
+            SamplingConfig,
+            {"foreground_fraction": 1.5},
+            r"sampling\.foreground_fraction must be in 0 \.\.\. 1, not 1\.5",
+        ),
+        (SamplingConfig, {"foreground_iou": NAN}, r"sampling\.foreground_iou must be in 0 \.\.\. 1, not nan"),
+        (SamplingConfig, {"background_iou": (0.5, 0.1)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (SamplingConfig, {"background_iou": (0.1, NAN)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (ModelConfig, {"dropout": 1.0}, r"model\.dropout must be in 0 \.\.\. 1, below 1, not 1\.0"),
+        (ModelConfig, {"dtype": "float16"}, r"model\.dtype must be one of float32, bfloat16, not 'float16'"),
+        (ModelConfig, {"fc6_rank": 0}, r"model\.fc6_rank must be at least 1, not 0"),
+        (LossConfig, {"classification": "hinge"}, r'loss\.classification must be cross_entropy, focal or "module:fun'),
+        (LossConfig, {"localization": "focal"}, r"loss\.localization must be smooth_l1, giou or .*, not 'focal'"),
+        (LossConfig, {"localization": "a b:c"}, r"loss\.localization must be .*, not 'a b:c'"),
+        (TrainConfig, {"seed": -1}, r"train\.seed must be at least 0, not -1"),
+        (TrainConfig, {"steps": 2.5}, r"train\.steps must be int, not 2\.5"),
+        (EvalConfig, {"per_class": 0}, r"evaluate\.per_class must be at least 1, not 0"),
+        (EvalConfig, {"per_class": True}, r"evaluate\.per_class must be int, not True"),
+        (EvalConfig, {"score_threshold": NAN}, r"evaluate\.score_threshold must be in 0 \.\.\. 1, not nan"),
+        (EvalConfig, {"nms_iou": 30.0}, r"evaluate\.nms_iou must be in 0 \.\.\. 1, not 30\.0"),
+        (EvalConfig, {"picture_score": -0.5}, r"evaluate\.picture_score must be in 0 \.\.\. 1, not -0\.5"),
+        (Config, {"plugins": ("my-trunks",)}, r"plugins must be names of modules, .*, not 'my-trunks'"),
+        (Config, {"plugins": ("trunks.py/",)}, r"plugins must be names of modules, .*, not 'trunks\.py/'"),
+        (Config, {"model": {"name": "tiny"}}, r"config\.model must be ModelConfig, not \{'name': 'tiny'\}"),
+        (OptimizerConfig, {"momentum": 1.0}, r"optimizer\.momentum must be below 1, not 1\.0"),
+        (OptimizerConfig, {"drops": (0, 40)}, r"optimizer\.drops must be steps of at least 1, not \(0, 40\)"),
+        (ParameterRule, {"pattern": "a", "learning_rate": -1.0}, r"optimizer\.rules\.learning_rate must be at least 0"),
         (LossConfig, {"localization_weight": -1.0}, r"loss\.localization_weight must be at least 0, not -1\.0"),
         (OptimizerConfig, {"learning_rate": float("nan")}, r"optimizer\.learning_rate must be at least 0, not nan"),
         (OptimizerConfig, {"clip_norm": -1.0}, r"optimizer\.clip_norm must be at least 0, not -1\.0"),
@@ -139,6 +190,71 @@ def test_a_file_without_a_config(tmp_path):
         path.unlink()
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "my_losses:hinge", "my.losses:hinge"])
+def test_names_of_losses(name):
+    assert LossConfig(classification=name).classification == name
+
+
+def test_the_known_losses_are_those_that_exist():
+    from frcnn_jax.training.step import create_loss
+
+    for classification in CLASSIFICATION_LOSSES:
+        for localization in LOCALIZATION_LOSSES:
+            assert create_loss(LossConfig(classification, localization))
+
+
 def test_a_config_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().train.steps = 1
+
+
+def test_replace_goes_down_to_single_settings():
+    config = replace(CHANGED, data={"root": "y", "faults": {"unknown_class": "drop"}}, plugins=("mine",))
+    assert config == dataclasses.replace(
+        CHANGED,
+        data=dataclasses.replace(
+            CHANGED.data, root="y", faults=FaultPolicy(size_mismatch="drop", unknown_class="drop")
+        ),
+        plugins=("mine",),
+    )
+    assert replace(CHANGED, train=TrainConfig(steps=3)).train == TrainConfig(steps=3)
+    assert replace(CHANGED) == CHANGED
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"modle": {}}, r"no setting 'modle' in Config; did you mean 'model'\?"),
+        ({"data": {"faults": {"size": "drop"}}}, r"no setting 'size' in FaultPolicy; did you mean 'size_mismatch'\?"),
+        ({"train": {"steps": 0}}, r"train\.steps must be at least 1, not 0"),
+        ({"train": 5}, r"config\.train must be TrainConfig, not 5"),
+    ],
+)
+def test_replace_names_what_is_wrong(sections, message):
+    with pytest.raises(ValueError, match=message):
+        replace(Config(), **sections)
+
+
+def test_a_config_derives_from_the_file_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "base.py").write_text(
+        "from frcnn_jax.config import Config, TrainConfig\n"
+        "def get_config():\n    return Config(train=TrainConfig(steps=7, seed=3))\n"
+    )
+    (tmp_path / "derived.py").write_text(
+        "from frcnn_jax.config import derive\n"
+        "def get_config():\n    return derive('base.py', __file__, train={'steps': 9})\n"
+    )
+    monkeypatch.chdir("/")
+    assert load_config(tmp_path / "derived.py") == Config(train=TrainConfig(steps=9, seed=3))
+    (tmp_path / "base.py").unlink()
+    with pytest.raises(FileNotFoundError, match=f"no config file {tmp_path}/base.py"):
+        load_config(tmp_path / "derived.py")
+    (tmp_path / "base.py").write_text("from frcnn_jax.config import replace\n")
+    with pytest.raises(ValueError, match=r"derived\.py: .*base\.py must define get_config\(\)"):
+        load_config(tmp_path / "derived.py")
+
+
+def test_the_defaults_are_the_papers_experiment():
+    (vgg16,) = [path for path in CONFIGS if path.stem == "voc07_vgg16"]
+    assert load_config(vgg16) == Config()
+    assert Config().evaluate == EvalConfig(0.3, 0.0, 100, True, "voc07")

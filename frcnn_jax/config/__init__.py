@@ -1,0 +1,49 @@
+"""Settings: one frozen dataclass for each stage, put together in `Config`.
+
+A file in `configs/` defines `get_config() -> Config`, whole or derived from another file; the command line overrides
+any field by its path, as in `--optimizer.learning_rate 0.01`. `Config()` is the paper's experiment on VOC 2007.
+Operations and models take plain arguments; what is built on them reads these classes.
+"""
+
+from frcnn_jax.config.compare import changed_settings, flat_settings
+from frcnn_jax.config.data import DataConfig, FaultPolicy, InputConfig, ProposalConfig
+from frcnn_jax.config.experiment import Config, EvalConfig
+from frcnn_jax.config.files import derive, from_json, load_config, override, replace, to_json
+from frcnn_jax.config.learning import (
+    CLASSIFICATION_LOSSES,
+    LOCALIZATION_LOSSES,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ParameterRule,
+    SamplingConfig,
+    TrainConfig,
+)
+from frcnn_jax.config.paths import absolute_paths, expand_user
+
+__all__ = [
+    "CLASSIFICATION_LOSSES",
+    "LOCALIZATION_LOSSES",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "FaultPolicy",
+    "InputConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ParameterRule",
+    "ProposalConfig",
+    "SamplingConfig",
+    "TrainConfig",
+    "absolute_paths",
+    "changed_settings",
+    "derive",
+    "expand_user",
+    "flat_settings",
+    "from_json",
+    "load_config",
+    "override",
+    "replace",
+    "to_json",
+]

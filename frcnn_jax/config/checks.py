@@ -1,0 +1,81 @@
+"""Checks of settings where they are made: each raises a ValueError of one line that names the setting."""
+
+import dataclasses
+import functools
+import math
+import numbers
+import types
+import typing
+from typing import Any
+
+
+def at_least(settings: Any, section: str, **least: float) -> None:
+    """Raises ValueError where a setting is below its bound, infinite or not a number; None is skipped."""
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if value is not None and not (value >= bound and math.isfinite(value)):
+            raise ValueError(f"{section}.{name} must be at least {bound}, not {value}")
+
+
+def in_range(settings: Any, section: str, **ranges: tuple[float, float]) -> None:
+    """Raises ValueError where a setting is not in the closed range given for it, or not a number."""
+    for name, (least, most) in ranges.items():
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            raise ValueError(f"{section}.{name} must be in {least} ... {most}, not {value}")
+
+
+def lengths(settings: Any, section: str, *names: str, allow_empty: bool = False) -> None:
+    """Raises ValueError where a tuple holds a length below 1, or is empty."""
+    for name in names:
+        values = getattr(settings, name)
+        if not (values or allow_empty) or min(values, default=1) < 1:
+            raise ValueError(f"{section}.{name} must be lengths of at least 1, not {values}")
+
+
+def kinds(settings: Any, section: str) -> None:
+    """Raises ValueError where a setting is not of the type that its field has: a choice, a number, a tuple of those.
+
+    Text is not checked: paths may be `Path`s too.
+    """
+    for name, kind in _hints(type(settings)).items():
+        value = getattr(settings, name)
+        if not _fits(value, kind):
+            raise ValueError(f"{section}.{name} must be {_describe(kind)}, not {value!r}")
+
+
+@functools.cache
+def _hints(settings: type) -> dict[str, Any]:
+    return typing.get_type_hints(settings)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, choice) for choice in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arguments[-1] is Ellipsis:
+            return all(_fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    if kind in (bool, types.NoneType) or dataclasses.is_dataclass(kind):
+        return isinstance(value, kind)
+    return value is not None
+
+
+def _describe(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(map(_describe, arguments))
+    if origin is tuple:
+        items = arguments if arguments[-1] is not Ellipsis else arguments[:1]
+        return f"a tuple of {', '.join(map(_describe, items))}"
+    return "None" if kind is types.NoneType else kind.__name__

@@ -1,0 +1,132 @@
+"""Settings of the data: which images, whose proposals, and how both are made into batches."""
+
+import dataclasses
+from typing import Literal
+
+from frcnn_jax.config.checks import at_least, kinds, lengths
+from frcnn_jax.config.paths import PathText
+
+Action = Literal["error", "drop"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FaultPolicy:
+    """What to do about each kind of fault in a data set: stop with the full list, or drop and count.
+
+    A fault of an object drops that object, a fault of an image drops the image, with all it contains."""
+
+    missing_image: Action = "error"
+    unreadable_image: Action = "error"
+    missing_annotation: Literal["error", "drop", "empty"] = "error"
+    """`empty` takes the image as one without objects, for test sets whose annotations are not public."""
+    unreadable_annotation: Action = "error"
+    """Not XML, a DTD in it, or a field missing or not a number: of an object, or the image's size."""
+    size_mismatch: Action = "error"
+    """Width or height in the annotation differ from the image's."""
+    duplicate_id: Action = "error"
+    """An id twice in a list, of which `drop` drops the second, or of several image files, which drops the image."""
+    unknown_class: Action = "error"
+    degenerate_box: Action = "error"
+    """Corners reversed or coinciding: xmax <= xmin or ymax <= ymin."""
+    box_outside: Literal["error", "drop", "clip"] = "error"
+    """A box that reaches over the image's border. `clip` cuts it there; where nothing is left it is degenerate."""
+
+    def __post_init__(self):
+        kinds(self, "data.faults")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images to train and test on."""
+
+    train: tuple[str, ...] = ("voc/2007/trainval",)
+    """Data sets to train on, each as voc/2007/SPLIT, voc/2012/SPLIT or folder/SPLIT."""
+    test: str = "voc/2007/test"
+    """Data set to evaluate on."""
+    root: PathText | None = None
+    """Folder in VOC format (JPEGImages, Annotations, ImageSets/Main) that `folder` stands for."""
+    format: str = "auto"
+    """Format of that folder, by its name; `auto` recognises it."""
+    tfds_dir: PathText | None = None
+    """Where prepared data sets and their proposals are kept; TFDS's own default if not set."""
+    classes: tuple[str, ...] | None = None
+    """Class names of a folder in order of their labels; found in its annotations if not set."""
+    faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
+
+    def __post_init__(self):
+        kinds(self, "data")
+        if not self.train or not all(self.train):
+            raise ValueError(f"data.train must name at least one data set, not {self.train}")
+        for name in ("test", "format"):
+            if not getattr(self, name):
+                raise ValueError(f"data.{name} must not be empty")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProposalConfig:
+    """Where region proposals come from."""
+
+    method: Literal["selective_search_fast", "selective_search_quality", "file"] = "selective_search_quality"
+    train_files: tuple[PathText, ...] = ()
+    """With method `file`: a .mat or .npz file for each entry of `data.train`."""
+    test_file: PathText | None = None
+    """With method `file`: the file for `data.test`."""
+    max_side: int = 500
+    """Selective Search runs on the image reduced until its longer side is at most this; 0 keeps its size."""
+    segment_scale: int = 150
+    """The k of the graph segmentation that Selective Search starts from, in steps of itself: fast uses k, 2k and 3k,
+    quality k to 5k. Smaller finds smaller and fainter objects, with more boxes; the time is hardly affected."""
+    max_count: int = 2000
+    """Proposals kept of an image: the first, as the best come first; of a file sorted by position, every n-th."""
+    min_side: float = 16.0
+    """Proposals with a side below this many pixels of the original image are left out, those of a file too."""
+    invalid: Literal["error", "drop", "clip"] = "error"
+    """What to do with boxes of a file that are not finite, reversed, empty or outside the image. `clip` moves
+    corners into the image and drops what is empty then."""
+    workers: int = 0
+    """Images searched at a time; 0 means one for each core."""
+
+    def __post_init__(self):
+        kinds(self, "proposals")
+        at_least(self, "proposals", max_side=0, segment_scale=1, max_count=1, min_side=0, workers=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """How images are scaled, padded and batched."""
+
+    batch_size: int = 2
+    """Images in a step, over all devices."""
+    scales: tuple[int, ...] = (600,)
+    """Length of the shorter side; with several, one is drawn for each image."""
+    max_size: int = 1000
+    """The longer side stays within this."""
+    test_scale: int = 600
+    test_max_size: int = 1000
+    test_scales: tuple[int, ...] = ()
+    """Test on an image pyramid of these in place of `test_scale`, each proposal at the scale where its area is closest
+    to 224 x 224; the paper's are 480, 576, 688, 864 and 1200 with `test_max_size` 2000."""
+    test_batch_size: int = 1
+    buckets: tuple[tuple[int, int], ...] = ()
+    """Padded (height, width) of a batch; an image goes to the smallest one that holds it. Compiled once each.
+    Where empty, they follow from the scales: landscape and portrait, 4:3, 3:2 and as long as allowed."""
+    flip: bool = True
+    """Flip images left to right with probability 0.5."""
+    flip_vertical: bool = False
+    """Also flip top to bottom with probability 0.5, for images that have no up."""
+    max_objects: int = 64
+    """Room for ground-truth boxes; an image with more is an error that says so."""
+    workers: int = 4
+    """Threads that decode and resize images ahead of the step; 0 does so in the main thread."""
+    cache_decoded: bool = False
+    """Keep decoded training images in memory: 3 bytes a pixel of the files, about 2.7 GB for VOC 2007. An error
+    where the machine has less memory than that."""
+
+    def __post_init__(self):
+        kinds(self, "input")
+        at_least(self, "input", batch_size=1, test_batch_size=1, max_size=1, test_scale=1, test_max_size=1)
+        at_least(self, "input", max_objects=1, workers=0)
+        lengths(self, "input", "scales")
+        lengths(self, "input", "test_scales", allow_empty=True)
+        if min(sum(self.buckets, ()), default=1) < 1:
+            raise ValueError(f"input.buckets must be heights and widths of at least 1, not {self.buckets}")

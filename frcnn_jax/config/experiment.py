@@ -1,0 +1,58 @@
+"""All settings of an experiment, and those of its evaluation."""
+
+import dataclasses
+import keyword
+from typing import Literal
+
+from frcnn_jax.config.checks import at_least, in_range, kinds
+from frcnn_jax.config.data import DataConfig, InputConfig, ProposalConfig
+from frcnn_jax.config.learning import LossConfig, ModelConfig, OptimizerConfig, SamplingConfig, TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """From scores and offsets to detections, and their measure."""
+
+    nms_iou: float = 0.3
+    score_threshold: float = 0.0
+    """Detections at or below it are left out. The paper has no such bound: 0."""
+    per_class: int = 100
+    """Boxes of a class that enter non-maximum suppression (the best by score), in one image. The paper's number;
+    where an image holds tens of objects of a class, it takes several hundred to find them all."""
+    box_regression: bool = True
+    """Move each proposal by its class's offsets; without, the proposals themselves are what is detected, as where the
+    paper measures what box regression gains (table 6)."""
+    metric: Literal["voc07", "voc10"] = "voc07"
+    """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
+    pictures: int = 16
+    """Images of the test set drawn with their detections."""
+    picture_score: float = 0.5
+    """Detections below this score are not drawn."""
+
+    def __post_init__(self):
+        kinds(self, "evaluate")
+        at_least(self, "evaluate", per_class=1, pictures=0)
+        in_range(self, "evaluate", nms_iou=(0, 1), score_threshold=(0, 1), picture_score=(0, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of an experiment."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    proposals: ProposalConfig = dataclasses.field(default_factory=ProposalConfig)
+    input: InputConfig = dataclasses.field(default_factory=InputConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    evaluate: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    plugins: tuple[str, ...] = ()
+    """Modules of your own that register architectures, formats and the like: imported wherever the run is used."""
+
+    def __post_init__(self):
+        kinds(self, "config")
+        for name in self.plugins:
+            if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
+                raise ValueError(f"plugins must be names of modules, as in my_trunks or my.trunks, not {name!r}")

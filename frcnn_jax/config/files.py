@@ -1,0 +1,126 @@
+"""Configs as files and text: Python files, JSON and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from frcnn_jax.config.experiment import Config
+from frcnn_jax.config.paths import expand_user
+
+Settings = TypeVar("Settings")
+
+
+def load_config(path: str | Path) -> Config:
+    """The `Config` that the Python file at `path` returns from `get_config()`; `~` is expanded.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has no `get_config`, that returns something else, or a setting in it is wrong.
+    """
+    path = expand_user(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no config file {path}")
+    if path.suffix != ".py":
+        raise ValueError(f"{path}: a config is a .py file with get_config()")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        config = module.get_config() if hasattr(module, "get_config") else None
+    except (TypeError, ValueError) as error:  # a misspelt setting, or one out of range
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(config, Config):
+        raise ValueError(f"{path} must define get_config() that returns a frcnn_jax Config")
+    return config
+
+
+def derive(base: str | Path, beside: str, **sections: Any) -> Config:
+    """The config of another file with some settings replaced, for a file that says only what differs.
+
+    Configs are loaded by path, so that one cannot import another; it names the file, relative to its own:
+
+        def get_config() -> Config:
+            return derive("voc07_vgg16.py", __file__, model={"name": "caffenet"}, train={"steps": 60_000})
+
+    Args:
+        base: file with `get_config()`, relative to the folder of `beside` unless absolute.
+        beside: the deriving file, `__file__`.
+        sections: as for `replace`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_config` and `replace`.
+    """
+    return replace(load_config(Path(beside).parent / expand_user(base)), **sections)
+
+
+def replace(config: Settings, **sections: Any) -> Settings:
+    """`config` with the settings of some sections replaced: `replace(config, model={"name": "tiny"}, plugins=("a",))`.
+
+    Args:
+        sections: for a section of settings a mapping from names to values, sections within it likewise, or a whole
+            section; for a single setting its value.
+
+    Raises:
+        ValueError: a name is not a setting, with the nearest one; or a value is out of range.
+    """
+    values = {}
+    for name, value in sections.items():
+        if name not in (known := [field.name for field in dataclasses.fields(config)]):
+            nearest = difflib.get_close_matches(name, known, 1, 0)[0]
+            raise ValueError(f"no setting {name!r} in {type(config).__name__}; did you mean {nearest!r}?")
+        section = getattr(config, name)
+        if dataclasses.is_dataclass(section) and isinstance(value, Mapping):
+            value = replace(section, **value)
+        values[name] = value
+    return dataclasses.replace(config, **values)
+
+
+def override(config: Config, arguments: Sequence[str], program: str | None = None) -> Config:
+    """`config` with command-line settings such as `--train.steps 100` applied.
+
+    An unknown name or a value of the wrong type ends the program with a message that names the nearest setting.
+    """
+    import tyro
+
+    return tyro.cli(Config, default=config, args=list(arguments), prog=program)
+
+
+def to_json(config: Config) -> str:
+    """`config` as JSON text that `from_json` reads back."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """The `Config` written by `to_json`.
+
+    Raises:
+        ValueError: the text is not JSON, or a field is not known to this version.
+    """
+    return _decode(Config, json.loads(text), "config")
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """JSON back to the annotated type: lists to tuples, objects to dataclasses."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: settings by name are wanted, not {json.dumps(value)[:40]}")
+        fields = typing.get_type_hints(kind)
+        unknown = sorted(set(value) - set(fields))
+        if unknown:
+            raise ValueError(f"{where}: unknown settings {', '.join(unknown)}")
+        return kind(**{name: _decode(fields[name], item, f"{where}.{name}") for name, item in value.items()})
+    if origin is tuple:
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_decode(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin in (types.UnionType, typing.Union) and value is not None:
+        return _decode(next(k for k in arguments if k is not type(None)), value, where)
+    return value

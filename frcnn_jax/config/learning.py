@@ -1,0 +1,153 @@
+"""Settings of the network and of its training."""
+
+import dataclasses
+import re
+from typing import Literal
+
+from frcnn_jax.config.checks import at_least, in_range, kinds
+from frcnn_jax.config.paths import PathOrName
+
+# Names of the losses in `frcnn_jax.ops.losses`, known here so that settings are checked without importing JAX.
+CLASSIFICATION_LOSSES = ("cross_entropy", "focal")
+LOCALIZATION_LOSSES = ("smooth_l1", "giou")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    name: str = "vgg16"
+    """An architecture: caffenet, vgg_cnn_m_1024, vgg16 (the paper's S, M and L), tiny, or one that a plug-in
+    registers."""
+    weights: PathOrName | None = None
+    """Weights to start from: .caffemodel, torchvision's vgg16 as .pth or .safetensors, an exported file, a folder of
+    scripts/convert_weights.py, or the workdir of a run; random if not set."""
+    new_heads: bool = False
+    """Draw new `cls_score` and `bbox_pred` instead of those in `weights`, as for other classes."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations; parameters are float32."""
+    dropout: float = 0.5
+    fc6_rank: int | None = None
+    """Make two layers of fc6, for weights that scripts/compress.py truncated to this rank (section 3.1)."""
+    fc7_rank: int | None = None
+    roi_pooling: Literal["xla", "pallas"] = "xla"
+    """How RoIs are pooled on a GPU: by XLA's operations or by kernels; elsewhere always the former."""
+
+    def __post_init__(self):
+        kinds(self, "model")
+        at_least(self, "model", fc6_rank=1, fc7_rank=1)
+        if not self.name:
+            raise ValueError("model.name must not be empty")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout must be in 0 ... 1, below 1, not {self.dropout}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How RoIs are drawn from an image (section 2.3)."""
+
+    rois_per_image: int = 64
+    foreground_fraction: float = 0.25
+    foreground_iou: float = 0.5
+    background_iou: tuple[float, float] = (0.1, 0.5)
+    """Half-open range of the largest IoU of a background RoI."""
+    use_difficult: bool = True
+    """Train on objects marked difficult, as the original does."""
+
+    def __post_init__(self):
+        kinds(self, "sampling")
+        at_least(self, "sampling", rois_per_image=1)
+        in_range(self, "sampling", foreground_fraction=(0, 1), foreground_iou=(0, 1))
+        least, most = self.background_iou
+        if not 0 <= least <= most <= 1:
+            raise ValueError(f"sampling.background_iou must be a range within 0 ... 1, not {self.background_iou}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The multi-task loss (equations 1 to 3)."""
+
+    classification: str = "cross_entropy"
+    """cross_entropy, focal, or a function of your own as "module:function"."""
+    localization: str = "smooth_l1"
+    """smooth_l1, giou, or a function of your own as "module:function"."""
+    localization_weight: float = 1.0
+    """The paper's lambda; 0 trains the classifier alone (section 5.1)."""
+
+    def __post_init__(self):
+        kinds(self, "loss")
+        at_least(self, "loss", localization_weight=0)
+        for part, known in (("classification", CLASSIFICATION_LOSSES), ("localization", LOCALIZATION_LOSSES)):
+            name = getattr(self, part)
+            if name not in known and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+                raise ValueError(f'loss.{part} must be {", ".join(known)} or "module:function", not {name!r}')
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterRule:
+    """How the parameters whose path matches a regular expression are trained."""
+
+    pattern: str
+    """Searched in the whole path, as in `backbone/conv1_1/kernel`; the first rule that matches counts."""
+    learning_rate: float | None = 1.0
+    """Multiplies the learning rate; None freezes."""
+    weight_decay: float = 1.0
+    """Multiplies the weight decay."""
+
+    def __post_init__(self):
+        kinds(self, "optimizer.rules")
+        at_least(self, "optimizer.rules", learning_rate=0, weight_decay=0)
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"optimizer.rules: {self.pattern!r} is no regular expression: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with momentum in Caffe's form, and its schedule."""
+
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["step", "cosine"] = "step"
+    drops: tuple[int, ...] = (30_000,)
+    """Steps at which the rate is multiplied by `drop_factor` (schedule `step`)."""
+    drop_factor: float = 0.1
+    warmup: int = 0
+    """Steps over which the rate grows from zero."""
+    clip_norm: float | None = None
+    """Bound on the norm of the whole gradient."""
+    rules: tuple[ParameterRule, ...] = (
+        ParameterRule(r"^backbone/conv[12]_", None),
+        ParameterRule(r"/bias$", 2.0, 0.0),
+        ParameterRule(r"/kernel$"),
+    )
+    """Together they must match every parameter. The default is the paper's for VGG16: conv3_1 and up are learned
+    (section 4.5), biases at twice the rate and, as in the published model definitions, without decay. Where empty,
+    they are the architecture's own."""
+
+    def __post_init__(self):
+        kinds(self, "optimizer")
+        at_least(self, "optimizer", learning_rate=0, momentum=0, weight_decay=0, drop_factor=0, warmup=0, clip_norm=0)
+        if self.momentum >= 1:
+            raise ValueError(f"optimizer.momentum must be below 1, not {self.momentum}")
+        if min(self.drops, default=1) < 1:
+            raise ValueError(f"optimizer.drops must be steps of at least 1, not {self.drops}")
+        if list(self.drops) != sorted(set(self.drops)):
+            raise ValueError(f"optimizer.drops must be steps in ascending order, each once, not {self.drops}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The training loop."""
+
+    steps: int = 40_000
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+
+    def __post_init__(self):
+        kinds(self, "train")
+        at_least(self, "train", steps=1, seed=0, log_every=1, checkpoint_every=1, keep_checkpoints=1)

@@ -1,0 +1,68 @@
+"""Settings that are paths: declared by their type in the dataclasses, and made absolute when a run starts."""
+
+import dataclasses
+import os
+import typing
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+
+@dataclasses.dataclass(frozen=True)
+class PathMark:
+    """Marks the type of a setting whose text is a path.
+
+    With `or_name` the text may also be a name that is not a path: it is a path if it exists, or has a separator or a
+    suffix.
+    """
+
+    or_name: bool = False
+
+    def applies(self, text: str) -> bool:
+        """Whether the text is a path."""
+        separated = os.sep in text or text.startswith("~")
+        return not self.or_name or separated or bool(Path(text).suffix) or Path(text).exists()
+
+
+PathText = Annotated[str, PathMark()]
+PathOrName = Annotated[str, PathMark(or_name=True)]
+
+Settings = TypeVar("Settings")
+
+
+def expand_user(path: str | os.PathLike) -> Path:
+    """The path with a leading `~` or `~user` replaced by that home; as it is where there is no such home."""
+    return Path(os.path.expanduser(path))
+
+
+def absolute_paths(config: Settings) -> Settings:
+    """`config` with every setting that is a path expanded (`~`) and made absolute from the current folder.
+
+    A run keeps its settings so, to find its data from any folder.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    return dataclasses.replace(
+        config,
+        **{
+            field.name: _absolute(getattr(config, field.name), hints[field.name])
+            for field in dataclasses.fields(config)
+        },
+    )
+
+
+def _absolute(value: Any, kind: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return absolute_paths(value)
+    if isinstance(value, tuple):
+        items = typing.get_args(kind)[:1] * len(value)
+        return tuple(_absolute(item, item_kind) for item, item_kind in zip(value, items, strict=True))
+    mark = _mark(kind)
+    if value is None or mark is None or not mark.applies(os.fspath(value)):
+        return value
+    return str(expand_user(value).absolute())
+
+
+def _mark(kind: Any) -> PathMark | None:
+    """The mark of an annotated type, also of one beside None."""
+    if typing.get_origin(kind) is Annotated:
+        return next((mark for mark in kind.__metadata__ if isinstance(mark, PathMark)), None)
+    return next(filter(None, map(_mark, typing.get_args(kind))), None)
