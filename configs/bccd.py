@@ -7,50 +7,17 @@ on 2 CPU cores, and before it 3 of Selective Search. The test settings were chos
 see README.md.
 """
 
-from frcnn_jax.config import (
-    Config,
-    DataConfig,
-    EvalConfig,
-    FaultPolicy,
-    InputConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ParameterRule,
-    ProposalConfig,
-    SamplingConfig,
-    TrainConfig,
-)
+from frcnn_jax.config import Config, derive
 
 
 def get_config() -> Config:
-    return Config(
-        data=DataConfig(
-            train=("folder/trainval",),
-            test="folder/test",
-            root="~/data/BCCD",
-            faults=FaultPolicy(degenerate_box="drop"),
-        ),
-        proposals=ProposalConfig(method="selective_search_quality", max_side=320, segment_scale=75, min_side=12),
-        input=InputConfig(
-            batch_size=4,
-            scales=(480,),
-            max_size=640,
-            test_scale=480,
-            test_max_size=640,
-            flip_vertical=True,
-            cache_decoded=True,
-        ),
-        model=ModelConfig(name="tiny", dropout=0.0),
-        sampling=SamplingConfig(rois_per_image=128, foreground_fraction=0.5, background_iou=(0.0, 0.5)),
-        optimizer=OptimizerConfig(
-            learning_rate=0.04,
-            weight_decay=1e-4,
-            schedule="cosine",
-            warmup=100,
-            clip_norm=5.0,
-            rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
-        ),
-        train=TrainConfig(steps=1000, checkpoint_every=250),
+    return derive(
+        "folder.py",
+        __file__,
+        data={"root": "~/data/BCCD", "faults": {"degenerate_box": "drop"}},
+        proposals={"segment_scale": 75},
+        input={"flip_vertical": True, "cache_decoded": True},
+        train={"steps": 1000},
         # Tens of cells in an image: the paper's 100 boxes of a class are too few.
-        evaluate=EvalConfig(per_class=600, score_threshold=0.02),
+        evaluate={"per_class": 600, "score_threshold": 0.02},
     )

@@ -38,5 +38,5 @@ def get_config() -> Config:
             rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
         ),
         train=TrainConfig(steps=2000, checkpoint_every=250),
-        evaluate=EvalConfig(per_class=300),
+        evaluate=EvalConfig(per_class=300, score_threshold=0.05),
     )

@@ -9,22 +9,14 @@ The schedule is 100k steps with a tenth of the rate after 40k and again after 80
 07++12 (see configs/voc12_vgg16.py) and 60k steps to 07+12: --train.steps 60000 --optimizer.drops 30000.
 """
 
-from frcnn_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
+from frcnn_jax.config import Config, derive
 
 
 def get_config() -> Config:
-    return Config(
-        data=DataConfig(train=("voc/2007/trainval", "voc/2012/trainval"), test="voc/2007/test"),
-        model=ModelConfig(name="vgg16"),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-3,
-            drops=(40_000, 80_000),
-            rules=(
-                ParameterRule(r"^backbone/conv[12]_", None),
-                ParameterRule(r"/bias$", 2.0, 0.0),
-                ParameterRule(r"/kernel$"),
-            ),
-        ),
-        train=TrainConfig(steps=100_000),
-        evaluate=EvalConfig(score_threshold=0.0),
+    return derive(
+        "voc07_vgg16.py",
+        __file__,
+        data={"train": ("voc/2007/trainval", "voc/2012/trainval")},
+        optimizer={"drops": (40_000, 80_000)},
+        train={"steps": 100_000},
     )

@@ -9,34 +9,14 @@ one scale it reaches VOC07 mAP 66.9; from one to five scales S goes from 57.1 to
 Reached: not run. S and M at five scales are commands in configs/README.md.
 """
 
-from frcnn_jax.config import (
-    Config,
-    DataConfig,
-    EvalConfig,
-    InputConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ParameterRule,
-    TrainConfig,
-)
+from frcnn_jax.config import Config, derive
 
 SCALES = (480, 576, 688, 864, 1200)
 
 
 def get_config() -> Config:
-    return Config(
-        data=DataConfig(train=("voc/2007/trainval",), test="voc/2007/test"),
-        input=InputConfig(scales=SCALES, max_size=2000, test_scales=SCALES, test_max_size=2000),
-        model=ModelConfig(name="vgg16"),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-3,
-            drops=(30_000,),
-            rules=(
-                ParameterRule(r"^backbone/conv[12]_", None),
-                ParameterRule(r"/bias$", 2.0, 0.0),
-                ParameterRule(r"/kernel$"),
-            ),
-        ),
-        train=TrainConfig(steps=40_000),
-        evaluate=EvalConfig(score_threshold=0.0),
+    return derive(
+        "voc07_vgg16.py",
+        __file__,
+        input={"scales": SCALES, "max_size": 2000, "test_scales": SCALES, "test_max_size": 2000},
     )

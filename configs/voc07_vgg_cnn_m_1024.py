@@ -7,22 +7,19 @@ The weights are those of the ImageNet network; conv1 keeps them, all above is le
 59.2 (Table 4), 2.0 h of training on one K40. Reached: not run.
 """
 
-from frcnn_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
+from frcnn_jax.config import Config, ParameterRule, derive
 
 
 def get_config() -> Config:
-    return Config(
-        data=DataConfig(train=("voc/2007/trainval",), test="voc/2007/test"),
-        model=ModelConfig(name="vgg_cnn_m_1024"),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-3,
-            drops=(30_000,),
-            rules=(
+    return derive(
+        "voc07_vgg16.py",
+        __file__,
+        model={"name": "vgg_cnn_m_1024"},
+        optimizer={
+            "rules": (
                 ParameterRule(r"^backbone/conv1/", None),
                 ParameterRule(r"/bias$", 2.0, 0.0),
                 ParameterRule(r"/kernel$"),
-            ),
-        ),
-        train=TrainConfig(steps=40_000),
-        evaluate=EvalConfig(score_threshold=0.0),
+            )
+        },
     )

@@ -21,22 +21,15 @@ The paper's 68.4 (VOC10: 68.8) is of 07++12, which holds 07 test, so that the se
 and the files for the server as above, with that workdir.
 """
 
-from frcnn_jax.config import Config, DataConfig, EvalConfig, ModelConfig, OptimizerConfig, ParameterRule, TrainConfig
+from frcnn_jax.config import Config, derive
 
 
 def get_config() -> Config:
-    return Config(
-        data=DataConfig(train=("voc/2012/trainval",), test="voc/2007/test"),
-        model=ModelConfig(name="vgg16"),
-        optimizer=OptimizerConfig(
-            learning_rate=1e-3,
-            drops=(60_000,),
-            rules=(
-                ParameterRule(r"^backbone/conv[12]_", None),
-                ParameterRule(r"/bias$", 2.0, 0.0),
-                ParameterRule(r"/kernel$"),
-            ),
-        ),
-        train=TrainConfig(steps=80_000),
-        evaluate=EvalConfig(score_threshold=0.0, metric="voc10"),
+    return derive(
+        "voc07_vgg16.py",
+        __file__,
+        data={"train": ("voc/2012/trainval",)},
+        optimizer={"drops": (60_000,)},
+        train={"steps": 80_000},
+        evaluate={"metric": "voc10"},
     )
