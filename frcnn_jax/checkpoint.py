@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from frcnn_jax.config import Config, from_json, to_json
+from frcnn_jax.config import Config, expand_user, from_json, to_json
 from frcnn_jax.models.pixels import PixelNormalization
 
 FORMAT = 1
@@ -34,7 +34,8 @@ def newest_checkpoint(workdir: str | Path) -> "Iterator[Checkpoints]":
     Raises:
         FileNotFoundError: `workdir` holds no checkpoint yet.
     """
-    if not (Path(workdir) / "checkpoints").is_dir():  # opening would create it
+    workdir = expand_user(workdir)
+    if not (workdir / "checkpoints").is_dir():  # opening would create it
         raise FileNotFoundError(f"{workdir} holds no checkpoint yet")
     checkpoints = Checkpoints(workdir)
     try:

@@ -31,6 +31,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from frcnn_jax.config import expand_user
+
 # The peer's process needs room on the same GPU.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
@@ -153,11 +155,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="networks of the topics that have one; the peer has vgg16, vgg_cnn_m_1024 and caffenet",
     )
     parser.add_argument(
-        "--peer-python", metavar="PATH", help="interpreter with torch and torchvision; this one if not given"
+        "--peer-python",
+        type=expand_user,
+        metavar="PATH",
+        help="interpreter with torch and torchvision; this one if not given",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write")
+    parser.add_argument("--out", type=expand_user, metavar="FILE", help="JSON file to write")
     parser.add_argument(
-        "--images", metavar="FOLDER", help="JPEG files for input, proposals, evaluate and buckets; made up if not given"
+        "--images",
+        type=expand_user,
+        metavar="FOLDER",
+        help="JPEG files for input, proposals, evaluate and buckets; made up if not given",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes: seconds, to see that everything runs")
     parser.add_argument("--min-runs", type=_positive(int), help="samples of each figure, at least")

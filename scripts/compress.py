@@ -22,12 +22,11 @@ import json
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
 from frcnn_jax.cli import run
-from frcnn_jax.config import override
+from frcnn_jax.config import expand_user, override
 
 ROUNDS = 3
 
@@ -36,10 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     parser.add_argument("--fc6", type=int, default=0, metavar="RANK", help="rank of fc6; 0, the default: whole")
     parser.add_argument("--fc7", type=int, default=0, metavar="RANK", help="rank of fc7; 0, the default: whole")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="workdir to write")
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="workdir to write")
     parser.add_argument("--no-evaluate", action="store_true", help="no mAP")
     parser.add_argument("--images", type=int, default=8, metavar="N", help="images whose time is taken; 0: no times")
     arguments, settings = parser.parse_known_args()

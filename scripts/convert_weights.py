@@ -12,16 +12,16 @@ be given where the weights are used: `--model.fc6-rank`, or `create_model(..., f
 """
 
 import argparse
-from pathlib import Path
 
 from frcnn_jax.cli import run
+from frcnn_jax.config import expand_user
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("source", type=expand_user, metavar="SOURCE")
     parser.add_argument("--model", required=True, help="vgg16, vgg_cnn_m_1024 or caffenet")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--out", required=True, type=expand_user, metavar="FOLDER")
     parser.add_argument(
         "--num-classes",
         type=int,

@@ -6,12 +6,13 @@ python scripts/demo_data.py FOLDER [--train 600] [--test 150] [--seed 0]
 import argparse
 
 from frcnn_jax.cli import run
+from frcnn_jax.config import expand_user
 from frcnn_jax.data.demo import make_demo
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="folder to make")
+    parser.add_argument("folder", type=expand_user, help="folder to make")
     parser.add_argument("--train", type=int, default=600, help="training images")
     parser.add_argument("--test", type=int, default=150, help="test images")
     parser.add_argument("--seed", type=int, default=0)

@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from frcnn_jax.cli import run
+from frcnn_jax.config import expand_user
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
-    parser.add_argument("--proposals", type=Path, help="file of proposals; computed if not given")
-    parser.add_argument("--out", type=Path, help="folder to write to; WORKDIR/detections if not given")
+    parser.add_argument("images", nargs="+", type=expand_user, metavar="IMAGE")
+    parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
+    parser.add_argument("--proposals", type=expand_user, help="file of proposals; computed if not given")
+    parser.add_argument("--out", type=expand_user, help="folder to write to; WORKDIR/detections if not given")
     parser.add_argument("--score", type=float, default=0.5, help="least score that is drawn; JSON holds all")
     arguments = parser.parse_args()
 

@@ -13,19 +13,20 @@ and are not needed; of a folder that has none, with --data.faults.missing-annota
 
 import argparse
 import sys
-from pathlib import Path
 
 from frcnn_jax.cli import run
-from frcnn_jax.config import override
+from frcnn_jax.config import expand_user, override
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; WORKDIR/eval if not given")
-    parser.add_argument("--voc-results", type=Path, metavar="FOLDER", help="write results files of the VOC server")
+    parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="where to write; WORKDIR/eval if not given")
+    parser.add_argument(
+        "--voc-results", type=expand_user, metavar="FOLDER", help="write results files of the VOC server"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results files that are there")
     arguments, settings = parser.parse_known_args()
 

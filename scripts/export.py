@@ -18,16 +18,16 @@ The docstring of frcnn_jax/weights/export.py is a whole program, from a picture 
 
 import argparse
 import sys
-from pathlib import Path
 
 from frcnn_jax.cli import run
+from frcnn_jax.config import expand_user
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     parser.add_argument("--format", required=True, choices=("safetensors", "npz", "stablehlo"))
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--out", required=True, type=expand_user, metavar="FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     stablehlo = parser.add_argument_group("stablehlo")
     stablehlo.add_argument(

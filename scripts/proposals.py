@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from frcnn_jax.cli import run
-from frcnn_jax.config import Config, load_config, override
+from frcnn_jax.config import Config, expand_user, load_config, override
 from frcnn_jax.data.dataset import decode_image, open_dataset
 from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals
@@ -35,12 +35,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", help="file with get_config()")
-    source.add_argument("--image", type=Path, help="a single image")
+    source.add_argument("--config", type=expand_user, help="file with get_config()")
+    source.add_argument("--image", type=expand_user, help="a single image")
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="images drawn of each data set")
-    parser.add_argument("--boxes", type=Path, metavar="FILE", help="proposals of the image")
+    parser.add_argument("--boxes", type=expand_user, metavar="FILE", help="proposals of the image")
     parser.add_argument("--object", type=float, nargs=4, action="append", metavar=("X1", "Y1", "X2", "Y2"))
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder for pictures")
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for pictures")
     arguments, settings = parser.parse_known_args()
     if arguments.config and (arguments.boxes or arguments.object):
         parser.error("--boxes and --object go with --image")

@@ -9,13 +9,13 @@ import logging
 import sys
 
 from frcnn_jax.cli import run
-from frcnn_jax.config import load_config, override
+from frcnn_jax.config import expand_user, load_config, override
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="file with get_config()")
-    parser.add_argument("--workdir", help="folder of the run")
+    parser.add_argument("--config", required=True, type=expand_user, help="file with get_config()")
+    parser.add_argument("--workdir", type=expand_user, help="folder of the run")
     parser.add_argument("--settings", action="store_true", help="list all settings and exit")
     arguments, settings = parser.parse_known_args()
     config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from frcnn_jax.config import expand_user
+
 __all__ = ["DIGIT_NAMES", "make_demo"]
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -37,7 +39,7 @@ def make_demo(root: str | Path, *, train_images: int = 600, test_images: int = 1
         ImportError: scikit-learn is missing.
         FileExistsError: `root` is there and is something else.
     """
-    root = Path(root)
+    root = expand_user(root)
     description = f"frcnn_jax demo, version 1: train {train_images}, test {test_images}, seed {seed}\n"
     if root.exists():
         marker = root / _DONE

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
-from frcnn_jax.config import Config
+from frcnn_jax.config import Config, expand_user
 from frcnn_jax.training.state import TrainState, abstract_state, create_state
 from frcnn_jax.training.workdir import claim_workdir, read_config
 from frcnn_jax.weights.params import flatten
@@ -20,7 +20,7 @@ from frcnn_jax.weights.svd import LAYERS, compress_head
 
 def compressed_workdir(workdir: str | Path, *, fc6_rank: int | None = None, fc7_rank: int | None = None) -> Path:
     """Where the compressed run goes by default: beside the run, as in `voc07-svd-fc6-1024-fc7-256`."""
-    workdir = Path(workdir).resolve()
+    workdir = expand_user(workdir).resolve()
     ranks = [f"{layer}-{rank}" for layer, rank in zip(LAYERS, (fc6_rank, fc7_rank), strict=True) if rank is not None]
     return workdir.with_name("-".join([workdir.name, "svd", *ranks]))
 
@@ -41,7 +41,7 @@ def compress_run(
         FileExistsError: `out` holds anything else.
         ValueError: no rank is given, one does not fit, the run is compressed already, or `out` lies in it.
     """
-    workdir, out = Path(workdir), Path(out)
+    workdir, out = expand_user(workdir), expand_user(out)
     if fc6_rank is None and fc7_rank is None:
         raise ValueError("no rank is given for fc6 or fc7: there is nothing to compress")
     if out.resolve().is_relative_to(workdir.resolve()):

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from frcnn_jax.config import Config, changed_settings
+from frcnn_jax.config import Config, changed_settings, expand_user
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.evaluation.evaluate import evaluate_dataset, voc_split
@@ -45,7 +45,7 @@ def evaluate_run(
     if dataset.classes != detector.classes:
         raise ValueError(f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}")
     if voc_results is not None and not overwrite:
-        files = voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
+        files = voc_results_files(expand_user(voc_results), dataset.classes, voc_split(dataset.name))
         for path in filter(Path.exists, files):
             raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another folder")
     proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
@@ -58,7 +58,7 @@ def evaluate_run(
         proposals,
         input_config=config.input,
         config=config.evaluate,
-        directory=Path(workdir) / "eval" if directory is None else directory,
+        directory=expand_user(workdir) / "eval" if directory is None else expand_user(directory),
         extra={
             "step": detector.step,
             "settings": {
@@ -67,7 +67,7 @@ def evaluate_run(
                 "max_size": config.input.test_max_size,
             },
         },
-        voc_results=voc_results,
+        voc_results=None if voc_results is None else expand_user(voc_results),
     )
 
 

@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from frcnn_jax.config import expand_user
 from frcnn_jax.detection.detect import detect_batch, selection_settings
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.types import Batch
@@ -65,7 +66,7 @@ def export_arrays(path: str | Path, detector: Detector, *, overwrite: bool = Fal
         ValueError: the path ends in something else.
         FileExistsError: the file exists and is not to be overwritten.
     """
-    path = Path(path)
+    path = expand_user(path)
     if path.suffix not in _WRITERS:
         raise ValueError(f"{path} must end in {' or '.join(_WRITERS)}")
     arrays, metadata = flatten(detector.params), describe(detector)
@@ -100,6 +101,7 @@ def export_stablehlo(
         FileExistsError: the file exists and is not to be overwritten.
         ModuleNotFoundError: `flatbuffers` is not installed.
     """
+    path = expand_user(path)
     longest = -(-detector.config.input.test_max_size // 16) * 16
     height, width = (longest, longest) if bucket is None else bucket
     count = detector.config.proposals.max_count if proposals is None else proposals

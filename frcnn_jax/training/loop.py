@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
-from frcnn_jax.config import Config
+from frcnn_jax.config import Config, expand_user
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.pipeline import concatenate, iterate, training_source
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
@@ -37,7 +37,7 @@ def train(config: Config, workdir: str | Path) -> TrainState:
         FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
         KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
     """
-    workdir = Path(workdir)
+    workdir = expand_user(workdir)
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     if config.input.batch_size % mesh.size:
         raise ValueError(f"input.batch_size {config.input.batch_size} cannot be shared by {mesh.size} devices")

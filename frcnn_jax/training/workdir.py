@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from frcnn_jax.atomic import write_text
-from frcnn_jax.config import Config, changed_settings, from_json, to_json
+from frcnn_jax.config import Config, changed_settings, expand_user, from_json, to_json
 
 # Settings that may change between one start of a run and the next: they do not touch what was learned so far.
 _FREE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.",
@@ -42,7 +42,7 @@ def read_config(workdir: str | Path) -> Config:
         FileNotFoundError: there is no run.
         ValueError: the file is not what `to_json` writes, or has a setting that this version does not know.
     """
-    path = Path(workdir) / "config.json"
+    path = expand_user(workdir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} holds no run: there is no {path}")
     return _read(path)

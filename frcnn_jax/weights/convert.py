@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from frcnn_jax.config import expand_user
 from frcnn_jax.models.architectures import create_model
 from frcnn_jax.weights.formats.own import read_named, write_file, write_safetensors
 from frcnn_jax.weights.formats.table import CONVERTED, FOREIGN_READERS, Weights
@@ -36,7 +37,7 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         FileExistsError: the file is there already.
         ValueError: the source is of no kind that is read, is damaged or does not fit the model.
     """
-    source, path = Path(source), Path(out) / CONVERTED
+    source, path = expand_user(source), expand_user(out) / CONVERTED
     if source.suffix not in FOREIGN_READERS:
         raise ValueError(f"{source}: weights are converted from {', '.join(sorted(FOREIGN_READERS))}")
     if path.exists():

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from frcnn_jax.config import expand_user
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.folding import fold_arrays, unfold_statistics
@@ -55,7 +56,7 @@ def load_weights(
             than `model.pixels`, for another number of classes, or truncated to other ranks; arrays are missing, left
             over or of another shape, all of them named; or a key is needed.
     """
-    path = Path(path)
+    path = expand_user(path)
     return fit_weights(
         path, read_weights(path, model), model, allow_missing=allow_missing, allow_extra=allow_extra, key=key
     )
@@ -73,7 +74,7 @@ def load_start(
     Raises:
         FileNotFoundError, ValueError: as `load_weights`.
     """
-    path = Path(path)
+    path = expand_user(path)
     weights = read_weights(path, model)
     if new_heads:
         weights = without_heads(weights)

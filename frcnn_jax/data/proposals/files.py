@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from frcnn_jax.config import expand_user
 from frcnn_jax.data.proposals.store import is_store, load_npz, read_store
 
 __all__ = ["clean_boxes", "read_proposal_file"]
@@ -44,7 +45,7 @@ def read_proposal_file(
         FileNotFoundError: there is no such file.
         ValueError: the file is in none of the forms, it is not for these images, or a box is invalid.
     """
-    path = Path(path)
+    path = expand_user(path)
     if not path.is_file():
         raise FileNotFoundError(f"no proposal file {path}")
     readers = {".mat": _read_mat, ".npz": _read_npz}

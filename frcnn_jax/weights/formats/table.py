@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from frcnn_jax.config import expand_user
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS, PixelNormalization
 from frcnn_jax.types import BoxStatistics
@@ -118,7 +119,7 @@ def read_pixels(path: str | Path) -> PixelNormalization:
         FileNotFoundError: there is nothing at `path`.
         ValueError: it is of no kind that is read, or damaged.
     """
-    path = Path(path)
+    path = expand_user(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")
     if path.suffix in _FOREIGN_PIXELS and path.is_file():
@@ -135,7 +136,7 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
         FileNotFoundError: there is nothing at `path`.
         ValueError: it is of no kind that is read, or damaged, or holds a network without a detector's settings.
     """
-    metadata = _read_own_metadata(Path(path))
+    metadata = _read_own_metadata(expand_user(path))
     if not isinstance(metadata, WeightsMetadata):
         raise ValueError(f"{path} holds weights of {metadata.source} without classes and settings of a detector")
     return metadata
