@@ -1,22 +1,151 @@
-"""The networks by name, and the constructor that people call."""
+"""The networks by name: what each consists of, the table that plug-ins add to, and the constructor that people call."""
 
+import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
+from frcnn_jax.config import Config, ParameterRule, replace
 from frcnn_jax.models.caffe_trunks import VGG16, VGGCNNM1024, CaffeNet
 from frcnn_jax.models.fast_rcnn import FastRCNN
-from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.heads import FastRCNNHead, HiddenLayers
 from frcnn_jax.models.pixels import CAFFE_PIXELS, CENTERED_PIXELS, PixelNormalization
 from frcnn_jax.models.tiny import TinyBackbone
+from frcnn_jax.models.windows import WindowNetwork
 
-# Trunk, widths of fc6 and fc7, RoI grid, and pixels, by name.
-_ARCHITECTURES = {
-    "caffenet": (CaffeNet, (4096, 4096), (6, 6), CAFFE_PIXELS),
-    "vgg_cnn_m_1024": (VGGCNNM1024, (4096, 1024), (6, 6), CAFFE_PIXELS),
-    "vgg16": (VGG16, (4096, 4096), (7, 7), CAFFE_PIXELS),
-    "tiny": (TinyBackbone, (512, 256), (7, 7), CENTERED_PIXELS),
+
+@dataclasses.dataclass(frozen=True)
+class WindowInput:
+    """How an architecture looks at whole windows, as the ImageNet network it comes from does."""
+
+    size: int
+    """Rows and columns of a window."""
+    pooling: tuple[int, int]
+    """Size and stride of the last max pooling, which the detector's trunk leaves out."""
+    hidden: Callable[..., nn.Module]
+    """`hidden(dtype=..., param_dtype=...)` maps pooled features [B, h, w, C] to the vector before the classifier
+    [B, F], with the parameters that the detector's head has for that."""
+    trunk: Callable[..., nn.Module] | None = None
+    """The trunk with the ImageNet network's padding; None: the detector's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """All that the rest of the package has to know of a network."""
+
+    trunk: Callable[..., nn.Module]
+    """`trunk(dtype=..., param_dtype=...)` gives a module with an attribute `dtype` that maps images [N, H, W, 3] and
+    their sizes [N, 2] (rows and columns, or None) to features [N, h, w, `channels`] and their sizes. Features are zero
+    outside their sizes, and padding changes none."""
+    stride: int
+    """Pixels from one feature cell to the next: an image with as many rows more has one row of features more."""
+    channels: int
+    """Of the features."""
+    pixels: PixelNormalization
+    """Of 8-bit images, where weights do not bring their own."""
+    rules: tuple[ParameterRule, ...]
+    """How its parameters are trained where a config has no rules of its own; what is frozen among them."""
+    output_size: tuple[int, int] = (7, 7)
+    """RoI grid, rows and columns."""
+    head: Callable[..., nn.Module] = FastRCNNHead
+    """`head(num_classes, dropout=..., dtype=..., param_dtype=...)` gives a module that maps pooled features
+    [B, PH, PW, C] to logits [B, K1] and offsets [B, K1, 4], with attributes `num_classes` and `param_dtype`; its
+    keyword `train` switches dropout on. With `ranks` and `widths` as `FastRCNNHead` has, it can be compressed."""
+    weights: str = ""
+    """Where published weights come from: names and kinds of files."""
+    window: WindowInput | None = None
+    """For classifiers of whole windows; None where there is no such network."""
+
+
+def _caffe_rules(frozen: str) -> tuple[ParameterRule, ...]:
+    """The paper's (section 4.5): biases at twice the rate and, as in the published definitions, without decay."""
+    return ParameterRule(frozen, None), ParameterRule(r"/bias$", 2.0, 0.0), ParameterRule(r"/kernel$")
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "caffenet": Architecture(
+        trunk=CaffeNet,
+        stride=16,
+        channels=256,
+        pixels=CAFFE_PIXELS,
+        rules=_caffe_rules(r"^backbone/conv1/"),
+        output_size=(6, 6),
+        head=partial(FastRCNNHead, widths=(4096, 4096)),
+        weights="Caffe's reference CaffeNet for ImageNet, or a finished Fast R-CNN: .caffemodel",
+        window=WindowInput(
+            227, (3, 2), partial(HiddenLayers, widths=(4096, 4096)), trunk=partial(CaffeNet, padded=False)
+        ),
+    ),
+    "vgg_cnn_m_1024": Architecture(
+        trunk=VGGCNNM1024,
+        stride=16,
+        channels=512,
+        pixels=CAFFE_PIXELS,
+        rules=_caffe_rules(r"^backbone/conv1/"),
+        output_size=(6, 6),
+        head=partial(FastRCNNHead, widths=(4096, 1024)),
+        weights="VGG_CNN_M_1024 for ImageNet, or a finished Fast R-CNN: .caffemodel",
+        window=WindowInput(224, (3, 2), partial(HiddenLayers, widths=(4096, 1024))),
+    ),
+    "vgg16": Architecture(
+        trunk=VGG16,
+        stride=16,
+        channels=512,
+        pixels=CAFFE_PIXELS,
+        rules=_caffe_rules(r"^backbone/conv[12]_"),
+        output_size=(7, 7),
+        head=partial(FastRCNNHead, widths=(4096, 4096)),
+        weights="VGG_ILSVRC_16_layers or a finished Fast R-CNN: .caffemodel; torchvision's vgg16: .pth, .safetensors",
+        window=WindowInput(224, (2, 2), partial(HiddenLayers, widths=(4096, 4096))),
+    ),
+    "tiny": Architecture(
+        trunk=TinyBackbone,
+        stride=16,
+        channels=192,
+        pixels=CENTERED_PIXELS,
+        rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
+        output_size=(7, 7),
+        head=partial(FastRCNNHead, widths=(512, 256)),
+        weights="none: trained from scratch",
+    ),
 }
+
+
+def register_architecture(name: str, architecture: Architecture) -> None:
+    """Makes an architecture known by `name`, to `create_model` and as `model.name` in configs.
+
+    Raises:
+        ValueError: another one has that name.
+    """
+    if ARCHITECTURES.setdefault(name, architecture) is not architecture:
+        raise ValueError(f"there is another architecture named {name!r}")
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture of that name.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f"no model {name!r}; there are {', '.join(sorted(ARCHITECTURES))}, and those of modules named in `plugins`"
+        )
+    return ARCHITECTURES[name]
+
+
+def resolve_rules(config: Config) -> Config:
+    """`config` with the architecture's own parameter rules where it has none.
+
+    Raises:
+        ValueError: the architecture is not known.
+    """
+    if config.optimizer.rules:
+        return config
+    return replace(config, optimizer={"rules": find_architecture(config.model.name).rules})
 
 
 def create_model(
@@ -31,7 +160,7 @@ def create_model(
     fc7_rank: int | None = None,
     roi_pooling: str = "xla",
 ) -> FastRCNN:
-    """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L) or "tiny".
+    """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L), "tiny", or a registered one.
 
     Args:
         num_classes: classes including background: 21 for VOC.
@@ -43,27 +172,59 @@ def create_model(
 
     Raises:
         ValueError: the name is not known, there is no class beside background, or a rank is not in 1 ... the smaller
-            side of its layer.
+            side of its layer, or given for a head without fc6 and fc7.
     """
-    if name not in _ARCHITECTURES:
-        raise ValueError(f"no model {name!r}; there are {', '.join(sorted(_ARCHITECTURES))}")
+    architecture = find_architecture(name)
     if num_classes < 2:
         raise ValueError(f"num_classes counts background and must be at least 2, not {num_classes}")
-    make_backbone, widths, output_size, default_pixels = _ARCHITECTURES[name]
     types = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}
-    backbone = make_backbone(**types)
-    inputs = backbone.channels[-1] * output_size[0] * output_size[1]
-    _check_rank("fc6_rank", fc6_rank, inputs, widths[0])
-    _check_rank("fc7_rank", fc7_rank, *widths)
+    head = architecture.head(num_classes, dropout=dropout, **types)
+    if (fc6_rank, fc7_rank) != (None, None):
+        rows, columns = architecture.output_size
+        _check_ranks(name, head, architecture.channels * rows * columns, fc6_rank, fc7_rank)
+        head = head.clone(ranks=(fc6_rank, fc7_rank))
     return FastRCNN(
-        backbone=backbone,
-        head=FastRCNNHead(num_classes, widths, dropout, (fc6_rank, fc7_rank), **types),
-        pixels=default_pixels if pixels is None else pixels,
-        output_size=output_size,
+        backbone=architecture.trunk(**types),
+        head=head,
+        pixels=architecture.pixels if pixels is None else pixels,
+        output_size=architecture.output_size,
+        spatial_scale=1 / architecture.stride,
         roi_pooling=roi_pooling,
     )
 
 
-def _check_rank(argument: str, rank: int | None, inputs: int, outputs: int) -> None:
-    if rank is not None and not 1 <= rank <= min(inputs, outputs):
-        raise ValueError(f"{argument} {rank} is not in 1 ... {min(inputs, outputs)}: the layer is {inputs} x {outputs}")
+def create_window_network(
+    name: str,
+    *,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    pixels: PixelNormalization | None = None,
+) -> WindowNetwork:
+    """The ImageNet network of an architecture without its classifier, for windows of `ARCHITECTURES[name].window.size`.
+
+    It takes the parameters of the detector of the same name.
+
+    Raises:
+        ValueError: the name is not known, or that architecture has no such network.
+    """
+    architecture = find_architecture(name)
+    if architecture.window is None:
+        raise ValueError(f"{name!r} has no network for whole windows")
+    types = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}
+    trunk = architecture.window.trunk or architecture.trunk
+    return WindowNetwork(
+        backbone=trunk(**types),
+        head=architecture.window.hidden(**types),
+        pooling=architecture.window.pooling,
+        pixels=architecture.pixels if pixels is None else pixels,
+    )
+
+
+def _check_ranks(name: str, head: nn.Module, inputs: int, fc6_rank: int | None, fc7_rank: int | None) -> None:
+    """Raises ValueError where a rank of fc6 or fc7 does not fit the head."""
+    if not hasattr(head, "ranks"):
+        raise ValueError(f"fc6_rank and fc7_rank are for heads with fc6 and fc7, which {name!r} does not have")
+    layers = ((inputs, head.widths[0]), head.widths)
+    for argument, rank, layer in zip(("fc6_rank", "fc7_rank"), (fc6_rank, fc7_rank), layers, strict=True):
+        if rank is not None and not 1 <= rank <= min(layer):
+            raise ValueError(f"{argument} {rank} is not in 1 ... {min(layer)}: the layer is {layer[0]} x {layer[1]}")

@@ -16,9 +16,13 @@ from frcnn_jax.ops.layers.lrn import local_response_norm
 
 
 class CaffeNet(nn.Module):
-    """Model S: the five convolutions of CaffeNet, an AlexNet that pools before it normalises; no last pooling."""
+    """Model S: the five convolutions of CaffeNet, an AlexNet that pools before it normalises; no last pooling.
+
+    As a detector's trunk, conv1 and both poolings are padded; in the ImageNet network they are not.
+    """
 
     channels: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256)
+    padded: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -26,10 +30,10 @@ class CaffeNet(nn.Module):
     def __call__(self, x: Float[Array, "N H W 3"], sizes: Sizes) -> tuple[Float[Array, "N h w D"], Sizes]:
         conv = partial(conv_relu, dtype=self.dtype, param_dtype=self.param_dtype)
         norm = partial(local_response_norm, size=5, alpha=1e-4, beta=0.75, k=1.0)
-        x, sizes = conv(x, sizes, self.channels[0], 11, stride=4, padding=5, name="conv1")
-        x, sizes = pool(x, sizes, 3, 2, padding=1)
+        x, sizes = conv(x, sizes, self.channels[0], 11, stride=4, padding=5 * self.padded, name="conv1")
+        x, sizes = pool(x, sizes, 3, 2, padding=int(self.padded))
         x, sizes = conv(norm(x), sizes, self.channels[1], 5, padding=2, groups=2, name="conv2")
-        x, sizes = pool(x, sizes, 3, 2, padding=1)
+        x, sizes = pool(x, sizes, 3, 2, padding=int(self.padded))
         x, sizes = conv(norm(x), sizes, self.channels[2], name="conv3")
         x, sizes = conv(x, sizes, self.channels[3], groups=2, name="conv4")
         return conv(x, sizes, self.channels[4], groups=2, name="conv5")

@@ -24,8 +24,13 @@ class FastRCNN(nn.Module):
     head: nn.Module
     pixels: PixelNormalization = CAFFE_PIXELS
     output_size: tuple[int, int] = (7, 7)
-    spatial_scale: float = 1 / 16
+    spatial_scale: float = 1 / 16  # feature cells per pixel; of an architecture by name, 1 / its stride
     roi_pooling: str = "xla"  # implementation of `roi_max_pool`
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one feature cell to the next."""
+        return round(1 / self.spatial_scale)
 
     def __call__(
         self,
@@ -54,7 +59,7 @@ class FastRCNN(nn.Module):
     def features(
         self, images: Float[Array, "N H W 3"] | UInt8[Array, "N H W 3"], image_sizes: Sizes = None
     ) -> tuple[Float[Array, "N h w C"], Sizes]:
-        """The trunk's feature maps of stride 16, and the rows and columns of each that are no padding."""
+        """The trunk's feature maps, and the rows and columns of each that are not padding."""
         dtype = self.backbone.dtype
         if jnp.issubdtype(images.dtype, jnp.integer):
             images = normalize_images(images, image_sizes, self.pixels, dtype)
@@ -84,6 +89,7 @@ class FastRCNN(nn.Module):
 
 def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:
     """Random parameters: {"backbone": ..., "head": ...}."""
-    images = jnp.zeros((1, 32, 32, 3), model.backbone.dtype)
+    side = max(32, 2 * model.stride)
+    images = jnp.zeros((1, side, side, 3), model.backbone.dtype)
     rois = jnp.zeros((1, 1, 4))
     return jax.jit(model.init)(key, images, rois)["params"]

@@ -1,4 +1,4 @@
-"""What follows RoI pooling: fully connected layers, then class logits and box offsets (section 2.3)."""
+"""Fully connected layers on pooled features, then class logits and box offsets (section 2.3)."""
 
 from typing import Any
 
@@ -6,18 +6,57 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+Ranks = tuple[int | None, int | None]  # of fc6 and fc7; None: one layer
 
-class FastRCNNHead(nn.Module):
-    """fc6, fc7 with ReLU and dropout, then `cls_score` and `bbox_pred` side by side.
+
+def hidden_layers(
+    pooled: Float[Array, "B PH PW C"],
+    widths: tuple[int, int],
+    ranks: Ranks,
+    dropout: float,
+    *,
+    train: bool,
+    **types: Any,
+) -> Float[Array, "B F"]:
+    """fc6 and fc7 with ReLU and dropout, as submodules of the module that calls.
 
     With a rank t, fc6 is two layers, `fc6_L` of t outputs without bias and `fc6_U` (section 3.1, truncated SVD); fc7
     likewise. The names are those of the published compressed models.
     """
+    x = pooled.reshape(pooled.shape[0], -1)
+    for name, width, rank in zip(("fc6", "fc7"), widths, ranks, strict=True):
+        if rank is not None:
+            linear = nn.initializers.lecun_normal()  # keeps the variance, as no ReLU follows
+            x = nn.Dense(rank, use_bias=False, kernel_init=linear, name=f"{name}_L", **types)(x)
+            name = f"{name}_U"
+        x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=name, **types)(x))
+        x = nn.Dropout(dropout, deterministic=not train)(x)
+    return x
+
+
+class HiddenLayers(nn.Module):
+    """fc6 and fc7 alone."""
+
+    widths: tuple[int, int] = (4096, 4096)
+    dropout: float = 0.5
+    ranks: Ranks = (None, None)
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "B PH PW C"], *, train: bool = False) -> Float[Array, "B F"]:
+        """fc7 after its ReLU. With `train`, dropout draws from the "dropout" stream."""
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return hidden_layers(pooled, self.widths, self.ranks, self.dropout, train=train, **types)
+
+
+class FastRCNNHead(nn.Module):
+    """fc6, fc7 with ReLU and dropout, then `cls_score` and `bbox_pred` side by side; see `hidden_layers`."""
 
     num_classes: int  # background included
     widths: tuple[int, int] = (4096, 4096)
     dropout: float = 0.5
-    ranks: tuple[int | None, int | None] = (None, None)  # of fc6 and fc7; None: one layer
+    ranks: Ranks = (None, None)
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -27,14 +66,7 @@ class FastRCNNHead(nn.Module):
     ) -> tuple[Float[Array, "B K1"], Float[Array, "B K1 4"]]:
         """Logits and offsets, in float32 at least. With `train`, dropout draws from the "dropout" stream."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = pooled.reshape(pooled.shape[0], -1)
-        for name, width, rank in zip(("fc6", "fc7"), self.widths, self.ranks, strict=True):
-            if rank is not None:
-                linear = nn.initializers.lecun_normal()  # keeps the variance, as no ReLU follows
-                x = nn.Dense(rank, use_bias=False, kernel_init=linear, name=f"{name}_L", **types)(x)
-                name = f"{name}_U"
-            x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=name, **types)(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = hidden_layers(pooled, self.widths, self.ranks, self.dropout, train=train, **types)
         # The spread of the new layers' initial weights is the paper's (section 2.3, SGD hyper-parameters).
         normal = nn.initializers.normal
         logits = nn.Dense(self.num_classes, kernel_init=normal(0.01), name="cls_score", **types)(x)

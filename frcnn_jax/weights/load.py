@@ -128,7 +128,7 @@ def fit_weights(
 
 def _check_ranks(path: Path, arrays: Mapping[str, Any], model: FastRCNN, may_exceed: Callable[[str], bool]) -> None:
     """Raises ValueError where fc6 or fc7 is truncated to another rank than the model's and not to be left out."""
-    expected = dict(zip(LAYERS, model.head.ranks, strict=True))
+    expected = dict(zip(LAYERS, getattr(model.head, "ranks", (None, None)), strict=True))
     found = {
         layer: rank
         for layer, rank in stored_ranks(arrays).items()

@@ -1,0 +1,40 @@
+"""An ImageNet network without its classifier, on whole windows: one pass for each, as in R-CNN."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from frcnn_jax.models.layers import pool
+from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_images
+
+
+class WindowNetwork(nn.Module):
+    """Trunk, the last max pooling, and the fully connected layers below the classifier.
+
+    Parameters have the detector's names, so that a detector's parameters fit:
+    `network.apply({"params": params}, windows)`. Windows have the size that the network was trained on.
+    """
+
+    backbone: nn.Module
+    head: nn.Module  # maps pooled features to the vector before the classifier
+    pooling: tuple[int, int]  # size and stride of the last max pooling
+    pixels: PixelNormalization = CAFFE_PIXELS
+
+    def __call__(
+        self, windows: Float[Array, "B H W 3"] | UInt8[Array, "B H W 3"], *, train: bool = False
+    ) -> Float[Array, "B F"]:
+        """The vector before the classifier (fc7 after its ReLU).
+
+        Args:
+            windows: floating: network input as `normalize_images` makes it; uint8: RGB pixels, normalised here.
+            train: apply dropout, from the "dropout" random stream.
+        """
+        return self.head(self.pool5(windows), train=train)
+
+    def pool5(self, windows: Float[Array, "B H W 3"] | UInt8[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """The last pooled features, which the first fully connected layer takes in row-major order."""
+        dtype = self.backbone.dtype
+        if jnp.issubdtype(windows.dtype, jnp.integer):
+            windows = normalize_images(windows, None, self.pixels, dtype)
+        features, _ = self.backbone(windows.astype(dtype), None)
+        return pool(features, None, *self.pooling)[0]

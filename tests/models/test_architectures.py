@@ -1,0 +1,225 @@
+"""The contract of an architecture, which every entry of the table passes, and one of another stride too."""
+
+import dataclasses
+from functools import cache, partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import frcnn_jax as frcnn
+from frcnn_jax.config import Config, ModelConfig, OptimizerConfig, ParameterRule
+from frcnn_jax.models.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    create_model,
+    create_window_network,
+    register_architecture,
+    resolve_rules,
+)
+from frcnn_jax.models.heads import FastRCNNHead, HiddenLayers
+from frcnn_jax.models.layers import mask_outside
+from frcnn_jax.models.pixels import CENTERED_PIXELS
+from frcnn_jax.models.windows import WindowNetwork
+from frcnn_jax.training.optimizer import match_rules
+
+
+class Patches(nn.Module):
+    """A convolution of 8 x 8 pixels each."""
+
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, sizes):
+        padding = ((0, 7), (0, 7))
+        x = nn.Conv(12, (8, 8), 8, padding, dtype=self.dtype, param_dtype=self.param_dtype)(x)
+        sizes = None if sizes is None else -(-sizes // 8)
+        return mask_outside(nn.relu(x), sizes), sizes
+
+
+PATCHES = Architecture(
+    trunk=Patches,
+    stride=8,
+    channels=12,
+    pixels=CENTERED_PIXELS,
+    rules=(ParameterRule("/bias$", 2.0, 0.0), ParameterRule("/kernel$")),
+    output_size=(3, 2),
+    head=partial(FastRCNNHead, widths=(8, 6)),
+)
+
+
+@pytest.fixture(autouse=True)
+def patches(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "patches", PATCHES)
+
+
+each = pytest.mark.parametrize("name", [*ARCHITECTURES, "patches"])
+
+
+@cache
+def shapes_of(name):
+    """Shapes of a detector's parameters."""
+    return jax.eval_shape(lambda: frcnn.init_params(create_model(name, 21), jax.random.key(0)))
+
+
+def features_of(name, height, width):
+    """Shape of the features of an image."""
+    model, params = create_model(name, 21), shapes_of(name)
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    features = jax.eval_shape(lambda p, x: model.apply({"params": p}, x, method="features")[0], params, images)
+    return features.shape
+
+
+@each
+def test_stride_and_channels_are_as_declared(name):
+    architecture = ARCHITECTURES[name]
+    stride = architecture.stride
+    for height, width in ((96, 100), (111, 143), (200, 129)):
+        n, rows, columns, channels = features_of(name, height, width)
+        assert (n, channels) == (1, architecture.channels)
+        assert features_of(name, height + stride, width + 3 * stride)[1:3] == (rows + 1, columns + 3)
+        for cells, side in ((rows, height), (columns, width)):
+            assert abs(cells - side / stride) < 3
+    model = create_model(name, 2)
+    assert (model.stride, model.spatial_scale, model.output_size) == (stride, 1 / stride, architecture.output_size)
+
+
+@each
+def test_padding_changes_nothing(name):
+    """Noise in the padding of two images: features of each are those of the image alone, and zero outside."""
+    model = create_model(name, 2)
+    random = np.random.default_rng(0)
+    # Biases that are not zero, as otherwise zeros outside the image could go unnoticed.
+    params = jax.tree.map(
+        lambda s: jnp.asarray(
+            random.standard_normal(s.shape) * (2 / np.prod(s.shape[:-1])) ** 0.5
+            if len(s.shape) > 1
+            else random.standard_normal(s.shape) * 0.2,
+            jnp.float32,
+        ),
+        shapes_of(name)["backbone"],
+    )
+    sizes = np.array([(65, 50), (48, 79)])
+    images = jnp.asarray(random.standard_normal((2, 80, 80, 3)), jnp.float32)
+    apply = jax.jit(lambda params, x, sizes: model.apply({"params": {"backbone": params}}, x, sizes, method="features"))
+    features, cells = apply(params, images, jnp.asarray(sizes))
+    for i, (height, width) in enumerate(sizes):
+        alone, none = apply(params, images[i : i + 1, :height, :width], None)
+        rows, columns = np.asarray(cells[i])
+        assert none is None
+        assert alone.shape[1:3] == (rows, columns)
+        spread = float(jnp.std(alone))
+        assert spread > 0.01
+        np.testing.assert_allclose(features[i, :rows, :columns], alone[0], rtol=1e-3, atol=1e-3 * spread)
+        np.testing.assert_array_equal(features[i].at[:rows, :columns].set(0), 0)
+
+
+@each
+def test_the_rules_cover_every_parameter(name):
+    config = resolve_rules(Config(model=ModelConfig(name=name), optimizer=OptimizerConfig(rules=())))
+    assert config.optimizer.rules == ARCHITECTURES[name].rules
+    params = shapes_of(name)
+    rules = jax.tree.leaves(match_rules(params, config.optimizer.rules))  # raises where one does not match
+    assert len(rules) == len(jax.tree.leaves(params))
+    assert any(rule.learning_rate is None for rule in rules) == bool(ARCHITECTURES[name].window)
+
+
+def test_rules_of_a_config_stay():
+    assert resolve_rules(Config()) == Config()
+    assert Config().optimizer.rules == ARCHITECTURES["vgg16"].rules
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "pool5", "fc7"),
+    [
+        ("caffenet", 227, (6, 6, 256), 4096),
+        ("vgg_cnn_m_1024", 224, (6, 6, 512), 1024),
+        ("vgg16", 224, (7, 7, 512), 4096),
+    ],
+)
+def test_window_networks_take_the_detectors_parameters(name, size, pool5, fc7):
+    window = ARCHITECTURES[name].window
+    assert window.size == size
+    network = create_window_network(name)
+    params = shapes_of(name)
+    windows = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
+    pooled, vector = (
+        jax.eval_shape(partial(network.apply, method=method), {"params": params}, windows)
+        for method in ("pool5", "__call__")
+    )
+    assert (pooled.shape, vector.shape) == ((2, *pool5), (2, fc7))
+    # The grid that the detector pools each RoI to is the one that fc6 was trained on.
+    assert pool5 == (*ARCHITECTURES[name].output_size, ARCHITECTURES[name].channels)
+    own = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))["params"]
+    assert own["backbone"] == params["backbone"]
+    assert own["head"] == {layer: params["head"][layer] for layer in ("fc6", "fc7")}
+
+
+def test_a_window_network_by_hand():
+    """Maximum of 2 x 2 cells, fc6 and fc7 with ReLU, of a small network; and the detector's first hidden layers."""
+    network = WindowNetwork(Patches(), HiddenLayers((8, 6)), (2, 2), CENTERED_PIXELS)
+    windows = jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)), jnp.uint8)
+    params = network.init(jax.random.key(0), windows)["params"]
+    cells, _ = network.backbone.apply({"params": params["backbone"]}, (windows - 127.5) / 64, None)
+    pooled = np.asarray(cells).reshape(3, 2, 2, 2, 2, 12).max(axis=(2, 4))
+    np.testing.assert_allclose(network.apply({"params": params}, windows, method="pool5"), pooled, rtol=1e-5)
+    x = pooled.reshape(3, -1)
+    for layer in ("fc6", "fc7"):
+        kernel, bias = (np.asarray(params["head"][layer][part]) for part in ("kernel", "bias"))
+        x = np.maximum(x @ kernel + bias, 0)
+    np.testing.assert_allclose(network.apply({"params": params}, windows), x, rtol=1e-4, atol=1e-5)
+    assert np.ptp(x) > 0.1
+
+
+def test_an_architecture_of_another_stride_detects():
+    model = frcnn.create_model("patches", 3)
+    params = frcnn.init_params(model, jax.random.key(0))
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    found = frcnn.detect(model, params, image, np.array([[10.0, 10, 60, 50]]), scale=70, max_size=100)
+    assert set(found.labels) == {1, 2}
+    with pytest.raises(ValueError, match=r"fc6_rank 9 is not in 1 \.\.\. 8: the layer is 72 x 8"):
+        frcnn.create_model("patches", 3, fc6_rank=9)
+
+
+def test_registered_once(monkeypatch):
+    monkeypatch.delitem(ARCHITECTURES, "patches")
+    register_architecture("patches", PATCHES)
+    register_architecture("patches", PATCHES)
+    assert create_model("patches", 4).backbone == Patches(dtype=jnp.dtype("float32"), param_dtype=jnp.dtype("float32"))
+    with pytest.raises(ValueError, match="there is another architecture named 'patches'"):
+        register_architecture("patches", dataclasses.replace(PATCHES))
+    with pytest.raises(ValueError, match="there is another architecture named 'tiny'"):
+        register_architecture("tiny", PATCHES)
+
+
+def test_what_is_not_there():
+    with pytest.raises(ValueError, match=r"no model 'vgg17'; there are caffenet, .* named in `plugins`"):
+        resolve_rules(Config(model=ModelConfig(name="vgg17"), optimizer=OptimizerConfig(rules=())))
+    with pytest.raises(ValueError, match="'tiny' has no network for whole windows"):
+        create_window_network("tiny")
+
+
+class Linear(nn.Module):
+    """A head without fc6 and fc7."""
+
+    num_classes: int
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled, *, train=False):
+        x = nn.Dense(5 * self.num_classes)(pooled.reshape(len(pooled), -1)).reshape(-1, self.num_classes, 5)
+        return x[..., 0], x[..., 1:]
+
+
+def test_a_head_of_another_kind(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "linear", dataclasses.replace(PATCHES, head=Linear))
+    model = create_model("linear", 3)
+    assert list(frcnn.init_params(model, jax.random.key(0))["head"]) == ["Dense_0"]
+    with pytest.raises(ValueError, match="heads with fc6 and fc7, which 'linear' does not have"):
+        create_model("linear", 3, fc7_rank=2)
