@@ -25,6 +25,7 @@ from frcnn_jax.config import Config, expand_user, load_config, override
 from frcnn_jax.data.dataset import decode_image, open_dataset
 from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals
+from frcnn_jax.plugins import load_plugins
 from frcnn_jax.types import Detections, GroundTruth
 
 DRAWN = 40  # proposals of an image without objects
@@ -50,6 +51,7 @@ def main() -> None:
         parser.error("pictures need --out")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     config = override(load_config(arguments.config) if arguments.config else Config(), settings, sys.argv[0])
+    load_plugins(config.plugins)
     if arguments.config:
         of_datasets(config, arguments.pictures, arguments.out)
     else:

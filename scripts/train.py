@@ -26,9 +26,11 @@ def main() -> None:
 
     from frcnn_jax.data.dataset import open_dataset
     from frcnn_jax.evaluation.report import format_metrics
+    from frcnn_jax.plugins import load_plugins
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.training.loop import train
 
+    load_plugins(config.plugins, arguments.workdir)
     try:
         open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
     except FileNotFoundError as error:

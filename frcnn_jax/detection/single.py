@@ -34,7 +34,7 @@ def single_pyramid(
         raise ValueError(f"scales {tuple(scales)} and max_size {max_size} must be at least 1")
     factors = [resize_scale(image.shape[:2], shorter, max_size) for shorter in scales]
     sizes = [resized_size(image.shape[:2], factor) for factor in factors]
-    known = default_buckets(tuple(scales), max_size)
+    known = default_buckets(tuple(scales), max_size, round(1 / spatial_scale))
     plan = plan_rois(boxes, np.array(factors), spatial_scale)
     num_proposals = padded_count([boxes])
     # In sixteenths: other boxes seldom need other compiled functions, and little is computed in vain.

@@ -43,7 +43,7 @@ class PyramidSource:
             [[resize_scale(size, length, config.test_max_size) for length in lengths] for size in dataset.sizes]
         ).reshape(-1, len(lengths))
         self._plans = [plan_rois(boxes, own, spatial_scale) for boxes, own in zip(proposals, self._scales, strict=True)]
-        buckets = config.buckets or default_buckets(lengths, config.test_max_size)
+        buckets = config.buckets or default_buckets(lengths, config.test_max_size, round(1 / spatial_scale))
         levels = [assign_buckets(dataset.sizes, level, buckets, dataset.image_ids) for level in self._scales.T]
         count = padded_count(proposals)
         self._steps: list[tuple[PyramidShape, list[int]]] = []

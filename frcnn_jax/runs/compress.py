@@ -12,6 +12,7 @@ import numpy as np
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
 from frcnn_jax.config import Config, expand_user
+from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.state import TrainState, abstract_state, create_state
 from frcnn_jax.training.workdir import claim_workdir, read_config
 from frcnn_jax.weights.params import flatten
@@ -75,6 +76,7 @@ def compress_run(
 def _read(workdir: Path) -> tuple[Config, CheckpointMetadata, tuple[TrainState, jax.Array, dict[str, Any]]]:
     """Config and newest checkpoint of a run."""
     config = read_config(workdir)
+    load_plugins(config.plugins, workdir)
     # Opening checkpoints would make the folder.
     if not (workdir / "checkpoints").is_dir():
         raise FileNotFoundError(f"{workdir} holds no checkpoint yet")

@@ -11,6 +11,7 @@ from frcnn_jax.checkpoint import Checkpoints
 from frcnn_jax.config import Config
 from frcnn_jax.detection.detect import detect, selection_settings
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.state import abstract_state, build_model
 from frcnn_jax.training.workdir import read_config
 from frcnn_jax.types import BoxStatistics, Detections
@@ -47,8 +48,10 @@ def load_detector(workdir: str | Path) -> Detector:
 
     Raises:
         FileNotFoundError: there is no run, or no checkpoint yet.
+        ImportError: a module of the run's `plugins` cannot be imported, or lies in the workdir.
     """
     config = read_config(workdir)
+    load_plugins(config.plugins, workdir)
     checkpoints = Checkpoints(workdir)
     try:
         if checkpoints.latest is None:

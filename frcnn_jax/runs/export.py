@@ -102,7 +102,8 @@ def export_stablehlo(
         ModuleNotFoundError: `flatbuffers` is not installed.
     """
     path = expand_user(path)
-    longest = -(-detector.config.input.test_max_size // 16) * 16
+    stride = detector.model.stride
+    longest = -(-detector.config.input.test_max_size // stride) * stride
     height, width = (longest, longest) if bucket is None else bucket
     count = detector.config.proposals.max_count if proposals is None else proposals
     if min(height, width, count) < 1:

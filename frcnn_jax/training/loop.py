@@ -12,10 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
-from frcnn_jax.config import Config, expand_user
+from frcnn_jax.config import Config, absolute_paths, expand_user
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.pipeline import concatenate, iterate, training_source
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
+from frcnn_jax.models.architectures import resolve_rules
+from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.interruption import deferred_signals
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
@@ -34,10 +36,13 @@ def train(config: Config, workdir: str | Path) -> TrainState:
 
     Raises:
         ValueError: the workdir holds a run with other settings, or a setting does not fit the data or the devices.
+        ImportError: a module of `config.plugins` cannot be imported, or lies in the workdir.
         FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
         KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
     """
     workdir = expand_user(workdir)
+    load_plugins(config.plugins, workdir)
+    config = resolve_rules(absolute_paths(config))
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     if config.input.batch_size % mesh.size:
         raise ValueError(f"input.batch_size {config.input.batch_size} cannot be shared by {mesh.size} devices")
@@ -47,7 +52,6 @@ def train(config: Config, workdir: str | Path) -> TrainState:
     files, _ = proposal_files(config.proposals, config.data.train)
     parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
     dataset, proposals = concatenate(datasets, parts)
-    source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed)
 
     num_classes = len(dataset.classes) + 1
     checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
@@ -57,6 +61,7 @@ def train(config: Config, workdir: str | Path) -> TrainState:
     model = build_model(config, num_classes, before.pixels if before else None)
     metadata = CheckpointMetadata(dataset.classes, model.pixels, config, dataset.fingerprint)
     everywhere = NamedSharding(mesh, PartitionSpec())
+    source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride)
     iterator = iterate(source, config.input.workers)
     if before is None:
         init_key, key = jax.random.split(jax.random.key(config.train.seed))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from frcnn_jax.atomic import write_text
-from frcnn_jax.config import Config, changed_settings, expand_user, from_json, to_json
+from frcnn_jax.config import Config, absolute_paths, changed_settings, expand_user, from_json, to_json
 
 # Settings that may change between one start of a run and the next: they do not touch what was learned so far.
 _FREE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.",
@@ -20,7 +20,7 @@ def claim_workdir(workdir: Path, config: Config) -> None:
         ValueError: it holds checkpoints of a run with other settings, which are named, or another program's config.
     """
     path = workdir / "config.json"
-    there = _read(path) if path.exists() else None
+    there = absolute_paths(_read(path)) if path.exists() else None
     if there is not None and any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
         changed = {
             name: values

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
 from frcnn_jax.models import architectures as models
+from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
@@ -18,14 +20,20 @@ from tests.weights.detectors import CLASSES, PIXELS, save_run, small_detector
 FILES = [f"comp4_det_test_{name}.txt" for name in sorted(CLASSES)]
 
 
-def tiny(**types):
-    return TinyBackbone((16, 16, 16), (1, 1, 1), **types)
+SMALL_TINY = dataclasses.replace(
+    models.ARCHITECTURES["tiny"],
+    trunk=lambda **types: TinyBackbone((16, 16, 16), (1, 1, 1), **types),
+    channels=16,
+    pixels=PIXELS,
+    output_size=(3, 3),
+    head=partial(FastRCNNHead, widths=(12, 8)),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "_ARCHITECTURES", {"tiny": (tiny, (12, 8), (3, 3), PIXELS)})
+        patch.setattr(models, "ARCHITECTURES", {"tiny": SMALL_TINY})
         yield
 
 

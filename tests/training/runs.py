@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from frcnn_jax.config import (
     TrainConfig,
 )
 from frcnn_jax.models import architectures
+from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.metrics import MetricsLog
@@ -29,11 +31,12 @@ from tests.data.voc_files import HEIGHT, WIDTH, VocFiles, object_xml
 ROOT = Path(__file__).parents[2]
 TRAIN, TEST = [f"a{i}" for i in range(8)], [f"t{i}" for i in range(4)]
 WITHOUT_OBJECTS, WITHOUT_PROPOSALS = ("a1", "t1"), ("a2", "t2")
-SMALL_TINY = (
-    lambda **types: TinyBackbone((16, 16, 16), (1, 1, 1), **types),
-    (32, 16),
-    (3, 3),
-    architectures.CENTERED_PIXELS,
+SMALL_TINY = dataclasses.replace(
+    architectures.ARCHITECTURES["tiny"],
+    trunk=lambda **types: TinyBackbone((16, 16, 16), (1, 1, 1), **types),
+    channels=16,
+    output_size=(3, 3),
+    head=partial(FastRCNNHead, widths=(32, 16)),
 )
 
 
@@ -81,7 +84,7 @@ def with_learning_rate(config: Config, rate: float) -> Config:
 
 def shrink_tiny(setattr=setattr) -> None:
     """Makes `tiny` small enough to be compiled in a moment."""
-    setattr(architectures, "_ARCHITECTURES", {"tiny": SMALL_TINY})
+    setattr(architectures, "ARCHITECTURES", {"tiny": SMALL_TINY})
 
 
 def train_until_waiting(root: str, workdir: str, last: int) -> None:

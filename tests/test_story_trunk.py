@@ -1,0 +1,191 @@
+"""A trunk of one's own in a plug-in, from training to export, by the scripts in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from frcnn_jax.config import to_json
+from tests.training.runs import TEST, run_config, write_data
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = '''
+"""The README's trunk, registered."""
+
+from functools import partial
+
+import flax.linen as nn
+import numpy as np
+
+from frcnn_jax.config import ParameterRule
+from frcnn_jax.models.architectures import Architecture, register_architecture
+from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.pixels import CENTERED_PIXELS
+
+
+class Trunk(nn.Module):
+    dtype: np.dtype = np.dtype("float32")  # of its features
+    param_dtype: np.dtype = np.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x, sizes):  # images; height and width of each that are not padding, or None
+        x = nn.relu(nn.Conv(64, (16, 16), strides=16, dtype=self.dtype, param_dtype=self.param_dtype)(x))
+        return x, None if sizes is None else -(-sizes // 16)
+
+
+register_architecture(
+    "patches",
+    Architecture(
+        trunk=Trunk,
+        stride=16,
+        channels=64,
+        pixels=CENTERED_PIXELS,
+        rules=(ParameterRule("/bias$", 2.0, 0.0), ParameterRule("/kernel$")),
+        output_size=(3, 3),
+        head=partial(FastRCNNHead, widths=(32, 16)),
+    ),
+)
+'''
+CONFIG = """
+from pathlib import Path
+
+from frcnn_jax.config import from_json, replace
+
+
+def get_config():
+    config = from_json((Path(__file__).parent / "settings.json").read_text())
+    return replace(config, plugins=("my_trunks",), model={"name": "patches"}, optimizer={"rules": ()})
+"""
+LOAD_BACK = """
+import sys
+import jax, numpy as np
+from jax import export
+
+import frcnn_jax as frcnn
+from frcnn_jax.plugins import load_plugins
+
+load_plugins(["my_trunks"])
+model = frcnn.create_model("patches", 3)
+params = frcnn.load_weights("exported.safetensors", model)
+detector = frcnn.load_detector("run")
+image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+boxes = np.array([[5, 5, 60, 50], [20, 10, 90, 60]], np.float32)
+ours = detector.detect(image, boxes)
+loaded = frcnn.detect(model, params, image, boxes, scale=64, max_size=96, score_threshold=1e-5)
+np.testing.assert_allclose(loaded.scores, ours.scores, atol=1e-5)
+np.testing.assert_allclose(loaded.boxes, ours.boxes, atol=1e-2)
+
+function = export.deserialize(bytearray(open("exported.stablehlo", "rb").read()))
+padded = np.pad(boxes, ((0, 6), (0, 0)))
+size = np.int32([64, 96])
+found = jax.jit(function.call)(image, size, size, np.float32(1), padded, np.arange(8) < 2)
+np.testing.assert_allclose(np.array(found["scores"])[found["mask"]], ours.scores, atol=1e-5)
+print(f"{len(ours.scores)} detections")
+"""
+
+
+def start(folder, *command):
+    """A process in `folder`, which compiles without optimisation; the package is found wherever the tests find it."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    arguments = [sys.executable, *map(str, command)]
+    return subprocess.Popen(arguments, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    try:
+        out, errors = process.communicate(timeout=280)
+    finally:
+        process.kill()
+    return process.returncode, out, errors
+
+
+def succeed(folder, script, *arguments):
+    code, out, errors = finish(start(folder, ROOT / f"scripts/{script}.py", *arguments))
+    assert code == 0, errors[-3000:]
+    return out
+
+
+def kill_after_a_checkpoint(process, workdir):
+    """Kills the process with signal 9 once the run has written a checkpoint; returns its newest step."""
+    deadline = time.monotonic() + 200
+    try:
+        while not (steps := [int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit()]):
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.communicate()
+    return max(steps)
+
+
+@pytest.fixture
+def story(tmp_path):
+    """A folder with data, a plug-in and a config that names it."""
+    write_data(tmp_path / "data")
+    (tmp_path / "my_trunks.py").write_text(PLUGIN)
+    (tmp_path / "mine.py").write_text(CONFIG)
+    (tmp_path / "settings.json").write_text(to_json(run_config(tmp_path / "data", checkpoint_every=2)))
+    return tmp_path
+
+
+def test_a_trunk_in_a_plugin_from_training_to_export(story, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    workdir = story / "run"
+    training = ("train", "--config", story / "mine.py", "--workdir", workdir)
+    process = start(story, ROOT / "scripts/train.py", *training[1:], "--train.steps", 100_000)
+    reached = kill_after_a_checkpoint(process, workdir)
+    assert process.returncode == -9
+    assert not (workdir / "eval").exists()
+
+    printed = succeed(story, *training, "--train.steps", reached + 6)
+    assert f"of {workdir}" in printed
+    assert "Going on from step" in printed
+    settings = json.loads((workdir / "config.json").read_text())
+    assert (settings["plugins"], settings["model"]["name"]) == (["my_trunks"], "patches")
+    assert [rule["pattern"] for rule in settings["optimizer"]["rules"]] == ["/bias$", "/kernel$"]
+    steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == reached + 6
+
+    metrics = json.loads((workdir / "eval/metrics.json").read_text())
+    assert (metrics["step"], metrics["images"]) == (reached + 6, 4)
+    assert "Average precision" in succeed(story, "evaluate", "--workdir", "run", "--out", "again")
+    assert json.loads((story / "again/metrics.json").read_text())["map"] == metrics["map"]
+
+    image = story / f"data/JPEGImages/{TEST[0]}.jpg"
+    succeed(story, "detect", "--workdir", "run", image, "--proposals", story / "data/test.npz", "--out", "found")
+    assert json.loads((story / f"found/{TEST[0]}.detections.json").read_text())["detections"]
+
+    for kind, more in (
+        ("safetensors", ()),
+        ("stablehlo", ("--bucket", 64, 96, "--proposals", 8, "--platforms", "cpu")),
+    ):
+        printed = succeed(story, "export", "--workdir", "run", "--format", kind, "--out", f"exported.{kind}", *more)
+        assert f"patches after {reached + 6} steps" in printed
+    code, printed, errors = finish(start(story, "-c", LOAD_BACK))
+    assert code == 0, errors[-3000:]
+    assert int(printed.split()[0]) > 0
+
+    for script, *arguments in (
+        training,
+        ("evaluate", "--workdir", workdir),
+        ("detect", "--workdir", workdir, image),
+        ("export", "--workdir", workdir, "--format", "npz", "--out", "x.npz"),
+        ("compress", "--workdir", workdir, "--fc6", 4, "--no-evaluate"),
+    ):
+        code, _, errors = finish(start(elsewhere, ROOT / f"scripts/{script}.py", *arguments))
+        assert code == 1
+        assert errors == (
+            f"{script}.py: plugins: no module my_trunks: put its folder on PYTHONPATH, install it with pip, or start "
+            "from its folder\n"
+        )
