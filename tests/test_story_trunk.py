@@ -178,9 +178,7 @@ def test_a_trunk_in_a_plugin_from_training_to_export(story, tmp_path_factory):
 
     for script, *arguments in (
         training,
-        ("evaluate", "--workdir", workdir),
         ("detect", "--workdir", workdir, image),
-        ("export", "--workdir", workdir, "--format", "npz", "--out", "x.npz"),
         ("compress", "--workdir", workdir, "--fc6", 4, "--no-evaluate"),
     ):
         code, _, errors = finish(start(elsewhere, ROOT / f"scripts/{script}.py", *arguments))

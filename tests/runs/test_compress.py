@@ -229,7 +229,7 @@ def test_faults(workdir, compressed, data, tmp_path):
     cases = [
         ((workdir, out), {}, ValueError, "no rank is given for fc6 or fc7"),
         ((workdir, out), {"fc6_rank": 33}, ValueError, r"^fc6: rank 33 is not in 1 \.\.\. 32: the layer is 144 x 32$"),
-        ((workdir, out), {"fc7_rank": 0}, ValueError, r"^fc7: rank 0 is not in 1 \.\.\. 16"),
+        ((workdir, out), {"fc7_rank": 0}, ValueError, r"^model\.fc7_rank must be at least 1, not 0$"),
         (
             (compressed, out),
             {"fc6_rank": 3},
