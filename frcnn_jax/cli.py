@@ -1,5 +1,5 @@
-"""How every script starts and ends: compiled functions are kept for the next start; a fault of the input is one line,
-not a traceback, and an interruption says how to go on."""
+"""Start and end of every script: compiled functions are kept for the next start; a fault of the input is one line, not
+a traceback, and an interruption says how to go on."""
 
 import os
 import stat

@@ -22,7 +22,7 @@ def load_plugins(names: Iterable[str], workdir: str | os.PathLike | None = None)
         workdir: folder of the run that names them; none is imported from inside it.
 
     Raises:
-        ModuleNotFoundError: there is no such module.
+        ModuleNotFoundError: a module does not exist.
         ImportError: it lies in the workdir, or imports something that does not exist.
         ValueError: a name is not that of a module.
     """
@@ -77,5 +77,5 @@ def _find(module: str) -> ModuleSpec | None:
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
-    """Whether the path, or what it links to, lies in the folder."""
+    """True if the path, or what it links to, lies in the folder."""
     return folder is not None and any(p.is_relative_to(folder) for p in (path.absolute(), path.resolve()))

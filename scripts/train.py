@@ -26,11 +26,13 @@ def main() -> None:
 
     from frcnn_jax.data.dataset import open_dataset
     from frcnn_jax.evaluation.report import format_metrics
+    from frcnn_jax.models.architectures import resolve_rules
     from frcnn_jax.plugins import load_plugins
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.training.loop import train
 
     load_plugins(config.plugins, arguments.workdir)
+    config = resolve_rules(config)
     try:
         open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
     except FileNotFoundError as error:

@@ -1,6 +1,7 @@
 """Settings: to JSON and back, overridden, and loaded from configs/."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from frcnn_jax.config import (
     ProposalConfig,
     SamplingConfig,
     TrainConfig,
+    changed_settings,
     from_json,
     load_config,
     override,
@@ -79,8 +81,6 @@ def test_overrides():
         (["--train.step", "5"], ("train.step", "--train.steps")),
         (["--train.steps", "many"], ("train.steps", "many")),
         (["--evaluate.metric", "voc12"], ("evaluate.metric", "voc10")),
-        (["--evaluate.per-class", "-1"], ("evaluate.per_class must be at least 1, not -1",)),
-        (["--evaluate.score-threshold", "nan"], ("evaluate.score_threshold must be in 0 ... 1, not nan",)),
     ],
 )
 def test_an_override_that_does_not_fit_names_what_would(arguments, expected, capsys):
@@ -91,6 +91,28 @@ def test_an_override_that_does_not_fit_names_what_would(arguments, expected, cap
     text = (printed.out + printed.err).replace("_", "-")
     for part in expected:
         assert part.replace("_", "-") in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--evaluate.per-class -1", "evaluate.per_class must be at least 1, not -1"),
+        ("--evaluate.score-threshold nan", "evaluate.score_threshold must be in 0 ... 1, not nan"),
+        ("--loss.localization a:b:c", "loss.localization must be smooth_l1, giou or \"module:function\", not 'a:b:c'"),
+        ("--plugins trunks.py/", "plugins must be names of modules, as in my_trunks or my.trunks, not 'trunks.py/'"),
+    ],
+)
+def test_a_value_out_of_range_is_one_line(arguments, message, capfd):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        override(Config(), arguments.split(), "train.py")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_help_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        override(Config(), ["--help"], "train.py")
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.count("--evaluate.per-class") == 1
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -171,7 +193,7 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
         (OptimizerConfig, {"clip_norm": -1.0}, r"optimizer\.clip_norm must be at least 0, not -1\.0"),
         (OptimizerConfig, {"drops": (80, 40)}, r"optimizer\.drops must be steps in ascending order.*\(80, 40\)"),
         (OptimizerConfig, {"drops": (40, 40)}, r"optimizer\.drops must be"),
-        (ParameterRule, {"pattern": "conv("}, r"optimizer\.rules: 'conv\(' is no regular expression: missing \)"),
+        (ParameterRule, {"pattern": "conv("}, r"optimizer\.rules: 'conv\(' is not a regular expression: missing \)"),
     ],
 )
 def test_values_out_of_range(kind, settings, message):
@@ -252,6 +274,26 @@ def test_a_config_derives_from_the_file_beside_it(tmp_path, monkeypatch):
     (tmp_path / "base.py").write_text("from frcnn_jax.config import replace\n")
     with pytest.raises(ValueError, match=r"derived\.py: .*base\.py must define get_config\(\)"):
         load_config(tmp_path / "derived.py")
+
+
+def test_what_the_recipes_for_tiny_change():
+    folder, bccd, demo = (
+        load_config(path) for stem in ("folder", "bccd", "demo") for path in CONFIGS if path.stem == stem
+    )
+    assert {name: now for name, (_, now) in changed_settings(folder, bccd).items()} == {
+        "data.root": "~/data/BCCD",
+        "data.faults.degenerate_box": "drop",
+        "proposals.segment_scale": 75,
+        "input.flip_vertical": True,
+        "input.cache_decoded": True,
+        "train.steps": 1000,
+        "evaluate.per_class": 600,
+        "evaluate.score_threshold": 0.02,
+    }
+    assert demo.optimizer == dataclasses.replace(folder.optimizer, warmup=50)
+    assert (demo.evaluate.score_threshold, folder.evaluate.score_threshold) == (0.05, 0.05)
+    assert (demo.proposals.max_side, demo.proposals.segment_scale, demo.proposals.max_count) == (160, 50, 400)
+    assert (demo.sampling.rois_per_image, demo.train.steps, demo.evaluate.per_class) == (64, 420, 100)
 
 
 def test_the_defaults_are_the_papers_experiment():

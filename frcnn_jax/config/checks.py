@@ -1,4 +1,4 @@
-"""Checks of settings where they are made: each raises a ValueError of one line that names the setting."""
+"""Checks of settings where they are made: each raises a `SettingError` of one line that names the setting."""
 
 import dataclasses
 import functools
@@ -9,39 +9,43 @@ import typing
 from typing import Any
 
 
+class SettingError(ValueError):
+    """A setting has a value that it cannot have."""
+
+
 def at_least(settings: Any, section: str, **least: float) -> None:
-    """Raises ValueError where a setting is below its bound, infinite or not a number; None is skipped."""
+    """Raises SettingError where a setting is below its bound, infinite or not a number; None is skipped."""
     for name, bound in least.items():
         value = getattr(settings, name)
         if value is not None and not (value >= bound and math.isfinite(value)):
-            raise ValueError(f"{section}.{name} must be at least {bound}, not {value}")
+            raise SettingError(f"{section}.{name} must be at least {bound}, not {value}")
 
 
 def in_range(settings: Any, section: str, **ranges: tuple[float, float]) -> None:
-    """Raises ValueError where a setting is not in the closed range given for it, or not a number."""
+    """Raises SettingError where a setting is not in the closed range given for it, or not a number."""
     for name, (least, most) in ranges.items():
         value = getattr(settings, name)
         if not least <= value <= most:
-            raise ValueError(f"{section}.{name} must be in {least} ... {most}, not {value}")
+            raise SettingError(f"{section}.{name} must be in {least} ... {most}, not {value}")
 
 
 def lengths(settings: Any, section: str, *names: str, allow_empty: bool = False) -> None:
-    """Raises ValueError where a tuple holds a length below 1, or is empty."""
+    """Raises SettingError where a tuple holds a length below 1, or is empty."""
     for name in names:
         values = getattr(settings, name)
         if not (values or allow_empty) or min(values, default=1) < 1:
-            raise ValueError(f"{section}.{name} must be lengths of at least 1, not {values}")
+            raise SettingError(f"{section}.{name} must be lengths of at least 1, not {values}")
 
 
 def kinds(settings: Any, section: str) -> None:
-    """Raises ValueError where a setting is not of the type that its field has: a choice, a number, a tuple of those.
+    """Raises SettingError where a setting is not of the type that its field has: a choice, a number, a tuple of those.
 
     Text is not checked: paths may be `Path`s too.
     """
     for name, kind in _hints(type(settings)).items():
         value = getattr(settings, name)
         if not _fits(value, kind):
-            raise ValueError(f"{section}.{name} must be {_describe(kind)}, not {value!r}")
+            raise SettingError(f"{section}.{name} must be {_describe(kind)}, not {value!r}")
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from frcnn_jax.config.checks import at_least, kinds, lengths
+from frcnn_jax.config.checks import SettingError, at_least, kinds, lengths
 from frcnn_jax.config.paths import PathText
 
 Action = Literal["error", "drop"]
@@ -11,7 +11,7 @@ Action = Literal["error", "drop"]
 
 @dataclasses.dataclass(frozen=True)
 class FaultPolicy:
-    """What to do about each kind of fault in a data set: stop with the full list, or drop and count.
+    """Answers to each kind of fault in a data set: stop with the full list, or drop and count.
 
     A fault of an object drops that object, a fault of an image drops the image, with all it contains."""
 
@@ -37,7 +37,7 @@ class FaultPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images to train and test on."""
+    """Images to train and test on."""
 
     train: tuple[str, ...] = ("voc/2007/trainval",)
     """Data sets to train on, each as voc/2007/SPLIT, voc/2012/SPLIT or folder/SPLIT."""
@@ -48,7 +48,7 @@ class DataConfig:
     format: str = "auto"
     """Format of that folder, by its name; `auto` recognises it."""
     tfds_dir: PathText | None = None
-    """Where prepared data sets and their proposals are kept; TFDS's own default if not set."""
+    """Folder for prepared data sets and their proposals; TFDS's own default if not set."""
     classes: tuple[str, ...] | None = None
     """Class names of a folder in order of their labels; found in its annotations if not set."""
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
@@ -56,15 +56,15 @@ class DataConfig:
     def __post_init__(self):
         kinds(self, "data")
         if not self.train or not all(self.train):
-            raise ValueError(f"data.train must name at least one data set, not {self.train}")
+            raise SettingError(f"data.train must name at least one data set, not {self.train}")
         for name in ("test", "format"):
             if not getattr(self, name):
-                raise ValueError(f"data.{name} must not be empty")
+                raise SettingError(f"data.{name} must not be empty")
 
 
 @dataclasses.dataclass(frozen=True)
 class ProposalConfig:
-    """Where region proposals come from."""
+    """Source of region proposals."""
 
     method: Literal["selective_search_fast", "selective_search_quality", "file"] = "selective_search_quality"
     train_files: tuple[PathText, ...] = ()
@@ -79,9 +79,9 @@ class ProposalConfig:
     max_count: int = 2000
     """Proposals kept of an image: the first, as the best come first; of a file sorted by position, every n-th."""
     min_side: float = 16.0
-    """Proposals with a side below this many pixels of the original image are left out, those of a file too."""
+    """Proposals with a side below this many pixels of the original image are skipped, those of a file too."""
     invalid: Literal["error", "drop", "clip"] = "error"
-    """What to do with boxes of a file that are not finite, reversed, empty or outside the image. `clip` moves
+    """Answer to boxes of a file that are not finite, reversed, empty or outside the image. `clip` moves
     corners into the image and drops what is empty then."""
     workers: int = 0
     """Images searched at a time; 0 means one for each core."""
@@ -93,7 +93,7 @@ class ProposalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InputConfig:
-    """How images are scaled, padded and batched."""
+    """Scaling, padding and batching of images."""
 
     batch_size: int = 2
     """Images in a step, over all devices."""
@@ -115,7 +115,7 @@ class InputConfig:
     flip_vertical: bool = False
     """Also flip top to bottom with probability 0.5, for images that have no up."""
     max_objects: int = 64
-    """Room for ground-truth boxes; an image with more is an error that says so."""
+    """Most ground-truth boxes of an image; one with more is an error that says so."""
     workers: int = 4
     """Threads that decode and resize images ahead of the step; 0 does so in the main thread."""
     cache_decoded: bool = False
@@ -129,4 +129,4 @@ class InputConfig:
         lengths(self, "input", "scales")
         lengths(self, "input", "test_scales", allow_empty=True)
         if min(sum(self.buckets, ()), default=1) < 1:
-            raise ValueError(f"input.buckets must be heights and widths of at least 1, not {self.buckets}")
+            raise SettingError(f"input.buckets must be heights and widths of at least 1, not {self.buckets}")

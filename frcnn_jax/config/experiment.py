@@ -4,7 +4,7 @@ import dataclasses
 import keyword
 from typing import Literal
 
-from frcnn_jax.config.checks import at_least, in_range, kinds
+from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds
 from frcnn_jax.config.data import DataConfig, InputConfig, ProposalConfig
 from frcnn_jax.config.learning import LossConfig, ModelConfig, OptimizerConfig, SamplingConfig, TrainConfig
 
@@ -15,7 +15,7 @@ class EvalConfig:
 
     nms_iou: float = 0.3
     score_threshold: float = 0.0
-    """Detections at or below it are left out. The paper has no such bound: 0."""
+    """Detections at or below it are dropped. The paper has no such bound: 0."""
     per_class: int = 100
     """Boxes of a class that enter non-maximum suppression (the best by score), in one image. The paper's number;
     where an image holds tens of objects of a class, it takes several hundred to find them all."""
@@ -55,4 +55,4 @@ class Config:
         kinds(self, "config")
         for name in self.plugins:
             if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
-                raise ValueError(f"plugins must be names of modules, as in my_trunks or my.trunks, not {name!r}")
+                raise SettingError(f"plugins must be names of modules, as in my_trunks or my.trunks, not {name!r}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib.util
+import io
 import json
 import types
 import typing
@@ -12,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from frcnn_jax.config.checks import SettingError
 from frcnn_jax.config.experiment import Config
 from frcnn_jax.config.paths import expand_user
 
@@ -22,7 +26,7 @@ def load_config(path: str | Path) -> Config:
     """The `Config` that the Python file at `path` returns from `get_config()`; `~` is expanded.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it has no `get_config`, that returns something else, or a setting in it is wrong.
     """
     path = expand_user(path)
@@ -87,10 +91,25 @@ def override(config: Config, arguments: Sequence[str], program: str | None = Non
     """`config` with command-line settings such as `--train.steps 100` applied.
 
     An unknown name or a value of the wrong type ends the program with a message that names the nearest setting.
+
+    Raises:
+        ValueError: a value is out of range.
     """
     import tyro
 
-    return tyro.cli(Config, default=config, args=list(arguments), prog=program)
+    parse = functools.partial(tyro.cli, Config, default=config, args=list(arguments), prog=program)
+    hidden = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
+            return parse()
+    except SystemExit as stopped:
+        # tyro draws a box around the error of a constructor, and breaks it into lines.
+        error = stopped.__context__
+        while error is not None and not isinstance(error, SettingError):
+            error = error.__cause__ or error.__context__
+    if error is not None:
+        raise SettingError(str(error))
+    return parse()  # once more, to print what the first did
 
 
 def to_json(config: Config) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import Literal
 
-from frcnn_jax.config.checks import at_least, in_range, kinds
+from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds
 from frcnn_jax.config.paths import PathOrName
 
 # Names of the losses in `frcnn_jax.ops.losses`, known here so that settings are checked without importing JAX.
@@ -31,20 +31,20 @@ class ModelConfig:
     """Make two layers of fc6, for weights that scripts/compress.py truncated to this rank (section 3.1)."""
     fc7_rank: int | None = None
     roi_pooling: Literal["xla", "pallas"] = "xla"
-    """How RoIs are pooled on a GPU: by XLA's operations or by kernels; elsewhere always the former."""
+    """RoI pooling on a GPU: by XLA's operations or by kernels; elsewhere always the former."""
 
     def __post_init__(self):
         kinds(self, "model")
         at_least(self, "model", fc6_rank=1, fc7_rank=1)
         if not self.name:
-            raise ValueError("model.name must not be empty")
+            raise SettingError("model.name must not be empty")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout must be in 0 ... 1, below 1, not {self.dropout}")
+            raise SettingError(f"model.dropout must be in 0 ... 1, below 1, not {self.dropout}")
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How RoIs are drawn from an image (section 2.3)."""
+    """Sampling of RoIs from an image (section 2.3)."""
 
     rois_per_image: int = 64
     foreground_fraction: float = 0.25
@@ -60,7 +60,7 @@ class SamplingConfig:
         in_range(self, "sampling", foreground_fraction=(0, 1), foreground_iou=(0, 1))
         least, most = self.background_iou
         if not 0 <= least <= most <= 1:
-            raise ValueError(f"sampling.background_iou must be a range within 0 ... 1, not {self.background_iou}")
+            raise SettingError(f"sampling.background_iou must be a range within 0 ... 1, not {self.background_iou}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,12 @@ class LossConfig:
         for part, known in (("classification", CLASSIFICATION_LOSSES), ("localization", LOCALIZATION_LOSSES)):
             name = getattr(self, part)
             if name not in known and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-                raise ValueError(f'loss.{part} must be {", ".join(known)} or "module:function", not {name!r}')
+                raise SettingError(f'loss.{part} must be {", ".join(known)} or "module:function", not {name!r}')
 
 
 @dataclasses.dataclass(frozen=True)
 class ParameterRule:
-    """How the parameters whose path matches a regular expression are trained."""
+    """Training of the parameters whose path matches a regular expression."""
 
     pattern: str
     """Searched in the whole path, as in `backbone/conv1_1/kernel`; the first rule that matches counts."""
@@ -100,7 +100,7 @@ class ParameterRule:
         try:
             re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(f"optimizer.rules: {self.pattern!r} is no regular expression: {error}") from error
+            raise SettingError(f"optimizer.rules: {self.pattern!r} is not a regular expression: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +131,11 @@ class OptimizerConfig:
         kinds(self, "optimizer")
         at_least(self, "optimizer", learning_rate=0, momentum=0, weight_decay=0, drop_factor=0, warmup=0, clip_norm=0)
         if self.momentum >= 1:
-            raise ValueError(f"optimizer.momentum must be below 1, not {self.momentum}")
+            raise SettingError(f"optimizer.momentum must be below 1, not {self.momentum}")
         if min(self.drops, default=1) < 1:
-            raise ValueError(f"optimizer.drops must be steps of at least 1, not {self.drops}")
+            raise SettingError(f"optimizer.drops must be steps of at least 1, not {self.drops}")
         if list(self.drops) != sorted(set(self.drops)):
-            raise ValueError(f"optimizer.drops must be steps in ascending order, each once, not {self.drops}")
+            raise SettingError(f"optimizer.drops must be steps in ascending order, each once, not {self.drops}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ class PathMark:
     or_name: bool = False
 
     def applies(self, text: str) -> bool:
-        """Whether the text is a path."""
+        """True if the text is a path."""
         separated = os.sep in text or text.startswith("~")
         return not self.or_name or separated or bool(Path(text).suffix) or Path(text).exists()
 
@@ -30,7 +30,7 @@ Settings = TypeVar("Settings")
 
 
 def expand_user(path: str | os.PathLike) -> Path:
-    """The path with a leading `~` or `~user` replaced by that home; as it is where there is no such home."""
+    """The path with a leading `~` or `~user` replaced by that home, or unchanged for an unknown user."""
     return Path(os.path.expanduser(path))
 
 

@@ -19,7 +19,7 @@ from frcnn_jax.models.windows import WindowNetwork
 
 @dataclasses.dataclass(frozen=True)
 class WindowInput:
-    """How an architecture looks at whole windows, as the ImageNet network it comes from does."""
+    """The ImageNet network that an architecture comes from, applied to whole windows."""
 
     size: int
     """Rows and columns of a window."""
@@ -47,7 +47,7 @@ class Architecture:
     pixels: PixelNormalization
     """Of 8-bit images, where weights do not bring their own."""
     rules: tuple[ParameterRule, ...]
-    """How its parameters are trained where a config has no rules of its own; what is frozen among them."""
+    """Training of its parameters, frozen ones included, where a config has no rules of its own."""
     output_size: tuple[int, int] = (7, 7)
     """RoI grid, rows and columns."""
     head: Callable[..., nn.Module] = FastRCNNHead
@@ -55,9 +55,9 @@ class Architecture:
     [B, PH, PW, C] to logits [B, K1] and offsets [B, K1, 4], with attributes `num_classes` and `param_dtype`; its
     keyword `train` switches dropout on. With `ranks` and `widths` as `FastRCNNHead` has, it can be compressed."""
     weights: str = ""
-    """Where published weights come from: names and kinds of files."""
+    """Published weights: names and kinds of files."""
     window: WindowInput | None = None
-    """For classifiers of whole windows; None where there is no such network."""
+    """For classifiers of whole windows; None: no such network."""
 
 
 def _caffe_rules(frozen: str) -> tuple[ParameterRule, ...]:
@@ -143,9 +143,8 @@ def resolve_rules(config: Config) -> Config:
     Raises:
         ValueError: the architecture is not known.
     """
-    if config.optimizer.rules:
-        return config
-    return replace(config, optimizer={"rules": find_architecture(config.model.name).rules})
+    architecture = find_architecture(config.model.name)
+    return config if config.optimizer.rules else replace(config, optimizer={"rules": architecture.rules})
 
 
 def create_model(

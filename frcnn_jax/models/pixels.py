@@ -1,4 +1,4 @@
-"""How 8-bit pixels become a network's input: it belongs to the weights and is kept with them."""
+"""Normalisation of 8-bit pixels: it belongs to the weights and is kept with them."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from frcnn_jax.models.layers import Sizes, mask_outside
 
 @dataclasses.dataclass(frozen=True)
 class PixelNormalization:
-    """How 8-bit RGB pixels become what a network was trained on; it belongs to the weights and is kept with them."""
+    """Normalisation of 8-bit RGB pixels that a network was trained on."""
 
     mean: tuple[float, float, float]  # in the network's channel order, 0 ... 255
     std: tuple[float, float, float]

@@ -198,7 +198,7 @@ def test_registered_once(monkeypatch):
 
 def test_what_is_not_there():
     with pytest.raises(ValueError, match=r"no model 'vgg17'; there are caffenet, .* named in `plugins`"):
-        resolve_rules(Config(model=ModelConfig(name="vgg17"), optimizer=OptimizerConfig(rules=())))
+        resolve_rules(Config(model=ModelConfig(name="vgg17")))
     with pytest.raises(ValueError, match="'tiny' has no network for whole windows"):
         create_window_network("tiny")
 
