@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import InputConfig
-from frcnn_jax.data.dataset import Example
+from frcnn_jax.data.batch_plan import BatchPlan
+from frcnn_jax.data.joined import JoinedDataset
 from frcnn_jax.data.pipeline import (
     BatchSource,
-    JoinedDataset,
     concatenate,
-    evaluation_source,
     flip_boxes,
     iterate,
     padded_count,
@@ -21,12 +20,12 @@ from frcnn_jax.data.pipeline import (
 )
 from frcnn_jax.types import GroundTruth
 
-CONFIG = InputConfig(scales=(48,), max_size=96, test_scale=48, test_max_size=96, max_objects=3, workers=0)
+CONFIG = InputConfig(scales=(48,), max_size=96, max_objects=3, workers=0)
 
 
 @dataclasses.dataclass
 class Images:
-    """As much of a `VocDataset` as the pipeline reads. Sizes differ from image to image; PNG keeps every pixel."""
+    """As much of a `Dataset` as the pipeline reads. Sizes differ from image to image."""
 
     name: str = "images"
     count: int = 5
@@ -52,12 +51,9 @@ class Images:
     def __len__(self):
         return self.count
 
-    def __getitem__(self, index):
+    def read_image(self, index):
         self.reads += 1
-        encoded = cv2.imencode(".png", self.pixels[index][..., ::-1])[1].tobytes()
-        truth = self.annotations[index]
-        size = tuple(int(side) for side in self.sizes[index])
-        return Example(self.image_ids[index], encoded, size, truth.boxes, truth.labels, truth.difficult)
+        return self.pixels[index].copy()
 
 
 def proposals_of(dataset, counts=(4, 70, 0, 1, 2)):
@@ -81,14 +77,23 @@ def proposals(dataset):
     return proposals_of(dataset)
 
 
+def one_pass(dataset, batch_size=1, scale=1.0, bucket=(48, 96)):
+    """A plan of every image once; the last batch is filled up with the first images."""
+    order = np.resize(np.arange(len(dataset)), (-(-len(dataset) // batch_size), batch_size))
+    no_flip = np.zeros(order.shape, bool)
+    buckets = np.tile(bucket, (len(order), 1))
+    return BatchPlan(order, np.full(order.shape, scale), no_flip, no_flip, buckets)
+
+
 def test_batches_hold_each_image_as_it_is(dataset, proposals):
     """At scale 1, so that every pixel can be told."""
-    source = evaluation_source(dataset, proposals, dataclasses.replace(CONFIG, test_batch_size=3))
+    source = BatchSource(dataset, proposals, one_pass(dataset, 3), max_objects=3)
     seen = []
     for batch in (source[step] for step in range(len(source))):
         assert batch.images.dtype == np.uint8
         assert batch.proposals.shape == (3, 128, 4)  # 70 proposals at most, in multiples of 64
-        for n in np.flatnonzero(batch.image_mask):
+        assert batch.image_mask.all()
+        for n in range(3):
             k = int(batch.image_index[n])
             seen.append(k)
             height, width = dataset.sizes[k]
@@ -107,20 +112,18 @@ def test_batches_hold_each_image_as_it_is(dataset, proposals):
                 np.testing.assert_array_equal(values[n, : len(expected)], expected)
                 np.testing.assert_array_equal(values[n, len(expected) :], 0)
                 np.testing.assert_array_equal(mask[n], np.arange(mask.shape[1]) < len(expected))
-    assert sorted(seen) == list(range(5))
+    assert seen == [0, 1, 2, 3, 4, 0]
 
 
 def one(dataset, proposals, *, flip=False, flip_vertical=False, scale=1.0, index=0, **more):
     """The batch of a single image."""
-    plan = evaluation_source(dataset, proposals, CONFIG)._plan
-    step = int(np.flatnonzero(plan.images[:, 0] == index)[0])
+    plan = one_pass(dataset, scale=scale)
     plan = dataclasses.replace(
         plan,
         flipped=np.full_like(plan.flipped, flip),
         flipped_vertical=np.full_like(plan.flipped_vertical, flip_vertical),
-        scales=np.full_like(plan.scales, scale),
     )
-    return BatchSource(dataset, proposals, plan, max_objects=3, **more)[step]
+    return BatchSource(dataset, proposals, plan, max_objects=3, **more)[index]
 
 
 @pytest.mark.parametrize(("horizontal", "vertical"), [(True, False), (False, True), (True, True)])
@@ -162,12 +165,10 @@ def test_flipped_boxes_by_hand():
 @pytest.mark.parametrize("scale", [0.777, 1.0, 1.3])
 def test_pixels_are_resized_flipped_and_padded_with_zeros(dataset, proposals, horizontal, vertical, scale):
     """Written straight into a batch that is wider and higher, they equal what is made step by step."""
-    buckets = dataclasses.replace(CONFIG, buckets=((96, 112),))
     plan = dataclasses.replace(
-        evaluation_source(dataset, proposals, dataclasses.replace(buckets, test_batch_size=5))._plan,
+        one_pass(dataset, 5, scale, (96, 112)),
         flipped=np.full((1, 5), horizontal),
         flipped_vertical=np.full((1, 5), vertical),
-        scales=np.full((1, 5), scale),
     )
     batch = BatchSource(dataset, proposals, plan, max_objects=3)[0]
     for n, index in enumerate(batch.image_index):
@@ -212,13 +213,11 @@ def test_room_for_proposals():
 def test_too_many_objects_is_an_error(dataset, proposals):
     with pytest.raises(ValueError, match=r"images has an image with 3 objects: set input.max_objects"):
         training_source(dataset, proposals, dataclasses.replace(CONFIG, max_objects=2), 4, 0)
-    # A test set needs no setting.
-    assert evaluation_source(dataset, proposals, dataclasses.replace(CONFIG, max_objects=2))[0].gt_boxes.shape[1] == 3
 
 
 def test_proposals_of_another_data_set_are_an_error(dataset, proposals):
     with pytest.raises(ValueError, match="images has 5 images but there are proposals for 4"):
-        evaluation_source(dataset, proposals[:4], CONFIG)
+        training_source(dataset, proposals[:4], CONFIG, 4, 0)
 
 
 def test_an_image_that_fits_no_bucket_is_named(dataset, proposals):
@@ -275,12 +274,12 @@ def test_joined_data_sets_read_as_one():
     assert joined.image_ids == ("first/i0", "first/i1", "second/i0", "second/i1", "second/i2")
     assert joined.name == "first + nothing + second"
     for index, (part, k) in enumerate([(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]):
-        assert joined[index].image == parts[part][k].image
+        np.testing.assert_array_equal(joined.read_image(index), parts[part].pixels[k])
         np.testing.assert_array_equal(joined.annotations[index].boxes, parts[part].annotations[k].boxes)
         np.testing.assert_array_equal(joined.sizes[index], parts[part].sizes[k])
         np.testing.assert_array_equal(proposals[index], proposals_of(parts[part])[k])
     with pytest.raises(IndexError):
-        joined[5]
+        joined.read_image(5)
 
 
 def test_data_sets_with_other_classes_do_not_join(dataset, proposals):

@@ -7,15 +7,9 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.images import IMAGE_SUFFIXES
+from frcnn_jax.data.records import canonical_split
 
-__all__ = ["STANDARD_SPLITS", "SplitList", "VocFolder", "canonical_split", "listed_ids", "read_split", "with_trainval"]
-
-STANDARD_SPLITS = ("train", "validation", "trainval", "test")
-
-
-def canonical_split(name: str) -> str:
-    """TFDS's name of a split: `validation` for `val`, others unchanged."""
-    return "validation" if name == "val" else name
+__all__ = ["SplitList", "VocFolder", "listed_ids", "read_split", "with_trainval"]
 
 
 @dataclasses.dataclass(frozen=True)

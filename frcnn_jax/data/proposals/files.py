@@ -6,7 +6,7 @@ Accepted files
     .mat  a variable `boxes` that is a matrix, for a single image, rows `x1 y1 x2 y2`, 0-based and inclusive: the
           original's two demo files.
     .npz  an array [P, 4] for each image under its id, rows `x1 y1 x2 y2`, 0-based and half-open.
-    .npz  as `proposals.py` stores them (see `proposal_store.py`), by id.
+    .npz  as earlier versions stored computed proposals (see `legacy.py`), by id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from frcnn_jax.data.proposals.store import is_store, load_npz, read_store
+from frcnn_jax.data.proposals.legacy import is_store, load_npz, read_store
 
 __all__ = ["clean_boxes", "read_proposal_file"]
 

@@ -1,5 +1,6 @@
 """PASCAL VOC 2007 and 2012 through TFDS's download manager, from small archives in the official layout."""
 
+import hashlib
 import http.server
 import tarfile
 import threading
@@ -11,9 +12,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
 from frcnn_jax.config import DataConfig, FaultPolicy
-from frcnn_jax.data.builder import CheckedVoc
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.formats.voc_archive import ARCHIVES, extract_archive
+from frcnn_jax.data.prepared.builder import CheckedVoc
 from tests.data.voc_files import VocFiles, object_xml
 
 
@@ -86,14 +87,14 @@ def test_year_is_downloaded_and_prepared(tmp_path, server, year):
     assert data["val"].name == f"voc/{year}/validation"
     assert len(data["train"].classes) == 20
     assert data["train"].classes[14] == "person"
-    trainval = list(data["trainval"])
+    trainval = data["trainval"].annotations
     np.testing.assert_array_equal(trainval[2].boxes, [[0, 0, 20, 30], [10, 11, 40, 30]])
     np.testing.assert_array_equal(trainval[0].boxes, [[2.5, 3, 10.25, 12]])
-    assert [example.labels.tolist() for example in trainval] == [[9], [20], [7, 15]]
-    assert [example.difficult.tolist() for example in trainval] == [[False], [True], [False, False]]
+    assert [truth.labels.tolist() for truth in trainval] == [[9], [20], [7, 15]]
+    assert [truth.difficult.tolist() for truth in trainval] == [[False], [True], [False, False]]
     path = tmp_path / year / f"trainval/VOCdevkit/VOC{year}/JPEGImages/000012.jpg"
-    assert trainval[2].image == path.read_bytes()
-    assert data["test"][0].labels.tolist() == ([12] if year == "2007" else [])
+    assert data["trainval"].image_fingerprint(2) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert data["test"].annotations[0].labels.tolist() == ([12] if year == "2007" else [])
 
 
 def test_faults_of_both_archives_are_reported_together_and_the_download_is_kept(tmp_path, server):
