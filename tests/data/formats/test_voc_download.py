@@ -1,10 +1,7 @@
 """PASCAL VOC 2007 and 2012 through TFDS's download manager, from small archives in the official layout."""
 
 import hashlib
-import http.server
 import tarfile
-import threading
-from functools import partial
 
 import numpy as np
 import pytest
@@ -15,59 +12,7 @@ from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.formats.voc_archive import ARCHIVES, extract_archive
 from frcnn_jax.data.prepared.builder import CheckedVoc
-from tests.data.voc_files import VocFiles, object_xml
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    requests: list[str]
-
-    def do_GET(self):
-        self.requests.append(self.path)
-        super().do_GET()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """Serves tmp_path/www and points the builder to it; gives the paths asked for."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "www").mkdir()
-    handler = type("Handler", (Handler,), {"requests": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=tmp_path / "www")) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setattr(CheckedVoc, "base_url", f"http://127.0.0.1:{http_server.server_port}/")
-        monkeypatch.setattr(CheckedVoc, "verify_archives", False)
-        yield handler.requests
-        http_server.shutdown()
-        thread.join()
-
-
-def archive(tmp_path, year: str, part: str, box=(1, 1, 20, 30)) -> None:
-    """A tiny archive of a year in its official layout; the test part of 2012 without annotations."""
-    files = VocFiles(tmp_path / year / part / "VOCdevkit" / f"VOC{year}")
-    if part == "trainval":
-        files.image("000012", object_xml("car", box), object_xml("person", (11, 12, 40, 30)))
-        files.image("000005", object_xml("chair", (3.5, 4, 10.25, 12)))
-        files.image("000007", object_xml("tvmonitor", (3, 4, 10, 12), difficult="<difficult>1</difficult>"))
-        for name, ids in (
-            ("train", ("000012",)),
-            ("val", ("000005", "000007")),
-            ("trainval", ("000005", "000007", "000012")),
-        ):
-            files.split(name, *ids)
-            files.split(f"car_{name}", *(f"{i} {1 if i == '000012' else -1:2d}" for i in ids))
-    else:
-        files.image("000001", object_xml("dog", (8, 9, 39, 29)))
-        files.split("test", "000001")
-        if year == "2012":
-            (files.root / "Annotations/000001.xml").unlink()
-            (files.root / "Annotations").rmdir()
-    with tarfile.open(tmp_path / "www" / ARCHIVES[year][part].file, "w") as tar:
-        tar.add(tmp_path / year / part / "VOCdevkit", "VOCdevkit")
+from tests.data.voc_files import archive
 
 
 @pytest.mark.parametrize("year", ["2007", "2012"])
