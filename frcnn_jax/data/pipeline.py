@@ -12,6 +12,7 @@ from frcnn_jax.data.batch_plan import BatchPlan, Bucket, default_buckets, plan_t
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.joined import JoinedDataset
+from frcnn_jax.data.records import float_boxes
 from frcnn_jax.types import Batch
 
 # Counts of padded proposals are multiples of this, so that data sets of like size share compiled functions.
@@ -128,9 +129,9 @@ def flip_image(image: UInt8[np.ndarray, "H W 3"], *, horizontal: bool, vertical:
 def flip_boxes(
     boxes: Float[np.ndarray, "B 4"], size: tuple[int, int], *, horizontal: bool, vertical: bool
 ) -> Float[np.ndarray, "B 4"]:
-    """Boxes in the flipped image of height and width `size`."""
+    """Boxes in the flipped image of height and width `size`; integers and half precision become float32."""
     height, width = size
-    x1, y1, x2, y2 = np.asarray(boxes).reshape(-1, 4).T
+    x1, y1, x2, y2 = float_boxes(boxes).T
     if horizontal:
         x1, x2 = width - x2, width - x1
     if vertical:

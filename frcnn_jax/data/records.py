@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from frcnn_jax.data.faults import Fault
 
@@ -15,6 +19,7 @@ __all__ = [
     "ObjectRecord",
     "SplitRecords",
     "canonical_split",
+    "float_boxes",
     "with_trainval",
 ]
 
@@ -91,6 +96,15 @@ class SplitRecords:
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(record.image_id for record in self.records)
+
+
+def float_boxes(boxes: Any) -> Float[np.ndarray, "B 4"]:
+    """Boxes as numbers in which areas and mirrored corners are right: float32 in place of integers and half precision.
+
+    Sizes of unsigned integers would wrap, and products of half precision overflow.
+    """
+    boxes = np.asarray(boxes).reshape(-1, 4)
+    return boxes if boxes.dtype in (np.float32, np.float64) else boxes.astype(np.float32)
 
 
 def canonical_split(name: str) -> str:

@@ -161,6 +161,16 @@ def test_flipped_boxes_by_hand():
         assert flip_boxes(np.zeros((0, 4), np.float32), (20, 10), **flips).shape == (0, 4)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float16])
+def test_boxes_of_other_types_flip_as_numbers(dtype):
+    """A corner over the border becomes negative, which no unsigned type holds; half precision has no 2049."""
+    boxes = np.array([[1, 2, 12, 8]], dtype)
+    flipped = flip_boxes(boxes, (20, 10), horizontal=True, vertical=False)
+    assert flipped.dtype == np.float32
+    np.testing.assert_array_equal(flipped, [[-2, 2, 9, 8]])
+    np.testing.assert_array_equal(flip_boxes(boxes, (20, 2050), horizontal=True, vertical=False), [[2038, 2, 2049, 8]])
+
+
 @pytest.mark.parametrize(("horizontal", "vertical"), [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("scale", [0.777, 1.0, 1.3])
 def test_pixels_are_resized_flipped_and_padded_with_zeros(dataset, proposals, horizontal, vertical, scale):

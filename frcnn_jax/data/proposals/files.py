@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.data.proposals.legacy import is_store, load_npz, read_store
+from frcnn_jax.data.records import float_boxes
 
 __all__ = ["clean_boxes", "read_proposal_file"]
 
@@ -75,7 +76,8 @@ def clean_boxes(
     first = ""
     cleaned = []
     dropped = 0
-    for name, boxes, (height, width) in zip(image_ids, arrays, sizes, strict=True):
+    for name, given, (height, width) in zip(image_ids, arrays, sizes, strict=True):
+        boxes = float_boxes(given)
         frame = np.array([width, height, width, height], np.float64)
         kinds = _faults(boxes, frame)
         for kind, bad in kinds.items():

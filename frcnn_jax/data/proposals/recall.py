@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from frcnn_jax.data.records import float_boxes
+
 __all__ = ["best_overlaps", "proposal_recall"]
 
 
@@ -46,8 +48,9 @@ def best_overlaps(
 ) -> tuple[Int[np.ndarray, " G"], Float[np.ndarray, " G"]]:
     """For each object the index of the box that overlaps it the most, the first of equals, and their IoU.
 
-    Without boxes the IoU is 0 and the index -1.
+    Without boxes the IoU is 0 and the index -1. Integers and half precision are computed in float32.
     """
+    objects, boxes = float_boxes(objects), float_boxes(boxes)
     if not len(boxes):
         return np.full(len(objects), -1), np.zeros(len(objects))
     low = np.maximum(objects[:, None, :2], boxes[None, :, :2])

@@ -50,6 +50,16 @@ def test_best_overlaps_by_hand():
     np.testing.assert_allclose(iou, [0.6, 1, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float16, np.float64])
+def test_best_overlaps_of_other_types(dtype):
+    """Areas of 90,000 wrap in uint16 and overflow in half precision; boxes apart have a negative overlap."""
+    boxes = np.array([[300, 300, 400, 400], [0, 0, 300, 200]], dtype)
+    for objects in (np.array([[0, 0, 300, 300]], dtype), np.float32([[0, 0, 300, 300]])):
+        index, iou = best_overlaps(objects, boxes)
+        assert index.tolist() == [1]
+        np.testing.assert_allclose(iou, [2 / 3], rtol=1e-6)
+
+
 def test_best_overlaps_equal_a_loop():
     random = np.random.default_rng(0)
     objects, boxes = (np.sort(random.integers(0, 40, (count, 2, 2)), axis=1).reshape(-1, 4) for count in (7, 30))
