@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -142,7 +143,7 @@ def _load_image(record: ImageRecord, root: Path) -> LoadedImage:
             data = record.path.read_bytes()
             size, orientation = check_image(data), exif_orientation(data)
         except (ValueError, OSError) as error:
-            file = str(record.path.relative_to(root))
+            file = os.path.relpath(record.path, root)
             faults.append(Fault("unreadable_image", file, None, "file", record.path.name, str(error)))
     if size is not None and record.size is not None and size != record.size:
         value = f"{record.size[1]:g} x {record.size[0]:g}"
