@@ -63,7 +63,8 @@ class VocReader:
             Fault("duplicate_id", lines.file, None, f"line {line}", image_id, "listed before")
             for line, image_id in lines.repeats
         ]
-        return SplitRecords(tuple(map(self._record, lines.ids)), tuple(repeats))
+        ids = tqdm(lines.ids, f"Reading {self.folder.root}", unit="image", leave=False, delay=2)
+        return SplitRecords(tuple(map(self._record, ids)), tuple(repeats))
 
     def content(self, splits: Sequence[str]) -> list[Any]:
         """The lists, and hashes of each image and its annotation. The names of prepared folders depend on its form."""

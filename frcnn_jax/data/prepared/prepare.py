@@ -20,11 +20,11 @@ from tqdm import tqdm
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
-from frcnn_jax.data.prepared.check import check_splits, find_classes, load_images, raise_or_report
+from frcnn_jax.data.prepared.check import CheckedSplit, check_splits, find_classes, load_images, raise_or_report
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, with_trainval
 from frcnn_jax.locks import folder_lock
 
-__all__ = ["data_dir", "prepare_folder", "prepare_voc"]
+__all__ = ["prepare_folder", "prepare_voc"]
 
 _log = logging.getLogger(__name__)
 _FORMAT = 1  # raised when the same input would be prepared in another way
@@ -40,7 +40,7 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
     """
     from frcnn_jax.data.prepared.builder import CheckedVoc, PreparedConfig
 
-    root = data_dir(config)
+    root = _data_dir(config)
     strict = CheckedVoc(config=year, data_dir=root, file_format="array_record")
     builder = strict
     if config.faults != FaultPolicy() and not strict.data_path.exists():
@@ -63,7 +63,7 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
         FileNotFoundError: the root is a folder in no known format, or has no such split.
         DatasetFaultError: faults that `config.faults` does not allow.
     """
-    from frcnn_jax.data.prepared.builder import FolderBuilder, VocFolderBuilder
+    from frcnn_jax.data.prepared.builder import FolderBuilder, PreparedConfig, VocFolderBuilder
 
     if config.root is None:
         raise ValueError(f"data set folder/{split}: data.root is not set; give a folder of annotated images")
@@ -85,28 +85,20 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
     content = [_FORMAT, *about, *_content(reader, wanted, path), config.classes, dataclasses.asdict(config.faults)]
     label = re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"
     name = f"{label}-{hashlib.sha256(_json(content)).hexdigest()[:16]}"
-    root = data_dir(config)
+    root = _data_dir(config)
     prepared = Path(root) / builder_class.name / name / str(builder_class.VERSION)
     if not prepared.is_dir():
         with _one_process(Path(root) / builder_class.name, name):
             if not prepared.is_dir():
-                _prepare(_check_folder(builder_class, name, reader, wanted, split, path, config, root))
+                classes, checked = _check_folder(path, reader, wanted, split, config)
+                _prepare(_build(builder_class, PreparedConfig(name=name, classes=classes, checked=checked), root))
     return prepared
 
 
 def _check_folder(
-    builder_class: Any,
-    name: str,
-    reader: AnnotationReader,
-    wanted: Sequence[str],
-    split: str,
-    path: Path,
-    config: DataConfig,
-    root: str,
-) -> Any:
-    """The builder of a folder's checked splits."""
-    from frcnn_jax.data.prepared.builder import PreparedConfig
-
+    path: Path, reader: AnnotationReader, wanted: Sequence[str], split: str, config: DataConfig
+) -> tuple[tuple[str, ...], dict[str, CheckedSplit]]:
+    """Class names and checked splits of a folder."""
     splits = with_trainval({name: reader.read(name) for name in wanted})
     if not splits[split].records:
         raise ValueError(f"{path}: the list of split {split!r} is empty")
@@ -117,7 +109,7 @@ def _check_folder(
     _warn_of_slips(str(path), classes, splits)
     if not classes:
         raise ValueError(f"{path}: its annotations name no class; give the names in data.classes")
-    return _build(builder_class, PreparedConfig(name=name, classes=classes, checked=checked), root)
+    return classes, checked
 
 
 def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:
@@ -169,7 +161,7 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
 
 
-def data_dir(config: DataConfig) -> str:
+def _data_dir(config: DataConfig) -> str:
     """Folder of all prepared data sets."""
     from tensorflow_datasets.core import constants
 

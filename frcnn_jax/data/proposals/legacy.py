@@ -52,6 +52,7 @@ def read_legacy(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np
     split = re.sub(r"[^\w.-]", "_", dataset.name.rsplit("/", 1)[-1])
     path = Path(dataset.directory) / "proposals" / f"{split}-{settings_key(settings)}.npz"
     paths = [path] * path.exists() + sorted(path.with_suffix(".parts").glob("*.npz"))
+    wanted = legacy_fingerprint(dataset) if paths else "", dict(settings)
     rows: dict[str, Float[np.ndarray, "P 4"]] = {}
     for path in paths:
         try:
@@ -59,8 +60,7 @@ def read_legacy(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np
         except ValueError as error:
             _log.warning("skipped: %s", error)
             continue
-        made_from = store.metadata.get("fingerprint"), store.metadata.get("settings")
-        if made_from != (legacy_fingerprint(dataset), dict(settings)):
+        if (store.metadata.get("fingerprint"), store.metadata.get("settings")) != wanted:
             _log.warning("%s: skipped, these proposals were made from other data or with other settings", path)
             continue
         names = map(dataset.image_fingerprint, store.indices.tolist())
