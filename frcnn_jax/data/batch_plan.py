@@ -1,4 +1,4 @@
-"""Which padded size an image gets, and which images make up each batch: decided ahead, from the sizes alone."""
+"""Padded size of each image and images of each batch: decided ahead, from the sizes alone."""
 
 import dataclasses
 import math
@@ -75,10 +75,10 @@ def plan_training(
     """Random batches for `steps` steps: epoch after epoch, images of one bucket together.
 
     An image occurs once in an epoch; a bucket's last batch is filled up with other images of that bucket, chosen at
-    random. More steps lengthen the plan and change nothing before.
+    random. More steps lengthen the plan and leave its beginning as it is.
 
     Raises:
-        ValueError: there are no images, or one fits no bucket.
+        ValueError: the data set is empty, or an image fits no bucket.
     """
     if not len(sizes):
         raise ValueError("there are no images to train on")

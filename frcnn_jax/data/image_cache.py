@@ -24,11 +24,11 @@ class DecodedImages:
         self._dataset = dataset
         self._kept: list[np.ndarray | None] | None = [None] * len(dataset) if keep else None
         if keep:
-            needed, there = decoded_bytes(dataset), total_memory()
-            if needed > there:
+            needed, memory = decoded_bytes(dataset), total_memory()
+            if needed > memory:
                 raise ValueError(
                     f"input.cache_decoded: the {len(dataset)} images of {dataset.name} take {needed / 1e9:.1f} GB when "
-                    f"decoded, and this machine has {there / 1e9:.1f} GB: set it to False"
+                    f"decoded, and this machine has {memory / 1e9:.1f} GB: set it to False"
                 )
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class BoxNotation:
-    """How files of a format count the corners of a box, for messages and for the rule when a box is empty.
+    """Corners of a box as files of a format count them, for messages and for the rule when a box is empty.
 
     A box `x1 y1 x2 y2`, 0-based and half-open, stands in the file as those numbers plus `shift`. It is empty where the
     numbers in the file coincide: VOC's corners are inclusive, and its boxes of one pixel count as empty.
@@ -78,7 +78,7 @@ class ImageRecord:
     """One image with its objects. In a folder an id stands for one image, in whatever splits it is."""
 
     image_id: str
-    path: Path | None  # of the image; None if there is none
+    path: Path | None  # of the image; None if it does not exist
     file: str  # holds the annotation; relative to the folder, for messages
     size: tuple[float, float] | None = None  # stated height and width; None: the image's own counts
     objects: tuple[ObjectRecord, ...] = ()

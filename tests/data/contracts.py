@@ -1,4 +1,4 @@
-"""What every data set and every reader of annotations must do, whoever wrote it."""
+"""Checks that every data set and every reader of annotations must pass."""
 
 from __future__ import annotations
 

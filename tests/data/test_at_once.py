@@ -27,7 +27,7 @@ print(len(loads), dataset.directory, dataset.fingerprint, dataset.read_image(0).
 
 
 def prepare_at_once(count, *arguments):
-    """What each process prints: how often it checked the images, and the data set. They start when all are ready."""
+    """Number of checks and data set that each process prints; they start when all are ready."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PREPARE, *map(str, arguments)], cwd=ROOT, text=True,

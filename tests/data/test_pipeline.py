@@ -16,6 +16,7 @@ from frcnn_jax.data.pipeline import (
     iterate,
     padded_count,
     resize_image,
+    training_buckets,
     training_source,
 )
 from frcnn_jax.types import GroundTruth
@@ -223,6 +224,17 @@ def test_room_for_proposals():
 def test_too_many_objects_is_an_error(dataset, proposals):
     with pytest.raises(ValueError, match=r"images has an image with 3 objects: set input.max_objects"):
         training_source(dataset, proposals, dataclasses.replace(CONFIG, max_objects=2), 4, 0)
+
+
+@pytest.mark.parametrize("stride", [16, 32])
+def test_batches_are_padded_to_the_stride(dataset, proposals, stride):
+    """Images of 48 x 64 to 48 x 68 to the least multiples of 48 x 64 and 48 x 73, which are 4:3 and 3:2."""
+    source = training_source(dataset, proposals, CONFIG, 9, 0, stride)
+    shapes = {source[step].images.shape[1:3] for step in range(9)}
+    assert shapes == {16: {(48, 64), (48, 80)}, 32: {(64, 64), (64, 96)}}[stride]
+    assert all(side % stride == 0 for bucket in training_buckets(CONFIG, stride) for side in bucket)
+    given = dataclasses.replace(CONFIG, buckets=((50, 70),))
+    assert training_buckets(given, stride) == ((50, 70),)
 
 
 def test_proposals_of_another_data_set_are_an_error(dataset, proposals):

@@ -1,4 +1,4 @@
-"""What people's own folders have: photographs held upright, names spelt in two ways, lists from other programs."""
+"""Slips in people's own folders: photographs held upright, names spelt in two ways, lists from other programs."""
 
 import hashlib
 import logging

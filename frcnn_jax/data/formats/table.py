@@ -21,7 +21,7 @@ class AnnotationReader(Protocol):
     """
 
     layout: str
-    """What a folder of the format contains, as in "file labels.csv", for the message that no format fits."""
+    """Mark of a folder of the format, as in "file labels.csv", for the message that no format fits."""
 
     def __init__(self, root: Path, config: DataConfig):
         """
@@ -31,7 +31,7 @@ class AnnotationReader(Protocol):
 
     @staticmethod
     def fits(root: Path) -> bool:
-        """Whether a folder looks like one of this format; quick, and no more than one format's to affirm."""
+        """True for a folder that looks like one of this format. Quick; at most one format should fit a folder."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class AnnotationReader(Protocol):
         """The images of a split, each once, and what is wrong with its list.
 
         Raises:
-            FileNotFoundError: there is no such split; names those that exist.
+            FileNotFoundError: the split does not exist; names those that do.
         """
 
 

@@ -35,7 +35,7 @@ class VocReader:
         """
         Args:
             annotated: False where annotations were never published, so that images have no objects; by default that
-                is so if there is no folder Annotations and `config.faults.missing_annotation` is "empty".
+                is so if the folder Annotations is missing and `config.faults.missing_annotation` is "empty".
         """
         if annotated is None:
             empty = config is not None and config.faults.missing_annotation == "empty"
@@ -55,7 +55,7 @@ class VocReader:
         """The images of a list.
 
         Raises:
-            FileNotFoundError: there is no such list; names those that exist.
+            FileNotFoundError: the list does not exist; names those that do.
             ValueError: a line is a path or the name of a file, or the text is not UTF-8.
         """
         lines = self.folder.read_split(split)

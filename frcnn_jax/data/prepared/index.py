@@ -1,4 +1,4 @@
-"""What is known of a prepared split without reading its images: sizes, objects and hashes, kept beside it."""
+"""Sizes, objects and hashes of a prepared split, kept beside it so that opening it reads no image."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def make_index(source: Sequence[dict[str, Any]], title: str) -> Index:
 
 
 def load_index(path: Path) -> Index | None:
-    """The index saved at `path`; None if there is none of this version."""
+    """The index saved at `path`; None if it does not exist or is of another version."""
     if not path.is_file():
         return None
     with np.load(path) as arrays:

@@ -31,7 +31,7 @@ _FORMAT = 1  # raised when the same input would be prepared in another way
 
 
 def prepare_voc(year: str, config: DataConfig) -> Path:
-    """The prepared PASCAL VOC of a year, downloaded and checked if it is not there yet.
+    """The prepared PASCAL VOC of a year, downloaded and checked if it does not exist yet.
 
     What passed the strictest policy has no faults, so it serves under any policy.
 
@@ -119,7 +119,7 @@ def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tupl
 
 
 def _warn_of_slips(title: str, classes: Sequence[str], splits: dict[str, SplitRecords]) -> None:
-    """Logs what is no fault but seldom meant: classes that are spelt alike, and test images to train on."""
+    """Logs slips that are not faults: classes that are spelt alike, and test images to train on."""
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
@@ -135,7 +135,7 @@ def _warn_of_slips(title: str, classes: Sequence[str], splits: dict[str, SplitRe
 
 
 def _content(reader: AnnotationReader, splits: Sequence[str], root: Path) -> list[Any]:
-    """What a prepared data set of these splits depends on, for a hash: as the reader says, or records and images."""
+    """Value for a hash that changes with the prepared splits: as the reader says, or of records and images."""
     content = getattr(reader, "content", None)
     if content is not None:
         return content(splits)
@@ -187,5 +187,5 @@ def _prepare(builder: Any) -> None:
     """Prepares what is not prepared yet."""
     import tensorflow_datasets as tfds
 
-    with contextlib.redirect_stdout(sys.stderr):  # what a script prints is for its own results
+    with contextlib.redirect_stdout(sys.stderr):  # a script's stdout is for its results
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))

@@ -42,7 +42,7 @@ def read_proposal_file(
         float32 boxes, half-open, in the file's order.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is in none of the forms, it is not for these images, or a box is invalid.
     """
     path = Path(path)
@@ -63,7 +63,7 @@ def clean_boxes(
     invalid: str,
     source: str,
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """`arrays` without invalid boxes, as float32; how many there were goes to the log.
+    """`arrays` without invalid boxes, as float32; their number goes to the log.
 
     `clip` moves corners into the image and drops what is not finite, reversed or then empty.
 
@@ -106,7 +106,7 @@ def clean_boxes(
 
 
 def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> dict[str, Bool[np.ndarray, " P"]]:
-    """Which boxes have which fault; a box counts for the first that applies."""
+    """Boxes with each fault; a box counts for the first that applies."""
     wild = ~np.isfinite(boxes).all(axis=1)
     reversed_ = ~wild & (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     empty = ~wild & ~reversed_ & (boxes[:, 2:] == boxes[:, :2]).any(axis=1)

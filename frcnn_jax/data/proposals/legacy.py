@@ -92,7 +92,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file.
 
     Raises:
-        ValueError: it is no such file, it is damaged, or holds pickled objects.
+        ValueError: the file is not an .npz file, is damaged, or holds pickled objects.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
@@ -102,7 +102,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def is_store(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether the arrays of an .npz file are in the format above, of whatever version."""
+    """True for the arrays of an .npz file in the format above, of whatever version."""
     if not {"boxes", "offsets", "image_ids", "indices", "metadata"} <= set(arrays):
         return False
     metadata = arrays["metadata"]

@@ -1,4 +1,4 @@
-"""How well proposals cover the objects of a data set."""
+"""Recall of proposals: the share of a data set's objects that they cover."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def proposal_recall(
     classes: Sequence[str],
     thresholds: Sequence[float] = (0.5, 0.7),
 ) -> dict[float, dict[str, Any]]:
-    """Share of the objects that some proposal covers; objects marked difficult are left out.
+    """Share of the objects that some proposal covers; objects marked difficult are skipped.
 
     Args:
         annotations: `GroundTruth` of each image.
         thresholds: the IoU from which an object counts as covered.
 
     Returns:
-        By threshold: `overall` and `per_class` (by name); NaN where there is no object.
+        By threshold: `overall` and `per_class` (by name); NaN without objects.
     """
     best, labels = [np.zeros(0)], [np.zeros(0, np.int64)]
     for boxes, truth in zip(proposals, annotations, strict=True):

@@ -69,7 +69,7 @@ def proposal_files(config: ProposalConfig, train: Sequence[str]) -> tuple[tuple[
     """The files of the training sets `train` and of the test set; None for each with a method that computes.
 
     Raises:
-        ValueError: with method `file`, there is not one for each.
+        ValueError: with method `file`, their number is not that of the data sets.
     """
     if config.method != "file":
         return (None,) * len(train), None
@@ -201,10 +201,10 @@ def _collect(running: dict[Future, int], dataset: Dataset) -> Iterator[tuple[int
 def select_proposals(
     arrays: Sequence[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """At most `max_count` boxes of each image that are large enough; what was left out goes to the log.
+    """At most `max_count` boxes of each image that are large enough; the number of skipped boxes goes to the log.
 
     They are the first, as the best come first. The original's files, however, are sorted by position, from top to
-    bottom: where boxes are, every n-th is taken, or none would be left of what is low in the image.
+    bottom: of such boxes every n-th is kept, or the lower part of the image would have none.
     """
     large = [boxes[(boxes[:, 2:] - boxes[:, :2] >= config.min_side).all(axis=1)] for boxes in arrays]
     kept = [_limit(boxes, config.max_count) for boxes in large]

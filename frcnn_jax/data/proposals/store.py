@@ -64,7 +64,7 @@ class Segment:
     checksum: int
 
     def is_intact(self) -> bool:
-        """Whether the boxes are those that were written; reads them all."""
+        """True if the boxes are those that were written; reads them all."""
         return _checksum(self.boxes) == self.checksum
 
 
@@ -96,7 +96,7 @@ class ProposalStore:
         """Takes up what other processes have added.
 
         Args:
-            locked: this process holds the lock: damaged segments and what killed processes left is removed.
+            locked: this process holds the lock: damaged segments, and unfinished ones of killed processes, are removed.
         """
         if locked:
             for path in self.folder.glob(f".{_PREFIX}*"):
@@ -164,7 +164,7 @@ class ProposalStore:
                 self.add(rows)
                 rows, size = {}, 0
         self.add(rows)
-        for segment in small:  # only now, so that every image is there at any time
+        for segment in small:  # only now, so that every image is stored at any time
             _remove(segment.path)
         self.refresh(locked=True)
 
@@ -204,7 +204,7 @@ def _read_segment(path: Path) -> Segment:
 
 
 def _remove(path: Path) -> None:
-    """Removes a segment, which is whole until it is not there."""
+    """Removes a segment, which is whole until it disappears."""
     trash = path.with_name(f".{path.name}.removed")
     os.replace(path, trash)
     shutil.rmtree(trash, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How well proposals cover objects."""
+"""Recall of proposals, and the best one of each object."""
 
 from types import SimpleNamespace
 
