@@ -6,8 +6,9 @@ objects; `kind` may be crowd. No sizes are stated.
 
 import csv
 
+from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.formats.table import register_format
-from frcnn_jax.data.records import Fault, ImageRecord, ObjectRecord, SplitRecords
+from frcnn_jax.data.records import ImageRecord, ObjectRecord, SplitRecords
 
 
 class CsvReader:
