@@ -97,13 +97,13 @@ def sizes(detector) -> dict[str, float]:
 
 def test_scenes(config, count: int) -> list[tuple]:
     """Images from all over the test set, with their boxes."""
-    from frcnn_jax.data.dataset import decode_image, open_dataset
+    from frcnn_jax.data.dataset import open_dataset
     from frcnn_jax.data.proposals.source import open_proposals
 
     dataset = open_dataset(config.data.test, config.data)
     proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
-    return [(decode_image(dataset[int(i)].image), proposals[int(i)]) for i in chosen]
+    return [(dataset.read_image(int(i)), proposals[int(i)]) for i in chosen]
 
 
 def random_scene(config) -> tuple:

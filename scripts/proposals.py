@@ -22,7 +22,7 @@ import numpy as np
 
 from frcnn_jax.cli import run
 from frcnn_jax.config import Config, expand_user, load_config, override
-from frcnn_jax.data.dataset import decode_image, open_dataset
+from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals
 from frcnn_jax.plugins import load_plugins
@@ -76,14 +76,14 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
         for i in np.unique(np.linspace(0, len(with_objects) - 1, min(pictures, len(with_objects))).astype(int)):
             index = with_objects[i]
             picture = draw_best(
-                decode_image(dataset[index].image), proposals[index], dataset.annotations[index], dataset.classes
+                dataset.read_image(index), proposals[index], dataset.annotations[index], dataset.classes
             )
             save(out, f"{name}-{dataset.image_ids[index]}", picture)
 
 
 def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[list[float]], out: Path) -> None:
     """A picture of one image's proposals, and the best one of each object."""
-    from frcnn_jax.data.images import check_image
+    from frcnn_jax.data.images import check_image, decode_image
     from frcnn_jax.data.proposals.files import read_proposal_file
     from frcnn_jax.data.proposals.selective_search import search_image
 

@@ -1,4 +1,4 @@
-"""Which padded size an image gets, and which images make up each batch: decided ahead, from the sizes alone."""
+"""Padded size of each image and images of each batch: decided ahead, from the sizes alone."""
 
 import dataclasses
 import math
@@ -16,7 +16,6 @@ class BatchPlan:
     """The batches of a run in order, S of them, of N images each, without a pixel read."""
 
     images: Int[np.ndarray, "S N"]  # position in the data set
-    real: Bool[np.ndarray, "S N"]  # False: only fills the batch
     scales: Float[np.ndarray, "S N"]  # resized size / original size
     flipped: Bool[np.ndarray, "S N"]  # left to right
     flipped_vertical: Bool[np.ndarray, "S N"]  # top to bottom
@@ -76,10 +75,10 @@ def plan_training(
     """Random batches for `steps` steps: epoch after epoch, images of one bucket together.
 
     An image occurs once in an epoch; a bucket's last batch is filled up with other images of that bucket, chosen at
-    random. More steps lengthen the plan and change nothing before.
+    random. More steps lengthen the plan and leave its beginning as it is.
 
     Raises:
-        ValueError: there are no images, or one fits no bucket.
+        ValueError: the data set is empty, or an image fits no bucket.
     """
     if not len(sizes):
         raise ValueError("there are no images to train on")
@@ -103,34 +102,7 @@ def plan_training(
         rows += [epoch_rows[i] for i in random.permutation(len(epoch_rows))]
         epoch += 1
     images, *columns = (np.array(column) for column in zip(*rows[:steps], strict=True))
-    return BatchPlan(images, np.ones(images.shape, bool), *columns)
-
-
-def plan_evaluation(
-    sizes: Int[np.ndarray, "D 2"],
-    batch_size: int,
-    *,
-    scale: int,
-    longest: int,
-    buckets: Sequence[Bucket],
-    names: Sequence[str] | None = None,
-) -> BatchPlan:
-    """Every image once, unchanged, bucket after bucket; what fills up a bucket's last batch is not `real`."""
-    image_scales = np.array([resize_scale(size, scale, longest) for size in sizes])
-    bucket_of = assign_buckets(sizes, image_scales, buckets, names)
-    images, real, shapes = [], [], []
-    for bucket in np.unique(bucket_of):
-        members = np.flatnonzero(bucket_of == bucket)
-        for start in range(0, len(members), batch_size):
-            chosen = members[start : start + batch_size]
-            images.append(np.resize(chosen, batch_size))
-            real.append(np.arange(batch_size) < len(chosen))
-            shapes.append(buckets[bucket])
-    images = np.array(images, int).reshape(-1, batch_size)
-    none = np.zeros(images.shape, bool)
-    plan_scales = image_scales[images] if len(images) else np.zeros(images.shape)
-    real = np.array(real, bool).reshape(-1, batch_size)
-    return BatchPlan(images, real, plan_scales, none, none, np.array(shapes, int).reshape(-1, 2))
+    return BatchPlan(images, *columns)
 
 
 def assign_buckets(

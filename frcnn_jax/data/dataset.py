@@ -1,139 +1,97 @@
-"""Data sets in VOC format, checked, prepared by TensorFlow Datasets and opened for random access."""
+"""The contract of a data set, and opening one by its name."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import re
-import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int, UInt8
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import DatasetFaultError, Fault
-from frcnn_jax.data.formats.voc_folder import canonical_split
-from frcnn_jax.data.images import decode_image
-from frcnn_jax.data.index import LAYOUT_FILE, Index, decode_objects, load_index, make_index, save_index
+from frcnn_jax.data.fingerprints import legacy_fingerprint
+from frcnn_jax.data.prepared.dataset import PreparedDataset
+from frcnn_jax.data.records import canonical_split
+from frcnn_jax.types import GroundTruth
 
-__all__ = ["DatasetFaultError", "Example", "Fault", "VocDataset", "decode_image", "open_dataset"]
+__all__ = ["Dataset", "DatasetFaultError", "Fault", "legacy_fingerprint", "open_dataset"]
 
 _YEARS = ("2007", "2012")
 
 
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One image on the host, with its objects."""
+@runtime_checkable
+class Dataset(Protocol):
+    """Images with their objects, in a fixed order. It may be read by several threads at once.
 
-    image_id: str
-    image: bytes  # encoded, as in the file
-    size: tuple[int, int]  # height, width
-    boxes: Float[np.ndarray, "G 4"]
-    labels: Int[np.ndarray, " G"]  # int32, 1 ... K
-    difficult: Bool[np.ndarray, " G"]
-
-
-class VocDataset:
-    """A split of a prepared data set. It may be read by several threads at once; a pickle holds only what is needed
-    to open it again.
+    Boxes and sizes are in the frame of `read_image`. An index out of range is an IndexError.
 
     Attributes:
         name: as in `voc/2007/trainval` or `folder/test`.
-        directory: folder of the prepared data set.
+        directory: folder of the data set's own files; edits of the data may move it.
+        shared_directory: folder for what is made of single images, such as proposals; one for all data sets that may
+            share images, and the same after edits of the data.
         classes: names of the labels 1 ... K.
-        image_ids: in the order of the split's list.
+        image_ids: name of each image, each once.
         sizes: [len, 2] int32, height and width of each image.
         annotations: the objects of each image.
-        fingerprint: hex hash over ids and image bytes, in order.
-        dropped: number of images and objects left out of this split, by kind of fault.
-        clipped: number of boxes cut at the image's border.
+        fingerprint: hash of images, ids, boxes, labels, difficult marks and class names, in order.
     """
 
-    def __init__(self, name: str, directory: Path, split: str):
-        self.name, self.directory, self._split = name, Path(directory), split
-        layout = json.loads((self.directory / LAYOUT_FILE).read_text())
-        if split not in layout:
-            raise ValueError(f"data set {name}: no split {split!r} with images (there: {', '.join(sorted(layout))})")
-        self._stored: tuple[str, ...] = tuple(layout[split]["stored"])
-        self.image_ids: tuple[str, ...] = tuple(layout[split]["ids"])
-        self.dropped: dict[str, int] = layout[split]["dropped"]
-        self.clipped: int = layout[split]["clipped"]
-        self._sources: tuple[Any, ...] | None = None
-        self._lock = threading.Lock()
-        self.classes = tuple((self.directory / "labels.labels.txt").read_text("utf-8").splitlines())
+    name: str
+    classes: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    sizes: Int[np.ndarray, "len 2"]
+    annotations: Sequence[GroundTruth]
 
-        places = {i: (part, k) for part, s in enumerate(self._stored) for k, i in enumerate(layout[s]["ids"])}
-        self._places = tuple(places[image_id] for image_id in self.image_ids)
-        parts = [self._index(part, s, len(layout[s]["ids"])) for part, s in enumerate(self._stored)]
-        self.sizes: Int[np.ndarray, "len 2"] = np.stack([parts[part].sizes[k] for part, k in self._places])
-        self.annotations = tuple(parts[part].annotation(k) for part, k in self._places)
-        digest = hashlib.sha256()
-        for image_id, (part, k) in zip(self.image_ids, self._places, strict=True):
-            digest.update(hashlib.sha256(image_id.encode()).digest() + parts[part].digests[k].tobytes())
-        self.fingerprint = digest.hexdigest()
+    @property
+    def directory(self) -> Path: ...
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
+    @property
+    def shared_directory(self) -> Path: ...
 
-    def __getitem__(self, index: int) -> Example:
-        part, position = self._places[index]
-        record = self._open()[part][position]
-        size = tuple(int(side) for side in self.sizes[index])
-        truth = decode_objects(record, size)
-        return Example(self.image_ids[index], record["image"], size, truth.boxes, truth.labels, truth.difficult)
+    @property
+    def fingerprint(self) -> str: ...
 
-    def __repr__(self) -> str:
-        return f"VocDataset({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
+    def __len__(self) -> int: ...
 
-    def __reduce__(self) -> tuple:
-        return VocDataset, (self.name, self.directory, self._split)
+    def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The pixels of an image, RGB.
 
-    def _open(self) -> tuple[Any, ...]:
-        """TFDS's data source of each stored split."""
-        with self._lock:
-            if self._sources is None:
-                import tensorflow_datasets as tfds
+        Raises:
+            ValueError: the image cannot be decoded.
+        """
+        ...
 
-                builder = tfds.builder_from_directory(str(self.directory))
-                decoders = {"image": tfds.decode.SkipDecoding()}
-                self._sources = tuple(builder.as_data_source(s, decoders=decoders) for s in self._stored)
-            return self._sources
-
-    def _index(self, part: int, stored: str, count: int) -> Index:
-        path = self.directory / f"frcnn_index_{stored}.npz"
-        index = load_index(path)
-        if index is None:
-            index = make_index(self._open()[part], f"Indexing {self.name}")
-            save_index(path, index)
-        if len(index.sizes) != count:
-            raise ValueError(f"{path}: {len(index.sizes)} images, but split {stored} lists {count}")
-        return index
+    def image_fingerprint(self, index: int) -> str:
+        """Hex SHA-256 of the encoded image; after it how the image is turned, where it is not read as it lies."""
+        ...
 
 
-def open_dataset(name: str, config: DataConfig) -> VocDataset:
+def open_dataset(name: str, config: DataConfig) -> Dataset:
     """The data set of that name: `voc/2007/SPLIT`, `voc/2012/SPLIT`, or `folder/SPLIT` for the folder `config.root`.
 
-    SPLIT is train, validation (or val), trainval or test; of a folder also NAME where ImageSets/Main has NAME.txt.
-    What is not prepared yet is downloaded, checked and prepared first.
+    SPLIT is train, validation (or val), trainval or test; of a folder also any other that it has, in VOC format NAME
+    where ImageSets/Main has NAME.txt. The folder's format is found by its layout, or is `config.format`. What is not
+    prepared yet is downloaded, checked and prepared first.
 
     Raises:
-        ValueError: an unknown name, or a setting that the name needs is missing.
-        FileNotFoundError: no such folder or list.
+        ValueError: an unknown name, a setting that the name needs is missing, or several formats fit the folder.
+        FileNotFoundError: no such folder or list, or no format fits.
         DatasetFaultError: faults that `config.faults` does not allow; lists all of them.
     """
-    from frcnn_jax.data.prepare import prepare_folder, prepare_voc
+    from frcnn_jax.data.prepared.prepare import prepare_folder, prepare_voc
 
     official = re.fullmatch(r"voc/([^/]+)/(train|val|validation|trainval|test)", name)
     folder = re.fullmatch(r"folder/([^/]+)", name)
     if official and official[1] in _YEARS:
         split = canonical_split(official[2])
-        return VocDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
+        return PreparedDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
     if folder:
         split = canonical_split(folder[1])
-        return VocDataset(f"folder/{split}", prepare_folder(split, config), split)
+        return PreparedDataset(f"folder/{split}", prepare_folder(split, config), split)
     raise ValueError(
         f"unknown data set {name!r}: known are voc/YEAR/SPLIT with year {' or '.join(_YEARS)} and split train, "
         "validation, trainval or test, and folder/SPLIT"

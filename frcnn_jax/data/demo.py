@@ -8,8 +8,6 @@ different digits. Everything else is the product's own path: the folder is read 
 from __future__ import annotations
 
 import colorsys
-import os
-import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,6 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from frcnn_jax.atomic import new_folder
 from frcnn_jax.config import expand_user
 
 __all__ = ["DIGIT_NAMES", "make_demo"]
@@ -37,28 +36,39 @@ def make_demo(root: str | Path, *, train_images: int = 600, test_images: int = 1
 
     Raises:
         ImportError: scikit-learn is missing.
-        FileExistsError: `root` is there and is something else.
+        FileExistsError: `root` exists and is something else.
     """
     root = expand_user(root)
     description = f"frcnn_jax demo, version 1: train {train_images}, test {test_images}, seed {seed}\n"
+    if _is_complete(root, description):
+        return
     if root.exists():
-        marker = root / _DONE
-        if marker.is_file() and marker.read_text() == description:
-            return
         raise FileExistsError(f"{root} exists and is not this demo data set ({description.strip()}); move or delete it")
     pools = _digits(seed)
-    building = root.with_name(f"{root.name}.unfinished")
-    shutil.rmtree(building, ignore_errors=True)
+    try:
+        with new_folder(root) as building:
+            _write_folder(building, pools, {"train": train_images, "test": test_images}, seed)
+            (building / _DONE).write_text(description)
+    except OSError:
+        if not _is_complete(root, description):  # else another process was faster
+            raise
+
+
+def _is_complete(root: Path, description: str) -> bool:
+    marker = root / _DONE
+    return marker.is_file() and marker.read_text() == description
+
+
+def _write_folder(root: Path, pools: tuple[list, list], counts: dict[str, int], seed: int) -> None:
+    """Images, annotations and lists; split number i is drawn from pool i."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (building / folder).mkdir(parents=True)
-    for split, (name, count) in enumerate((("train", train_images), ("test", test_images))):
+        (root / folder).mkdir(parents=True)
+    for split, (name, count) in enumerate(counts.items()):
         ids = [f"{name}_{i:05d}" for i in range(count)]
         for index, image_id in enumerate(ids):
             image, objects = _scene(pools[split], np.random.default_rng([seed, split, index]))
-            _write_image(building, image_id, image, objects)
-        (building / f"ImageSets/Main/{name}.txt").write_text("".join(f"{i}\n" for i in ids))
-    (building / _DONE).write_text(description)
-    os.replace(building, root)
+            _write_image(root, image_id, image, objects)
+        (root / f"ImageSets/Main/{name}.txt").write_text("".join(f"{i}\n" for i in ids))
 
 
 def _digits(seed: int) -> tuple[list[tuple[int, np.ndarray]], list[tuple[int, np.ndarray]]]:

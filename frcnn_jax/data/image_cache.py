@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from jaxtyping import UInt8
 
-from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.machine import total_memory
-
-if TYPE_CHECKING:
-    from frcnn_jax.data.dataset import VocDataset
 
 
 class DecodedImages:
@@ -25,21 +20,21 @@ class DecodedImages:
             data set says.
     """
 
-    def __init__(self, dataset: VocDataset, *, keep: bool = False):
+    def __init__(self, dataset: Dataset, *, keep: bool = False):
         self._dataset = dataset
         self._kept: list[np.ndarray | None] | None = [None] * len(dataset) if keep else None
         if keep:
-            needed, there = decoded_bytes(dataset), total_memory()
-            if needed > there:
+            needed, memory = decoded_bytes(dataset), total_memory()
+            if needed > memory:
                 raise ValueError(
                     f"input.cache_decoded: the {len(dataset)} images of {dataset.name} take {needed / 1e9:.1f} GB when "
-                    f"decoded, and this machine has {there / 1e9:.1f} GB: set it to False"
+                    f"decoded, and this machine has {memory / 1e9:.1f} GB: set it to False"
                 )
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         if self._kept is not None and self._kept[index] is not None:
             return self._kept[index]
-        image = decode_image(self._dataset[index].image)
+        image = self._dataset.read_image(index)
         if image.shape[:2] != tuple(self._dataset.sizes[index]):
             (height, width), (rows, columns) = image.shape[:2], self._dataset.sizes[index]
             name = f"{self._dataset.name}: image {self._dataset.image_ids[index]}"
@@ -49,6 +44,6 @@ class DecodedImages:
         return image
 
 
-def decoded_bytes(dataset: VocDataset) -> int:
+def decoded_bytes(dataset: Dataset) -> int:
     """Memory that all images of a data set take when decoded."""
     return 3 * int(np.prod(dataset.sizes, axis=1, dtype=np.int64).sum())

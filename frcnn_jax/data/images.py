@@ -66,7 +66,7 @@ def check_image(data: bytes) -> tuple[int, int]:
 
 
 def exif_orientation(data: bytes) -> int:
-    """How viewers turn or mirror a JPEG image, 1 ... 8 as in EXIF: 1 is as it lies in the file, or not said."""
+    """Turn or reflection with which viewers show a JPEG image, 1 ... 8 as in EXIF; 1, none, where it is not stated."""
     position = 2
     while data.startswith(b"\xff\xd8") and (found := _JPEG_MARKER.search(data, position)):
         marker, position = data[found.end() - 1], found.end()
@@ -97,7 +97,7 @@ def _tiff_orientation(tiff: bytes) -> int:
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     size = None
     position = 2
-    # Marker segments are walked by their lengths, so that the end marker of a thumbnail in one is not taken for ours.
+    # Marker segments are walked by their lengths: one of them may hold a thumbnail with an end marker of its own.
     while found := _JPEG_MARKER.search(data, position):
         marker, position = data[found.end() - 1], found.end()
         if marker == _JPEG_END:

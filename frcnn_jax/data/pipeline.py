@@ -1,8 +1,6 @@
 """From a data set and its proposals to padded batches, on Grain: deterministic, and restored by its step number."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import cv2
 import grain.python as grain
@@ -10,16 +8,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from frcnn_jax.config import InputConfig
-from frcnn_jax.data.batch_plan import (
-    BatchPlan,
-    Bucket,
-    default_buckets,
-    plan_evaluation,
-    plan_training,
-    resized_size,
-)
-from frcnn_jax.data.dataset import VocDataset
+from frcnn_jax.data.batch_plan import BatchPlan, Bucket, default_buckets, plan_training, resized_size
+from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.image_cache import DecodedImages
+from frcnn_jax.data.joined import JoinedDataset
+from frcnn_jax.data.records import float_boxes
 from frcnn_jax.types import Batch
 
 # Counts of padded proposals are multiples of this, so that data sets of like size share compiled functions.
@@ -31,7 +24,7 @@ class BatchSource:
 
     def __init__(
         self,
-        dataset: VocDataset,
+        dataset: Dataset,
         proposals: Sequence[Float[np.ndarray, "P 4"]],
         plan: BatchPlan,
         *,
@@ -58,7 +51,7 @@ class BatchSource:
             proposals=self._max_proposals,
             objects=self._max_objects,
         )
-        batch.image_mask[:] = plan.real[step]
+        batch.image_mask[:] = True
         batch.image_index[:] = plan.images[step]
         batch.scales[:] = plan.scales[step]
         for n, index in enumerate(plan.images[step]):
@@ -136,9 +129,9 @@ def flip_image(image: UInt8[np.ndarray, "H W 3"], *, horizontal: bool, vertical:
 def flip_boxes(
     boxes: Float[np.ndarray, "B 4"], size: tuple[int, int], *, horizontal: bool, vertical: bool
 ) -> Float[np.ndarray, "B 4"]:
-    """Boxes in the flipped image of height and width `size`."""
+    """Boxes in the flipped image of height and width `size`; integers and half precision become float32."""
     height, width = size
-    x1, y1, x2, y2 = np.asarray(boxes).reshape(-1, 4).T
+    x1, y1, x2, y2 = float_boxes(boxes).T
     if horizontal:
         x1, x2 = width - x2, width - x1
     if vertical:
@@ -153,19 +146,19 @@ def padded_count(proposals: Sequence[Float[np.ndarray, "P 4"]]) -> int:
 
 
 def training_buckets(config: InputConfig, stride: int = 16) -> tuple[Bucket, ...]:
-    """`input.buckets`, or those that follow from the scales and the trunk's stride."""
+    """`input.buckets`, or those that follow from the scales for a model whose feature cells are `stride` pixels."""
     return config.buckets or default_buckets(config.scales, config.max_size, stride)
 
 
 def training_source(
-    dataset: VocDataset,
+    dataset: Dataset,
     proposals: Sequence[Float[np.ndarray, "P 4"]],
     config: InputConfig,
     steps: int,
     seed: int,
     stride: int = 16,
 ) -> BatchSource:
-    """The batches of a training run of `steps` steps; `stride` is the trunk's."""
+    """The batches of a training run of `steps` steps; `stride` as for `training_buckets`."""
     plan = plan_training(
         dataset.sizes,
         steps,
@@ -181,22 +174,6 @@ def training_source(
     return BatchSource(dataset, proposals, plan, max_objects=config.max_objects, cache=config.cache_decoded)
 
 
-def evaluation_source(
-    dataset: VocDataset, proposals: Sequence[Float[np.ndarray, "P 4"]], config: InputConfig
-) -> BatchSource:
-    """The batches of one pass over a test set."""
-    plan = plan_evaluation(
-        dataset.sizes,
-        config.test_batch_size,
-        scale=config.test_scale,
-        longest=config.test_max_size,
-        buckets=config.buckets or default_buckets((config.test_scale,), config.test_max_size),
-        names=dataset.image_ids,
-    )
-    most = max((len(annotation.labels) for annotation in dataset.annotations), default=1)
-    return BatchSource(dataset, proposals, plan, max_objects=max(most, 1))
-
-
 def iterate(source: BatchSource, workers: int, prefetch: int = 4) -> Iterator[Batch]:
     """A Grain iterator over `source` that reads ahead in threads.
 
@@ -206,49 +183,12 @@ def iterate(source: BatchSource, workers: int, prefetch: int = 4) -> Iterator[Ba
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
 
-def concatenate(datasets: Sequence[VocDataset], proposals: Sequence[Sequence[np.ndarray]]) -> tuple[Any, list]:
+def concatenate(datasets: Sequence[Dataset], proposals: Sequence[Sequence[np.ndarray]]) -> tuple[Dataset, Sequence]:
     """Several data sets with the same classes, and their proposals, as one.
 
     Raises:
         ValueError: their classes differ.
     """
-    first = datasets[0]
-    for other in datasets[1:]:
-        if other.classes != first.classes:
-            raise ValueError(f"{first.name} and {other.name} have different classes: {first.classes}, {other.classes}")
     if len(datasets) == 1:
-        return first, proposals[0]
-    return JoinedDataset(tuple(datasets)), [boxes for part in proposals for boxes in part]
-
-
-@dataclasses.dataclass(frozen=True)
-class JoinedDataset:
-    """Data sets one after the other, as one that reads like `VocDataset`."""
-
-    parts: tuple[VocDataset, ...]
-
-    @property
-    def name(self) -> str:
-        return " + ".join(part.name for part in self.parts)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.parts[0].classes
-
-    def __post_init__(self):
-        join = object.__setattr__
-        join(self, "image_ids", tuple(f"{part.name}/{i}" for part in self.parts for i in part.image_ids))
-        join(self, "sizes", np.concatenate([part.sizes for part in self.parts]))
-        join(self, "annotations", tuple(a for part in self.parts for a in part.annotations))
-        join(self, "_starts", np.cumsum([0, *(len(part) for part in self.parts)]))
-
-    @property
-    def fingerprint(self) -> str:
-        return "+".join(part.fingerprint for part in self.parts)
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: int):
-        part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.parts[part][index - int(self._starts[part])]
+        return datasets[0], proposals[0]
+    return JoinedDataset(datasets), [boxes for part in proposals for boxes in part]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from frcnn_jax.config import InputConfig
 from frcnn_jax.data.batch_plan import assign_buckets, default_buckets, resize_scale
-from frcnn_jax.data.dataset import VocDataset, decode_image
+from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count
 from frcnn_jax.detection.roi_plan import plan_rois
 from frcnn_jax.detection.test_batch import Pyramid, PyramidShape, image_pyramid, join, pyramid_shape
@@ -22,7 +22,7 @@ class PyramidSource:
 
     def __init__(
         self,
-        dataset: VocDataset,
+        dataset: Dataset,
         proposals: Sequence[Float[np.ndarray, "P 4"]],
         config: InputConfig,
         spatial_scale: float,
@@ -62,5 +62,5 @@ class PyramidSource:
         return join([self._image(index, shape) for index in members], self._batch_size)
 
     def _image(self, index: int, shape: PyramidShape) -> Pyramid:
-        image = decode_image(self._dataset[index].image)
+        image = self._dataset.read_image(index)
         return image_pyramid(image, self._proposals[index], self._plans[index], self._scales[index], shape, index)

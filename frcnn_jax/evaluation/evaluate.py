@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from frcnn_jax.config import EvalConfig, InputConfig
-from frcnn_jax.data.dataset import VocDataset, decode_image
+from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
@@ -29,7 +29,7 @@ def detect_dataset(
     model: FastRCNN,
     params: Any,
     statistics: BoxStatistics,
-    dataset: VocDataset,
+    dataset: Dataset,
     proposals: Proposals,
     *,
     input_config: InputConfig,
@@ -91,7 +91,7 @@ def evaluate_dataset(
     model: FastRCNN,
     params: Any,
     statistics: BoxStatistics,
-    dataset: VocDataset,
+    dataset: Dataset,
     proposals: Proposals,
     *,
     input_config: InputConfig,
@@ -126,10 +126,10 @@ def evaluate_dataset(
     pictures = {}
     # Spread over the whole test set rather than its first images.
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(config.pictures, len(dataset))).astype(int)):
-        example = dataset[int(index)]
-        pictures[example.image_id] = draw_detections(
-            decode_image(example.image),
-            detections[example.image_id],
+        image_id = dataset.image_ids[index]
+        pictures[image_id] = draw_detections(
+            dataset.read_image(int(index)),
+            detections[image_id],
             dataset.classes,
             ground_truth=dataset.annotations[index],
             min_score=config.picture_score,

@@ -1,6 +1,7 @@
 """JPEG files of about the size and detail of VOC's, made on the spot or read from a folder, as a data set."""
 
 import dataclasses
+import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -8,16 +9,16 @@ import cv2
 import numpy as np
 
 from bench.sizes import Sizes
-from frcnn_jax.data.dataset import Example
+from frcnn_jax.data.images import decode_image
 from frcnn_jax.types import GroundTruth
 
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """Encoded images without objects that read like a `VocDataset`."""
+    """Encoded images without objects that read like any `Dataset`."""
 
     files: tuple[bytes, ...]
-    directory: Path = Path()  # where proposals are kept
+    directory: Path = Path()
     name: str = "folder/pictures"
     classes: tuple[str, ...] = ("object",)
     fingerprint: str = "0" * 64
@@ -40,10 +41,15 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Example:
-        truth = self.annotations[index]
-        size = tuple(int(side) for side in self.sizes[index])
-        return Example(self.image_ids[index], self.files[index], size, truth.boxes, truth.labels, truth.difficult)
+    @property
+    def shared_directory(self) -> Path:
+        return self.directory
+
+    def read_image(self, index: int) -> np.ndarray:
+        return decode_image(self.files[index])
+
+    def image_fingerprint(self, index: int) -> str:
+        return hashlib.sha256(self.files[index]).hexdigest()
 
 
 def load_pictures(folder: str | None, count: int, sizes: Sizes) -> Pictures:

@@ -9,7 +9,6 @@ from frcnn_jax.data.batch_plan import (
     assign_buckets,
     choose_bucket,
     default_buckets,
-    plan_evaluation,
     plan_training,
     resize_scale,
     resized_size,
@@ -99,14 +98,13 @@ def test_every_image_once_an_epoch_and_buckets_apart():
             np.testing.assert_array_equal(SIZES[row], [bucket, bucket])
         orders.add(tuple(images.ravel()))
     assert len(orders) == 3
-    assert batches.real.all()
     np.testing.assert_array_equal(batches.scales, 1)
     assert {tuple(bucket) for bucket in batches.buckets[:3]} != {BUCKETS[0]}  # buckets are mixed within the epoch
 
 
 def test_more_steps_change_nothing_before():
     short, long = plan(steps=10), plan(steps=50)
-    for name in ("images", "real", "scales", "flipped", "flipped_vertical", "buckets"):
+    for name in ("images", "scales", "flipped", "flipped_vertical", "buckets"):
         np.testing.assert_array_equal(getattr(short, name), getattr(long, name)[:10])
     assert len(short) == 10
 
@@ -144,19 +142,3 @@ def test_a_batch_larger_than_the_data_set():
 def test_nothing_to_train_on():
     with pytest.raises(ValueError, match="no images to train on"):
         plan(sizes=np.zeros((0, 2), int))
-
-
-def test_evaluation_sees_each_image_once():
-    batches = plan_evaluation(SIZES, 3, scale=32, longest=96, buckets=((32, 48), (48, 32)))
-    assert sorted(batches.images[batches.real]) == list(range(11))
-    assert batches.images.shape == (5, 3)  # 7 landscapes in 3 batches, 4 portraits in 2
-    assert (~batches.real).sum() == 4
-    assert not batches.flipped.any()
-    assert not batches.flipped_vertical.any()
-    np.testing.assert_array_equal(batches.scales, 0.5)
-    for row, bucket in zip(batches.images, batches.buckets, strict=True):
-        assert (SIZES[row] == 2 * bucket).all()
-
-
-def test_evaluation_of_nothing():
-    assert len(plan_evaluation(np.zeros((0, 2), int), 3, scale=32, longest=96, buckets=BUCKETS)) == 0

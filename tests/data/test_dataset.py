@@ -1,6 +1,8 @@
 """Folders in VOC format: opened, read, kept and prepared anew."""
 
 import dataclasses
+import hashlib
+import json
 import pickle
 import subprocess
 import sys
@@ -11,37 +13,37 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
-from frcnn_jax.data import prepare as voc_prepare
-from frcnn_jax.data.dataset import decode_image, open_dataset
+from frcnn_jax.data.dataset import legacy_fingerprint, open_dataset
+from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.prepared import prepare as voc_prepare
 from tests.data.voc_files import VocFiles, annotation_xml, object_xml, pixels
 
 
-def test_example_has_the_files_bytes_and_half_open_boxes(config, files):
+def test_images_are_the_files_and_boxes_half_open(config, files):
     data = open_dataset("folder/train", config)
     assert (data.name, len(data), data.image_ids) == ("folder/train", 2, ("a2", "a1"))
     assert data.classes == ("ant", "bee", "cat")
-    example = data[1]
-    assert example.image_id == "a1"
-    assert example.image == (files.root / "JPEGImages/a1.jpg").read_bytes()
-    assert example.size == (30, 40)
-    np.testing.assert_array_equal(example.boxes, np.float32([[0, 0, 40, 30], [4, 5, 20, 21]]))
-    np.testing.assert_array_equal(example.labels, [3, 1])
-    assert (example.boxes.dtype, example.labels.dtype, example.difficult.dtype) == (np.float32, np.int32, np.bool_)
-    assert open_dataset("folder/val", config)[0].difficult.tolist() == [True]
+    encoded = (files.root / "JPEGImages/a1.jpg").read_bytes()
+    assert data.image_fingerprint(1) == hashlib.sha256(encoded).hexdigest()
+    np.testing.assert_array_equal(data.read_image(1), decode_image(encoded))
+    assert data.sizes.tolist() == [[30, 40]] * 2
+    truth = data.annotations[1]
+    np.testing.assert_array_equal(truth.boxes, np.float32([[0, 0, 40, 30], [4, 5, 20, 21]]))
+    np.testing.assert_array_equal(truth.labels, [3, 1])
+    assert (truth.boxes.dtype, truth.labels.dtype, truth.difficult.dtype) == (np.float32, np.int32, np.bool_)
+    assert open_dataset("folder/val", config).annotations[0].difficult.tolist() == [True]
 
 
 def test_image_without_objects_has_empty_arrays(config):
-    example = open_dataset("folder/train", config)[0]
-    assert (example.boxes.shape, example.labels.shape, example.difficult.shape) == ((0, 4), (0,), (0,))
+    truth = open_dataset("folder/train", config).annotations[0]
+    assert (truth.boxes.shape, truth.labels.shape, truth.difficult.shape) == ((0, 4), (0,), (0,))
 
 
-def test_index_agrees_with_the_records(config):
-    data = open_dataset("folder/trainval", config)
-    assert data.sizes.tolist() == [[30, 40]] * 3
-    for i, truth in enumerate(data.annotations):
-        np.testing.assert_array_equal(truth.boxes, data[i].boxes)
-        np.testing.assert_array_equal(truth.labels, data[i].labels)
-        np.testing.assert_array_equal(truth.difficult, data[i].difficult)
+def test_an_index_of_another_number_of_images_is_named(config):
+    data = open_dataset("folder/train", config)
+    (data.directory / "frcnn_index_validation.npz").write_bytes((data.directory / "frcnn_index_train.npz").read_bytes())
+    with pytest.raises(ValueError, match=r"frcnn_index_validation.npz: 2 images, but split validation lists 1"):
+        open_dataset("folder/val", config)
 
 
 def test_whole_coordinates_come_back_exactly_at_any_size(tmp_path):
@@ -52,13 +54,14 @@ def test_whole_coordinates_come_back_exactly_at_any_size(tmp_path):
     files.image("a", xml=annotation_xml(*objects, width=width, height=7))
     cv2.imwrite(str(files.root / "JPEGImages/a.jpg"), np.zeros((7, width, 3), np.uint8))
     files.split("test", "a")
-    boxes = open_dataset("folder/test", DataConfig(root=str(files.root), tfds_dir=str(tmp_path)))[0].boxes
+    boxes = open_dataset("folder/test", DataConfig(root=str(files.root), tfds_dir=str(tmp_path))).annotations[0].boxes
     np.testing.assert_array_equal(boxes, [[x1 - 1, 0, x2, 7] for x1, x2 in xs])
 
 
 def test_fractional_coordinates_are_kept(config, files):
     files.image("t1", object_xml("ant", (7.25, 8.5, 9.75, 29.125)))
-    np.testing.assert_allclose(open_dataset("folder/test", config)[0].boxes, [[6.25, 7.5, 9.75, 29.125]], atol=1e-3)
+    boxes = open_dataset("folder/test", config).annotations[0].boxes
+    np.testing.assert_allclose(boxes, [[6.25, 7.5, 9.75, 29.125]], atol=1e-3)
 
 
 def test_trainval_is_train_then_validation_or_its_own_list(config, files):
@@ -66,11 +69,15 @@ def test_trainval_is_train_then_validation_or_its_own_list(config, files):
     files.split("trainval", "b1", "a1")
     data = open_dataset("folder/trainval", config)
     assert data.image_ids == ("b1", "a1")
-    assert [example.image_id for example in data] == ["b1", "a1"]
-    assert data[0].labels.tolist() == [2]
+    fingerprints = [open_dataset(f"folder/{name}", config) for name in ("val", "train")]
+    assert [data.image_fingerprint(i) for i in (0, 1)] == [
+        fingerprints[0].image_fingerprint(0),
+        fingerprints[1].image_fingerprint(1),
+    ]
+    assert [truth.labels.tolist() for truth in data.annotations] == [[2], [3, 1]]
     assert not list(data.directory.glob("*trainval*array_record*")), "images stored twice"
     files.split("trainval", "b1", "t1")
-    assert [e.labels.tolist() for e in open_dataset("folder/trainval", config)] == [[2], [1]]
+    assert [t.labels.tolist() for t in open_dataset("folder/trainval", config).annotations] == [[2], [1]]
 
 
 def test_val_and_validation_are_one_split(config, files):
@@ -92,13 +99,13 @@ def test_other_split_on_demand_keeps_the_labels_of_the_standard_ones(config, fil
     files.split("mine", "m1", "b1")
     data = open_dataset("folder/mine", config)
     assert (data.image_ids, data.classes) == (("m1", "b1"), ("ant", "bee", "cat"))
-    assert data[0].labels.tolist() == [3]
+    assert data.annotations[0].labels.tolist() == [3]
 
 
 def test_given_classes_keep_their_order(config):
     data = open_dataset("folder/train", dataclasses.replace(config, classes=("cat", "bee", "ant")))
     assert data.classes == ("cat", "bee", "ant")
-    assert data[1].labels.tolist() == [1, 3]
+    assert data.annotations[1].labels.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("classes", [("cat", "cat"), ("cat", ""), ()])
@@ -112,7 +119,7 @@ def test_objects_of_parts_are_no_objects(config, files):
     files.image("t1", object_xml("cat", (2, 3, 10, 12), extra=part))
     data = open_dataset("folder/test", config)
     assert data.classes == ("ant", "bee", "cat")
-    np.testing.assert_array_equal(data[0].boxes, [[1, 2, 10, 12]])
+    np.testing.assert_array_equal(data.annotations[0].boxes, [[1, 2, 10, 12]])
 
 
 def test_images_of_other_kinds(config, files):
@@ -128,7 +135,8 @@ def test_images_of_other_kinds(config, files):
     files.image("other", xml=annotation_xml(object_xml(), filename="C:\\photos\\elsewhere.JPG"))
     (files.root / "JPEGImages/other.jpg").rename(files.root / "JPEGImages/elsewhere.jpg")
     files.split("test", "gray", "deep", "clear", "upper", "other")
-    decoded = [decode_image(example.image) for example in open_dataset("folder/test", config)]
+    data = open_dataset("folder/test", config)
+    decoded = [data.read_image(i) for i in range(len(data))]
     assert {(image.shape, image.dtype) for image in decoded} == {((30, 40, 3), np.dtype(np.uint8))}
     rgb = pixels()[..., ::-1]
     np.testing.assert_array_equal(decoded[0], np.repeat(pixels()[..., :1], 3, axis=2))
@@ -151,14 +159,15 @@ def test_unchanged_folder_is_reused_and_any_change_is_prepared_anew(config, file
         return data.fingerprint
 
     assert prepared_anew(dataclasses.replace(config, classes=("ant", "bee", "cat"))) == first.fingerprint
+    assert prepared_anew(dataclasses.replace(config, classes=("bee", "ant", "cat"))) != first.fingerprint
     assert prepared_anew(dataclasses.replace(config, faults=FaultPolicy(box_outside="clip"))) == first.fingerprint
     files.image("b1", object_xml("bee", (1, 1, 2, 2)))
-    assert prepared_anew(config) == first.fingerprint, "images of this split are the same"
+    assert prepared_anew(config) == first.fingerprint, "this split is the same"
     files.split("train", "a1", "a2")
     assert prepared_anew(config) != first.fingerprint
     files.split("train", "a2", "a1")
     files.image("a1", object_xml("cat", (1, 1, 40, 30)), object_xml("ant", (5, 6, 20, 21)))
-    assert prepared_anew(config) != first.fingerprint
+    assert prepared_anew(config) != first.fingerprint, "the image is another one"
 
 
 def test_pickle_opens_again_and_threads_may_read(config):
@@ -167,18 +176,19 @@ def test_pickle_opens_again_and_threads_may_read(config):
     assert len(pickle.dumps(data)) < 1000
     assert (again.name, again.image_ids, again.fingerprint) == (data.name, data.image_ids, data.fingerprint)
     with ThreadPoolExecutor(8) as pool:
-        images = list(pool.map(lambda i: again[i % 3].image, range(60)))
-    assert images == [data[i % 3].image for i in range(60)]
+        images = list(pool.map(lambda i: again.read_image(i % 3), range(60)))
+    for i, image in enumerate(images):
+        np.testing.assert_array_equal(image, data.read_image(i % 3))
 
 
 def test_what_was_interrupted_is_not_taken_for_complete(config, monkeypatch):
-    from frcnn_jax.data import builder as voc_builder
+    from frcnn_jax.data.prepared import builder
 
-    def stop(image):
+    def stop(image, exact_boxes):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(voc_builder, "_encode", stop)
+        patch.setattr(builder, "_encode", stop)
         with pytest.raises(KeyboardInterrupt):
             open_dataset("folder/train", config)
     assert len(open_dataset("folder/train", config)) == 2
@@ -186,9 +196,10 @@ def test_what_was_interrupted_is_not_taken_for_complete(config, monkeypatch):
 
 def test_what_was_killed_is_not_taken_for_complete(config):
     script = (
-        "import os, sys; from frcnn_jax.config import DataConfig; from frcnn_jax.data import voc, voc_builder\n"
-        "voc_builder._encode = lambda image: os._exit(9)\n"
-        "voc.open_dataset('folder/train', DataConfig(root=sys.argv[1], tfds_dir=sys.argv[2]))\n"
+        "import os, sys; from frcnn_jax.config import DataConfig; from frcnn_jax.data import dataset\n"
+        "from frcnn_jax.data.prepared import builder\n"
+        "builder._encode = lambda *_: os._exit(9)\n"
+        "dataset.open_dataset('folder/train', DataConfig(root=sys.argv[1], tfds_dir=sys.argv[2]))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, config.root, config.tfds_dir], capture_output=True)
     assert done.returncode == 9
@@ -224,7 +235,51 @@ def test_missing_root(tmp_path, config, files):
         open_dataset("folder/train", config)
 
 
-def test_fingerprint_is_of_ids_and_bytes_in_order(config, files):
+@pytest.mark.parametrize(
+    "objects",
+    [
+        (object_xml("cat", (1, 1, 40, 29)), object_xml("ant", (5, 6, 20, 21))),
+        (object_xml("ant", (1, 1, 40, 30)), object_xml("cat", (5, 6, 20, 21))),
+        (object_xml("ant", (5, 6, 20, 21)), object_xml("cat", (1, 1, 40, 30))),
+        (object_xml("cat", (1, 1, 40, 30)), object_xml("ant", (5, 6, 20, 21), difficult="<difficult>1</difficult>")),
+        (object_xml("cat", (1, 1, 40, 30)),),
+    ],
+    ids=["box", "labels", "order", "difficult", "fewer"],
+)
+def test_fingerprint_is_of_the_objects_too_and_the_earlier_one_is_not(config, files, objects):
+    before = open_dataset("folder/train", config)
+    config = dataclasses.replace(config, classes=before.classes)
+    annotation = files.root / "Annotations/a1.xml"
+    annotation.write_text(annotation_xml(*objects, filename="a1.jpg"))
+    after = open_dataset("folder/train", config)
+    assert after.fingerprint != before.fingerprint
+    assert legacy_fingerprint(after) == legacy_fingerprint(before)
+    assert [after.image_fingerprint(i) for i in (0, 1)] == [before.image_fingerprint(i) for i in (0, 1)]
+
+
+def test_folder_name_and_earlier_fingerprint_are_those_of_earlier_versions(config, files):
+    """By the formulas of earlier versions, so that what it prepared and trained is found."""
+    data = open_dataset("folder/train", config)
+
+    def sha(path):
+        return hashlib.sha256((files.root / path).read_bytes()).hexdigest()
+
+    lists = {"train": (("a2", "a1"), ()), "validation": (("b1",), ()), "test": (("t1",), ()),
+             "trainval": (("a2", "a1", "b1"), ())}  # fmt: skip
+    digests = [
+        [sha(f"Annotations/{name}.xml"), f"{name}.jpg", sha(f"JPEGImages/{name}.jpg")]
+        for name in ("a1", "a2", "b1", "t1")
+    ]
+    content = [1, lists, digests, None, dataclasses.asdict(config.faults)]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert data.directory.relative_to(config.tfds_dir).parts == ("voc_folder", f"set-{digest[:16]}", "1.0.0")
+    rows = b"".join(
+        hashlib.sha256(name.encode()).digest() + bytes.fromhex(sha(f"JPEGImages/{name}.jpg")) for name in ("a2", "a1")
+    )
+    assert legacy_fingerprint(data) == hashlib.sha256(rows).hexdigest()
+
+
+def test_fingerprint_is_of_ids_and_images_in_order(config, files):
     first = open_dataset("folder/train", config).fingerprint
     assert len(first) == 64
     int(first, 16)

@@ -163,6 +163,30 @@ def test_a_half_written_folder_is_not_taken_for_complete(tmp_path, monkeypatch):
     assert len(list((tmp_path / "digits" / "JPEGImages").iterdir())) == 4
 
 
+def test_of_two_processes_at_once_the_second_takes_what_appeared(tmp_path, monkeypatch):
+    arguments = {"train_images": 3, "test_images": 1, "seed": 0}
+    write = demo._write_folder
+
+    def overtaken(root, *rest):
+        write(root, *rest)
+        monkeypatch.setattr(demo, "_write_folder", write)
+        make_demo(tmp_path / "digits", **arguments)  # as another process would do meanwhile
+
+    monkeypatch.setattr(demo, "_write_folder", overtaken)
+    make_demo(tmp_path / "digits", **arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+    assert len(list((tmp_path / "digits" / "JPEGImages").iterdir())) == 4
+
+    def overtaken_by_another(root, *rest):
+        write(root, *rest)
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "mine.txt").write_text("x")
+
+    monkeypatch.setattr(demo, "_write_folder", overtaken_by_another)
+    with pytest.raises(OSError, match="other"):
+        make_demo(tmp_path / "other", **arguments)
+
+
 def test_without_scikit_learn_the_extra_is_named(tmp_path, monkeypatch):
     real = builtins.__import__
 

@@ -164,7 +164,7 @@ def test_fault_is_dropped_and_counted(config, files, kind, spoil, where, what, c
     assert messages == [f"{files.root}, split test: dropped 1 for {kind}"]
     assert data.image_ids == {"image": ("b1",), "object": ("t1", "b1"), "line": ("t1", "b1")}[what]
     if what == "object":
-        np.testing.assert_array_equal(data[0].boxes, [[1, 2, 10, 12]])
+        np.testing.assert_array_equal(data.annotations[0].boxes, [[1, 2, 10, 12]])
     caplog.clear()
     assert open_dataset("folder/test", config).dropped == {kind: 1}, "kept with the data set"
     assert open_dataset("folder/train", config).dropped == {}
@@ -177,7 +177,7 @@ def test_box_is_clipped_on_request(config, files, caplog):
     config = dataclasses.replace(config, faults=FaultPolicy(box_outside="clip"))
     with caplog.at_level(logging.WARNING):
         data = open_dataset("folder/test", config)
-    np.testing.assert_array_equal(data[0].boxes, [[0, 0, 10, 12], [29, 19, 40, 30], [1, 2, 10, 12]])
+    np.testing.assert_array_equal(data.annotations[0].boxes, [[0, 0, 10, 12], [29, 19, 40, 30], [1, 2, 10, 12]])
     assert (data.dropped, data.clipped) == ({}, 2)
     assert [record.message for record in caplog.records] == [f"{files.root}, split test: clipped 2 boxes to the image"]
 
@@ -196,7 +196,7 @@ def test_box_with_nothing_inside_is_degenerate_once_clipped(config, files):
 def test_a_box_over_the_border_by_rounding_is_no_fault(config, files):
     files.image("t1", object_xml(box=(0.9999, 3, 40.0001, 12)))
     data = open_dataset("folder/test", config)
-    np.testing.assert_array_equal(data[0].boxes, [[0, 2, 40, 12]])
+    np.testing.assert_array_equal(data.annotations[0].boxes, [[0, 2, 40, 12]])
     assert data.clipped == 0
 
 
@@ -227,7 +227,7 @@ def test_an_image_without_annotation_is_empty_on_request(config, files):
     (files.root / "Annotations/t1.xml").unlink()
     config = dataclasses.replace(config, faults=FaultPolicy(missing_annotation="empty"))
     data = open_dataset("folder/test", config)
-    assert (data.image_ids, data.dropped, len(data[0].boxes)) == (("t1",), {}, 0)
+    assert (data.image_ids, data.dropped, len(data.annotations[0].boxes)) == (("t1",), {}, 0)
     assert sum(len(truth.boxes) for truth in open_dataset("folder/train", config).annotations) == 2
     # A folder without any annotation needs the policy, and the names of the classes.
     shutil.rmtree(files.root / "Annotations")

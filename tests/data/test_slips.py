@@ -1,5 +1,6 @@
-"""What people's own folders have: photographs held upright, names spelt in two ways, lists from other programs."""
+"""Slips in people's own folders: photographs held upright, names spelt in two ways, lists from other programs."""
 
+import hashlib
 import logging
 
 import pytest
@@ -61,9 +62,9 @@ def test_an_ordinary_folder_is_prepared_without_a_word(config, caplog):
 
 def test_of_two_images_the_annotation_may_name_one(config, files):
     files.image("t1", object_xml("ant"))
-    first = (files.root / "JPEGImages/t1.jpg").read_bytes()
+    first = hashlib.sha256((files.root / "JPEGImages/t1.jpg").read_bytes()).hexdigest()
     files.image("t1", suffix=".png", xml=annotation_xml(object_xml("ant"), filename="t1.jpg"))
-    assert open_dataset("folder/test", config)[0].image == first
+    assert open_dataset("folder/test", config).image_fingerprint(0) == first
     (files.root / "Annotations/t1.xml").write_text(annotation_xml(object_xml("ant"), filename="scan.tif"))
     with pytest.raises(DatasetFaultError, match=r"JPEGImages/t1: file = 't1.jpg, t1.png': several images of one id"):
         open_dataset("folder/test", config)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from frcnn_jax.data.formats.voc_archive import ARCHIVES
 
 WIDTH, HEIGHT = 40, 30
 
@@ -76,3 +79,27 @@ def standard_folder(root: Path) -> VocFiles:
     files.split("val", "b1")
     files.split("test", "t1")
     return files
+
+
+def archive(tmp_path, year: str, part: str, box=(1, 1, 20, 30)) -> None:
+    """A tiny archive of a year in its official layout; the test part of 2012 without annotations."""
+    files = VocFiles(tmp_path / year / part / "VOCdevkit" / f"VOC{year}")
+    if part == "trainval":
+        files.image("000012", object_xml("car", box), object_xml("person", (11, 12, 40, 30)))
+        files.image("000005", object_xml("chair", (3.5, 4, 10.25, 12)))
+        files.image("000007", object_xml("tvmonitor", (3, 4, 10, 12), difficult="<difficult>1</difficult>"))
+        for name, ids in (
+            ("train", ("000012",)),
+            ("val", ("000005", "000007")),
+            ("trainval", ("000005", "000007", "000012")),
+        ):
+            files.split(name, *ids)
+            files.split(f"car_{name}", *(f"{i} {1 if i == '000012' else -1:2d}" for i in ids))
+    else:
+        files.image("000001", object_xml("dog", (8, 9, 39, 29)))
+        files.split("test", "000001")
+        if year == "2012":
+            (files.root / "Annotations/000001.xml").unlink()
+            (files.root / "Annotations").rmdir()
+    with tarfile.open(tmp_path / "www" / ARCHIVES[year][part].file, "w") as tar:
+        tar.add(tmp_path / year / part / "VOCdevkit", "VOCdevkit")

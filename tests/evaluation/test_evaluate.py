@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig, EvalConfig, InputConfig
-from frcnn_jax.data.dataset import decode_image, open_dataset
+from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect
 from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset, voc_split
@@ -52,7 +52,7 @@ def test_every_image_as_by_itself(case):
     assert len(found["t2"].scores) > 0
     for index, name in enumerate(found):
         alone = detect(
-            model, params, decode_image(dataset[index].image), proposals[index],
+            model, params, dataset.read_image(index), proposals[index],
             statistics=statistics, scale=48, max_size=64, score_threshold=0.1, nms_iou=0.4, per_class=20,
         )  # fmt: skip
         np.testing.assert_array_equal(found[name].labels, alone.labels)
@@ -71,7 +71,7 @@ def test_a_pyramid_over_the_data_set_as_by_itself(case, batch_size):
     )
     for index, name in enumerate(found):
         alone = detect(
-            model, params, decode_image(dataset[index].image), proposals[index],
+            model, params, dataset.read_image(index), proposals[index],
             statistics=statistics, scales=scales, max_size=640, score_threshold=0.1, nms_iou=0.4, per_class=20,
         )  # fmt: skip
         np.testing.assert_array_equal(found[name].labels, alone.labels)

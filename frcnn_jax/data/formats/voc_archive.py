@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 import tarfile
-import tempfile
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
+
+from frcnn_jax.atomic import new_folder
 
 __all__ = ["ARCHIVES", "Archive", "extract_archive"]
 
@@ -54,23 +53,21 @@ ARCHIVES = {
 
 
 def extract_archive(path: Path) -> Path:
-    """The folder with the images, annotations and split lists of a .tar file, beside it; unpacked if it is not there.
+    """The folder with the images, annotations and split lists of a .tar file, beside it; unpacked unless it exists.
 
     TFDS's own extraction needs TensorFlow.
     """
     folder = path.with_name(f"{path.name}.extracted")
     if folder.is_dir():
         return folder
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{folder.name}."))
     try:
-        with tarfile.open(path) as archive:
+        with new_folder(folder) as temporary, tarfile.open(path) as archive:
             # Absent from the first releases of Python 3.11; the archives' hashes are checked anyway.
             archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
             members = (member for member in archive if _NEEDED.intersection(PurePosixPath(member.name).parts[-2:]))
             for member in tqdm(members, f"Unpacking {path.name}", unit="file"):
                 archive.extract(member, temporary)
-        temporary.chmod(0o755)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
     return folder

@@ -7,15 +7,9 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.images import IMAGE_SUFFIXES
+from frcnn_jax.data.records import canonical_split
 
-__all__ = ["STANDARD_SPLITS", "SplitList", "VocFolder", "canonical_split", "listed_ids", "read_split", "with_trainval"]
-
-STANDARD_SPLITS = ("train", "validation", "trainval", "test")
-
-
-def canonical_split(name: str) -> str:
-    """TFDS's name of a split: `validation` for `val`, others unchanged."""
-    return "validation" if name == "val" else name
+__all__ = ["SplitList", "VocFolder", "listed_ids", "read_split", "with_trainval"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +45,7 @@ class VocFolder:
 
     @cached_property
     def split_files(self) -> dict[str, Path]:
-        """Text files in ImageSets/Main by TFDS's split name; class files such as aeroplane_train.txt are no splits."""
+        """Text files in ImageSets/Main by TFDS's split name; class files such as aeroplane_train.txt do not count."""
         files = {path.stem: path for path in sorted((self.root / "ImageSets/Main").glob("*.txt"))}
         names = [name for name in files if not _is_class_file(name, files)]
         if {"val", "validation"} <= set(names):
@@ -62,7 +56,7 @@ class VocFolder:
         return self.root / "Annotations" / f"{image_id}.xml"
 
     def image_paths(self, image_id: str, filename: str | None) -> list[Path]:
-        """The image of that id, else the one that the annotation names; none if there is neither, and several where
+        """The image of that id, else the one that the annotation names; none if neither exists, and several where
         files differ in their ending alone and the annotation names none of them.
 
         The id comes first, because tools that copy annotations often leave a wrong name in them."""
@@ -77,11 +71,11 @@ class VocFolder:
         """The list of a split.
 
         Raises:
-            FileNotFoundError: there is no such split; names those that exist.
+            FileNotFoundError: the split does not exist; names those that do.
         """
         if name not in self.split_files:
-            there = ", ".join(sorted(self.split_files)) or "none"
-            raise FileNotFoundError(f"{self.root}/ImageSets/Main has no list of a split {name!r} (there: {there})")
+            existing = ", ".join(sorted(self.split_files)) or "none"
+            raise FileNotFoundError(f"{self.root}/ImageSets/Main has no list of a split {name!r} (there: {existing})")
         path = self.split_files[name]
         return read_split(path, str(path.relative_to(self.root)), self.images)
 
@@ -120,14 +114,14 @@ def listed_ids(splits: dict[str, SplitList]) -> tuple[str, ...]:
 
 
 def with_trainval(splits: dict[str, SplitList]) -> dict[str, SplitList]:
-    """The splits, with train followed by validation as `trainval` if that is not there."""
+    """The splits, with train followed by validation as `trainval` if that is missing."""
     if "trainval" in splits or not {"train", "validation"} <= set(splits):
         return splits
     return splits | {"trainval": SplitList("", listed_ids({name: splits[name] for name in ("train", "validation")}))}
 
 
 def _is_class_file(name: str, files: dict[str, Path]) -> bool:
-    """Whether a file is CLASS_SPLIT.txt for another file SPLIT.txt and carries the column that says what is in it."""
+    """True for a file CLASS_SPLIT.txt beside another file SPLIT.txt, with a column of -1, 0 and 1."""
     if not any(name.endswith(f"_{other}") for other in files):
         return False
     lines = [line.split() for line in _lines(files[name]) if line.strip()]

@@ -39,7 +39,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """What one file says; `problems` lists the objects that are left out of `objects`."""
+    """Content of one file; `problems` names the objects that are missing in `objects`."""
 
     filename: str | None
     width: float
@@ -60,10 +60,10 @@ def read_annotation(path: Path) -> Annotation:
     """The annotation in the file `path`.
 
     Pose, `truncated` and `difficult` may be missing, as other tools leave them out. Objects inside a `part` of an
-    object are no objects.
+    object do not count.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         UnreadableAnnotation: it is not XML, contains a DTD, or gives no image size.
     """
     try:

@@ -6,7 +6,7 @@ Accepted files
     .mat  a variable `boxes` that is a matrix, for a single image, rows `x1 y1 x2 y2`, 0-based and inclusive: the
           original's two demo files.
     .npz  an array [P, 4] for each image under its id, rows `x1 y1 x2 y2`, 0-based and half-open.
-    .npz  as `proposals.py` stores them (see `proposal_store.py`), by id.
+    .npz  as earlier versions stored computed proposals (see `legacy.py`), by id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.config import expand_user
-from frcnn_jax.data.proposals.store import is_store, load_npz, read_store
+from frcnn_jax.data.proposals.legacy import is_store, load_npz, read_store
+from frcnn_jax.data.records import float_boxes
 
 __all__ = ["clean_boxes", "read_proposal_file"]
 
@@ -42,7 +43,7 @@ def read_proposal_file(
         float32 boxes, half-open, in the file's order.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is in none of the forms, it is not for these images, or a box is invalid.
     """
     path = expand_user(path)
@@ -63,7 +64,7 @@ def clean_boxes(
     invalid: str,
     source: str,
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """`arrays` without invalid boxes, as float32; how many there were goes to the log.
+    """`arrays` without invalid boxes, as float32; their number goes to the log.
 
     `clip` moves corners into the image and drops what is not finite, reversed or then empty.
 
@@ -76,7 +77,8 @@ def clean_boxes(
     first = ""
     cleaned = []
     dropped = 0
-    for name, boxes, (height, width) in zip(image_ids, arrays, sizes, strict=True):
+    for name, given, (height, width) in zip(image_ids, arrays, sizes, strict=True):
+        boxes = float_boxes(given)
         frame = np.array([width, height, width, height], np.float64)
         kinds = _faults(boxes, frame)
         for kind, bad in kinds.items():
@@ -105,7 +107,7 @@ def clean_boxes(
 
 
 def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> dict[str, Bool[np.ndarray, " P"]]:
-    """Which boxes have which fault; a box counts for the first that applies."""
+    """Boxes with each fault; a box counts for the first that applies."""
     wild = ~np.isfinite(boxes).all(axis=1)
     reversed_ = ~wild & (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     empty = ~wild & ~reversed_ & (boxes[:, 2:] == boxes[:, :2]).any(axis=1)

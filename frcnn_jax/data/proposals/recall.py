@@ -1,4 +1,4 @@
-"""How well proposals cover the objects of a data set."""
+"""Recall of proposals: the share of a data set's objects that they cover."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from frcnn_jax.data.records import float_boxes
 
 __all__ = ["best_overlaps", "proposal_recall"]
 
@@ -17,14 +19,14 @@ def proposal_recall(
     classes: Sequence[str],
     thresholds: Sequence[float] = (0.5, 0.7),
 ) -> dict[float, dict[str, Any]]:
-    """Share of the objects that some proposal covers; objects marked difficult are left out.
+    """Share of the objects that some proposal covers; objects marked difficult are skipped.
 
     Args:
         annotations: `GroundTruth` of each image.
         thresholds: the IoU from which an object counts as covered.
 
     Returns:
-        By threshold: `overall` and `per_class` (by name); NaN where there is no object.
+        By threshold: `overall` and `per_class` (by name); NaN without objects.
     """
     best, labels = [np.zeros(0)], [np.zeros(0, np.int64)]
     for boxes, truth in zip(proposals, annotations, strict=True):
@@ -46,8 +48,9 @@ def best_overlaps(
 ) -> tuple[Int[np.ndarray, " G"], Float[np.ndarray, " G"]]:
     """For each object the index of the box that overlaps it the most, the first of equals, and their IoU.
 
-    Without boxes the IoU is 0 and the index -1.
+    Without boxes the IoU is 0 and the index -1. Integers and half precision are computed in float32.
     """
+    objects, boxes = float_boxes(objects), float_boxes(boxes)
     if not len(boxes):
         return np.full(len(objects), -1), np.zeros(len(objects))
     low = np.maximum(objects[:, None, :2], boxes[None, :, :2])

@@ -1,14 +1,14 @@
-"""Region proposals of a data set: computed in all cores and kept beside it, or read from a file."""
+"""Region proposals of a data set: computed in all cores and stored image by image, or read from a file."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any, overload
 
 import cv2
@@ -17,32 +17,40 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from frcnn_jax.config import ProposalConfig
-from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.proposals.files import read_proposal_file
+from frcnn_jax.data.proposals.legacy import read_legacy
 from frcnn_jax.data.proposals.selective_search import search_settings, selective_search
-from frcnn_jax.data.proposals.store import StoreKey, read_parts, read_store, remove_parts, write_part, write_store
+from frcnn_jax.data.proposals.store import ProposalStore
 from frcnn_jax.machine import cores
 
 __all__ = ["Proposals", "open_proposals", "proposal_files", "select_proposals"]
 
 _log = logging.getLogger(__name__)
-_SECONDS_BETWEEN_PARTS = 5.0
+_SECONDS_BETWEEN_SEGMENTS = 5.0
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Proposals(Sequence):
     """Boxes [P, 4] of each image of a data set, in its order."""
 
-    def __init__(self, boxes: Float[np.ndarray, "T 4"], offsets: Int[np.ndarray, " N+1"], computed: int = 0):
-        """`boxes[offsets[i] : offsets[i + 1]]` belong to image i; `computed` images were not on disk before."""
-        self._boxes, self._offsets, self.computed = boxes, offsets, computed
+    def __init__(self, parts: Sequence[Float[np.ndarray, "T 4"]], places: Int[np.ndarray, "N 3"], computed: int = 0):
+        """
+        Args:
+            parts: boxes of several images each, perhaps mapped from disk.
+            places: part, start and stop of each image's boxes.
+            computed: images that were not on disk before.
+        """
+        self._parts, self._places, self.computed = tuple(parts), places, computed
 
     @classmethod
     def from_arrays(cls, arrays: Sequence[Float[np.ndarray, "P 4"]], computed: int = 0) -> Proposals:
-        offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays], dtype=np.int64)])
-        return cls(np.concatenate([np.zeros((0, 4), np.float32), *arrays]), offsets.astype(np.int64), computed)
+        ends = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+        places = np.stack([np.zeros(len(arrays), np.int64), ends[:-1], ends[1:]], axis=1)
+        return cls([np.concatenate([np.zeros((0, 4), np.float32), *arrays])], places, computed)
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._places)
 
     @overload
     def __getitem__(self, index: int) -> Float[np.ndarray, "P 4"]: ...
@@ -53,15 +61,15 @@ class Proposals(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
-        return self._boxes[self._offsets[position] : self._offsets[position + 1]]
+        part, start, stop = self._places[range(len(self))[index]].tolist()
+        return self._parts[part][start:stop]
 
 
 def proposal_files(config: ProposalConfig, train: Sequence[str]) -> tuple[tuple[str | None, ...], str | None]:
     """The files of the training sets `train` and of the test set; None for each with a method that computes.
 
     Raises:
-        ValueError: with method `file`, there is not one for each.
+        ValueError: with method `file`, their number is not that of the data sets.
     """
     if config.method != "file":
         return (None,) * len(train), None
@@ -75,20 +83,20 @@ def proposal_files(config: ProposalConfig, train: Sequence[str]) -> tuple[tuple[
 
 
 def open_proposals(
-    dataset: Any, config: ProposalConfig, file: str | None = None, *, progress: bool = True
+    dataset: Dataset, config: ProposalConfig, file: str | None = None, *, progress: bool = True
 ) -> Proposals:
     """The proposals of all images of `dataset`.
 
-    They are read from `file` with method `file`; else taken from the store beside the data set, or computed in all
-    cores and stored there. Interrupted or killed, the computation goes on with the images that are missing.
+    They are read from `file` with method `file`; else taken from the store in the data set's shared directory, and
+    what is missing there is computed in all cores and added. Interrupted or killed, the computation goes on with the
+    images that are missing. Of processes that need the same at once, one computes and the others wait for it.
 
     Args:
-        dataset: a `VocDataset`.
         progress: show a progress bar.
 
     Raises:
-        ValueError: the file does not fit the data set or holds invalid boxes, or the stored proposals were made from
-            other data.
+        ValueError: the file does not fit the data set or holds invalid boxes, or an image cannot be decoded.
+        OSError: proposals are missing and the store cannot be written.
     """
     if config.method == "file":
         if file is None:
@@ -96,44 +104,67 @@ def open_proposals(
         arrays = read_proposal_file(file, dataset.image_ids, dataset.sizes, config.invalid)
         return Proposals.from_arrays(select_proposals(arrays, config, file))
 
-    settings = search_settings(config)
-    key = StoreKey(dataset.name, dataset.fingerprint, {"method": config.method, **settings})
-    path = key.path(dataset.directory)
-    if path.exists():
-        return _load(path, key, dataset)
-    search = partial(_search, **settings)
-    done = read_parts(path, key)
-    if done:
-        _log.info("%s: going on after %d of %d images", dataset.name, len(done), len(dataset))
-    todo = [index for index in range(len(dataset)) if index not in done]
-    fresh: dict[int, Float[np.ndarray, "P 4"]] = {}
+    arguments = search_settings(config)
+    settings = {"method": config.method, **arguments}
+    store = ProposalStore(dataset.shared_directory, settings)
+    names = [dataset.image_fingerprint(index) for index in range(len(dataset))]
+    computed = 0
+    if len(store.find(names)) < len(set(names)):
+        earlier = read_legacy(dataset, settings)
+        try:
+            with store.lock():
+                store.refresh(locked=True)
+                known = store.find(names)
+                store.add({name: boxes for name, boxes in earlier.items() if name not in known})
+                store.refresh()
+                search = partial(_search, dataset, **arguments)
+                computed = _complete(store, dataset, names, search, config.workers or cores(), progress)
+                store.merge()
+        except OSError as error:
+            if error.errno not in _READ_ONLY or not set(names) <= set(earlier):
+                raise
+            return Proposals.from_arrays([earlier[name] for name in names])
+    places = store.find(names)
+    segments = {id(segment): segment for segment, _, _ in places.values()}
+    number = {key: i for i, key in enumerate(segments)}
+    rows = [(number[id(places[name][0])], *places[name][1:]) for name in names]
+    parts = [segment.boxes for segment in segments.values()]
+    return Proposals(parts, np.array(rows, np.int64).reshape(-1, 3), computed)
+
+
+def _complete(
+    store: ProposalStore, dataset: Dataset, names: Sequence[str], search: Any, workers: int, progress: bool
+) -> int:
+    """Searches the images that the store lacks, equal ones once, and adds them; returns how many they were."""
+    first = {name: index for index, name in reversed(list(enumerate(names)))}
+    known = store.find(names)
+    todo = sorted(index for name, index in first.items() if name not in known)
+    if known and todo:
+        _log.info("%s: going on after %d of %d images", dataset.name, len(known), len(first))
+    fresh: dict[str, Float[np.ndarray, "P 4"]] = {}
     written = time.monotonic()
     title = f"proposals of {dataset.name}"
-    bar = tqdm(total=len(dataset), initial=len(done), desc=title, unit="image", disable=not progress)
+    bar = tqdm(total=len(first), initial=len(known), desc=title, unit="image", disable=not progress)
     try:
-        with closing(_compute(dataset, todo, search, config.workers or cores())) as results:
+        with closing(_compute(dataset, todo, search, workers)) as results:
             for index, boxes in results:
-                fresh[index] = boxes
+                fresh[names[index]] = boxes
                 bar.update()
-                if time.monotonic() - written >= _SECONDS_BETWEEN_PARTS:
-                    write_part(path, key, fresh, dataset.image_ids)
-                    done, fresh, written = done | fresh, {}, time.monotonic()
+                if time.monotonic() - written >= _SECONDS_BETWEEN_SEGMENTS:
+                    store.add(fresh)
+                    fresh, written = {}, time.monotonic()
     finally:
         bar.close()
-        if fresh:
-            write_part(path, key, fresh, dataset.image_ids)
-    done |= fresh
-    write_store(path, key, done, dataset.image_ids)
-    remove_parts(path)
-    return Proposals.from_arrays([done[index] for index in range(len(dataset))], computed=len(todo))
+        store.add(fresh)
+    return len(todo)
 
 
-def _search(data: bytes, **arguments: Any) -> Float[np.ndarray, "P 4"]:
-    return selective_search(decode_image(data), **arguments)
+def _search(dataset: Dataset, index: int, **arguments: Any) -> Float[np.ndarray, "P 4"]:
+    return selective_search(dataset.read_image(index), **arguments)
 
 
 def _compute(
-    dataset: Any, todo: Sequence[int], search: Any, workers: int
+    dataset: Dataset, todo: Sequence[int], search: Any, workers: int
 ) -> Iterator[tuple[int, Float[np.ndarray, "P 4"]]]:
     """Position and boxes of each image, as they get done.
 
@@ -146,8 +177,7 @@ def _compute(
     running: dict[Future, int] = {}
     try:
         for index in todo:
-            # The data set is read here, in one thread, and only a little ahead.
-            running[pool.submit(search, dataset[index].image)] = index
+            running[pool.submit(search, index)] = index
             if len(running) >= 2 * workers:
                 yield from _collect(running, dataset)
         while running:
@@ -157,7 +187,7 @@ def _compute(
         cv2.setNumThreads(threads)
 
 
-def _collect(running: dict[Future, int], dataset: Any) -> Iterator[tuple[int, Float[np.ndarray, "P 4"]]]:
+def _collect(running: dict[Future, int], dataset: Dataset) -> Iterator[tuple[int, Float[np.ndarray, "P 4"]]]:
     """Takes what is done out of `running`; waits for the first."""
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         index = running.pop(future)
@@ -168,23 +198,13 @@ def _collect(running: dict[Future, int], dataset: Any) -> Iterator[tuple[int, Fl
         yield index, boxes
 
 
-def _load(path: Path, key: StoreKey, dataset: Any) -> Proposals:
-    """The complete file, checked against the data set."""
-    store = read_store(path)
-    key.check(store, path)
-    if store.image_ids != tuple(dataset.image_ids):
-        raise ValueError(f"{path}: holds other images than {dataset.name}; move or delete it to compute them anew")
-    remove_parts(path)
-    return Proposals(store.boxes, store.offsets)
-
-
 def select_proposals(
     arrays: Sequence[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """At most `max_count` boxes of each image that are large enough; what was left out goes to the log.
+    """At most `max_count` boxes of each image that are large enough; the number of skipped boxes goes to the log.
 
     They are the first, as the best come first. The original's files, however, are sorted by position, from top to
-    bottom: where boxes are, every n-th is taken, or none would be left of what is low in the image.
+    bottom: of such boxes every n-th is kept, or the lower part of the image would have none.
     """
     large = [boxes[(boxes[:, 2:] - boxes[:, :2] >= config.min_side).all(axis=1)] for boxes in arrays]
     kept = [_limit(boxes, config.max_count) for boxes in large]

@@ -1,17 +1,19 @@
-"""How computed proposals are kept on disk.
+"""Computed proposals on disk, image by image, for all data sets that keep theirs in one place.
 
-Format, version 1: an .npz file, beside the prepared data set as `proposals/SPLIT-METHOD-KEY.npz` (KEY stands for the
-settings), that `numpy.load` reads without pickle:
-    boxes      float32 [T, 4]  the boxes of all images one after the other, `x1 y1 x2 y2`, 0-based and half-open, in
-                               pixels of the original image, best first within an image
-    offsets    int64 [N + 1]   the boxes of image i are boxes[offsets[i] : offsets[i + 1]]
-    image_ids  str [N]         in the order of the data set
-    indices    int64 [N]       position of each image in the data set; 0 ... N - 1 in a complete file
-    metadata   str []          JSON: format, version, dataset, fingerprint (of the data set), settings
+Format, version 2. A store is a folder `frcnn_proposals/METHOD-KEY` (KEY stands for the settings) in the data sets'
+shared directory, with
+    settings.json   format, version and the settings of the search
+    segment-*/      some images each; a segment appears whole and is never changed, only replaced by a larger one
+        boxes.npy   float32 [T, 4]   boxes of its images one after the other, `x1 y1 x2 y2`, 0-based and half-open, in
+                                     pixels of the original image, best first within an image
+        images.npz  fingerprints     bytes [N], `Dataset.image_fingerprint` of each image
+                    offsets          int64 [N + 1], boxes of image i are boxes[offsets[i] : offsets[i + 1]]
+                    checksum         uint32 [], CRC-32 of the boxes' bytes
+    .lock           held by the one process that adds to the store
 
-While the proposals are being computed, the images that are done lie in files of the same format, some images each, in
-the folder `SPLIT-METHOD-KEY.parts`. Every file is written under another name and then renamed, so that one that is
-there is whole. Settings have their own file each; data of another fingerprint is refused, never overwritten.
+Proposals depend on the image and the settings alone, so that other labels, classes, splits or images beside it leave
+them valid. Boxes are mapped into memory, not read. A segment is checked before its first use; one that is damaged is
+named, removed by the next process that adds to the store, and its images are searched again.
 """
 
 from __future__ import annotations
@@ -21,165 +23,192 @@ import hashlib
 import json
 import logging
 import os
-import re
+import secrets
 import shutil
+import time
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = [
-    "Store",
-    "StoreKey",
-    "is_store",
-    "load_npz",
-    "parts_folder",
-    "read_parts",
-    "read_store",
-    "remove_parts",
-    "write_part",
-    "write_store",
-]
+from frcnn_jax.atomic import new_folder, write_text
+from frcnn_jax.locks import folder_lock
+
+__all__ = ["ProposalStore", "Segment", "settings_key"]
 
 _log = logging.getLogger(__name__)
-_FORMAT, _VERSION = "frcnn_jax proposals", 1
+_FORMAT, _VERSION = "frcnn_jax proposals", 2
+_SEGMENT_BOXES = 1 << 22  # 64 MiB; smaller segments are merged
+_SETTINGS, _PREFIX = "settings.json", "segment-"
 
 
-@dataclasses.dataclass(frozen=True)
-class Store:
-    """The content of one file; the fields are explained above."""
+def settings_key(settings: Mapping[str, Any]) -> str:
+    """Method and hash of the settings, in names of files."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{settings['method']}-{digest}"
 
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segment:
+    """Boxes of some images, mapped into memory."""
+
+    path: Path
     boxes: Float[np.ndarray, "T 4"]
+    fingerprints: tuple[str, ...]
     offsets: Int[np.ndarray, " N+1"]
-    image_ids: tuple[str, ...]
-    indices: Int[np.ndarray, " N"]
-    metadata: dict[str, Any]
+    checksum: int
+
+    def is_intact(self) -> bool:
+        """True if the boxes are those that were written; reads them all."""
+        return _checksum(self.boxes) == self.checksum
 
 
-@dataclasses.dataclass(frozen=True)
-class StoreKey:
-    """What stored proposals were made from; all of it must agree for them to be used."""
+class ProposalStore:
+    """The proposals that one store holds.
 
-    dataset: str
-    fingerprint: str
-    settings: Mapping[str, Any]
-
-    def path(self, directory: Path) -> Path:
-        """The complete file in the data set's directory."""
-        split = re.sub(r"[^\w.-]", "_", self.dataset.rsplit("/", 1)[-1])
-        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
-        return Path(directory) / "proposals" / f"{split}-{self.settings['method']}-{digest}.npz"
-
-    def check(self, store: Store, path: Path) -> None:
-        """Raises ValueError if `store`, read from `path`, was made from other data or with other settings."""
-        found = store.metadata.get("fingerprint")
-        if found != self.fingerprint:
-            raise ValueError(
-                f"{path}: these proposals were made from other data (fingerprint {found}) than the data set "
-                f"{self.dataset} holds now ({self.fingerprint}); move or delete the file to compute them anew"
-            )
-        if store.metadata.get("settings") != dict(self.settings):
-            raise ValueError(f"{path}: made with other settings ({store.metadata.get('settings')}); move or delete it")
-
-
-def parts_folder(path: Path) -> Path:
-    """Where the finished images of an unfinished computation lie."""
-    return path.with_suffix(".parts")
-
-
-def write_store(path: Path, key: StoreKey, rows: Mapping[int, Float[np.ndarray, "P 4"]], ids: Sequence[str]) -> None:
-    """Writes the boxes of the images at the positions `rows.keys()` of the data set whose ids are `ids`."""
-    indices = np.array(sorted(rows), np.int64)
-    arrays = [rows[i] for i in indices.tolist()]
-    offsets = np.zeros(len(arrays) + 1, np.int64)
-    np.cumsum([len(array) for array in arrays], out=offsets[1:])
-    metadata = {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(key)}
-    # The temporary file lies among the parts, which are removed in the end, so that a killed run leaves no litter.
-    folder = parts_folder(path) if path.parent.suffix != ".parts" else path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{path.name}.{os.getpid()}"
-    with open(temporary, "wb") as file:
-        np.savez(
-            file,
-            boxes=np.concatenate([np.zeros((0, 4), np.float32), *arrays]),
-            offsets=offsets,
-            image_ids=np.array([ids[i] for i in indices.tolist()], np.str_),
-            indices=indices,
-            metadata=np.array(json.dumps(metadata)),
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def read_store(path: Path) -> Store:
-    """The content of a complete or a part file.
+    Args:
+        directory: `Dataset.shared_directory`.
+        settings: of the search, with its `method`.
 
     Raises:
-        ValueError: the file is damaged, or of another format or version.
+        ValueError: the folder's settings are others, or of another version.
     """
-    arrays = load_npz(path)
-    if not is_store(arrays):
-        raise ValueError(f"{path}: not a file of stored proposals")
-    metadata = json.loads(str(arrays["metadata"]))
-    if metadata["version"] != _VERSION:
-        raise ValueError(f"{path}: format version {metadata['version']}; this program reads version {_VERSION}")
-    ids = tuple(arrays["image_ids"].tolist())
-    store = Store(arrays["boxes"], arrays["offsets"], ids, arrays["indices"], metadata)
-    whole = len(store.offsets) == len(ids) + 1 == len(store.indices) + 1 and store.boxes.shape == (store.offsets[-1], 4)
-    if not whole or store.offsets[0] != 0 or (np.diff(store.offsets) < 0).any():
-        raise ValueError(f"{path}: the arrays do not fit together")
-    return store
+
+    def __init__(self, directory: Path, settings: Mapping[str, Any]):
+        self.folder = Path(directory) / "frcnn_proposals" / settings_key(settings)
+        self._settings = {"format": _FORMAT, "version": _VERSION, "settings": dict(settings)}
+        self._check_settings()
+        self._segments: dict[Path, Segment] = {}
+        self._intact: set[Path] = set()
+        self._places: dict[str, tuple[Segment, int, int]] = {}
+        self.refresh()
+
+    def lock(self) -> AbstractContextManager[None]:
+        """To be held while boxes are added; waits for another process that does."""
+        return folder_lock(self.folder, purpose="searching proposals", wait=True)
+
+    def refresh(self, *, locked: bool = False) -> None:
+        """Takes up what other processes have added.
+
+        Args:
+            locked: this process holds the lock: damaged segments, and unfinished ones of killed processes, are removed.
+        """
+        if locked:
+            for path in self.folder.glob(f".{_PREFIX}*"):
+                shutil.rmtree(path, ignore_errors=True)
+        segments = {}
+        for path in sorted(self.folder.glob(f"{_PREFIX}*")):
+            try:
+                segment = self._segments.get(path) or _read_segment(path)
+                if locked and not self._is_intact(segment):
+                    raise ValueError(f"{path}: the boxes are not those that were written")
+            except (FileNotFoundError, ValueError) as error:
+                # Without the lock it may have been merged and removed meanwhile.
+                if locked:
+                    _log.warning("damaged proposals are removed and searched again: %s", error)
+                    _remove(path)
+                continue
+            segments[path] = segment
+        self._segments = segments
+        self._places = {
+            name: (segment, int(start), int(stop))
+            for segment in segments.values()
+            for name, start, stop in zip(segment.fingerprints, segment.offsets[:-1], segment.offsets[1:], strict=True)
+        }
+
+    def find(self, fingerprints: Sequence[str]) -> dict[str, tuple[Segment, int, int]]:
+        """Segment and range of the boxes of those images that are stored and intact."""
+        found = {name: self._places[name] for name in fingerprints if name in self._places}
+        return {name: place for name, place in found.items() if self._is_intact(place[0])}
+
+    def add(self, rows: Mapping[str, Float[np.ndarray, "P 4"]]) -> None:
+        """Stores the boxes of more images, by fingerprint; the lock must be held."""
+        if not rows:
+            return
+        if not (self.folder / _SETTINGS).exists():
+            write_text(self.folder / _SETTINGS, json.dumps(self._settings, indent=1) + "\n")
+        boxes = np.concatenate([np.zeros((0, 4), np.float32), *rows.values()])
+        offsets = np.cumsum([0, *map(len, rows.values())], dtype=np.int64)
+        path = self.folder / f"{_PREFIX}{time.time_ns():020d}-{secrets.token_hex(3)}"
+        with new_folder(path) as temporary:
+            np.save(temporary / "boxes.npy", boxes)
+            np.savez(
+                temporary / "images.npz",
+                fingerprints=np.array(list(rows), np.bytes_),
+                offsets=offsets,
+                checksum=np.uint32(_checksum(boxes)),
+            )
+
+    def merge(self) -> None:
+        """Makes few large segments of many small ones; the lock must be held."""
+        self.refresh(locked=True)
+        small = [segment for segment in self._segments.values() if len(segment.boxes) < _SEGMENT_BOXES]
+        if len(small) < 2:
+            return
+        rows: dict[str, np.ndarray] = {}
+        size = 0
+        for segment in small:
+            rows |= {
+                name: segment.boxes[start:stop]
+                for name, start, stop in zip(
+                    segment.fingerprints, segment.offsets[:-1], segment.offsets[1:], strict=True
+                )
+            }
+            size += len(segment.boxes)
+            if size >= _SEGMENT_BOXES:
+                self.add(rows)
+                rows, size = {}, 0
+        self.add(rows)
+        for segment in small:  # only now, so that every image is stored at any time
+            _remove(segment.path)
+        self.refresh(locked=True)
+
+    def _is_intact(self, segment: Segment) -> bool:
+        if segment.path not in self._intact and segment.is_intact():
+            self._intact.add(segment.path)
+        return segment.path in self._intact
+
+    def _check_settings(self) -> None:
+        path = self.folder / _SETTINGS
+        if not path.exists():
+            return
+        found = json.loads(path.read_text())
+        if found.get("version") != _VERSION:
+            raise ValueError(f"{path}: format version {found.get('version')}; this program reads version {_VERSION}")
+        if found != self._settings:
+            raise ValueError(f"{path}: made with other settings ({found.get('settings')}); move or delete the folder")
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file.
-
+def _read_segment(path: Path) -> Segment:
+    """
     Raises:
-        ValueError: it is no such file, it is damaged, or holds pickled objects.
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (ValueError, OSError, EOFError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read as an .npz file ({error})") from None
+        with open(path / "images.npz", "rb") as file, np.load(file, allow_pickle=False) as images:
+            names, offsets, checksum = images["fingerprints"], images["offsets"], int(images["checksum"])
+        boxes = np.load(path / "boxes.npy", mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    whole = len(offsets) == len(names) + 1 and boxes.dtype == np.float32 and boxes.shape == (offsets[-1], 4)
+    if not whole or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+        raise ValueError(f"{path}: the arrays do not fit together")
+    # A plain array is sliced faster than a `memmap`, and keeps the map alive.
+    return Segment(path, boxes.view(np.ndarray), tuple(name.decode() for name in names.tolist()), offsets, checksum)
 
 
-def is_store(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether the arrays of an .npz file are in the format above, of whatever version."""
-    if not {"boxes", "offsets", "image_ids", "indices", "metadata"} <= set(arrays):
-        return False
-    metadata = arrays["metadata"]
-    return metadata.dtype.kind == "U" and metadata.ndim == 0 and f'"{_FORMAT}"' in str(metadata)
+def _remove(path: Path) -> None:
+    """Removes a segment, which is whole until it disappears."""
+    trash = path.with_name(f".{path.name}.removed")
+    os.replace(path, trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
-def read_parts(path: Path, key: StoreKey) -> dict[int, Float[np.ndarray, "P 4"]]:
-    """The boxes of the images already done, by position; a part that cannot be read is computed again.
-
-    Raises:
-        ValueError: the parts were made from other data.
-    """
-    rows: dict[int, Float[np.ndarray, "P 4"]] = {}
-    for part in sorted(parts_folder(path).glob("*.npz")):
-        try:
-            store = read_store(part)
-        except ValueError as error:
-            _log.warning("left out: %s", error)
-            continue
-        key.check(store, parts_folder(path))
-        rows.update(zip(store.indices.tolist(), np.split(store.boxes, store.offsets[1:-1]), strict=True))
-    return rows
-
-
-def write_part(path: Path, key: StoreKey, rows: Mapping[int, Float[np.ndarray, "P 4"]], ids: Sequence[str]) -> None:
-    """Adds the images in `rows` to those that are done."""
-    write_store(parts_folder(path) / f"{min(rows):08d}-{os.getpid()}.npz", key, rows, ids)
-
-
-def remove_parts(path: Path) -> None:
-    """Removes the part files, once the complete file is there."""
-    shutil.rmtree(parts_folder(path), ignore_errors=True)
+def _checksum(boxes: Float[np.ndarray, "T 4"]) -> int:
+    return zlib.crc32(np.ascontiguousarray(boxes).reshape(-1).view(np.uint8))

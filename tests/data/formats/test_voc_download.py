@@ -1,9 +1,7 @@
 """PASCAL VOC 2007 and 2012 through TFDS's download manager, from small archives in the official layout."""
 
-import http.server
+import hashlib
 import tarfile
-import threading
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,62 +9,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
 from frcnn_jax.config import DataConfig, FaultPolicy
-from frcnn_jax.data.builder import CheckedVoc
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.formats.voc_archive import ARCHIVES, extract_archive
-from tests.data.voc_files import VocFiles, object_xml
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    requests: list[str]
-
-    def do_GET(self):
-        self.requests.append(self.path)
-        super().do_GET()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """Serves tmp_path/www and points the builder to it; gives the paths asked for."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "www").mkdir()
-    handler = type("Handler", (Handler,), {"requests": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=tmp_path / "www")) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setattr(CheckedVoc, "base_url", f"http://127.0.0.1:{http_server.server_port}/")
-        monkeypatch.setattr(CheckedVoc, "verify_archives", False)
-        yield handler.requests
-        http_server.shutdown()
-        thread.join()
-
-
-def archive(tmp_path, year: str, part: str, box=(1, 1, 20, 30)) -> None:
-    """A tiny archive of a year in its official layout; the test part of 2012 without annotations."""
-    files = VocFiles(tmp_path / year / part / "VOCdevkit" / f"VOC{year}")
-    if part == "trainval":
-        files.image("000012", object_xml("car", box), object_xml("person", (11, 12, 40, 30)))
-        files.image("000005", object_xml("chair", (3.5, 4, 10.25, 12)))
-        files.image("000007", object_xml("tvmonitor", (3, 4, 10, 12), difficult="<difficult>1</difficult>"))
-        for name, ids in (
-            ("train", ("000012",)),
-            ("val", ("000005", "000007")),
-            ("trainval", ("000005", "000007", "000012")),
-        ):
-            files.split(name, *ids)
-            files.split(f"car_{name}", *(f"{i} {1 if i == '000012' else -1:2d}" for i in ids))
-    else:
-        files.image("000001", object_xml("dog", (8, 9, 39, 29)))
-        files.split("test", "000001")
-        if year == "2012":
-            (files.root / "Annotations/000001.xml").unlink()
-            (files.root / "Annotations").rmdir()
-    with tarfile.open(tmp_path / "www" / ARCHIVES[year][part].file, "w") as tar:
-        tar.add(tmp_path / year / part / "VOCdevkit", "VOCdevkit")
+from frcnn_jax.data.prepared.builder import CheckedVoc
+from tests.data.voc_files import archive
 
 
 @pytest.mark.parametrize("year", ["2007", "2012"])
@@ -86,14 +32,14 @@ def test_year_is_downloaded_and_prepared(tmp_path, server, year):
     assert data["val"].name == f"voc/{year}/validation"
     assert len(data["train"].classes) == 20
     assert data["train"].classes[14] == "person"
-    trainval = list(data["trainval"])
+    trainval = data["trainval"].annotations
     np.testing.assert_array_equal(trainval[2].boxes, [[0, 0, 20, 30], [10, 11, 40, 30]])
     np.testing.assert_array_equal(trainval[0].boxes, [[2.5, 3, 10.25, 12]])
-    assert [example.labels.tolist() for example in trainval] == [[9], [20], [7, 15]]
-    assert [example.difficult.tolist() for example in trainval] == [[False], [True], [False, False]]
+    assert [truth.labels.tolist() for truth in trainval] == [[9], [20], [7, 15]]
+    assert [truth.difficult.tolist() for truth in trainval] == [[False], [True], [False, False]]
     path = tmp_path / year / f"trainval/VOCdevkit/VOC{year}/JPEGImages/000012.jpg"
-    assert trainval[2].image == path.read_bytes()
-    assert data["test"][0].labels.tolist() == ([12] if year == "2007" else [])
+    assert data["trainval"].image_fingerprint(2) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert data["test"].annotations[0].labels.tolist() == ([12] if year == "2007" else [])
 
 
 def test_faults_of_both_archives_are_reported_together_and_the_download_is_kept(tmp_path, server):

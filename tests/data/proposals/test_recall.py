@@ -1,4 +1,4 @@
-"""How well proposals cover objects."""
+"""Recall of proposals, and the best one of each object."""
 
 from types import SimpleNamespace
 
@@ -48,6 +48,16 @@ def test_best_overlaps_by_hand():
     index, iou = best_overlaps(np.float32([[0, 0, 10, 10], [50, 50, 60, 60], [80, 80, 90, 90]]), boxes)
     np.testing.assert_array_equal(index[:2], [1, 3])
     np.testing.assert_allclose(iou, [0.6, 1, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float16, np.float64])
+def test_best_overlaps_of_other_types(dtype):
+    """Areas of 90,000 wrap in uint16 and overflow in half precision; boxes apart have a negative overlap."""
+    boxes = np.array([[300, 300, 400, 400], [0, 0, 300, 200]], dtype)
+    for objects in (np.array([[0, 0, 300, 300]], dtype), np.float32([[0, 0, 300, 300]])):
+        index, iou = best_overlaps(objects, boxes)
+        assert index.tolist() == [1]
+        np.testing.assert_allclose(iou, [2 / 3], rtol=1e-6)
 
 
 def test_best_overlaps_equal_a_loop():

@@ -1,59 +1,61 @@
 """Computing, storing and resuming the proposals of a data set, and which of a file's are kept."""
 
 import dataclasses
-import json
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 
 from frcnn_jax.config import ProposalConfig
+from frcnn_jax.data.images import decode_image
 from frcnn_jax.data.proposals.selective_search import selective_search
 from frcnn_jax.data.proposals.source import Proposals, open_proposals, proposal_files, select_proposals
-from frcnn_jax.data.proposals.store import StoreKey, parts_folder, read_store
 
 CONFIG = ProposalConfig(method="selective_search_fast", max_side=0, min_side=4.0, max_count=50, workers=2)
+ROOT = Path(__file__).parents[3]
 
 
 class FakeDataset:
-    """Coloured rectangles on noise, one image of each position; `read` records which images were asked for."""
+    """Coloured rectangles on noise; the contents of the images are given by numbers. `read` records what was read."""
 
     name = "folder/train"
 
-    def __init__(self, directory, count=6, fingerprint="abc", delay=0.0, stop_at=None):
-        self.directory, self.fingerprint, self._delay, self._stop_at = Path(directory), fingerprint, delay, stop_at
-        self.image_ids = tuple(f"{i:06d}" for i in range(count))
-        self.sizes = np.tile([40, 60], (count, 1))
+    def __init__(self, directory, contents=range(6), delay=0.0, stop_at=None):
+        self.directory = self.shared_directory = Path(directory)
+        self.contents, self._delay, self._stop_at = tuple(contents), delay, stop_at
+        self.image_ids = tuple(f"{i:06d}" for i in range(len(self.contents)))
+        self.sizes = np.tile([40, 60], (len(self.contents), 1))
         self.read = []
 
     def __len__(self):
         return len(self.image_ids)
 
     def image(self, index):
-        rng = np.random.default_rng(index)
+        rng = np.random.default_rng(self.contents[index])
         image = rng.integers(90, 130, (40, 60, 3), dtype=np.uint8)
         x, y = rng.integers(5, 30, 2)
         image[y : y + 10, x : x + 25] = rng.integers(0, 255, 3)
         return image
 
-    def __getitem__(self, index):
-        if index == self._stop_at:
+    def read_image(self, index):
+        if self.contents[index] == self._stop_at:
             raise KeyboardInterrupt
         time.sleep(self._delay)
-        self.read.append(index)
-        return SimpleNamespace(image=cv2.imencode(".png", self.image(index)[:, :, ::-1])[1].tobytes())
+        self.read.append(self.contents[index])
+        return self.image(index)
+
+    def image_fingerprint(self, index):
+        return hashlib.sha256(str(self.contents[index]).encode()).hexdigest()
 
 
-def stored(dataset, config=CONFIG):
-    (path,) = (dataset.directory / "proposals").glob("*.npz")
-    return path
+def segments(directory):
+    return sorted(Path(directory).glob("frcnn_proposals/*/segment-*"))
 
 
 def assert_same(a, b):
@@ -65,7 +67,6 @@ def assert_same(a, b):
 def test_computed_proposals_are_those_of_each_image_and_are_read_back(tmp_path):
     dataset = FakeDataset(tmp_path)
     computed = open_proposals(dataset, CONFIG, progress=False)
-    assert not list((tmp_path / "proposals").glob("*.parts")), "the parts are removed"
     arguments = {"mode": "fast", "max_side": 0, "max_count": 50, "min_side": 4.0}
     assert_same(computed, [selective_search(dataset.image(i), **arguments) for i in range(6)])
     assert computed.computed == 6
@@ -79,31 +80,28 @@ def test_computed_proposals_are_those_of_each_image_and_are_read_back(tmp_path):
 def test_result_does_not_depend_on_the_number_of_workers(tmp_path):
     results = []
     for workers in (1, 3):
-        config = ProposalConfig(**{**vars(CONFIG), "workers": workers})
+        config = dataclasses.replace(CONFIG, workers=workers)
         results.append(open_proposals(FakeDataset(tmp_path / str(workers)), config, progress=False))
     assert_same(*results)
 
 
-def test_the_file_is_in_the_documented_format(tmp_path):
-    dataset = FakeDataset(tmp_path)
-    proposals = open_proposals(dataset, CONFIG, progress=False)
-    with np.load(stored(dataset), allow_pickle=False) as content:
-        assert content["boxes"].dtype == np.float32
-        assert content["offsets"].dtype == content["indices"].dtype == np.int64
-        assert content["image_ids"].tolist() == list(dataset.image_ids)
-        np.testing.assert_array_equal(np.diff(content["offsets"]), [len(boxes) for boxes in proposals])
-        metadata = json.loads(str(content["metadata"]))
-    assert metadata["format"] == "frcnn_jax proposals"
-    assert (metadata["version"], metadata["dataset"], metadata["fingerprint"]) == (1, "folder/train", "abc")
-    assert metadata["settings"]["method"] == "selective_search_fast"
+def test_only_new_images_are_searched_and_equal_ones_once(tmp_path):
+    """Images added, removed, in another order and in another split of the same data."""
+    first = open_proposals(FakeDataset(tmp_path, (0, 1, 2, 1)), CONFIG, progress=False)
+    assert first.computed == 3
+    assert_same(first[1:2], first[3:4])
+    other = FakeDataset(tmp_path, (7, 2, 0))
+    other.name, other.directory = "folder/test", tmp_path / "elsewhere"
+    second = open_proposals(other, CONFIG, progress=False)
+    assert (second.computed, other.read) == (1, [7])
+    assert_same(second[1:], [first[2], first[0]])
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
-    whole = open_proposals(FakeDataset(tmp_path / "whole", 8), CONFIG, progress=False)
+    whole = open_proposals(FakeDataset(tmp_path / "whole", range(8)), CONFIG, progress=False)
     with pytest.raises(KeyboardInterrupt):
-        open_proposals(FakeDataset(tmp_path / "cut", 8, stop_at=6), CONFIG, progress=False)
-    assert not list((tmp_path / "cut" / "proposals").glob("*.npz")), "nothing looks complete"
-    dataset = FakeDataset(tmp_path / "cut", 8)
+        open_proposals(FakeDataset(tmp_path / "cut", range(8), stop_at=6), CONFIG, progress=False)
+    dataset = FakeDataset(tmp_path / "cut", range(8))
     resumed = open_proposals(dataset, CONFIG, progress=False)
     assert_same(whole, resumed)
     assert resumed.computed == len(dataset.read) < 8
@@ -113,82 +111,61 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     program = (
         "import sys; import frcnn_jax.data.proposals.source as module; from tests.data.proposals.test_source import *\n"
-        "module._SECONDS_BETWEEN_PARTS = 0.0\n"
-        "open_proposals(FakeDataset(sys.argv[1], 60, delay=0.1), CONFIG, progress=False)"
+        "module._SECONDS_BETWEEN_SEGMENTS = 0.0\n"
+        "open_proposals(FakeDataset(sys.argv[1], range(60), delay=0.1), CONFIG, progress=False)"
     )
-    root = Path(__file__).parents[3]
-    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "cut")], cwd=root)
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "cut")], cwd=ROOT)
     try:
         deadline = time.monotonic() + 60
-        while len(list((tmp_path / "cut" / "proposals").glob("*.parts/*.npz"))) < 3:
+        while len(segments(tmp_path / "cut")) < 3:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert not list((tmp_path / "cut" / "proposals").glob("*.npz"))
-    dataset = FakeDataset(tmp_path / "cut", 60)
+    dataset = FakeDataset(tmp_path / "cut", range(60))
     resumed = open_proposals(dataset, CONFIG, progress=False)
     assert resumed.computed == len(dataset.read) <= 57
-    assert_same(resumed, open_proposals(FakeDataset(tmp_path / "whole", 60), CONFIG, progress=False))
+    assert_same(resumed, open_proposals(FakeDataset(tmp_path / "whole", range(60)), CONFIG, progress=False))
+    assert len(segments(tmp_path / "cut")) == 1, "merged"
 
 
-def test_a_damaged_part_is_computed_again(tmp_path, caplog):
-    with pytest.raises(KeyboardInterrupt):
-        open_proposals(FakeDataset(tmp_path, 8, stop_at=7), CONFIG, progress=False)
-    (part,) = (tmp_path / "proposals").glob("*.parts/*.npz")
-    part.write_bytes(part.read_bytes()[:-100])
-    dataset = FakeDataset(tmp_path, 8)
-    assert open_proposals(dataset, CONFIG, progress=False).computed == 8
-    assert part.name in caplog.text
+def test_processes_at_once_search_each_image_once(tmp_path):
+    """Two that need the same, and one that needs a part of it and others."""
+    program = (
+        "import sys; from tests.data.proposals.test_source import *\n"
+        "dataset = FakeDataset(sys.argv[1], map(int, sys.argv[2:]), delay=0.05)\n"
+        "proposals = open_proposals(dataset, CONFIG, progress=False)\n"
+        "print(proposals.computed, [boxes.tolist() for boxes in proposals])"
+    )
+    needs = (range(8), range(8), range(4, 12))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), *map(str, need)], cwd=ROOT, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for need in needs
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    counts = [int(out.split(maxsplit=1)[0]) for out, _ in outputs]
+    assert sum(counts) == 12
+    for need, (out, _) in zip(needs, outputs, strict=True):
+        expected = open_proposals(FakeDataset(tmp_path, need), CONFIG, progress=False)
+        assert expected.computed == 0
+        assert out.split(maxsplit=1)[1].strip() == str([boxes.tolist() for boxes in expected])
 
 
-@pytest.mark.parametrize("stop_at", [None, 5])
-def test_proposals_of_other_data_are_refused_and_kept(tmp_path, stop_at):
-    try:
-        open_proposals(FakeDataset(tmp_path, stop_at=stop_at), CONFIG, progress=False)
-    except KeyboardInterrupt:
-        assert stop_at
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
-    assert before
-    with pytest.raises(ValueError, match=r"made from other data \(fingerprint abc\).*holds now \(def\)"):
-        open_proposals(FakeDataset(tmp_path, fingerprint="def"), CONFIG, progress=False)
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
-
-
-def test_other_settings_have_a_file_of_their_own(tmp_path):
-    dataset = FakeDataset(tmp_path, 2)
+def test_other_settings_have_a_store_of_their_own(tmp_path):
+    dataset = FakeDataset(tmp_path, range(2))
     for changes in ({}, {"min_side": 20.0}, {"segment_scale": 50}, {"workers": 1}):
-        open_proposals(dataset, ProposalConfig(**{**vars(CONFIG), **changes}), progress=False)
-    assert len(list((tmp_path / "proposals").glob("*.npz"))) == 3, "the number of workers makes no difference"
-
-
-def test_a_damaged_file_is_an_error_that_names_it(tmp_path):
-    dataset = FakeDataset(tmp_path, 2)
-    open_proposals(dataset, CONFIG, progress=False)
-    path = stored(dataset)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=path.name):
-        open_proposals(dataset, CONFIG, progress=False)
-
-
-def test_a_file_of_a_later_version_is_refused(tmp_path):
-    dataset = FakeDataset(tmp_path, 2)
-    open_proposals(dataset, CONFIG, progress=False)
-    path = stored(dataset)
-    with np.load(path) as content:
-        arrays = dict(content)
-    arrays["metadata"] = np.array(str(arrays["metadata"]).replace('"version": 1', '"version": 2'))
-    np.savez(path, **arrays)
-    with pytest.raises(ValueError, match="version 2; this program reads version 1"):
-        open_proposals(dataset, CONFIG, progress=False)
+        open_proposals(dataset, dataclasses.replace(CONFIG, **changes), progress=False)
+    assert len(segments(tmp_path)) == 3, "the number of workers makes no difference"
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_the_others_are_kept(tmp_path):
     class Torn(FakeDataset):
-        def __getitem__(self, index):
-            return SimpleNamespace(image=b"no image") if index == 4 else super().__getitem__(index)
+        def read_image(self, index):
+            return decode_image(b"no image") if index == 4 else super().read_image(index)
 
     with pytest.raises(ValueError, match="folder/train: image 000004"):
         open_proposals(Torn(tmp_path), CONFIG, progress=False)
@@ -196,13 +173,17 @@ def test_an_image_that_cannot_be_decoded_is_named_and_the_others_are_kept(tmp_pa
 
 
 def test_images_without_proposals(tmp_path):
-    dataset = FakeDataset(tmp_path, 3)
-    config = ProposalConfig(**{**vars(CONFIG), "min_side": 1000.0})
+    dataset = FakeDataset(tmp_path, range(3))
+    config = dataclasses.replace(CONFIG, min_side=1000.0)
     for _ in range(2):
         proposals = open_proposals(dataset, config, progress=False)
         assert [boxes.shape for boxes in proposals] == [(0, 4)] * 3
         assert proposals[0].dtype == np.float32
     assert [boxes.shape for boxes in Proposals.from_arrays([])] == []
+
+
+def test_a_data_set_without_images(tmp_path):
+    assert len(open_proposals(FakeDataset(tmp_path, ()), CONFIG, progress=False)) == 0
 
 
 def test_proposals_are_a_sequence():
@@ -216,7 +197,7 @@ def test_proposals_are_a_sequence():
 
 
 def test_proposals_of_a_file_are_cut_as_set(tmp_path):
-    dataset = FakeDataset(tmp_path, 1)
+    dataset = FakeDataset(tmp_path, range(1))
     rows = np.array([[0, 0, 3, 30], [0, 0, 10, 10], [1, 1, 9, 9], [0, 0, 60, 40]], np.float32)
     np.savez(tmp_path / "mine.npz", **{"000000": rows})
     config = ProposalConfig(method="file", min_side=4, max_count=2)
@@ -258,13 +239,6 @@ def test_what_was_left_out_is_counted(caplog):
     assert "a.mat: of 16 boxes, left out 2 below min_side, 7 beyond max_count" in caplog.text
 
 
-def test_stored_proposals_can_be_given_as_a_file(tmp_path):
-    dataset = FakeDataset(tmp_path, 3)
-    proposals = open_proposals(dataset, CONFIG, progress=False)
-    config = ProposalConfig(method="file", min_side=4)
-    assert_same(open_proposals(dataset, config, str(stored(dataset))), proposals)
-
-
 def test_each_data_set_needs_its_file():
     assert proposal_files(ProposalConfig(), ["a", "b"]) == ((None, None), None)
     given = ProposalConfig(method="file", train_files=("1.mat", "2.mat"), test_file="t.mat")
@@ -273,22 +247,3 @@ def test_each_data_set_needs_its_file():
         proposal_files(given, ["a"])
     with pytest.raises(ValueError, match="test_file: not set"):
         proposal_files(ProposalConfig(method="file", train_files=("1.mat",)), ["a"])
-
-
-def test_store_key_names_a_file_in_the_data_set_folder(tmp_path):
-    key = StoreKey("voc/2007/train[:5%]", "abc", {"method": "selective_search_fast"})
-    path = key.path(tmp_path)
-    assert path.parent == tmp_path / "proposals"
-    assert path.name.startswith("train__5__-selective_search_fast-")
-    assert parts_folder(path).name == path.name.replace(".npz", ".parts")
-
-
-def test_arrays_that_do_not_fit_together_are_refused(tmp_path):
-    dataset = FakeDataset(tmp_path, 2)
-    open_proposals(dataset, CONFIG, progress=False)
-    path = stored(dataset)
-    with np.load(path) as content:
-        arrays = dict(content)
-    np.savez(path, **{**arrays, "boxes": arrays["boxes"][:-1]})
-    with pytest.raises(ValueError, match="do not fit together"):
-        read_store(path)

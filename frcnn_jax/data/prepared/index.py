@@ -1,10 +1,10 @@
-"""What is known of a prepared split without reading its images: sizes, objects and hashes, kept beside it."""
+"""Sizes, objects and hashes of a prepared split, kept beside it so that opening it reads no image."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from tqdm import tqdm
 
+from frcnn_jax.atomic import replacing
 from frcnn_jax.data.images import image_size
 from frcnn_jax.types import GroundTruth
 
@@ -41,14 +42,22 @@ class Index:
 
 
 def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth:
-    """A TFDS record's objects, with boxes in pixels, 0-based and half-open; `size` is height and width."""
+    """A TFDS record's objects, with boxes in pixels, 0-based and half-open; `size` is height and width.
+
+    `box` holds them as they are. Where it is missing, in VOC's data sets, they are made of `bbox`, in which TFDS's own
+    `voc` has VOC's corners divided by the image's size.
+    """
     height, width = size
     objects = record["objects"]
-    fractions = np.array(objects["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
-    # They are stored as float32: with this rounding whole coordinates up to 16384 come back exactly.
-    corners = np.round(fractions * [width, height, width, height], 3)
+    if "box" in objects:
+        boxes = np.array(objects["box"], np.float32).reshape(-1, 4)
+    else:
+        fractions = np.array(objects["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
+        # They are stored as float32: with this rounding whole coordinates up to 16384 come back exactly.
+        corners = np.round(fractions * [width, height, width, height], 3)
+        boxes = (corners - [1, 1, 0, 0]).astype(np.float32)
     return GroundTruth(
-        boxes=(corners - [1, 1, 0, 0]).astype(np.float32),
+        boxes=boxes,
         labels=np.array(objects["label"], np.int32) + np.int32(1),
         difficult=np.array(objects["is_difficult"], np.bool_),
     )
@@ -73,7 +82,7 @@ def make_index(source: Sequence[dict[str, Any]], title: str) -> Index:
 
 
 def load_index(path: Path) -> Index | None:
-    """The index saved at `path`; None if there is none of this version."""
+    """The index saved at `path`; None if it does not exist or is of another version."""
     if not path.is_file():
         return None
     with np.load(path) as arrays:
@@ -82,14 +91,11 @@ def load_index(path: Path) -> Index | None:
 
 
 def save_index(path: Path, index: Index) -> None:
-    """Writes the index so that it is whole or not there. Where the folder is read-only it is made anew each time."""
+    """Writes the index so that it appears whole. Where the folder is read-only it is made anew each time."""
     arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, format=_FORMAT, **arrays)
-        os.replace(temporary, path)
-    except PermissionError:
-        return
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise

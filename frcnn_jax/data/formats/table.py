@@ -1,0 +1,85 @@
+"""The formats of annotated folders: the contract of a reader, and the table of those that are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.formats.voc import VocReader
+from frcnn_jax.data.records import SplitRecords
+
+__all__ = ["FORMATS", "AnnotationReader", "open_reader", "register_format"]
+
+
+class AnnotationReader(Protocol):
+    """A folder in one format, opened by `Reader(root, config)`.
+
+    A reader may have a method `content(splits: Sequence[str])` besides: a value for JSON that changes with whatever the
+    images and annotations of these splits depend on. It saves reading all records to see that a prepared folder is up
+    to date. Without it the records and the bytes of the images are hashed.
+    """
+
+    layout: str
+    """Mark of a folder of the format, as in "file labels.csv", for the message that no format fits."""
+
+    def __init__(self, root: Path, config: DataConfig):
+        """
+        Raises:
+            FileNotFoundError: a part of the folder is missing.
+        """
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        """True for a folder that looks like one of this format. Quick; at most one format should fit a folder."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits; `train`, `validation`, `trainval` and `test` where the folder has those."""
+
+    def read(self, split: str) -> SplitRecords:
+        """The images of a split, each once, and what is wrong with its list.
+
+        Raises:
+            FileNotFoundError: the split does not exist; names those that do.
+        """
+
+
+FORMATS: dict[str, type[AnnotationReader]] = {"voc": VocReader}
+"""Reader of each format by its name."""
+
+
+def register_format(name: str, reader: type[AnnotationReader]) -> None:
+    """Adds a format: `open_dataset("folder/SPLIT", config)` then reads folders that fit it.
+
+    Raises:
+        ValueError: another reader has the name.
+    """
+    if name == "auto" or FORMATS.get(name, reader) is not reader:
+        raise ValueError(f"format {name!r} already exists; known are {', '.join(sorted(FORMATS))}")
+    FORMATS[name] = reader
+
+
+def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
+    """Name of the format of a folder, as `config.format` says or as it looks, and the folder's reader.
+
+    Raises:
+        ValueError: an unknown format, or several fit.
+        FileNotFoundError: no format fits, or a part of the folder is missing.
+    """
+    name = getattr(config, "format", "auto")
+    if name not in ("auto", *FORMATS):
+        raise ValueError(f"data.format = {name!r}: unknown; known are {', '.join(sorted(FORMATS))} and auto")
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} does not exist or is not a folder")
+    names = [name] if name != "auto" else [known for known, reader in FORMATS.items() if reader.fits(root)]
+    if not names:
+        layouts = " and no ".join(f"{reader.layout} ({_title(known)})" for known, reader in FORMATS.items())
+        raise FileNotFoundError(f"{root} has no {layouts}: its format is not known")
+    if len(names) > 1:
+        raise ValueError(f"{root}: the formats {' and '.join(names)} fit; set data.format to one of them")
+    return names[0], FORMATS[names[0]](root, config)
+
+
+def _title(name: str) -> str:
+    return "VOC format" if name == "voc" else f"format {name}"

@@ -1,0 +1,127 @@
+"""Reader of folders in VOC format. Its 1-based, inclusive corners are known here and in `voc_xml` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.formats.voc_folder import SplitList, VocFolder, listed_ids, with_trainval
+from frcnn_jax.data.formats.voc_xml import (
+    CORNERS,
+    AnnotatedObject,
+    Annotation,
+    UnreadableAnnotation,
+    read_annotation,
+)
+from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord, SplitRecords
+
+__all__ = ["VOC_CORNERS", "VocReader"]
+
+VOC_CORNERS = BoxNotation(CORNERS, (1.0, 1.0, 0.0, 0.0))
+
+
+class VocReader:
+    """JPEGImages, Annotations and the lists in ImageSets/Main. An image is read once for all splits."""
+
+    layout = "folder JPEGImages"
+
+    def __init__(self, root: Path, config: DataConfig | None = None, *, annotated: bool | None = None):
+        """
+        Args:
+            annotated: False where annotations were never published, so that images have no objects; by default that
+                is so if the folder Annotations is missing and `config.faults.missing_annotation` is "empty".
+        """
+        if annotated is None:
+            empty = config is not None and config.faults.missing_annotation == "empty"
+            annotated = not empty or (root / "Annotations").is_dir()
+        self.folder = VocFolder(root, annotated)
+        self._records: dict[str, ImageRecord] = {}
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        return (root / "JPEGImages").is_dir()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.folder.split_files)
+
+    def read(self, split: str) -> SplitRecords:
+        """The images of a list.
+
+        Raises:
+            FileNotFoundError: the list does not exist; names those that do.
+            ValueError: a line is a path or the name of a file, or the text is not UTF-8.
+        """
+        lines = self.folder.read_split(split)
+        repeats = [
+            Fault("duplicate_id", lines.file, None, f"line {line}", image_id, "listed before")
+            for line, image_id in lines.repeats
+        ]
+        ids = tqdm(lines.ids, f"Reading {self.folder.root}", unit="image", leave=False, delay=2)
+        return SplitRecords(tuple(map(self._record, ids)), tuple(repeats))
+
+    def content(self, splits: Sequence[str]) -> list[Any]:
+        """The lists, and hashes of each image and its annotation. The names of prepared folders depend on its form."""
+        lists: dict[str, SplitList] = with_trainval({name: self.folder.read_split(name) for name in splits})
+        ids = sorted(listed_ids(lists))
+        self.folder.images  # noqa: B018 - listed once, before the threads ask for it
+        found = map_in_threads(self._hashes, ids)
+        digests = list(tqdm(found, f"Hashing {self.folder.root}", len(ids), unit="image", leave=False, delay=2))
+        return [{name: (lines.ids, lines.repeats) for name, lines in lists.items()}, digests]
+
+    def _record(self, image_id: str) -> ImageRecord:
+        if image_id not in self._records:
+            self._records[image_id] = _read_record(self.folder, image_id)
+        return self._records[image_id]
+
+    def _hashes(self, image_id: str) -> list[str]:
+        """Hashes of an image's annotation and of the image."""
+        annotation = self.folder.annotation_path(image_id)
+        filename = None
+        if image_id not in self.folder.images and annotation.is_file():
+            try:
+                filename = read_annotation(annotation).filename
+            except UnreadableAnnotation:
+                filename = None
+        image = next(iter(self.folder.image_paths(image_id, filename)), None)
+        return [file_hash(annotation), image.name if image else "", file_hash(image) if image else ""]
+
+
+def _read_record(folder: VocFolder, image_id: str) -> ImageRecord:
+    faults: list[Fault] = []
+    annotation: Annotation | None = None
+    path = folder.annotation_path(image_id)
+    file = str(path.relative_to(folder.root))
+    if folder.annotated:
+        try:
+            annotation = read_annotation(path)
+        except FileNotFoundError:
+            faults.append(Fault("missing_annotation", file, None, "file", path.name, "there is no such file"))
+        except UnreadableAnnotation as error:
+            faults += [Fault("unreadable_annotation", file, None, p.field, p.value, p.message) for p in error.problems]
+    paths = folder.image_paths(image_id, annotation.filename if annotation else None)
+    place = f"JPEGImages/{image_id}"
+    if not paths:
+        faults.append(Fault("missing_image", place, None, "file", image_id, "there is no .jpg, .jpeg or .png of it"))
+    elif len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
+        faults.append(Fault("duplicate_id", place, None, "file", names, "several images of one id"))
+    image = paths[0] if paths else None
+    if annotation is None:
+        return ImageRecord(image_id, image, file, faults=tuple(faults), notation=VOC_CORNERS)
+    faults += [Fault("unreadable_annotation", file, p.object, p.field, p.value, p.message) for p in annotation.problems]
+    objects = tuple(map(_object_record, annotation.objects))
+    size = annotation.height, annotation.width
+    return ImageRecord(image_id, image, file, size, objects, tuple(faults), VOC_CORNERS)
+
+
+def _object_record(item: AnnotatedObject) -> ObjectRecord:
+    xmin, ymin, xmax, ymax = item.corners
+    box = xmin - 1, ymin - 1, xmax, ymax
+    return ObjectRecord(item.index, item.name, box, difficult=item.difficult, truncated=item.truncated, pose=item.pose)

@@ -1,0 +1,97 @@
+"""A split of a prepared data set, opened for random access."""
+
+from __future__ import annotations
+
+import json
+import threading
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from frcnn_jax.data.fingerprints import content_fingerprint
+from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.prepared.index import LAYOUT_FILE, Index, load_index, make_index, save_index
+from frcnn_jax.types import GroundTruth
+
+__all__ = ["PreparedDataset"]
+
+
+class PreparedDataset:
+    """A split of a prepared data set, as `frcnn_jax.data.dataset.Dataset` has it.
+
+    It may be read by several threads at once; a pickle holds only what is needed to open it again.
+
+    Attributes:
+        directory: folder of the prepared data set.
+        shared_directory: TFDS's data directory, in which that is BUILDER/CONFIGURATION/VERSION.
+        dropped: number of images and objects left out of this split, by kind of fault.
+        clipped: number of boxes cut at the image's border.
+    """
+
+    def __init__(self, name: str, directory: Path, split: str):
+        self.name, self.directory, self._split = name, Path(directory), split
+        layout = json.loads((self.directory / LAYOUT_FILE).read_text())
+        if split not in layout:
+            raise ValueError(f"data set {name}: no split {split!r} with images (there: {', '.join(sorted(layout))})")
+        self._stored: tuple[str, ...] = tuple(layout[split]["stored"])
+        self.image_ids: tuple[str, ...] = tuple(layout[split]["ids"])
+        self.dropped: dict[str, int] = layout[split]["dropped"]
+        self.clipped: int = layout[split]["clipped"]
+        self._sources: tuple[Any, ...] | None = None
+        self._lock = threading.Lock()
+        self.classes = tuple((self.directory / "labels.labels.txt").read_text("utf-8").splitlines())
+
+        places = {i: (part, k) for part, s in enumerate(self._stored) for k, i in enumerate(layout[s]["ids"])}
+        self._places = tuple(places[image_id] for image_id in self.image_ids)
+        parts = [self._index(part, s, len(layout[s]["ids"])) for part, s in enumerate(self._stored)]
+        self.sizes: Int[np.ndarray, "len 2"] = np.stack([parts[part].sizes[k] for part, k in self._places])
+        self.annotations: tuple[GroundTruth, ...] = tuple(parts[part].annotation(k) for part, k in self._places)
+        self._digests = tuple(parts[part].digests[k].tobytes() for part, k in self._places)
+
+    @property
+    def shared_directory(self) -> Path:
+        return self.directory.parents[2]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return content_fingerprint(self)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        part, position = self._places[index]
+        return decode_image(self._open()[part][position]["image"])
+
+    def image_fingerprint(self, index: int) -> str:
+        return self._digests[index].hex()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
+
+    def __reduce__(self) -> tuple:
+        return PreparedDataset, (self.name, self.directory, self._split)
+
+    def _open(self) -> tuple[Any, ...]:
+        """TFDS's data source of each stored split."""
+        with self._lock:
+            if self._sources is None:
+                import tensorflow_datasets as tfds
+
+                builder = tfds.builder_from_directory(str(self.directory))
+                decoders = {"image": tfds.decode.SkipDecoding()}
+                self._sources = tuple(builder.as_data_source(s, decoders=decoders) for s in self._stored)
+            return self._sources
+
+    def _index(self, part: int, stored: str, count: int) -> Index:
+        path = self.directory / f"frcnn_index_{stored}.npz"
+        index = load_index(path)
+        if index is None:
+            index = make_index(self._open()[part], f"Indexing {self.name}")
+            save_index(path, index)
+        if len(index.sizes) != count:
+            raise ValueError(f"{path}: {len(index.sizes)} images, but split {stored} lists {count}")
+        return index

@@ -1,0 +1,109 @@
+"""Stored proposals of earlier versions, which are still read: one file for each split.
+
+Format, version 1: an .npz file beside the prepared data set, `proposals/SPLIT-METHOD-KEY.npz` (KEY stands for the
+settings), that `numpy.load` reads without pickle:
+    boxes      float32 [T, 4]  the boxes of all images one after the other, `x1 y1 x2 y2`, 0-based and half-open, in
+                               pixels of the original image, best first within an image
+    offsets    int64 [N + 1]   the boxes of image i are boxes[offsets[i] : offsets[i + 1]]
+    image_ids  str [N]         in the order of the data set
+    indices    int64 [N]       position of each image in the data set; 0 ... N - 1 in a complete file
+    metadata   str []          JSON: format, version, dataset, fingerprint (of the data set), settings
+
+An unfinished computation left files of the same format, some images each, in the folder `SPLIT-METHOD-KEY.parts`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from frcnn_jax.data.fingerprints import legacy_fingerprint
+from frcnn_jax.data.proposals.store import settings_key
+
+__all__ = ["Store", "is_store", "load_npz", "read_legacy", "read_store"]
+
+_log = logging.getLogger(__name__)
+_FORMAT, _VERSION = "frcnn_jax proposals", 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """The content of one file, as explained above."""
+
+    boxes: Float[np.ndarray, "T 4"]
+    offsets: Int[np.ndarray, " N+1"]
+    image_ids: tuple[str, ...]
+    indices: Int[np.ndarray, " N"]
+    metadata: dict[str, Any]
+
+
+def read_legacy(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "P 4"]]:
+    """Boxes of the data set's images by fingerprint, from the files beside it; none from other data or settings."""
+    split = re.sub(r"[^\w.-]", "_", dataset.name.rsplit("/", 1)[-1])
+    path = Path(dataset.directory) / "proposals" / f"{split}-{settings_key(settings)}.npz"
+    paths = [path] * path.exists() + sorted(path.with_suffix(".parts").glob("*.npz"))
+    wanted = legacy_fingerprint(dataset) if paths else "", dict(settings)
+    rows: dict[str, Float[np.ndarray, "P 4"]] = {}
+    for path in paths:
+        try:
+            store = read_store(path)
+        except ValueError as error:
+            _log.warning("skipped: %s", error)
+            continue
+        if (store.metadata.get("fingerprint"), store.metadata.get("settings")) != wanted:
+            _log.warning("%s: skipped, these proposals were made from other data or with other settings", path)
+            continue
+        names = map(dataset.image_fingerprint, store.indices.tolist())
+        rows.update(zip(names, np.split(store.boxes, store.offsets[1:-1]), strict=True))
+    return rows
+
+
+def read_store(path: Path) -> Store:
+    """The content of a file, whole or a part.
+
+    Raises:
+        ValueError: the file is damaged, or of another format or version.
+    """
+    arrays = load_npz(path)
+    if not is_store(arrays):
+        raise ValueError(f"{path}: not a file of stored proposals")
+    metadata = json.loads(str(arrays["metadata"]))
+    if metadata["version"] != _VERSION:
+        raise ValueError(f"{path}: format version {metadata['version']}; this program reads version {_VERSION}")
+    ids = tuple(arrays["image_ids"].tolist())
+    store = Store(arrays["boxes"], arrays["offsets"], ids, arrays["indices"], metadata)
+    whole = len(store.offsets) == len(ids) + 1 == len(store.indices) + 1 and store.boxes.shape == (store.offsets[-1], 4)
+    if not whole or store.offsets[0] != 0 or (np.diff(store.offsets) < 0).any():
+        raise ValueError(f"{path}: the arrays do not fit together")
+    return store
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        ValueError: the file is not an .npz file, is damaged, or holds pickled objects.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (ValueError, OSError, EOFError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read as an .npz file ({error})") from None
+
+
+def is_store(arrays: Mapping[str, np.ndarray]) -> bool:
+    """True for the arrays of an .npz file in the format above, of whatever version."""
+    if not {"boxes", "offsets", "image_ids", "indices", "metadata"} <= set(arrays):
+        return False
+    metadata = arrays["metadata"]
+    return metadata.dtype.kind == "U" and metadata.ndim == 0 and f'"{_FORMAT}"' in str(metadata)

@@ -1,0 +1,247 @@
+"""The store of computed proposals: its format, damage, merging, and what earlier versions stored."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from frcnn_jax.config import ProposalConfig
+from frcnn_jax.data.fingerprints import legacy_fingerprint
+from frcnn_jax.data.proposals import store as module
+from frcnn_jax.data.proposals.legacy import read_store
+from frcnn_jax.data.proposals.selective_search import search_settings
+from frcnn_jax.data.proposals.source import open_proposals
+from frcnn_jax.data.proposals.store import ProposalStore, settings_key
+from tests.data.proposals.test_source import CONFIG, FakeDataset, assert_same, segments
+
+SETTINGS = {"method": "selective_search_fast", **search_settings(CONFIG)}
+IDS = [f"{i:064d}" for i in range(9)]
+
+
+def rows(*numbers):
+    """Boxes of images by fingerprint: as many of an image as its number."""
+    return {IDS[k]: np.full((k, 4), k, np.float32) for k in numbers}
+
+
+def added(directory, *groups):
+    """A store with a segment for each group of images."""
+    store = ProposalStore(directory, SETTINGS)
+    with store.lock():
+        for numbers in groups:
+            store.add(rows(*numbers))
+    return ProposalStore(directory, SETTINGS)
+
+
+def boxes_of(store, *numbers):
+    places = store.find([IDS[k] for k in numbers])
+    return {name: segment.boxes[start:stop] for name, (segment, start, stop) in places.items()}
+
+
+def test_the_store_is_in_the_documented_format(tmp_path):
+    dataset = FakeDataset(tmp_path, range(3))
+    proposals = open_proposals(dataset, CONFIG, progress=False)
+    (segment,) = segments(tmp_path)
+    assert segment.parent.name == settings_key(SETTINGS)
+    assert json.loads((segment.parent / "settings.json").read_text()) == {
+        "format": "frcnn_jax proposals", "version": 2, "settings": SETTINGS,
+    }  # fmt: skip
+    boxes = np.load(segment / "boxes.npy", allow_pickle=False)
+    assert boxes.dtype == np.float32
+    with np.load(segment / "images.npz", allow_pickle=False) as images:
+        names, offsets = [name.decode() for name in images["fingerprints"].tolist()], images["offsets"]
+    assert sorted(names) == sorted(dataset.image_fingerprint(i) for i in range(3))
+    for i in range(3):
+        k = names.index(dataset.image_fingerprint(i))
+        np.testing.assert_array_equal(boxes[offsets[k] : offsets[k + 1]], proposals[i])
+
+
+def test_boxes_are_mapped_and_not_read(tmp_path):
+    (segment, start, stop) = added(tmp_path, (1, 2)).find(IDS)[IDS[2]]
+    assert (start, stop) == (1, 3)
+    assert not segment.boxes.flags.owndata
+    assert not segment.boxes.flags.writeable
+
+
+def cut_boxes(segment):
+    path = segment / "boxes.npy"
+    path.write_bytes(path.read_bytes()[:-16])
+
+
+def change_a_bit(segment):
+    data = bytearray((segment / "boxes.npy").read_bytes())
+    data[-7] ^= 1
+    (segment / "boxes.npy").write_bytes(data)
+
+
+def cut_index(segment):
+    path = segment / "images.npz"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def other_offsets(segment):
+    with np.load(segment / "images.npz") as images:
+        arrays = dict(images)
+    arrays["offsets"] = arrays["offsets"][::-1]
+    np.savez(segment / "images.npz", **arrays)
+
+
+def no_boxes(segment):
+    (segment / "boxes.npy").unlink()
+
+
+@pytest.mark.parametrize("spoil", [cut_boxes, change_a_bit, cut_index, other_offsets, no_boxes])
+def test_a_damaged_segment_is_named_and_searched_again(tmp_path, caplog, spoil):
+    expected = open_proposals(FakeDataset(tmp_path), CONFIG, progress=False)
+    expected = [boxes.copy() for boxes in expected]
+    (segment,) = segments(tmp_path)
+    spoil(segment)
+    dataset = FakeDataset(tmp_path)
+    again = open_proposals(dataset, CONFIG, progress=False)
+    assert_same(again, expected)
+    assert (again.computed, sorted(dataset.read)) == (6, list(range(6)))
+    assert segment.name in caplog.text
+    assert not segment.exists()
+    caplog.clear()
+    assert open_proposals(FakeDataset(tmp_path), CONFIG, progress=False).computed == 0
+    assert not caplog.text
+
+
+def test_small_segments_are_merged_and_large_ones_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SEGMENT_BOXES", 7)
+    store = added(tmp_path, (8,), (1, 2), (3,), (0, 4), (2, 4))
+    before = segments(tmp_path)
+    opened = boxes_of(store, *range(9))
+    with store.lock():
+        store.merge()
+    after = segments(tmp_path)
+    assert before[0] in after
+    assert len(after) == 3
+    assert not set(before[1:]) & set(after)
+    fresh = ProposalStore(tmp_path, SETTINGS)
+    for name, boxes in rows(0, 1, 2, 3, 4, 8).items():
+        for found in (boxes_of(store, *range(9)), boxes_of(fresh, *range(9)), opened):
+            np.testing.assert_array_equal(found[name], boxes)
+    assert [path.name for path in before[0].parent.glob(".segment-*")] == []
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    store = added(tmp_path, (1,))
+    (segment,) = segments(tmp_path)
+    unfinished = segment.with_name(".segment-1.99-abc")
+    shutil.copytree(segment, unfinished)
+    assert segments(tmp_path) == [segment]
+    with store.lock():
+        store.refresh(locked=True)
+    assert not unfinished.exists()
+
+
+def test_a_store_of_a_later_version_is_refused(tmp_path):
+    path = added(tmp_path, (1,)).folder / "settings.json"
+    path.write_text(path.read_text().replace('"version": 2', '"version": 3'))
+    with pytest.raises(ValueError, match="version 3; this program reads version 2"):
+        ProposalStore(tmp_path, SETTINGS)
+    path.write_text(path.read_text().replace('"version": 3', '"version": 2').replace("50", "51"))
+    with pytest.raises(ValueError, match="made with other settings"):
+        ProposalStore(tmp_path, SETTINGS)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
+def test_a_complete_store_may_be_read_only(tmp_path):
+    expected = open_proposals(FakeDataset(tmp_path), CONFIG, progress=False)
+    folder = segments(tmp_path)[0].parent
+    folder.chmod(0o555)
+    try:
+        assert_same(open_proposals(FakeDataset(tmp_path), CONFIG, progress=False), expected)
+        with pytest.raises(PermissionError):
+            open_proposals(FakeDataset(tmp_path, range(9)), CONFIG, progress=False)
+    finally:
+        folder.chmod(0o755)
+
+
+def write_legacy(dataset, indices, path=None, *, fingerprint=None, settings=SETTINGS):
+    """A file as version 1 of the format has it; boxes of the image with content k are k numbers k."""
+    arrays = [np.full((dataset.contents[i], 4), dataset.contents[i], np.float32) for i in indices]
+    metadata = {"format": "frcnn_jax proposals", "version": 1, "dataset": dataset.name,
+                "fingerprint": fingerprint or legacy_fingerprint(dataset), "settings": settings}  # fmt: skip
+    path = path or dataset.directory / "proposals" / f"train-{settings_key(SETTINGS)}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        path,
+        boxes=np.concatenate([np.zeros((0, 4), np.float32), *arrays]),
+        offsets=np.cumsum([0, *map(len, arrays)], dtype=np.int64),
+        image_ids=np.array([dataset.image_ids[i] for i in indices], np.str_),
+        indices=np.array(indices, np.int64),
+        metadata=np.array(json.dumps(metadata)),
+    )
+    return path
+
+
+def legacy_dataset(root, contents=(3, 1, 2, 0)):
+    dataset = FakeDataset(root, contents)
+    dataset.directory = root / "prepared"
+    return dataset
+
+
+def test_a_file_of_an_earlier_version_is_taken(tmp_path):
+    dataset = legacy_dataset(tmp_path)
+    path = write_legacy(dataset, range(4))
+    for _ in range(2):
+        proposals = open_proposals(dataset, CONFIG, progress=False)
+        assert [boxes.tolist() for boxes in proposals] == [[[float(k)] * 4] * k for k in (3, 1, 2, 0)]
+        assert (proposals.computed, dataset.read) == (0, [])
+        shutil.rmtree(path.parent, ignore_errors=True)  # the store has them now
+    edited = FakeDataset(tmp_path, (1, 3))
+    assert [len(boxes) for boxes in open_proposals(edited, CONFIG, progress=False)] == [1, 3]
+
+
+def test_unfinished_files_of_an_earlier_version_are_taken(tmp_path, caplog):
+    dataset = legacy_dataset(tmp_path)
+    parts = tmp_path / f"prepared/proposals/train-{settings_key(SETTINGS)}.parts"
+    write_legacy(dataset, [0], parts / "00000000-1.npz")
+    damaged = write_legacy(dataset, [1], parts / "00000001-1.npz")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    write_legacy(dataset, [2], parts / "00000002-1.npz")
+    proposals = open_proposals(dataset, CONFIG, progress=False)
+    assert sorted(dataset.read) == [0, 1]
+    assert [len(proposals[0]), len(proposals[2])] == [3, 2]
+    assert damaged.name in caplog.text
+
+
+@pytest.mark.parametrize("other", [{"fingerprint": "abc"}, {"settings": {**SETTINGS, "max_side": 7}}])
+def test_a_file_of_other_data_or_settings_is_not_taken(tmp_path, caplog, other):
+    dataset = legacy_dataset(tmp_path)
+    path = write_legacy(dataset, range(4), **other)
+    assert open_proposals(dataset, CONFIG, progress=False).computed == 4
+    assert f"{path}: skipped" in caplog.text
+    assert path.exists()
+
+
+def test_a_file_of_an_earlier_version_serves_where_nothing_can_be_written(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "x")
+
+    monkeypatch.setattr(module, "folder_lock", refuse)
+    dataset = legacy_dataset(tmp_path)
+    write_legacy(dataset, range(3))
+    with pytest.raises(PermissionError):
+        open_proposals(dataset, CONFIG, progress=False)
+    write_legacy(dataset, range(4))
+    assert [len(boxes) for boxes in open_proposals(dataset, CONFIG, progress=False)] == [3, 1, 2, 0]
+
+
+def test_a_file_of_an_earlier_version_can_be_given_by_name(tmp_path):
+    dataset = legacy_dataset(tmp_path)
+    dataset.sizes[:] = 40
+    arrays = {i: np.float32([[0, 0, 5 + i, 6]]) for i in range(4)}
+    path = write_legacy(dataset, range(4))
+    with np.load(path) as content:
+        stored = dict(content)
+    stored |= {"boxes": np.concatenate(list(arrays.values())), "offsets": np.arange(5)}
+    np.savez(path, **stored)
+    config = ProposalConfig(method="file", min_side=4)
+    assert_same(open_proposals(dataset, config, str(path)), list(arrays.values()))
+    np.savez(path, **{**stored, "boxes": stored["boxes"][:-1]})
+    with pytest.raises(ValueError, match="do not fit together"):
+        read_store(path)
