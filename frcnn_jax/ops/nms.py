@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int, Real
 
 from frcnn_jax.ops.boxes import pairwise_iou
 
@@ -27,17 +27,18 @@ _TILE = 256
 
 
 class _Candidates(NamedTuple):
-    boxes: Float[Array, "B 4"]
-    scores: Float[Array, " B"]
+    boxes: Real[Array, "B 4"]
+    scores: Real[Array, " B"]
     place: Int[Array, " B"]  # decides between equal scores
 
 
 def nms(
-    boxes: Float[Array, "B 4"], scores: Float[Array, " B"], mask: Bool[Array, " B"], iou_threshold: float = 0.3
+    boxes: Real[Array, "B 4"], scores: Real[Array, " B"], mask: Bool[Array, " B"], iou_threshold: float = 0.3
 ) -> Bool[Array, " B"]:
     """Keeps boxes greedily by score; one goes if its IoU with a kept one is greater than `iou_threshold`.
 
     Args:
+        boxes: half-open x1 y1 x2 y2 of any real dtype; IoU is in float32 at least.
         scores: higher is better; of equal scores the earlier box goes first.
         mask: boxes that take part.
 
@@ -55,7 +56,7 @@ def nms(
 
 
 def nms_by_class(
-    boxes: Float[Array, "K B 4"], scores: Float[Array, "K B"], mask: Bool[Array, "K B"], iou_threshold: float = 0.3
+    boxes: Real[Array, "K B 4"], scores: Real[Array, "K B"], mask: Bool[Array, "K B"], iou_threshold: float = 0.3
 ) -> Bool[Array, "K B"]:
     """`nms` for each class on its own."""
     return jax.vmap(nms, in_axes=(0, 0, 0, None))(boxes, scores, mask, iou_threshold)

@@ -8,17 +8,18 @@ proposals, so an image with objects always has foreground.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from frcnn_jax.ops.boxes import pairwise_iou
+from frcnn_jax.ops.precision import widen
 from frcnn_jax.types import RoiSample
 
 
 def sample_rois(
     key: PRNGKeyArray,
-    proposals: Float[Array, "P 4"],
+    proposals: Real[Array, "P 4"],
     proposal_mask: Bool[Array, " P"],
-    gt_boxes: Float[Array, "G 4"],
+    gt_boxes: Real[Array, "G 4"],
     gt_labels: Int[Array, " G"],
     gt_mask: Bool[Array, " G"],
     *,
@@ -35,7 +36,7 @@ def sample_rois(
 
     Returns:
         `rois_per_image` RoIs; labels are those of the ground-truth box with the largest IoU (the first of several).
-        Gradients do not flow through the sample.
+        Boxes are float32, or float64 if the proposals and ground truth are. Gradients do not flow through the sample.
 
     Raises:
         ValueError: a range or count makes no sense.
@@ -47,7 +48,7 @@ def sample_rois(
             f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
         )
     # An array of NumPy cannot be indexed by what is traced.
-    proposals, gt_boxes, gt_labels = jnp.asarray(proposals), jnp.asarray(gt_boxes), jnp.asarray(gt_labels)
+    proposals, gt_boxes, gt_labels = widen(proposals), widen(gt_boxes), jnp.asarray(gt_labels)
     # Proposals come first so that entry i draws the same random number however much padding follows.
     count = proposals.shape[0]
     candidates = jax.lax.stop_gradient(jnp.concatenate([proposals, gt_boxes]))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Real
 
 
 class Bins(NamedTuple):
@@ -18,7 +18,7 @@ class Bins(NamedTuple):
 
 
 def roi_bins(
-    rois: Float[Array, "R 4"],
+    rois: Real[Array, "R 4"],
     output_size: tuple[int, int],
     spatial_scale: float,
     map_size: tuple[int, int],

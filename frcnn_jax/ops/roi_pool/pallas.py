@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Integer
 
+from frcnn_jax.ops.precision import wide_dtype
 from frcnn_jax.ops.roi_pool.bins import Bins
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima
 
@@ -55,7 +56,7 @@ def features_gradient(
         map_size: rows and columns of the map.
         interpret: run on any device, slowly.
     """
-    (height, width), accumulator = map_size, jnp.promote_types(cotangent.dtype, jnp.float32)
+    (height, width), accumulator = map_size, wide_dtype(cotangent.dtype)
     rows, columns = _bins_over(bins.top, bins.bottom, height), _bins_over(bins.left, bins.right, width)
     shape = (height, width, argmax.shape[-1])
     return _call(_cell_gradient, shape, [accumulator], interpret, argmax, cotangent, *rows, *columns)[0]

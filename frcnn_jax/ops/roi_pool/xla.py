@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
+from frcnn_jax.ops.precision import wide_dtype
 from frcnn_jax.ops.roi_pool.bins import Bins, largest_bin
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima, first_maxima, window_maxima, window_sizes
 
@@ -68,7 +69,7 @@ def features_gradient(
         argmax: cells as `bin_maxima` gives them for these bins.
         map_size: rows and columns of the map.
     """
-    cells, accumulator = map_size[0] * map_size[1], jnp.promote_types(cotangent.dtype, jnp.float32)
+    cells, accumulator = map_size[0] * map_size[1], wide_dtype(cotangent.dtype)
 
     def scatter(argmax: Array, cotangent: Array) -> tuple[Array]:
         channels = argmax.shape[-1]
