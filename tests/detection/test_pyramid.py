@@ -66,8 +66,9 @@ def test_proposals_on_the_same_cells_have_the_same_score_and_boxes_of_their_own(
     # In cells, 20 pixels each: 0.525 0.425 2.575 2.475 and 0.575 0.475 2.6 2.495.
     boxes = np.float32([[10.5, 8.5, 52.5, 50.5], [11.5, 9.5, 53, 50.9], [0, 0, 79, 59]])
     found = detect(
-        detector.model, detector.params, image, boxes, scale=48, max_size=96, nms_iou=1.0, score_threshold=0.0
-    )
+        detector.model, detector.params, image, boxes,
+        statistics=detector.statistics, scale=48, max_size=96, nms_iou=1.0, score_threshold=0.0,
+    )  # fmt: skip
     for label in (1, 2, 3):
         scores, own = found.scores[found.labels == label], found.boxes[found.labels == label]
         assert len(scores) == 3
