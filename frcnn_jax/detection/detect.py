@@ -46,8 +46,8 @@ def detect_batch(
 ) -> Detections:
     """Detections in a batch of images, from pixels on, as one program: made for `jax.jit`, `jax.vmap` and export.
 
-    It computes what `detect` does, which shares RoIs between near duplicates and so is quicker. Arrays of the same
-    shapes and settings share one compiled program.
+    The detections are those of `detect`, which is quicker as near duplicates share RoIs there. Arrays of the same
+    shapes share one compiled program.
 
     Args:
         params: as `init_params` and `load_weights` give them.
@@ -83,8 +83,8 @@ def detect_pyramid(
 ) -> Detections:
     """`select_detections`, which takes the settings, for each image of a pyramid; fields gain a leading N.
 
-    Each level's features are computed once, each RoI is pooled at its own level and enters the head once, and each
-    proposal is decoded from its own box with its RoI's offsets. The trunk is compiled for each size of image, the rest
+    The features of each level are computed once, each RoI is pooled at its level and enters the head once, and each
+    proposal's box is decoded with the offsets of its RoI. The trunk is compiled for each size of image, the rest
     for each number of RoIs.
     """
     pooled = None

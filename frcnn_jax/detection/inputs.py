@@ -1,4 +1,4 @@
-"""Images and boxes of a person's own: checked, resized and padded, as a `Batch` or as a `Pyramid`."""
+"""Inputs from arrays: images and boxes checked, resized and padded, as a `Batch` or as a `Pyramid`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,8 +29,8 @@ def make_batch(
     """One image, or several, with proposals and ground truth as a padded batch: for `loss_fn` and `detect_batch`.
 
     It runs on the host and returns NumPy arrays. Images are padded at the bottom and right to multiples of 32 pixels
-    of the largest, proposals to a multiple of 64, objects to a multiple of 8; masks tell what is real. Proposals keep
-    their places; those that are empty inside the image are masked.
+    of the largest, proposals to a multiple of 64, objects to a multiple of 8; masks tell which entries are real.
+    Proposals keep their places; those that are empty inside the image are masked.
 
     Args:
         image: 8-bit RGB of any size, or a sequence of N of them; then every other argument is a sequence of N too.
@@ -169,7 +169,7 @@ def check_boxes(boxes: Real[np.ndarray, "B 4"], size: tuple[int, int], name: str
 
 
 def inside_image(boxes: Float[np.ndarray, "B 4"], size: tuple[int, int]) -> Bool[np.ndarray, " B"]:
-    """Whether a box has any area left when it is clipped to an image of height and width `size`."""
+    """Mask of the boxes that have an area when clipped to an image of height and width `size`."""
     low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], np.array(size[::-1], boxes.dtype))
     return (high > low).all(axis=1)
 
@@ -210,5 +210,5 @@ def _scales_and_bucket(
 
 
 def _is_single(image: Any) -> bool:
-    """Whether an argument is one image rather than several."""
+    """True for one image, False for several."""
     return not isinstance(image, list | tuple) and np.ndim(image) != 4

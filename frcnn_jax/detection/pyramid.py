@@ -61,7 +61,7 @@ def pyramid_shape(
 ) -> PyramidShape:
     """The least shape that holds each of these images; counts of RoIs in multiples, but not above `num_proposals`.
 
-    Without any RoI the first level is padded to some, so that there is something to compute.
+    Without any RoI the first level is padded to some, so that every stage has an input.
     """
 
     def padded(count: int) -> int:
@@ -83,7 +83,7 @@ def image_pyramid(
     shape: PyramidShape,
     image_index: int = 0,
 ) -> Pyramid:
-    """One image as a batch of its own.
+    """One image as a batch of one.
 
     Args:
         plan: of these boxes at these scales.
@@ -135,7 +135,7 @@ def _level(
         image_sizes=np.array([[height, width]], np.int32),
         scales=np.array([scale], np.float32),
         rois=pad_rows(rois, count)[None],
-        # Padding gets places past the last that differ from each other.
+        # Padding gets slots past the last one that differ from each other.
         slots=np.where(place < len(rois), start + place, num_rois + place).astype(np.int32)[None],
     )
 

@@ -88,5 +88,5 @@ def select_detections(
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value is an argument of a function that JAX is transforming, so that its numbers are not known."""
+    """True for an argument of a function that JAX is tracing: its numbers are not known."""
     return isinstance(value, jax.core.Tracer)

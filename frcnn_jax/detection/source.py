@@ -32,7 +32,7 @@ class PyramidSource:
             spatial_scale: the model's feature cells per pixel.
 
         Raises:
-            ValueError: there are not proposals for each image, or an image fits in no bucket.
+            ValueError: images and proposals differ in number, or an image fits in no bucket.
         """
         if len(proposals) != len(dataset):
             raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Real
 
 from frcnn_jax.ops.precision import widen
 
-# Bounds what exp() may do to a box: a factor of 62.5, the ratio of the largest image side (1000) to one feature cell.
+# Bounds the growth of a box by exp(): a factor of 62.5, the ratio of the paper's longest side (1000) to 16 pixels.
 LARGEST_LOG_RATIO = 4.135166556742356
 
 

@@ -123,7 +123,7 @@ def multi_task_loss(
 
     Raises:
         TypeError: neither both records nor all their fields are given.
-        ValueError: an argument or what a loss returns has another shape.
+        ValueError: an argument, or the result of a loss, has another shape.
     """
     records = _records(rois if sample is None else sample, labels if statistics is None else statistics)
     if records is not None:

@@ -1,9 +1,9 @@
 """Drawing the RoIs of a training step from one image (section 2.3, "Mini-batch sampling"), on the device.
 
-Foreground is what overlaps a ground-truth box by at least `foreground_iou`; background has its largest overlap in
-`background_iou`. At most `foreground_fraction` of the RoIs are foreground. Where foreground runs short, background
-fills its places; where background runs short too, places stay empty and are masked. Ground-truth boxes take part as
-proposals, so an image with objects always has foreground.
+An RoI is foreground if it overlaps a ground-truth box by at least `foreground_iou`, background if its largest overlap
+lies in `background_iou`. At most `foreground_fraction` of the RoIs are foreground. Where foreground runs short,
+background fills its places; where background runs short too, places stay empty and are masked. Ground-truth boxes take
+part as proposals, so an image with objects always has foreground.
 """
 
 import jax
@@ -39,7 +39,7 @@ def sample_rois(
         Boxes are float32, or float64 if the proposals and ground truth are. Gradients do not flow through the sample.
 
     Raises:
-        ValueError: a range or count makes no sense.
+        ValueError: a range is empty or out of order, or a count or fraction is out of range.
     """
     low, high = background_iou
     if not (0 <= low < high <= foreground_iou <= 1 and rois_per_image > 0 and 0 <= foreground_fraction <= 1):
@@ -47,7 +47,7 @@ def sample_rois(
             f"RoI sampling needs 0 <= background_iou {background_iou} <= foreground_iou {foreground_iou} <= 1, "
             f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
         )
-    # An array of NumPy cannot be indexed by what is traced.
+    # A NumPy array cannot be indexed by a traced one.
     proposals, gt_boxes, gt_labels = widen(proposals), widen(gt_boxes), jnp.asarray(gt_labels)
     # Proposals come first so that entry i draws the same random number however much padding follows.
     count = proposals.shape[0]

@@ -1,4 +1,4 @@
-"""Convolution that is quick on a CPU too; elsewhere it is XLA's own.
+"""Convolution that is quick on a CPU too; on other devices it is XLA's.
 
 On a CPU, 3 x 3 kernels with many channels go by way of `winograd`. For the others XLA's forward pass and input gradient
 are good, but its weight gradient is several times slower: there it is one matrix product for each tap of the kernel,

@@ -29,10 +29,10 @@ _LEAST_CHANNELS = 128
 
 
 def suits_winograd(x: Array, kernel: Array, stride: int, padding: int) -> bool:
-    """Whether the functions below can compute this convolution, and are likely to do it quicker than XLA on a CPU."""
+    """True if the functions below can compute this convolution, and are likely to do it quicker than XLA on a CPU."""
     output_exists = min(x.shape[1:3]) + 2 * padding >= 3
     three_by_three = kernel.shape[:2] == (3, 3) and stride == 1 and 0 <= padding <= 2 and output_exists
-    # With few channels, what the products save goes into adding up their inputs and outputs.
+    # With few channels, adding up inputs and outputs costs as much as the products save.
     return three_by_three and min(kernel.shape[2:]) >= _LEAST_CHANNELS
 
 

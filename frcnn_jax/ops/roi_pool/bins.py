@@ -1,4 +1,4 @@
-"""Which cells of the feature map each bin of an RoI covers, by Caffe's rules (section 2.1)."""
+"""The cells of the feature map that each bin of an RoI covers, by Caffe's rules (section 2.1)."""
 
 from typing import NamedTuple
 
@@ -50,9 +50,9 @@ def largest_bin(cells: int, bins: int) -> int:
 def _edges(start: Array, end: Array, bins: int, axis_cells: int, limit: Array) -> tuple[Array, Array]:
     """First cell and one past the last of each bin along one axis, [R, bins], clipped to `limit` cells."""
     cells = jnp.maximum(end - start + 1, 1)
-    # Caffe divides in float32, where 57 cells in 7 bins, say, reach one cell further than in exact arithmetic. How a
-    # device divides is its own affair (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four
-    # times as long as the map, and longer than any image, are beyond it.
+    # Caffe divides in float32, where 57 cells in 7 bins, say, reach one cell further than in exact arithmetic. Devices
+    # divide in different ways (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four times as
+    # long as the map, and longer than any image, are beyond it.
     table = _offsets(max(4 * axis_cells, 1024), bins)
     tabled = cells <= len(table)
     first, last = jnp.moveaxis(jnp.asarray(table)[jnp.where(tabled, cells, 1) - 1], 1, 0)
