@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.detection.inputs import make_batch
+from frcnn_jax.detection.inputs import make_batch, single_pyramid
 from frcnn_jax.training.step import loss_fn
 from tests.training.cases import SAMPLING, small_batch, small_model, small_params
 
@@ -111,3 +111,10 @@ def test_bad_input_is_named(arguments, message):
 def test_lengths_must_be_positive():
     with pytest.raises(ValueError, match="scale 0 and max_size 1000 must be at least 1"):
         make_batch(gray(8, 8), BOX, scale=0)
+
+
+@pytest.mark.parametrize("stride", [8, 24, 32])
+def test_sides_are_whole_cells_of_the_models_stride(stride):
+    pyramid = single_pyramid(gray(100, 133), [[0, 0, 90, 90]], scales=(50, 100), max_size=150, spatial_scale=1 / stride)
+    (level,) = pyramid.levels
+    assert level.images.shape[1:3] == (-(-100 // stride) * stride, -(-134 // stride) * stride)
