@@ -17,7 +17,8 @@ Names
 
 Boxes are float32 `x1 y1 x2 y2` in pixels of the original image, 0-based and half-open: width = x2 - x1. The image
 may have been resized by `scale` before it enters the network; boxes stay in the original frame and are projected
-once, at RoI pooling. What is padding is told by a mask and never guessed from coordinates.
+once, at RoI pooling. A mask tells which entries are padding; it is never guessed from coordinates.
+Operations also take boxes as integers or in half precision, and compute them in float32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From images and boxes to detections: softmax, decoding, clipping and suppression by class (section 3)."""
+"""From images and boxes to detections (section 3): the whole network as one program, or stage by stage."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,14 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Real, UInt8
 
-from frcnn_jax.config import EvalConfig
-from frcnn_jax.detection.single import single_batch, single_pyramid
-from frcnn_jax.detection.test_batch import Pyramid
+from frcnn_jax.detection.inputs import single_pyramid
+from frcnn_jax.detection.pyramid import Pyramid
+from frcnn_jax.detection.selection import (
+    SETTINGS,
+    check_settings,
+    is_traced,
+    select_detections,
+    selection_settings,
+)
 from frcnn_jax.models.fast_rcnn import FastRCNN
-from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
-from frcnn_jax.ops.nms import nms_by_class
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import Batch, BoxStatistics, Detections
 
@@ -24,70 +28,50 @@ __all__ = [
     "detect_pyramid",
     "select_detections",
     "selection_settings",
-    "single_batch",
     "trim",
 ]
 
-_SETTINGS = ("nms_iou", "score_threshold", "per_class", "box_regression")
 
-
-def selection_settings(config: EvalConfig) -> dict[str, Any]:
-    """What `select_detections` takes by name, from a config."""
-    return {name: getattr(config, name) for name in _SETTINGS}
-
-
-def select_detections(
-    logits: Float[Array, "R K1"],
-    deltas: Float[Array, "R K1 4"],
-    rois: Float[Array, "R 4"],
-    mask: Bool[Array, " R"],
-    original_size: Int[Array, "2"],
-    statistics: BoxStatistics,
+@partial(jax.jit, static_argnames=("model", *SETTINGS))
+def detect_batch(
+    params: Any,
+    statistics: BoxStatistics | None,
+    batch: Batch,
     *,
+    model: FastRCNN,
     nms_iou: float = 0.3,
     score_threshold: float = 0.05,
     per_class: int = 100,
     box_regression: bool = True,
 ) -> Detections:
-    """Detections of one image from the network's outputs: the best `per_class` boxes of each class, suppressed.
+    """Detections in a batch of images, from pixels on, as one program: made for `jax.jit`, `jax.vmap` and export.
+
+    The detections are those of `detect`, which is quicker as near duplicates share RoIs there. Arrays of the same
+    shapes share one compiled program.
 
     Args:
-        mask: RoIs that are real.
-        original_size: height and width that boxes are clipped to.
-        statistics: what the deltas are in.
-        nms_iou: a box goes if it overlaps a better one of its class by more.
-        score_threshold: boxes at or below this score are no detections.
-        box_regression: False ignores the deltas: an RoI is itself the box of every class (section 5.1).
+        params: as `init_params` and `load_weights` give them.
+        statistics: box-target statistics the weights were trained with; None for weights that stand alone.
+        batch: N padded images with P proposals each, as `make_batch` makes them; ground truth is not looked at.
+        model: its parts are called on `images` [N, H, W, 3] and `proposals` [N, P, 4].
+        nms_iou, score_threshold, per_class, box_regression: see `select_detections`; Python values, not traced ones.
 
     Returns:
-        K * min(per_class, R) entries of which those in `mask` count.
+        boxes [N, D, 4], scores [N, D], labels [N, D] and mask [N, D] where D = K * min(per_class, P): class by class,
+        only entries in `mask` are detections. `trim` takes one image's apart on the host.
+
+    Raises:
+        ValueError: a setting is out of range.
     """
-    scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
-    # Only the boxes that can be detections are decoded, a few of R * K.
-    scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
-    labels = jnp.arange(1, logits.shape[1])[:, None]
-    boxes = rois[chosen]
-    if box_regression:
-        normalised = deltas[chosen, labels]
-        boxes = decode_boxes(boxes, normalised * statistics.std[1:, None] + statistics.mean[1:, None])
-    boxes = clip_boxes(boxes, original_size)
-    kept = nms_by_class(boxes, scores, scores > score_threshold, nms_iou)
-    return Detections(
-        boxes=boxes.reshape(-1, 4),
-        scores=scores.reshape(-1),
-        labels=jnp.broadcast_to(labels, scores.shape).reshape(-1),
-        mask=kept.reshape(-1),
-    )
-
-
-@partial(jax.jit, static_argnames=("model", *_SETTINGS))
-def detect_batch(
-    params: Any, statistics: BoxStatistics, batch: Batch, *, model: FastRCNN, **settings: Any
-) -> Detections:
-    """`select_detections`, which takes the settings, for each image of a batch; fields gain a leading N.
-
-    One program from pixels to detections in which every proposal is an RoI. `detect_pyramid` does less work.
-    """
+    check_settings(nms_iou, score_threshold, per_class)
+    if statistics is None:
+        statistics = identity_statistics(model.head.num_classes)
+    settings = {
+        "nms_iou": nms_iou,
+        "score_threshold": score_threshold,
+        "per_class": per_class,
+        "box_regression": box_regression,
+    }
     logits, deltas = model.apply(
         {"params": params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
     )
@@ -99,8 +83,8 @@ def detect_pyramid(
 ) -> Detections:
     """`select_detections`, which takes the settings, for each image of a pyramid; fields gain a leading N.
 
-    Each level's features are computed once, each RoI is pooled at its own level and enters the head once, and each
-    proposal is decoded from its own box with its RoI's offsets. The trunk is compiled for each size of image, the rest
+    The features of each level are computed once, each RoI is pooled at its level and enters the head once, and each
+    proposal's box is decoded with the offsets of its RoI. The trunk is compiled for each size of image, the rest
     for each number of RoIs.
     """
     pooled = None
@@ -110,7 +94,7 @@ def detect_pyramid(
         if len(pyramid.levels) == 1 and part.shape[1] == pyramid.num_rois:
             pooled = part
         else:
-            pooled = _place(_room(part, pyramid.num_rois) if pooled is None else pooled, part, level.slots)
+            pooled = _place(_zeros(part, pyramid.num_rois) if pooled is None else pooled, part, level.slots)
     return _classify(params, statistics, pooled, pyramid.replace(levels=()), model=model, **settings)
 
 
@@ -125,7 +109,7 @@ def _pool(features: Array, sizes: Array, rois: Array, scales: Array, *, model: F
 
 
 @partial(jax.jit, static_argnames="count")
-def _room(part: Float[Array, "N R PH PW C"], count: int) -> Float[Array, "N U PH PW C"]:
+def _zeros(part: Float[Array, "N R PH PW C"], count: int) -> Float[Array, "N U PH PW C"]:
     return jnp.zeros((part.shape[0], count, *part.shape[2:]), part.dtype)
 
 
@@ -135,7 +119,7 @@ def _place(pooled: Float[Array, "N U PH PW C"], part: Float[Array, "N R PH PW C"
     return jax.vmap(lambda whole, new, at: whole.at[at].set(new, mode="drop", unique_indices=True))(pooled, part, slots)
 
 
-@partial(jax.jit, static_argnames=("model", *_SETTINGS))
+@partial(jax.jit, static_argnames=("model", *SETTINGS))
 def _classify(
     params: Any, statistics: BoxStatistics, pooled: Array, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
 ) -> Detections:
@@ -143,7 +127,7 @@ def _classify(
     rows = pooled.reshape(-1, *pooled.shape[2:])
     outputs = model.apply({"params": params}, rows, method=lambda module, x: module.head(x))
     logits, deltas = (
-        jax.vmap(lambda own, index: own[index])(x.reshape(*pooled.shape[:2], *x.shape[1:]), pyramid.roi_index)
+        jax.vmap(lambda values, index: values[index])(x.reshape(*pooled.shape[:2], *x.shape[1:]), pyramid.roi_index)
         for x in outputs
     )
     return _select(statistics, logits, deltas, pyramid, settings)
@@ -170,7 +154,7 @@ def detect(
     model: FastRCNN,
     params: Any,
     image: UInt8[np.ndarray, "H W 3"],
-    boxes: Float[np.ndarray, "P 4"],
+    boxes: Real[np.ndarray, "P 4"],
     *,
     statistics: BoxStatistics | None = None,
     scale: int = 600,
@@ -185,7 +169,8 @@ def detect(
 
     Args:
         image: 8-bit RGB of any size.
-        boxes: half-open x1 y1 x2 y2 in the image's pixels; none at all gives no detections.
+        boxes: half-open x1 y1 x2 y2 in the image's pixels, of any real dtype; there may be none. Those that are empty
+            inside the image are dropped.
         statistics: box-target statistics the weights were trained with; None for weights that stand alone, as
             `load_weights` returns them.
         scale, max_size: the image is resized so that its shorter side is `scale`, its longer one at most `max_size`.
@@ -197,8 +182,16 @@ def detect(
         NumPy arrays sorted by score; labels are 1 ... K.
 
     Raises:
-        ValueError: the image is not uint8 [H, W, 3], the boxes are not [P, 4] or not finite, or a scale is below 1.
+        TypeError: an argument is traced by `jax.jit`, `jax.vmap` or `jax.grad`; `detect_batch` can be.
+        ValueError: the image is not uint8 [H, W, 3]; the boxes are not [P, 4], not finite or reversed, as x y w h
+            often are; a scale is below 1; or a setting is out of range.
     """
+    if any(map(is_traced, jax.tree.leaves((params, image, boxes, statistics)))):
+        raise TypeError(
+            "detect prepares its image on the host and cannot be traced by jax.jit, jax.vmap or jax.grad: "
+            "trace frcnn.detect_batch, which takes the padded arrays of frcnn.make_batch"
+        )
+    check_settings(nms_iou, score_threshold, per_class)
     pyramid = single_pyramid(
         image, boxes, scales=tuple(scales) or (scale,), max_size=max_size, spatial_scale=model.spatial_scale
     )

@@ -1,4 +1,4 @@
-"""Which of an image's boxes are pooled, and at which scale: decided on the host, before anything is computed.
+"""Choice of the boxes of an image that are pooled, and of the scale for each: made on the host, from boxes alone.
 
 RoI pooling rounds corners to feature cells, so proposals that differ by a few pixels are often pooled from the very
 same cells. Such an RoI goes through the network once, and its scores and offsets serve all its proposals, as in the
@@ -55,7 +55,7 @@ def feature_corners(
         spatial_scale: feature cells per pixel of the resized image.
     """
     boxes, scales = np.asarray(boxes, np.float32), np.asarray(scales, np.float32)
-    with np.errstate(over="ignore"):  # what is infinite then is cut off below
+    with np.errstate(over="ignore"):  # infinite values are cut off below
         inclusive = np.concatenate([boxes[:, :2], boxes[:, 2:] - np.float32(1)], axis=1)
         cells = (inclusive * scales[:, None] * np.float32(spatial_scale)).astype(np.float64)
     cells = np.clip(cells, -_FARTHEST, _FARTHEST)

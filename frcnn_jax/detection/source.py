@@ -9,15 +9,15 @@ from frcnn_jax.config import InputConfig
 from frcnn_jax.data.batch_plan import assign_buckets, default_buckets, resize_scale
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count
+from frcnn_jax.detection.pyramid import Pyramid, PyramidShape, image_pyramid, join, pyramid_shape
 from frcnn_jax.detection.roi_plan import plan_rois
-from frcnn_jax.detection.test_batch import Pyramid, PyramidShape, image_pyramid, join, pyramid_shape
 
 
 class PyramidSource:
     """Random access to the batches; `source[step]` reads, decodes, resizes and pads N images.
 
-    Images whose buckets agree at every scale have one shape of batch between them, with room for as many RoIs as the
-    image with the most distinct ones needs, so that each such shape is compiled once.
+    Images whose buckets agree at every scale have one shape of batch between them, padded to as many RoIs as the image
+    with the most distinct ones has, so that each such shape is compiled once.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class PyramidSource:
             spatial_scale: the model's feature cells per pixel.
 
         Raises:
-            ValueError: there are not proposals for each image, or an image fits in no bucket.
+            ValueError: images and proposals differ in number, or an image fits in no bucket.
         """
         if len(proposals) != len(dataset):
             raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
@@ -42,15 +42,18 @@ class PyramidSource:
         self._scales = np.array(
             [[resize_scale(size, length, config.test_max_size) for length in lengths] for size in dataset.sizes]
         ).reshape(-1, len(lengths))
-        self._plans = [plan_rois(boxes, own, spatial_scale) for boxes, own in zip(proposals, self._scales, strict=True)]
+        self._plans = [
+            plan_rois(boxes, scales, spatial_scale) for boxes, scales in zip(proposals, self._scales, strict=True)
+        ]
         buckets = config.buckets or default_buckets(lengths, config.test_max_size, round(1 / spatial_scale))
-        levels = [assign_buckets(dataset.sizes, level, buckets, dataset.image_ids) for level in self._scales.T]
+        levels = [assign_buckets(dataset.sizes, scales, buckets, dataset.image_ids) for scales in self._scales.T]
+        bucket_of = np.stack(levels, axis=1)
         count = padded_count(proposals)
         self._steps: list[tuple[PyramidShape, list[int]]] = []
-        for own in np.unique(np.stack(levels, axis=1), axis=0):
-            members = np.flatnonzero((np.stack(levels, axis=1) == own).all(axis=1)).tolist()
+        for chosen in np.unique(bucket_of, axis=0):
+            members = np.flatnonzero((bucket_of == chosen).all(axis=1)).tolist()
             plans = [self._plans[index] for index in members]
-            shape = pyramid_shape([buckets[i] for i in own], plans, count, PROPOSAL_MULTIPLE)
+            shape = pyramid_shape([buckets[i] for i in chosen], plans, count, PROPOSAL_MULTIPLE)
             for start in range(0, len(members), self._batch_size):
                 self._steps.append((shape, members[start : start + self._batch_size]))
 

@@ -15,8 +15,8 @@ from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
+from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.source import PyramidSource
-from frcnn_jax.detection.test_batch import Pyramid
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.results import write_voc_results

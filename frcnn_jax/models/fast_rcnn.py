@@ -6,10 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Real, UInt8
 
 from frcnn_jax.models.layers import Sizes, mask_outside
 from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_images
+from frcnn_jax.ops.precision import widen
 from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
 
 
@@ -35,7 +36,7 @@ class FastRCNN(nn.Module):
     def __call__(
         self,
         images: Float[Array, "N H W 3"] | UInt8[Array, "N H W 3"],
-        rois: Float[Array, "N R 4"],
+        rois: Real[Array, "N R 4"],
         *,
         scales: Float[Array, " N"] | None = None,
         image_sizes: Int[Array, "N 2"] | None = None,
@@ -68,12 +69,12 @@ class FastRCNN(nn.Module):
     def pool(
         self,
         features: Float[Array, "N h w C"],
-        rois: Float[Array, "N R 4"],
+        rois: Real[Array, "N R 4"],
         scales: Float[Array, " N"] | None = None,
         feature_sizes: Sizes = None,
     ) -> Float[Array, "N R PH PW C"]:
         """RoI max pooling of each image's RoIs (half-open, original pixels) from its features."""
-        n = rois.shape[0]
+        rois, n = widen(rois), rois.shape[0]
         scales = jnp.ones(n, rois.dtype) if scales is None else scales
         projected = jax.vmap(project_rois)(rois, scales.astype(rois.dtype))
         if feature_sizes is None:

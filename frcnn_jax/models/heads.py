@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from frcnn_jax.ops.precision import wide_dtype
+
 Ranks = tuple[int | None, int | None]  # of fc6 and fc7; None: one layer
 
 
@@ -71,5 +73,5 @@ class FastRCNNHead(nn.Module):
         normal = nn.initializers.normal
         logits = nn.Dense(self.num_classes, kernel_init=normal(0.01), name="cls_score", **types)(x)
         deltas = nn.Dense(4 * self.num_classes, kernel_init=normal(0.001), name="bbox_pred", **types)(x)
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide = wide_dtype(self.dtype)
         return logits.astype(wide), deltas.astype(wide).reshape(-1, self.num_classes, 4)

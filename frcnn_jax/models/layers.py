@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from frcnn_jax.ops.layers.conv import conv2d, conv_length
 from frcnn_jax.ops.layers.max_pool import max_pool, pooled_length
+from frcnn_jax.ops.precision import wide_dtype
 
 Sizes = Int[Array, "N 2"] | None  # rows and columns of each image that are real; None: all are
 
@@ -100,7 +101,7 @@ class GroupNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         cells = jnp.full((n,), height * width) if sizes is None else sizes[:, 0] * sizes[:, 1]
         # Sums need more than half precision whatever the activations are in.
-        wide = jnp.promote_types(self.dtype, jnp.float32)
+        wide = wide_dtype(self.dtype)
         y = x.astype(wide)
         count = (cells * self.group_size).astype(wide)[:, None]
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from frcnn_jax.models.layers import Sizes, mask_outside
+from frcnn_jax.ops.precision import wide_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,6 @@ def normalize_images(
 ) -> Float[Array, "N H W 3"]:
     """8-bit RGB images as network input: mean and deviation per channel, zero outside `sizes` (rows, columns)."""
     x = images[..., ::-1] if pixels.order == "bgr" else images
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = wide_dtype(dtype)
     mean, std = (jnp.array(v, wide)[None, None, None] for v in (pixels.mean, pixels.std))
     return mask_outside((x.astype(wide) - mean) / std, sizes).astype(dtype)

@@ -1,38 +1,45 @@
 """Arithmetic of boxes: area, overlap, offsets to and from RoIs, clipping.
 
-Boxes are `x1 y1 x2 y2`, half-open, in pixels; every function takes any floating dtype and keeps it.
+Boxes are `x1 y1 x2 y2`, half-open, in pixels. Every function takes integers and any floating dtype. Integers (unsigned
+ones would wrap) and half precision (float16 ends at 65504, an area of 256 x 256) are computed and returned in float32,
+float32 and float64 as they are.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
-# Bounds what exp() may do to a box: a factor of 62.5, the ratio of the largest image side (1000) to one feature cell.
+from frcnn_jax.ops.precision import widen
+
+# Bounds the growth of a box by exp(): a factor of 62.5, the ratio of the paper's longest side (1000) to 16 pixels.
 LARGEST_LOG_RATIO = 4.135166556742356
 
 
-def box_area(boxes: Float[Array, "*B 4"]) -> Float[Array, "*B"]:
+def box_area(boxes: Real[Array, "*B 4"]) -> Float[Array, "*B"]:
     """Area in square pixels; 0 where a box is empty or reversed."""
-    x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)
+    x1, y1, x2, y2 = jnp.moveaxis(widen(boxes), -1, 0)
     return jnp.maximum(x2 - x1, 0) * jnp.maximum(y2 - y1, 0)
 
 
-def paired_intersection(a: Float[Array, "*#B 4"], b: Float[Array, "*#B 4"]) -> Float[Array, "*#B"]:
+def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Float[Array, "*#B"]:
     """Common area of each box of `a` with the box of `b` at the same place, 0 where they do not meet."""
+    a, b = widen(a), widen(b)
     top_left = jnp.maximum(a[..., :2], b[..., :2])
     bottom_right = jnp.minimum(a[..., 2:], b[..., 2:])
     width, height = jnp.moveaxis(jnp.maximum(bottom_right - top_left, 0), -1, 0)
     return width * height
 
 
-def pairwise_iou(a: Float[Array, "A 4"], b: Float[Array, "B 4"]) -> Float[Array, "A B"]:
+def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "A B"]:
     """Intersection over union, 0 ... 1; 0 where either box is empty."""
+    a, b = widen(a), widen(b)
     common = paired_intersection(a[:, None, :], b[None, :, :])
     union = box_area(a)[:, None] + box_area(b)[None, :] - common
     return jnp.where(common > 0, common / jnp.where(union > 0, union, 1), 0)
 
 
-def paired_giou(a: Float[Array, "*B 4"], b: Float[Array, "*B 4"]) -> Float[Array, "*B"]:
+def paired_giou(a: Real[Array, "*B 4"], b: Real[Array, "*B 4"]) -> Float[Array, "*B"]:
     """Generalised IoU of boxes at the same place, -1 ... 1 (Rezatofighi et al., CVPR 2019); 0 where both are empty."""
+    a, b = widen(a), widen(b)
     common = paired_intersection(a, b)
     union = box_area(a) + box_area(b) - common
     hull = box_area(
@@ -44,7 +51,7 @@ def paired_giou(a: Float[Array, "*B 4"], b: Float[Array, "*B 4"]) -> Float[Array
     return jnp.where(union > 0, overlap - gap, 0)
 
 
-def encode_boxes(rois: Float[Array, "*B 4"], boxes: Float[Array, "*B 4"]) -> Float[Array, "*B 4"]:
+def encode_boxes(rois: Real[Array, "*B 4"], boxes: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:
     """Offsets that lead from `rois` to `boxes` (section 2.3).
 
     Returns:
@@ -56,26 +63,27 @@ def encode_boxes(rois: Float[Array, "*B 4"], boxes: Float[Array, "*B 4"]) -> Flo
     return jnp.stack([(bx - rx) / rw, (by - ry) / rh, jnp.log(bw / rw), jnp.log(bh / rh)], axis=-1)
 
 
-def decode_boxes(rois: Float[Array, "*B 4"], deltas: Float[Array, "*B 4"]) -> Float[Array, "*B 4"]:
+def decode_boxes(rois: Real[Array, "*B 4"], deltas: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:
     """The boxes that `deltas` lead to from `rois`: the inverse of `encode_boxes`.
 
     A size grows or shrinks by a factor of 62.5 at most.
     """
     rx, ry, rw, rh = _centre_and_size(rois)
-    tx, ty, tw, th = jnp.moveaxis(deltas, -1, 0)
+    tx, ty, tw, th = jnp.moveaxis(widen(deltas), -1, 0)
     x, y = rx + tx * rw, ry + ty * rh
     half_width = 0.5 * rw * jnp.exp(jnp.clip(tw, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))
     half_height = 0.5 * rh * jnp.exp(jnp.clip(th, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))
     return jnp.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
 
 
-def clip_boxes(boxes: Float[Array, "*B 4"], size: Int[Array, "2"]) -> Float[Array, "*B 4"]:
+def clip_boxes(boxes: Real[Array, "*B 4"], size: Int[Array, "2"]) -> Float[Array, "*B 4"]:
     """Boxes with their corners moved into an image of `size` (height, width)."""
+    boxes = widen(boxes)
     height, width = size[0], size[1]
     limit = jnp.stack([width, height, width, height]).astype(boxes.dtype)
     return jnp.clip(boxes, 0, jnp.broadcast_to(limit, boxes.shape))
 
 
-def _centre_and_size(boxes: Float[Array, "*B 4"]) -> tuple[Array, Array, Array, Array]:
-    x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)
+def _centre_and_size(boxes: Real[Array, "*B 4"]) -> tuple[Array, Array, Array, Array]:
+    x1, y1, x2, y2 = jnp.moveaxis(widen(boxes), -1, 0)
     return (x1 + x2) / 2, (y1 + y2) / 2, jnp.maximum(x2 - x1, 1e-3), jnp.maximum(y2 - y1, 1e-3)

@@ -3,16 +3,21 @@
 K1 is K + 1: the classes and background. A classification loss maps logits [R, K1] and labels [R] to one value per RoI.
 A localization loss maps the offsets that were predicted for each RoI's own class, the RoIs and the ground-truth boxes
 to one value per RoI; offsets are in units of the box statistics that it is given. `multi_task_loss` alone masks and
-averages.
+averages. `CLASSIFICATION_LOSSES` and `LOCALIZATION_LOSSES` are the losses that settings can name.
+
+Boxes and offsets may have any real dtype: integers and half precision are computed in float32.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from frcnn_jax.ops.boxes import decode_boxes, encode_boxes, paired_giou
+from frcnn_jax.ops.precision import widen
+from frcnn_jax.types import BoxStatistics, RoiSample
 
 ClassificationLoss = Callable[[Float[Array, "R K1"], Int[Array, " R"]], Float[Array, " R"]]
 LocalizationLoss = Callable[
@@ -43,9 +48,9 @@ def smooth_l1(errors: Float[Array, "*B"]) -> Float[Array, "*B"]:
 
 
 def smooth_l1_localization(
-    deltas: Float[Array, "R 4"],
-    rois: Float[Array, "R 4"],
-    gt_boxes: Float[Array, "R 4"],
+    deltas: Real[Array, "R 4"],
+    rois: Real[Array, "R 4"],
+    gt_boxes: Real[Array, "R 4"],
     mean: Float[Array, "R 4"],
     std: Float[Array, "R 4"],
 ) -> Float[Array, " R"]:
@@ -58,32 +63,38 @@ def smooth_l1_localization(
         mean, std: box-target statistics of each RoI's class.
     """
     _check_boxes(deltas, rois, gt_boxes, mean, std)
-    targets = (encode_boxes(rois, gt_boxes) - mean) / std
-    return jnp.sum(smooth_l1(deltas - targets), axis=-1)
+    targets = (encode_boxes(rois, gt_boxes) - widen(mean)) / widen(std)
+    return jnp.sum(smooth_l1(widen(deltas) - targets), axis=-1)
 
 
 def giou_localization(
-    deltas: Float[Array, "R 4"],
-    rois: Float[Array, "R 4"],
-    gt_boxes: Float[Array, "R 4"],
+    deltas: Real[Array, "R 4"],
+    rois: Real[Array, "R 4"],
+    gt_boxes: Real[Array, "R 4"],
     mean: Float[Array, "R 4"],
     std: Float[Array, "R 4"],
 ) -> Float[Array, " R"]:
     """1 - GIoU of the decoded boxes with the ground truth, 0 ... 2; arguments as `smooth_l1_localization`."""
     _check_boxes(deltas, rois, gt_boxes, mean, std)
-    return 1 - paired_giou(decode_boxes(rois, deltas * std + mean), gt_boxes)
+    return 1 - paired_giou(decode_boxes(rois, widen(deltas) * widen(std) + widen(mean)), gt_boxes)
+
+
+CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_entropy, "focal": focal}
+LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {"smooth_l1": smooth_l1_localization, "giou": giou_localization}
 
 
 def multi_task_loss(
     logits: Float[Array, "R K1"],
     deltas: Float[Array, "R K1 4"],
-    rois: Float[Array, "R 4"],
-    labels: Int[Array, " R"],
-    gt_boxes: Float[Array, "R 4"],
-    mask: Bool[Array, " R"],
-    mean: Float[Array, "K1 4"],
-    std: Float[Array, "K1 4"],
+    rois: Real[Array, "R 4"] | RoiSample | None = None,
+    labels: Int[Array, " R"] | BoxStatistics | None = None,
+    gt_boxes: Real[Array, "R 4"] | None = None,
+    mask: Bool[Array, " R"] | None = None,
+    mean: Float[Array, "K1 4"] | None = None,
+    std: Float[Array, "K1 4"] | None = None,
     *,
+    sample: RoiSample | None = None,
+    statistics: BoxStatistics | None = None,
     classification: ClassificationLoss = cross_entropy,
     localization: LocalizationLoss = smooth_l1_localization,
     localization_weight: float = 1.0,
@@ -95,30 +106,46 @@ def multi_task_loss(
     RoI then weighs the same whether it came with many others or few, and a step with little foreground is not
     governed by it.
 
+    Call it with records, `multi_task_loss(logits, deltas, sample, statistics)`, or with their fields,
+    `multi_task_loss(logits, deltas, rois, labels, gt_boxes, mask, mean, std)`.
+
     Args:
+        sample: the RoIs, of one image or of several one after the other: a leading axis of images must be flattened.
+        statistics: box-target statistics by class, which the deltas are in.
+        rois, gt_boxes: half-open boxes in pixels; of background only the class counts.
         labels: 0 ... K; background has no localization loss.
         mask: RoIs that count.
-        mean, std: box-target statistics by class.
+        mean, std: the fields of `statistics`.
         count: number of RoIs to divide by; that of `mask` if None. A data-parallel step passes the mean over devices.
 
     Returns:
-        The loss and its parts {"classification", "localization"}; all 0 where no RoI is real.
+        The loss and its parts {"classification", "localization"}, in float32 at least; all 0 where no RoI is real.
 
     Raises:
-        ValueError: an argument or what a loss returns has another shape.
+        TypeError: neither both records nor all their fields are given.
+        ValueError: an argument, or the result of a loss, has another shape.
     """
+    records = _records(rois if sample is None else sample, labels if statistics is None else statistics)
+    if records is not None:
+        twice = (sample is not None and rois is not None) or (statistics is not None and labels is not None)
+        if twice or any(x is not None for x in (gt_boxes, mask, mean, std)):
+            raise TypeError("multi_task_loss takes records or their fields, not both")
+        rois, labels, gt_boxes, mask, mean, std = records
+    if any(x is None for x in (rois, labels, gt_boxes, mask, mean, std)):
+        raise TypeError("multi_task_loss needs a RoiSample and BoxStatistics, or all six of their fields")
     _check_rows(logits, labels, "labels")
     r, k1 = logits.shape
     shapes = {"deltas": (r, k1, 4), "rois": (r, 4), "gt_boxes": (r, 4), "mask": (r,), "mean": (k1, 4), "std": (k1, 4)}
     for (name, shape), array in zip(shapes.items(), (deltas, rois, gt_boxes, mask, mean, std), strict=True):
         if array.shape != shape:
             raise ValueError(f"{name} must have shape {shape} beside logits {logits.shape}, not {array.shape}")
-    # What does not count is replaced before it enters a function: times zero, a gradient that is NaN stays NaN.
+    logits, deltas, rois, gt_boxes, mean, std = map(widen, (logits, deltas, rois, gt_boxes, mean, std))
+    # RoIs that do not count are replaced before it enters a function: times zero, a gradient that is NaN stays NaN.
     labels = jnp.where(mask, labels, 0)
     foreground = labels > 0
     safe_logits = jnp.where(mask[:, None], logits, 0)
-    own = jnp.take_along_axis(deltas, labels[:, None, None], axis=1)[:, 0]
-    safe_deltas = jnp.where(foreground[:, None], own, 0)
+    class_deltas = jnp.take_along_axis(deltas, labels[:, None, None], axis=1)[:, 0]
+    safe_deltas = jnp.where(foreground[:, None], class_deltas, 0)
     unit = jnp.array([0, 0, 1, 1], rois.dtype)
     safe_rois = jnp.where(foreground[:, None], rois, unit)
     safe_boxes = jnp.where(foreground[:, None], gt_boxes, unit)
@@ -136,6 +163,20 @@ def multi_task_loss(
         "localization": jnp.sum(jnp.where(foreground, by_box, 0)) / divisor,
     }
     return parts["classification"] + localization_weight * parts["localization"], parts
+
+
+def _records(sample: Any, statistics: Any) -> tuple[Array, ...] | None:
+    """The fields of a sample and its statistics, in order; None for arrays.
+
+    Raises:
+        TypeError: one is a record and the other is not.
+    """
+    given = isinstance(sample, RoiSample), isinstance(statistics, BoxStatistics)
+    if not any(given):
+        return None
+    if not all(given):
+        raise TypeError("multi_task_loss takes a RoiSample together with BoxStatistics")
+    return sample.rois, sample.labels, sample.gt_boxes, sample.mask, statistics.mean, statistics.std
 
 
 def _log_probability(logits: Array, labels: Array) -> Array:

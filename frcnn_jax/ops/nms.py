@@ -6,10 +6,11 @@ is an equation with one solution, and inserting a guess gives a better one: from
 then those that depend on it alone, and so on, and when nothing changes all are. Random crowds of 100 to 2000 boxes
 took 5 to 14 rounds. At worst there are as many as the longest chain of boxes that suppress each other in turn.
 
-The equation is a square of all boxes by all. Of more than a tile of boxes, the best tile is solved alone, takes away
-what it suppresses, and the best tile of what is then left is next, so that memory grows with the number of boxes and
-not with its square. This is a loop over tiles with the loop of rounds inside. A tile usually suppresses far more boxes
-than it holds: 8000 in a crowd took 3 tiles with 14 rounds, 8000 that never overlap 32 tiles with one round each.
+The equation is a square of all boxes by all. Of more than a tile of boxes, the best tile is solved alone, the boxes
+that it suppresses are removed, and the best tile of the remaining ones is next, so that memory grows with the number of
+boxes and not with its square. This is a loop over tiles with the loop of rounds inside. A tile usually suppresses far
+more boxes than it holds: 8000 in a crowd took 3 tiles with 14 rounds, 8000 that never overlap 32 tiles with one round
+each.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int, Real
 
 from frcnn_jax.ops.boxes import pairwise_iou
 
@@ -27,17 +28,18 @@ _TILE = 256
 
 
 class _Candidates(NamedTuple):
-    boxes: Float[Array, "B 4"]
-    scores: Float[Array, " B"]
+    boxes: Real[Array, "B 4"]
+    scores: Real[Array, " B"]
     place: Int[Array, " B"]  # decides between equal scores
 
 
 def nms(
-    boxes: Float[Array, "B 4"], scores: Float[Array, " B"], mask: Bool[Array, " B"], iou_threshold: float = 0.3
+    boxes: Real[Array, "B 4"], scores: Real[Array, " B"], mask: Bool[Array, " B"], iou_threshold: float = 0.3
 ) -> Bool[Array, " B"]:
-    """Keeps boxes greedily by score; one goes if its IoU with a kept one is greater than `iou_threshold`.
+    """Keeps boxes greedily by score; a box is suppressed if its IoU with a kept one is greater than `iou_threshold`.
 
     Args:
+        boxes: half-open x1 y1 x2 y2 of any real dtype; IoU is in float32 at least.
         scores: higher is better; of equal scores the earlier box goes first.
         mask: boxes that take part.
 
@@ -55,14 +57,14 @@ def nms(
 
 
 def nms_by_class(
-    boxes: Float[Array, "K B 4"], scores: Float[Array, "K B"], mask: Bool[Array, "K B"], iou_threshold: float = 0.3
+    boxes: Real[Array, "K B 4"], scores: Real[Array, "K B"], mask: Bool[Array, "K B"], iou_threshold: float = 0.3
 ) -> Bool[Array, "K B"]:
-    """`nms` for each class on its own."""
+    """`nms` for each class separately."""
     return jax.vmap(nms, in_axes=(0, 0, 0, None))(boxes, scores, mask, iou_threshold)
 
 
 def _nms_by_tiles(candidates: _Candidates, mask: Bool[Array, " B"], iou_threshold: float) -> Bool[Array, " B"]:
-    """Which candidates, given best first, are kept."""
+    """Mask of the candidates, given best first, that are kept."""
     count = mask.shape[0]
 
     def settle_tile(state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -85,7 +87,7 @@ def _removes(first: _Candidates, second: _Candidates, iou_threshold: float) -> B
 
 
 def _solve(removes: Bool[Array, "B B"], mask: Bool[Array, " B"]) -> Bool[Array, " B"]:
-    """Which boxes are kept, by rounds that put in a guess and take out a better one."""
+    """Mask of the boxes that are kept, by rounds that put in a guess and take out a better one."""
 
     def improve(state: tuple[Array, Array]) -> tuple[Array, Array]:
         kept, _ = state

@@ -1,24 +1,25 @@
 """Drawing the RoIs of a training step from one image (section 2.3, "Mini-batch sampling"), on the device.
 
-Foreground is what overlaps a ground-truth box by at least `foreground_iou`; background has its largest overlap in
-`background_iou`. At most `foreground_fraction` of the RoIs are foreground. Where foreground runs short, background
-fills its places; where background runs short too, places stay empty and are masked. Ground-truth boxes take part as
-proposals, so an image with objects always has foreground.
+An RoI is foreground if it overlaps a ground-truth box by at least `foreground_iou`, background if its largest overlap
+lies in `background_iou`. At most `foreground_fraction` of the RoIs are foreground. Where foreground runs short,
+background fills its places; where background runs short too, places stay empty and are masked. Ground-truth boxes take
+part as proposals, so an image with objects always has foreground.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from frcnn_jax.ops.boxes import pairwise_iou
+from frcnn_jax.ops.precision import widen
 from frcnn_jax.types import RoiSample
 
 
 def sample_rois(
     key: PRNGKeyArray,
-    proposals: Float[Array, "P 4"],
+    proposals: Real[Array, "P 4"],
     proposal_mask: Bool[Array, " P"],
-    gt_boxes: Float[Array, "G 4"],
+    gt_boxes: Real[Array, "G 4"],
     gt_labels: Int[Array, " G"],
     gt_mask: Bool[Array, " G"],
     *,
@@ -35,10 +36,10 @@ def sample_rois(
 
     Returns:
         `rois_per_image` RoIs; labels are those of the ground-truth box with the largest IoU (the first of several).
-        Gradients do not flow through the sample.
+        Boxes are float32, or float64 if the proposals and ground truth are. Gradients do not flow through the sample.
 
     Raises:
-        ValueError: a range or count makes no sense.
+        ValueError: a range is empty or out of order, or a count or fraction is out of range.
     """
     low, high = background_iou
     if not (0 <= low < high <= foreground_iou <= 1 and rois_per_image > 0 and 0 <= foreground_fraction <= 1):
@@ -46,8 +47,8 @@ def sample_rois(
             f"RoI sampling needs 0 <= background_iou {background_iou} <= foreground_iou {foreground_iou} <= 1, "
             f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
         )
-    # An array of NumPy cannot be indexed by what is traced.
-    proposals, gt_boxes, gt_labels = jnp.asarray(proposals), jnp.asarray(gt_boxes), jnp.asarray(gt_labels)
+    # A NumPy array cannot be indexed by a traced one.
+    proposals, gt_boxes, gt_labels = widen(proposals), widen(gt_boxes), jnp.asarray(gt_labels)
     # Proposals come first so that entry i draws the same random number however much padding follows.
     count = proposals.shape[0]
     candidates = jax.lax.stop_gradient(jnp.concatenate([proposals, gt_boxes]))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from frcnn_jax.config import OptimizerConfig, ParameterRule
@@ -60,11 +61,11 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
     else:
         drops = {drop - config.warmup: config.drop_factor for drop in config.drops}
         after = optax.piecewise_constant_schedule(config.learning_rate, drops)
-    if not config.warmup:
-        return after
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, config.learning_rate, config.warmup), after], [config.warmup]
-    )
+    if config.warmup:
+        before = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
+        after = optax.join_schedules([before, after], [config.warmup])
+    # Optax multiplies whole steps by fractions, which JAX can be set to refuse.
+    return lambda step: after(jnp.asarray(step, float))
 
 
 def create_optimizer(config: OptimizerConfig, params: Any, steps: int) -> optax.GradientTransformation:

@@ -143,7 +143,7 @@ def loss_fn(
         count=count,
     )
     foreground = jnp.sum(sample.labels > 0).astype(logits.dtype)
-    right = jnp.sum((jnp.argmax(logits, axis=-1) == sample.labels) & sample.mask)
+    right = jnp.sum((jnp.argmax(logits, axis=-1) == sample.labels) & sample.mask).astype(logits.dtype)
     aux = {
         "loss": total,
         **parts,

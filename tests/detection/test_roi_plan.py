@@ -1,4 +1,4 @@
-"""Which boxes are pooled and where: levels and cells by hand, the device's rounding, groups against a plain loop."""
+"""Boxes that are pooled, and where: levels and cells by hand, the device's rounding, groups against a plain loop."""
 
 import jax
 import jax.numpy as jnp

@@ -195,11 +195,3 @@ def test_no_boxes():
     assert encode_boxes(none, none).shape == decode_boxes(none, none).shape == (0, 4)
     assert clip_boxes(none, jnp.array([3, 4])).shape == (0, 4)
     assert paired_giou(none, none).shape == box_area(none).shape == (0,)
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_dtype_is_kept(dtype):
-    a = jnp.array(nasty_boxes(20), dtype)
-    for function in (pairwise_iou, paired_giou, encode_boxes, decode_boxes):
-        assert jax.eval_shape(function, a, a).dtype == dtype
-    assert jax.eval_shape(clip_boxes, a, jnp.array([3, 4])).dtype == dtype

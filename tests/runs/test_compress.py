@@ -14,7 +14,7 @@ from jax import export
 
 from frcnn_jax.checkpoint import Checkpoints
 from frcnn_jax.config import Config
-from frcnn_jax.detection.detect import single_batch
+from frcnn_jax.detection.inputs import make_batch
 from frcnn_jax.runs.compress import compress_run, compressed_workdir
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
@@ -126,7 +126,7 @@ def test_full_rank_is_the_same_detector(workdir, tmp_path):
 def test_exported_function(compressed, tmp_path):
     detector = load_detector(compressed)
     image, boxes = image_and_boxes()
-    batch = single_batch(image, boxes, scale=64, max_size=96)
+    batch = make_batch(image, boxes, scale=64, max_size=96)
     path = tmp_path / "a.stablehlo"
     room = {"bucket": batch.images.shape[1:3], "proposals": batch.proposals.shape[1]}
     export_stablehlo(path, detector, **room, platforms=["cpu"])

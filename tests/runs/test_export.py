@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from frcnn_jax.detection.detect import single_batch
+from frcnn_jax.detection.inputs import make_batch
 from frcnn_jax.models.architectures import create_model
 from frcnn_jax.runs import export as weights_export
 from frcnn_jax.runs.export import describe, export_arrays, export_stablehlo
@@ -73,7 +73,7 @@ def test_documented_program_runs_with_jax_alone(detector, exported):
 def test_function_detects_the_same_in_a_smaller_bucket(detector, tmp_path):
     """A portrait, with the very arrays that `detect` makes."""
     image, boxes = image_and_boxes((90, 40))
-    batch = single_batch(image, boxes, scale=48, max_size=96)
+    batch = make_batch(image, boxes, scale=48, max_size=96)
     path = tmp_path / "a.stablehlo"
     export_stablehlo(path, detector, bucket=batch.images.shape[1:3], proposals=batch.proposals.shape[1])
     function = export.deserialize(bytearray(path.read_bytes()))
@@ -90,7 +90,7 @@ def test_function_without_box_regression(detector, tmp_path):
     plain = dataclasses.replace(CONFIG, evaluate=dataclasses.replace(CONFIG.evaluate, box_regression=False))
     plain = dataclasses.replace(detector, config=plain)
     image, boxes = image_and_boxes()
-    batch = single_batch(image, boxes, scale=48, max_size=96)
+    batch = make_batch(image, boxes, scale=48, max_size=96)
     path = tmp_path / "a.stablehlo"
     shapes = {"bucket": batch.images.shape[1:3], "proposals": batch.proposals.shape[1]}
     export_stablehlo(path, plain, **shapes, platforms=["cpu"])

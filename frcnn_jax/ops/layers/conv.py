@@ -1,4 +1,4 @@
-"""Convolution that is quick on a CPU too; elsewhere it is XLA's own.
+"""Convolution that is quick on a CPU too; on other devices it is XLA's.
 
 On a CPU, 3 x 3 kernels with many channels go by way of `winograd`. For the others XLA's forward pass and input gradient
 are good, but its weight gradient is several times slower: there it is one matrix product for each tap of the kernel,
@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from frcnn_jax.ops.layers.winograd import suits_winograd, winograd_convolve, winograd_kernel_gradient
+from frcnn_jax.ops.precision import wide_dtype
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -84,7 +85,7 @@ def _native(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
 def _gradient_by_tap(x: Array, cotangent: Array, *, size: tuple[int, int], stride: int, padding: int) -> Array:
     """Gradient of the kernel, [KH, KW, C, D], in float32 at least."""
-    wide = jnp.promote_types(cotangent.dtype, jnp.float32)
+    wide = wide_dtype(cotangent.dtype)
     rows, columns = cotangent.shape[1:3]
     channels = x.shape[-1]
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))

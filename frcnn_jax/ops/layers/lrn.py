@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from frcnn_jax.ops.precision import widen
+
 
 def local_response_norm(
     x: Float[Array, "*cells C"], size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
@@ -25,7 +27,7 @@ def local_response_norm(
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _normalize(x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = widen(x)
     return (wide * _power(_base(wide, size, alpha, k), -beta)).astype(x.dtype)
 
 
@@ -35,8 +37,7 @@ def _forward(x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[
 
 
 def _backward(size: int, alpha: float, beta: float, k: float, x: Array, cotangent: Array) -> tuple[Array]:
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    wide, cotangent = x.astype(dtype), cotangent.astype(dtype)
+    wide, cotangent = widen(x), widen(cotangent)
     base = _base(wide, size, alpha, k)
     direct = cotangent * _power(base, -beta)
     # A channel is in the windows of the same channels that its own window holds.

@@ -2,7 +2,7 @@
 
 XLA differentiates its own max pooling by select-and-scatter, which is slow on a CPU and refused on a GPU under
 `xla_gpu_deterministic_ops`. Here the forward pass notes which member of each window wins, and backward every cell adds
-up, in a fixed order, what the windows around it hand to it; nothing is scattered.
+up, in a fixed order, the gradients of the windows that it won, without a scatter.
 """
 
 from functools import partial, reduce
@@ -67,7 +67,7 @@ def _backward(size: int, stride: int, padding: int, residuals: tuple[Array, Arra
     rows, columns = (length - reach for length in cotangent.shape[1:3])
 
     def share(i: int, j: int) -> Array:
-        """What each block's cell gets as the member (i, j) of a window."""
+        """The gradient that each block's cell gets as the member (i, j) of a window."""
         top, left = reach - i // stride, reach - j // stride
         window = (slice(None), slice(top, top + rows), slice(left, left + columns))
         return jnp.where(winner[window] == i * size + j, cotangent[window], 0)

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from frcnn_jax.ops.precision import widen
+
 Matrix = tuple[tuple[float | int, ...], ...]
 Grid = list[list[Array]]  # arrays of one shape in rows and columns
 
@@ -27,10 +29,10 @@ _LEAST_CHANNELS = 128
 
 
 def suits_winograd(x: Array, kernel: Array, stride: int, padding: int) -> bool:
-    """Whether the functions below can compute this convolution, and are likely to do it quicker than XLA on a CPU."""
+    """True if the functions below can compute this convolution, and are likely to do it quicker than XLA on a CPU."""
     output_exists = min(x.shape[1:3]) + 2 * padding >= 3
     three_by_three = kernel.shape[:2] == (3, 3) and stride == 1 and 0 <= padding <= 2 and output_exists
-    # With few channels, what the products save goes into adding up their inputs and outputs.
+    # With few channels, adding up inputs and outputs costs as much as the products save.
     return three_by_three and min(kernel.shape[2:]) >= _LEAST_CHANNELS
 
 
@@ -40,8 +42,8 @@ def winograd_convolve(
     """Convolution of stride 1 with zero padding on all sides. Sums are taken in float32 at least."""
     n, lengths = x.shape[0], [length + 2 * padding - 2 for length in x.shape[1:3]]
     rows, columns = (-(-length // 2) for length in lengths)
-    inputs = _transform(_B, _tiles(_wide(x), 4, (rows, columns), padding))
-    weights = _transform(_G, [list(line) for line in _wide(kernel)])
+    inputs = _transform(_B, _tiles(widen(x), 4, (rows, columns), padding))
+    weights = _transform(_G, [list(line) for line in widen(kernel)])
     outputs = _transform(_A, _pairwise(operator.matmul, inputs, weights))
     y = jnp.stack([jnp.stack(line, axis=3) for line in outputs], axis=2).reshape(n, 2 * rows, 2 * columns, -1)
     return y[:, : lengths[0], : lengths[1]].astype(x.dtype)
@@ -52,8 +54,8 @@ def winograd_kernel_gradient(
 ) -> Float[Array, "3 3 C D"]:
     """Gradient of `winograd_convolve` with respect to its kernel, in float32 at least: each of its steps transposed."""
     counts = tuple(-(-length // 2) for length in cotangent.shape[1:3])
-    inputs = _transform(_B, _tiles(_wide(x), 4, counts, padding))
-    outputs = _transform(_transposed(_A), _tiles(_wide(cotangent), 2, counts, 0))
+    inputs = _transform(_B, _tiles(widen(x), 4, counts, padding))
+    outputs = _transform(_transposed(_A), _tiles(widen(cotangent), 2, counts, 0))
     taps = _transform(_transposed(_G), _pairwise(_sum_of_outer_products, inputs, outputs))
     return jnp.stack([jnp.stack(line) for line in taps])
 
@@ -89,7 +91,3 @@ def _pairwise(function: Callable[[Array, Array], Array], a: Grid, b: Grid) -> Gr
 
 def _transposed(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix, strict=True))
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,11 +1,11 @@
-"""Which cells of the feature map each bin of an RoI covers, by Caffe's rules (section 2.1)."""
+"""The cells of the feature map that each bin of an RoI covers, by Caffe's rules (section 2.1)."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Real
 
 
 class Bins(NamedTuple):
@@ -18,7 +18,7 @@ class Bins(NamedTuple):
 
 
 def roi_bins(
-    rois: Float[Array, "R 4"],
+    rois: Real[Array, "R 4"],
     output_size: tuple[int, int],
     spatial_scale: float,
     map_size: tuple[int, int],
@@ -50,9 +50,9 @@ def largest_bin(cells: int, bins: int) -> int:
 def _edges(start: Array, end: Array, bins: int, axis_cells: int, limit: Array) -> tuple[Array, Array]:
     """First cell and one past the last of each bin along one axis, [R, bins], clipped to `limit` cells."""
     cells = jnp.maximum(end - start + 1, 1)
-    # Caffe divides in float32, where 57 cells in 7 bins, say, reach one cell further than in exact arithmetic. How a
-    # device divides is its own affair (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four
-    # times as long as the map, and longer than any image, are beyond it.
+    # Caffe divides in float32, where 57 cells in 7 bins, say, reach one cell further than in exact arithmetic. Devices
+    # divide in different ways (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four times as
+    # long as the map, and longer than any image, are beyond it.
     table = _offsets(max(4 * axis_cells, 1024), bins)
     tabled = cells <= len(table)
     first, last = jnp.moveaxis(jnp.asarray(table)[jnp.where(tabled, cells, 1) - 1], 1, 0)

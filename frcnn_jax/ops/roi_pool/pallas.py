@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Integer
 
+from frcnn_jax.ops.precision import wide_dtype
 from frcnn_jax.ops.roi_pool.bins import Bins
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima
 
@@ -22,7 +23,7 @@ _MOST_CHANNELS = 512  # of a program
 
 
 class Place(NamedTuple):
-    """What a program fills in of a result [A, B, C]."""
+    """The part of a result [A, B, C] that a program fills in."""
 
     row: Array
     column: Array
@@ -55,7 +56,7 @@ def features_gradient(
         map_size: rows and columns of the map.
         interpret: run on any device, slowly.
     """
-    (height, width), accumulator = map_size, jnp.promote_types(cotangent.dtype, jnp.float32)
+    (height, width), accumulator = map_size, wide_dtype(cotangent.dtype)
     rows, columns = _bins_over(bins.top, bins.bottom, height), _bins_over(bins.left, bins.right, width)
     shape = (height, width, argmax.shape[-1])
     return _call(_cell_gradient, shape, [accumulator], interpret, argmax, cotangent, *rows, *columns)[0]
@@ -75,8 +76,8 @@ def _bin_maxima(at: Place, features, top, bottom, left, right, *results) -> None
         return lax.fori_loop(first_column, end_column, partial(take_cell, y), best)
 
     size = at.channels.size
-    nothing = jnp.zeros(size, features.dtype), jnp.full(size, height * width, jnp.int32)
-    best = lax.fori_loop(first_row, end_row, take_row, nothing)
+    start = jnp.zeros(size, features.dtype), jnp.full(size, height * width, jnp.int32)
+    best = lax.fori_loop(first_row, end_row, take_row, start)
     for result, found in zip(results, best, strict=False):
         result[...] = found.astype(result.dtype)
 
@@ -94,8 +95,8 @@ def _cell_gradient(at: Place, argmax, cotangent, first_row, end_row, first_colum
     def add_roi(r: Array, total: Array) -> Array:
         return lax.fori_loop(first_row[r, y], end_row[r, y], partial(add_row, r), total)
 
-    nothing = jnp.zeros(at.channels.size, gradient.dtype)
-    gradient[...] = lax.fori_loop(0, argmax.shape[0], add_roi, nothing)
+    zero = jnp.zeros(at.channels.size, gradient.dtype)
+    gradient[...] = lax.fori_loop(0, argmax.shape[0], add_roi, zero)
 
 
 def _bins_over(first: Array, end: Array, cells: int) -> tuple[Array, Array]:
@@ -110,7 +111,7 @@ def _call(
 ) -> Maxima:
     """Results [A, B, C] of a kernel that gets whole arrays and fills in some channels of one place of each result."""
     rows, columns, channels = shape
-    if any(array.size == 0 for array in arrays):  # without RoIs there is nothing to start, and no cell is won
+    if any(array.size == 0 for array in arrays):  # without RoIs no program is started, and no cell is won
         return tuple(jnp.zeros(shape, dtype) for dtype in dtypes)
     # They must divide all channels, and Triton takes powers of two.
     block = min(channels & -channels, _MOST_CHANNELS)

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
+from frcnn_jax.ops.precision import widen
 from frcnn_jax.ops.roi_pool import xla as roi_pool_xla
 from frcnn_jax.ops.roi_pool.bins import Bins, roi_bins
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima
@@ -15,7 +16,7 @@ from frcnn_jax.ops.roi_pool.window_maxima import Maxima
 IMPLEMENTATIONS = ("xla", "pallas")
 
 
-def project_rois(boxes: Float[Array, "*B 4"], scale: Float[Array, ""] | float) -> Float[Array, "*B 4"]:
+def project_rois(boxes: Real[Array, "*B 4"], scale: Real[Array, ""] | float) -> Float[Array, "*B 4"]:
     """Boxes as RoI pooling takes them: inclusive corners in pixels of an image resized by `scale`.
 
     Args:
@@ -23,14 +24,17 @@ def project_rois(boxes: Float[Array, "*B 4"], scale: Float[Array, ""] | float) -
         scale: resized size / original size.
 
     Returns:
-        (x1, y1, x2 - 1, y2 - 1) * scale, as the original release computes them.
+        (x1, y1, x2 - 1, y2 - 1) * scale, as the original release computes them; integers and half precision are
+        computed and returned in float32.
     """
+    boxes = widen(boxes)
+    scale = scale if isinstance(scale, int | float) else widen(scale)
     return jnp.concatenate([boxes[..., :2], boxes[..., 2:] - 1], axis=-1) * scale
 
 
 def roi_max_pool(
     features: Float[Array, "H W C"],
-    rois: Float[Array, "R 4"],
+    rois: Real[Array, "R 4"],
     output_size: tuple[int, int] = (7, 7),
     spatial_scale: float = 1 / 16,
     valid_size: Int[Array, "2"] | None = None,
@@ -45,7 +49,8 @@ def roi_max_pool(
 
     Args:
         features: feature map of any floating dtype.
-        rois: inclusive corners x1 y1 x2 y2 in image pixels (see `project_rois`), anywhere, also outside the image.
+        rois: inclusive corners x1 y1 x2 y2 in image pixels (see `project_rois`) of any real dtype, also outside the
+            image.
         output_size: rows and columns of the grid.
         spatial_scale: feature cells per image pixel.
         valid_size: rows and columns of the map's real top-left part where the rest is padding; the whole map if None.

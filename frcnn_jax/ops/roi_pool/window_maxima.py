@@ -32,7 +32,7 @@ def window_maxima(features: Array, heights: Sequence[int], widths: Sequence[int]
 
     Returns:
         Rows [len(heights) * len(widths) * H * W, C], by height, width and first cell of the window. The rows of windows
-        that reach beyond the map hold rubbish.
+        that reach beyond the map have no meaning.
     """
     height, width, channels = features.shape
     cells = height * width
@@ -55,8 +55,8 @@ def first_maxima(windows: Sequence[Maxima]) -> Maxima:
     largest = reduce(jnp.maximum, [values for values, *_ in windows])
     if len(windows[0]) == 1:
         return (largest,)
-    nowhere = jnp.array(jnp.iinfo(windows[0][1].dtype).max, windows[0][1].dtype)
-    holding = [jnp.where((values == largest) | jnp.isnan(values), cell, nowhere) for values, cell in windows]
+    no_cell = jnp.array(jnp.iinfo(windows[0][1].dtype).max, windows[0][1].dtype)
+    holding = [jnp.where((values == largest) | jnp.isnan(values), cell, no_cell) for values, cell in windows]
     return largest, reduce(jnp.minimum, holding)
 
 

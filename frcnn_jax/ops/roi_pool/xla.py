@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer
 
+from frcnn_jax.ops.precision import wide_dtype
 from frcnn_jax.ops.roi_pool.bins import Bins, largest_bin
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima, first_maxima, window_maxima, window_sizes
 
@@ -41,7 +42,7 @@ def bin_maxima(features: Float[Array, "H W C"], bins: Bins, index_dtype: Any | N
     filled = ((bins.bottom > bins.top)[:, :, None] & (bins.right > bins.left)[:, None, :])[..., None]
     # The barrier keeps these from being computed once more for every channel.
     rows, filled = lax.optimization_barrier((table_rows(0, 0), filled))
-    nothing = (jnp.zeros((), features.dtype), jnp.array(cells, index_dtype))
+    empty_bin = (jnp.zeros((), features.dtype), jnp.array(cells, index_dtype))
 
     def pool(features: Array) -> Maxima:
         table = lax.optimization_barrier(window_maxima(features, heights, widths, index_dtype))
@@ -49,7 +50,7 @@ def bin_maxima(features: Float[Array, "H W C"], bins: Bins, index_dtype: Any | N
         def look_up(rows: list[Array]) -> Maxima:
             windows = [tuple(part.at[row].get(mode="promise_in_bounds") for part in table) for row in rows]
             found = first_maxima(windows)
-            return tuple(jnp.where(filled, part, empty) for part, empty in zip(found, nothing, strict=False))
+            return tuple(jnp.where(filled, part, empty) for part, empty in zip(found, empty_bin, strict=False))
 
         def turn(i: Array, maxima: Maxima) -> Maxima:
             return first_maxima([maxima, look_up(table_rows(i // turns_x, i % turns_x))])
@@ -68,7 +69,7 @@ def features_gradient(
         argmax: cells as `bin_maxima` gives them for these bins.
         map_size: rows and columns of the map.
     """
-    cells, accumulator = map_size[0] * map_size[1], jnp.promote_types(cotangent.dtype, jnp.float32)
+    cells, accumulator = map_size[0] * map_size[1], wide_dtype(cotangent.dtype)
 
     def scatter(argmax: Array, cotangent: Array) -> tuple[Array]:
         channels = argmax.shape[-1]
@@ -97,7 +98,7 @@ def _largest_fit(extent: Array, sizes: tuple[int, ...]) -> Array:
 def _axis_rows(
     first: Array, end: Array, sizes: tuple[int, ...], turn: Array | int, strides: tuple[int, int], axis_cells: int
 ) -> list[Array]:
-    """What an axis adds to the table's row of two windows of each bin, the last one ending with the bin.
+    """One axis' share of the table's row of two windows of each bin, the last one ending with the bin.
 
     Args:
         strides: table rows from one window size to the next, and from one cell to the next.
@@ -109,7 +110,7 @@ def _axis_rows(
 
 
 def _turns(extent: Array, sizes: tuple[int, ...]) -> Array:
-    """How many times two windows the largest bin along an axis takes, at least 1."""
+    """Number of pairs of windows that the largest bin along an axis takes, at least 1."""
     two = 2 * ((2 << _largest_fit(extent, sizes)) - 1)
     return jnp.max((extent + two - 1) // two, initial=1)
 
@@ -144,7 +145,7 @@ def _in_blocks(function: Callable[..., Maxima], block: int, *arrays: Array) -> M
         )
 
     parts = jax.eval_shape(function, *(array[..., :block] for array in arrays))
-    # To be overwritten. Under `shard_map` a loop must start from what differs between devices if it ends so.
-    anything = arrays[0].ravel()[0]
-    start = tuple(jnp.broadcast_to(anything.astype(part.dtype), (*part.shape[:-1], channels)) for part in parts)
+    # To be overwritten. Under `shard_map` a loop must start from values that differ between devices if it ends so.
+    some_value = arrays[0].ravel()[0]
+    start = tuple(jnp.broadcast_to(some_value.astype(part.dtype), (*part.shape[:-1], channels)) for part in parts)
     return lax.fori_loop(0, -(-channels // block), step, start)

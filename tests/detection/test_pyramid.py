@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from frcnn_jax.detection import detect as stages
-from frcnn_jax.detection.detect import detect, detect_batch, detect_pyramid, select_detections, single_batch, trim
+from frcnn_jax.detection.detect import detect, detect_batch, detect_pyramid, select_detections, trim
+from frcnn_jax.detection.inputs import make_batch, single_pyramid
+from frcnn_jax.detection.pyramid import image_pyramid, join, pyramid_shape
 from frcnn_jax.detection.roi_plan import RoiPlan, choose_levels
-from frcnn_jax.detection.single import single_pyramid
-from frcnn_jax.detection.test_batch import image_pyramid, join, pyramid_shape
 from tests.weights.detectors import assert_same_detections, image_and_boxes, random_params, small_detector, small_model
 
 SETTINGS = {"nms_iou": 0.4, "score_threshold": 0.1, "per_class": 20}
@@ -42,7 +42,7 @@ def large_image_and_boxes(count):
 
 
 def plain(detector, image, boxes, **settings):
-    batch = single_batch(image, boxes, scale=48, max_size=96)
+    batch = make_batch(image, boxes, scale=48, max_size=96)
     found = detect_batch(detector.params, detector.statistics, batch, model=detector.model, **settings)
     return trim(jax.tree.map(lambda x: x[0], found))
 
@@ -66,8 +66,9 @@ def test_proposals_on_the_same_cells_have_the_same_score_and_boxes_of_their_own(
     # In cells, 20 pixels each: 0.525 0.425 2.575 2.475 and 0.575 0.475 2.6 2.495.
     boxes = np.float32([[10.5, 8.5, 52.5, 50.5], [11.5, 9.5, 53, 50.9], [0, 0, 79, 59]])
     found = detect(
-        detector.model, detector.params, image, boxes, scale=48, max_size=96, nms_iou=1.0, score_threshold=0.0
-    )
+        detector.model, detector.params, image, boxes,
+        statistics=detector.statistics, scale=48, max_size=96, nms_iou=1.0, score_threshold=0.0,
+    )  # fmt: skip
     for label in (1, 2, 3):
         scores, own = found.scores[found.labels == label], found.boxes[found.labels == label]
         assert len(scores) == 3
@@ -91,7 +92,7 @@ def alone_at_its_level(detector, image, boxes):
     ))  # fmt: skip
     factors = np.array([shorter / 200 for shorter in SCALES])
     levels = choose_levels(boxes, factors)
-    outputs = [run(single_batch(image, [box], scale=SCALES[level], max_size=LONGEST)) for box, level in
+    outputs = [run(make_batch(image, [box], scale=SCALES[level], max_size=LONGEST)) for box, level in
                zip(boxes, levels, strict=True)]  # fmt: skip
     return levels, *(np.stack([np.asarray(output[i])[0, 0] for output in outputs]) for i in range(2))
 

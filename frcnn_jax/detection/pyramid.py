@@ -1,4 +1,4 @@
-"""What is tested at a time: images at one scale or several, their proposals, and the RoIs that stand for these."""
+"""The records of testing: images at one scale or several, their proposals, and the RoIs that stand for these."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Pyramid:
     original_sizes: Int[Array, "N 2"]  # height and width before resizing: the frame of all boxes
     image_mask: Bool[Array, " N"]  # False for images that only fill the batch
     image_index: Int[Array, " N"]  # position in the data set
-    num_rois: int = dataclasses.field(metadata={"static": True})  # room for the RoIs of all levels
+    num_rois: int = dataclasses.field(metadata={"static": True})  # padded count of the RoIs of all levels
 
     replace = dataclasses.replace
 
@@ -46,7 +46,7 @@ class PyramidShape:
     """The padded sizes of a pyramid, on which compiled functions depend."""
 
     buckets: tuple[Bucket, ...]  # of each level
-    level_rois: tuple[int, ...]  # room for RoIs at each level
+    level_rois: tuple[int, ...]  # padded count of RoIs at each level
     num_rois: int  # at all levels together
     num_proposals: int
 
@@ -59,12 +59,12 @@ def round_up(count: int, multiple: int) -> int:
 def pyramid_shape(
     buckets: Sequence[Bucket], plans: Sequence[RoiPlan], num_proposals: int, multiple: int
 ) -> PyramidShape:
-    """The least shape that holds each of these images, its room for RoIs in multiples, but not above `num_proposals`.
+    """The least shape that holds each of these images; counts of RoIs in multiples, but not above `num_proposals`.
 
-    Where there is no RoI at all the first level gets room for some, so that there is something to compute.
+    Without any RoI the first level is padded to some, so that every stage has an input.
     """
 
-    def room(count: int) -> int:
+    def padded(count: int) -> int:
         return min(round_up(int(count), multiple), num_proposals) if count else 0
 
     most = np.max([plan.counts for plan in plans], axis=0)
@@ -72,7 +72,7 @@ def pyramid_shape(
         most[0] = 1
     total = max(1, *(len(plan.chosen) for plan in plans))
     buckets = tuple((int(height), int(width)) for height, width in buckets)
-    return PyramidShape(buckets, tuple(room(count) for count in most), room(total), num_proposals)
+    return PyramidShape(buckets, tuple(padded(count) for count in most), padded(total), num_proposals)
 
 
 def image_pyramid(
@@ -83,7 +83,7 @@ def image_pyramid(
     shape: PyramidShape,
     image_index: int = 0,
 ) -> Pyramid:
-    """One image as a batch of its own.
+    """One image as a batch of one.
 
     Args:
         plan: of these boxes at these scales.
@@ -92,16 +92,16 @@ def image_pyramid(
     boxes = np.asarray(boxes, np.float32)
     rois = boxes[plan.chosen]
     levels = [
-        _level(image, scale, bucket, rois[start : start + count], start, room, shape.num_rois)
-        for scale, bucket, start, count, room in zip(
+        _level(image, scale, bucket, rois[start : start + count], start, padded, shape.num_rois)
+        for scale, bucket, start, count, padded in zip(
             scales, shape.buckets, plan.starts, plan.counts, shape.level_rois, strict=True
         )
-        if room
+        if padded
     ]
     return Pyramid(
         levels=tuple(levels),
-        roi_index=_pad(plan.index.astype(np.int32), shape.num_proposals)[None],
-        proposals=_pad(boxes, shape.num_proposals)[None],
+        roi_index=pad_rows(plan.index.astype(np.int32), shape.num_proposals)[None],
+        proposals=pad_rows(boxes, shape.num_proposals)[None],
         proposal_mask=(np.arange(shape.num_proposals) < len(boxes))[None],
         original_sizes=np.array([image.shape[:2]], np.int32),
         image_mask=np.ones(1, bool),
@@ -123,24 +123,25 @@ def _level(
     bucket: Bucket,
     rois: Float[np.ndarray, "U 4"],
     start: int,
-    room: int,
+    count: int,
     num_rois: int,
 ) -> Level:
     height, width = resized_size(image.shape[:2], scale)
     padded = np.zeros((*bucket, 3), np.uint8)
     resize_image(image, scale, out=padded[:height, :width])
-    place = np.arange(room)
+    place = np.arange(count)
     return Level(
         images=padded[None],
         image_sizes=np.array([[height, width]], np.int32),
         scales=np.array([scale], np.float32),
-        rois=_pad(rois, room)[None],
-        # Padding gets places past the last that differ from each other.
+        rois=pad_rows(rois, count)[None],
+        # Padding gets slots past the last one that differ from each other.
         slots=np.where(place < len(rois), start + place, num_rois + place).astype(np.int32)[None],
     )
 
 
-def _pad(values: np.ndarray, count: int) -> np.ndarray:
+def pad_rows(values: np.ndarray, count: int) -> np.ndarray:
+    """`values` with zeros after them up to `count` rows."""
     padded = np.zeros((count, *values.shape[1:]), values.dtype)
     padded[: len(values)] = values
     return padded

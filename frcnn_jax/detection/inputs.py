@@ -1,0 +1,214 @@
+"""Inputs from arrays: images and boxes checked, resized and padded, as a `Batch` or as a `Pyramid`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Real, UInt8
+
+from frcnn_jax.data.batch_plan import Bucket, choose_bucket, default_buckets, resize_scale, resized_size
+from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count, resize_image
+from frcnn_jax.detection.pyramid import Pyramid, image_pyramid, pad_rows, pyramid_shape, round_up
+from frcnn_jax.detection.roi_plan import plan_rois
+from frcnn_jax.types import Batch
+
+# Padded sides and counts are multiples of these, so that like inputs share compiled functions.
+_SIDE_MULTIPLE = 32
+_OBJECT_MULTIPLE = 8
+
+
+def make_batch(
+    image: UInt8[np.ndarray, "H W 3"] | Sequence[UInt8[np.ndarray, "H W 3"]],
+    boxes: Real[np.ndarray, "P 4"] | Sequence[Real[np.ndarray, "P 4"]],
+    gt_boxes: Real[np.ndarray, "G 4"] | Sequence[Real[np.ndarray, "G 4"]] | None = None,
+    gt_labels: Int[np.ndarray, " G"] | Sequence[Int[np.ndarray, " G"]] | None = None,
+    *,
+    scale: int | None = None,
+    max_size: int = 1000,
+) -> Batch:
+    """One image, or several, with proposals and ground truth as a padded batch: for `loss_fn` and `detect_batch`.
+
+    It runs on the host and returns NumPy arrays. Images are padded at the bottom and right to multiples of 32 pixels
+    of the largest, proposals to a multiple of 64, objects to a multiple of 8; masks tell which entries are real.
+    Proposals keep their places; those that are empty inside the image are masked.
+
+    Args:
+        image: 8-bit RGB of any size, or a sequence of N of them; then every other argument is a sequence of N too.
+        boxes: proposals, half-open x1 y1 x2 y2 in pixels of the image as given; there may be none.
+        gt_boxes: boxes of the objects; None for a batch without ground truth.
+        gt_labels: class of each object, 1 ... K.
+        scale: length of the shorter side after resizing, as in `detect`; None leaves images at their size.
+        max_size: with a scale, the longer side becomes this long at most.
+
+    Raises:
+        ValueError: an image is not uint8 [H, W, 3]; boxes are not [P, 4], not finite or reversed; an object is empty
+            inside the image; labels are not integers of at least 1, one for each object; or lengths differ.
+    """
+    images = [image] if _is_single(image) else list(image)
+    if not images:
+        raise ValueError("make_batch needs at least one image")
+    if (gt_boxes is None) != (gt_labels is None):
+        raise ValueError("make_batch needs gt_boxes and gt_labels, or neither")
+
+    def by_image(values: Any, name: str) -> list[Any]:
+        values = [values] if _is_single(image) else list(values)
+        if len(values) != len(images):
+            raise ValueError(f"make_batch: {len(images)} images but {name} of {len(values)}")
+        return values
+
+    images = [check_image(pixels) for pixels in images]
+    sizes = [pixels.shape[:2] for pixels in images]
+    proposals = [check_boxes(b, size) for b, size in zip(by_image(boxes, "boxes"), sizes, strict=True)]
+    if gt_boxes is None:
+        objects = [(np.zeros((0, 4), np.float32), np.zeros(0, np.int32))] * len(images)
+    else:
+        pairs = zip(by_image(gt_boxes, "gt_boxes"), by_image(gt_labels, "gt_labels"), sizes, strict=True)
+        objects = [_check_objects(*pair) for pair in pairs]
+    scales, bucket = _scales_and_bucket(sizes, scale, max_size)
+    padded = np.zeros((len(images), *bucket, 3), np.uint8)
+    resized = [resized_size(size, factor) for size, factor in zip(sizes, scales, strict=True)]
+    for pixels, (height, width), factor, place in zip(images, resized, scales, padded, strict=True):
+        resize_image(pixels, factor, out=place[:height, :width])
+    count = padded_count(proposals)
+    most = round_up(max(len(labels) for _, labels in objects), _OBJECT_MULTIPLE)
+    return Batch(
+        images=padded,
+        image_sizes=np.array(resized, np.int32),
+        original_sizes=np.array(sizes, np.int32),
+        scales=np.array(scales, np.float32),
+        image_mask=np.ones(len(images), bool),
+        image_index=np.arange(len(images), dtype=np.int32),
+        proposals=np.stack([pad_rows(b, count) for b in proposals]),
+        proposal_mask=np.stack(
+            [pad_rows(inside_image(b, size), count) for b, size in zip(proposals, sizes, strict=True)]
+        ),
+        gt_boxes=np.stack([pad_rows(b, most) for b, _ in objects]),
+        gt_labels=np.stack([pad_rows(labels, most) for _, labels in objects]),
+        gt_difficult=np.zeros((len(images), most), bool),
+        gt_mask=np.stack([np.arange(most) < len(labels) for _, labels in objects]),
+    )
+
+
+def single_pyramid(
+    image: UInt8[np.ndarray, "H W 3"],
+    boxes: Real[np.ndarray, "P 4"],
+    *,
+    scales: Sequence[int],
+    max_size: int,
+    spatial_scale: float,
+) -> Pyramid:
+    """One image at one scale or several, for `detect_pyramid`; boxes that are empty inside the image are dropped.
+
+    Args:
+        scales: lengths of the shorter side; the longer one is at most `max_size`.
+        spatial_scale: feature cells per pixel of a resized image.
+
+    Raises:
+        ValueError: the image, the boxes or a scale is not as `detect` needs it.
+    """
+    image = check_image(image)
+    boxes = check_boxes(boxes, image.shape[:2])
+    boxes = boxes[inside_image(boxes, image.shape[:2])]
+    if min(*scales, max_size) < 1:
+        raise ValueError(f"scales {tuple(scales)} and max_size {max_size} must be at least 1")
+    factors = [resize_scale(image.shape[:2], shorter, max_size) for shorter in scales]
+    sizes = [resized_size(image.shape[:2], factor) for factor in factors]
+    buckets = default_buckets(tuple(scales), max_size, round(1 / spatial_scale))
+    plan = plan_rois(boxes, np.array(factors), spatial_scale)
+    num_proposals = padded_count([boxes])
+    # In sixteenths: other boxes seldom need other compiled functions, and little is computed in vain.
+    step = round_up(num_proposals // 16, PROPOSAL_MULTIPLE)
+    shape = pyramid_shape([buckets[choose_bucket(size, buckets)] for size in sizes], [plan], num_proposals, step)
+    return image_pyramid(image, boxes, plan, factors, shape)
+
+
+def check_image(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """The image as a NumPy array.
+
+    Raises:
+        ValueError: it is not uint8 [H, W, 3], or has no pixels.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"the image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    return image
+
+
+def check_boxes(boxes: Real[np.ndarray, "B 4"], size: tuple[int, int], name: str = "boxes") -> Float[np.ndarray, "B 4"]:
+    """The boxes as float32; an empty list becomes [0, 4].
+
+    Args:
+        size: height and width of the image.
+        name: of the argument, for messages.
+
+    Raises:
+        ValueError: they are not [B, 4], not finite, or reversed.
+    """
+    boxes = np.asarray(boxes, np.float32)
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"{name} must be [P, 4], not {list(boxes.shape)}")
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"{name} must be finite; box {np.argwhere(~np.isfinite(boxes))[0][0]} is not")
+    low, high = boxes[:, :2], boxes[:, 2:]
+    wrong = np.flatnonzero((high < low).any(axis=1))
+    if len(wrong):
+        first = wrong[0]
+        axis = "x" if high[first, 0] < low[first, 0] else "y"
+        message = (
+            f"{name} must be x1 y1 x2 y2 (half-open, in pixels): box {first} is {boxes[first].tolist()}, "
+            f"where {axis}2 is less than {axis}1"
+        )
+        # Rounding may leave such a box a fraction of a pixel outside.
+        within = (low >= -1).all() and (low + high <= np.array(size[::-1]) + 1).all()
+        if within and (high > 0).all():
+            message += "; these boxes look like x y w h: give x, y, x + w, y + h"
+        raise ValueError(message)
+    return boxes
+
+
+def inside_image(boxes: Float[np.ndarray, "B 4"], size: tuple[int, int]) -> Bool[np.ndarray, " B"]:
+    """Mask of the boxes that have an area when clipped to an image of height and width `size`."""
+    low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], np.array(size[::-1], boxes.dtype))
+    return (high > low).all(axis=1)
+
+
+def _check_objects(
+    boxes: Real[np.ndarray, "G 4"], labels: Int[np.ndarray, " G"], size: tuple[int, int]
+) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"]]:
+    boxes, labels = check_boxes(boxes, size, "gt_boxes"), np.asarray(labels)
+    if labels.size == 0:
+        labels = np.zeros(0, np.int32)
+    if labels.dtype.kind not in "iu" or labels.shape != boxes.shape[:1] or (labels < 1).any():
+        raise ValueError(
+            f"gt_labels must be integers of 1 ... K, one for each of {len(boxes)} gt_boxes, "
+            f"not {labels.dtype} {list(labels.shape)}{f' from {labels.min()}' if labels.size else ''}"
+        )
+    empty = np.flatnonzero(~inside_image(boxes, size))
+    if len(empty):
+        raise ValueError(
+            f"gt_boxes: box {empty[0]}, {boxes[empty[0]].tolist()}, is empty inside the image of {size[1]} x {size[0]}"
+        )
+    return boxes, labels.astype(np.int32)
+
+
+def _scales_and_bucket(
+    sizes: Sequence[tuple[int, int]], scale: int | None, max_size: int
+) -> tuple[list[float], Bucket]:
+    """The factor of each image and the padded height and width of all."""
+    if scale is None:
+        height, width = np.max(sizes, axis=0)
+        return [1.0] * len(sizes), (round_up(int(height), _SIDE_MULTIPLE), round_up(int(width), _SIDE_MULTIPLE))
+    if min(scale, max_size) < 1:
+        raise ValueError(f"scale {scale} and max_size {max_size} must be at least 1")
+    scales = [resize_scale(size, scale, max_size) for size in sizes]
+    buckets = default_buckets((scale,), max_size, _SIDE_MULTIPLE)
+    resized = [resized_size(size, factor) for size, factor in zip(sizes, scales, strict=True)]
+    height, width = np.max([buckets[choose_bucket(size, buckets)] for size in resized], axis=0)
+    return scales, (int(height), int(width))
+
+
+def _is_single(image: Any) -> bool:
+    """True for one image, False for several."""
+    return not isinstance(image, list | tuple) and np.ndim(image) != 4

@@ -1,0 +1,92 @@
+"""From the network's outputs to detections: softmax, decoding, clipping and suppression by class (section 3)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Real
+
+from frcnn_jax.config import EvalConfig
+from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
+from frcnn_jax.ops.nms import nms_by_class
+from frcnn_jax.ops.precision import widen
+from frcnn_jax.types import BoxStatistics, Detections
+
+SETTINGS = ("nms_iou", "score_threshold", "per_class", "box_regression")
+
+
+def selection_settings(config: EvalConfig) -> dict[str, Any]:
+    """The settings of `select_detections` from a config."""
+    return {name: getattr(config, name) for name in SETTINGS}
+
+
+def check_settings(nms_iou: float, score_threshold: float, per_class: int) -> None:
+    """Refuses settings of `select_detections` that make no sense; traced ones are not looked at.
+
+    Raises:
+        ValueError: a threshold is NaN or outside 0 ... 1, or `per_class` is not a whole number of at least 1.
+    """
+    for name, value in (("nms_iou", nms_iou), ("score_threshold", score_threshold)):
+        if not is_traced(value) and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in 0 ... 1, not {value}")
+    if not isinstance(per_class, int | np.integer) or per_class < 1:
+        raise ValueError(f"per_class must be a whole number of at least 1, not {per_class}")
+
+
+def select_detections(
+    logits: Float[Array, "R K1"],
+    deltas: Float[Array, "R K1 4"],
+    rois: Real[Array, "R 4"],
+    mask: Bool[Array, " R"],
+    original_size: Int[Array, "2"],
+    statistics: BoxStatistics,
+    *,
+    nms_iou: float = 0.3,
+    score_threshold: float = 0.0,
+    per_class: int = 100,
+    box_regression: bool = True,
+) -> Detections:
+    """Detections of one image from the network's outputs: the best `per_class` boxes of each class, suppressed.
+
+    Args:
+        logits, deltas: of each RoI, as the model gives them.
+        rois: half-open x1 y1 x2 y2 in pixels of the original image.
+        mask: RoIs that are real.
+        original_size: height and width that boxes are clipped to.
+        statistics: box-target statistics that the deltas are in.
+        nms_iou: a box is suppressed if its IoU with a better one of its class is greater, 0 ... 1.
+        score_threshold: boxes at or below this score are not detections, 0 ... 1; 0 is the paper's.
+        per_class: boxes of each class that enter suppression, at least 1.
+        box_regression: False ignores the deltas: an RoI is itself the box of every class (section 5.1).
+
+    Returns:
+        K * min(per_class, R) entries of which those in `mask` count. Boxes that are empty after clipping do not.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    check_settings(nms_iou, score_threshold, per_class)
+    logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
+    scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
+    # Only the boxes that can be detections are decoded, a few of R * K.
+    scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
+    labels = jnp.arange(1, logits.shape[1])[:, None]
+    boxes = rois[chosen]
+    if box_regression:
+        normalised = deltas[chosen, labels]
+        boxes = decode_boxes(boxes, normalised * statistics.std[1:, None] + statistics.mean[1:, None])
+    boxes = clip_boxes(boxes, original_size)
+    empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
+    kept = nms_by_class(boxes, scores, (scores > score_threshold) & ~empty, nms_iou)
+    return Detections(
+        boxes=boxes.reshape(-1, 4),
+        scores=scores.reshape(-1),
+        labels=jnp.broadcast_to(labels, scores.shape).reshape(-1),
+        mask=kept.reshape(-1),
+    )
+
+
+def is_traced(value: Any) -> bool:
+    """True for an argument of a function that JAX is tracing: its numbers are not known."""
+    return isinstance(value, jax.core.Tracer)
