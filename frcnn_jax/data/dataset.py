@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import threading
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import DatasetFaultError, Fault
+from frcnn_jax.data.fingerprints import content_fingerprint
 from frcnn_jax.data.formats.voc_folder import canonical_split
 from frcnn_jax.data.images import decode_image
 from frcnn_jax.data.index import LAYOUT_FILE, Index, decode_objects, load_index, make_index, save_index
@@ -47,7 +47,7 @@ class VocDataset:
         image_ids: in the order of the split's list.
         sizes: [len, 2] int32, height and width of each image.
         annotations: the objects of each image.
-        fingerprint: hex hash over ids and image bytes, in order.
+        fingerprint: hash of images, ids, boxes, labels, difficult marks and class names, in order.
         dropped: number of images and objects left out of this split, by kind of fault.
         clipped: number of boxes cut at the image's border.
     """
@@ -70,10 +70,12 @@ class VocDataset:
         parts = [self._index(part, s, len(layout[s]["ids"])) for part, s in enumerate(self._stored)]
         self.sizes: Int[np.ndarray, "len 2"] = np.stack([parts[part].sizes[k] for part, k in self._places])
         self.annotations = tuple(parts[part].annotation(k) for part, k in self._places)
-        digest = hashlib.sha256()
-        for image_id, (part, k) in zip(self.image_ids, self._places, strict=True):
-            digest.update(hashlib.sha256(image_id.encode()).digest() + parts[part].digests[k].tobytes())
-        self.fingerprint = digest.hexdigest()
+        self._digests = [parts[part].digests[k].tobytes().hex() for part, k in self._places]
+        self.fingerprint = content_fingerprint(self)
+
+    def image_fingerprint(self, index: int) -> str:
+        """Hex SHA-256 of the encoded image."""
+        return self._digests[index]
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -244,6 +244,10 @@ class JoinedDataset:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def image_fingerprint(self, index: int) -> str:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.parts[part].image_fingerprint(index - int(self._starts[part]))
+
     def __getitem__(self, index: int):
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self.parts[part][index - int(self._starts[part])]

@@ -74,6 +74,10 @@ def giou_localization(
     return 1 - paired_giou(decode_boxes(rois, deltas * std + mean), gt_boxes)
 
 
+CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_entropy, "focal": focal}
+LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {"smooth_l1": smooth_l1_localization, "giou": giou_localization}
+
+
 def multi_task_loss(
     logits: Float[Array, "R K1"],
     deltas: Float[Array, "R K1 4"],

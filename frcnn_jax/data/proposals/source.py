@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from frcnn_jax.config import ProposalConfig
+from frcnn_jax.data.fingerprints import legacy_fingerprint
 from frcnn_jax.data.images import decode_image
 from frcnn_jax.data.proposals.files import read_proposal_file
 from frcnn_jax.data.proposals.selective_search import search_settings, selective_search
@@ -97,7 +98,7 @@ def open_proposals(
         return Proposals.from_arrays(select_proposals(arrays, config, file))
 
     settings = search_settings(config)
-    key = StoreKey(dataset.name, dataset.fingerprint, {"method": config.method, **settings})
+    key = StoreKey(dataset.name, legacy_fingerprint(dataset), {"method": config.method, **settings})
     path = key.path(dataset.directory)
     if path.exists():
         return _load(path, key, dataset)

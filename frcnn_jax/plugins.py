@@ -1,0 +1,81 @@
+"""A person's own modules: named in a config, imported wherever its run is used.
+
+They register architectures and the like when they are imported. They are found as Python finds any module: installed,
+or on PYTHONPATH; the current folder is searched last. Code never comes from the workdir of a run, which may have been
+copied from anywhere.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+
+def load_plugins(names: Iterable[str], workdir: str | os.PathLike | None = None) -> None:
+    """Imports the modules, in order; those imported already stay as they are.
+
+    Args:
+        names: dotted names of modules, as in `my_trunks` or `my.trunks`.
+        workdir: folder of the run that names them; none is imported from inside it.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+        ImportError: it lies in the workdir, or imports something that does not exist.
+        ValueError: a name is not that of a module.
+    """
+    names = tuple(names)
+    if not names:
+        return
+    folder = None if workdir is None else Path(os.path.expanduser(workdir)).resolve()
+    _search_current_folder(folder)
+    for name in names:
+        _load(name, folder)
+
+
+def _search_current_folder(workdir: Path | None) -> None:
+    """Appends the current folder to the import path, for good: a module may import others beside it later."""
+    current = Path.cwd()
+    if str(current) not in sys.path and not _inside(current, workdir):
+        sys.path.append(str(current))
+
+
+def _load(name: str, workdir: Path | None) -> None:
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ValueError(f"plugins: {name!r} is not the name of a module, as in my_trunks or my.trunks")
+    # The packages around it too: to find a module in them, Python imports them.
+    for count in range(1, len(parts) + 1):
+        module = ".".join(parts[:count])
+        if module in sys.modules:
+            continue
+        spec = _find(module)
+        if spec is None:
+            raise ModuleNotFoundError(
+                f"plugins: no module {name}: put its folder on PYTHONPATH, install it with pip, or start from its "
+                "folder",
+                name=name,
+            )
+        places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
+        inside = [place for place in places if place and _inside(Path(place), workdir)]
+        if inside:
+            raise ImportError(f"plugins: {inside[0]} lies in the workdir {workdir}, from which nothing is imported")
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ImportError(f"plugins: {name} cannot be imported: {error}", name=error.name) from error
+
+
+def _find(module: str) -> ModuleSpec | None:
+    importlib.invalidate_caches()
+    try:
+        return importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # the module around it is not a package
+        return None
+
+
+def _inside(path: Path, folder: Path | None) -> bool:
+    """Whether the path, or what it links to, lies in the folder."""
+    return folder is not None and any(p.is_relative_to(folder) for p in (path.absolute(), path.resolve()))
