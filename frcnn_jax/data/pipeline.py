@@ -152,22 +152,27 @@ def padded_count(proposals: Sequence[Float[np.ndarray, "P 4"]]) -> int:
     return max(-(-most // PROPOSAL_MULTIPLE), 1) * PROPOSAL_MULTIPLE
 
 
-def training_buckets(config: InputConfig) -> tuple[Bucket, ...]:
-    """`input.buckets`, or those that follow from the scales."""
-    return config.buckets or default_buckets(config.scales, config.max_size)
+def training_buckets(config: InputConfig, stride: int = 16) -> tuple[Bucket, ...]:
+    """`input.buckets`, or those that follow from the scales for a model whose feature cells are `stride` pixels."""
+    return config.buckets or default_buckets(config.scales, config.max_size, stride)
 
 
 def training_source(
-    dataset: VocDataset, proposals: Sequence[Float[np.ndarray, "P 4"]], config: InputConfig, steps: int, seed: int
+    dataset: VocDataset,
+    proposals: Sequence[Float[np.ndarray, "P 4"]],
+    config: InputConfig,
+    steps: int,
+    seed: int,
+    stride: int = 16,
 ) -> BatchSource:
-    """The batches of a training run of `steps` steps."""
+    """The batches of a training run of `steps` steps; `stride` as for `training_buckets`."""
     plan = plan_training(
         dataset.sizes,
         steps,
         config.batch_size,
         scales=config.scales,
         longest=config.max_size,
-        buckets=training_buckets(config),
+        buckets=training_buckets(config, stride),
         flip=config.flip,
         flip_vertical=config.flip_vertical,
         seed=seed,
