@@ -91,7 +91,8 @@ def write_record(workdir: Path, record: DataRecord) -> None:
 def read_record(workdir: Path) -> DataRecord | None:
     """The record in `workdir`; None where it is missing or damaged."""
     try:
-        with np.load(workdir / _FILE, allow_pickle=False) as file:
+        # Opened here, as NumPy leaves a file open that is not whole.
+        with (workdir / _FILE).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return DataRecord(
                 fingerprint=str(file["fingerprint"]),
                 proposal_files=tuple(map(str, file["proposal_files"])),
