@@ -3,6 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import logging
+import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +18,21 @@ from jax.sharding import SingleDeviceSharding
 from frcnn_jax.config import Config, expand_user, from_json, to_json
 from frcnn_jax.models.pixels import PixelNormalization
 
-FORMAT = 1
+FORMAT = 2
+# In checkpoints of format 1, `data` covers ids and image bytes alone, and proposal files are not recorded.
+_READABLE = (1, FORMAT)
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a checkpoint says about itself beside its arrays."""
+    """Description of a checkpoint, stored beside its arrays."""
 
     classes: tuple[str, ...]  # without background
     pixels: PixelNormalization
     config: Config
     data: str  # fingerprint of the training set
+    proposal_files: tuple[str, ...] = ()  # SHA-256 of each file of `proposals.train_files`
+    format: int = FORMAT
 
 
 @contextlib.contextmanager
@@ -65,22 +73,27 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: Any, key: jax.Array, position: dict[str, Any], metadata: CheckpointMetadata) -> None:
-        """Writes a checkpoint for the state's step; does nothing if it is there already."""
+        """Writes a checkpoint for the state's step, unless it already exists.
+
+        Raises:
+            OSError: it cannot be written, as when the disk is full; earlier checkpoints are whole.
+        """
         step = int(state.step)
         if step == self.latest:
             return
         arrays = {"state": state, "key": jax.random.key_data(key)}
-        described = {
-            "format": FORMAT,
-            "classes": list(metadata.classes),
-            "pixels": dataclasses.asdict(metadata.pixels),
-            "config": json.loads(to_json(metadata.config)),
-            "data": metadata.data,
-            "position": position,
-        }
+        described = _encode(metadata) | {"position": position}
         items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), metadata=ocp.args.JsonSave(described))
-        self._manager.save(step, args=items)
-        self._manager.wait_until_finished()
+        try:
+            with _quiet_orbax():
+                self._manager.save(step, args=items)
+                self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:  # TensorStore reports errors of the system as ValueError
+            self._remove_unfinished(step)
+            raise OSError(
+                f"cannot write the checkpoint of step {step} to {self._manager.directory}: {_reason(error)}. "
+                "Checkpoints of earlier steps are whole"
+            ) from error
 
     def restore(self, state: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
         """The newest checkpoint as (state, key, data position); `state` gives the arrays' shapes and devices.
@@ -101,18 +114,70 @@ class Checkpoints:
         return restored["arrays"]["state"], key, restored["metadata"]["position"]
 
     def metadata(self) -> CheckpointMetadata:
-        """What the newest checkpoint says about itself."""
+        """Description of the newest checkpoint.
+
+        Raises:
+            ValueError: its format is not known to this version.
+        """
         items = ocp.args.Composite(metadata=ocp.args.JsonRestore())
         described = self._manager.restore(self.latest, args=items)["metadata"]
-        if described["format"] != FORMAT:
-            raise ValueError(f"{self._manager.directory}: checkpoint format {described['format']}, not {FORMAT}")
-        pixels = described["pixels"]
-        return CheckpointMetadata(
-            classes=tuple(described["classes"]),
-            pixels=PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"]),
-            config=from_json(json.dumps(described["config"])),
-            data=described["data"],
-        )
+        if described["format"] not in _READABLE:
+            raise ValueError(
+                f"{self._manager.directory}: checkpoint format {described['format']}, "
+                f"not {' or '.join(map(str, _READABLE))}"
+            )
+        return _decode(described)
 
     def close(self) -> None:
         self._manager.close()
+
+    def _remove_unfinished(self, step: int) -> None:
+        """Frees the space that a checkpoint takes which could not be completed."""
+        for path in Path(self._manager.directory).glob(f"{step}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _encode(metadata: CheckpointMetadata) -> dict[str, Any]:
+    return {
+        "format": metadata.format,
+        "classes": list(metadata.classes),
+        "pixels": dataclasses.asdict(metadata.pixels),
+        "config": json.loads(to_json(metadata.config)),
+        "data": metadata.data,
+        "proposal_files": list(metadata.proposal_files),
+    }
+
+
+def _decode(described: dict[str, Any]) -> CheckpointMetadata:
+    pixels = described["pixels"]
+    return CheckpointMetadata(
+        classes=tuple(described["classes"]),
+        pixels=PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"]),
+        config=from_json(json.dumps(described["config"])),
+        data=described["data"],
+        proposal_files=tuple(described.get("proposal_files", ())),
+        format=described["format"],
+    )
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Leaves out the tracebacks that Orbax logs from each of its threads for an error that it raises as well."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words for an error of Orbax or TensorStore, or its first line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore writes it
+    return os.strerror(int(code[1])) if code else str(error).partition("\n")[0]

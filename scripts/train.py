@@ -16,6 +16,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=expand_user, help="file with get_config()")
     parser.add_argument("--workdir", type=expand_user, help="folder of the run")
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="go on with training data that have changed since the newest checkpoint",
+    )
     parser.add_argument("--settings", action="store_true", help="list all settings and exit")
     arguments, settings = parser.parse_known_args()
     config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])
@@ -37,7 +42,7 @@ def main() -> None:
         open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
-    train(config, arguments.workdir)
+    train(config, arguments.workdir, accept_changed_data=arguments.accept_changed_data)
     print(format_metrics(evaluate_run(arguments.workdir)))
     print(f"Report: {arguments.workdir}/eval/index.html")
 

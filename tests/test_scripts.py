@@ -72,7 +72,8 @@ def test_from_training_to_detections(tmp_path):
     assert "Average precision (voc07, 4 images)" in printed
     assert [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 2
-    assert {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "eval"} == {p.name for p in workdir.iterdir()}
+    files = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "data.npz", ".lock", "eval"}
+    assert {path.name for path in workdir.iterdir()} == files
     metrics = json.loads((workdir / "eval/metrics.json").read_text())
     assert (metrics["images"], metrics["step"], metrics["metric"]) == (4, 2, "voc07")
 

@@ -11,6 +11,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTICE = b"\nStopping after this step; again to stop at once\n"
 
 
+def report_ignored_ctrl_c() -> None:
+    """Says on stderr how to stop a process that ignores SIGINT, as shells and schedulers start it in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        print(
+            f"Ctrl-C (SIGINT) is ignored, as this process was started so; stop it by SIGTERM: kill {os.getpid()}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Holds SIGINT and SIGTERM back and yields a function that tells whether one has come.

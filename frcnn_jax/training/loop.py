@@ -1,8 +1,9 @@
 """A training run from a config and a workdir, resumed where it was: data, model, state, step, loop."""
 
-import logging
+import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,40 @@ from frcnn_jax.config import Config, absolute_paths, expand_user
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.pipeline import concatenate, iterate, training_source
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
+from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.architectures import resolve_rules
+from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.training.interruption import deferred_signals
+from frcnn_jax.training.data_record import check_data, check_labels, record_data, write_record
+from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
+from frcnn_jax.training.losses import create_loss, name_loss
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from frcnn_jax.training.state import TrainState, abstract_state, build_model, create_state, initial_params
 from frcnn_jax.training.statistics import box_statistics
-from frcnn_jax.training.step import AXIS, create_loss, make_train_step, map_train_step
-from frcnn_jax.training.workdir import claim_workdir
-
-_log = logging.getLogger(__name__)
+from frcnn_jax.training.step import AXIS, MultiTaskLoss, make_train_step, map_train_step
+from frcnn_jax.training.workdir import check_settings, claim_workdir
 
 
-def train(config: Config, workdir: str | Path) -> TrainState:
+def train(
+    config: Config, workdir: str | Path, loss: MultiTaskLoss | None = None, *, accept_changed_data: bool = False
+) -> TrainState:
     """Trains until `config.train.steps`, going on from the newest checkpoint in `workdir` if there is one.
 
     Interrupted by Ctrl-C or SIGTERM, it ends the step and writes a checkpoint first.
 
+    Args:
+        loss: takes the place of `config.loss`, where the run records it by name: a loss of the tables in
+            `ops.losses`, or "module:function". To go on, the same loss is needed, passed or named.
+        accept_changed_data: go on with data that have changed since the newest checkpoint, of as many classes.
+
     Raises:
-        ValueError: the workdir holds a run with other settings, or a setting does not fit the data or the devices.
-        ImportError: a module of `config.plugins` cannot be imported, or lies in the workdir.
+        ValueError: the workdir holds a run with other settings or other data, or a setting does not fit the data or
+            the devices.
+        ImportError: a module of `config.plugins` or of the loss cannot be imported.
+        FolderInUseError: another process trains in `workdir`; names it.
         FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
+        OSError: a checkpoint cannot be written, as when the disk is full. Earlier ones are left as they were.
         KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
     """
     workdir = expand_user(workdir)
@@ -46,56 +59,47 @@ def train(config: Config, workdir: str | Path) -> TrainState:
     mesh = Mesh(np.array(jax.devices()), (AXIS,))
     if config.input.batch_size % mesh.size:
         raise ValueError(f"input.batch_size {config.input.batch_size} cannot be shared by {mesh.size} devices")
-    claim_workdir(workdir, config)
-
-    datasets = [open_dataset(name, config.data) for name in config.data.train]
-    files, _ = proposal_files(config.proposals, config.data.train)
-    parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
-    dataset, proposals = concatenate(datasets, parts)
-
-    num_classes = len(dataset.classes) + 1
-    checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
-    before = None if checkpoints.latest is None else checkpoints.metadata()
-    if before and (before.classes, before.data) != (dataset.classes, dataset.fingerprint):
-        raise ValueError(f"{dataset.name} has changed since {workdir} was trained on it: give another --workdir")
-    model = build_model(config, num_classes, before.pixels if before else None)
-    metadata = CheckpointMetadata(dataset.classes, model.pixels, config, dataset.fingerprint)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride)
-    iterator = iterate(source, config.input.workers)
-    if before is None:
-        init_key, key = jax.random.split(jax.random.key(config.train.seed))
-        statistics = box_statistics(
-            proposals,
-            dataset.annotations,
-            num_classes,
-            foreground_iou=config.sampling.foreground_iou,
-            use_difficult=config.sampling.use_difficult,
-            flip=config.input.flip,
-            flip_vertical=config.input.flip_vertical,
-        )
-        state = create_state(config, initial_params(config, model, statistics, init_key), statistics)
+    if loss is None:
+        loss = create_loss(config.loss, workdir)
     else:
-        state, key, position = checkpoints.restore(abstract_state(config, num_classes))
-        iterator.set_state(position)
-        print(f"Going on from step {int(state.step)} of {workdir}")
-    state, key = jax.device_put((state, key), everywhere)
+        config = dataclasses.replace(config, loss=name_loss(loss))
+    report_ignored_ctrl_c()
+    with ExitStack() as resources:
+        resources.enter_context(folder_lock(workdir, purpose="training"))
+        check_settings(workdir, config)
+        checkpoints = resources.enter_context(closing(Checkpoints(workdir, config.train.keep_checkpoints)))
+        before = None if checkpoints.latest is None else checkpoints.metadata()
+        dataset, proposals, files = _open_data(config)
+        record = record_data(dataset, files)
+        if before is not None:
+            check_data(workdir, before, record, dataset, accept_changed_data)
+        claim_workdir(workdir, config)
 
-    optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
-    step = map_train_step(
-        make_train_step(model, optimizer, loss=create_loss(config.loss), sampling=config.sampling), mesh
-    )
+        model = build_model(config, len(dataset.classes) + 1, None if before is None else before.pixels)
+        source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride)
+        iterator = iterate(source, config.input.workers)
+        if before is None:
+            state, key = _first_state(config, model, dataset, proposals)
+        else:
+            state, key, position = checkpoints.restore(abstract_state(config, len(dataset.classes) + 1))
+            iterator.set_state(position)
+            print(f"Going on from step {int(state.step)} of {workdir}")
+        state, key = jax.device_put((state, key), NamedSharding(mesh, PartitionSpec()))
 
-    def save(state: TrainState) -> None:
-        checkpoints.save(state, key, iterator.get_state(), metadata)
+        optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
+        step = map_train_step(make_train_step(model, optimizer, loss=loss, sampling=config.sampling), mesh)
+        schedule = learning_rate_schedule(config.optimizer, config.train.steps)
+        log = resources.enter_context(closing(MetricsLog(workdir, int(state.step), schedule)))
+        metadata = CheckpointMetadata(dataset.classes, model.pixels, config, record.fingerprint, record.proposal_files)
 
-    log = MetricsLog(workdir, int(state.step), learning_rate_schedule(config.optimizer, config.train.steps))
-    with deferred_signals() as interrupted:
-        try:
+        def save(state: TrainState) -> None:
+            checkpoints.save(state, key, iterator.get_state(), metadata)
+            write_record(workdir, record)
+
+        # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
+        # the process.
+        with deferred_signals() as interrupted, resources:
             return _loop(config, step, state, key, iterator, mesh, log, save, dataset.image_ids, interrupted)
-        finally:
-            log.close()
-            checkpoints.close()
 
 
 def _loop(
@@ -131,3 +135,32 @@ def _loop(
             break
     progress.close()
     return state
+
+
+def _open_data(config: Config) -> tuple[Any, list, tuple[str | None, ...]]:
+    """The training sets as one `Dataset`, its proposals, and the files that these were read from.
+
+    Raises:
+        ValueError: the sets have different classes, or a label is not one of them.
+    """
+    datasets = [open_dataset(name, config.data) for name in config.data.train]
+    files, _ = proposal_files(config.proposals, config.data.train)
+    parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
+    dataset, proposals = concatenate(datasets, parts)
+    check_labels(dataset)
+    return dataset, proposals, files
+
+
+def _first_state(config: Config, model: FastRCNN, dataset: Any, proposals: Any) -> tuple[TrainState, jax.Array]:
+    """The state before the first step, and the key of the run."""
+    statistics = box_statistics(
+        proposals,
+        dataset.annotations,
+        len(dataset.classes) + 1,
+        foreground_iou=config.sampling.foreground_iou,
+        use_difficult=config.sampling.use_difficult,
+        flip=config.input.flip,
+        flip_vertical=config.input.flip_vertical,
+    )
+    init_key, key = jax.random.split(jax.random.key(config.train.seed))
+    return create_state(config, initial_params(config, model, statistics, init_key), statistics), key

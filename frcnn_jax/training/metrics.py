@@ -1,6 +1,7 @@
 """The metrics of a run: JSON lines, TensorBoard events and a line to print."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ import jax
 import numpy as np
 
 from frcnn_jax.atomic import write_text
+
+_log = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -35,6 +38,7 @@ class MetricsLog:
 
         Raises:
             FloatingPointError: a step's loss or gradient is not finite; names the first such step and its images.
+            OSError: the file cannot be written, as when the disk is full.
         """
         values = jax.device_get([metrics for _, metrics, _, _ in self._pending])
         # A finite loss can have a gradient that is not, and the parameters after it are lost.
@@ -61,8 +65,11 @@ class MetricsLog:
             "images_per_second": images / seconds,
             "waiting_share": sum(waited for _, _, _, waited in self._pending) / seconds,
         }
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **means}) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": step, **means}) + "\n")
+        except OSError as error:  # of a write, it does not name the file
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         for name, value in means.items():
             self._board.add_scalar(f"train/{name}", value, step)
         self._pending, self._since = [], now
@@ -72,7 +79,10 @@ class MetricsLog:
         )
 
     def close(self) -> None:
-        self._board.close()
+        try:
+            self._board.close()
+        except OSError as error:  # would hide the error that ends the run; all is in the JSON lines as well
+            _log.warning("TensorBoard's events are incomplete: %s", error)
 
 
 def _drop_after(path: Path, step: int) -> None:

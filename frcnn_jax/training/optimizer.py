@@ -69,7 +69,21 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 
 
 def create_optimizer(config: OptimizerConfig, params: Any, steps: int) -> optax.GradientTransformation:
-    """Caffe's SGD over the trainable half of `params` (see `split_frozen`), by the rules of `config`."""
+    """Caffe's SGD over the parameters that `config.rules` do not freeze.
+
+    Args:
+        config: learning rate and its schedule, momentum, weight decay, bound on the gradient's norm, and a rule for
+            every parameter (section 2.3).
+        params: all parameters, frozen ones too; only their paths are used.
+        steps: length of the training, at which a cosine schedule ends.
+
+    Returns:
+        A transformation of the tree in which frozen parameters are None, `TrainState.trainable`. Its updates are
+        steps to add, the learning rate included.
+
+    Raises:
+        ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen.
+    """
     matched = match_rules(params, config.rules)
     trainable = [rule for rule in jax.tree.leaves(matched) if rule.learning_rate is not None]
     if not trainable:

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes, and the box statistics that its deltas are in."""
+    """All that a step changes, and the box statistics that the model's deltas are in."""
 
     step: Array  # int32, number of updates made
     trainable: Any  # parameters that are learned; None in place of the others
@@ -42,7 +42,7 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
 
     Args:
         num_classes: background included.
-        pixels: what the weights go with; if None, that of the weights it starts from, or the architecture's own.
+        pixels: normalization that the weights expect; if None, that of `model.weights`, or the architecture's own.
     """
     if pixels is None and config.model.weights is not None:
         pixels = read_pixels(config.model.weights)
@@ -69,10 +69,22 @@ def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, k
     return load_start(config.model.weights, model, statistics, key, new_heads=config.model.new_heads)
 
 
-def create_state(config: Config, params: Any, statistics: BoxStatistics) -> TrainState:
-    """The state before the first step."""
+def create_state(config: Config, params: Any, statistics: BoxStatistics | None = None) -> TrainState:
+    """The state before the first step, of the optimizer that `create_optimizer` makes of the same settings.
+
+    Args:
+        config: its `optimizer.rules` say which parameters are frozen.
+        params: all parameters, as `init_params` and `load_weights` give them.
+        statistics: box-target statistics that the model's deltas are in, [K1, 4] each, as `box_statistics` measures
+            them; mean 0 and deviation 1 if None.
+
+    Raises:
+        ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen.
+    """
     trainable, frozen = split_frozen(params, config.optimizer.rules)
     optimizer = create_optimizer(config.optimizer, params, config.train.steps)
+    if statistics is None:
+        statistics = identity_statistics(params["head"]["cls_score"]["bias"].shape[0])
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         trainable=trainable,

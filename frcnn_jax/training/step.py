@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from frcnn_jax.config import LossConfig, SamplingConfig
+from frcnn_jax.config import SamplingConfig
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops import losses
 from frcnn_jax.ops.sampling import sample_rois
@@ -28,22 +28,11 @@ StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Met
 
 @dataclasses.dataclass(frozen=True)
 class MultiTaskLoss:
-    """The parts of the loss: any functions of the same form as those in `ops.losses` can stand here."""
+    """The parts of the loss: any functions of the same form as those in `ops.losses`."""
 
     classification: losses.ClassificationLoss = losses.cross_entropy
     localization: losses.LocalizationLoss = losses.smooth_l1_localization
     localization_weight: float = 1.0
-
-
-def create_loss(config: LossConfig) -> MultiTaskLoss:
-    """The loss that a config names."""
-    return MultiTaskLoss(
-        classification={"cross_entropy": losses.cross_entropy, "focal": losses.focal}[config.classification],
-        localization={"smooth_l1": losses.smooth_l1_localization, "giou": losses.giou_localization}[
-            config.localization
-        ],
-        localization_weight=config.localization_weight,
-    )
 
 
 def sample_batch(

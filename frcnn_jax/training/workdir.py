@@ -1,18 +1,30 @@
-"""The workdir of a run: its config, and whose it is."""
+"""The workdir of a run: its settings, and which of them may change when it goes on."""
 
 from pathlib import Path
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import Config, absolute_paths, changed_settings, expand_user, from_json, to_json
 
-# Settings that may change between one start of a run and the next: they do not touch what was learned so far.
+# Settings that may change between one start of a run and the next: they do not touch what was learned so far. Data
+# and files of proposals are compared by content instead (`data_record`), wherever they lie and however they are named.
 _FREE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.",
-         "input.workers", "input.cache_decoded", "input.test_", "data.tfds_dir", "data.test", "proposals.test_file",
-         "proposals.workers")  # fmt: skip
+         "input.workers", "input.cache_decoded", "input.test_", "data.", "proposals.train_files",
+         "proposals.test_file", "proposals.workers", "plugins")  # fmt: skip
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:
-    """Makes `workdir` the place of this run and writes `config.json`.
+    """Makes `workdir` the place of this run and writes `config.json`, with paths made absolute.
+
+    Raises:
+        ValueError: as `check_settings`.
+    """
+    check_settings(workdir, config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(workdir / "config.json", to_json(absolute_paths(config)))
+
+
+def check_settings(workdir: Path, config: Config) -> None:
+    """Compares the settings with those of the run in `workdir`, if there is one.
 
     Without a checkpoint there is nothing to lose, so that a slip in a setting can be put right in the same workdir.
 
@@ -20,19 +32,23 @@ def claim_workdir(workdir: Path, config: Config) -> None:
         ValueError: it holds checkpoints of a run with other settings, which are named, or another program's config.
     """
     path = workdir / "config.json"
-    there = absolute_paths(_read(path)) if path.exists() else None
-    if there is not None and any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
-        changed = {
-            name: values
-            for name, values in changed_settings(there, config).items()
-            # A cosine ends at the last step.
-            if not name.startswith(_FREE) or (name == "train.steps" and config.optimizer.schedule == "cosine")
-        }
-        if changed:
-            listed = "; ".join(f"{name} is {old!r} there and {new!r} here" for name, (old, new) in changed.items())
-            raise ValueError(f"{workdir} holds a run with other settings: {listed}. Give another --workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_text(path, to_json(config))
+    if not path.exists():
+        return
+    before, now = absolute_paths(_read(path)), absolute_paths(config)
+    if not any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
+        return
+    changed = {
+        name: values
+        for name, values in changed_settings(before, now).items()
+        # A cosine ends at the last step.
+        if not name.startswith(_FREE) or (name == "train.steps" and config.optimizer.schedule == "cosine")
+    }
+    if changed:
+        listed = "; ".join(f"{name} is {old!r} there and {new!r} here" for name, (old, new) in changed.items())
+        advice = "Give another --workdir"
+        if any(name in ("loss.classification", "loss.localization") for name in changed):
+            advice += ', or the same loss again: by name, or as train(..., loss=...) where it is not "module:function"'
+        raise ValueError(f"{workdir} holds a run with other settings: {listed}. {advice}")
 
 
 def read_config(workdir: str | Path) -> Config:

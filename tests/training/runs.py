@@ -1,6 +1,8 @@
 """Whole training runs on a small VOC folder, here and in processes that are killed."""
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -118,3 +120,26 @@ def kill_after(root: Path, workdir: Path, last: int) -> int:
         process.kill()
     assert line.strip() == "waiting", errors[-3000:]
     return process.returncode
+
+
+def train_until_stopped(root: str, workdir: str, last: int) -> None:
+    """Trains where Ctrl-C is ignored, sends itself SIGINT, which has no effect, and SIGTERM in step `last`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    shrink_tiny()
+    add = MetricsLog.add
+
+    def add_and_stop(self, step, *arguments):
+        add(self, step, *arguments)
+        if step == last - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        if step == last:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    MetricsLog.add = add_and_stop
+    train(run_config(Path(root)), workdir)
+
+
+def stop_by_sigterm(root: Path, workdir: Path, last: int) -> subprocess.CompletedProcess:
+    """The result of `train_until_stopped` in a process of its own."""
+    code = f"from tests.training.runs import *; train_until_stopped({str(root)!r}, {str(workdir)!r}, {last})"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=280)

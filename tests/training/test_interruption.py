@@ -1,11 +1,12 @@
 """Signals that wait, one by one: held back, passed on, not held twice, left alone."""
 
+import os
 import signal
 import threading
 
 import pytest
 
-from frcnn_jax.training.interruption import deferred_signals
+from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -55,7 +56,8 @@ def test_a_signal_takes_effect_on_leaving(arrived, number, capfd):
     assert "Stopping after this step" in capfd.readouterr().err
 
 
-def test_the_usual_effect_of_ctrl_c():
+def test_the_usual_effect_of_ctrl_c(arrived):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts without
     outside = handlers()
     with pytest.raises(KeyboardInterrupt):
         work(signal.SIGINT)
@@ -81,6 +83,16 @@ def test_an_ignored_signal_stays_ignored(arrived):
         signal.raise_signal(signal.SIGINT)
         assert not interrupted()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_an_ignored_ctrl_c_is_reported_with_the_way_to_stop(arrived, handler, capsys):
+    signal.signal(signal.SIGINT, handler)
+    report_ignored_ctrl_c()
+    expected = f"stop it by SIGTERM: kill {os.getpid()}\n" if handler is signal.SIG_IGN else ""
+    printed = capsys.readouterr().err
+    assert printed.endswith(expected)
+    assert printed.count("\n") == bool(expected)
 
 
 def test_other_threads_get_no_signals(arrived):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +13,14 @@ import numpy as np
 import pytest
 
 from frcnn_jax.checkpoint import Checkpoints
-from frcnn_jax.config import to_json
+from frcnn_jax.locks import FolderInUseError, folder_lock
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.workdir import claim_workdir
-from tests.training.runs import ROOT, TEST, kill_after, run_config, with_learning_rate, write_data
+from tests.training.runs import ROOT, TEST, kill_after, run_config, stop_by_sigterm, with_learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +28,14 @@ def finished(small, data, tmp_path_factory):
     """(state, workdir) of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     return train(run_config(data), workdir), workdir
+
+
+def is_locked(workdir: Path) -> bool:
+    try:
+        with folder_lock(workdir, purpose="a test"):
+            return False
+    except FolderInUseError:
+        return True
 
 
 def steps_in(workdir: Path) -> list[int]:
@@ -67,16 +74,20 @@ def test_an_interrupted_run_saves_its_step_and_goes_on_to_the_same_bits(finished
 
     def interrupt(self, step, *arguments, add=MetricsLog.add):
         add(self, step, *arguments)
+        assert is_locked(tmp_path)
         if step == 5:
             signal.raise_signal(signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, lambda *_: passed_on.append(steps_in(tmp_path)))
+    def outside(*_):
+        passed_on.append((steps_in(tmp_path), is_locked(tmp_path), (tmp_path / ".lock").read_text()))
+
+    before = signal.signal(signal.SIGTERM, outside)
     monkeypatch.setattr(MetricsLog, "add", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(run_config(data), tmp_path)
     monkeypatch.undo()
     signal.signal(signal.SIGTERM, before)
-    assert passed_on == [[4, 5]]  # the signal's own effect, which may end the process, comes last
+    assert passed_on == [([4, 5], False, "")]  # the signal's own effect, which may end the process, comes last
     assert steps_in(tmp_path) == [4, 5]
     assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4, 5]
     assert_bit_equal(train(run_config(data), tmp_path), state)
@@ -118,17 +129,24 @@ def test_other_settings_are_refused(finished, data):
     assert (workdir / "config.json").read_text() == before
 
 
-def test_a_data_set_that_changed_is_refused(finished, tmp_path):
+def test_a_second_run_in_the_workdir_is_refused_while_detectors_are_read(finished, data):
     _, workdir = finished
-    write_data(tmp_path)
-    image = tmp_path / "JPEGImages" / "a3.jpg"
-    image.write_bytes((tmp_path / "JPEGImages" / "a4.jpg").read_bytes())
-    elsewhere = tmp_path / "run"
-    shutil.copytree(workdir, elsewhere)
-    config = run_config(tmp_path)
-    (elsewhere / "config.json").write_text(to_json(config))
-    with pytest.raises(ValueError, match="folder/train has changed since"):
-        train(config, elsewhere)
+    before = (workdir / "config.json").read_bytes()
+    message = rf"^{workdir} is in use by process {os.getpid()} on \S+ since .* \(training\)\. [^\n]*$"
+    with folder_lock(workdir, purpose="training"):
+        with pytest.raises(FolderInUseError, match=message):
+            train(with_learning_rate(run_config(data), 0.5), workdir)
+        assert load_detector(workdir).step == 12
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_training_that_ignores_ctrl_c_says_so_and_is_stopped_by_sigterm(data, tmp_path):
+    """As a shell starts it in the background."""
+    result = stop_by_sigterm(data, tmp_path, last=3)
+    assert result.returncode == -signal.SIGTERM
+    assert "Ctrl-C (SIGINT) is ignored" in result.stderr
+    assert "Stopping after this step" in result.stderr
+    assert steps_in(tmp_path) == [3]
 
 
 def test_a_start_that_failed_does_not_claim_the_workdir(data, tmp_path):

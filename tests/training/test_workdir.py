@@ -157,3 +157,21 @@ def test_a_config_of_another_version_is_an_error(tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.optimizer: unknown settings momentun"):
         read_config(tmp_path)
+
+
+def test_metrics_that_cannot_be_written_name_the_file(tmp_path, monkeypatch, caplog):
+    log = MetricsLog(tmp_path, 0, lambda step: 0.1)
+    log.add(1, metrics(), ["a"], 0.0)
+    (tmp_path / "full").symlink_to("/dev/full")
+    monkeypatch.setattr(log, "_path", tmp_path / "full")
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/full'"):
+        log.flush()
+    close = log._board.close
+
+    def fail():
+        close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log._board, "close", fail)
+    log.close()
+    assert "TensorBoard's events are incomplete" in caplog.text

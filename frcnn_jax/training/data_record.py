@@ -1,0 +1,198 @@
+"""Training data of a run, in 32 bytes an image, to tell what has changed when the run goes on.
+
+`data.npz` in the workdir is written with the first checkpoint that was trained on these data:
+
+    fingerprint     str []              `Dataset.fingerprint`
+    proposal_files  str [F]             SHA-256 of each file of `proposals.train_files`
+    classes         uint8 [bytes]       JSON list of names, in UTF-8
+    image_ids       uint8 [bytes]       JSON list of ids, in UTF-8
+    digests         uint8 [N, 4, 8]     BLAKE2b of each image, its boxes, labels and marks
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from frcnn_jax.atomic import replacing
+from frcnn_jax.checkpoint import CheckpointMetadata
+from frcnn_jax.data.fingerprints import legacy_fingerprint
+
+_log = logging.getLogger(__name__)
+_FILE = "data.npz"
+_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRecord:
+    """The data of a run, image by image."""
+
+    fingerprint: str
+    proposal_files: tuple[str, ...]
+    classes: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    digests: UInt8[np.ndarray, "N 4 8"]  # of image, boxes, labels, marks
+
+
+def record_data(dataset: Any, proposal_files: Iterable[str | Path | None]) -> DataRecord:
+    """The record of a `Dataset` and the files that its proposals were read from; None stands for computed ones."""
+    rows = [
+        [
+            _digest(dataset.image_fingerprint(index).encode()),
+            _digest(np.asarray(truth.boxes, np.float32).tobytes()),
+            _digest(np.asarray(truth.labels, np.int32).tobytes()),
+            _digest(np.asarray(truth.difficult, bool).tobytes()),
+        ]
+        for index, truth in enumerate(dataset.annotations)
+    ]
+    return DataRecord(
+        fingerprint=dataset.fingerprint,
+        proposal_files=tuple(_file_digest(path) for path in proposal_files if path is not None),
+        classes=tuple(dataset.classes),
+        image_ids=tuple(dataset.image_ids),
+        digests=np.array(rows, np.uint8).reshape(-1, 4, 8),
+    )
+
+
+def check_labels(dataset: Any) -> None:
+    """Raises ValueError where a label of a `Dataset` is not one of its classes; names the first such image."""
+    for image_id, truth in zip(dataset.image_ids, dataset.annotations, strict=True):
+        outside = [int(label) for label in truth.labels if not 1 <= label <= len(dataset.classes)]
+        if outside:
+            raise ValueError(
+                f"{dataset.name}: image {image_id} has the label {outside[0]}, but labels go from 1 to "
+                f"{len(dataset.classes)}, the number of its classes ({', '.join(dataset.classes)})"
+            )
+
+
+def write_record(workdir: Path, record: DataRecord) -> None:
+    """Writes the record into `workdir`, unless it already holds that of the same data."""
+    before = read_record(workdir)
+    if before is not None and _identity(before) == _identity(record):
+        return
+    with replacing(workdir / _FILE) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            fingerprint=np.array(record.fingerprint),
+            proposal_files=np.array(record.proposal_files, np.str_),
+            classes=_text(record.classes),
+            image_ids=_text(record.image_ids),
+            digests=record.digests,
+        )
+
+
+def read_record(workdir: Path) -> DataRecord | None:
+    """The record in `workdir`; None where it is missing or damaged."""
+    try:
+        # Opened here, as NumPy leaves a file open that is not whole.
+        with (workdir / _FILE).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return DataRecord(
+                fingerprint=str(file["fingerprint"]),
+                proposal_files=tuple(map(str, file["proposal_files"])),
+                classes=tuple(json.loads(file["classes"].tobytes())),
+                image_ids=tuple(json.loads(file["image_ids"].tobytes())),
+                digests=file["digests"],
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, dataset: Any, accept_changed: bool) -> None:
+    """Compares the data by content with those of the newest checkpoint.
+
+    Args:
+        before: description of the newest checkpoint.
+        now: record of `dataset`.
+        accept_changed: log what has changed in place of refusing it.
+
+    Raises:
+        ValueError: the data have changed; says what has, with the first names. Another number of classes is refused
+            in any case.
+    """
+    if len(before.classes) != len(now.classes):
+        raise ValueError(
+            f"{dataset.name} has {len(now.classes)} classes and {workdir} was trained on {len(before.classes)}, which "
+            "its heads do not fit. Give another --workdir, and start from this one by --model.weights and "
+            "--model.new-heads"
+        )
+    if before.format == 1:
+        same = (before.classes, before.data) == (now.classes, legacy_fingerprint(dataset))
+    else:
+        same = (before.classes, before.data, before.proposal_files) == _identity(now)
+    if same:
+        return
+    record = read_record(workdir)
+    if record is not None and _identity(record) != (before.classes, before.data, before.proposal_files):
+        record = None
+    changes = "; ".join(_changes(before, record, now))
+    if not accept_changed:
+        raise ValueError(
+            f"{dataset.name} has changed since {workdir} was trained on it: {changes}. "
+            "Give another --workdir, or --accept-changed-data to go on with it as it is now"
+        )
+    _log.warning("going on with changed data, and the box statistics of the data before: %s", changes)
+
+
+def _identity(record: DataRecord) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    return record.classes, record.fingerprint, record.proposal_files
+
+
+def _changes(before: CheckpointMetadata, record: DataRecord | None, now: DataRecord) -> list[str]:
+    """What differs, one phrase each. Without a record, images are not told apart."""
+    found = [
+        f"class {label} is {new!r}, not {old!r}"
+        for label, (old, new) in enumerate(zip(before.classes, now.classes, strict=True), 1)
+        if old != new
+    ]
+    if before.format > 1 and before.proposal_files != now.proposal_files:
+        found.append("other proposal files")
+    if record is None:
+        found.append(f"which images or objects is not known, as {_FILE} does not describe the newest checkpoint")
+    else:
+        found += _image_changes(record, now)
+    return found
+
+
+def _image_changes(before: DataRecord, now: DataRecord) -> list[str]:
+    old, new = (dict(zip(record.image_ids, record.digests, strict=True)) for record in (before, now))
+    common = [image_id for image_id in now.image_ids if image_id in old]
+    differs = np.array([(old[i] != new[i]).any(axis=1) for i in common], bool).reshape(-1, 4)
+    pixels, boxes, labels, marks = differs.T
+    # Where an object came or went, its label and mark differ too: that is one change.
+    aspects = {"pixels": pixels, "boxes": boxes, "labels": labels & ~boxes, "difficult marks": marks & ~boxes}
+    groups = {
+        "added": [i for i in now.image_ids if i not in old],
+        "removed": [i for i in before.image_ids if i not in new],
+    } | {f"with other {name}": [common[k] for k in np.flatnonzero(rows)] for name, rows in aspects.items()}
+    found = [f"{_count(names)} {kind} ({_first(names)})" for kind, names in groups.items() if names]
+    if not found and before.image_ids != now.image_ids:
+        found.append("the images are in another order")
+    return found
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} image{'s' if len(names) > 1 else ''}"
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
+
+
+def _digest(content: bytes) -> list[int]:
+    return list(hashlib.blake2b(content, digest_size=8).digest())
+
+
+def _file_digest(path: str | Path) -> str:
+    with Path(path).expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _text(names: Sequence[str]) -> UInt8[np.ndarray, " bytes"]:
+    return np.frombuffer(json.dumps(names).encode(), np.uint8)

@@ -1,0 +1,84 @@
+"""The loss that a config names, and the name of a loss that was passed as functions.
+
+A name is one of the tables in `ops.losses`, or "module:function" for a function of one's own, which is imported as
+plug-ins are. Only training does so: a detector does not need the loss that it was trained with.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any
+
+from frcnn_jax.config import LossConfig
+from frcnn_jax.ops import losses
+from frcnn_jax.plugins import load_plugins
+from frcnn_jax.training.step import MultiTaskLoss
+
+_TABLES: dict[str, Mapping[str, Callable]] = {
+    "classification": losses.CLASSIFICATION_LOSSES,
+    "localization": losses.LOCALIZATION_LOSSES,
+}
+
+
+def create_loss(config: LossConfig, workdir: str | PathLike | None = None) -> MultiTaskLoss:
+    """The loss that a config names.
+
+    Args:
+        workdir: folder of the run; no function is imported from inside it.
+
+    Raises:
+        ValueError: an unknown name, or what "module:function" names is not a function of that module.
+        ImportError: the module cannot be imported.
+    """
+    return MultiTaskLoss(
+        classification=_find("classification", config.classification, workdir),
+        localization=_find("localization", config.localization, workdir),
+        localization_weight=config.localization_weight,
+    )
+
+
+def name_loss(loss: MultiTaskLoss) -> LossConfig:
+    """The settings by which a run remembers its loss.
+
+    A function that cannot be imported by its name, such as a lambda, is only told from others by it: to go on with
+    the run, the function has to be passed again.
+    """
+    return LossConfig(
+        classification=_name("classification", loss.classification),
+        localization=_name("localization", loss.localization),
+        localization_weight=loss.localization_weight,
+    )
+
+
+def _find(part: str, name: str, workdir: str | PathLike | None) -> Callable:
+    table, setting = _TABLES[part], f"loss.{part} = {name!r}"
+    if name in table:
+        return table[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f'{setting} is not the name of a loss: known are {", ".join(table)}, and "module:function"')
+    if module == "__main__" or not attribute.isidentifier():
+        raise ValueError(f"{setting} cannot be imported: pass the function as train(..., loss=MultiTaskLoss(...))")
+    try:
+        load_plugins([module], workdir)
+    except (ImportError, ValueError) as error:
+        raise type(error)(f"{setting}: {str(error).removeprefix('plugins: ')}") from error
+    function = getattr(sys.modules[module], attribute, None)
+    if function is None:
+        raise ValueError(f"{setting}: the module {module} has no {attribute}")
+    if not callable(function):
+        raise ValueError(f"{setting}: {attribute} is not a function but {type(function).__name__}")
+    return function
+
+
+def _name(part: str, function: Any) -> str:
+    for name, known in _TABLES[part].items():
+        if function is known:
+            return name
+    if isinstance(function, functools.partial):
+        settings = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+        wrapped = function.func
+        return f"{wrapped.__module__}:{wrapped.__qualname__}({', '.join(settings)})"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"

@@ -1,0 +1,101 @@
+"""Checkpoints that cannot be written, and what is left of them."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, newest_checkpoint
+from frcnn_jax.cli import run
+from frcnn_jax.config import Config
+from frcnn_jax.models.pixels import CENTERED_PIXELS
+from frcnn_jax.training.state import TrainState
+from frcnn_jax.training.statistics import identity_statistics
+
+ROOT = Path(__file__).parents[1]
+METADATA = CheckpointMetadata(("cat", "dog"), CENTERED_PIXELS, Config(), "abc", ("def",))
+
+
+def state_of(step: int) -> TrainState:
+    """300,000 numbers that cannot be compressed."""
+    params = {"kernel": jax.random.normal(jax.random.key(step), (300_000,))}
+    return TrainState(jnp.int32(step), params, {}, {}, identity_statistics(3))
+
+
+def save(workdir: Path, step: int, metadata: CheckpointMetadata = METADATA) -> None:
+    checkpoints = Checkpoints(workdir)
+    try:
+        checkpoints.save(state_of(step), jax.random.key(0), {"step": step}, metadata)
+    finally:
+        checkpoints.close()
+
+
+def save_with_little_space(workdir: str) -> None:
+    """Saves step 2 as a script does, where no file may be longer than 200 kB."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    run(lambda: save(Path(workdir), 2))
+
+
+def assert_whole(workdir: Path) -> None:
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1"]
+    with newest_checkpoint(workdir) as checkpoints:
+        state, _, position = checkpoints.restore(state_of(0))
+        assert checkpoints.metadata() == METADATA
+    assert position == {"step": 1}
+    assert jnp.array_equal(state.trainable["kernel"], state_of(1).trainable["kernel"])
+
+
+def test_a_full_disk_is_one_line_and_earlier_checkpoints_are_whole(tmp_path):
+    save(tmp_path, 1)
+    code = f"from tests.test_checkpoint import *; save_with_little_space({str(tmp_path)!r})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"-c: cannot write the checkpoint of step 2 to {tmp_path}/checkpoints: File too large. "
+        "Checkpoints of earlier steps are whole\n"
+    )
+    assert_whole(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
+def test_a_folder_that_is_read_only(tmp_path):
+    save(tmp_path, 1)
+    folder = tmp_path / "checkpoints"
+    folder.chmod(0o555)
+    try:
+        with pytest.raises(OSError, match=rf"cannot write the checkpoint of step 2 to {folder}: Permission denied\. "):
+            save(tmp_path, 2)
+    finally:
+        folder.chmod(0o755)
+    assert_whole(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(OSError, match="checkpoints") as error:
+        save(tmp_path, 1)
+    assert "\n" not in str(error.value)
+
+
+def test_a_format_of_a_later_version(tmp_path):
+    save(tmp_path, 1, dataclasses.replace(METADATA, format=99))
+    with (
+        newest_checkpoint(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match="checkpoint format 99, not 1 or 2"),
+    ):
+        checkpoints.metadata()
+
+
+def test_reading_creates_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"), newest_checkpoint(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

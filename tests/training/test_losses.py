@@ -1,0 +1,147 @@
+"""Losses by name: of the tables, of one's own modules, and as functions that are passed."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from frcnn_jax.config import LossConfig
+from frcnn_jax.ops import losses
+from frcnn_jax.training.loop import train
+from frcnn_jax.training.losses import create_loss, name_loss
+from frcnn_jax.training.step import MultiTaskLoss
+from tests.training.runs import ROOT, run_config, write_data
+
+HUBER = """
+import jax.numpy as jnp
+from frcnn_jax import encode_boxes
+
+number = 3
+
+
+def huber(deltas, rois, gt_boxes, mean, std):
+    errors = jnp.abs(deltas - (encode_boxes(rois, gt_boxes) - mean) / std)
+    return jnp.where(errors < 2, 0.5 * errors**2, 2 * errors - 2).sum(-1)
+"""
+
+
+def absolute(deltas, rois, gt_boxes, mean, std):
+    return jnp.abs(deltas - (losses.encode_boxes(rois, gt_boxes) - mean) / std).sum(-1)
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """A folder of modules from which a program was started."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "my_losses.py").write_text(HUBER)
+    (folder / "broken_losses.py").write_text("import no_such_module\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield folder
+    for name in ("my_losses", "broken_losses"):
+        sys.modules.pop(name, None)
+
+
+def test_names_of_the_tables():
+    loss = create_loss(LossConfig("focal", "giou", 0.5))
+    assert loss == MultiTaskLoss(losses.focal, losses.giou_localization, 0.5)
+    assert name_loss(loss) == LossConfig("focal", "giou", 0.5)
+    assert create_loss(LossConfig()) == MultiTaskLoss()
+    assert name_loss(MultiTaskLoss()) == LossConfig()
+
+
+def test_a_function_of_a_module(modules):
+    loss = create_loss(LossConfig(localization="my_losses:huber"))
+    assert loss.localization is sys.modules["my_losses"].huber
+    assert name_loss(loss) == LossConfig(localization="my_losses:huber")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_losses:huber", "no module no_losses: put its folder on PYTHONPATH"),
+        ("broken_losses:huber", "broken_losses cannot be imported: No module named 'no_such_module'"),
+        ("my_losses:hubert", "the module my_losses has no hubert"),
+        ("my_losses:number", "number is not a function but int"),
+        ("my_losses:f.<locals>.g", r"cannot be imported: pass the function as train\(\.\.\., loss=MultiTaskLoss"),
+        ("__main__:huber", "cannot be imported: pass the function"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_one_line(modules, name, message):
+    config = LossConfig()
+    object.__setattr__(config, "localization", name)
+    with pytest.raises((ValueError, ImportError), match=rf"^loss\.localization = '.*{message}") as error:
+        create_loss(config)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_name():
+    config = LossConfig()
+    object.__setattr__(config, "classification", "vocal")
+    with pytest.raises(ValueError, match=r"'vocal' is not the name of a loss: known are cross_entropy, focal, and"):
+        create_loss(config)
+
+
+def test_nothing_is_imported_from_a_workdir(modules):
+    with pytest.raises(ImportError, match="my_losses"):
+        create_loss(LossConfig(localization="my_losses:huber"), modules)
+
+
+def test_names_of_functions_that_are_passed():
+    def focal(gamma):
+        return name_loss(MultiTaskLoss(functools.partial(losses.focal, gamma=gamma))).classification
+
+    assert focal(1.0) == "frcnn_jax.ops.losses:focal(gamma=1.0)" != focal(3.0)
+    named = name_loss(MultiTaskLoss(lambda logits, labels: 0, absolute))
+    assert named.classification.startswith(f"{__name__}:test_names_of_functions_that_are_passed.<locals>.<lambda>")
+    assert named.localization == f"{__name__}:absolute"
+
+
+def test_a_loss_that_is_passed_is_recorded_and_needed_again(small, data, tmp_path):
+    config = run_config(data, steps=1)
+    loss = MultiTaskLoss(localization=absolute)
+    train(config, tmp_path, loss)
+    recorded = json.loads((tmp_path / "config.json").read_text())["loss"]
+    assert recorded["localization"] == f"{__name__}:absolute"
+    train(config, tmp_path, loss)
+    for other in (None, MultiTaskLoss(localization=losses.giou_localization)):
+        with pytest.raises(ValueError, match=r"loss\.localization is .*absolute' there and .* the same loss again"):
+            train(config, tmp_path, other)
+
+
+def run_script(name, *arguments, folder):
+    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    command = [sys.executable, str(ROOT / f"scripts/{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+
+
+def test_a_loss_in_a_module_is_trained_resumed_and_not_needed_to_evaluate(modules, tmp_path):
+    write_data(tmp_path / "data")
+    config = tmp_path / "small.py"
+    config.write_text(
+        "from tests.training.runs import *\n\n\ndef get_config():\n"
+        f"    config = run_config(Path({str(tmp_path / 'data')!r}))\n"
+        "    loss = dataclasses.replace(config.loss, localization='my_losses:huber')\n"
+        "    return dataclasses.replace(config, loss=loss)\n"
+    )
+    workdir = tmp_path / "run"
+    command = ["train", "--config", config, "--workdir", workdir, "--train.steps"]
+    for steps in (1, 2):
+        result = run_script(*command, steps, folder=modules)
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert "Going on from step 1" in result.stdout
+    assert json.loads((workdir / "config.json").read_text())["loss"]["localization"] == "my_losses:huber"
+
+    evaluated = run_script("evaluate", "--workdir", workdir, folder=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+    refused = run_script(*command, 3, folder=tmp_path)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    message = "train.py: loss.localization = 'my_losses:huber': no module my_losses: "
+    assert refused.stderr.splitlines()[-1].startswith(message)
