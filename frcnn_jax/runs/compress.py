@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
 from frcnn_jax.config import Config
 from frcnn_jax.training.state import TrainState, abstract_state, create_state
 from frcnn_jax.training.workdir import claim_workdir, read_config
-from frcnn_jax.weights.params import flatten
 from frcnn_jax.weights.svd import LAYERS, compress_head
 
 
@@ -108,7 +108,7 @@ def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> 
 
 def _share_parameters(compressed: Any, whole: Any) -> bool:
     """Whether the parameters that truncation leaves alone are the same."""
-    a, b = flatten(compressed), flatten(whole)
+    a, b = flatten_dict(compressed), flatten_dict(whole)
     return all(np.array_equal(a[name], b[name]) for name in a.keys() & b.keys())
 
 

@@ -26,30 +26,32 @@ Detections come best first; label i is `about["classes"][i - 1]`.
 """
 
 import logging
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from frcnn_jax.atomic import replacing
 from frcnn_jax.detection.detect import detect_batch, selection_settings
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.types import Batch
-from frcnn_jax.weights.formats.own import write_file, write_npz, write_safetensors
-from frcnn_jax.weights.metadata import WeightsMetadata, from_config, to_json
-from frcnn_jax.weights.params import flatten
+from frcnn_jax.weights.formats.stablehlo import add_metadata
+from frcnn_jax.weights.formats.table import refuse_existing, write_weights
+from frcnn_jax.weights.metadata import WeightsMetadata
 
 _log = logging.getLogger(__name__)
-_WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def describe(detector: Detector) -> WeightsMetadata:
     """The metadata that travels with a detector's weights."""
-    return from_config(
-        detector.config, detector.classes, detector.model.pixels, detector.statistics, int(detector.step)
+    statistics = jax.tree.map(lambda x: np.asarray(x, np.float32), detector.statistics)
+    return WeightsMetadata(
+        tuple(detector.classes), detector.model.pixels, statistics, int(detector.step), detector.config
     )
 
 
@@ -65,11 +67,7 @@ def export_arrays(path: str | Path, detector: Detector, *, overwrite: bool = Fal
         ValueError: the path ends in something else.
         FileExistsError: the file exists and is not to be overwritten.
     """
-    path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"{path} must end in {' or '.join(_WRITERS)}")
-    arrays, metadata = flatten(detector.params), describe(detector)
-    write_file(path, lambda file: _WRITERS[path.suffix](file, arrays, metadata), overwrite=overwrite)
+    write_weights(path, flatten_dict(detector.params, sep="/"), describe(detector), overwrite=overwrite)
 
 
 def export_stablehlo(
@@ -100,7 +98,10 @@ def export_stablehlo(
         FileExistsError: the file exists and is not to be overwritten.
         ModuleNotFoundError: `flatbuffers` is not installed.
     """
-    longest = -(-detector.config.input.test_max_size // 16) * 16
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    stride = round(1 / detector.model.spatial_scale)
+    longest = -(-detector.config.input.test_max_size // stride) * stride
     height, width = (longest, longest) if bucket is None else bucket
     count = detector.config.proposals.max_count if proposals is None else proposals
     if min(height, width, count) < 1:
@@ -117,13 +118,9 @@ def export_stablehlo(
         }
     }
 
-    def write(file: Path) -> None:
-        file.write_bytes(_serialize(detector, (height, width), count, platforms))
-        # A zip archive may follow other data; in mode "a" zipfile puts it there.
-        with zipfile.ZipFile(file, "a") as archive:
-            archive.writestr("metadata.json", to_json(describe(detector), **about))
-
-    write_file(path, write, overwrite=overwrite)
+    with replacing(path) as temporary:
+        temporary.write_bytes(_serialize(detector, (height, width), count, platforms))
+        add_metadata(temporary, describe(detector), **about)
 
 
 def _serialize(detector: Detector, bucket: tuple[int, int], count: int, platforms: Sequence[str]) -> bytearray:

@@ -13,8 +13,8 @@ from jaxtyping import PRNGKeyArray
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.folding import fold_arrays, unfold_statistics
-from frcnn_jax.weights.formats.own import read_named
-from frcnn_jax.weights.formats.table import HEADS, Weights, read_metadata, read_pixels, read_weights
+from frcnn_jax.weights.formats.base import HEADS, Weights, read_named
+from frcnn_jax.weights.formats.table import read_metadata, read_pixels, read_weights
 from frcnn_jax.weights.params import match_arrays, matcher
 from frcnn_jax.weights.svd import LAYERS, stored_ranks
 

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from frcnn_jax.models.pixels import TORCHVISION_PIXELS
+from frcnn_jax.weights.formats.layers import Layers, layer_format
+from frcnn_jax.weights.formats.own import read_safetensors_names
 from frcnn_jax.weights.formats.stored import Stored
 from frcnn_jax.weights.formats.torch_file import read_state_dict
 
@@ -27,8 +30,6 @@ _LAYERS = {
     "classifier.0": "fc6",
     "classifier.3": "fc7",
 }
-
-Layers = dict[str, dict[str, Stored]]
 
 
 def read_torchvision_pth(path: Path) -> Layers:
@@ -69,3 +70,13 @@ def _layers(tensors: Mapping[str, Stored]) -> Layers:
     if not layers.keys() & set(_LAYERS.values()):
         raise ValueError("it is not torchvision's vgg16: features.0.weight and the like are missing")
     return layers
+
+
+def _fits(path: Path) -> bool:
+    """Whether a safetensors file has torchvision's names and no metadata of ours."""
+    names, is_ours = read_safetensors_names(path)
+    return not is_ours and "features.0.weight" in names
+
+
+TORCHVISION_PTH = layer_format(".pth", read_torchvision_pth, TORCHVISION_PIXELS)
+TORCHVISION_SAFETENSORS = layer_format(".safetensors", read_torchvision_safetensors, TORCHVISION_PIXELS, _fits)
