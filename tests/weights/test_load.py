@@ -65,8 +65,9 @@ def test_bfloat16_parameters(tmp_path, name):
 
 
 @pytest.mark.parametrize("inside", [".", "checkpoints"])
-def test_run_folder(detector, run, inside):
+def test_run_folder(detector, run, inside, caplog):
     loaded = load_weights(run / inside, detector.model)
+    assert not caplog.records
     assert_equal_trees(loaded, fold_statistics(detector.params, detector.statistics))
 
 

@@ -1,5 +1,6 @@
 """Parameters of a run, from the newest of its checkpoints."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -13,23 +14,18 @@ from frcnn_jax.weights.formats.base import FOLDER, Arrays, own_format
 from frcnn_jax.weights.metadata import WeightsMetadata
 
 
-def read_checkpoint(folder: str | Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetadata]:
-    """Parameters under flat names and metadata, from a run's workdir or its folder `checkpoints`.
+def read_checkpoint(workdir: str | Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetadata]:
+    """Parameters under flat names and metadata of a run's newest checkpoint; without arrays, {} and the metadata.
 
     Read as NumPy arrays, whatever devices they were on, and without the optimizer's state.
 
     Raises:
-        ValueError: the folder is neither.
-        FileNotFoundError: it holds no checkpoint yet.
+        FileNotFoundError: there is no checkpoint yet.
     """
-    folder = Path(folder).resolve()
-    workdir = folder.parent if folder.name == "checkpoints" else folder
-    if not (workdir / "checkpoints").is_dir():
-        raise ValueError("neither the workdir of a run nor its folder checkpoints")
     with newest_checkpoint(workdir) as checkpoints:
         step, about = checkpoints.latest, checkpoints.metadata()
     names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
-    state = _restore(workdir / "checkpoints" / str(step) / "arrays", names)
+    state = _restore(Path(workdir).resolve() / "checkpoints" / str(step) / "arrays", names)
     # Each parameter is in one of the two trees, and None in the other.
     arrays = {
         name: array
@@ -43,15 +39,24 @@ def read_checkpoint(folder: str | Path, with_arrays: bool = True) -> tuple[Array
 
 def _restore(path: Path, names: tuple[str, ...]) -> dict:
     """Some of the state's fields, as NumPy arrays; the others are not read."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        saved = reader.metadata(path).item_metadata["state"]
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        saved = handler.metadata(path)["state"]
         wanted = {"state": {name: saved[name] for name in names}}
         restore = ocp.args.PyTreeRestore(
             item=wanted,
             restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
             partial_restore=True,
         )
-        return reader.restore(path, args=restore)["state"]
+        return handler.restore(path, args=restore)["state"]
 
 
-CHECKPOINTS = own_format(FOLDER, read_checkpoint)
+def _read_folder(folder: Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetadata]:
+    """`read_checkpoint` of a workdir or of its folder `checkpoints`."""
+    folder = folder.resolve()
+    workdir = folder.parent if folder.name == "checkpoints" else folder
+    if not (workdir / "checkpoints").is_dir():
+        raise ValueError("neither the workdir of a run nor its folder checkpoints")
+    return read_checkpoint(workdir, with_arrays)
+
+
+CHECKPOINTS = own_format(FOLDER, _read_folder)
