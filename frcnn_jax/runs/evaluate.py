@@ -1,14 +1,15 @@
 """The evaluation of a run on its test set."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 from frcnn_jax.config import Config, changed_settings
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
-from frcnn_jax.evaluation.evaluate import evaluate_dataset, voc_split
-from frcnn_jax.evaluation.results import voc_results_files
+from frcnn_jax.evaluation.evaluate import evaluate_dataset
+from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split
 from frcnn_jax.runs.detector import load_detector
 
 _OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers")
@@ -29,14 +30,17 @@ def evaluate_run(
         config: the run's own if None; another one to change the test set, its proposals or the way of testing.
         directory: where to write; `workdir/eval` if None.
         voc_results: folder for results files of the VOC server, also of a test set whose annotations are not public.
-        overwrite: replace results files that are there.
+        overwrite: replace existing results files.
 
     Returns:
         What is written to `metrics.json`.
 
     Raises:
-        ValueError: `config` changes a setting that does not bear on evaluation, or the test set has other classes.
-        FileExistsError: a results file is there.
+        ValueError: `config` changes a setting that does not bear on evaluation, the test set has other classes, or
+            results files cannot hold its ids or class names.
+        FileExistsError: a results file already exists.
+        OSError: a folder to write to is a file, or cannot be written to. Like the others, before any proposal is
+            searched and any image detected.
     """
     detector = load_detector(workdir)
     config = detector.config if config is None else config
@@ -44,9 +48,13 @@ def evaluate_run(
     dataset = open_dataset(config.data.test, config.data)
     if dataset.classes != detector.classes:
         raise ValueError(f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}")
-    if voc_results is not None and not overwrite:
+    directory = Path(workdir) / "eval" if directory is None else Path(directory)
+    _check_folder(directory)
+    if voc_results is not None:
+        check_image_ids(voc_results, dataset.image_ids)
         files = voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
-        for path in filter(Path.exists, files):
+        _check_folder(Path(voc_results))
+        for path in filter(Path.exists, [] if overwrite else files):
             raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another folder")
     proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     scales = list(config.input.test_scales or (config.input.test_scale,))
@@ -58,7 +66,7 @@ def evaluate_run(
         proposals,
         input_config=config.input,
         config=config.evaluate,
-        directory=Path(workdir) / "eval" if directory is None else directory,
+        directory=directory,
         extra={
             "step": detector.step,
             "settings": {
@@ -69,6 +77,15 @@ def evaluate_run(
         },
         voc_results=voc_results,
     )
+
+
+def _check_folder(path: Path) -> None:
+    """Raises OSError where no folder can be made at `path` or nothing be written to it; makes none."""
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{path}: {existing} is a file, not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: nothing can be written to {existing}")
 
 
 def _check_changes(before: Config, now: Config) -> None:

@@ -102,6 +102,60 @@ def test_results_are_not_overwritten_unless_told_to(run, tmp_path):
     assert [len((directory / name).read_text().splitlines()) for name in FILES] == lines
 
 
+@pytest.fixture
+def no_search(monkeypatch):
+    """Fails where proposals are opened, which may take hours, and so where an image is detected."""
+
+    def fail(*arguments):
+        raise AssertionError("proposals are opened")
+
+    monkeypatch.setattr("frcnn_jax.runs.evaluate.open_proposals", fail)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_ids_that_results_files_cannot_hold_are_refused_first(run, tmp_path, no_search, overwrite):
+    files = VocFiles(tmp_path / "data")
+    for image in ("a b", "c"):
+        files.image(image, *(object_xml(name, (5, 5, 30, 25)) for name in CLASSES))
+    files.split("test", "a b", "c")
+    config = changed(run, "--data.root", str(tmp_path / "data"))
+    with pytest.raises(ValueError, match="image id 'a b' is empty or has white space") as refused:
+        evaluate_run(run[0], config, directory=tmp_path / "eval", voc_results=tmp_path / "voc", overwrite=overwrite)
+    assert "\n" not in str(refused.value)
+    assert not {"eval", "voc"} & {path.name for path in tmp_path.iterdir()}
+    # Without results files such ids are like any other.
+    with pytest.raises(AssertionError, match="proposals are opened"):
+        evaluate_run(run[0], config, directory=tmp_path / "eval")
+
+
+def test_class_names_are_checked_when_files_are_replaced_too(run, tmp_path, no_search, monkeypatch):
+    detector = dataclasses.replace(load_detector(run[0]), classes=("a/b", "one", "two"))
+    files = VocFiles(tmp_path / "data")
+    files.image("a", object_xml("a/b", (5, 5, 30, 25)))
+    files.split("test", "a")
+    monkeypatch.setattr("frcnn_jax.runs.evaluate.load_detector", lambda workdir: detector)
+    data = dataclasses.replace(detector.config.data, root=str(tmp_path / "data"), classes=detector.classes)
+    config = dataclasses.replace(detector.config, data=data)
+    with pytest.raises(ValueError, match="'a/b' cannot be part of the name of a results file"):
+        evaluate_run(run[0], config, directory=tmp_path / "eval", voc_results=tmp_path / "voc", overwrite=True)
+
+
+@pytest.mark.parametrize("argument", ["directory", "voc_results"])
+def test_a_file_in_place_of_a_folder_is_told_first(run, tmp_path, no_search, argument):
+    (tmp_path / "file").write_text("mine")
+    folders = {"directory": tmp_path / "eval", "voc_results": tmp_path / "voc"}
+    for place in (tmp_path / "file", tmp_path / "file/deep/in"):
+        with pytest.raises(NotADirectoryError, match=f"^{place}: {tmp_path}/file is a file, not a folder$"):
+            evaluate_run(run[0], **folders | {argument: place}, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_first(run, tmp_path, no_search, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    with pytest.raises(PermissionError, match=f"^{tmp_path}/a/eval: nothing can be written to {tmp_path}$"):
+        evaluate_run(run[0], directory=tmp_path / "a/eval")
+
+
 def test_a_test_set_without_annotations(run, tmp_path):
     """As VOC 2012's, whose images and lists alone are public."""
     root = tmp_path / "unlabelled"
