@@ -1,6 +1,7 @@
 """Files are written whole or not at all; the exported function runs without this package and detects the same."""
 
 import dataclasses
+import json
 import re
 import runpy
 import subprocess
@@ -107,6 +108,16 @@ def test_function_of_a_detector_tested_on_a_pyramid(detector, tmp_path, caplog):
     export_stablehlo(tmp_path / "a.stablehlo", pyramid, proposals=8, bucket=(48, 64), platforms=["cpu"])
     assert "a.stablehlo computes one scale, where the run is tested on several" in caplog.text
     assert read_metadata(tmp_path / "a.stablehlo").config.input.test_scales == (32, 48)
+
+
+@pytest.mark.parametrize(("stride", "side"), [(8, 104), (16, 112), (32, 128)])
+def test_default_bucket_is_a_multiple_of_the_stride(detector, tmp_path, monkeypatch, stride, side):
+    monkeypatch.setattr(weights_export, "_serialize", lambda *arguments: b"")
+    config = dataclasses.replace(CONFIG, input=dataclasses.replace(CONFIG.input, test_max_size=100))
+    model = detector.model.clone(spatial_scale=1 / stride)
+    export_stablehlo(tmp_path / "a.stablehlo", dataclasses.replace(detector, config=config, model=model))
+    function = json.loads(zipfile.ZipFile(tmp_path / "a.stablehlo").read("metadata.json"))["function"]
+    assert (function["height"], function["width"], function["proposals"]) == (side, side, 2000)
 
 
 def test_metadata_travels_with_the_function(detector, exported):
