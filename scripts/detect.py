@@ -94,12 +94,12 @@ def other_image(results: Path, image: Path) -> str | None:
     """The image whose detections a JSON file of this script holds, if it is not this one; None also without a file."""
     try:
         about = json.loads(results.read_text())
-        # Before there was "path", "image" alone: as it was given, in a folder that is not known.
+        # Old results have no "path" but "image", as it was given in a folder that is not known.
         before = Path(about["path"] if "path" in about else about["image"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{results} is no file of detect.py: give another --out, or move it ({error!r})") from error
+        raise ValueError(f"{results} is not a file of detect.py: give another --out, or move it ({error!r})") from error
     if not before.is_absolute():
         return f"{before} in an unknown folder"
     return str(before) if before.resolve() != image.resolve() else None

@@ -38,7 +38,10 @@ def main() -> None:
         help="size of the padded image; if not given, a square that holds any image at the config's test scale",
     )
     stablehlo.add_argument(
-        "--proposals", type=int, metavar="P", help="room for boxes; the config's proposals.max_count if not given"
+        "--proposals",
+        type=int,
+        metavar="P",
+        help="boxes that it takes; the config's proposals.max_count if not given",
     )
     stablehlo.add_argument(
         "--platforms", nargs="+", choices=("cpu", "cuda", "rocm", "tpu"), default=["cpu", "cuda", "tpu"]

@@ -92,7 +92,7 @@ def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> 
 
 
 def _share_parameters(compressed: Any, whole: Any) -> bool:
-    """Whether the parameters that truncation leaves alone are the same."""
+    """True where the parameters that truncation leaves alone are the same."""
     a, b = flatten_dict(compressed), flatten_dict(whole)
     return all(np.array_equal(a[name], b[name]) for name in a.keys() & b.keys())
 

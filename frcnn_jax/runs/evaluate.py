@@ -80,12 +80,12 @@ def evaluate_run(
 
 
 def _check_folder(path: Path) -> None:
-    """Raises OSError where no folder can be made at `path` or nothing be written to it; makes none."""
+    """Raises OSError where `path` is not a folder that can be made or written to; makes none."""
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"{path}: {existing} is a file, not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: nothing can be written to {existing}")
+        raise PermissionError(f"{path}: {existing} cannot be written to")
 
 
 def _check_changes(before: Config, now: Config) -> None:

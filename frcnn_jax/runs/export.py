@@ -12,14 +12,14 @@ and non-maximum suppression are inside. It runs with jax (and `flatbuffers`, whi
     detect = jax.jit(export.deserialize(bytearray(open("detector.stablehlo", "rb").read())).call)
     image = cv2.imread("image.png", cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     boxes = np.load("boxes.npy")  # half-open x1 y1 x2 y2 that may hold objects
-    size, (height, width, room) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
+    size, (height, width, count) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
     scale = min(about["test"]["scale"] / min(size), about["test"]["max_size"] / max(size))
     resized = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]  # RGB
     rows, columns = resized.shape[:2]
     padded = np.pad(resized, ((0, height - rows), (0, width - columns), (0, 0)))
-    proposals = np.pad(np.float32(boxes), ((0, room - len(boxes)), (0, 0)))
+    proposals = np.pad(np.float32(boxes), ((0, count - len(boxes)), (0, 0)))
     found = detect(padded, np.int32([rows, columns]), np.int32(size), np.float32(scale), proposals,
-                   np.arange(room) < len(boxes))
+                   np.arange(count) < len(boxes))
     boxes, scores, labels = (np.array(found[k])[found["mask"]] for k in ("boxes", "scores", "labels"))
 
 Detections come best first; label i is `about["classes"][i - 1]`.
@@ -90,7 +90,7 @@ def export_stablehlo(
     Args:
         bucket: height and width of the padded image; a square that holds any image at the test scale if None. A
             smaller one, for images of one orientation, saves time.
-        proposals: room for P boxes; the config's `proposals.max_count` if None.
+        proposals: P, the number of boxes that it takes; the config's `proposals.max_count` if None.
         platforms: what the function is lowered for.
 
     Raises:

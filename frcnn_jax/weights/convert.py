@@ -13,7 +13,7 @@ from frcnn_jax.weights.svd import stored_ranks
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What `convert_weights` did."""
+    """Result of `convert_weights`."""
 
     path: Path  # of the file written
     taken: tuple[str, ...]  # names of the arrays in it
@@ -45,7 +45,7 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         target = create_model(model, count, pixels=weights.pixels, **ranks)
     except ValueError as error:
         raise ValueError(f"{source} does not fit {model}: {error}") from error
-    # Checks that all is there and fits; an ImageNet network gets random heads for it, which are not written.
+    # Checks names and shapes; an ImageNet network gets random heads for it, which are not written.
     fit_weights(source, weights, target)
 
     metadata = NetworkMetadata(
@@ -60,6 +60,6 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
 
 
 def _count_classes(weights: Weights) -> int:
-    """Background included; 2, the least there is, where the weights do not say."""
+    """Background included; 2, the fewest possible, where the weights do not say."""
     scores = weights.arrays.get("head/cls_score/bias")
     return 2 if scores is None or scores.ndim != 1 else max(len(scores), 2)

@@ -31,7 +31,7 @@ def load_weights(
     allow_extra: Iterable[str] = (),
     key: PRNGKeyArray | None = None,
 ) -> dict[str, Any]:
-    """Parameters for `model` that stand alone: box statistics, where there are any, are folded into `head/bbox_pred`.
+    """Parameters for `model` that stand alone: box statistics, if any, are folded into `head/bbox_pred`.
 
     They detect with `frcnn_jax.detect(model, params, image, boxes)`, without statistics. To train on with statistics,
     take them out again: `unfold_statistics`. An ImageNet network has no `cls_score` and no `bbox_pred`: they are
@@ -40,7 +40,8 @@ def load_weights(
     Args:
         path: a `.safetensors` or `.npz` file of `scripts/export.py`; a run's workdir or its folder `checkpoints` (the
             newest checkpoint); a `.caffemodel`, of ImageNet or a finished detector; torchvision's `vgg16` as `.pth`
-            or `.safetensors`; what `scripts/convert_weights.py` made of those, file or folder.
+            (a state dict, or the checkpoint of a training script that holds one) or `.safetensors`; what
+            `scripts/convert_weights.py` made of those, file or folder.
         allow_missing: names, or regular expressions that match whole names, of parameters that the file need not
             have; they are initialised at random.
         allow_extra: names or expressions of arrays that are left out. An array whose shape differs from the model's

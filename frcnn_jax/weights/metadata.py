@@ -1,4 +1,4 @@
-"""What a file of weights says about itself beside its arrays, as JSON."""
+"""The metadata of weights, as JSON: all that a file says about itself beside its arrays."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ class WeightsMetadata:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkMetadata:
-    """What goes with weights converted from another framework's: not yet, or not only ours, a detector."""
+    """Metadata of weights converted from another framework: an ImageNet network, or a detector without class names."""
 
     model: str  # name for `create_model`
     pixels: PixelNormalization

@@ -152,7 +152,7 @@ def test_a_file_in_place_of_a_folder_is_told_first(run, tmp_path, no_search, arg
 
 def test_a_folder_that_cannot_be_written_to_is_told_first(run, tmp_path, no_search, monkeypatch):
     monkeypatch.setattr("os.access", lambda *arguments: False)
-    with pytest.raises(PermissionError, match=f"^{tmp_path}/a/eval: nothing can be written to {tmp_path}$"):
+    with pytest.raises(PermissionError, match=f"^{tmp_path}/a/eval: {tmp_path} cannot be written to$"):
         evaluate_run(run[0], directory=tmp_path / "a/eval")
 
 

@@ -31,7 +31,7 @@ def read_caffemodel(path: Path) -> Layers:
     Arrays have the shapes of the file: those of the old form always have four axes, the first of which may be 1.
 
     Raises:
-        ValueError: it is no such file, is cut off or contradicts itself; in one line, which does not name the file.
+        ValueError: it is not such a file, is cut off or contradicts itself; in one line, which does not name the file.
     """
     if path.stat().st_size == 0:
         raise ValueError("it is empty")

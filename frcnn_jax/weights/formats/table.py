@@ -1,4 +1,4 @@
-"""The weight formats by suffix, and what is read from a file of any of them."""
+"""The table of weight formats; reading and writing files of any of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ CONVERTED = "weights.safetensors"
 
 
 def read_weights(path: Path, model: FastRCNN) -> Weights:
-    """What is in the file, in the layout of `model`, not yet checked against it.
+    """Content of the file in the layout of `model`, not yet checked against it.
 
     Raises:
         FileNotFoundError, ValueError: as `load_weights`.
@@ -61,7 +61,7 @@ def read_pixels(path: str | Path) -> PixelNormalization:
 
 
 def read_metadata(path: str | Path) -> WeightsMetadata:
-    """What an exported file (safetensors, npz or stablehlo), a workdir or its checkpoints say about the weights.
+    """Metadata of an exported file (safetensors, npz or stablehlo), of a workdir or of its checkpoints.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
@@ -78,7 +78,7 @@ def write_weights(path: str | Path, arrays: Mapping[str, Any], metadata: Metadat
     """Writes arrays under flat names with their metadata, in the format of the path's suffix.
 
     Raises:
-        ValueError: nothing is written with this suffix.
+        ValueError: no format of this suffix is written.
         FileExistsError: the file exists and is not to be overwritten, or is a folder.
     """
     path = Path(path)
@@ -97,7 +97,7 @@ def refuse_existing(path: Path, overwrite: bool = False) -> None:
 
 
 def _read(path: Path, formats: Sequence[WeightFormat], use: Callable[[WeightFormat, Path], Any]) -> Any:
-    """What `use` makes of the file and its format, which is one of these."""
+    """Result of `use` for the file and its format, which is one of these."""
     converted = path / CONVERTED
     if converted.is_file() and not (path / "checkpoints").exists():
         path = converted  # a folder that is not a run

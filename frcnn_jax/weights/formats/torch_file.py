@@ -76,7 +76,7 @@ class _Tensor(NamedTuple):
 
 
 class _Dict(dict):
-    """Stands for OrderedDict; what PyTorch hangs onto it (versions of modules) is left."""
+    """Stands for OrderedDict; what PyTorch adds to it (versions of modules) is skipped."""
 
     def __setstate__(self, state: Any) -> None:
         pass

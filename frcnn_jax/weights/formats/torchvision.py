@@ -46,7 +46,7 @@ def read_torchvision_safetensors(path: Path) -> Layers:
 
     Raises:
         ValueError: none of its names is one of vgg16's.
-        safetensors.SafetensorError: it is no safetensors file, or damaged.
+        safetensors.SafetensorError: it is not a safetensors file, or damaged.
     """
 
     def stored(file: safetensors.safe_open, name: str) -> Stored:
@@ -73,7 +73,7 @@ def _layers(tensors: Mapping[str, Stored]) -> Layers:
 
 
 def _fits(path: Path) -> bool:
-    """Whether a safetensors file has torchvision's names and no metadata of ours."""
+    """True for a safetensors file with torchvision's names and no metadata of ours."""
     names, is_ours = read_safetensors_names(path)
     return not is_ours and "features.0.weight" in names
 
