@@ -85,9 +85,9 @@ def with_settings(detector, config):
 
 def sizes(detector) -> dict[str, float]:
     """Parameters of a detector, and multiplications that its head makes for an RoI."""
-    from frcnn_jax.weights.params import flatten
+    from flax.traverse_util import flatten_dict
 
-    arrays = flatten(detector.params)
+    arrays = flatten_dict(detector.params, sep="/")
     head = [array for name, array in arrays.items() if name.startswith("head/") and name.endswith("/kernel")]
     return {
         "parameters": sum(array.size for array in arrays.values()),

@@ -54,17 +54,17 @@ def main() -> None:
             sizes.append(check_image(data))
         except ValueError as error:
             parser.error(f"{path}: {error}")
-        before = image_of(out / f"{path.stem}.detections.json")
-        if before is not None and before.resolve() != path.resolve():
-            parser.error(f"{out} holds detections of {before}: give another --out for {path}")
+        other = other_image(out / f"{path.stem}.detections.json", path)
+        if other is not None:
+            parser.error(f"{out} holds detections of {other}: give another --out for {path}")
         if exif_orientation(data) != 1:
             print(f"{path}: its EXIF orientation is ignored: boxes and picture are as the pixels lie in the file")
-    out.mkdir(parents=True, exist_ok=True)
     proposals = None
     if arguments.proposals is not None:
         rows = read_proposal_file(arguments.proposals, names, np.array(sizes), config.invalid, subset=True)
         proposals = select_proposals(rows, config, str(arguments.proposals))
 
+    out.mkdir(parents=True, exist_ok=True)
     # Decoded one by one: a folder of photographs need not fit into memory.
     for index, path in enumerate(arguments.images):
         image = decode_image(path.read_bytes())
@@ -78,21 +78,32 @@ def main() -> None:
             {"class": detector.classes[label - 1], "score": float(score), "box": [float(x) for x in box]}
             for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
         ]
-        text = {"image": str(path), "height": image.shape[0], "width": image.shape[1], "detections": rows}
+        text = {
+            "image": str(path),  # as it was given; "path" is what tells images apart
+            "path": str(path.resolve()),
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "detections": rows,
+        }
         write_text(out / f"{path.stem}.detections.json", json.dumps(text, indent=1) + "\n")
         shown = int((found.scores >= arguments.score).sum())
         print(f"{path}: {len(boxes)} proposals, {shown} objects with score >= {arguments.score}")
     print(f"Pictures and JSON are in {out}")
 
 
-def image_of(path: Path) -> Path | None:
-    """The image whose detections a JSON file of this script holds; None if there is no such file."""
+def other_image(results: Path, image: Path) -> str | None:
+    """The image whose detections a JSON file of this script holds, if it is not this one; None also without a file."""
     try:
-        return Path(json.loads(path.read_text())["image"])
+        about = json.loads(results.read_text())
+        # Old results have no "path" but "image", as it was given in a folder that is not known.
+        before = Path(about["path"] if "path" in about else about["image"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no file of detect.py: give another --out, or move it ({error!r})") from error
+        raise ValueError(f"{results} is not a file of detect.py: give another --out, or move it ({error!r})") from error
+    if not before.is_absolute():
+        return f"{before} in an unknown folder"
+    return str(before) if before.resolve() != image.resolve() else None
 
 
 if __name__ == "__main__":

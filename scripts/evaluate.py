@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument(
         "--voc-results", type=expand_user, metavar="FOLDER", help="write results files of the VOC server"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace results files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results files")
     arguments, settings = parser.parse_known_args()
 
     from frcnn_jax.evaluation.report import format_metrics

@@ -13,7 +13,7 @@ stablehlo: a function with the weights inside that runs with jax and flatbuffers
     about = json.loads(zipfile.ZipFile(FILE).read("metadata.json"))
     found = function.call(image, image_size, original_size, scale, proposals, proposal_mask)
 
-The docstring of frcnn_jax/weights/export.py is a whole program, from a picture to detections.
+The docstring of frcnn_jax/runs/export.py is a whole program, from a picture to detections.
 """
 
 import argparse
@@ -38,7 +38,10 @@ def main() -> None:
         help="size of the padded image; if not given, a square that holds any image at the config's test scale",
     )
     stablehlo.add_argument(
-        "--proposals", type=int, metavar="P", help="room for boxes; the config's proposals.max_count if not given"
+        "--proposals",
+        type=int,
+        metavar="P",
+        help="boxes that it takes; the config's proposals.max_count if not given",
     )
     stablehlo.add_argument(
         "--platforms", nargs="+", choices=("cpu", "cuda", "rocm", "tpu"), default=["cpu", "cuda", "tpu"]
@@ -59,9 +62,10 @@ def main() -> None:
 
 def export(arguments: argparse.Namespace) -> str:
     """Writes the file and says what is in it."""
+    from flax.traverse_util import flatten_dict
+
     from frcnn_jax.runs.detector import load_detector
     from frcnn_jax.runs.export import export_arrays, export_stablehlo
-    from frcnn_jax.weights.params import flatten
 
     detector = load_detector(arguments.workdir)
     if arguments.format == "stablehlo":
@@ -76,7 +80,7 @@ def export(arguments: argparse.Namespace) -> str:
         kind = f"a function for {', '.join(arguments.platforms)}"
     else:
         export_arrays(arguments.out, detector, overwrite=arguments.overwrite)
-        kind = f"{len(flatten(detector.params))} arrays"
+        kind = f"{len(flatten_dict(detector.params))} arrays"
     megabytes = arguments.out.stat().st_size / 1e6
     return (
         f"{arguments.out}: {kind}, {megabytes:.1f} MB, {detector.config.model.name} after {detector.step} steps, "

@@ -184,7 +184,53 @@ def test_detect_overwrites_no_result_of_another_image(pictures, detector, monkey
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (out / "same.detections.json").write_text("[]")
     code = call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out)
-    assert f"{out}/same.detections.json is no file of detect.py" in code
+    assert f"{out}/same.detections.json is not a file of detect.py" in code
+
+
+def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypatch, capsys):
+    """Not by how it was spelt: the same spelling in another folder is another image."""
+    detect = ("detect", "--workdir", pictures, "--out", pictures / "found")
+    monkeypatch.chdir(pictures / "a")
+    assert call(monkeypatch, *detect, "same.png") is None
+    found = json.loads((pictures / "found/same.detections.json").read_text())
+    assert (found["image"], found["path"]) == ("same.png", str((pictures / "a/same.png").resolve()))
+    (pictures / "link").symlink_to(pictures / "a")
+    for spelling in ("./same.png", "../a/same.png", pictures / "a/same.png", pictures / "link/same.png"):
+        assert call(monkeypatch, *detect, spelling) is None
+    before = {path.name: path.read_bytes() for path in (pictures / "found").iterdir()}
+    monkeypatch.chdir(pictures / "b")
+    (pictures / "b/another.png").write_bytes((pictures / "b/same.png").read_bytes())
+    capsys.readouterr()
+    assert call(monkeypatch, *detect, "another.png", "same.png") == 2
+    refused = f"{pictures}/found holds detections of {pictures}/a/same.png: give another --out for same.png"
+    assert refused in capsys.readouterr().err
+    # Nor anything of the image before it.
+    assert {path.name: path.read_bytes() for path in (pictures / "found").iterdir()} == before
+
+
+def test_detect_trusts_no_relative_path_of_old_results(pictures, detector, monkeypatch, capsys):
+    """Results of before there was "path": a relative "image" may have been in any folder."""
+    detect, found = ("detect", "--workdir", pictures, "--out", pictures / "found"), pictures / "found"
+    results = found / "same.detections.json"
+    found.mkdir()
+    monkeypatch.chdir(pictures / "b")
+    results.write_text(json.dumps({"image": "same.png", "height": 20, "width": 30, "detections": []}))
+    assert call(monkeypatch, *detect, "same.png") == 2
+    refused = f"{found} holds detections of same.png in an unknown folder: give another --out for same.png"
+    assert refused in capsys.readouterr().err
+    results.write_text(json.dumps({"image": str(pictures / "a/same.png"), "detections": []}))
+    assert call(monkeypatch, *detect, "same.png") == 2
+    assert f"holds detections of {pictures}/a/same.png: give another" in capsys.readouterr().err
+    monkeypatch.chdir(pictures / "a")
+    assert call(monkeypatch, *detect, "same.png") is None
+    assert json.loads(results.read_text())["path"] == str((pictures / "a/same.png").resolve())
+
+
+def test_detect_writes_nothing_where_proposals_are_refused(pictures, detector, monkeypatch):
+    np.savez(pictures / "boxes.npz", other=np.zeros((1, 4)))
+    arguments = ("--workdir", pictures, "--proposals", pictures / "boxes.npz", "--out", pictures / "found")
+    assert "same" in call(monkeypatch, "detect", pictures / "a/same.png", *arguments)
+    assert not (pictures / "found").exists()
 
 
 def test_detect_holds_one_image_at_a_time(pictures, detector, monkeypatch):

@@ -1,21 +1,21 @@
 """A run's detector compressed by truncated SVD (section 3.1), as another run."""
 
+import contextlib
 import dataclasses
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
+from frcnn_jax.atomic import new_folder
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, newest_checkpoint
 from frcnn_jax.config import Config, expand_user
-from frcnn_jax.plugins import load_plugins
+from frcnn_jax.runs.detector import open_run
 from frcnn_jax.training.state import TrainState, abstract_state, create_state
-from frcnn_jax.training.workdir import claim_workdir, read_config
-from frcnn_jax.weights.params import flatten
+from frcnn_jax.training.workdir import claim_workdir
 from frcnn_jax.weights.svd import LAYERS, compress_head
 
 
@@ -58,36 +58,19 @@ def compress_run(
     params = jax.tree.map(jnp.asarray, compress_head(state.params, fc6_rank=fc6_rank, fc7_rank=fc7_rank))
     state = _carry_over(create_state(config, params, state.statistics), state)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
+    with new_folder(out) as temporary:
         claim_workdir(temporary, config)
-        checkpoints = Checkpoints(temporary, config.train.keep_checkpoints)
-        try:
+        with contextlib.closing(Checkpoints(temporary, config.train.keep_checkpoints)) as checkpoints:
             checkpoints.save(state, key, position, dataclasses.replace(metadata, config=config))
-        finally:
-            checkpoints.close()
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 
 def _read(workdir: Path) -> tuple[Config, CheckpointMetadata, tuple[TrainState, jax.Array, dict[str, Any]]]:
     """Config and newest checkpoint of a run."""
-    config = read_config(workdir)
-    load_plugins(config.plugins, workdir)
-    # Opening checkpoints would make the folder.
-    if not (workdir / "checkpoints").is_dir():
-        raise FileNotFoundError(f"{workdir} holds no checkpoint yet")
-    checkpoints = Checkpoints(workdir)
-    try:
-        if checkpoints.latest is None:
-            raise FileNotFoundError(f"{workdir} holds no checkpoint yet")
+    config = open_run(workdir)
+    with newest_checkpoint(workdir) as checkpoints:
         metadata = checkpoints.metadata()
         return config, metadata, checkpoints.restore(abstract_state(config, len(metadata.classes) + 1))
-    finally:
-        checkpoints.close()
 
 
 def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> None:
@@ -95,7 +78,7 @@ def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> 
     try:
         found, _, (other, _, _) = _read(out)
     except (ValueError, OSError):
-        raise FileExistsError(f"{out} exists and is no compressed run: give another --out") from None
+        raise FileExistsError(f"{out} exists and is not a compressed run: give another --out") from None
     ranks = (config.model.fc6_rank, config.model.fc7_rank)
     if found != config:
         reason = f"its settings are not those of {workdir} with fc6_rank={ranks[0]}, fc7_rank={ranks[1]}"
@@ -109,8 +92,8 @@ def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> 
 
 
 def _share_parameters(compressed: Any, whole: Any) -> bool:
-    """Whether the parameters that truncation leaves alone are the same."""
-    a, b = flatten(compressed), flatten(whole)
+    """True where the parameters that truncation leaves alone are the same."""
+    a, b = flatten_dict(compressed), flatten_dict(whole)
     return all(np.array_equal(a[name], b[name]) for name in a.keys() & b.keys())
 
 

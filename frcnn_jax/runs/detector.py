@@ -4,17 +4,20 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from frcnn_jax.checkpoint import Checkpoints
 from frcnn_jax.config import Config
 from frcnn_jax.detection.detect import detect, selection_settings
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.training.state import abstract_state, build_model
+from frcnn_jax.training.state import build_model
 from frcnn_jax.training.workdir import read_config
 from frcnn_jax.types import BoxStatistics, Detections
+from frcnn_jax.weights.formats.checkpoints import read_checkpoint
+from frcnn_jax.weights.params import match_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,29 +46,34 @@ class Detector:
         )
 
 
-def load_detector(workdir: str | Path) -> Detector:
-    """The detector of the newest checkpoint in `workdir`.
+def open_run(workdir: str | Path) -> Config:
+    """The config of a run, whose plugins are imported.
 
     Raises:
-        FileNotFoundError: there is no run, or no checkpoint yet.
-        ImportError: a module of the run's `plugins` cannot be imported, or lies in the workdir.
+        FileNotFoundError: there is no run.
+        ImportError: a plugin cannot be imported, or lies in the workdir.
     """
     config = read_config(workdir)
     load_plugins(config.plugins, workdir)
-    checkpoints = Checkpoints(workdir)
-    try:
-        if checkpoints.latest is None:
-            raise FileNotFoundError(f"{workdir} holds no checkpoint yet")
-        metadata = checkpoints.metadata()
-        num_classes = len(metadata.classes) + 1
-        state, _, _ = checkpoints.restore(abstract_state(config, num_classes))
-    finally:
-        checkpoints.close()
+    return config
+
+
+def load_detector(workdir: str | Path) -> Detector:
+    """The detector of the newest checkpoint in `workdir`; the optimizer's state is not read.
+
+    Raises:
+        FileNotFoundError: there is no run, or no checkpoint yet.
+        ImportError: a plugin of the config cannot be imported.
+        ValueError: the parameters are not those of the config's model, or the config cannot be read.
+    """
+    config = open_run(workdir)
+    arrays, metadata = read_checkpoint(workdir)
+    model = build_model(config, metadata.num_classes, metadata.pixels)
     return Detector(
-        model=build_model(config, num_classes, metadata.pixels),
-        params=state.params,
-        statistics=state.statistics,
+        model=model,
+        params=match_arrays(arrays, model, source=str(workdir)),
+        statistics=jax.tree.map(jnp.asarray, metadata.statistics),
         classes=metadata.classes,
         config=config,
-        step=int(state.step),
+        step=metadata.step,
     )

@@ -1,14 +1,15 @@
 """The evaluation of a run on its test set."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 from frcnn_jax.config import Config, changed_settings, expand_user
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
-from frcnn_jax.evaluation.evaluate import evaluate_dataset, voc_split
-from frcnn_jax.evaluation.results import voc_results_files
+from frcnn_jax.evaluation.evaluate import evaluate_dataset
+from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split
 from frcnn_jax.runs.detector import load_detector
 
 _OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers")
@@ -29,14 +30,17 @@ def evaluate_run(
         config: the run's own if None; another one to change the test set, its proposals or the way of testing.
         directory: where to write; `workdir/eval` if None.
         voc_results: folder for results files of the VOC server, also of a test set whose annotations are not public.
-        overwrite: replace results files that are there.
+        overwrite: replace existing results files.
 
     Returns:
         What is written to `metrics.json`.
 
     Raises:
-        ValueError: `config` changes a setting that does not bear on evaluation, or the test set has other classes.
-        FileExistsError: a results file is there.
+        ValueError: `config` changes a setting that does not bear on evaluation, the test set has other classes, or
+            results files cannot hold its ids or class names.
+        FileExistsError: a results file already exists.
+        OSError: a folder to write to is a file, or cannot be written to. Like the others, before any proposal is
+            searched and any image detected.
     """
     detector = load_detector(workdir)
     config = detector.config if config is None else config
@@ -44,9 +48,14 @@ def evaluate_run(
     dataset = open_dataset(config.data.test, config.data)
     if dataset.classes != detector.classes:
         raise ValueError(f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}")
-    if voc_results is not None and not overwrite:
-        files = voc_results_files(expand_user(voc_results), dataset.classes, voc_split(dataset.name))
-        for path in filter(Path.exists, files):
+    directory = expand_user(workdir) / "eval" if directory is None else expand_user(directory)
+    _check_folder(directory)
+    if voc_results is not None:
+        voc_results = expand_user(voc_results)
+        check_image_ids(voc_results, dataset.image_ids)
+        files = voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
+        _check_folder(voc_results)
+        for path in filter(Path.exists, [] if overwrite else files):
             raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another folder")
     proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     scales = list(config.input.test_scales or (config.input.test_scale,))
@@ -58,7 +67,7 @@ def evaluate_run(
         proposals,
         input_config=config.input,
         config=config.evaluate,
-        directory=expand_user(workdir) / "eval" if directory is None else expand_user(directory),
+        directory=directory,
         extra={
             "step": detector.step,
             "settings": {
@@ -69,6 +78,15 @@ def evaluate_run(
         },
         voc_results=None if voc_results is None else expand_user(voc_results),
     )
+
+
+def _check_folder(path: Path) -> None:
+    """Raises OSError where `path` is not a folder that can be made or written to; makes none."""
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{path}: {existing} is a file, not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: {existing} cannot be written to")
 
 
 def _check_changes(before: Config, now: Config) -> None:

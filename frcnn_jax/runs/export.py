@@ -12,45 +12,47 @@ and non-maximum suppression are inside. It runs with jax (and `flatbuffers`, whi
     detect = jax.jit(export.deserialize(bytearray(open("detector.stablehlo", "rb").read())).call)
     image = cv2.imread("image.png", cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     boxes = np.load("boxes.npy")  # half-open x1 y1 x2 y2 that may hold objects
-    size, (height, width, room) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
+    size, (height, width, count) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
     scale = min(about["test"]["scale"] / min(size), about["test"]["max_size"] / max(size))
     resized = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]  # RGB
     rows, columns = resized.shape[:2]
     padded = np.pad(resized, ((0, height - rows), (0, width - columns), (0, 0)))
-    proposals = np.pad(np.float32(boxes), ((0, room - len(boxes)), (0, 0)))
+    proposals = np.pad(np.float32(boxes), ((0, count - len(boxes)), (0, 0)))
     found = detect(padded, np.int32([rows, columns]), np.int32(size), np.float32(scale), proposals,
-                   np.arange(room) < len(boxes))
+                   np.arange(count) < len(boxes))
     boxes, scores, labels = (np.array(found[k])[found["mask"]] for k in ("boxes", "scores", "labels"))
 
 Detections come best first; label i is `about["classes"][i - 1]`.
 """
 
 import logging
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from frcnn_jax.atomic import replacing
 from frcnn_jax.config import expand_user
 from frcnn_jax.detection.detect import detect_batch, selection_settings
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.types import Batch
-from frcnn_jax.weights.formats.own import write_file, write_npz, write_safetensors
-from frcnn_jax.weights.metadata import WeightsMetadata, from_config, to_json
-from frcnn_jax.weights.params import flatten
+from frcnn_jax.weights.formats.stablehlo import add_metadata
+from frcnn_jax.weights.formats.table import refuse_existing, write_weights
+from frcnn_jax.weights.metadata import WeightsMetadata
 
 _log = logging.getLogger(__name__)
-_WRITERS = {".safetensors": write_safetensors, ".npz": write_npz}
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def describe(detector: Detector) -> WeightsMetadata:
     """The metadata that travels with a detector's weights."""
-    return from_config(
-        detector.config, detector.classes, detector.model.pixels, detector.statistics, int(detector.step)
+    statistics = jax.tree.map(lambda x: np.asarray(x, np.float32), detector.statistics)
+    return WeightsMetadata(
+        tuple(detector.classes), detector.model.pixels, statistics, int(detector.step), detector.config
     )
 
 
@@ -66,11 +68,7 @@ def export_arrays(path: str | Path, detector: Detector, *, overwrite: bool = Fal
         ValueError: the path ends in something else.
         FileExistsError: the file exists and is not to be overwritten.
     """
-    path = expand_user(path)
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"{path} must end in {' or '.join(_WRITERS)}")
-    arrays, metadata = flatten(detector.params), describe(detector)
-    write_file(path, lambda file: _WRITERS[path.suffix](file, arrays, metadata), overwrite=overwrite)
+    write_weights(expand_user(path), flatten_dict(detector.params, sep="/"), describe(detector), overwrite=overwrite)
 
 
 def export_stablehlo(
@@ -93,7 +91,7 @@ def export_stablehlo(
     Args:
         bucket: height and width of the padded image; a square that holds any image at the test scale if None. A
             smaller one, for images of one orientation, saves time.
-        proposals: room for P boxes; the config's `proposals.max_count` if None.
+        proposals: P, the number of boxes that it takes; the config's `proposals.max_count` if None.
         platforms: what the function is lowered for.
 
     Raises:
@@ -102,6 +100,7 @@ def export_stablehlo(
         ModuleNotFoundError: `flatbuffers` is not installed.
     """
     path = expand_user(path)
+    refuse_existing(path, overwrite)
     stride = detector.model.stride
     longest = -(-detector.config.input.test_max_size // stride) * stride
     height, width = (longest, longest) if bucket is None else bucket
@@ -120,13 +119,9 @@ def export_stablehlo(
         }
     }
 
-    def write(file: Path) -> None:
-        file.write_bytes(_serialize(detector, (height, width), count, platforms))
-        # A zip archive may follow other data; in mode "a" zipfile puts it there.
-        with zipfile.ZipFile(file, "a") as archive:
-            archive.writestr("metadata.json", to_json(describe(detector), **about))
-
-    write_file(path, write, overwrite=overwrite)
+    with replacing(path) as temporary:
+        temporary.write_bytes(_serialize(detector, (height, width), count, platforms))
+        add_metadata(temporary, describe(detector), **about)
 
 
 def _serialize(detector: Detector, bucket: tuple[int, int], count: int, platforms: Sequence[str]) -> bytearray:

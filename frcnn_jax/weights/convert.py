@@ -5,8 +5,8 @@ from pathlib import Path
 
 from frcnn_jax.config import expand_user
 from frcnn_jax.models.architectures import create_model
-from frcnn_jax.weights.formats.own import read_named, write_file, write_safetensors
-from frcnn_jax.weights.formats.table import CONVERTED, FOREIGN_READERS, Weights
+from frcnn_jax.weights.formats.base import Weights
+from frcnn_jax.weights.formats.table import CONVERTED, read_foreign, refuse_existing, write_weights
 from frcnn_jax.weights.load import fit_weights
 from frcnn_jax.weights.metadata import NetworkMetadata
 from frcnn_jax.weights.svd import stored_ranks
@@ -14,7 +14,7 @@ from frcnn_jax.weights.svd import stored_ranks
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What `convert_weights` did."""
+    """Result of `convert_weights`."""
 
     path: Path  # of the file written
     taken: tuple[str, ...]  # names of the arrays in it
@@ -34,23 +34,19 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
 
     Raises:
         FileNotFoundError: there is no such source.
-        FileExistsError: the file is there already.
+        FileExistsError: the file already exists.
         ValueError: the source is of no kind that is read, is damaged or does not fit the model.
     """
     source, path = expand_user(source), expand_user(out) / CONVERTED
-    if source.suffix not in FOREIGN_READERS:
-        raise ValueError(f"{source}: weights are converted from {', '.join(sorted(FOREIGN_READERS))}")
-    if path.exists():
-        raise FileExistsError(f"{path} exists")
-    any_model = create_model(model, num_classes or 2)
-    weights = read_named(source, lambda file: FOREIGN_READERS[source.suffix](file, any_model))
+    refuse_existing(path)
+    weights = read_foreign(source, create_model(model, num_classes or 2))
     count = _count_classes(weights) if num_classes is None else num_classes
     ranks = {f"{layer}_rank": rank for layer, rank in stored_ranks(weights.arrays).items()}
     try:
         target = create_model(model, count, pixels=weights.pixels, **ranks)
     except ValueError as error:
         raise ValueError(f"{source} does not fit {model}: {error}") from error
-    # Checks that all is there and fits; an ImageNet network gets random heads for it, which are not written.
+    # Checks names and shapes; an ImageNet network gets random heads for it, which are not written.
     fit_weights(source, weights, target)
 
     metadata = NetworkMetadata(
@@ -60,11 +56,11 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         source=source.name,
         **ranks,
     )
-    write_file(path, lambda file: write_safetensors(file, weights.arrays, metadata))
+    write_weights(path, weights.arrays, metadata)
     return Conversion(path, tuple(weights.arrays), weights.left, metadata)
 
 
 def _count_classes(weights: Weights) -> int:
-    """Background included; 2, the least there is, where the weights do not say."""
+    """Background included; 2, the fewest possible, where the weights do not say."""
     scores = weights.arrays.get("head/cls_score/bias")
     return 2 if scores is None or scores.ndim != 1 else max(len(scores), 2)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from frcnn_jax.types import BoxStatistics
-from frcnn_jax.weights.params import flatten, nest
 
 _KERNEL, _BIAS = "head/bbox_pred/kernel", "head/bbox_pred/bias"
 
@@ -23,7 +23,7 @@ def fold_statistics(params: Mapping[str, Any], statistics: BoxStatistics) -> dic
     Raises:
         ValueError: `head/bbox_pred` is not for the statistics' number of classes.
     """
-    return nest(fold_arrays(flatten(params), statistics))
+    return unflatten_dict(fold_arrays(flatten_dict(params, sep="/"), statistics), sep="/")
 
 
 def unfold_statistics(params: Mapping[str, Any], statistics: BoxStatistics) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from frcnn_jax.config import expand_user
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.folding import fold_arrays, unfold_statistics
-from frcnn_jax.weights.formats.own import read_named
-from frcnn_jax.weights.formats.table import HEADS, Weights, read_metadata, read_pixels, read_weights
+from frcnn_jax.weights.formats.base import HEADS, Weights, read_named
+from frcnn_jax.weights.formats.table import read_metadata, read_pixels, read_weights
 from frcnn_jax.weights.params import match_arrays, matcher
 from frcnn_jax.weights.svd import LAYERS, stored_ranks
 
@@ -32,7 +32,7 @@ def load_weights(
     allow_extra: Iterable[str] = (),
     key: PRNGKeyArray | None = None,
 ) -> dict[str, Any]:
-    """Parameters for `model` that stand alone: box statistics, where there are any, are folded into `head/bbox_pred`.
+    """Parameters for `model` that stand alone: box statistics, if any, are folded into `head/bbox_pred`.
 
     They detect with `frcnn_jax.detect(model, params, image, boxes)`, without statistics. To train on with statistics,
     take them out again: `unfold_statistics`. An ImageNet network has no `cls_score` and no `bbox_pred`: they are
@@ -41,7 +41,8 @@ def load_weights(
     Args:
         path: a `.safetensors` or `.npz` file of `scripts/export.py`; a run's workdir or its folder `checkpoints` (the
             newest checkpoint); a `.caffemodel`, of ImageNet or a finished detector; torchvision's `vgg16` as `.pth`
-            or `.safetensors`; what `scripts/convert_weights.py` made of those, file or folder.
+            (a state dict, or the checkpoint of a training script that holds one) or `.safetensors`; what
+            `scripts/convert_weights.py` made of those, file or folder.
         allow_missing: names, or regular expressions that match whole names, of parameters that the file need not
             have; they are initialised at random.
         allow_extra: names or expressions of arrays that are left out. An array whose shape differs from the model's

@@ -1,4 +1,4 @@
-"""What an exported file says about itself beside its arrays, as JSON."""
+"""The metadata of weights, as JSON: all that a file says about itself beside its arrays."""
 
 import dataclasses
 import json
@@ -6,32 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from frcnn_jax.config import Config
+from frcnn_jax import config as settings
+from frcnn_jax.config import Config, EvalConfig, InputConfig, ModelConfig
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.types import BoxStatistics
 
-FORMAT = 1
+FORMAT = 2
+_BEFORE_CONFIG = 1  # the format that has copies of some settings in place of the config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightsMetadata:
     """All that is needed, beside the parameters, to detect as the run that they come from."""
 
-    model: str  # name for `create_model`
     classes: tuple[str, ...]  # labels 1 ... K
     pixels: PixelNormalization
     statistics: BoxStatistics  # NumPy float32; what the deltas are in
-    dtype: str  # of activations
-    scale: int  # the image's shorter side, and the most its longer side may have, when tested
-    max_size: int
-    nms_iou: float
-    score_threshold: float
-    per_class: int
     step: int  # of the training run
-    box_regression: bool = True
-    scales: tuple[int, ...] = ()  # of an image pyramid, in place of `scale`
-    fc6_rank: int | None = None  # of a compressed layer
-    fc7_rank: int | None = None
+    config: Config  # of the run; of a file of format 1 the model and the way of testing, the rest is the default
 
     @property
     def num_classes(self) -> int:
@@ -41,7 +33,7 @@ class WeightsMetadata:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkMetadata:
-    """What goes with weights converted from another framework's: not yet, or not only ours, a detector."""
+    """Metadata of weights converted from another framework: an ImageNet network, or a detector without class names."""
 
     model: str  # name for `create_model`
     pixels: PixelNormalization
@@ -51,99 +43,95 @@ class NetworkMetadata:
     fc7_rank: int | None = None
 
 
-def from_config(
-    config: Config, classes: tuple[str, ...], pixels: PixelNormalization, statistics: BoxStatistics, step: int
-) -> WeightsMetadata:
-    """The metadata of a run's weights."""
-    return WeightsMetadata(
-        model=config.model.name,
-        classes=tuple(classes),
-        pixels=pixels,
-        statistics=BoxStatistics(
-            mean=np.asarray(statistics.mean, np.float32), std=np.asarray(statistics.std, np.float32)
-        ),
-        dtype=config.model.dtype,
-        scale=config.input.test_scale,
-        max_size=config.input.test_max_size,
-        nms_iou=config.evaluate.nms_iou,
-        score_threshold=config.evaluate.score_threshold,
-        per_class=config.evaluate.per_class,
-        step=step,
-        box_regression=config.evaluate.box_regression,
-        scales=config.input.test_scales,
-        fc6_rank=config.model.fc6_rank,
-        fc7_rank=config.model.fc7_rank,
-    )
-
-
 def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
-    """JSON text that `from_json` reads back exactly; `more` is added to it."""
+    """JSON text that `from_json` reads back exactly; `more` is added to it.
+
+    A detector's has, for programs without this package, "model", "classes", "pixels", "box_statistics" (mean and std,
+    [K1, 4] each), "test" with "scale" and "max_size", and "step"; "config" has all settings.
+    """
     if isinstance(metadata, NetworkMetadata):
         return json.dumps({"format": FORMAT, "network": dataclasses.asdict(metadata), **more}, indent=1)
+    config, statistics = metadata.config, metadata.statistics
     described = {
         "format": FORMAT,
-        "model": metadata.model,
-        "fc6_rank": metadata.fc6_rank,
-        "fc7_rank": metadata.fc7_rank,
-        "num_classes": metadata.num_classes,
+        "model": config.model.name,
         "classes": list(metadata.classes),
         "pixels": dataclasses.asdict(metadata.pixels),
         "box_statistics": {
-            "mean": metadata.statistics.mean.tolist(),
-            "std": metadata.statistics.std.tolist(),
+            "mean": np.asarray(statistics.mean, np.float32).tolist(),
+            "std": np.asarray(statistics.std, np.float32).tolist(),
         },
-        "test": {
-            "dtype": metadata.dtype,
-            "scale": metadata.scale,
-            "max_size": metadata.max_size,
-            "nms_iou": metadata.nms_iou,
-            "score_threshold": metadata.score_threshold,
-            "per_class": metadata.per_class,
-            "box_regression": metadata.box_regression,
-            "scales": list(metadata.scales),
-        },
+        "test": {"scale": config.input.test_scale, "max_size": config.input.test_max_size},
         "step": metadata.step,
+        "config": json.loads(settings.to_json(config)),
         **more,
     }
     return json.dumps(described, indent=1)
 
 
-def from_json(text: str | bytes) -> WeightsMetadata | NetworkMetadata:
-    """The metadata written by `to_json`.
+def from_json(text: str | bytes | None) -> WeightsMetadata | NetworkMetadata:
+    """The metadata written by `to_json`, of this format or of format 1.
 
     Raises:
-        ValueError: it is not JSON, of another format version, or a field is missing or wrong.
+        ValueError: there is none, it is not JSON or of another format, or a field is missing or wrong.
     """
+    if text is None:
+        raise ValueError("it holds no metadata of frcnn_jax")
     try:
         described = json.loads(text)
         version = described["format"]
-        if version != FORMAT:
-            raise ValueError(f"its format is {version}, this version of frcnn_jax reads {FORMAT}")
+        if version not in (_BEFORE_CONFIG, FORMAT):
+            raise ValueError(f"its format is {version}, this version of frcnn_jax reads {_BEFORE_CONFIG} and {FORMAT}")
         if "network" in described:
             network = described["network"]
             return NetworkMetadata(**network | {"pixels": _pixels(network["pixels"])})
         statistics = described["box_statistics"]
         metadata = WeightsMetadata(
-            model=described["model"],
             classes=tuple(described["classes"]),
             pixels=_pixels(described["pixels"]),
             statistics=BoxStatistics(
                 mean=np.array(statistics["mean"], np.float32), std=np.array(statistics["std"], np.float32)
             ),
             step=described["step"],
-            fc6_rank=described.get("fc6_rank"),
-            fc7_rank=described.get("fc7_rank"),
-            **described["test"] | {"scales": tuple(described["test"].get("scales", ()))},
+            config=_tested_as(described)
+            if version == _BEFORE_CONFIG
+            else settings.from_json(json.dumps(described["config"])),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"its metadata is incomplete: {error}") from error
+    _check_statistics(metadata)
+    return metadata
+
+
+def _tested_as(described: dict[str, Any]) -> Config:
+    """A config with the settings of which format 1 has copies."""
+    test = described["test"]
+    return Config(
+        model=ModelConfig(
+            name=described["model"],
+            dtype=test["dtype"],
+            fc6_rank=described.get("fc6_rank"),
+            fc7_rank=described.get("fc7_rank"),
+        ),
+        input=InputConfig(
+            test_scale=test["scale"], test_max_size=test["max_size"], test_scales=tuple(test.get("scales", ()))
+        ),
+        evaluate=EvalConfig(
+            nms_iou=test["nms_iou"],
+            score_threshold=test["score_threshold"],
+            per_class=test["per_class"],
+            box_regression=test.get("box_regression", True),
+        ),
+    )
+
+
+def _check_statistics(metadata: WeightsMetadata) -> None:
     shape = (metadata.num_classes, 4)
     mean, std = metadata.statistics.mean, metadata.statistics.std
     if mean.shape != shape or std.shape != shape:
         raise ValueError(f"its box statistics are {list(mean.shape)} and {list(std.shape)}, not {list(shape)}")
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ValueError("its box statistics are not finite, or a deviation is not positive")
-    return metadata
 
 
 def _pixels(described: dict[str, Any]) -> PixelNormalization:

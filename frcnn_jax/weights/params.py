@@ -7,40 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PRNGKeyArray
 
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 
 
-def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested tree as {"backbone/conv1_1/kernel": array, ...}, sorted by name."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return dict(sorted(("/".join(str(entry.key) for entry in path), leaf) for path, leaf in leaves))
-
-
-def nest(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`.
-
-    Raises:
-        ValueError: a name stands for an array and, as in "a" and "a/b", for a group of arrays.
-    """
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *groups, last = name.split("/")
-        group = tree
-        for part in groups:
-            group = group.setdefault(part, {})
-            if not isinstance(group, dict):
-                raise ValueError(f"{name} lies inside another array's name")
-        if last in group:
-            raise ValueError(f"{name} is a group of arrays too")
-        group[last] = array
-    return tree
-
-
 def expected_shapes(model: FastRCNN) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of each of the model's parameters under flat names; nothing is computed."""
-    return flatten(jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return flatten_dict(shapes, sep="/")
 
 
 def match_arrays(
@@ -92,19 +68,19 @@ def match_arrays(
     if absent and key is None:
         raise ValueError(f"a key is needed to initialise what {source} does not have: {', '.join(sorted(absent))}")
     random = _draw(model, absent, key) if absent else {}
-    return nest(
-        {
-            name: random[name] if name in absent else jnp.asarray(arrays[name], shape.dtype)
-            for name, shape in expected.items()
-        }
-    )
+    matched = {
+        name: random[name] if name in absent else jnp.asarray(arrays[name], shape.dtype)
+        for name, shape in expected.items()
+    }
+    return unflatten_dict(matched, sep="/")
 
 
 def _draw(model: FastRCNN, names: set[str], key: PRNGKeyArray) -> dict[str, Any]:
     """The parameters of `init_params` with these names; the others are not computed."""
 
     def draw(key: PRNGKeyArray) -> dict[str, Any]:
-        return {name: array for name, array in flatten(init_params(model, key)).items() if name in names}
+        params = flatten_dict(init_params(model, key), sep="/")
+        return {name: array for name, array in params.items() if name in names}
 
     return jax.jit(draw)(key)
 

@@ -136,15 +136,15 @@ def test_exported_function(compressed, tmp_path):
     kept = np.asarray(found["mask"])
     found = Detections(**{name: np.asarray(array)[kept] for name, array in found.items()})
     assert_same_detections(found, detector.detect(image, boxes), 1e-5)
-    assert read_metadata(path).fc6_rank == 6
+    assert read_metadata(path).config.model.fc6_rank == 6
 
 
 def test_exported_weights(compressed, tmp_path):
     detector = load_detector(compressed)
     for name in ("a.safetensors", "a.npz"):
         export_arrays(tmp_path / name, detector)
-        metadata = read_metadata(tmp_path / name)
-        assert (metadata.fc6_rank, metadata.fc7_rank) == (6, 3)
+        model = read_metadata(tmp_path / name).config.model
+        assert (model.fc6_rank, model.fc7_rank) == (6, 3)
         loaded = load_weights(tmp_path / name, detector.model)
         jax.tree.map(np.testing.assert_array_equal, loaded, fold_statistics(detector.params, detector.statistics))
         with pytest.raises(ValueError, match=r"has fc6 of rank 6 and fc7 of rank 3, the model fc6 whole and fc7 whole"):
@@ -197,8 +197,8 @@ def half_a_run(folder, data):
 CHANGES = {
     other_step: r"holds another run, its settings are not those of .*whole with fc6_rank=6, fc7_rank=3: give another",
     other_parameters: "holds another run, its parameters are not those of",
-    no_run: "exists and is no compressed run: give another --out",
-    half_a_run: "exists and is no compressed run",
+    no_run: "exists and is not a compressed run: give another --out",
+    half_a_run: "exists and is not a compressed run",
 }
 
 

@@ -1,24 +1,22 @@
-"""A run evaluated from its workdir: what may be changed, results for the VOC server, test sets without annotations."""
+"""A detector read from its workdir: its parameters without the optimizer, and errors in one line."""
 
 import dataclasses
-import json
 import shutil
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
+from frcnn_jax.checkpoint import Checkpoints
+from frcnn_jax.config import to_json
 from frcnn_jax.models import architectures as models
 from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.runs.detector import load_detector
-from frcnn_jax.runs.evaluate import evaluate_run
-from tests.data.voc_files import VocFiles, object_xml
-from tests.weights.detectors import CLASSES, PIXELS, save_run, small_detector
-
-FILES = [f"comp4_det_test_{name}.txt" for name in sorted(CLASSES)]
-
+from frcnn_jax.training.state import abstract_state
+from tests.weights.detectors import CONFIG, PIXELS, image_and_boxes, save_run, small_detector
 
 SMALL_TINY = dataclasses.replace(
     models.ARCHITECTURES["tiny"],
@@ -38,99 +36,55 @@ def small_tiny():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """(workdir, folder of its data)"""
-    root = tmp_path_factory.mktemp("run")
-    files, random, proposals = VocFiles(root / "data"), np.random.default_rng(0), {}
-    for image in ("a", "b"):
-        files.image(image, *(object_xml(name, (5, 5, 30, 25)) for name in CLASSES))
-        low = random.uniform(0, 14, (12, 2))
-        proposals[image] = np.concatenate([low, low + random.uniform(6, 16, (12, 2))], axis=1)
-    files.split("test", "a", "b")
-    np.savez(root / "data/test.npz", **proposals)
-    detector = small_detector()
-    config = dataclasses.replace(
-        detector.config,
-        data=DataConfig(test="folder/test", root=str(root / "data"), tfds_dir=str(root / "tfds")),
-        proposals=ProposalConfig("file", test_file=str(root / "data/test.npz"), min_side=1),
-        input=dataclasses.replace(detector.config.input, workers=0),
-    )
-    save_run(dataclasses.replace(detector, config=config, classes=tuple(sorted(CLASSES))), root / "work")
-    return root / "work", root / "data"
+def workdir(small_tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    save_run(small_detector(), folder)
+    return folder
 
 
-def changed(run, *arguments):
-    return override(load_detector(run[0]).config, arguments)
+def test_parameters_are_those_of_the_checkpoint(workdir):
+    checkpoints = Checkpoints(workdir)
+    state, _, _ = checkpoints.restore(abstract_state(CONFIG, 4))
+    checkpoints.close()
+    detector = load_detector(str(workdir))
+    for ours, theirs in ((detector.params, state.params), (detector.statistics, state.statistics)):
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(ours))
+    made = small_detector()
+    assert (detector.step, detector.classes, detector.config) == (7, made.classes, made.config)
+    assert detector.model.pixels == PIXELS
+    scene = image_and_boxes()
+    jax.tree.map(np.testing.assert_array_equal, detector.detect(*scene), made.detect(*scene))
 
 
-def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
-    test = "--input.test-scales 48 96 --input.test-batch-size 2 --input.workers 1 --input.buckets 128 128"
-    config = changed(run, *test.split(), "--evaluate.metric", "voc10", "--evaluate.pictures", "0")
-    metrics = evaluate_run(run[0], config, directory=tmp_path)
-    assert metrics["metric"] == "voc10"
-    assert metrics["settings"]["scales"] == [48, 96]
-    assert metrics["settings"]["max_size"] == 96
-    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
-    assert not (run[0] / "eval").exists()
+def test_neither_the_optimizer_nor_warnings(workdir, monkeypatch, caplog):
+    def refuse(*arguments):
+        raise AssertionError("the whole state is read")
+
+    monkeypatch.setattr(Checkpoints, "restore", refuse)
+    assert load_detector(workdir).step == 7
+    assert not caplog.records
 
 
-@pytest.mark.parametrize(
-    ("arguments", "names"),
-    [
-        ("--model.dropout 0.25", "model.dropout"),
-        ("--train.seed 5 --sampling.rois-per-image 9", "sampling.rois_per_image, train.seed"),
-        ("--input.scales 48 --input.no-flip --input.test-scale 50", "input.scales, input.flip"),
-        ("--data.train folder/a --proposals.train-files a.npz", "data.train, proposals.train_files"),
-        ("--optimizer.rules.0.pattern a --loss.classification focal", "loss.classification, optimizer.rules"),
-    ],
-)
-def test_what_does_not_is_refused_by_name(run, tmp_path, arguments, names):
-    with pytest.raises(ValueError, match=f"^{names}: no setting of an evaluation") as refused:
-        evaluate_run(run[0], changed(run, *arguments.split()), directory=tmp_path / "eval")
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "eval").exists()
+def test_the_way_of_testing_is_that_of_the_workdir(workdir, tmp_path):
+    """A run that went on with other settings of evaluation is tested with these."""
+    shutil.copytree(workdir, tmp_path / "run")
+    config = dataclasses.replace(CONFIG, evaluate=dataclasses.replace(CONFIG.evaluate, nms_iou=0.25))
+    (tmp_path / "run/config.json").write_text(to_json(config))
+    assert load_detector(tmp_path / "run").config.evaluate.nms_iou == 0.25
 
 
-def test_results_are_not_overwritten_unless_told_to(run, tmp_path):
-    directory = tmp_path / "voc"
-    settings = {"directory": tmp_path / "eval", "voc_results": directory}
-    metrics = evaluate_run(run[0], **settings)
-    assert sorted(path.name for path in directory.iterdir()) == FILES
-    lines = [len((directory / name).read_text().splitlines()) for name in FILES]
-    assert lines == list(metrics["detections"].values())
-    assert sum(lines) > 3
-    (directory / FILES[1]).write_text("mine\n")
-    (directory / FILES[0]).unlink()
-    shutil.rmtree(tmp_path / "eval")
-    with pytest.raises(FileExistsError, match=rf"voc/{FILES[1]} exists"):
-        evaluate_run(run[0], **settings)
-    assert (directory / FILES[1]).read_text() == "mine\n"
-    assert not (tmp_path / "eval").exists()
-    evaluate_run(run[0], **settings, overwrite=True)
-    assert [len((directory / name).read_text().splitlines()) for name in FILES] == lines
-
-
-def test_a_test_set_without_annotations(run, tmp_path):
-    """As VOC 2012's, whose images and lists alone are public."""
-    root = tmp_path / "unlabelled"
-    shutil.copytree(run[1], root, ignore=shutil.ignore_patterns("Annotations"))
-    config = changed(run)
-    data = dataclasses.replace(
-        config.data, root=str(root), classes=tuple(sorted(CLASSES)), faults=FaultPolicy(missing_annotation="empty")
-    )
-    metrics = evaluate_run(
-        run[0], dataclasses.replace(config, data=data), directory=tmp_path / "eval", voc_results=tmp_path / "voc"
-    )
-    assert metrics["map"] is None
-    assert set(metrics["ap"].values()) == {None}
-    before = evaluate_run(run[0], directory=tmp_path / "labelled", voc_results=tmp_path / "voc2")
-    assert before["map"] is not None
-    for name in FILES:
-        assert (tmp_path / "voc" / name).read_text() == (tmp_path / "voc2" / name).read_text()
-    assert "not measured" in (tmp_path / "eval/index.html").read_text()
-
-
-def test_other_classes_are_refused(run, tmp_path):
-    data = dataclasses.replace(changed(run).data, classes=("one", "three", "two", "zebra"))
-    with pytest.raises(ValueError, match=r"folder/test has the classes .*zebra.* the detector"):
-        evaluate_run(run[0], dataclasses.replace(changed(run), data=data), directory=tmp_path)
+def test_faults_in_one_line(workdir, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none holds no run: there is no .*none/config\.json"):
+        load_detector(tmp_path / "none")
+    (tmp_path / "config.json").write_text(to_json(CONFIG))
+    with pytest.raises(FileNotFoundError, match=f"^{tmp_path} holds no checkpoint yet$"):
+        load_detector(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    shutil.copytree(workdir, tmp_path / "run")
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, fc7_rank=3))
+    (tmp_path / "run/config.json").write_text(to_json(config))
+    with pytest.raises(ValueError, match=r"run does not fit the model: missing: head/fc7_L/kernel") as caught:
+        load_detector(tmp_path / "run")
+    assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 """Files are written whole or not at all; the exported function runs without this package and detects the same."""
 
 import dataclasses
+import json
 import re
 import runpy
 import subprocess
@@ -21,7 +22,6 @@ from frcnn_jax.runs import export as weights_export
 from frcnn_jax.runs.export import describe, export_arrays, export_stablehlo
 from frcnn_jax.types import Detections
 from frcnn_jax.weights.folding import fold_statistics
-from frcnn_jax.weights.formats.own import write_file
 from frcnn_jax.weights.load import load_weights, read_metadata
 from frcnn_jax.weights.metadata import to_json
 from tests.weights.detectors import (
@@ -94,7 +94,7 @@ def test_function_without_box_regression(detector, tmp_path):
     path = tmp_path / "a.stablehlo"
     shapes = {"bucket": batch.images.shape[1:3], "proposals": batch.proposals.shape[1]}
     export_stablehlo(path, plain, **shapes, platforms=["cpu"])
-    assert not read_metadata(path).box_regression
+    assert not read_metadata(path).config.evaluate.box_regression
     function = export.deserialize(bytearray(path.read_bytes()))
     inputs = ("images", "image_sizes", "original_sizes", "scales", "proposals", "proposal_mask")
     found = on_host(jax.jit(function.call)(*(getattr(batch, name)[0] for name in inputs)))
@@ -107,7 +107,17 @@ def test_function_of_a_detector_tested_on_a_pyramid(detector, tmp_path, caplog):
     pyramid = dataclasses.replace(detector, config=pyramid)
     export_stablehlo(tmp_path / "a.stablehlo", pyramid, proposals=8, bucket=(48, 64), platforms=["cpu"])
     assert "a.stablehlo computes one scale, where the run is tested on several" in caplog.text
-    assert read_metadata(tmp_path / "a.stablehlo").scales == (32, 48)
+    assert read_metadata(tmp_path / "a.stablehlo").config.input.test_scales == (32, 48)
+
+
+@pytest.mark.parametrize(("stride", "side"), [(8, 104), (16, 112), (32, 128)])
+def test_default_bucket_is_a_multiple_of_the_stride(detector, tmp_path, monkeypatch, stride, side):
+    monkeypatch.setattr(weights_export, "_serialize", lambda *arguments: b"")
+    config = dataclasses.replace(CONFIG, input=dataclasses.replace(CONFIG.input, test_max_size=100))
+    model = detector.model.clone(spatial_scale=1 / stride)
+    export_stablehlo(tmp_path / "a.stablehlo", dataclasses.replace(detector, config=config, model=model))
+    function = json.loads(zipfile.ZipFile(tmp_path / "a.stablehlo").read("metadata.json"))["function"]
+    assert (function["height"], function["width"], function["proposals"]) == (side, side, 2000)
 
 
 def test_metadata_travels_with_the_function(detector, exported):
@@ -140,24 +150,24 @@ def test_existing_file_is_kept(detector, tmp_path, write):
 
 
 def test_overwrite(detector, tmp_path):
-    path = tmp_path / "a.npz"
+    path = tmp_path / "a.stablehlo"
     path.write_text("mine")
-    export_arrays(path, detector, overwrite=True)
+    export_stablehlo(path, detector, bucket=(48, 64), proposals=8, platforms=["cpu"], overwrite=True)
     assert read_metadata(path).step == 7
     with pytest.raises(FileExistsError, match="is a folder"):
-        write_file(tmp_path, Path.touch, overwrite=True)
+        export_stablehlo(tmp_path, detector, overwrite=True)
 
 
-def test_failed_write_leaves_what_was_there(tmp_path):
-    path = tmp_path / "a.npz"
+def test_failed_export_leaves_what_was_there(detector, tmp_path, monkeypatch):
+    path = tmp_path / "a.stablehlo"
     path.write_text("mine")
 
-    def fail(file: Path) -> None:
-        file.write_text("half")
+    def fail(*arguments):
         raise OSError("disk full")
 
+    monkeypatch.setattr(weights_export, "_serialize", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_file(path, fail, overwrite=True)
+        export_stablehlo(path, detector, overwrite=True)
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from frcnn_jax.weights import svd
-from frcnn_jax.weights.params import expected_shapes, flatten
+from frcnn_jax.weights.params import expected_shapes
 from frcnn_jax.weights.svd import compress_head, low_rank_factors, stored_ranks
 from tests.weights.detectors import random_params
 from tests.weights.networks import small_m
@@ -138,10 +139,10 @@ def test_lower_rank_computes_what_the_best_approximation_does(params):
 
 @pytest.mark.parametrize("ranks", [(3, 2), (3, None), (None, 2), (None, None)])
 def test_parameters_of_the_compressed_model(params, ranks):
-    compressed = flatten(compress_head(params, fc6_rank=ranks[0], fc7_rank=ranks[1]))
+    compressed = flatten_dict(compress_head(params, fc6_rank=ranks[0], fc7_rank=ranks[1]), sep="/")
     expected = expected_shapes(small_m(ranks=ranks))
     assert {name: array.shape for name, array in compressed.items()} == {n: s.shape for n, s in expected.items()}
-    for name, array in flatten(params).items():
+    for name, array in flatten_dict(params, sep="/").items():
         if name in compressed:
             np.testing.assert_array_equal(compressed[name], array)
     assert stored_ranks(compressed) == {"fc6": ranks[0], "fc7": ranks[1]}

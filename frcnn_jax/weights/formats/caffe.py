@@ -9,6 +9,8 @@ import mmap
 from pathlib import Path
 from typing import NamedTuple
 
+from frcnn_jax.models.pixels import CAFFE_PIXELS
+from frcnn_jax.weights.formats.layers import Layers, layer_format
 from frcnn_jax.weights.formats.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, fields, read_varint
 from frcnn_jax.weights.formats.stored import Run, Stored, stored
 
@@ -22,8 +24,6 @@ _LAYER_FORMS = {100: _LayerForm(name=1, blobs=7), 2: _LayerForm(name=4, blobs=6)
 _VALUES = {5: ("<f4", FIXED32), 8: ("<f8", FIXED64)}
 _PARTS = ("weight", "bias")
 
-Layers = dict[str, dict[str, Stored]]
-
 
 def read_caffemodel(path: Path) -> Layers:
     """The layers with weights, in the order of the file: {"conv1": {"weight": [O, I, h, w], "bias": [O]}, ...}.
@@ -31,7 +31,7 @@ def read_caffemodel(path: Path) -> Layers:
     Arrays have the shapes of the file: those of the old form always have four axes, the first of which may be 1.
 
     Raises:
-        ValueError: it is no such file, is cut off or contradicts itself; in one line, which does not name the file.
+        ValueError: it is not such a file, is cut off or contradicts itself; in one line, which does not name the file.
     """
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
@@ -117,3 +117,6 @@ def _read_shape(content: memoryview, shape: Field) -> tuple[int, ...]:
                 size, position = read_varint(content, position, field.end)
                 sizes.append(size)
     return tuple(sizes)
+
+
+CAFFEMODEL = layer_format(".caffemodel", read_caffemodel, CAFFE_PIXELS)

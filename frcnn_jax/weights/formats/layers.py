@@ -9,19 +9,39 @@ In models compressed by truncated SVD, `fc6_L` and `fc6_U` stand in place of `fc
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.models.pixels import PixelNormalization
+from frcnn_jax.weights.formats.base import HEADS, WeightFormat, Weights
 from frcnn_jax.weights.formats.stored import Stored, transposed
-from frcnn_jax.weights.params import expected_shapes
+from frcnn_jax.weights.params import expected_shapes, matcher
 from frcnn_jax.weights.svd import LAYERS
 
 # The classifier of ImageNet's classes in Caffe's networks and in torchvision's VGG16: detectors have no use for it.
 IMAGENET_CLASSIFIER = re.compile(r"fc8.*|classifier\.6")
 
 _OURS = {"weight": "kernel", "bias": "bias"}
+
+Layers = dict[str, dict[str, Stored]]
+
+
+def layer_format(
+    suffix: str,
+    read: Callable[[Path], Layers],
+    pixels: PixelNormalization,
+    fits: Callable[[Path], bool] = lambda path: True,
+) -> WeightFormat:
+    """The format of a file with the layers of another framework, trained on these pixels."""
+
+    def weights(path: Path, model: FastRCNN) -> Weights:
+        arrays, left = convert_layers(read(path), model)
+        return Weights(arrays, pixels, left=left, has_heads=any(map(matcher("", [HEADS]), arrays)))
+
+    return WeightFormat(suffix=suffix, read=weights, pixels=lambda path: pixels, fits=fits)
 
 
 def convert_layers(

@@ -28,7 +28,7 @@ def fields(content: memoryview, start: int, end: int) -> Iterator[Field]:
     """The fields of the message in content[start:end], in order.
 
     Raises:
-        ValueError: it is no message, or cut off; names the byte.
+        ValueError: it is not a message, or cut off; names the byte.
     """
     position = start
     while position < end:
@@ -75,7 +75,7 @@ def read_varint(content: memoryview, position: int, end: int) -> tuple[int, int]
 
 
 def _run_length(content: memoryview, tag_length: int, step: int) -> int:
-    """How many records in a row begin with the same tag as the first."""
+    """Number of records in a row that begin with the same tag as the first."""
     # Most have no second: then the rest is not looked at.
     if len(content) < 2 * step or content[step : step + tag_length] != content[:tag_length]:
         return min(len(content) // step, 1)

@@ -1,4 +1,7 @@
-"""Tensors in a `.pth` file that `torch.save` wrote, without PyTorch and without running anything from the file.
+"""The state dict in a `.pth` file that `torch.save` wrote, without PyTorch and without running anything from the file.
+
+It is the whole of what was saved, or lies beside an optimizer and the like under a name that training scripts use, as
+in `{"model": state_dict, "optimizer": ..., "epoch": 3}`. The prefix `module.` of DataParallel is left out.
 
 A file has a pickle that describes the tensors and, beside it, their numbers. Since PyTorch 1.6 both are in a zip
 archive, not compressed: `NAME/data.pkl` and `NAME/data/KEY`. Before, and so in torchvision's published files, pickles
@@ -6,7 +9,7 @@ follow each other: a magic number, a version, the system's byte order, the descr
 of the keys, the count of each storage (int64) and its numbers.
 
 A pickle is a program. This one may use nothing but the names that tensors need, and each stands for a function of
-ours that only notes what it is called with.
+ours that only notes what it is called with; and a few of what training scripts save beside them, which is skipped.
 """
 
 import io
@@ -35,6 +38,20 @@ _DTYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }  # fmt: skip
+# Names of the state dict in checkpoints of torchvision's scripts, the ImageNet example, and PyTorch's tutorial.
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+_PREFIX = "module."  # of each name of a model in DataParallel
+# Saved beside state dicts: command lines, settings of schedules, accuracies, which device. Made as `_Skipped`.
+_BESIDE = (
+    ("argparse", "Namespace"),
+    ("pathlib", "PosixPath"),
+    ("pathlib._local", "PosixPath"),  # of Python 3.13
+    ("torch", "device"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("_codecs", "encode"),  # of the bytes of a scalar
+)
 _CHUNK = 1 << 24
 
 
@@ -59,14 +76,27 @@ class _Tensor(NamedTuple):
 
 
 class _Dict(dict):
-    """Stands for OrderedDict; what PyTorch hangs onto it (versions of modules) is left."""
+    """Stands for OrderedDict; what PyTorch adds to it (versions of modules) is skipped."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Skipped:
+    """Stands for an object that no tensor needs: it takes its arguments and its state, and keeps neither."""
+
+    def __new__(cls, *_: Any) -> "_Skipped":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any):
+        pass
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes numbers, strings, containers and `_Tensor`, and refuses all else."""
+    """Makes numbers, strings, containers, `_Tensor` and `_Skipped`, and refuses all else."""
 
     def __init__(self, file: BinaryIO):
         super().__init__(file, encoding="utf-8")
@@ -77,10 +107,12 @@ class _Unpickler(pickle.Unpickler):
 
         self._known = {
             ("collections", "OrderedDict"): _Dict,
+            ("collections", "Counter"): _Dict,
             ("torch._utils", "_rebuild_tensor"): tensor,
             ("torch._utils", "_rebuild_tensor_v2"): tensor,
             ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
             **{("torch", name): name for name in _DTYPES},
+            **dict.fromkeys(_BESIDE, _Skipped),
         }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -100,8 +132,8 @@ def read_state_dict(path: Path) -> dict[str, Stored]:
     """The tensors of a state dict by name, each read when it is needed.
 
     Raises:
-        ValueError: the file is of another kind, damaged, or asks for anything that is no tensor; in one line, which
-            does not name the file.
+        ValueError: the file is of another kind, damaged, asks for anything that tensors do not need, or something in
+            the state dict is not a tensor; in one line, which does not name the file.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -118,9 +150,24 @@ def read_state_dict(path: Path) -> dict[str, Stored]:
         # A damaged pickle can fail in any way.
         except Exception as error:
             raise ValueError(f"its pickle is damaged or refused: {error or type(error).__name__}") from error
+    return {name: _stored(path, name, tensor, places) for name, tensor in _unwrapped(state).items()}
+
+
+def _unwrapped(saved: Any) -> dict[str, Any]:
+    """The state dict in what was saved, by the names of the model's tensors."""
+    state, where = saved, "it"
+    if isinstance(saved, dict):
+        for name in _WRAPPERS:
+            # In a state dict itself, each name stands for a tensor.
+            if isinstance(saved.get(name), dict):
+                state, where = saved[name], f"its {name}"
+                break
     if not isinstance(state, dict) or not state:
-        raise ValueError(f"it holds a {type(state).__name__}, not a state dict with tensors by name")
-    return {str(name): _stored(path, str(name), tensor, places) for name, tensor in state.items()}
+        kind = "nothing" if state == {} else f"a {type(state).__name__}"
+        raise ValueError(f"{where} holds {kind}, not a state dict with tensors by name")
+    names = [str(name) for name in state]
+    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in names) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in zip(names, state.values(), strict=True)}
 
 
 def _read_zip(path: Path) -> tuple[Any, dict[str, _Place]]:
@@ -189,7 +236,7 @@ def _read_legacy(file: BinaryIO, size: int) -> tuple[Any, dict[str, _Place]]:
 def _stored(path: Path, name: str, tensor: Any, places: dict[str, _Place]) -> Stored:
     """A tensor with all that is said about it checked."""
     if not isinstance(tensor, _Tensor) or not isinstance(tensor.storage, _Storage):
-        raise ValueError(f"{name} is no tensor")
+        raise ValueError(f"{name} is not a tensor")
     storage, shape, strides = tensor.storage, tuple(tensor.shape), tuple(tensor.strides)
     numbers = (tensor.offset, *shape, *strides)
     if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from frcnn_jax.models.pixels import TORCHVISION_PIXELS
+from frcnn_jax.weights.formats.layers import Layers, layer_format
+from frcnn_jax.weights.formats.own import read_safetensors_names
 from frcnn_jax.weights.formats.stored import Stored
 from frcnn_jax.weights.formats.torch_file import read_state_dict
 
@@ -28,8 +31,6 @@ _LAYERS = {
     "classifier.3": "fc7",
 }
 
-Layers = dict[str, dict[str, Stored]]
-
 
 def read_torchvision_pth(path: Path) -> Layers:
     """The layers of a `.pth` file; those that vgg16 does not have keep their names.
@@ -45,7 +46,7 @@ def read_torchvision_safetensors(path: Path) -> Layers:
 
     Raises:
         ValueError: none of its names is one of vgg16's.
-        safetensors.SafetensorError: it is no safetensors file, or damaged.
+        safetensors.SafetensorError: it is not a safetensors file, or damaged.
     """
 
     def stored(file: safetensors.safe_open, name: str) -> Stored:
@@ -69,3 +70,13 @@ def _layers(tensors: Mapping[str, Stored]) -> Layers:
     if not layers.keys() & set(_LAYERS.values()):
         raise ValueError("it is not torchvision's vgg16: features.0.weight and the like are missing")
     return layers
+
+
+def _fits(path: Path) -> bool:
+    """True for a safetensors file with torchvision's names and no metadata of ours."""
+    names, is_ours = read_safetensors_names(path)
+    return not is_ours and "features.0.weight" in names
+
+
+TORCHVISION_PTH = layer_format(".pth", read_torchvision_pth, TORCHVISION_PIXELS)
+TORCHVISION_SAFETENSORS = layer_format(".safetensors", read_torchvision_safetensors, TORCHVISION_PIXELS, _fits)

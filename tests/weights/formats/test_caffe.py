@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from frcnn_jax.models.architectures import create_model
 from frcnn_jax.models.caffe_trunks import VGG16, VGGCNNM1024, CaffeNet
@@ -15,7 +16,6 @@ from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS
 from frcnn_jax.weights.formats.caffe import read_caffemodel
 from frcnn_jax.weights.load import load_weights, read_metadata, read_pixels
-from frcnn_jax.weights.params import flatten
 from tests.models.test_parity import head_of
 from tests.weights import caffe_files
 from tests.weights.caffe_files import chunk, encode_blob, encode_layer, encode_model
@@ -76,8 +76,8 @@ def test_imagenet_network_gets_new_heads(tmp_path, caplog):
         params = load(tmp_path, content)
     assert "net.caffemodel: cls_score and bbox_pred are drawn at random" in caplog.text
     finished = load(tmp_path, encode_model(m_layers()))
-    assert {name: array.shape for name, array in flatten(params).items()} == {
-        name: array.shape for name, array in flatten(finished).items()
+    assert {name: array.shape for name, array in flatten_dict(params, sep="/").items()} == {
+        name: array.shape for name, array in flatten_dict(finished, sep="/").items()
     }
     for name in ("fc6", "fc7"):
         jax.tree.map(np.testing.assert_array_equal, params["head"][name], finished["head"][name])

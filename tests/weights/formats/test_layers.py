@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from frcnn_jax.models.caffe_trunks import CaffeNet
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -11,7 +12,7 @@ from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.layers import Conv
 from frcnn_jax.weights.formats.layers import convert_layers
 from frcnn_jax.weights.formats.stored import Stored, aligned_empty, transposed
-from frcnn_jax.weights.params import expected_shapes, nest
+from frcnn_jax.weights.params import expected_shapes
 from tests.weights.networks import compressed_m_layers, draw, m_layers, small_m
 
 
@@ -111,7 +112,7 @@ def test_compressed_head(ranks):
             name = f"{name}_U"
         x = np.maximum(x @ layers[name][0].T + layers[name][1], 0)
     scores = x @ layers["cls_score"][0].T + layers["cls_score"][1]
-    params = nest(arrays)["head"]
+    params = unflatten_dict(arrays, sep="/")["head"]
     ours, _ = model.head.apply({"params": params}, jnp.asarray(pooled.transpose(0, 2, 3, 1)))
     np.testing.assert_allclose(ours, scores, rtol=1e-4, atol=1e-3)
 

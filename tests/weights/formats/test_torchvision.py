@@ -1,10 +1,12 @@
 """torchvision's vgg16 in its three forms; nothing in a pickle runs, and every fault is one line."""
 
+import argparse
 import os
 import pickle
 import pickletools
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -64,6 +66,42 @@ def test_pixels_must_be_torchvisions(tmp_path):
     write_zip(tmp_path / "a.pth", state_dict())
     with pytest.raises(ValueError, match=r"a\.pth is for other pixels .*order='rgb'"):
         load_weights(tmp_path / "a.pth", small_vgg16())
+
+
+@pytest.mark.parametrize("form", list(WRITERS))
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict"])
+def test_checkpoint_of_a_training_script(tmp_path, expected, form, prefix, name):
+    """What torchvision's references and the ImageNet example save, with command line, schedule and accuracy beside."""
+    momentum = {i: {"momentum_buffer": Tensor(np.ones(3, np.float32))} for i in range(2)}
+    saved = {
+        "epoch": 3,
+        "arch": "vgg16",
+        "optimizer": {"state": momentum, "param_groups": [{"lr": 0.1, "params": [0, 1], "nesterov": False}]},
+        "lr_scheduler": {"milestones": Counter({3: 1}), "base_lrs": [0.1], "_schedulers": [{"last_epoch": 3}]},
+        "args": argparse.Namespace(data="/data", out=Path("/out"), device="cuda", lr=0.1, weights=None),
+        "best_acc1": Tensor(np.array(0.7)),
+        "mean": np.float64(0.5),
+        "losses": [np.float32(1), None, True, (1, "a")],
+        name: OrderedDict((prefix + key, Tensor(array)) for key, array in arrays().items()),
+        "model_ema": {"n_averaged": Tensor(np.array(7))},
+    }
+    path = WRITERS[form](tmp_path / "a.pth", saved)
+    jax.tree.map(np.testing.assert_array_equal, load_weights(path, MODEL), expected)
+
+
+def test_prefix_of_a_state_dict_alone(tmp_path, expected):
+    write_zip(tmp_path / "a.pth", {f"module.{name}": Tensor(array) for name, array in arrays().items()})
+    jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path / "a.pth", MODEL), expected)
+
+
+@pytest.mark.parametrize("beside", [{}, {"args": argparse.Namespace(data="/data")}])
+def test_no_command_is_executed_beside_a_state_dict(tmp_path, beside):
+    trace = tmp_path / "trace"
+    saved = {"model": state_dict(), "optimizer": Command(os.system, f"touch {trace}")} | beside
+    with pytest.raises(ValueError, match=r"it asks for \w+\.system, which tensors do not need: it is not loaded"):
+        load_weights(write_zip(tmp_path / "a.pth", saved), MODEL)
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("form", list(WRITERS))
@@ -180,7 +218,17 @@ FAULTS = {
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1}, 2)), "a pickle, but not of torch.save"),
     "big-endian": (lambda path: write_legacy(path, {}, system={"little_endian": False}), "big-endian"),
     "a list": (lambda path: write_zip(path, [1, 2]), "it holds a list, not a state dict"),
-    "a checkpoint": (lambda path: write_zip(path, {"state_dict": state_dict(), "epoch": 3}), "state_dict is no tensor"),
+    "settings alone": (lambda path: write_zip(path, {"epoch": 3, "arch": "vgg16"}), "epoch is not a tensor"),
+    "an empty model": (lambda path: write_zip(path, {"model": {}, "epoch": 3}), "its model holds nothing, not a state"),
+    "a dict among tensors": (lambda path: write_zip(path, without("") | {"more": {}}), "more is not a tensor"),
+    "a dict inside": (
+        lambda path: write_zip(path, {"model": without("") | {"optimizer": {}}}),
+        "optimizer is not a tensor",
+    ),
+    "one name with a prefix": (
+        lambda path: write_zip(path, without("") | {"module.a": Tensor(np.zeros(4, np.float32))}),
+        "not in the model: module/a",
+    ),
     "another network": (
         lambda path: write_zip(path, {"conv1.weight": Tensor(np.zeros((64, 3, 7, 7), np.float32))}),
         "it is not torchvision's vgg16",

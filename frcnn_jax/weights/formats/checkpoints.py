@@ -1,0 +1,62 @@
+"""Parameters of a run, from the newest of its checkpoints."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
+
+from frcnn_jax.checkpoint import newest_checkpoint
+from frcnn_jax.types import BoxStatistics
+from frcnn_jax.weights.formats.base import FOLDER, Arrays, own_format
+from frcnn_jax.weights.metadata import WeightsMetadata
+
+
+def read_checkpoint(workdir: str | Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetadata]:
+    """Parameters under flat names and metadata of a run's newest checkpoint; without arrays, {} and the metadata.
+
+    Read as NumPy arrays, whatever devices they were on, and without the optimizer's state.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint yet.
+    """
+    with newest_checkpoint(workdir) as checkpoints:
+        step, about = checkpoints.latest, checkpoints.metadata()
+    names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
+    state = _restore(Path(workdir).resolve() / "checkpoints" / str(step) / "arrays", names)
+    # Each parameter is in one of the two trees, and None in the other.
+    arrays = {
+        name: array
+        for tree in names[:-1]
+        for name, array in flatten_dict(state[tree], sep="/").items()
+        if array is not None
+    }
+    statistics = BoxStatistics(**state["statistics"])
+    return arrays, WeightsMetadata(about.classes, about.pixels, statistics, step, about.config)
+
+
+def _restore(path: Path, names: tuple[str, ...]) -> dict:
+    """Some of the state's fields, as NumPy arrays; the others are not read."""
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        saved = handler.metadata(path)["state"]
+        wanted = {"state": {name: saved[name] for name in names}}
+        restore = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
+            partial_restore=True,
+        )
+        return handler.restore(path, args=restore)["state"]
+
+
+def _read_folder(folder: Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetadata]:
+    """`read_checkpoint` of a workdir or of its folder `checkpoints`."""
+    folder = folder.resolve()
+    workdir = folder.parent if folder.name == "checkpoints" else folder
+    if not (workdir / "checkpoints").is_dir():
+        raise ValueError("neither the workdir of a run nor its folder checkpoints")
+    return read_checkpoint(workdir, with_arrays)
+
+
+CHECKPOINTS = own_format(FOLDER, _read_folder)

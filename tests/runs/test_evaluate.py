@@ -1,0 +1,182 @@
+"""A run evaluated from its workdir: what may be changed, results for the VOC server, test sets without annotations."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
+from frcnn_jax.models import architectures as models
+from frcnn_jax.models.tiny import TinyBackbone
+from frcnn_jax.runs.detector import load_detector
+from frcnn_jax.runs.evaluate import evaluate_run
+from tests.data.voc_files import VocFiles, object_xml
+from tests.weights.detectors import CLASSES, PIXELS, save_run, small_detector
+
+FILES = [f"comp4_det_test_{name}.txt" for name in sorted(CLASSES)]
+
+
+def tiny(**types):
+    return TinyBackbone((16, 16, 16), (1, 1, 1), **types)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "_ARCHITECTURES", {"tiny": (tiny, (12, 8), (3, 3), PIXELS)})
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(workdir, folder of its data)"""
+    root = tmp_path_factory.mktemp("run")
+    files, random, proposals = VocFiles(root / "data"), np.random.default_rng(0), {}
+    for image in ("a", "b"):
+        files.image(image, *(object_xml(name, (5, 5, 30, 25)) for name in CLASSES))
+        low = random.uniform(0, 14, (12, 2))
+        proposals[image] = np.concatenate([low, low + random.uniform(6, 16, (12, 2))], axis=1)
+    files.split("test", "a", "b")
+    np.savez(root / "data/test.npz", **proposals)
+    detector = small_detector()
+    config = dataclasses.replace(
+        detector.config,
+        data=DataConfig(test="folder/test", root=str(root / "data"), tfds_dir=str(root / "tfds")),
+        proposals=ProposalConfig("file", test_file=str(root / "data/test.npz"), min_side=1),
+        input=dataclasses.replace(detector.config.input, workers=0),
+    )
+    save_run(dataclasses.replace(detector, config=config, classes=tuple(sorted(CLASSES))), root / "work")
+    return root / "work", root / "data"
+
+
+def changed(run, *arguments):
+    return override(load_detector(run[0]).config, arguments)
+
+
+def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
+    test = "--input.test-scales 48 96 --input.test-batch-size 2 --input.workers 1 --input.buckets 128 128"
+    config = changed(run, *test.split(), "--evaluate.metric", "voc10", "--evaluate.pictures", "0")
+    metrics = evaluate_run(run[0], config, directory=tmp_path)
+    assert metrics["metric"] == "voc10"
+    assert metrics["settings"]["scales"] == [48, 96]
+    assert metrics["settings"]["max_size"] == 96
+    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
+    assert not (run[0] / "eval").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ("--model.dropout 0.25", "model.dropout"),
+        ("--train.seed 5 --sampling.rois-per-image 9", "sampling.rois_per_image, train.seed"),
+        ("--input.scales 48 --input.no-flip --input.test-scale 50", "input.scales, input.flip"),
+        ("--data.train folder/a --proposals.train-files a.npz", "data.train, proposals.train_files"),
+        ("--optimizer.rules.0.pattern a --loss.classification focal", "loss.classification, optimizer.rules"),
+    ],
+)
+def test_what_does_not_is_refused_by_name(run, tmp_path, arguments, names):
+    with pytest.raises(ValueError, match=f"^{names}: no setting of an evaluation") as refused:
+        evaluate_run(run[0], changed(run, *arguments.split()), directory=tmp_path / "eval")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "eval").exists()
+
+
+def test_results_are_not_overwritten_unless_told_to(run, tmp_path):
+    directory = tmp_path / "voc"
+    settings = {"directory": tmp_path / "eval", "voc_results": directory}
+    metrics = evaluate_run(run[0], **settings)
+    assert sorted(path.name for path in directory.iterdir()) == FILES
+    lines = [len((directory / name).read_text().splitlines()) for name in FILES]
+    assert lines == list(metrics["detections"].values())
+    assert sum(lines) > 3
+    (directory / FILES[1]).write_text("mine\n")
+    (directory / FILES[0]).unlink()
+    shutil.rmtree(tmp_path / "eval")
+    with pytest.raises(FileExistsError, match=rf"voc/{FILES[1]} exists"):
+        evaluate_run(run[0], **settings)
+    assert (directory / FILES[1]).read_text() == "mine\n"
+    assert not (tmp_path / "eval").exists()
+    evaluate_run(run[0], **settings, overwrite=True)
+    assert [len((directory / name).read_text().splitlines()) for name in FILES] == lines
+
+
+@pytest.fixture
+def no_search(monkeypatch):
+    """Fails where proposals are opened, which may take hours, and so where an image is detected."""
+
+    def fail(*arguments):
+        raise AssertionError("proposals are opened")
+
+    monkeypatch.setattr("frcnn_jax.runs.evaluate.open_proposals", fail)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_ids_that_results_files_cannot_hold_are_refused_first(run, tmp_path, no_search, overwrite):
+    files = VocFiles(tmp_path / "data")
+    for image in ("a b", "c"):
+        files.image(image, *(object_xml(name, (5, 5, 30, 25)) for name in CLASSES))
+    files.split("test", "a b", "c")
+    config = changed(run, "--data.root", str(tmp_path / "data"))
+    with pytest.raises(ValueError, match="image id 'a b' is empty or has white space") as refused:
+        evaluate_run(run[0], config, directory=tmp_path / "eval", voc_results=tmp_path / "voc", overwrite=overwrite)
+    assert "\n" not in str(refused.value)
+    assert not {"eval", "voc"} & {path.name for path in tmp_path.iterdir()}
+    # Without results files such ids are like any other.
+    with pytest.raises(AssertionError, match="proposals are opened"):
+        evaluate_run(run[0], config, directory=tmp_path / "eval")
+
+
+def test_class_names_are_checked_when_files_are_replaced_too(run, tmp_path, no_search, monkeypatch):
+    detector = dataclasses.replace(load_detector(run[0]), classes=("a/b", "one", "two"))
+    files = VocFiles(tmp_path / "data")
+    files.image("a", object_xml("a/b", (5, 5, 30, 25)))
+    files.split("test", "a")
+    monkeypatch.setattr("frcnn_jax.runs.evaluate.load_detector", lambda workdir: detector)
+    data = dataclasses.replace(detector.config.data, root=str(tmp_path / "data"), classes=detector.classes)
+    config = dataclasses.replace(detector.config, data=data)
+    with pytest.raises(ValueError, match="'a/b' cannot be part of the name of a results file"):
+        evaluate_run(run[0], config, directory=tmp_path / "eval", voc_results=tmp_path / "voc", overwrite=True)
+
+
+@pytest.mark.parametrize("argument", ["directory", "voc_results"])
+def test_a_file_in_place_of_a_folder_is_told_first(run, tmp_path, no_search, argument):
+    (tmp_path / "file").write_text("mine")
+    folders = {"directory": tmp_path / "eval", "voc_results": tmp_path / "voc"}
+    for place in (tmp_path / "file", tmp_path / "file/deep/in"):
+        with pytest.raises(NotADirectoryError, match=f"^{place}: {tmp_path}/file is a file, not a folder$"):
+            evaluate_run(run[0], **folders | {argument: place}, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_first(run, tmp_path, no_search, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    with pytest.raises(PermissionError, match=f"^{tmp_path}/a/eval: {tmp_path} cannot be written to$"):
+        evaluate_run(run[0], directory=tmp_path / "a/eval")
+
+
+def test_a_test_set_without_annotations(run, tmp_path):
+    """As VOC 2012's, whose images and lists alone are public."""
+    root = tmp_path / "unlabelled"
+    shutil.copytree(run[1], root, ignore=shutil.ignore_patterns("Annotations"))
+    config = changed(run)
+    data = dataclasses.replace(
+        config.data, root=str(root), classes=tuple(sorted(CLASSES)), faults=FaultPolicy(missing_annotation="empty")
+    )
+    metrics = evaluate_run(
+        run[0], dataclasses.replace(config, data=data), directory=tmp_path / "eval", voc_results=tmp_path / "voc"
+    )
+    assert metrics["map"] is None
+    assert set(metrics["ap"].values()) == {None}
+    before = evaluate_run(run[0], directory=tmp_path / "labelled", voc_results=tmp_path / "voc2")
+    assert before["map"] is not None
+    for name in FILES:
+        assert (tmp_path / "voc" / name).read_text() == (tmp_path / "voc2" / name).read_text()
+    assert "not measured" in (tmp_path / "eval/index.html").read_text()
+
+
+def test_other_classes_are_refused(run, tmp_path):
+    data = dataclasses.replace(changed(run).data, classes=("one", "three", "two", "zebra"))
+    with pytest.raises(ValueError, match=r"folder/test has the classes .*zebra.* the detector"):
+        evaluate_run(run[0], dataclasses.replace(changed(run), data=data), directory=tmp_path)
