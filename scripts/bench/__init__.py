@@ -1,1 +1,1 @@
-"""What scripts/benchmark.py measures, a file a topic; `peer*` runs under the interpreter that has PyTorch."""
+"""What scripts/benchmark.py stands on: `topics` has a module for each topic, `pytorch` the peer's side."""

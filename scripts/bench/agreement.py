@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.peer_process import Peer, PeerError
+from bench.peer import Peer, PeerError
 from bench.scene import build_model, make_batch, training_config
 from bench.sizes import Sizes
 from frcnn_jax.config import SamplingConfig

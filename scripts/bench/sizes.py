@@ -5,6 +5,10 @@ from typing import Any
 
 from bench.timing import Effort
 
+# The sides in pixels of a feature cell of the paper's networks, and in cells of VGG16's grid of an RoI.
+STRIDE = 16
+GRID = (7, 7)
+
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:

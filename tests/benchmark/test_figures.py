@@ -85,7 +85,7 @@ def test_targets_are_judged_by_what_they_are_about():
 
 def test_difference_is_measured_against_the_length(monkeypatch):
     from bench.agreement import check_close
-    from bench.peer_process import PeerError
+    from bench.peer import PeerError
 
     theirs = np.array([3.0, 4.0])
     check_close("x", np.array([3.0, 4.0049]), theirs)

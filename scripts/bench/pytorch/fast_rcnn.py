@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch.nn import functional
 
-from bench.peer_functions import Prepared
-from bench.peer_networks import FastRCNN
+from bench.pytorch.functions import Prepared
+from bench.pytorch.networks import FastRCNN
 from bench.sizes import Sizes
 
 LARGEST_LOG_RATIO = 4.135166556742356

@@ -1,6 +1,5 @@
 """Testing: the network on all proposals of an image, and the whole way to detections, suppression included."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +9,11 @@ import numpy as np
 
 from bench.agreement import PEER_MODELS, by_path, check_close
 from bench.floors import Rates, layer_operations, pooling_operation, seconds
-from bench.peer_process import Peer, PeerSession, open_peer
+from bench.peer import Peer, PeerSession, open_peer
 from bench.result import Row, Target
 from bench.scene import build_model, make_batch, network_dtype
 from bench.sizes import Sizes
+from bench.topics import Setup
 from frcnn_jax.detection.detect import detect_batch
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.training.statistics import identity_statistics
@@ -23,11 +23,15 @@ from frcnn_jax.types import Batch
 THRESHOLD = 0.0
 
 
-def measure_test(sizes: Sizes, rates: Rates, peer: Peer | None, models: Sequence[str]) -> list[Row]:
+def measure_test(setup: Setup) -> list[Row]:
     """Rows of each model: one image at a time and, on accelerators, images batched.
 
     Raises PeerError where the peer's logits or offsets differ from ours."""
-    return [row for name in models for row in _measure_model(name, sizes, rates, peer if name in PEER_MODELS else None)]
+    return [
+        row
+        for name in setup.models
+        for row in _measure_model(name, setup.sizes, setup.rates, setup.peer if name in PEER_MODELS else None)
+    ]
 
 
 def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]:
