@@ -97,6 +97,26 @@ def test_difference_is_measured_against_the_length(monkeypatch):
         check_close("x", theirs[:1], theirs)
 
 
+def test_detections_are_paired_by_class_in_any_order():
+    from bench.agreement import check_detections
+
+    from frcnn_jax.types import Detections
+
+    def found(*rows):
+        boxes, scores, labels = (np.array(column) for column in zip(*rows, strict=True))
+        return Detections(boxes=boxes, scores=scores, labels=labels, mask=np.ones(len(rows), bool))
+
+    a, b = ([0.0, 0.0, 10.0, 10.0], 0.5, 1), ([20.0, 0.0, 30.0, 10.0], 0.5, 2)
+    check_detections("x", found(a, b), found(b, ([0.0, 0.0, 10.0, 10.0009], 0.500009, 1)), 100)
+    with pytest.raises(ValueError, match="x gives 2 detections, one program 1"):
+        check_detections("x", found(a, b), found(b), 100)
+    with pytest.raises(ValueError, match="x gives 1 detections of class 1, one program 2"):
+        check_detections("x", found(a, b), found(a, a), 100)
+    for other in (([0.0, 0.0, 10.0, 10.002], 0.5, 1), ([0.0, 0.0, 10.0, 10.0], 0.50002, 1)):
+        with pytest.raises(ValueError, match="x differs from one program by 2e-05, class 1"):
+            check_detections("x", found(a, b), found(other, b), 100)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 def test_freed_memory_stays_unless_the_environment_has_settings():
     program = (

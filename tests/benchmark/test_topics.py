@@ -63,10 +63,30 @@ def test_step_and_test_time_have_rows_with_floors(tmp_path, tiny_sizes, small_mo
     path = tmp_path / "result.json"
     benchmark.main(["--quick", "--only", "train_step", "test", "--models", "tiny", "--out", str(path)])
     rows = json.loads(path.read_text())["rows"]
-    assert [row["topic"] for row in rows] == ["train_step", "test", "test"]
+    assert [row["topic"] for row in rows] == ["train_step", "test", "test", "test"]
     assert all(row["floor"] > 0 and row["ours"]["median"] > 0 and row["what"].startswith("tiny 32x48") for row in rows)
     assert rows[0]["note"].startswith("RoI pooling ")
+    assert rows[3]["what"] == "tiny 32x48, 32 proposals, float32, frcnn.detect"
+    distinct = int(rows[3]["note"].partition(" distinct RoIs")[0])
+    assert 1 < distinct < 32
+    assert rows[3]["floor"] < rows[2]["floor"]
     assert rows[0]["memory"] > 4 * 2 * (16 * 16 * 3 * 8 + 32 * 8)  # parameters and momentum at least
+
+
+def test_the_two_ways_to_detections_are_compared_before_they_are_timed(tiny_sizes, small_models, monkeypatch):
+    from bench.floors import Rates
+    from bench.sizes import QUICK
+    from bench.topics import Setup, test
+
+    detect = test.frcnn.detect
+
+    def shifted(*arguments, **settings):
+        found = detect(*arguments, **settings)
+        return found.replace(boxes=found.boxes + 0.01)  # 2e-4 of the image's side
+
+    monkeypatch.setattr(test.frcnn, "detect", shifted)
+    with pytest.raises(ValueError, match=r"test, tiny: frcnn\.detect differs from one program by 0\.0002\d*, class 1"):
+        test.measure_test(Setup(QUICK, Rates(flops=1e12, bandwidth=1e11), models=["tiny"]))
 
 
 def test_growth_is_given_as_a_power_of_what_grows():
