@@ -1,18 +1,18 @@
-"""Detections in the form that other programs take: results files of the VOC server."""
+"""Results files of the PASCAL VOC evaluation server."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from frcnn_jax.atomic import write_bytes
+from frcnn_jax.atomic import write_text
 from frcnn_jax.evaluation.voc_map import valid_detections
 from frcnn_jax.types import Detections
 
-__all__ = ["voc_results_files", "write_voc_results"]
+__all__ = ["check_image_ids", "voc_results_files", "voc_split", "write_voc_results"]
 
 
 def voc_results_files(directory: str | Path, class_names: Sequence[str], split: str) -> list[Path]:
@@ -29,10 +29,31 @@ def voc_results_files(directory: str | Path, class_names: Sequence[str], split: 
     return [Path(directory) / f"comp4_det_{split}_{name}.txt" for name in class_names]
 
 
+def check_image_ids(directory: str | Path, image_ids: Iterable[str]) -> None:
+    """Checks that results files in `directory` can hold the ids: they stand in lines of columns apart by white space.
+
+    Raises:
+        ValueError: ids are empty or have white space; names the first and counts all.
+    """
+    image_ids = list(image_ids)
+    bad = [image for image in image_ids if not re.fullmatch(r"\S+", image)]
+    if bad:
+        raise ValueError(
+            f"{directory}: image id {bad[0]!r} is empty or has white space, which a results file forbids"
+            f" ({len(bad)} of {len(image_ids)} ids are or have)"
+        )
+
+
+def voc_split(name: str) -> str:
+    """The VOC development kit's name for the split of a data set: `val` for `voc/2012/validation`."""
+    split = name.rpartition("/")[2]
+    return "val" if split == "validation" else split
+
+
 def write_voc_results(
     directory: str | Path, detections: Mapping[str, Detections], class_names: Sequence[str], split: str
 ) -> list[Path]:
-    """Write the `voc_results_files` of these detections, in place of any that are there.
+    """Write the `voc_results_files` of these detections, in place of existing ones.
 
     A line is `image_id score x1 y1 x2 y2`, the corners 1-based and inclusive, to a thousandth of a pixel. A class
     without detections has an empty file.
@@ -45,17 +66,14 @@ def write_voc_results(
             name, a class is named twice, or detections are malformed. Nothing is written then.
     """
     paths = voc_results_files(directory, class_names, split)
+    check_image_ids(directory, detections)
     lines: list[list[str]] = [[] for _ in class_names]
     for image, found in detections.items():
-        if not re.fullmatch(r"\S+", image):
-            raise ValueError(
-                f"{directory}: image id {image!r} is empty or has white space, which a results file forbids"
-            )
         for box, score, label in zip(*valid_detections(found, f"image {image!r}", len(class_names)), strict=True):
             x1, y1, x2, y2 = np.add(box, (1, 1, 0, 0))
             # All digits of a float32, so that no two scores become equal.
             digits = np.format_float_positional(np.float32(score), trim="0")
             lines[label - 1].append(f"{image} {digits} {x1:.3f} {y1:.3f} {x2:.3f} {y2:.3f}\n")
     for path, text in zip(paths, lines, strict=True):
-        write_bytes(path, "".join(text).encode())
+        write_text(path, "".join(text))
     return paths

@@ -1,7 +1,9 @@
 """Boxes, names and ground truth drawn on images."""
 
+import dataclasses
 import inspect
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -124,3 +126,20 @@ def test_wrong_images_are_refused(tmp_path, shape):
 def test_unnamed_class_is_refused():
     with pytest.raises(ValueError, match=r"labels: 2 is outside 1 ... 1"):
         draw_detections(GREY, detections(([1, 2, 3, 4], 0.9, 2)), ["a"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float16, "bfloat16"])
+def test_boxes_of_any_numeric_type_are_drawn_alike(dtype):
+    """Including the corner 0, from which nothing may be subtracted in an unsigned type, and an enlarged image."""
+    image = np.full((200, 240, 3), 128, np.uint8)
+    found = detections(([0, 0, 100, 80], 0.9, 1), ([96, 40, 240, 200], 0.8, 2))
+    truth = GroundTruth(boxes=found.boxes, labels=found.labels, difficult=np.zeros(2, bool))
+    names, dtype = ["a", "b"], jnp.dtype(dtype)
+    expected = draw_detections(image, found, names, ground_truth=truth)
+    other = draw_detections(
+        image,
+        found.replace(boxes=found.boxes.astype(dtype)),
+        names,
+        ground_truth=dataclasses.replace(truth, boxes=truth.boxes.astype(dtype)),
+    )
+    np.testing.assert_array_equal(other, expected)

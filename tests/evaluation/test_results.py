@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from frcnn_jax.evaluation.results import write_voc_results
+from frcnn_jax.evaluation.results import check_image_ids, voc_split, write_voc_results
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import GroundTruth
 from tests.evaluation.records import detections
@@ -80,3 +80,14 @@ def test_voc_results_that_cannot_be_written(tmp_path, image, names, split, messa
     with pytest.raises(ValueError, match=message):
         write_voc_results(tmp_path, {image: detections(([0, 0, 1, 1], 0.5, 1))}, names, split)
     assert not list(tmp_path.iterdir())
+
+
+def test_ids_that_a_results_file_cannot_hold_are_counted(tmp_path):
+    check_image_ids(tmp_path, ["a", "b-1", "\u732b"])
+    with pytest.raises(ValueError, match=r"image id 'a b' is empty or has white space.* \(3 of 4 ids are or have\)"):
+        check_image_ids(tmp_path, ["a", "a b", "", "c\td"])
+
+
+def test_the_servers_name_of_a_split():
+    names = ("voc/2012/validation", "voc/2007/test", "folder/mine")
+    assert [voc_split(name) for name in names] == ["val", "test", "mine"]
