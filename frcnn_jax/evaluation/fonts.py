@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,15 +37,16 @@ def font_families(text: str) -> list[str] | None:
     from matplotlib.font_manager import FontProperties, findfont
 
     families = list(matplotlib.rcParams["font.family"])
-    missing = {ord(character) for character in text if character != "\n"} - _characters(findfont(FontProperties()))
+    missing = frozenset(ord(character) for character in text if character != "\n")
+    missing -= _glyphs(findfont(FontProperties()), missing)
     while missing:
         others = (font for font in _readable_fonts() if font.name not in families)
         best = max(others, key=lambda font: _preference(font, missing), default=None)
-        if best is None or not missing & _characters(best.fname):
+        if best is None or not _glyphs(best.fname, missing):
             return None
         families.append(best.name)
         # Of a family, Matplotlib takes the file that it likes best.
-        missing -= _characters(findfont(FontProperties(family=best.name)))
+        missing -= _glyphs(findfont(FontProperties(family=best.name)), missing)
     return families
 
 
@@ -75,33 +75,28 @@ def render_text(text: str, capital_height: float) -> UInt8[np.ndarray, "H W"]:
 
 
 def _readable_fonts() -> Iterator[FontEntry]:
-    """Entries of the installed fonts. Of those that come with Matplotlib DejaVu alone: the others are for formulas."""
-    import matplotlib
+    """Matplotlib's entries of the installed fonts."""
     from matplotlib.font_manager import fontManager
 
-    bundled = Path(matplotlib.get_data_path())
     for font in fontManager.ttflist:
-        inside = Path(font.fname).is_relative_to(bundled)
-        if not any(word in font.name.lower() for word in _UNREADABLE) and (
-            not inside or font.name.startswith("DejaVu")
-        ):
+        if not any(word in font.name.lower() for word in _UNREADABLE):
             yield font
 
 
-def _preference(font: FontEntry, missing: set[int]) -> tuple[int, bool, int, bool]:
+def _preference(font: FontEntry, missing: frozenset[int]) -> tuple[int, bool, int, bool]:
     """Larger for fonts that have more of the missing characters; of equals for upright, regular ones without serifs."""
     weight = font.weight if isinstance(font.weight, int) else 400
     sans = "sans" in font.name.lower() or "gothic" in font.name.lower()
-    return len(missing & _characters(font.fname)), font.style == "normal", -abs(weight - 400), sans
+    return len(_glyphs(font.fname, missing)), font.style == "normal", -abs(weight - 400), sans
 
 
 @functools.cache
-def _characters(path: str) -> frozenset[int]:
-    """Code points with a scalable glyph in a font file; none if it cannot be read."""
+def _glyphs(path: str, characters: frozenset[int]) -> frozenset[int]:
+    """Those of the code points that have a scalable glyph in a font file; none if it cannot be read."""
     from matplotlib.font_manager import get_font
 
     try:
         font = get_font(path)
     except (OSError, RuntimeError, ValueError):
         return frozenset()
-    return frozenset(font.get_charmap()) if font.scalable else frozenset()
+    return frozenset(code for code in characters if font.scalable and font.get_char_index(code))

@@ -1,1 +1,1 @@
-"""What scripts/benchmark.py stands on: `topics` has a module for each topic, `pytorch` the peer's side."""
+"""Parts of scripts/benchmark.py: `topics` has a module for each topic, `pytorch` the peer's side."""

@@ -1,4 +1,4 @@
-"""That the peer computes what we compute, and two ways of ours the same, before they are timed."""
+"""Comparison of outputs before times are taken: ours and the peer's, and those of our two ways to detections."""
 
 import dataclasses
 from functools import partial

@@ -1,4 +1,4 @@
-"""How large everything is that is measured: the paper's sizes, or small ones for a smoke run."""
+"""Sizes of everything that is measured: the paper's, or small ones for a smoke run."""
 
 import dataclasses
 from typing import Any

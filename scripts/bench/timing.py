@@ -29,7 +29,7 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How long to measure: until both minima are reached."""
+    """Length of a measurement: until both minima are reached."""
 
     min_runs: int = 3
     min_seconds: float = 1.0

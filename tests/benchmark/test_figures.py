@@ -1,4 +1,4 @@
-"""What stands behind the benchmark's figures: floors, samples, targets, differences, kept memory."""
+"""The parts of the benchmark's figures: floors, samples, targets, differences, kept memory."""
 
 import dataclasses
 import os

@@ -56,6 +56,12 @@ def test_usual_fonts_come_first_and_others_only_for_what_they_lack(tmp_path):
     assert fonts.font_families("\u732b\u9f8d") is None
 
 
+def test_fonts_of_boxes_and_of_colored_bitmaps_are_not_used(tmp_path):
+    for name in ("Last Resort Two", "Some Color Emoji"):
+        add_font(tmp_path, name, "\u9f99")
+    assert fonts.font_families("\u9f99") is None
+
+
 def test_names_without_a_font_are_numbered_by_their_label(tmp_path):
     names = ["cat", "\u732b", "\u0436\u0443\u043a", "a\tb"]
     assert fonts.drawable_names(names) == ["cat", "class 2", "\u0436\u0443\u043a", "class 4"]

@@ -1,4 +1,4 @@
-"""What the peer is asked for besides networks: peak rates, RoI pooling and the way from JPEG files to a batch."""
+"""The peer's work besides networks: peak rates, RoI pooling and the way from JPEG files to a batch."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

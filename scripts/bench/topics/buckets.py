@@ -1,4 +1,4 @@
-"""What it saves to pad images to one of a few sizes rather than all of them to one: pixels, and time of a step."""
+"""Images padded to one of a few sizes, beside all of them to one: pixels, and time of a step."""
 
 import collections
 import dataclasses

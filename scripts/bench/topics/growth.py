@@ -1,4 +1,4 @@
-"""How time and memory of each part grow with the numbers of RoIs, proposals, boxes and classes."""
+"""Growth of time and memory of each part with the numbers of RoIs, proposals, boxes and classes."""
 
 import dataclasses
 import math

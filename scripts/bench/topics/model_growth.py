@@ -1,4 +1,4 @@
-"""How a step and a test grow with the image, the batch, the RoIs and the classes."""
+"""Growth of a step and a test with the image, the batch, the RoIs and the classes."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

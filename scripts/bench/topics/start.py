@@ -52,7 +52,7 @@ def _start(name: str, quick: bool, cache: str) -> tuple[float, float]:
 
 
 def _first_step(name: str, quick: bool) -> None:
-    """What the process that is started does: weights, optimizer and one step."""
+    """The work of the process that is started: weights, optimizer and one step."""
     import jax
 
     from bench.programs import training_run
