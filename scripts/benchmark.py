@@ -2,19 +2,7 @@
 
 python scripts/benchmark.py [--only roi_pool train_step ...] [--peer-python PATH] [--out FILE.json]
 
-Topics
-    roi_pool      RoI max pooling alone, forward and backward; the peer's outputs are compared with ours first
-    train_step    from 8-bit pixels to updated parameters; losses and gradients are compared first
-    test          the network on all proposals of an image, and on to detections; logits and offsets compared first
-    input         JPEG files decoded, resized, mirrored and padded
-    proposals     Selective Search
-and, if named
-    evaluate      from JPEG files and proposals to the detections of a data set
-    buckets       a step in each padded size, and what one size for all images would cost
-    start         first step of a process, with compiled programs at hand and without
-    growth        time and memory of the parts as RoIs, proposals and classes grow
-    model_growth  the same of a test and a step, as the image, the batch, RoIs and classes grow
-    precision     loss in bfloat16 beside float32, and whether the same steps give the same bits
+TOPICS
 
 The peer runs in a process of its own, under an interpreter that imports torch and torchvision, in the fastest of its
 variants; samples of ours and of the peer's are taken in turns. A time is the median of several samples, compilation
@@ -29,27 +17,25 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from frcnn_jax.config import expand_user
 
 # The peer's process needs room on the same GPU.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-USUAL = ("roi_pool", "train_step", "test", "input", "proposals")
-TOPICS = (*USUAL, "evaluate", "buckets", "start", "growth", "model_growth", "precision")
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     from bench.memory import keep_freed_memory
-    from bench.peer_process import PeerError
+    from bench.peer import PeerError
+
+    from frcnn_jax.atomic import write_text
 
     keep_freed_memory()
     try:
         document = run(options)
         if options.out is not None:
-            _write(options.out, document)
+            write_text(options.out, json.dumps(document, indent=1) + "\n")
             print(f"\nWritten to {options.out}")
     except (PeerError, ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"benchmark.py: {error}")
@@ -59,10 +45,11 @@ def run(options: argparse.Namespace) -> dict:
     """Measures what is asked for, prints a table as it goes and returns the JSON document."""
     import jax
     from bench.machine import describe_machine, measure_rates
-    from bench.peer_process import find_peer
+    from bench.peer import find_peer
     from bench.result import table
     from bench.scene import network_dtype
     from bench.sizes import QUICK, Sizes
+    from bench.topics import Setup, measure_function
 
     sizes = QUICK if options.quick else Sizes()
     asked = {"min_runs": options.min_runs, "min_seconds": options.min_seconds}
@@ -80,10 +67,11 @@ def run(options: argparse.Namespace) -> dict:
     )
     print(f"Floors for {rates.flops / 1e12:.3g} TFLOP/s and {rates.bandwidth / 1e9:.3g} GB/s")
 
+    setup = Setup(sizes, rates, peer, options.models, options.images, options.quick)
     rows = []
     for topic in options.only:
         print(f"Measuring {topic} ...", file=sys.stderr, flush=True)
-        rows += _measure(topic, options, sizes, rates, peer)
+        rows += measure_function(topic)(setup)
     if options.quick:  # the targets are for the real sizes
         rows = [dataclasses.replace(row, target=None) for row in rows]
     print("\n" + table(rows))
@@ -97,56 +85,19 @@ def run(options: argparse.Namespace) -> dict:
     }
 
 
-def _measure(topic: str, options: argparse.Namespace, sizes: Any, rates: Any, peer: Any) -> list:
-    """The rows of a topic; imports no more than it needs."""
-    if topic == "roi_pool":
-        from bench.roi_pool import measure_roi_pool
-
-        return measure_roi_pool(sizes, rates, peer)
-    if topic == "train_step":
-        from bench.train_step import measure_train_step
-
-        return measure_train_step(sizes, rates, peer, options.models)
-    if topic == "test":
-        from bench.detection import measure_test
-
-        return measure_test(sizes, rates, peer, options.models)
-    if topic == "input":
-        from bench.input_pipeline import measure_input
-
-        return measure_input(sizes, peer, options.images)
-    if topic == "proposals":
-        from bench.proposals import measure_proposals
-
-        return measure_proposals(sizes, options.images)
-    if topic == "evaluate":
-        from bench.end_to_end import measure_evaluation
-
-        return measure_evaluation(sizes, options.models, options.images)
-    if topic == "buckets":
-        from bench.buckets import measure_buckets
-
-        return measure_buckets(sizes, options.models, options.images)
-    if topic == "start":
-        from bench.start import measure_start
-
-        return measure_start(sizes, options.models, options.quick)
-    if topic == "growth":
-        from bench.growth import measure_growth
-
-        return measure_growth(sizes)
-    if topic == "model_growth":
-        from bench.model_growth import measure_model_growth
-
-        return measure_model_growth(sizes, options.models)
-    from bench.precision import measure_precision
-
-    return measure_precision(sizes, options.models)
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=TOPICS, default=USUAL, metavar="TOPIC", help=", ".join(TOPICS))
+    from bench.topics import TOPICS, describe_topics, usual_topics
+
+    description = __doc__.replace("TOPICS", describe_topics())
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=tuple(TOPICS),
+        default=usual_topics(),
+        metavar="TOPIC",
+        help=", ".join(TOPICS),
+    )
     parser.add_argument(
         "--models",
         nargs="+",
@@ -188,13 +139,6 @@ def _positive(kind: type) -> Callable[[str], float]:
 
     positive.__name__ = f"positive {kind.__name__}"
     return positive
-
-
-def _write(path: Path, document: dict) -> None:
-    """The whole file or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(document, indent=1) + "\n")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What XLA makes of a training step or a test for a GPU that need not be here: kernels, bytes and memory by part.
+"""Kernels, bytes and memory, by part, of a training step or a test as XLA compiles it for a GPU that need not be here.
 
     python scripts/gpu_program.py --model vgg16 --what step [--devices 8]
     XLA_FLAGS=--xla_gpu_deterministic_ops=true python scripts/gpu_program.py --model vgg16 --what step
@@ -195,10 +195,10 @@ def _gpus(count: int) -> Any:
     from jax.experimental import topologies
 
     try:
-        there = topologies.get_topology_desc(platform="cuda", target_config=_H200, topology=f"1x{count}x1")
+        topology = topologies.get_topology_desc(platform="cuda", target_config=_H200, topology=f"1x{count}x1")
     except NotImplementedError as error:
         sys.exit(f'gpu_program.py: JAX knows no CUDA here; pip install "jax[cuda13]" ({error})')
-    return np.array(there.devices)
+    return np.array(topology.devices)
 
 
 def _on(tree: Any, sharding: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from frcnn_jax.evaluation.fonts import drawable_names, render_text
 from frcnn_jax.evaluation.voc_map import valid_detections
 from frcnn_jax.types import Detections, GroundTruth
 
@@ -32,7 +33,8 @@ def draw_detections(
 ) -> UInt8[np.ndarray, "H2 W2 3"]:
     """A copy of an RGB image with the detections that score `min_score` or more; ground truth in dashed white.
 
-    Lines and text grow with the image. An image with both sides below 480 pixels is enlarged by a whole number.
+    Lines and text grow with the image. An image with both sides below 480 pixels is enlarged by a whole number. A class
+    whose name has characters that no installed font has is written as its label, `class 3`.
 
     Raises:
         ValueError: the image is not uint8 [H, W, 3], or the detections are malformed or of an unnamed class.
@@ -56,10 +58,11 @@ def draw_detections(
     if ground_truth is not None:
         for box in np.asarray(ground_truth.boxes, np.float64):
             _draw_dashed(canvas, _corners(box * factor, canvas), max(1, line // 2))
-    taken: list[tuple[int, int, int, int]] = []
+    names = drawable_names(class_names)
+    plates: list[tuple[int, int, int, int]] = []
     for i in best_first:
-        text = f"{class_names[labels[i] - 1]} {scores[i]:.2f}"
-        _draw_label(canvas, text, corners[i], colors[i], max(11, round(size / 42)), taken)
+        text = f"{names[labels[i] - 1]} {scores[i]:.2f}"
+        _draw_label(canvas, text, corners[i], colors[i], max(11, round(size / 42)), plates)
     return canvas
 
 
@@ -98,26 +101,49 @@ def _draw_label(
     corners: tuple[int, int, int, int],
     color: tuple[int, int, int],
     height: int,
-    taken: list[tuple[int, int, int, int]],
+    plates: list[tuple[int, int, int, int]],
 ) -> None:
-    """Text `height` pixels high on a plate of `color`, where it fits first: above the box, inside it or below.
+    """Text with capitals `height` pixels high on a plate of `color`, at the first free place around the box's corner.
 
-    `taken` holds the plates drawn before and grows by this one."""
+    `plates` holds those drawn before and grows by this one.
+    """
     import cv2
 
-    font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(height / 10))
-    scale = height / cv2.getTextSize("H", font, 1.0, thick)[0][1]
-    (text_width, text_height), descent = cv2.getTextSize(text, font, scale, thick)
-    pad = max(2, height // 5)
-    plate_width, plate_height = text_width + 2 * pad, text_height + descent + 2 * pad
-    x1, y1, _, y2 = corners
-    x = max(0, min(x1, canvas.shape[1] - plate_width))
-    bottom = max(0, canvas.shape[0] - plate_height)
-    places = [(x, y, x + plate_width, y + plate_height) for y in (y1 - plate_height, y1, y2 - plate_height, y2 + 1)]
-    places = [place for place in places if 0 <= place[1] <= bottom] or [(x, 0, x + plate_width, plate_height)]
-    free = [p for p in places if not any(p[0] < t[2] and t[0] < p[2] and p[1] < t[3] and t[1] < p[3] for t in taken)]
-    place = (free or places)[0]
-    taken.append(place)
-    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), color, cv2.FILLED)
     ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 140 else (255, 255, 255)
-    cv2.putText(canvas, text, (x + pad, place[1] + pad + text_height), font, scale, ink, thick, cv2.LINE_AA)
+    pad = max(2, height // 5)
+    if text.isascii():
+        font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(height / 10))
+        scale = height / cv2.getTextSize("H", font, 1.0, thick)[0][1]
+        (text_width, text_height), descent = cv2.getTextSize(text, font, scale, thick)
+        x, y, _, _ = _place_plate(canvas, corners, (text_width, text_height + descent), pad, color, plates)
+        cv2.putText(canvas, text, (x + pad, y + pad + text_height), font, scale, ink, thick, cv2.LINE_AA)
+    else:  # OpenCV's letters are ASCII's alone
+        coverage = render_text(text, height)
+        x, y, _, _ = _place_plate(canvas, corners, coverage.shape[::-1], pad, color, plates)
+        region = canvas[y + pad :, x + pad :][: coverage.shape[0], : coverage.shape[1]]
+        share = coverage[: region.shape[0], : region.shape[1], None] / 255
+        region[:] = np.rint(region * (1 - share) + np.array(ink) * share)
+
+
+def _place_plate(
+    canvas: np.ndarray,
+    corners: tuple[int, int, int, int],
+    text_size: tuple[int, int],
+    pad: int,
+    color: tuple[int, int, int],
+    plates: list[tuple[int, int, int, int]],
+) -> tuple[int, int, int, int]:
+    """Fills a plate for a text of `text_size` (width, height) where it first fits: above the box, in it or below."""
+    import cv2
+
+    width, height = text_size[0] + 2 * pad, text_size[1] + 2 * pad
+    x1, y1, _, y2 = corners
+    x = max(0, min(x1, canvas.shape[1] - width))
+    bottom = max(0, canvas.shape[0] - height)
+    places = [(x, y, x + width, y + height) for y in (y1 - height, y1, y2 - height, y2 + 1)]
+    places = [place for place in places if 0 <= place[1] <= bottom] or [(x, 0, x + width, height)]
+    free = [p for p in places if not any(p[0] < t[2] and t[0] < p[2] and p[1] < t[3] and t[1] < p[3] for t in plates)]
+    place = (free or places)[0]
+    plates.append(place)
+    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), color, cv2.FILLED)
+    return place

@@ -1,4 +1,4 @@
-"""Detecting over a whole test set, measuring, and writing what a person wants to see."""
+"""Detections of a whole test set, their measures, and the files that show both."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.source import PyramidSource
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.report import write_metrics, write_report
-from frcnn_jax.evaluation.results import write_voc_results
+from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
 from frcnn_jax.evaluation.voc_map import precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
@@ -103,13 +103,19 @@ def evaluate_dataset(
     """Detects, measures, and writes `metrics.json`, `index.html` and `images/` to `directory`.
 
     Args:
-        extra: more to be kept in `metrics.json`.
+        extra: further entries of `metrics.json`.
         voc_results: folder for results files of the VOC server; none are written if None.
 
     Returns:
         {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`, with `extra` beside.
+
+    Raises:
+        ValueError: results files cannot hold the data set's classes or image ids; checked before the first image.
     """
     directory = Path(directory)
+    if voc_results is not None:
+        voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
+        check_image_ids(voc_results, dataset.image_ids)
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
     if voc_results is not None:
         write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
@@ -136,9 +142,3 @@ def evaluate_dataset(
         )
     write_report(directory, metrics, pictures, curves, title=f"Fast R-CNN on {dataset.name}")
     return metrics
-
-
-def voc_split(name: str) -> str:
-    """What the VOC development kit calls the split of a data set such as `voc/2012/validation`."""
-    split = name.rpartition("/")[2]
-    return "val" if split == "validation" else split

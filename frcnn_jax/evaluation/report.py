@@ -1,7 +1,4 @@
-"""What an evaluation leaves behind: metrics, pictures, curves, and a page that shows them.
-
-Every file is written under a temporary name and moved into place, so that a reader never meets half of one.
-"""
+"""Files of an evaluation: metrics, pictures, curves, and a page that shows them. Each appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,8 +14,9 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import UInt8
 
-from frcnn_jax.atomic import write_bytes
+from frcnn_jax.atomic import write_bytes, write_text
 from frcnn_jax.evaluation.drawing import PALETTE, check_image, draw_detections
+from frcnn_jax.evaluation.fonts import drawable_names, font_families
 from frcnn_jax.evaluation.voc_map import PrecisionRecall
 
 __all__ = [
@@ -41,7 +39,7 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
         text = json.dumps(dict(metrics), indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: metrics cannot be written as JSON: {error}") from None
-    write_bytes(path, text.encode() + b"\n")
+    write_text(path, text + "\n")
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
@@ -72,13 +70,19 @@ def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
 def plot_precision_recall(
     curves: Mapping[str, PrecisionRecall], path: str | Path, *, ap: Mapping[str, float | None] | None = None
 ) -> None:
-    """Draw the curves of the classes that have objects, with their AP in the legend if given."""
+    """Draw the curves of the classes that have objects, with their AP in the legend if given.
+
+    Args:
+        curves: of classes 1 ... K in this order. One whose name has characters that no installed font has is written as
+            its label, `class 3`, with a note below the axes.
+    """
     from matplotlib.figure import Figure
 
     path = Path(path)
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
+    shown = drawable_names(list(curves))
     for i, (name, curve) in enumerate(curves.items()):
         if curve.objects == 0:
             continue
@@ -91,11 +95,17 @@ def plot_precision_recall(
             curve.precision[points],
             color=color,
             linestyle=("-", "--", ":", "-.")[i // len(PALETTE) % 4],
-            label=prefix + name.replace("$", r"\$"),
+            label=prefix + shown[i].replace("$", r"\$"),
         )
     if axes.lines:
         columns = math.ceil(len(axes.lines) / 25)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", ncols=columns, frameon=False)
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", ncols=columns, frameon=False)
+        for text in legend.get_texts():
+            text.set_fontfamily(font_families(text.get_text()))
+    numbered = [text for text, name in zip(shown, curves, strict=True) if text != name]
+    if numbered:
+        note = f"Names in characters that no installed font has are given as numbers, such as {numbered[0]}."
+        figure.supxlabel(note, fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:])
     write_bytes(path, buffer.getvalue())
@@ -131,9 +141,13 @@ def write_report(
     facts = {k: v for k, v in metrics.items() if k != "map" and isinstance(v, (int, float, str))}
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
     html = page.render(
-        title=title, metrics=metrics, facts=facts, pictures={k: f"images/{quote(v)}" for k, v in files.items()}
+        title=title,
+        metrics=metrics,
+        facts=facts,
+        numbered={name: text for name, text in zip(curves, drawable_names(list(curves)), strict=True) if text != name},
+        pictures={k: f"images/{quote(v)}" for k, v in files.items()},
     )
-    write_bytes(directory / "index.html", html.encode())
+    write_text(directory / "index.html", html)
     return directory / "index.html"
 
 
@@ -159,14 +173,19 @@ figcaption { overflow-wrap: anywhere; color: #666 }
 {%- for name, value in facts.items() %}, {{ name }} {{ "%.4g" % value if value is float else value }}{% endfor %}</p>
 <div class="top">
 <table>
-<tr><th>class<th>AP<th>objects<th>detections</tr>
+<tr><th>class{% if numbered %}<th>in the figures{% endif %}<th>AP<th>objects<th>detections</tr>
 {% for name, value in metrics.ap.items() %}
-<tr><td>{{ name }}<td>{{ "%.4f" % value if value is not none else "–" }}
+<tr><td>{{ name }}{% if numbered %}<td>{{ numbered.get(name, name) }}{% endif %}
+<td>{{ "%.4f" % value if value is not none else "–" }}
 <td>{{ metrics.objects[name] }}<td>{{ metrics.detections[name] }}</tr>
 {% endfor %}
 </table>
 <figure><img src="precision_recall.png" alt="precision over recall for each class"></figure>
 </div>
+{% if numbered %}
+<p>In the figure and the pictures, {{ numbered | join(", ") }}: given as numbers, because no installed font has all
+characters of these names.</p>
+{% endif %}
 {% if pictures %}
 <h2>Pictures</h2>
 <div class="grid">

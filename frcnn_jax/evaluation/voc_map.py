@@ -177,6 +177,7 @@ def valid_detections(
     _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
     _check_shape(scores, (count,), "fiu", f"{where}.scores")
     _check_shape(labels, (count,), "iu", f"{where}.labels")
+    # Integers and half precision as well: their own differences and areas would wrap or be infinite.
     boxes, scores, labels = boxes[mask].astype(np.float64), scores[mask].astype(np.float64), labels[mask]
     if not np.isfinite(scores).all():
         raise ValueError(f"{where}.scores: {scores[~np.isfinite(scores)][0]} is not finite")
@@ -194,9 +195,10 @@ def _valid_ground_truth(
     boxes, labels = np.asarray(truth.boxes), np.asarray(truth.labels)
     _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
     _check_shape(labels, (count,), "iu", f"{where}.labels")
+    boxes = boxes.astype(np.float64)
     _check_boxes(boxes, f"{where}.boxes")
     _check_labels(labels, num_classes, f"{where}.labels")
-    return boxes.astype(np.float64), labels.astype(np.int64), difficult
+    return boxes, labels.astype(np.int64), difficult
 
 
 def _images(detections: Any, ground_truth: Any) -> Iterator[tuple[str, Detections, GroundTruth]]:
@@ -268,7 +270,8 @@ def _length(array: np.ndarray, kinds: str, where: str) -> int:
 def _check_shape(array: np.ndarray, shape: tuple[int, ...], kinds: str, where: str) -> None:
     if array.shape != shape:
         raise ValueError(f"{where}: shape {array.shape}, expected {shape}")
-    if array.dtype.kind not in kinds:
+    kind = "f" if array.dtype.name == "bfloat16" else array.dtype.kind  # which NumPy does not know
+    if kind not in kinds:
         raise ValueError(f"{where}: wrong dtype {array.dtype}")
 
 

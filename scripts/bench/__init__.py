@@ -1,1 +1,1 @@
-"""What scripts/benchmark.py measures, a file a topic; `peer*` runs under the interpreter that has PyTorch."""
+"""Parts of scripts/benchmark.py: `topics` has a module for each topic, `pytorch` the peer's side."""

@@ -1,4 +1,4 @@
-"""That the peer computes what we compute, before either is timed."""
+"""Comparison of outputs before times are taken: ours and the peer's, and those of our two ways to detections."""
 
 import dataclasses
 from functools import partial
@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial import KDTree
 
-from bench.peer_process import Peer, PeerError
+from bench.peer import Peer, PeerError
 from bench.scene import build_model, make_batch, training_config
 from bench.sizes import Sizes
 from frcnn_jax.config import SamplingConfig
@@ -19,7 +20,7 @@ from frcnn_jax.ops.roi_pool.pool import project_rois
 from frcnn_jax.training.optimizer import merge, split_frozen
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.training.step import sample_batch
-from frcnn_jax.types import Batch, RoiSample
+from frcnn_jax.types import Batch, Detections, RoiSample
 
 PEER_MODELS = ("vgg16", "caffenet", "vgg_cnn_m_1024")  # those that the peer has
 
@@ -43,6 +44,28 @@ def check_close(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: floa
     distance = np.linalg.norm((ours - theirs).ravel()) / max(np.linalg.norm(theirs.ravel()), np.finfo(np.float32).tiny)
     if not distance <= tolerance * (1 if jax.devices()[0].platform == "cpu" else 50):
         raise PeerError(f"{what} differs from the peer's by {distance:.2g} of its length")
+
+
+def check_detections(what: str, ours: Detections, theirs: Detections, side: int, tolerance: float = 1e-5) -> None:
+    """Each detection of either has one of its class in the other whose score and box, in `side`s, are that close.
+
+    Args:
+        side: pixels that a box's coordinates are divided by; float32 has no finer steps than 6e-8 of the largest.
+
+    Raises:
+        ValueError: one has none, or their numbers differ.
+    """
+    if len(ours.scores) != len(theirs.scores):
+        raise ValueError(f"{what} gives {len(ours.scores)} detections, one program {len(theirs.scores)}")
+    points = [np.column_stack([found.boxes / side, found.scores]).astype(np.float64) for found in (ours, theirs)]
+    for label in np.union1d(ours.labels, theirs.labels):
+        first, second = (x[found.labels == label] for x, found in zip(points, (ours, theirs), strict=True))
+        if len(first) != len(second):
+            raise ValueError(f"{what} gives {len(first)} detections of class {label}, one program {len(second)}")
+        pairs = ((first, second), (second, first))
+        farthest = max(KDTree(others).query(some, p=np.inf)[0].max() for some, others in pairs)
+        if not farthest <= tolerance:
+            raise ValueError(f"{what} differs from one program by {farthest:.2g}, class {label}")
 
 
 def check_gradients(name: str, sizes: Sizes, peer: Peer) -> None:

@@ -27,7 +27,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What a device can do: operations a second in the type that is measured, bytes a second of its memory."""
+    """Peak rates of a device: operations a second in the type that is measured, bytes a second of its memory."""
 
     flops: float
     bandwidth: float

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.floors import Rates
-from bench.peer_process import Peer, open_peer
+from bench.peer import Peer, open_peer
 from bench.sizes import Sizes
-from bench.timing import cores, measure
+from bench.timing import measure
+from frcnn_jax.machine import cores
 
 _PACKAGES = ("frcnn_jax", "jax", "jaxlib", "flax", "optax", "numpy", "opencv-contrib-python-headless", "grain")
 

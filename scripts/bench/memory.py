@@ -1,4 +1,4 @@
-"""How the C library's allocator treats freed memory, for programs that do little but compute on a CPU."""
+"""Freed memory kept by the C library's allocator, for programs that do little but compute on a CPU."""
 
 import ctypes
 import importlib.util

@@ -1,57 +1,173 @@
-"""The peer's process: `python -m bench.peer FOLDER` reads FOLDER/job.json and inputs.npz, computes with PyTorch, writes
-outputs.npz and says so on standard output; then each line of its input names a case, and it answers with the seconds
-of one sample. Needs torch, torchvision and NumPy, and of ours what imports nothing else."""
+"""The peer, PyTorch and torchvision: a process of its own that takes samples of its time when it is asked to."""
 
+import contextlib
+import dataclasses
+import importlib.util
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from bench import peer_fast_rcnn, peer_functions
-from bench.sizes import decode_sizes
-from bench.timing import Sampler, cores
+from bench.sizes import Sizes
+from bench.timing import Sampler, Timing, measure, take_turns
+from frcnn_jax.machine import cores
 
-_TOPICS = {
-    "rates": peer_functions.prepare_rates,
-    "roi_pool": peer_functions.prepare_roi_pool,
-    "input": peer_functions.prepare_input,
-    "gradient": peer_fast_rcnn.prepare_gradient,
-    "train_step": peer_fast_rcnn.prepare_train_step,
-    "test": peer_fast_rcnn.prepare_test,
-}
+_SCRIPTS = Path(__file__).resolve().parent.parent
+# What bench.memory does for us.
+_KEEP_FREED_MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
 
 
-def main() -> None:
-    # The pipe is for answers alone: whatever a library prints goes to standard error.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    folder = Path(sys.argv[1])
-    job = json.loads((folder / "job.json").read_text())
-    sizes, device = decode_sizes(job["sizes"]), torch.device(job["device"])
-    torch.set_num_threads(cores())
-    torch.backends.cudnn.benchmark = True
-    torch.manual_seed(0)
-    with np.load(folder / "inputs.npz") as stored:
-        inputs = {name: stored[name] for name in stored.files}
-    prepared = _TOPICS[job["topic"]](job["cases"], inputs, device, sizes, Path(job["folder"]))
-    np.savez(folder / "outputs.npz", **prepared.arrays)
-    facts = {"threads": torch.get_num_threads(), **prepared.facts}
-    print(json.dumps({"notes": prepared.notes, "facts": facts}), file=answers)
-
-    def wait(result: object) -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    samplers: dict[str, Sampler] = {}
-    for line in sys.stdin:
-        case = json.loads(line)
-        if case not in samplers:
-            samplers[case] = Sampler(prepared.runs[case], wait, sizes.effort)
-        print(json.dumps(samplers[case]()), file=answers)
+class PeerError(Exception):
+    """The peer cannot run, or computes something else than we do."""
 
 
-if __name__ == "__main__":
-    main()
+@dataclasses.dataclass(frozen=True)
+class PeerSession:
+    """The peer ready for one topic: its outputs to compare, and samples of its time in each of `cases`."""
+
+    cases: frozenset[str] = frozenset()
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the variant that is fastest, by case
+    arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sample: Callable[[str], float] | None = None
+
+    def measure(
+        self, case: str, run: Callable[[], Any], wait: Callable[[Any], Any], sizes: Sizes
+    ) -> tuple[Timing, Timing | None]:
+        """Our time and the peer's, sampled in turns; None where the peer has no such case."""
+        if case not in self.cases:
+            return measure(run, wait, sizes.effort), None
+        ours, theirs = take_turns([Sampler(run, wait, sizes.effort), lambda: self.sample(case)], sizes.effort)
+        return ours, theirs
+
+    def note(self, case: str) -> str:
+        return f"peer: {self.notes[case]}" if case in self.notes else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """An interpreter that imports torch and torchvision."""
+
+    python: str
+    versions: Mapping[str, str]
+    device: str  # cpu or cuda
+    sizes: Sizes
+
+    @contextlib.contextmanager
+    def start(
+        self, topic: str, cases: Sequence[str], arrays: Mapping[str, np.ndarray] | None = None, folder: str = ""
+    ) -> Iterator[PeerSession]:
+        """A process that is ready to measure the cases of a topic; it ends with the context.
+
+        Args:
+            arrays: inputs that the peer shares with us.
+            folder: of files that it reads.
+
+        Raises:
+            PeerError: the process failed.
+        """
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as work:
+            np.savez(Path(work) / "inputs.npz", **(arrays or {}))
+            job = {
+                "topic": topic, "cases": list(cases), "device": self.device, "cores": cores(), "folder": folder,
+                "sizes": dataclasses.asdict(self.sizes),
+            }  # fmt: skip
+            (Path(work) / "job.json").write_text(json.dumps(job))
+            with open(Path(work) / "stderr", "w+") as errors, self._process(work, errors) as process:
+
+                def ask(question: str | None) -> Any:
+                    with contextlib.suppress(BrokenPipeError):
+                        if question is not None:
+                            process.stdin.write(json.dumps(question) + "\n")
+                            process.stdin.flush()
+                    answer = process.stdout.readline()
+                    if not answer:
+                        errors.seek(0)
+                        raise PeerError(f"the peer failed in topic {topic}: {_last_line(errors.read())}")
+                    return json.loads(answer)
+
+                try:
+                    ready = ask(None)
+                    with np.load(Path(work) / "outputs.npz") as outputs:
+                        found = {name: outputs[name] for name in outputs.files}
+                    yield PeerSession(frozenset(cases), ready["notes"], found, ready["facts"], ask)
+                finally:
+                    process.kill()
+
+    def _process(self, work: str, errors: Any) -> subprocess.Popen:
+        return subprocess.Popen(
+            [self.python, "-m", "bench.pytorch.process", work],
+            cwd=_SCRIPTS,
+            env={"GLIBC_TUNABLES": _KEEP_FREED_MEMORY, **os.environ, "PYTHONPATH": str(_SCRIPTS)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+
+def open_peer(
+    peer: Peer | None,
+    topic: str,
+    cases: Sequence[str],
+    arrays: Mapping[str, np.ndarray] | None = None,
+    folder: str = "",
+) -> contextlib.AbstractContextManager[PeerSession]:
+    """`peer.start`, or a session without any case where there is no peer."""
+    return contextlib.nullcontext(PeerSession()) if peer is None else peer.start(topic, cases, arrays, folder)
+
+
+def find_peer(python: str | None, platform: str, sizes: Sizes) -> tuple[Peer | None, str]:
+    """The peer, and a line that says which it is or why there is none.
+
+    Args:
+        python: an interpreter; this one if None, provided that it has torch and torchvision.
+        platform: where we run; the peer runs there too.
+
+    Raises:
+        PeerError: the interpreter that was asked for does not import torch and torchvision or lacks the GPU.
+    """
+    device = {"cpu": "cpu", "gpu": "cuda"}.get(platform)
+    if device is None:
+        return None, f"No peer: PyTorch is measured on CPUs and GPUs, and this is a {platform}"
+    if python is not None:
+        # The process starts in another folder. Links stay: they are what makes a virtual environment.
+        return _start(os.path.abspath(shutil.which(python) or python), device, sizes)
+    missing = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
+    if missing:
+        return None, f"No peer: this Python has no {' and no '.join(missing)} (--peer-python PATH names another)"
+    try:
+        return _start(sys.executable, device, sizes)
+    except PeerError as error:
+        return None, f"No peer: {error}"
+
+
+def _start(interpreter: str, device: str, sizes: Sizes) -> tuple[Peer, str]:
+    program = (
+        "import json, torch, torchvision; print(json.dumps({'torch': torch.__version__,"
+        " 'torchvision': torchvision.__version__, 'cuda': torch.cuda.is_available()}))"
+    )
+    try:
+        done = subprocess.run([interpreter, "-c", program], capture_output=True, text=True)
+    except OSError as error:
+        raise PeerError(f"{interpreter}: {error.strerror}") from error
+    if done.returncode:
+        raise PeerError(f"{interpreter} does not import torch and torchvision: {_last_line(done.stderr)}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    if device == "cuda" and not found.pop("cuda"):
+        raise PeerError(f"{interpreter}: its torch {found['torch']} finds no GPU, where JAX has one")
+    versions = {name: found[name] for name in ("torch", "torchvision")}
+    return Peer(interpreter, versions, device, sizes), (
+        f"Peer: PyTorch {versions['torch']}, torchvision {versions['torchvision']} on {device}, in {interpreter}"
+    )
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1] if text.strip() else "no message"

@@ -33,10 +33,10 @@ class Pictures:
 
     @property
     def annotations(self) -> tuple[GroundTruth, ...]:
-        nothing = GroundTruth(
+        no_objects = GroundTruth(
             boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int32), difficult=np.zeros(0, bool)
         )
-        return (nothing,) * len(self.files)
+        return (no_objects,) * len(self.files)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -9,7 +9,7 @@ from bench.timing import Timing
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a row is to reach: at most a ratio to the peer, at least a share of the floor or items a second."""
+    """The bound of a row: at most a ratio to the peer, at least a share of the floor or items a second."""
 
     measure: Literal["ratio", "share", "rate"]
     bound: float
@@ -54,7 +54,7 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is met; None where there is none, or nothing to compare with."""
+        """True where the target is met; None without a target or without a figure to compare with it."""
         if self.target is None or getattr(self, self.target.measure) is None:
             return None
         value = getattr(self, self.target.measure)
@@ -89,9 +89,9 @@ def table(rows: Sequence[Row]) -> str:
     cells = [HEADER, *(_cells(row) for row in rows)]
     kept = [i for i in range(len(HEADER)) if any(line[i] for line in cells[1:])]
     widths = {i: max(len(line[i]) for line in cells) for i in kept}
-    left = {0, len(HEADER) - 1}
+    texts = {0, len(HEADER) - 1}
     lines = [
-        "  ".join(line[i].ljust(widths[i]) if i in left else line[i].rjust(widths[i]) for i in kept).rstrip()
+        "  ".join(line[i].ljust(widths[i]) if i in texts else line[i].rjust(widths[i]) for i in kept).rstrip()
         for line in cells
     ]
     lines.insert(1, "-" * max(map(len, lines)))

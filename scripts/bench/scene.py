@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.sizes import Sizes
+from bench.sizes import STRIDE, Sizes
 from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, SamplingConfig
 from frcnn_jax.models.architectures import create_model
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -55,7 +55,7 @@ def make_batch(sizes: Sizes, images: int) -> Batch:
     reach = np.where(np.arange(count // 2) % 2, 0.05, 0.3)[None, :, None]
     sides = np.tile(matched[..., 2:] - matched[..., :2], 2)
     near = np.clip(matched + random.uniform(-1, 1, matched.shape) * reach * sides, 0, np.tile(limits, 2))
-    far = _anywhere(random, (images, count - count // 2), limits, smallest=16 / max(limits))
+    far = _anywhere(random, (images, count - count // 2), limits, smallest=STRIDE / max(limits))
     frame = np.tile(np.array([[height, width]], np.int32), (images, 1))
     return Batch(
         images=random.integers(0, 256, (images, height, width, 3), np.uint8),
@@ -71,6 +71,14 @@ def make_batch(sizes: Sizes, images: int) -> Batch:
         gt_difficult=np.zeros((images, OBJECTS), bool),
         gt_mask=np.ones((images, OBJECTS), bool),
     )
+
+
+def random_boxes(random: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
+    """Boxes [count, 4] float32 inside an image of `size`, of any side from a feature cell to the whole image."""
+    limits = np.array([size[1], size[0]], np.float64)
+    sides = np.exp(random.uniform(np.log(STRIDE), np.log(limits), (count, 2)))
+    corners = random.random((count, 2)) * (limits - sides)
+    return np.concatenate([corners, corners + sides - 1], axis=1).astype(np.float32)
 
 
 def parameter_count(params: Any) -> int:

@@ -1,9 +1,13 @@
-"""How large everything is that is measured: the paper's sizes, or small ones for a smoke run."""
+"""Sizes of everything that is measured: the paper's, or small ones for a smoke run."""
 
 import dataclasses
 from typing import Any
 
 from bench.timing import Effort
+
+# The sides in pixels of a feature cell of the paper's networks, and in cells of VGG16's grid of an RoI.
+STRIDE = 16
+GRID = (7, 7)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How long to measure: until both minima are reached."""
+    """Length of a measurement: until both minima are reached."""
 
     min_runs: int = 3
     min_seconds: float = 1.0
@@ -86,8 +85,3 @@ def take_turns(samplers: Sequence[Callable[[], float]], effort: Effort | None = 
     while len(rounds) < effort.min_runs or time.perf_counter() - started < effort.min_seconds * len(samplers):
         rounds.append(tuple(sampler() for sampler in samplers))
     return [Timing(samples) for samples in zip(*rounds, strict=True)]
-
-
-def cores() -> int:
-    """Cores this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

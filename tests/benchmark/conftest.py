@@ -60,8 +60,13 @@ def small_models(monkeypatch):
     """One layer in place of each model, with weights that need no compiling."""
     import importlib
 
-    names = ("detection", "train_step", "precision", "model_growth", "buckets", "end_to_end", "scene")
-    for module in (importlib.import_module(f"bench.{name}") for name in names):
-        monkeypatch.setattr(module, "build_model", lambda name, sizes, dtype=None: one_layer_model(sizes.num_classes))
+    from bench.topics import TOPICS
+
+    modules = [importlib.import_module(f"bench.topics.{name}") for name in TOPICS]
+    for module in (*modules, importlib.import_module("bench.scene"), importlib.import_module("bench.programs")):
+        if hasattr(module, "build_model"):
+            monkeypatch.setattr(
+                module, "build_model", lambda name, sizes, dtype=None: one_layer_model(sizes.num_classes)
+            )
         if hasattr(module, "init_params"):
             monkeypatch.setattr(module, "init_params", constant_params)

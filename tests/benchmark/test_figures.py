@@ -1,4 +1,4 @@
-"""What stands behind the benchmark's figures: floors, samples, targets, differences, kept memory."""
+"""The parts of the benchmark's figures: floors, samples, targets, differences, kept memory."""
 
 import dataclasses
 import os
@@ -85,7 +85,7 @@ def test_targets_are_judged_by_what_they_are_about():
 
 def test_difference_is_measured_against_the_length(monkeypatch):
     from bench.agreement import check_close
-    from bench.peer_process import PeerError
+    from bench.peer import PeerError
 
     theirs = np.array([3.0, 4.0])
     check_close("x", np.array([3.0, 4.0049]), theirs)
@@ -95,6 +95,26 @@ def test_difference_is_measured_against_the_length(monkeypatch):
         check_close("x", np.array([np.nan, 4.0]), theirs)
     with pytest.raises(PeerError, match=r"x is \(1,\), the peer's \(2,\)"):
         check_close("x", theirs[:1], theirs)
+
+
+def test_detections_are_paired_by_class_in_any_order():
+    from bench.agreement import check_detections
+
+    from frcnn_jax.types import Detections
+
+    def found(*rows):
+        boxes, scores, labels = (np.array(column) for column in zip(*rows, strict=True))
+        return Detections(boxes=boxes, scores=scores, labels=labels, mask=np.ones(len(rows), bool))
+
+    a, b = ([0.0, 0.0, 10.0, 10.0], 0.5, 1), ([20.0, 0.0, 30.0, 10.0], 0.5, 2)
+    check_detections("x", found(a, b), found(b, ([0.0, 0.0, 10.0, 10.0009], 0.500009, 1)), 100)
+    with pytest.raises(ValueError, match="x gives 2 detections, one program 1"):
+        check_detections("x", found(a, b), found(b), 100)
+    with pytest.raises(ValueError, match="x gives 1 detections of class 1, one program 2"):
+        check_detections("x", found(a, b), found(a, a), 100)
+    for other in (([0.0, 0.0, 10.0, 10.002], 0.5, 1), ([0.0, 0.0, 10.0, 10.0], 0.50002, 1)):
+        with pytest.raises(ValueError, match="x differs from one program by 2e-05, class 1"):
+            check_detections("x", found(a, b), found(other, b), 100)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")

@@ -39,12 +39,13 @@ def test_quick_run_prints_a_table_and_writes_json(tmp_path, capsys, tiny_sizes):
 
 def test_accelerators_time_both_implementations_of_pooling_in_both_types(tiny_sizes, monkeypatch):
     from bench.floors import Rates
-    from bench.roi_pool import measure_roi_pool
     from bench.sizes import QUICK
+    from bench.topics import Setup
+    from bench.topics.roi_pool import measure_roi_pool
 
     # The peer is left out: it would have to be on the same accelerator.
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu")])
-    rows = measure_roi_pool(QUICK, Rates(flops=1e12, bandwidth=1e11), None)
+    rows = measure_roi_pool(Setup(QUICK, Rates(flops=1e12, bandwidth=1e11)))
     forward = "forward, 4 RoIs"
     assert [row.what for row in rows[:4]] == [
         forward,
@@ -62,15 +63,36 @@ def test_step_and_test_time_have_rows_with_floors(tmp_path, tiny_sizes, small_mo
     path = tmp_path / "result.json"
     benchmark.main(["--quick", "--only", "train_step", "test", "--models", "tiny", "--out", str(path)])
     rows = json.loads(path.read_text())["rows"]
-    assert [row["topic"] for row in rows] == ["train_step", "test", "test"]
+    assert [row["topic"] for row in rows] == ["train_step", "test", "test", "test"]
     assert all(row["floor"] > 0 and row["ours"]["median"] > 0 and row["what"].startswith("tiny 32x48") for row in rows)
     assert rows[0]["note"].startswith("RoI pooling ")
+    assert rows[3]["what"] == "tiny 32x48, 32 proposals, float32, frcnn.detect"
+    distinct = int(rows[3]["note"].partition(" distinct RoIs")[0])
+    assert 1 < distinct < 32
+    assert rows[3]["floor"] < rows[2]["floor"]
     assert rows[0]["memory"] > 4 * 2 * (16 * 16 * 3 * 8 + 32 * 8)  # parameters and momentum at least
 
 
-def test_growth_is_given_as_a_power_of_what_grows():
-    from bench.growth import Case, compiled_call, measure_cases
+def test_the_two_ways_to_detections_are_compared_before_they_are_timed(tiny_sizes, small_models, monkeypatch):
+    from bench.floors import Rates
     from bench.sizes import QUICK
+    from bench.topics import Setup, test
+
+    detect = test.frcnn.detect
+
+    def shifted(*arguments, **settings):
+        found = detect(*arguments, **settings)
+        return found.replace(boxes=found.boxes + 0.01)  # 2e-4 of the image's side
+
+    monkeypatch.setattr(test.frcnn, "detect", shifted)
+    with pytest.raises(ValueError, match=r"test, tiny: frcnn\.detect differs from one program by 0\.0002\d*, class 1"):
+        test.measure_test(Setup(QUICK, Rates(flops=1e12, bandwidth=1e11), models=["tiny"]))
+
+
+def test_growth_is_given_as_a_power_of_what_grows():
+    from bench.programs import compiled_call
+    from bench.sizes import QUICK
+    from bench.topics.growth import Case, measure_cases
 
     def case(section, letter, value):
         return Case(section, letter, value, lambda: compiled_call(lambda x: x + 1, np.zeros(value, np.float32)))
@@ -84,10 +106,11 @@ def test_growth_is_given_as_a_power_of_what_grows():
 
 
 def test_growth_of_parts_and_models(tiny_sizes, small_models):
-    from bench import growth, model_growth, sizes
+    from bench import sizes
+    from bench.topics import Setup, growth, model_growth
 
     few = dataclasses.replace(sizes.QUICK, growing_rois=(5,), growing_classes=(2,))
-    parts = growth.measure_growth(few)
+    parts = growth.measure_growth(Setup(few))
     assert [row.what.rpartition(", ")[2] for row in parts] == ["R=5", "R=5", "P=5", "R=5", "K=2", "R=5", "K=2", "B=5"]
     assert all(row.memory > 0 for row in parts)
     # A test of 32 x 48 pixels, and the first step.
@@ -106,12 +129,12 @@ def test_growth_of_parts_and_models(tiny_sizes, small_models):
 
 
 def test_buckets_beside_one_size_for_all(tiny_sizes, small_models, monkeypatch):
-    from bench import buckets
     from bench.sizes import QUICK
+    from bench.topics import Setup, buckets
 
     monkeypatch.setattr(buckets, "VOC_SIZES", 3 * [(60, 80)] + [(100, 60)])
     monkeypatch.setattr(buckets, "training_buckets", lambda config: ((64, 80), (80, 64), (112, 64)))
-    landscape, portrait, one, mean = buckets.measure_buckets(QUICK, ["tiny"], None)
+    landscape, portrait, one, mean = buckets.measure_buckets(Setup(QUICK, models=["tiny"]))
     assert landscape.what == "tiny: step, N=2, 64x80, 75% of the images"
     assert portrait.what == "tiny: step, N=2, 112x64, 25% of the images"
     assert one.what == "tiny: step, N=2, 112x80, one size for all"
@@ -123,17 +146,18 @@ def test_buckets_beside_one_size_for_all(tiny_sizes, small_models, monkeypatch):
 
 
 def test_assumed_sizes_of_voc_are_a_hundred():
-    from bench.buckets import VOC_SIZES
+    from bench.topics.buckets import VOC_SIZES
 
     assert len(VOC_SIZES) == 100
     assert max(max(size) for size in VOC_SIZES) == 500
 
 
 def test_two_types_and_two_runs_are_compared(tiny_sizes, small_models):
-    from bench.precision import measure_precision
     from bench.sizes import QUICK
+    from bench.topics import Setup
+    from bench.topics.precision import measure_precision
 
-    single, half = measure_precision(QUICK, ["tiny"])
+    single, half = measure_precision(Setup(QUICK, models=["tiny"]))
     assert (single.what, half.what) == ("tiny: step, float32", "tiny: step, bfloat16")
     assert single.note.startswith("loss ")
     assert single.note.endswith("; a second run is bit-equal")
@@ -141,23 +165,24 @@ def test_two_types_and_two_runs_are_compared(tiny_sizes, small_models):
 
 
 def test_evaluation_goes_from_files_to_detections(tiny_sizes, small_models):
-    from bench.end_to_end import measure_evaluation
     from bench.sizes import QUICK
+    from bench.topics import Setup
+    from bench.topics.evaluate import measure_evaluate
 
-    (row,) = measure_evaluation(QUICK, ["tiny"], None)
+    (row,) = measure_evaluate(Setup(QUICK, models=["tiny"]))
     assert row.what.startswith("tiny: 3 JPEG files 48x64, ")
     assert (row.items, row.unit) == (3, "images")
 
 
 def test_selective_search_says_how_many_cores_were_busy(monkeypatch):
-    from bench import proposals
     from bench.sizes import QUICK
+    from bench.topics import Setup, proposals
 
     # 3 seconds of processor time in 2 seconds, then 1 in 4.
     clocks = SimpleNamespace(perf_counter=iter([10, 12, 20, 24]).__next__, process_time=iter([5, 8, 8, 9]).__next__)
     monkeypatch.setattr(proposals, "time", clocks)
     monkeypatch.setattr(proposals, "cores", lambda: 2)
-    one, two = proposals.measure_proposals(QUICK, None)
+    one, two = proposals.measure_proposals(Setup(QUICK))
     assert (one.what, one.items, one.unit) == ("Selective Search fast, 48x64, 1 core", 1, "images")
     assert (two.what, two.items) == ("Selective Search fast, 48x64, 2 cores", 2)
     assert (one.note, two.note) == ("1.50 cores busy", "0.25 cores busy")
@@ -165,12 +190,13 @@ def test_selective_search_says_how_many_cores_were_busy(monkeypatch):
 
 
 def test_first_step_of_a_process(capsys, tiny_sizes, small_models):
-    from bench import start
+    from bench.sizes import QUICK
+    from bench.topics import Setup, start
 
     start._first_step("tiny", quick=True)
     assert float(capsys.readouterr().out) > 0
     with pytest.raises(ValueError, match=r"start of nothing: .*no model 'nothing'"):
-        start.measure_start(None, ["nothing"], quick=True)
+        start.measure_start(Setup(QUICK, models=["nothing"], quick=True))
 
 
 def test_unknown_topic_and_useless_numbers_are_refused(capsys):
@@ -184,3 +210,22 @@ def test_unknown_topic_and_useless_numbers_are_refused(capsys):
         with pytest.raises(SystemExit):
             benchmark.main(wrong)
         assert message in capsys.readouterr().err
+
+
+def test_every_topic_has_its_function_and_its_line_in_the_help(capsys):
+    import benchmark
+    from bench.topics import TOPICS, measure_function
+
+    with pytest.raises(SystemExit):
+        benchmark.main(["--help"])
+    printed = capsys.readouterr().out
+    for name, topic in TOPICS.items():
+        assert callable(measure_function(name))
+        assert f"    {name:14}{topic.help}\n" in printed
+    assert printed.index("    proposals ") < printed.index("and, if named") < printed.index("    evaluate ")
+
+
+def test_topics_without_only_are_the_usual_ones():
+    import benchmark
+
+    assert benchmark._parse([]).only == ("roi_pool", "train_step", "test", "input", "proposals")

@@ -1,5 +1,6 @@
 """A whole test set: detections of every image once, and the files that are left."""
 
+import copy
 import dataclasses
 import json
 
@@ -12,7 +13,8 @@ from frcnn_jax.config import DataConfig, EvalConfig, InputConfig
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect
-from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset, voc_split
+from frcnn_jax.evaluation import evaluate
+from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import BoxStatistics
 from tests.data.voc_files import VocFiles, object_xml
@@ -120,9 +122,15 @@ def test_results_for_the_voc_server(case, tmp_path):
     assert lines == sum(len(one.scores) for one in found.values()) > 3
 
 
-def test_the_servers_name_of_a_split():
-    names = ("voc/2012/validation", "voc/2007/test", "folder/mine")
-    assert [voc_split(name) for name in names] == ["val", "test", "mine"]
+def test_ids_that_results_files_cannot_hold_are_refused_before_the_first_image(case, tmp_path, monkeypatch):
+    model, params, statistics, dataset, proposals = case
+    renamed = copy.copy(dataset)
+    renamed.image_ids = ("t 3", "t1", "")
+    monkeypatch.setattr(evaluate, "detect_dataset", lambda *_, **__: pytest.fail("detected"))
+    settings = {"input_config": INPUT, "config": EVALUATE, "directory": tmp_path / "eval"}
+    with pytest.raises(ValueError, match=r"voc: image id 't 3' .* \(2 of 3 ids"):
+        evaluate_dataset(model, params, statistics, renamed, proposals, voc_results=tmp_path / "voc", **settings)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_metric_of_the_config(case, tmp_path):

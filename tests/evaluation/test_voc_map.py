@@ -1,4 +1,4 @@
-"""VOC mean average precision: by hand, against a plain loop in exact fractions, invariances, bad input."""
+"""VOC mean average precision: by hand, against a plain loop in exact fractions, invariances."""
 
 import json
 from fractions import Fraction
@@ -8,28 +8,9 @@ import pytest
 
 from frcnn_jax.evaluation.voc_map import average_precision, evaluate_voc, precision_recall
 from frcnn_jax.types import Detections, GroundTruth
+from tests.evaluation.records import A, B, C, detections, truth
 
-A, B, C = [0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]
 NOWHERE = [100, 100, 110, 110]
-
-
-def detections(*rows, mask=None):
-    """From rows (box, score) or (box, score, label)."""
-    return Detections(
-        boxes=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
-        scores=np.array([row[1] for row in rows], np.float32),
-        labels=np.array([row[2] if len(row) > 2 else 1 for row in rows], np.int32),
-        mask=np.ones(len(rows), bool) if mask is None else np.array(mask, bool),
-    )
-
-
-def truth(*rows):
-    """From rows (box,), (box, label) or (box, label, difficult)."""
-    return GroundTruth(
-        boxes=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
-        labels=np.array([row[1] if len(row) > 1 else 1 for row in rows], np.int32),
-        difficult=np.array([len(row) > 2 and row[2] for row in rows], bool),
-    )
 
 
 def ap(dets, gts, **options):
@@ -261,60 +242,3 @@ def test_empty_cases():
     unmeasured = precision_recall([detections((A, 0.9))], [truth()])["1"]
     assert average_precision(unmeasured) is None
     assert unmeasured.recall.tolist() == [0.0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"scores": np.array([0.5, np.nan])}, r"image 'x': detections.scores: nan is not finite"),
-        ({"scores": np.zeros(3)}, r"detections.scores: shape \(3,\), expected \(2,\)"),
-        ({"boxes": np.zeros((2, 5))}, r"detections.boxes: shape \(2, 5\), expected \(2, 4\)"),
-        ({"boxes": np.array([A, [5, 0, 4, 9]], float)}, r"boxes: \[5.0, 0.0, 4.0, 9.0\] is reversed"),
-        ({"boxes": np.array([A, [5, 0, np.inf, 9]])}, r"boxes: \[5.0, 0.0, inf, 9.0\] is .* not finite"),
-        ({"labels": np.array([1, 0])}, r"detections.labels: 0 is outside 1 ... 2"),
-        ({"labels": np.array([1, 3])}, r"detections.labels: 3 is outside 1 ... 2"),
-        ({"labels": np.array([1.0, 2.0])}, r"detections.labels: wrong dtype float64"),
-        ({"mask": np.array([1, 0])}, r"detections.mask: wrong dtype int64"),
-        ({"mask": np.array(True)}, r"detections.mask: shape \(\)"),
-    ],
-)
-def test_malformed_detections_are_named(changes, message):
-    good = detections((A, 0.9), (B, 0.8))
-    gts = {"x": truth((A,))}
-    evaluate_voc({"x": good}, gts, class_names=["a", "b"])
-    with pytest.raises(ValueError, match=message):
-        evaluate_voc({"x": good.replace(**changes)}, gts, class_names=["a", "b"])
-
-
-@pytest.mark.parametrize(
-    ("gt", "message"),
-    [
-        (truth((A, 3)), "image 0: ground truth.labels: 3 is outside 1 ... 2"),
-        (truth((A, -1)), "image 0: ground truth.labels: -1 is outside"),
-        (truth(([5, 0, 4, 9], 1)), "image 0: ground truth.boxes: .* is reversed"),
-        (
-            GroundTruth(boxes=np.zeros((1, 4)), labels=np.ones(2, int), difficult=np.zeros(2, bool)),
-            "truth.boxes: shape",
-        ),
-    ],
-)
-def test_malformed_ground_truth_is_named(gt, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate_voc([detections()], [gt], class_names=["a", "b"])
-
-
-def test_images_must_be_the_same_on_both_sides():
-    with pytest.raises(ValueError, match="ground_truth: no entry for 1 images with detections, as 'y'"):
-        evaluate_voc({"x": detections(), "y": detections()}, {"x": truth()})
-    with pytest.raises(ValueError, match="detections: no entry, not even an empty one, for 1 images, as 'y'"):
-        evaluate_voc({"x": detections()}, {"x": truth(), "y": truth()})
-    with pytest.raises(ValueError, match="detections of 1 images, ground truth of 2"):
-        evaluate_voc([detections()], [truth(), truth()])
-    with pytest.raises(ValueError, match="both be mappings"):
-        evaluate_voc({"x": detections()}, [truth()])
-
-
-@pytest.mark.parametrize("options", [{"iou_threshold": 0.0}, {"iou_threshold": 1.5}, {"class_names": ["a", "a"]}])
-def test_bad_options(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        evaluate_voc([], [], **options)

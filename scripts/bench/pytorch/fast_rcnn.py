@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch.nn import functional
 
-from bench.peer_functions import Prepared
-from bench.peer_networks import FastRCNN
+from bench.pytorch.functions import Prepared
+from bench.pytorch.networks import FastRCNN
 from bench.sizes import Sizes
 
 LARGEST_LOG_RATIO = 4.135166556742356
@@ -107,9 +107,9 @@ def select_detections(
     """The best 100 boxes of each class, decoded, clipped and suppressed by class at IoU 0.3: boxes, scores, labels."""
     scores, chosen = logits.softmax(1)[:, 1:].T.topk(min(100, len(boxes)), dim=1)
     labels = torch.arange(1, logits.shape[1], device=logits.device)[:, None].expand_as(scores)
-    offsets, own = deltas[chosen, labels], boxes[chosen]
-    sides = own[..., 2:] - own[..., :2]
-    centres = own[..., :2] + sides / 2 + offsets[..., :2] * sides
+    offsets, proposals = deltas[chosen, labels], boxes[chosen]
+    sides = proposals[..., 2:] - proposals[..., :2]
+    centres = proposals[..., :2] + sides / 2 + offsets[..., :2] * sides
     half = sides / 2 * offsets[..., 2:].clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
     found = torch.cat([centres - half, centres + half], dim=-1).view(-1, 4)
     found = torchvision.ops.clip_boxes_to_image(found, tuple(size))
@@ -123,8 +123,8 @@ def select_detections(
 def _loss(model: Any, images: torch.Tensor, rois: torch.Tensor, labels: torch.Tensor, targets: torch.Tensor) -> Any:
     logits, deltas = model(images, rois)
     classification = functional.cross_entropy(logits.float(), labels)
-    own = deltas.float()[torch.arange(len(rois), device=rois.device), labels]
-    distance = functional.smooth_l1_loss(own, targets, reduction="none").sum(1)
+    chosen = deltas.float()[torch.arange(len(rois), device=rois.device), labels]
+    distance = functional.smooth_l1_loss(chosen, targets, reduction="none").sum(1)
     return classification + (distance * (labels > 0)).sum() / len(rois)
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from bench.pictures import Pictures, load_pictures
 from bench.result import Row
 from bench.sizes import Sizes
-from bench.timing import Timing, cores, measure
+from bench.timing import Timing, measure
+from bench.topics import Setup
 from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.proposals.source import open_proposals
+from frcnn_jax.machine import cores
 
 
-def measure_proposals(sizes: Sizes, folder: str | None) -> list[Row]:
+def measure_proposals(setup: Setup) -> list[Row]:
     """Rows of fast mode, with the same number of images for each core."""
-    pictures = load_pictures(folder, sizes.searched * cores(), sizes)
+    sizes = setup.sizes
+    pictures = load_pictures(setup.images, sizes.searched * cores(), sizes)
     rows = []
     for workers in sorted({1, cores()}):
         part = dataclasses.replace(pictures, files=pictures.files[: sizes.searched * workers])

@@ -1,4 +1,4 @@
-"""How time and memory of each part grow with the numbers of RoIs, proposals, boxes and classes."""
+"""Growth of time and memory of each part with the numbers of RoIs, proposals, boxes and classes."""
 
 import dataclasses
 import math
@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench.programs import compiled_call
 from bench.result import Row
-from bench.roi_pool import GRID, STRIDE, random_boxes
-from bench.sizes import Sizes
+from bench.scene import random_boxes
+from bench.sizes import GRID, STRIDE, Sizes
 from bench.timing import Effort, measure
-from bench.train_step import bytes_needed
+from bench.topics import Setup
 from frcnn_jax.detection.detect import select_detections
 from frcnn_jax.ops.losses import multi_task_loss
 from frcnn_jax.ops.nms import nms
@@ -35,9 +36,9 @@ class Case:
     build: Callable[[], tuple[Callable[[], Any], int | None]]  # a call to time, and the bytes it needs
 
 
-def measure_growth(sizes: Sizes) -> list[Row]:
+def measure_growth(setup: Setup) -> list[Row]:
     """Rows of RoI pooling, sampling, loss, selection and suppression."""
-    return measure_cases(_cases(sizes), sizes)
+    return measure_cases(_cases(setup.sizes), setup.sizes)
 
 
 def measure_cases(cases: Iterator[Case], sizes: Sizes) -> list[Row]:
@@ -57,13 +58,6 @@ def measure_cases(cases: Iterator[Case], sizes: Sizes) -> list[Row]:
         what = f"{case.section}, {case.letter}={case.value}"
         rows.append(Row(topic="growth", what=what, ours=timing, memory=memory, note=note))
     return rows
-
-
-def compiled_call(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], int | None]:
-    """A call of `function`, compiled, and the bytes it needs."""
-    arguments = jax.device_put(arguments)
-    compiled = jax.jit(function).lower(*arguments).compile()
-    return partial(compiled, *arguments), bytes_needed(compiled)
 
 
 def _cases(sizes: Sizes) -> Iterator[Case]:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -14,24 +13,27 @@ from bench.pictures import Pictures, load_pictures
 from bench.result import Row
 from bench.scene import build_model
 from bench.sizes import Sizes
-from bench.timing import cores, measure
+from bench.timing import measure
+from bench.topics import Setup
 from frcnn_jax.config import EvalConfig, InputConfig, ProposalConfig
 from frcnn_jax.data.proposals.source import Proposals, open_proposals
 from frcnn_jax.evaluation.evaluate import detect_dataset
+from frcnn_jax.machine import cores
 from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.training.statistics import identity_statistics
 
 
-def measure_evaluation(sizes: Sizes, models: Sequence[str], folder: str | None) -> list[Row]:
+def measure_evaluate(setup: Setup) -> list[Row]:
     """A row for each model: a pass over the images, with proposals of Selective Search that are at hand."""
-    pictures = load_pictures(folder, sizes.evaluated, sizes)
+    sizes = setup.sizes
+    pictures = load_pictures(setup.images, sizes.evaluated, sizes)
     proposals = _search(pictures, sizes)
     count = np.mean([len(boxes) for boxes in proposals])
     input_config = InputConfig(
         test_scale=sizes.shorter, test_max_size=sizes.longest, workers=cores(), test_batch_size=_batch_size(sizes)
     )
     rows = []
-    for name in models:
+    for name in setup.models:
         model = build_model(name, sizes)
         params = init_params(model, jax.random.key(0))
         statistics = identity_statistics(sizes.num_classes)

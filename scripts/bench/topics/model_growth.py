@@ -1,21 +1,17 @@
-"""How a step and a test grow with the image, the batch, the RoIs and the classes."""
+"""Growth of a step and a test with the image, the batch, the RoIs and the classes."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from bench.growth import Case, compiled_call, measure_cases
+from bench.programs import compiled_call, constant_params, training_run
 from bench.result import Row
 from bench.scene import build_model, make_batch, training_config
 from bench.sizes import Sizes
-from bench.train_step import training_run
+from bench.topics import Setup
+from bench.topics.growth import Case, measure_cases
 from frcnn_jax.detection.detect import detect_batch
-from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import identity_statistics
 
@@ -24,9 +20,9 @@ from frcnn_jax.training.statistics import identity_statistics
 LARGE = ("vgg16",)
 
 
-def measure_model_growth(sizes: Sizes, models: Sequence[str]) -> list[Row]:
+def measure_model_growth(setup: Setup) -> list[Row]:
     """Rows of each model."""
-    return [row for name in models for row in measure_cases(_cases(name, sizes), sizes)]
+    return [row for name in setup.models for row in measure_cases(_cases(name, setup.sizes), setup.sizes)]
 
 
 def _cases(name: str, sizes: Sizes) -> Iterator[Case]:
@@ -75,9 +71,3 @@ def _step(name: str, sizes: Sizes) -> tuple[Callable[[], Any], int | None]:
     model, config = build_model(name, sizes), training_config(name, sizes)
     state = create_state(config, constant_params(model), identity_statistics(sizes.num_classes))
     return training_run(model, config, state, make_batch(sizes, sizes.images))
-
-
-def constant_params(model: FastRCNN) -> Any:
-    """Needs no compiling, as random ones do."""
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    return jax.tree.map(lambda leaf: jnp.asarray(np.full(leaf.shape, 0.01, leaf.dtype)), shapes)

@@ -1,6 +1,10 @@
-"""Testing: the network on all proposals of an image, and the whole way to detections, suppression included."""
+"""Testing: the network on all proposals of an image, and the whole way to detections, suppression included.
 
-from collections.abc import Sequence
+Detections are timed as one program, in which every proposal is an RoI, and as people get them, by `frcnn_jax.detect`:
+from an image and boxes on the host, each distinct RoI once, to detections on the host. The two are compared first.
+"""
+
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -8,26 +12,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.agreement import PEER_MODELS, by_path, check_close
+import frcnn_jax as frcnn
+from bench.agreement import PEER_MODELS, by_path, check_close, check_detections
 from bench.floors import Rates, layer_operations, pooling_operation, seconds
-from bench.peer_process import Peer, PeerSession, open_peer
+from bench.peer import Peer, PeerSession, open_peer
 from bench.result import Row, Target
 from bench.scene import build_model, make_batch, network_dtype
 from bench.sizes import Sizes
-from frcnn_jax.detection.detect import detect_batch
+from bench.timing import measure
+from bench.topics import Setup
+from frcnn_jax.detection.detect import detect_batch, trim
+from frcnn_jax.detection.roi_plan import plan_rois
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.training.statistics import identity_statistics
-from frcnn_jax.types import Batch
+from frcnn_jax.types import Batch, Detections
 
 # With random weights all scores are near 1 / classes: no threshold, so that suppression gets its 100 boxes a class.
 THRESHOLD = 0.0
 
 
-def measure_test(sizes: Sizes, rates: Rates, peer: Peer | None, models: Sequence[str]) -> list[Row]:
+def measure_test(setup: Setup) -> list[Row]:
     """Rows of each model: one image at a time and, on accelerators, images batched.
 
     Raises PeerError where the peer's logits or offsets differ from ours."""
-    return [row for name in models for row in _measure_model(name, sizes, rates, peer if name in PEER_MODELS else None)]
+    return [
+        row
+        for name in setup.models
+        for row in _measure_model(name, setup.sizes, setup.rates, setup.peer if name in PEER_MODELS else None)
+    ]
 
 
 def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]:
@@ -62,7 +74,39 @@ def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None) -> 
                     note=other.note(case),
                 )
             )
-    return rows
+    return [*rows, _measure_detect(name, setting, model, params, sizes, rates)]
+
+
+def _measure_detect(name: str, setting: str, model: FastRCNN, params: Any, sizes: Sizes, rates: Rates) -> Row:
+    """`frcnn_jax.detect` on one image."""
+    batch = make_batch(sizes, 1)
+    _compare_detect(name, params, batch, sizes)
+    run = partial(_detect, model, params, batch, score_threshold=THRESHOLD)
+    distinct = len(plan_rois(batch.proposals[0], batch.scales, model.spatial_scale).chosen)
+    return Row(
+        topic="test",
+        what=f"{name} {setting}, frcnn.detect",
+        ours=measure(run, effort=sizes.effort),
+        floor=_floor(model, 1, dataclasses.replace(sizes, proposals=distinct), rates),
+        unit="images",
+        note=f"{distinct} distinct RoIs, work on the host included",
+    )
+
+
+def _compare_detect(name: str, params: Any, batch: Batch, sizes: Sizes) -> None:
+    """Boxes and scores of every proposal in every class, of both ways in float32.
+
+    Nothing is suppressed or left out: of two scores that differ by less than rounding, either may be the better one,
+    and the boxes that are kept would differ.
+    """
+    model = build_model(name, sizes, jnp.float32)
+    settings = {"nms_iou": 1.0, "score_threshold": 0.0, "per_class": sizes.proposals}
+    statistics = identity_statistics(sizes.num_classes)
+    with jax.default_matmul_precision("highest"):
+        ours = _detect(model, params, batch, **settings)
+        found = detect_batch(params, statistics, jax.device_put(batch), model=model, **settings)
+    one_program = trim(jax.tree.map(lambda x: x[0], jax.device_get(found)))
+    check_detections(f"test, {name}: frcnn.detect", ours, one_program, max(sizes.image))
 
 
 def _target(name: str, what: str, images: int, on_cpu: bool) -> Target | None:
@@ -94,6 +138,13 @@ def _apply(params: Any, batch: Batch, *, model: FastRCNN) -> Any:
     return model.apply(
         {"params": params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
     )
+
+
+def _detect(model: FastRCNN, params: Any, batch: Batch, **settings: Any) -> Detections:
+    """The first image of a batch, at the size it has."""
+    image, boxes = batch.images[0], batch.proposals[0]
+    shorter, longer = sorted(image.shape[:2])
+    return frcnn.detect(model, params, image, boxes, scale=shorter, max_size=longer, **settings)
 
 
 def _floor(model: FastRCNN, images: int, sizes: Sizes, rates: Rates) -> float:

@@ -8,25 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.floors import Rates
-from bench.peer_process import Peer, PeerError, open_peer
+from bench.peer import PeerError, open_peer
 from bench.result import Row, Target
-from bench.sizes import Sizes
+from bench.scene import random_boxes
+from bench.sizes import GRID, STRIDE, Sizes
+from bench.topics import Setup
 from frcnn_jax.ops.roi_pool.pool import IMPLEMENTATIONS, roi_max_pool
-
-GRID = (7, 7)
-STRIDE = 16
-
 
 # Of our time to the peer's on a CPU.
 TARGETS = {"forward": (0.7, 0.12), "forward+backward": (0.9, None)}
 
 
-def measure_roi_pool(sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]:
+def measure_roi_pool(setup: Setup) -> list[Row]:
     """Rows of the topic. Raises PeerError where outputs differ."""
+    sizes, rates = setup.sizes, setup.rates
     inputs, rows = make_inputs(sizes), []
     accelerated = jax.devices()[0].platform != "cpu"
-    with open_peer(peer, "roi_pool", list(inputs), _flat(inputs)) as other:
+    with open_peer(setup.peer, "roi_pool", list(inputs), _flat(inputs)) as other:
         for case, arrays in inputs.items():
             function = _pool_and_gradient if "cotangent" in arrays else _pool_alone
             # torchvision pools in float32 alone, so bfloat16 has no peer. The kernels are XLA's operations on a CPU.
@@ -80,14 +78,6 @@ def make_inputs(sizes: Sizes) -> dict[str, dict[str, np.ndarray]]:
         rois = f"{count} RoIs" if n == 1 else f"{n} images x {count} RoIs"
         inputs[f"{'forward+backward' if backward else 'forward'}, {rois}"] = arrays
     return inputs
-
-
-def random_boxes(random: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
-    """Boxes [count, 4] float32 inside an image of `size`, of any side from a feature cell to the whole image."""
-    limits = np.array([size[1], size[0]], np.float64)
-    sides = np.exp(random.uniform(np.log(STRIDE), np.log(limits), (count, 2)))
-    corners = random.random((count, 2)) * (limits - sides)
-    return np.concatenate([corners, corners + sides - 1], axis=1).astype(np.float32)
 
 
 def _pool(implementation: str, features: jax.Array, rois: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What the peer is asked for besides networks: peak rates, RoI pooling and the way from JPEG files to a batch."""
+"""The peer's work besides networks: peak rates, RoI pooling and the way from JPEG files to a batch."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,8 +9,7 @@ import numpy as np
 import torch
 import torchvision
 
-from bench.sizes import Sizes
-from bench.timing import cores
+from bench.sizes import GRID, STRIDE, Sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +38,12 @@ def prepare_roi_pool(cases: Sequence[str], inputs: dict, device: torch.device, s
         boxes = inputs[f"{case}/rois"]
         images = np.repeat(np.arange(len(boxes), dtype=np.float32), boxes.shape[1])[:, None]
         rois = torch.from_numpy(np.concatenate([images, boxes.reshape(-1, 4)], axis=1)).to(device)
-        shape = (*boxes.shape[:2], -1, 7, 7)
+        shape = (*boxes.shape[:2], -1, *GRID)
         if f"{case}/cotangent" not in inputs:
 
             def run(features=features, rois=rois):
                 with torch.inference_mode():
-                    return torchvision.ops.roi_pool(features, rois, (7, 7), 1 / 16)
+                    return torchvision.ops.roi_pool(features, rois, GRID, 1 / STRIDE)
 
             pooled = run()
         else:
@@ -54,7 +53,7 @@ def prepare_roi_pool(cases: Sequence[str], inputs: dict, device: torch.device, s
 
             def run(features=features, rois=rois, cotangent=cotangent):
                 features.grad = None
-                pooled = torchvision.ops.roi_pool(features, rois, (7, 7), 1 / 16)
+                pooled = torchvision.ops.roi_pool(features, rois, GRID, 1 / STRIDE)
                 pooled.backward(cotangent)
                 return pooled
 
@@ -68,6 +67,7 @@ def prepare_roi_pool(cases: Sequence[str], inputs: dict, device: torch.device, s
 def prepare_input(cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
     """Decode, resize, mirror and pad with torchvision's own functions: in this thread, or in a DataLoader's workers."""
     files = [torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in sorted(folder.glob("*.jpg"))]
+    cores = torch.get_num_threads()  # set to their number when the process started
     torch.set_num_threads(1)
     samples = _Samples(files, sizes)
     step = sizes.images
@@ -79,7 +79,7 @@ def prepare_input(cases: Sequence[str], inputs: dict, device: torch.device, size
     runs: dict[str, Callable[[], Any]] = {"1 core": alone}
     if len(cases) > 1:
         loader = torch.utils.data.DataLoader(
-            samples, step, num_workers=cores(), collate_fn=_collate, persistent_workers=True
+            samples, step, num_workers=cores, collate_fn=_collate, persistent_workers=True
         )
         runs[cases[1]] = lambda: [None for _ in loader]
     return Prepared(runs)
@@ -107,8 +107,8 @@ class _Samples(torch.utils.data.Dataset):
 
 
 def _collate(images: list[torch.Tensor]) -> torch.Tensor:
-    """One batch, padded to a multiple of 16 as our buckets are."""
-    height, width = (-(-max(image.shape[side] for image in images) // 16) * 16 for side in (1, 2))
+    """One batch, padded to a multiple of the stride as our buckets are."""
+    height, width = (-(-max(image.shape[side] for image in images) // STRIDE) * STRIDE for side in (1, 2))
     batch = torch.zeros((len(images), 3, height, width), dtype=torch.uint8)
     for place, image in zip(batch, images, strict=True):
         place[:, : image.shape[1], : image.shape[2]] = image

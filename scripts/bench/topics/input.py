@@ -7,20 +7,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bench.peer_process import Peer, open_peer
+from bench.peer import open_peer
 from bench.pictures import Pictures, load_pictures
 from bench.result import Row, Target
 from bench.sizes import Sizes
-from bench.timing import cores, measure
+from bench.timing import measure
+from bench.topics import Setup
 from frcnn_jax.config import InputConfig
 from frcnn_jax.data.pipeline import BatchSource, iterate, training_source
+from frcnn_jax.machine import cores
 
 TARGET = Target("rate", 250)  # images a second on one core
 
 
-def measure_input(sizes: Sizes, peer: Peer | None, folder: str | None) -> list[Row]:
+def measure_input(setup: Setup) -> list[Row]:
     """A pass over the files on one core, on all of them in threads that read ahead, and from images kept decoded."""
-    pictures = load_pictures(folder, sizes.files, sizes)
+    sizes = setup.sizes
+    pictures = load_pictures(setup.images, sizes.files, sizes)
     source = _training_source(pictures, sizes)
     workers = {"1 core": 0} | ({f"{cores()} cores": cores()} if cores() > 1 else {})
     kilobytes = np.mean([len(data) for data in pictures.files]) / 1e3
@@ -31,7 +34,7 @@ def measure_input(sizes: Sizes, peer: Peer | None, folder: str | None) -> list[R
     with tempfile.TemporaryDirectory(prefix="benchmark-") as files:
         for name, data in zip(pictures.image_ids, pictures.files, strict=True):
             (Path(files) / f"{name}.jpg").write_bytes(data)
-        with open_peer(peer, "input", list(workers), folder=files) as other:
+        with open_peer(setup.peer, "input", list(workers), folder=files) as other:
             for name, count in workers.items():
                 run = partial(_read, source, count)
                 measured[name] = other.measure(name, run, lambda result: None, sizes)

@@ -6,23 +6,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from bench.result import Row
 from bench.sizes import Sizes
 from bench.timing import Timing
+from bench.topics import Setup
 
-_SCRIPTS = Path(__file__).resolve().parent.parent
+_SCRIPTS = Path(__file__).resolve().parents[2]
 
 
-def measure_start(sizes: Sizes, models: Sequence[str], quick: bool) -> list[Row]:
+def measure_start(setup: Setup) -> list[Row]:
     """Two rows for each model: the folder of compiled programs is empty, and it holds those of the first start."""
     rows = []
-    for name in models:
+    for name in setup.models:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
             for what in ("cold", "warm"):
-                seconds, compiled = _start(name, quick, cache)
+                seconds, compiled = _start(name, setup.quick, cache)
                 rows.append(
                     Row(
                         topic="start",
@@ -36,11 +36,12 @@ def measure_start(sizes: Sizes, models: Sequence[str], quick: bool) -> list[Row]
 
 
 def _start(name: str, quick: bool, cache: str) -> tuple[float, float]:
+    paths = [str(_SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "bench.start", name, *(["quick"] if quick else [])],
+        [sys.executable, "-m", "bench.topics.start", name, *(["quick"] if quick else [])],
         cwd=_SCRIPTS,
-        env={**os.environ, "PYTHONPATH": str(_SCRIPTS), "JAX_COMPILATION_CACHE_DIR": cache},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_COMPILATION_CACHE_DIR": cache},
         capture_output=True,
         text=True,
     )
@@ -51,12 +52,12 @@ def _start(name: str, quick: bool, cache: str) -> tuple[float, float]:
 
 
 def _first_step(name: str, quick: bool) -> None:
-    """What the process that is started does: weights, optimizer and one step."""
+    """The work of the process that is started: weights, optimizer and one step."""
     import jax
 
+    from bench.programs import training_run
     from bench.scene import build_model, make_batch, training_config
     from bench.sizes import QUICK
-    from bench.train_step import training_run
     from frcnn_jax.models.fast_rcnn import init_params
     from frcnn_jax.training.state import create_state
     from frcnn_jax.training.statistics import identity_statistics

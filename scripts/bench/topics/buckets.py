@@ -1,19 +1,19 @@
-"""What it saves to pad images to one of a few sizes rather than all of them to one: pixels, and time of a step."""
+"""Images padded to one of a few sizes, beside all of them to one: pixels, and time of a step."""
 
 import collections
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import jax
 
-from bench.model_growth import constant_params
 from bench.pictures import picture_sizes
+from bench.programs import constant_params, training_run
 from bench.result import Row
 from bench.scene import build_model, make_batch, training_config
 from bench.sizes import Sizes
 from bench.timing import Timing, measure
-from bench.train_step import training_run
+from bench.topics import Setup
 from frcnn_jax.config import InputConfig
 from frcnn_jax.data.batch_plan import Bucket, choose_bucket, resize_scale, resized_size
 from frcnn_jax.data.pipeline import training_buckets
@@ -28,24 +28,26 @@ VOC_SIZES = (
 )  # fmt: skip
 
 
-def measure_buckets(sizes: Sizes, models: Sequence[str], folder: str | None) -> list[Row]:
+def measure_buckets(setup: Setup) -> list[Row]:
     """A row for each bucket that images go to, and the mean over the images beside one size that holds them all.
 
-    Args:
-        folder: of JPEG files whose sizes are taken; VOC's if None.
+    The sizes are those of the setup's images, or VOC's.
     """
+    sizes = setup.sizes
     config = InputConfig(batch_size=sizes.images, scales=(sizes.shorter,), max_size=sizes.longest)
-    originals = VOC_SIZES if folder is None else picture_sizes(folder)
+    originals = VOC_SIZES if setup.images is None else picture_sizes(setup.images)
     resized = [resized_size(size, resize_scale(size, sizes.shorter, sizes.longest)) for size in originals]
     buckets = training_buckets(config)
     chosen = [choose_bucket(size, buckets) for size in resized]
     counts = collections.Counter(buckets[i] for i in chosen if i is not None)
-    one = tuple(-(-max(size[side] for size in resized) // 16) * 16 for side in (0, 1))
+    largest = tuple(max(size[side] for size in resized) for side in (0, 1))
     pixels = sum(height * width for height, width in resized)
-    return [row for name in models for row in _rows(name, sizes, counts, one, pixels)]
+    return [row for name in setup.models for row in _rows(name, sizes, counts, largest, pixels)]
 
 
-def _rows(name: str, sizes: Sizes, counts: Mapping[Bucket, int], one: Bucket, pixels: int) -> Iterator[Row]:
+def _rows(name: str, sizes: Sizes, counts: Mapping[Bucket, int], largest: Bucket, pixels: int) -> Iterator[Row]:
+    stride = round(1 / build_model(name, sizes).spatial_scale)
+    one = tuple(-(-side // stride) * stride for side in largest)
     timings: dict[Bucket, Timing] = {}
     compiling: dict[Bucket, float] = {}
     total = sum(counts.values())

@@ -1,27 +1,27 @@
-"""Whether training in bfloat16 follows float32, and whether the same steps give the same bits again."""
+"""Losses of training in bfloat16 beside float32, and the bits of the same steps made twice."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench.programs import training_run
 from bench.result import Row
 from bench.scene import build_model, make_batch, training_config
 from bench.sizes import Sizes
 from bench.timing import Timing, measure
-from bench.train_step import training_run
+from bench.topics import Setup
 from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.training.state import TrainState, create_state
 from frcnn_jax.training.statistics import identity_statistics
 
 
-def measure_precision(sizes: Sizes, models: Sequence[str]) -> list[Row]:
+def measure_precision(setup: Setup) -> list[Row]:
     """Rows of each model: a step in either type; the notes compare losses and bits over a short training run."""
-    rows = []
-    for name in models:
+    sizes, rows = setup.sizes, []
+    for name in setup.models:
         curves = {}
         for dtype in (jnp.float32, jnp.bfloat16):
             curves[dtype], state, timing = _train(name, sizes, dtype)

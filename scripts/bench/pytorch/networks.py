@@ -8,6 +8,8 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
+from bench.sizes import STRIDE
+
 MEAN = (102.9801, 115.9465, 122.7717)  # blue, green, red
 
 # Widths of fc6 and fc7, side of the RoI grid, and the layers that do not learn.
@@ -34,7 +36,7 @@ class FastRCNN(nn.Module):
         pixels = images.flip(1).float() - self.mean.float()
         features = self.trunk(pixels.to(self.fc6.weight.dtype))
         # torchvision pools in single precision only, not in bfloat16.
-        pooled = torchvision.ops.roi_pool(features.float(), rois, (self.grid, self.grid), 1 / 16).to(features.dtype)
+        pooled = torchvision.ops.roi_pool(features.float(), rois, (self.grid, self.grid), 1 / STRIDE).to(features.dtype)
         x = functional.dropout(functional.relu(self.fc6(pooled.flatten(1))), 0.5, self.training)
         x = functional.dropout(functional.relu(self.fc7(x)), 0.5, self.training)
         return self.cls_score(x).float(), self.bbox_pred(x).float().view(len(x), -1, 4)

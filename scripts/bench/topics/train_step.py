@@ -4,35 +4,35 @@ The peer is given the RoIs that were sampled, their labels and targets: it has l
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bench.agreement import PEER_MODELS, by_path, check_gradients, draw, peer_inputs
 from bench.floors import Rates, backward_operations, layer_operations, pooling_operation, seconds, update_operation
-from bench.peer_process import Peer, PeerError, open_peer
+from bench.peer import Peer, PeerError, open_peer
+from bench.programs import training_run
 from bench.result import Row, Target
 from bench.scene import build_model, make_batch, network_dtype, parameter_count, training_config
 from bench.sizes import Sizes
 from bench.timing import measure
-from frcnn_jax.config import Config
+from bench.topics import Setup
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
-from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import TrainState, create_state
 from frcnn_jax.training.statistics import identity_statistics
-from frcnn_jax.training.step import AXIS, make_train_step, map_train_step
 from frcnn_jax.types import Batch
 
 
-def measure_train_step(sizes: Sizes, rates: Rates, peer: Peer | None, models: Sequence[str]) -> list[Row]:
+def measure_train_step(setup: Setup) -> list[Row]:
     """A row for each model. Raises PeerError where the peer's network is not the same."""
-    batch = make_batch(sizes, sizes.images)
-    return [_measure_model(name, sizes, rates, peer if name in PEER_MODELS else None, batch) for name in models]
+    batch = make_batch(setup.sizes, setup.sizes.images)
+    return [
+        _measure_model(name, setup.sizes, setup.rates, setup.peer if name in PEER_MODELS else None, batch)
+        for name in setup.models
+    ]
 
 
 def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None, batch: Batch) -> Row:
@@ -68,37 +68,6 @@ def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None, bat
         memory=memory,
         note="; ".join(filter(None, notes)),
     )
-
-
-def training_run(
-    model: FastRCNN, config: Config, state: TrainState, batch: Batch
-) -> tuple[Callable[[], Any], int | None]:
-    """A function that makes one step after the other, as the training loop does on one device with the batch there,
-    and the memory that a step takes. The state is donated."""
-    mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
-    optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
-    step = map_train_step(make_train_step(model, optimizer, sampling=config.sampling), mesh)
-    current = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    del state
-    batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
-    key = jax.random.key(2)
-    compiled = step.lower(current, batch, key).compile()
-
-    def run() -> Any:
-        nonlocal current
-        current, metrics = compiled(current, batch, key)
-        return current, metrics
-
-    return run, bytes_needed(compiled)
-
-
-def bytes_needed(compiled: Any) -> int | None:
-    """Arguments, results and temporary arrays of a compiled function; None where the device does not tell."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return None
-    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    return kept + found.temp_size_in_bytes
 
 
 def check_finite(run: Callable[[], Any]) -> None:

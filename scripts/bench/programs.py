@@ -1,0 +1,61 @@
+"""Compiled calls that several topics time: a training step, or any function, with the memory that it needs."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from frcnn_jax.config import Config
+from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
+from frcnn_jax.training.optimizer import create_optimizer
+from frcnn_jax.training.state import TrainState
+from frcnn_jax.training.step import AXIS, make_train_step, map_train_step
+from frcnn_jax.types import Batch
+
+
+def training_run(
+    model: FastRCNN, config: Config, state: TrainState, batch: Batch
+) -> tuple[Callable[[], Any], int | None]:
+    """A function that makes one step after the other, as the training loop does on one device with the batch there,
+    and the memory that a step takes. The state is donated."""
+    mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
+    optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
+    step = map_train_step(make_train_step(model, optimizer, sampling=config.sampling), mesh)
+    current = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    del state
+    batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
+    key = jax.random.key(2)
+    compiled = step.lower(current, batch, key).compile()
+
+    def run() -> Any:
+        nonlocal current
+        current, metrics = compiled(current, batch, key)
+        return current, metrics
+
+    return run, bytes_needed(compiled)
+
+
+def bytes_needed(compiled: Any) -> int | None:
+    """Arguments, results and temporary arrays of a compiled function; None where the device does not tell."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return kept + found.temp_size_in_bytes
+
+
+def compiled_call(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], int | None]:
+    """A call of `function`, compiled, and the bytes it needs."""
+    arguments = jax.device_put(arguments)
+    compiled = jax.jit(function).lower(*arguments).compile()
+    return partial(compiled, *arguments), bytes_needed(compiled)
+
+
+def constant_params(model: FastRCNN) -> Any:
+    """Needs no compiling, as random ones do."""
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jnp.asarray(np.full(leaf.shape, 0.01, leaf.dtype)), shapes)
