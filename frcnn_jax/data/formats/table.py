@@ -67,7 +67,7 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
         ValueError: an unknown format, or several fit.
         FileNotFoundError: no format fits, or a part of the folder is missing.
     """
-    name = getattr(config, "format", "auto")
+    name = config.format
     if name not in ("auto", *FORMATS):
         raise ValueError(f"data.format = {name!r}: unknown; known are {', '.join(sorted(FORMATS))} and auto")
     if not root.is_dir():
