@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from functools import cached_property
@@ -68,6 +69,16 @@ class PreparedDataset:
 
     def image_fingerprint(self, index: int) -> str:
         return self._digests[index].hex()
+
+    def earlier_states(self) -> list[PreparedDataset]:
+        """The split in prepared folders of the same name that have proposals of earlier versions beside them."""
+        label = self.directory.parent.name.rpartition("-")[0] or self.directory.parent.name
+        states = []
+        for path in sorted(self.directory.parents[1].glob(f"{label}-*/{self.directory.name}")):
+            if path != self.directory and (path / "proposals").is_dir():
+                with contextlib.suppress(ValueError, OSError):  # a folder without the split
+                    states.append(PreparedDataset(self.name, path, self._split))
+        return states
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self)} images, {len(self.classes)} classes)"

@@ -48,7 +48,16 @@ class Store:
 
 
 def read_legacy(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "P 4"]]:
-    """Boxes of the data set's images by fingerprint, from the files beside it; none from other data or settings."""
+    """Boxes by fingerprint of the image, from the files beside the data set and beside its states before an edit.
+
+    They were made with the same settings, of images of these states; the data set may have other images by now.
+    """
+    states = [*getattr(dataset, "earlier_states", list)(), dataset]
+    return {name: boxes for state in states for name, boxes in _read_files(state, settings).items()}
+
+
+def _read_files(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "P 4"]]:
+    """Boxes from the files beside one data set; none from other data or settings."""
     split = re.sub(r"[^\w.-]", "_", dataset.name.rsplit("/", 1)[-1])
     path = Path(dataset.directory) / "proposals" / f"{split}-{settings_key(settings)}.npz"
     paths = [path] * path.exists() + sorted(path.with_suffix(".parts").glob("*.npz"))

@@ -115,7 +115,7 @@ def open_proposals(
             with store.lock():
                 store.refresh(locked=True)
                 known = store.find(names)
-                store.add({name: boxes for name, boxes in earlier.items() if name not in known})
+                store.add({name: earlier[name] for name in names if name in earlier and name not in known})
                 store.refresh()
                 search = partial(_search, dataset, **arguments)
                 computed = _complete(store, dataset, names, search, config.workers or cores(), progress)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import ProposalConfig
+from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.fingerprints import legacy_fingerprint
 from frcnn_jax.data.proposals import store as module
 from frcnn_jax.data.proposals.legacy import read_store
@@ -15,6 +16,7 @@ from frcnn_jax.data.proposals.selective_search import search_settings
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.data.proposals.store import ProposalStore, settings_key
 from tests.data.proposals.test_source import CONFIG, FakeDataset, assert_same, segments
+from tests.data.voc_files import object_xml
 
 SETTINGS = {"method": "selective_search_fast", **search_settings(CONFIG)}
 IDS = [f"{i:064d}" for i in range(9)]
@@ -194,6 +196,20 @@ def test_a_file_of_an_earlier_version_is_taken(tmp_path):
         shutil.rmtree(path.parent, ignore_errors=True)  # the store has them now
     edited = FakeDataset(tmp_path, (1, 3))
     assert [len(boxes) for boxes in open_proposals(edited, CONFIG, progress=False)] == [1, 3]
+
+
+def test_files_of_an_earlier_version_serve_after_an_edit(config, files):
+    """Beside the folder that was prepared before the edit: boxes of the images that are the same."""
+    before = open_dataset("folder/train", config)
+    before.contents = (2, 1)
+    write_legacy(before, range(2))
+    files.image("a2", object_xml("dog"))  # another image, and a label corrected
+    files.split("train", "a1", "a2")
+    after = open_dataset("folder/train", config)
+    assert after.directory != before.directory
+    proposals = open_proposals(after, CONFIG, progress=False)
+    assert proposals.computed == 1
+    assert proposals[0].tolist() == [[1, 1, 1, 1]]
 
 
 def test_unfinished_files_of_an_earlier_version_are_taken(tmp_path, caplog):
