@@ -115,10 +115,18 @@ def test_a_loss_that_is_passed_is_recorded_and_needed_again(small, data, tmp_pat
 
 
 def run_script(name, *arguments, folder):
+    """The result of a script in a process that was started in `folder`, with a `tiny` that compiles in a moment."""
+    argv = [str(ROOT / f"scripts/{name}.py"), *map(str, arguments)]
+    code = (
+        "import runpy, sys\nfrom tests.training.runs import shrink_tiny\n"
+        f"shrink_tiny()\nsys.argv = {argv!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
-    command = [sys.executable, str(ROOT / f"scripts/{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+    # -P: the current folder is searched as for a script, by the program alone.
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=280
+    )
 
 
 def test_a_loss_in_a_module_is_trained_resumed_and_not_needed_to_evaluate(modules, tmp_path):
