@@ -270,20 +270,8 @@ def script(monkeypatch, *arguments):
 
 def test_script(workdir, tmp_path, monkeypatch, capsys):
     out, before = tmp_path / "out", contents(workdir)
-    arguments = [
-        "--workdir",
-        workdir,
-        "--fc6",
-        6,
-        "--fc7",
-        3,
-        "--out",
-        out,
-        "--images",
-        2,
-        "--evaluate.metric",
-        "voc10",
-    ]
+    options = ["--fc6", "6", "--fc7", "3", "--images", "2", "--evaluate.metric", "voc10"]
+    arguments = ["--workdir", workdir, "--out", out, *options]
     script(monkeypatch, *arguments)
     printed = capsys.readouterr().out
     assert "Compressed in " in printed
