@@ -110,11 +110,26 @@ def test_every_public_name_is_there():
         home = f"frcnn_jax.{frcnn_jax._HOMES[name]}"
         assert value is getattr(importlib.import_module(home), name)
         # Constants have no name of their own.
-        assert name.isupper() or value.__name__ == name
-        assert value.__module__ == f"frcnn_jax.{frcnn_jax._HOMES[name]}"
+        assert name.isupper() or (value.__name__, value.__module__) == (name, home)
         assert name in dir(frcnn_jax)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = frcnn_jax.nothing
+
+
+def test_editors_see_the_same_names():
+    """Type checkers read the imports under TYPE_CHECKING, the program reads `_HOMES`."""
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"frcnn_jax.{home}" for name, home in frcnn_jax._HOMES.items()}
+
+
+def test_a_file_is_read_in_one_sitting_and_a_folder_seen_at_a_glance():
+    for folder in [ROOT, *(path for path in ROOT.rglob("*") if path.is_dir() and path.name != "__pycache__")]:
+        files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(files) <= 12, folder
+        for path in files:
+            assert len(path.read_text().splitlines()) <= 300, path
 
 
 def test_the_promised_names_are_public():

@@ -79,7 +79,7 @@ class LossConfig:
         at_least(self, "loss", localization_weight=0)
         for part, known in (("classification", CLASSIFICATION_LOSSES), ("localization", LOCALIZATION_LOSSES)):
             name = getattr(self, part)
-            if name not in known and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+            if name not in known and not re.fullmatch(r"\w+(\.\w+)*:.+", name):
                 raise SettingError(f'loss.{part} must be {", ".join(known)} or "module:function", not {name!r}')
 
 

@@ -12,8 +12,9 @@ from flax.traverse_util import flatten_dict
 
 from frcnn_jax.atomic import new_folder
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, newest_checkpoint
-from frcnn_jax.config import Config, expand_user
+from frcnn_jax.config import Config, absolute_paths, expand_user, replace
 from frcnn_jax.runs.detector import open_run
+from frcnn_jax.training.data_record import read_record, write_record
 from frcnn_jax.training.state import TrainState, abstract_state, create_state
 from frcnn_jax.training.workdir import claim_workdir
 from frcnn_jax.weights.svd import LAYERS, compress_head
@@ -51,7 +52,7 @@ def compress_run(
     before = (config.model.fc6_rank, config.model.fc7_rank)
     if before != (None, None):
         raise ValueError(f"{workdir} is compressed already: its model has fc6_rank={before[0]}, fc7_rank={before[1]}")
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, fc6_rank=fc6_rank, fc7_rank=fc7_rank))
+    config = absolute_paths(replace(config, model={"fc6_rank": fc6_rank, "fc7_rank": fc7_rank}))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         _check_same(out, config, state, workdir)
         return False
@@ -62,6 +63,9 @@ def compress_run(
         claim_workdir(temporary, config)
         with contextlib.closing(Checkpoints(temporary, config.train.keep_checkpoints)) as checkpoints:
             checkpoints.save(state, key, position, dataclasses.replace(metadata, config=config))
+        record = read_record(workdir)
+        if record is not None:
+            write_record(temporary, record)
     return True
 
 

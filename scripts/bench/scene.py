@@ -7,19 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.sizes import STRIDE, Sizes
-from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, SamplingConfig
-from frcnn_jax.models.architectures import create_model
+from frcnn_jax.config import Config, OptimizerConfig, SamplingConfig
+from frcnn_jax.models.architectures import ARCHITECTURES, create_model
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import Batch
 
 OBJECTS = 4  # in an image
-
-# Where the original starts to learn; the others learn throughout.
-_FROZEN = {
-    "vgg16": r"^backbone/conv[12]_",
-    "caffenet": r"^backbone/conv1/",
-    "vgg_cnn_m_1024": r"^backbone/conv1/",
-}
 
 
 def network_dtype() -> Any:
@@ -35,11 +28,8 @@ def build_model(name: str, sizes: Sizes, dtype: Any = None) -> FastRCNN:
 
 def training_config(name: str, sizes: Sizes) -> Config:
     """The paper's settings, at a learning rate that keeps random weights finite however many steps are timed."""
-    rules = (ParameterRule(r"/(bias|scale)$", 2.0, 0.0), ParameterRule(r"/kernel$"))
-    if name in _FROZEN:
-        rules = (ParameterRule(_FROZEN[name], None), *rules)
     return Config(
-        optimizer=OptimizerConfig(learning_rate=1e-7, rules=rules),
+        optimizer=OptimizerConfig(learning_rate=1e-7, rules=ARCHITECTURES[name].rules),
         sampling=SamplingConfig(rois_per_image=sizes.rois_per_image),
     )
 

@@ -87,7 +87,7 @@ def test_name():
 
 
 def test_what_is_in_it(workdir, compressed, data):
-    assert sorted(path.name for path in compressed.iterdir()) == ["checkpoints", "config.json"]
+    assert sorted(path.name for path in compressed.iterdir()) == ["checkpoints", "config.json", "data.npz"]
     assert read_config(compressed) == with_ranks(run_config(data, steps=4), **SMALL)
     whole, ours = load_detector(workdir), load_detector(compressed)
     assert (ours.step, ours.classes, ours.model.pixels) == (4, whole.classes, whole.model.pixels)

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from frcnn_jax.config import DataConfig, FaultPolicy
+from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
 from frcnn_jax.data.prepared.check import CheckedSplit, check_splits, find_classes, load_images, raise_or_report
@@ -70,7 +70,7 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
     names = config.classes
     if names is not None and not (names and all(names) and len(set(names)) == len(names)):
         raise ValueError(f"data.classes = {names}: no name, an empty one or one twice")
-    path = Path(config.root).expanduser().resolve()
+    path = expand_user(config.root).resolve()
     format_name, reader = open_reader(path, config)
     standard = [name for name in STANDARD_SPLITS if name in reader.splits]
     wanted = standard if split in STANDARD_SPLITS else [split]
@@ -165,7 +165,7 @@ def _data_dir(config: DataConfig) -> str:
     """Folder of all prepared data sets."""
     from tensorflow_datasets.core import constants
 
-    return str(Path(config.tfds_dir or constants.DATA_DIR).expanduser().resolve())
+    return str(expand_user(config.tfds_dir or constants.DATA_DIR).resolve())
 
 
 def _build(kind: Any, settings: Any, root: str) -> Any:
