@@ -1,0 +1,104 @@
+"""The code and the commands in README.md and docs/ do what they say."""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import frcnn_jax
+from frcnn_jax.config import load_config, override
+from tests.training.runs import shrink_tiny
+
+ROOT = Path(__file__).parents[1]
+USE_EXTENSIONS = """
+from pathlib import Path
+
+import jax, numpy as np
+import frcnn_jax as frcnn
+from frcnn_jax.config import DataConfig, LossConfig
+from frcnn_jax.data.formats.table import open_reader
+from frcnn_jax.plugins import load_plugins
+from frcnn_jax.training.losses import create_loss
+
+load_plugins(("my_trunks", "my_format"))
+model = frcnn.create_model("patches", 3)
+params = frcnn.init_params(model, jax.random.key(0))
+frcnn.create_optimizer(frcnn.load_config(CONFIG).optimizer, params, 10)
+boxes = np.array([[5, 5, 60, 50], [20, 10, 90, 60.0]])
+batch = frcnn.make_batch(np.zeros((64, 96, 3), np.uint8), boxes, boxes[:1] + 2, np.array([2]))
+loss = create_loss(LossConfig(localization="my_losses:huber"))
+value, parts = frcnn.loss_fn(params, batch, jax.random.key(1), model=model, loss=loss)
+assert parts["foreground"] > 0 and np.isfinite(value) and parts["localization"] > 0
+
+name, reader = open_reader(Path.cwd(), DataConfig())
+(record,) = reader.read("train").records
+assert (name, reader.splits) == ("my_csv", ("train", "test"))
+assert (record.image_id, record.size, len(record.objects)) == ("a.jpg", None, 2)
+assert (record.objects[1].name, record.objects[1].box) == ("dog", (1.5, 2.0, 8.0, 9.0))
+"""
+LABELS = "split,image,class,x1,y1,x2,y2\ntrain,a.jpg,cat,0,0,4,5\ntrain,a.jpg,dog,1.5,2,8,9\ntest,b.jpg,cat,0,0,4,5\n"
+
+
+def code_blocks(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def small_tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_tiny(patch.setattr)
+        yield
+
+
+def test_the_code_in_the_readme(small_tiny, monkeypatch, capsys):
+    """Block after block in one namespace, as a person would type them."""
+    monkeypatch.chdir(ROOT)
+    trained = SimpleNamespace(detect=lambda image, boxes: frcnn_jax.detect(*names, image, boxes))
+    monkeypatch.setattr(frcnn_jax, "load_detector", lambda workdir: trained)
+    namespace = {}
+    blocks = code_blocks(ROOT / "README.md")
+    assert len(blocks) >= 5
+    for block in blocks:
+        if "load_detector" in block:
+            before, _, rest = block.partition("detector = frcnn.load_detector")
+            exec(compile(before, "README.md", "exec"), namespace)
+            names = namespace["model"], namespace["params"]
+            block = "detector = frcnn.load_detector" + rest
+        exec(compile(block, "README.md", "exec"), namespace)
+    step, loss = capsys.readouterr().out.split()
+    assert int(step) == 20
+    assert np.isfinite(float(loss))
+    assert np.isfinite(namespace["parts"]["loss"])
+
+
+def test_the_modules_in_the_guide_to_extending(tmp_path):
+    modules = [block for block in code_blocks(ROOT / "docs/extending.md") if block.startswith('"""my_')]
+    assert len(modules) == 3
+    for text in modules:
+        (tmp_path / re.match(r'"""(\w+\.py)"""', text)[1]).write_text(text)
+    (tmp_path / "labels.csv").write_text(LABELS)
+    config = ROOT / "configs/folder.py"
+    code = f"CONFIG = {str(config)!r}\n{USE_EXTENSIONS}"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_the_training_commands_are_understood(path):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for option in ("script", "--config", "--workdir"):
+        parser.add_argument(option)
+    lines = [line.strip() for line in path.read_text("utf-8").replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("python scripts/train.py --config configs/")]
+    assert commands or path.name == "performance.md"
+    for command in commands:
+        options, settings = parser.parse_known_args(command)
+        override(load_config(ROOT / options.config), settings)
