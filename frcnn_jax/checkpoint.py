@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,15 +163,25 @@ def _decode(described: dict[str, Any]) -> CheckpointMetadata:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Leaves out the tracebacks that Orbax logs from each of its threads for an error that it raises as well."""
+    """Leaves out tracebacks that Orbax's and TensorStore's threads print of an error that is raised as well."""
 
     def keep(record: logging.LogRecord) -> bool:
         return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
 
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        # Of writes that end after the one that failed.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
     logger = logging.getLogger("absl")
     logger.addFilter(keep)
+    sys.unraisablehook = hook
     try:
         yield
+        # After an error it stays: such writes may end at any time until the process does.
+        sys.unraisablehook = before
     finally:
         logger.removeFilter(keep)
 

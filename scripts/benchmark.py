@@ -106,7 +106,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--peer-python",
-        type=expand_user,
+        type=os.path.expanduser,  # a command too; `Path` would make one of "./python"
         metavar="PATH",
         help="interpreter with torch and torchvision; this one if not given",
     )

@@ -98,7 +98,7 @@ def test_an_override_that_does_not_fit_names_what_would(arguments, expected, cap
     [
         ("--evaluate.per-class -1", "evaluate.per_class must be at least 1, not -1"),
         ("--evaluate.score-threshold nan", "evaluate.score_threshold must be in 0 ... 1, not nan"),
-        ("--loss.localization a:b:c", "loss.localization must be smooth_l1, giou or \"module:function\", not 'a:b:c'"),
+        ("--loss.localization a.b", "loss.localization must be smooth_l1, giou or \"module:function\", not 'a.b'"),
         ("--plugins trunks.py/", "plugins must be names of modules, as in my_trunks or my.trunks, not 'trunks.py/'"),
     ],
 )
@@ -218,7 +218,7 @@ def test_names_of_losses(name):
 
 
 def test_the_known_losses_are_those_that_exist():
-    from frcnn_jax.training.step import create_loss
+    from frcnn_jax.training.losses import create_loss
 
     for classification in CLASSIFICATION_LOSSES:
         for localization in LOCALIZATION_LOSSES:

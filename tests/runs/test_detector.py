@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,27 +10,16 @@ import pytest
 
 from frcnn_jax.checkpoint import Checkpoints
 from frcnn_jax.config import to_json
-from frcnn_jax.models import architectures as models
-from frcnn_jax.models.heads import FastRCNNHead
-from frcnn_jax.models.tiny import TinyBackbone
+from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.training.state import abstract_state
-from tests.weights.detectors import CONFIG, PIXELS, image_and_boxes, save_run, small_detector
-
-SMALL_TINY = dataclasses.replace(
-    models.ARCHITECTURES["tiny"],
-    trunk=lambda **types: TinyBackbone((16, 16, 16), (1, 1, 1), **types),
-    channels=16,
-    pixels=PIXELS,
-    output_size=(3, 3),
-    head=partial(FastRCNNHead, widths=(12, 8)),
-)
+from tests.weights.detectors import CONFIG, PIXELS, SMALL_TINY, image_and_boxes, save_run, small_detector
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "ARCHITECTURES", {"tiny": SMALL_TINY})
+        patch.setattr(architectures, "ARCHITECTURES", {"tiny": SMALL_TINY})
         yield
 
 

@@ -8,24 +8,19 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
-from frcnn_jax.models import architectures as models
-from frcnn_jax.models.tiny import TinyBackbone
+from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
 from tests.data.voc_files import VocFiles, object_xml
-from tests.weights.detectors import CLASSES, PIXELS, save_run, small_detector
+from tests.weights.detectors import CLASSES, SMALL_TINY, save_run, small_detector
 
 FILES = [f"comp4_det_test_{name}.txt" for name in sorted(CLASSES)]
-
-
-def tiny(**types):
-    return TinyBackbone((16, 16, 16), (1, 1, 1), **types)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "_ARCHITECTURES", {"tiny": (tiny, (12, 8), (3, 3), PIXELS)})
+        patch.setattr(architectures, "ARCHITECTURES", {"tiny": SMALL_TINY})
         yield
 
 

@@ -1,6 +1,7 @@
 """A detector small enough to be made, saved and exported in each test, whose deltas and statistics matter."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
 from frcnn_jax.config import Config, EvalConfig, InputConfig, ModelConfig, OptimizerConfig, ParameterRule
+from frcnn_jax.models.architectures import ARCHITECTURES
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.pixels import PixelNormalization
@@ -26,6 +28,16 @@ CONFIG = Config(
     input=InputConfig(test_scale=48, test_max_size=96),
     optimizer=OptimizerConfig(rules=(ParameterRule("^backbone/stem", None), ParameterRule("."))),
     evaluate=EvalConfig(score_threshold=0.1, nms_iou=0.4, per_class=20),
+)
+
+# `small_model` as the architecture that runs of `CONFIG` name.
+SMALL_TINY = dataclasses.replace(
+    ARCHITECTURES["tiny"],
+    trunk=lambda **types: TinyBackbone((16, 16, 16), (1, 1, 1), **types),
+    channels=16,
+    pixels=PIXELS,
+    output_size=(3, 3),
+    head=partial(FastRCNNHead, widths=(12, 8)),
 )
 
 

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Real
 
 from frcnn_jax.ops.precision import widen
-from frcnn_jax.ops.roi_pool import xla as roi_pool_xla
+from frcnn_jax.ops.roi_pool import xla
 from frcnn_jax.ops.roi_pool.bins import Bins, roi_bins
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima
 
@@ -101,11 +101,11 @@ _pool.defvjp(_pool_forward, _pool_backward)
 
 def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> Any:
     """A function that both implementations have."""
-    xla = partial(getattr(roi_pool_xla, function), **static)
+    by_xla = partial(getattr(xla, function), **static)
     if implementation == "xla":
-        return xla(*arrays)
+        return by_xla(*arrays)
     # Imported when needed: Pallas takes long, and its side for GPUs is not part of every release of JAX.
-    from frcnn_jax.ops.roi_pool import pallas as roi_pool_pallas
+    from frcnn_jax.ops.roi_pool import pallas
 
-    kernel = partial(getattr(roi_pool_pallas, function), **static)
-    return lax.platform_dependent(*arrays, cuda=kernel, rocm=kernel, default=xla)
+    kernel = partial(getattr(pallas, function), **static)
+    return lax.platform_dependent(*arrays, cuda=kernel, rocm=kernel, default=by_xla)
