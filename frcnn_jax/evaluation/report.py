@@ -48,6 +48,8 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     values = [*metrics["ap"].values(), metrics["map"]]
     width = max(len(name) for name in names)
     title = f"Average precision ({metrics['metric']}, {metrics['images']} images)"
+    if "step" in metrics:
+        title += f" of step {metrics['step']}"
     rows = [f"  {n:{width}}  {'no objects' if v is None else f'{v:.4f}'}" for n, v in zip(names, values, strict=True)]
     return "\n".join([title, *rows])
 
@@ -188,6 +190,9 @@ characters of these names.</p>
 {% endif %}
 {% if pictures %}
 <h2>Pictures</h2>
+<p>Detections in the colours of their classes, with their scores
+{%- if "picture_score" in metrics.settings %}, from {{ metrics.settings.picture_score }} on{% endif %}; annotated
+objects in dashed white.</p>
 <div class="grid">
 {% for name, file in pictures.items() %}
 <figure><a href="{{ file }}"><img src="{{ file }}" alt="{{ name }}"></a><figcaption>{{ name }}</figcaption></figure>

@@ -116,7 +116,9 @@ def _loop(
 ) -> TrainState:
     by_image = NamedSharding(mesh, PartitionSpec(AXIS))
     first, steps = int(state.step), config.train.steps
-    progress = tqdm(total=steps, initial=first, desc="Training", unit="step", smoothing=0.05)
+    # Without a bar it fits into 80 columns.
+    form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
+    progress = tqdm(total=steps, initial=first, desc="Training", smoothing=0.05, bar_format=form)
     for number in range(first + 1, steps + 1):
         started = time.perf_counter()
         batch = next(iterator)

@@ -74,8 +74,8 @@ class MetricsLog:
             self._board.add_scalar(f"train/{name}", value, step)
         self._pending, self._since = [], now
         return (
-            f"loss {means['loss']:.3f} (class {means['classification']:.3f}, box {means['localization']:.3f}), "
-            f"RoIs {means['foreground']:.0f}+{means['background']:.0f}, {means['images_per_second']:.1f} images/s"
+            f"loss {means['loss']:.2f} (class {means['classification']:.2f}, box {means['localization']:.2f}), "
+            f"{means['images_per_second']:.1f} images/s"
         )
 
     def close(self) -> None:

@@ -46,6 +46,8 @@ def check_settings(workdir: Path, config: Config) -> None:
     if changed:
         listed = "; ".join(f"{name} is {old!r} there and {new!r} here" for name, (old, new) in changed.items())
         advice = "Give another --workdir"
+        if "train.steps" in changed:
+            advice += f" and --model.weights {workdir}, as a cosine schedule ends with its last step"
         if any(name in ("loss.classification", "loss.localization") for name in changed):
             advice += ', or the same loss again: by name, or as train(..., loss=...) where it is not "module:function"'
         raise ValueError(f"{workdir} holds a run with other settings: {listed}. {advice}")

@@ -24,7 +24,10 @@ _NPZ_KEY = "__metadata__"
 def write_safetensors(path: Path, arrays: Mapping[str, Any], metadata: Metadata) -> None:
     """Writes arrays and metadata as safetensors."""
     plain = {name: storable(array) for name, array in arrays.items()}
+    path.touch()
+    mode = path.stat().st_mode
     safetensors.numpy.save_file(plain, path, metadata={_SAFETENSORS_KEY: to_json(metadata)})
+    path.chmod(mode)  # safetensors makes files that their owner alone may read
 
 
 def read_safetensors(path: Path, with_arrays: bool = True) -> tuple[Arrays, Metadata]:
