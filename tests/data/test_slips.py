@@ -70,6 +70,15 @@ def test_of_two_images_the_annotation_may_name_one(config, files):
         open_dataset("folder/test", config)
 
 
+def test_a_copy_in_another_form_beside_an_image_is_left_alone(config, files):
+    first = open_dataset("folder/test", config).image_fingerprint(0)
+    (files.root / "JPEGImages/t1.heic").write_bytes(b"\x00\x00\x00\x18ftypheic")
+    assert open_dataset("folder/test", config).image_fingerprint(0) == first
+    (files.root / "JPEGImages/t1.jpg").unlink()
+    with pytest.raises(DatasetFaultError, match=r"t1\.heic: file = 't1\.heic': HEIC, which cannot be read: convert it"):
+        open_dataset("folder/test", config)
+
+
 def test_a_list_of_file_names_says_what_is_wanted(config, files):
     files.split("test", "t1.jpg")
     with pytest.raises(ValueError, match=r"test.txt: line 1 = 't1.jpg': a file, where its id is wanted: t1$"):
