@@ -43,7 +43,7 @@ def test_year_is_downloaded_and_prepared(tmp_path, server, year):
 
 
 def test_faults_of_both_archives_are_reported_together_and_the_download_is_kept(tmp_path, server):
-    archive(tmp_path, "2007", "trainval", box=(0, 1, 20, 30))
+    archive(tmp_path, "2007", "trainval", box=(-3, 1, 20, 30))
     archive(tmp_path, "2007", "test")
     root = tmp_path / "2007/test/VOCdevkit/VOC2007"
     (root / "Annotations/000001.xml").unlink()
