@@ -106,6 +106,7 @@ def test_the_report(config, files, caplog):
         "t1", *[REVERSED] * 4, *[object_xml("cat", (2, 3, 60, 12))] * 2, object_xml("cat", (50, 3, 60, 12)), GOOD
     )
     files.image("b1", xml=annotation_xml(GOOD, width=30, height=40))
+    files.image("a2", xml=annotation_xml(object_xml("cat", (2, 3, 42, 12)), width=0, height=0))
     files.split("train", "a1", "a2", "gone", "a1")
     with pytest.raises(DatasetFaultError) as caught:
         open_dataset("folder/train", config)
@@ -116,7 +117,9 @@ def test_the_report(config, files, caplog):
     )
     assert lines[1].split() == ["fault", "images", "objects", "what", "the", "settings", "do", "about", "it"]
     assert lines[3].split() == ["degenerate_box", "-", "4", "stops"]
-    assert lines[8].strip().startswith("of 5 images and 11 objects; data.faults.tolerance = 0.01")
+    assert lines[8].split() == ["box", "at", "border", "-", "1", "clip:", "up", "to", "2", "pixels", "over", "it"]
+    assert lines[9].split()[:6] == ["size", "1", "-", "the", "image's", "own:"]
+    assert lines[10].strip().startswith("of 5 images and 12 objects; data.faults.tolerance = 0.01")
     examples = [line for line in lines if line.endswith("[degenerate_box]")]
     assert len(examples) == 3
     assert "  ... and 1 more of degenerate_box" in lines
@@ -143,7 +146,7 @@ def test_where_nothing_would_be_left_it_says_so(config, files):
         open_dataset("folder/train", config)
     assert len(caught.value.faults) == 8
     assert "xmin twice and no ymax: the program that wrote the file is at fault" in str(caught.value)
-    assert "Dropping what is wrong would leave nothing: the annotations have to be written anew" in str(caught.value)
+    assert "Dropping what is wrong would leave nothing to train on: it has to be put right" in str(caught.value)
     assert "--data" not in str(caught.value)
 
 
@@ -151,6 +154,7 @@ def test_sizes_that_are_not_stated_or_not_followed(config, files, caplog):
     files.image("t1", xml=annotation_xml(object_xml("ant"), width=0, height=0))
     files.image("b1", xml="<annotation>" + object_xml("ant", (2, 3, 40, 30)) + "</annotation>")
     files.split("train", "a1", "t1", "b1")
+    files.split("test", "a2")
     data, messages = prepared(config, caplog)
     assert data.sizes.tolist() == [[30, 40]] * 3
     assert data.dropped == {}

@@ -51,7 +51,7 @@ class Check:
     errors: tuple[Fault, ...]  # faults that stop
     tolerated: tuple[Fault, ...]  # faults that would stop, but are few: what they concern is dropped
     dropped: tuple[Fault, ...]  # faults that the policy drops
-    totals: Mapping[str, int]  # images and objects
+    counts: Mapping[str, int]  # images and objects there are, boxes `clipped`, images with their `own_size`
     classes: tuple[str, ...]
     way_on: Mapping[str, str] | None = None  # fields of FaultPolicy with which nothing stops; None: nothing is left
 
@@ -66,17 +66,18 @@ def check_splits(
     tolerated, errors = _tolerated(faults, images, totals, policy)
     if tolerated:
         results = {name: _check_image(image, classes, policy, tolerated) for name, image in images.items()}
+    counts = {name: sum(getattr(result, name) for result in results.values()) for name in ("clipped", "own_size")}
     checked = {}
     for name, split in splits.items():
         parts = [results[image_id] for image_id in split.ids]
         dropped = sum((part.dropped for part in parts), Counter(fault.kind for fault in split.faults))
         kept = tuple(part.image for part in parts if part.image is not None)
-        counts = sum(part.clipped for part in parts), sum(part.own_size for part in parts)
-        checked[name] = CheckedSplit(kept, dict(sorted(dropped.items())), *counts)
+        clipped, own_size = sum(part.clipped for part in parts), sum(part.own_size for part in parts)
+        checked[name] = CheckedSplit(kept, dict(sorted(dropped.items())), clipped, own_size)
     dropped = tuple(fault for fault in faults if getattr(policy, fault.kind) == "drop")
     way_on = _way_on(images, splits, classes, policy, totals, errors) if errors else {}
     faults = tuple(_in_order(errors)), tuple(_in_order(tolerated)), dropped
-    return Check(checked, *faults, totals, tuple(classes), way_on)
+    return Check(checked, *faults, totals | counts, tuple(classes), way_on)
 
 
 def _all_faults(results: Mapping[str, _Result], splits: Mapping[str, SplitRecords]) -> list[Fault]:
@@ -186,7 +187,8 @@ def _check_image(
         objects.append(dataclasses.replace(item, box=box))
     if record.path is not None and image.size is not None:
         result.image = CheckedImage(record.image_id, record.path, image.size, tuple(objects), image.turn)
-        result.own_size = record.size is not None and stated != image.size
+        ignored = stated != image.size and policy.size_mismatch == "use_image"
+        result.own_size = record.size is not None and (stated is None or ignored)
     return result
 
 

@@ -78,6 +78,12 @@ def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
             objects = sum(fault.kind == kind and fault.object is not None for fault in faults)
             images = sum(fault.kind == kind for fault in faults) - objects
             rows.append((kind, str(images or "-"), str(objects or "-"), answer))
+    clipped, own_size = (sum(check.counts[name] for check in checks) for name in ("clipped", "own_size"))
+    if clipped:
+        answer = "clip" if policy.box_outside == "clip" else "clip: up to 2 pixels over it"
+        rows.append(("box at border", "-", str(clipped), answer))
+    if own_size:
+        rows.append(("size", str(own_size), "-", "the image's own: none is stated, or use_image"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in rows]
     return [*lines, f"  of {_totals(checks)}; {tolerance} drops up to that share of each in place of stopping"]
@@ -92,7 +98,7 @@ def _way_on(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
     settings: dict[str, str] = {}
     for check in checks:
         if check.way_on is None:
-            return [*lines, "Dropping what is wrong would leave nothing: the annotations have to be written anew"]
+            return [*lines, "Dropping what is wrong would leave nothing to train on: it has to be put right"]
         settings |= check.way_on
     if settings:
         options = " ".join(f"--data.faults.{kind.replace('_', '-')} {value}" for kind, value in settings.items())
@@ -115,5 +121,5 @@ def _kinds(faults: Sequence[Fault]) -> str:
 
 
 def _totals(checks: Sequence[Check]) -> str:
-    images, objects = (sum(check.totals[thing] for check in checks) for thing in ("images", "objects"))
+    images, objects = (sum(check.counts[thing] for check in checks) for thing in ("images", "objects"))
     return f"{images} images and {objects} objects"
