@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.images import IMAGE_SUFFIXES, check_image, decode_image, exif_orientation, image_size, turned_size
 from tests.data.voc_files import pixels
 
@@ -42,6 +44,18 @@ def test_every_format_is_read_whatever_the_name():
             np.testing.assert_array_equal(decode_image(data), image[..., ::-1], err_msg=suffix)
     lossy, gray = cv2.imencode(".webp", image)[1].tobytes(), cv2.imencode(".bmp", image[..., 0])[1].tobytes()
     assert check_image(lossy) == check_image(gray) == (30, 40)
+
+
+def test_they_are_prepared_under_any_name(tmp_path, files):
+    contents = {kind: cv2.imencode(kind, pixels(3))[1].tobytes() for kind in (".png", ".bmp", ".tiff", ".webp")}
+    for name, data in zip(("a1", "a2", "b1", "t1"), contents.values(), strict=True):
+        (files.root / f"JPEGImages/{name}.jpg").write_bytes(data)
+    config = DataConfig(root=str(files.root), tfds_dir=str(tmp_path / "tfds"))
+    found = [open_dataset(f"folder/{split}", config) for split in ("trainval", "test")]
+    for image_id, data in (("a1", ".png"), ("a2", ".bmp"), ("b1", ".tiff"), ("t1", ".webp")):
+        (dataset,) = [dataset for dataset in found if image_id in dataset.image_ids]
+        index = dataset.image_ids.index(image_id)
+        np.testing.assert_array_equal(dataset.read_image(index), decode_image(contents[data]))
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "BMP", "TIFF"])
