@@ -120,15 +120,22 @@ def test_orientation_as_set(config, files, caplog):
 
 
 def test_contradicting_evidence_stops_with_both_settings(config, files):
+    files.image("i1")
+    files.split("train", "a1", "a2", "i1")
     for name, stated in (("a1", (30, 40)), ("a2", (30, 40)), ("t1", (40, 30))):
         turn(files, name, 6, stated)
     with pytest.raises(DatasetFaultError) as caught:
         open_dataset("folder/test", config)
     (fault,) = caught.value.faults
     assert (fault.kind, fault.file, fault.value) == ("orientation", "Annotations/t1.xml", "40 x 30")
-    assert "--data.orientation apply\n  --data.orientation ignore" in str(caught.value)
+    assert "--data.orientation apply\n  --data.orientation ignore\n" in str(caught.value)
     assert "2 state the size of the turned image, 1 that of the image as it lies" in str(caught.value)
-    # Either setting leaves sizes that contradict; these may be dropped, or the image's own be used.
+    # Either setting leaves sizes that contradict; the images may be dropped, or their own sizes be used.
+    drop = FaultPolicy(size_mismatch="drop")
+    assert "  --data.faults.size-mismatch drop" in str(caught.value).splitlines()
+    for setting, dropped in (("apply", 0), ("ignore", 2)):
+        data = open_dataset("folder/train", dataclasses.replace(config, orientation=setting, faults=drop))
+        assert data.dropped == ({"size_mismatch": dropped} if dropped else {})
     apply = dataclasses.replace(config, orientation="apply")
     with pytest.raises(DatasetFaultError, match="has 1 faults"):
         open_dataset("folder/test", apply)

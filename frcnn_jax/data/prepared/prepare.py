@@ -119,7 +119,9 @@ def _check_folder(
     images = {name: follow(image, conventions) for name, image in images.items()}
     classes = config.classes or find_classes(images)
     check = check_splits(images, splits, classes, config.faults)
-    check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors))
+    if conventions.faults:  # whichever way is set then, some images state the size of the other one
+        way_on = None if check.way_on is None else {**check.way_on, "size_mismatch": "drop"}
+        check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
     raise_or_report(str(path), [check], config.faults, report, conventions.sentences)
     _warn_of_slips(str(path), classes, splits)
     if not classes:

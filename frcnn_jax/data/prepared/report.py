@@ -94,7 +94,7 @@ def _way_on(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
     lines = []
     if any(fault.kind == "orientation" for fault in errors):
         lines.append("First say whether boxes were drawn on the turned images or on those that lie in the files:")
-        lines.append("  --data.orientation apply\n  --data.orientation ignore")
+        lines += ["  --data.orientation apply", "  --data.orientation ignore"]
     settings: dict[str, str] = {}
     for check in checks:
         if check.way_on is None:
