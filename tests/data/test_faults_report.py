@@ -54,6 +54,7 @@ def test_one_percent_of_the_images_and_of_the_objects_is_dropped_and_counted(con
         in messages[0]
     )
     assert "as data.faults.tolerance = 0.01 allows of 200 images and 200 objects" in messages[0]
+    assert "; the first: Annotations/i6.xml: XML = 'no element found" in messages[0]
     listed = Path(re.search(r"all of them are in (\S+)$", messages[0])[1]).read_text().splitlines()
     assert len(listed) == 4
     assert all(line.startswith("dropped, tolerated: ") for line in listed)

@@ -51,8 +51,8 @@ def raise_or_report(
     if tolerated:
         _log.warning(
             "%s: dropped for a handful of faults (%s), as data.faults.tolerance = %g allows of %s; "
-            "all of them are in %s",
-            *(title, _kinds(tolerated), policy.tolerance, _totals(checks), file),
+            "the first: %s; all of them are in %s",
+            *(title, _kinds(tolerated), policy.tolerance, _totals(checks), tolerated[0], file),
         )
     for name, split in splits.items():
         counts = [f"{count} for {kind}" for kind, count in split.dropped.items()]
