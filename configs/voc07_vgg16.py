@@ -11,6 +11,7 @@ from frcnn_jax.config import (
     Config,
     DataConfig,
     EvalConfig,
+    FaultPolicy,
     InputConfig,
     LossConfig,
     ModelConfig,
@@ -24,7 +25,7 @@ from frcnn_jax.config import (
 
 def get_config() -> Config:
     return Config(
-        data=DataConfig(train=("voc/2007/trainval",), test="voc/2007/test"),
+        data=DataConfig(train=("voc/2007/trainval",), test="voc/2007/test", faults=FaultPolicy(tolerance=0)),
         proposals=ProposalConfig(method="selective_search_quality", max_count=2000),
         input=InputConfig(batch_size=2, scales=(600,), max_size=1000, test_scale=600, test_max_size=1000, flip=True),
         model=ModelConfig(name="vgg16", dropout=0.5),

@@ -4,6 +4,9 @@
 
 Proposals are computed as in training, or read from FILE: .npz with an array [P, 4] for each image's name without
 ending (x1 y1 x2 y2, half-open pixels), or .mat as published with the original release.
+
+An image with an EXIF orientation is turned as viewers turn it, unless the run has data.orientation ignore. All boxes,
+those of FILE too, are in the turned image; "orientation" in the JSON is the mark that was followed, 1 for none.
 """
 
 import argparse
@@ -34,7 +37,7 @@ def main() -> None:
         parser.error(f"no file {', '.join(missing)}")
 
     from frcnn_jax.atomic import write_text
-    from frcnn_jax.data.images import check_image, decode_image, exif_orientation
+    from frcnn_jax.data.images import check_image, decode_image, exif_orientation, turned_size
     from frcnn_jax.data.proposals.files import read_proposal_file
     from frcnn_jax.data.proposals.selective_search import search_image
     from frcnn_jax.data.proposals.source import select_proposals
@@ -47,18 +50,22 @@ def main() -> None:
     if config.method == "file" and arguments.proposals is None:
         parser.error("the detector was trained with proposals from a file: give --proposals")
     out = arguments.out or arguments.workdir / "detections"
-    sizes = []
+    sizes, turns = [], []
     for path in arguments.images:
         data = path.read_bytes()
         try:
-            sizes.append(check_image(data))
+            size, mark = check_image(data), exif_orientation(data)
         except ValueError as error:
             parser.error(f"{path}: {error}")
         other = other_image(out / f"{path.stem}.detections.json", path)
         if other is not None:
             parser.error(f"{out} holds detections of {other}: give another --out for {path}")
-        if exif_orientation(data) != 1:
+        turns.append(1 if detector.config.data.orientation == "ignore" else mark)
+        sizes.append(turned_size(size, turns[-1]))
+        if mark != 1 and turns[-1] == 1:
             print(f"{path}: its EXIF orientation is ignored: boxes and picture are as the pixels lie in the file")
+        elif mark != 1:
+            print(f"{path}: its EXIF orientation, {mark}, is followed: boxes and picture are of the turned image")
     proposals = None
     if arguments.proposals is not None:
         rows = read_proposal_file(arguments.proposals, names, np.array(sizes), config.invalid, subset=True)
@@ -67,7 +74,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     # Decoded one by one: a folder of photographs need not fit into memory.
     for index, path in enumerate(arguments.images):
-        image = decode_image(path.read_bytes())
+        image = decode_image(path.read_bytes(), turns[index])
         boxes = search_image(image, config) if proposals is None else proposals[index]
         found = detector.detect(image, boxes)
         write_image(
@@ -83,6 +90,7 @@ def main() -> None:
             "path": str(path.resolve()),
             "height": image.shape[0],
             "width": image.shape[1],
+            "orientation": turns[index],  # EXIF mark by which the image was turned; 1: as it lies in the file
             "detections": rows,
         }
         write_text(out / f"{path.stem}.detections.json", json.dumps(text, indent=1) + "\n")

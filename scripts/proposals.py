@@ -83,14 +83,14 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
 
 def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[list[float]], out: Path) -> None:
     """A picture of one image's proposals, and the best one of each object."""
-    from frcnn_jax.data.images import check_image, decode_image
+    from frcnn_jax.data.images import check_image, decode_image, exif_orientation
     from frcnn_jax.data.proposals.files import read_proposal_file
     from frcnn_jax.data.proposals.selective_search import search_image
 
     content = path.read_bytes()
     try:
         check_image(content)
-        image = decode_image(content)
+        image = decode_image(content, 1 if config.data.orientation == "ignore" else exif_orientation(content))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if boxes_file is None:

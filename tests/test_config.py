@@ -298,5 +298,9 @@ def test_what_the_recipes_for_tiny_change():
 
 def test_the_defaults_are_the_papers_experiment():
     (vgg16,) = [path for path in CONFIGS if path.stem == "voc07_vgg16"]
-    assert load_config(vgg16) == Config()
+    strict = FaultPolicy(tolerance=0)  # by default a handful of faults is tolerated: in other people's data
+    assert load_config(vgg16) == Config(data=DataConfig(faults=strict))
+    paper = [path for path in CONFIGS if path.stem.startswith(("voc07", "voc12", "voc0712"))]
+    assert len(paper) == 6
+    assert all(load_config(path).data.faults == strict for path in paper)
     assert Config().evaluate == EvalConfig(0.3, 0.0, 100, True, "voc07")

@@ -1,18 +1,20 @@
 """The code and the commands in README.md and docs/ do what they say."""
 
 import argparse
+import dataclasses
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 import frcnn_jax
-from frcnn_jax.config import load_config, override
+from frcnn_jax.config import Config, DataConfig, FaultPolicy, load_config, override
 from tests.training.runs import shrink_tiny
 
 ROOT = Path(__file__).parents[1]
@@ -104,3 +106,17 @@ def test_the_training_commands_are_understood(path):
     for command in commands:
         options, settings = parser.parse_known_args(command)
         override(load_config(ROOT / options.config), settings)
+
+
+def test_the_guide_to_own_data_has_every_fault_and_every_answer():
+    text = (ROOT / "docs/own_data.md").read_text("utf-8")
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for field in dataclasses.fields(FaultPolicy):
+        for answer in get_args(get_type_hints(FaultPolicy)[field.name]):
+            assert f"`{answer}`" in rows[field.name].split("|")[3]
+    for name in ("corners", "orientation"):
+        for choice in get_args(get_type_hints(DataConfig)[name]):
+            assert re.search(rf"--data.{name} {choice}|`{choice}`", text)
+    # Settings that stand alone, as in the report, are understood.
+    for line in re.findall(r"^\s*(--data\S+ .*)$", text, re.MULTILINE):
+        assert override(Config(), shlex.split(line)) != Config()

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from frcnn_jax.config import Config, to_json
+from frcnn_jax.config import Config, DataConfig, to_json
 from frcnn_jax.types import Detections
 from tests.data.voc_files import with_exif_orientation
 from tests.training.runs import TEST, run_config, write_data
@@ -241,16 +241,30 @@ def test_detect_holds_one_image_at_a_time(pictures, detector, monkeypatch):
     assert len(detector) == 4
 
 
-def test_detect_says_that_an_orientation_is_ignored(pictures, detector, monkeypatch, capsys):
+@pytest.mark.parametrize(("setting", "followed"), [("auto", True), ("apply", True), ("ignore", False)])
+def test_detect_turns_images_and_says_so(pictures, monkeypatch, capsys, setting, followed):
     encoded = cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
     path = pictures / "photo.jpg"
     path.write_bytes(with_exif_orientation(encoded, 6))
-    assert call(monkeypatch, "detect", "--workdir", pictures, path, pictures / "a/same.png") is None
-    notes = [line for line in capsys.readouterr().out.splitlines() if "EXIF" in line]
-    assert len(notes) == 1
-    assert notes[0].startswith(f"{path}: its EXIF orientation is ignored")
+    np.savez(pictures / "boxes.npz", photo=np.float32([[0, 0, 20, 30]] if followed else [[0, 0, 30, 20]]))
+    config = Config(data=DataConfig(orientation=setting))
+    sizes = []
+
+    def detect(image, boxes):
+        sizes.append(image.shape[:2])
+        box = np.float32([[0, 0, image.shape[1], image.shape[0]]])
+        return Detections(boxes=box, scores=np.float32([0.9]), labels=np.int32([1]), mask=np.ones(1, bool))
+
+    stub = SimpleNamespace(config=config, classes=("cat",), detect=detect)
+    monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir: stub)
+    arguments = ("detect", "--workdir", pictures, "--proposals", pictures / "boxes.npz", path)
+    assert call(monkeypatch, *arguments) is None
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "EXIF" in line]
+    assert note.startswith(f"{path}: its EXIF orientation" + (", 6, is followed" if followed else " is ignored"))
     found = json.loads((pictures / "detections/photo.detections.json").read_text())
-    assert (found["height"], found["width"]) == (20, 30)
+    size = (30, 20, 6) if followed else (20, 30, 1)
+    assert (found["height"], found["width"], found["orientation"]) == size
+    assert sizes == [size[:2]]
 
 
 def test_a_test_set_that_is_not_there_is_told_before_training(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from frcnn_jax.config.checks import SettingError, at_least, kinds, lengths
+from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds, lengths
 from frcnn_jax.config.paths import PathText
 
 Action = Literal["error", "drop"]
@@ -13,26 +13,33 @@ Action = Literal["error", "drop"]
 class FaultPolicy:
     """Answers to each kind of fault in a data set: stop with the full list, or drop and count.
 
-    A fault of an object drops that object, a fault of an image drops the image, with all it contains."""
+    A fault of an object drops that object, a fault of an image drops the image, with all it contains. A handful of
+    faults does not stop: see `tolerance`."""
 
     missing_image: Action = "error"
     unreadable_image: Action = "error"
     missing_annotation: Literal["error", "drop", "empty"] = "error"
     """`empty` takes the image as one without objects, for test sets whose annotations are not public."""
     unreadable_annotation: Action = "error"
-    """Not XML, a DTD in it, or a field missing or not a number: of an object, or the image's size."""
-    size_mismatch: Action = "error"
-    """Width or height in the annotation differ from the image's."""
+    """Not XML, a DTD in it, or a field of an object that is missing, not a number or there twice."""
+    size_mismatch: Literal["error", "drop", "use_image"] = "error"
+    """Width or height in the annotation differ from the image's. `use_image` takes the boxes as pixels of the image."""
     duplicate_id: Action = "error"
     """An id twice in a list, of which `drop` drops the second, or of several image files, which drops the image."""
     unknown_class: Action = "error"
     degenerate_box: Action = "error"
     """Corners reversed or coinciding: xmax <= xmin or ymax <= ymin."""
     box_outside: Literal["error", "drop", "clip"] = "error"
-    """A box that reaches over the image's border. `clip` cuts it there; where nothing is left it is degenerate."""
+    """A box that reaches over the image's border by more than two pixels. `clip` cuts it there, as is always done up
+    to two pixels; where nothing is left it is degenerate."""
+    tolerance: float = 0.01
+    """Share of the images, and of the objects, up to which faults answered by `error` drop what they concern and are
+    counted in place of stopping; 0 stops at the first. Ids that are listed without image and annotation may be ten
+    times as many, as nothing is lost with them."""
 
     def __post_init__(self):
         kinds(self, "data.faults")
+        in_range(self, "data.faults", tolerance=(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +58,13 @@ class DataConfig:
     """Folder for prepared data sets and their proposals; TFDS's own default if not set."""
     classes: tuple[str, ...] | None = None
     """Class names of a folder in order of their labels; found in its annotations if not set."""
+    corners: Literal["auto", "one_based", "zero_based", "zero_based_open"] = "auto"
+    """How a folder's files count the corners of boxes, where their format has inclusive ones (VOC's XML, CSV): VOC's
+    own way from 1, from 0, or from 0 with xmax and ymax at the border itself. `auto` takes 0 if at least 0.5 % of
+    the objects, and three, have a corner of 0, and the open form if as many have xmax = width or ymax = height."""
+    orientation: Literal["auto", "apply", "ignore"] = "auto"
+    """Whether images of a folder are turned by their EXIF orientation. `auto` looks at which size the annotations of
+    such images state, once for all images; without that they are turned, as viewers do."""
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
 
     def __post_init__(self):

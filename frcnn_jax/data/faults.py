@@ -1,4 +1,4 @@
-"""The record of a fault in a data set, and the error that lists them all."""
+"""The record of a fault in a data set, and the error that holds them all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 __all__ = ["DatasetFaultError", "Fault"]
 
-_MAX_LINES = 500
+_EXAMPLES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +28,22 @@ class Fault:
 
 
 class DatasetFaultError(ValueError):
-    """All faults of a data set that the policy does not allow to drop."""
+    """All faults of a data set that the policy does not allow to drop; its text names the first three of each kind.
 
-    def __init__(self, name: str, faults: Sequence[Fault]):
-        self.name, self.faults = name, tuple(faults)
-        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(Counter(f.kind for f in faults).items()))
-        lines = [f"{name} has {len(faults)} faults ({kinds}); data.faults says what to do about each kind"]
-        lines += [f"  {fault}" for fault in faults[:_MAX_LINES]]
-        if len(faults) > _MAX_LINES:
-            lines.append(f"  ... and {len(faults) - _MAX_LINES} more")
-        super().__init__("\n".join(lines))
+    Args:
+        more: lines between the first one and the faults, and lines after them.
+    """
+
+    def __init__(self, name: str, faults: Sequence[Fault], more: tuple[Sequence[str], Sequence[str]] = ((), ())):
+        self.name, self.faults, self.more = name, tuple(faults), more
+        counts = Counter(fault.kind for fault in faults)
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
+        lines = [f"{name} has {len(faults)} faults ({kinds}); data.faults says what to do about each kind", *more[0]]
+        for kind, count in sorted(counts.items()):
+            lines += [f"  {fault}" for fault in [f for f in faults if f.kind == kind][:_EXAMPLES]]
+            if count > _EXAMPLES:
+                lines.append(f"  ... and {count - _EXAMPLES} more of {kind}")
+        super().__init__("\n".join([*lines, *more[1]]))
 
     def __reduce__(self) -> tuple:
-        return DatasetFaultError, (self.name, self.faults)
+        return DatasetFaultError, (self.name, self.faults, self.more)

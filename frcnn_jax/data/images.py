@@ -1,64 +1,110 @@
-"""Encoded images: decoding to RGB, and the check that a file holds its whole image."""
+"""Encoded images, by their content: decoding to RGB, and the check that a file holds its whole image."""
 
 from __future__ import annotations
-
-import re
-import zlib
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-__all__ = ["IMAGE_SUFFIXES", "check_image", "decode_image", "exif_orientation", "image_size"]
+from frcnn_jax.data.encoded.bmp import bmp_size, is_bmp
+from frcnn_jax.data.encoded.jpeg import check_jpeg, is_jpeg, jpeg_exif, jpeg_size
+from frcnn_jax.data.encoded.png import is_png, png_exif, png_size
+from frcnn_jax.data.encoded.tiff import is_tiff, tag_orientation, tiff_as_it_lies, tiff_size
+from frcnn_jax.data.encoded.webp import is_webp, webp_exif, webp_size
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "check_image",
+    "decode_image",
+    "exif_orientation",
+    "image_size",
+    "turn_image",
+    "turned_size",
+]
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# In entropy-coded data 0xff is followed by 0 (a literal 0xff), by a restart marker or by a fill byte 0xff.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD9, 0xDA, 0xE1
-_EXIF, _EXIF_ORIENTATION = b"Exif\x00\x00", 0x0112
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+"""Endings of files that are taken for images. HEIC cannot be read, but its files are to be named as such."""
+
+_FORMATS = (  # is it one, its size, its EXIF data
+    (is_jpeg, jpeg_size, jpeg_exif),
+    (is_png, png_size, png_exif),
+    (is_webp, webp_size, webp_exif),
+    (is_bmp, bmp_size, lambda data: b""),
+    (is_tiff, tiff_size, lambda data: data),
+)
+_CONVERT = "convert it to JPEG, as with: heif-convert IMAGE.heic IMAGE.jpg"
+_OTHERS = (  # start of what else is found under an image's name, from byte 0 or, in HEIC's family, from byte 4
+    (4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), f"HEIC, which cannot be read: {_CONVERT}"),
+    (4, (b"ftypavif", b"ftypavis"), "AVIF, which cannot be read: convert it to JPEG"),
+    (0, (b"GIF8",), "GIF, which cannot be read: convert it to PNG"),
+    (0, (b"version https://git-lfs",), "only a pointer of Git LFS: fetch the images with git lfs pull"),
+    (0, (b"<!DOCTYPE", b"<!doctype", b"<html"), "a web page: the download failed"),
+)
 
 
-def decode_image(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"]:
     """The RGB pixels of an encoded image.
 
-    Gray-scale and 16-bit images become 8-bit colour and transparency is left out. An EXIF orientation is ignored,
-    because annotated boxes count the pixels as they lie in the file.
+    Gray-scale and 16-bit images become 8-bit colour and transparency is left out. What the file itself says about its
+    orientation is ignored.
+
+    Args:
+        orientation: how to turn the pixels as they lie in the file, as `turn_image` does.
 
     Raises:
         ValueError: OpenCV cannot decode the data.
     """
+    if is_tiff(data):
+        data = tiff_as_it_lies(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ValueError(f"cannot be decoded: {error.err}") from error
     if image is None:
         raise ValueError(f"cannot be decoded ({len(data)} bytes)")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return turn_image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
+
+
+def turn_image(image: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "H W 3"]:
+    """The image as viewers show one with that EXIF orientation, 1 ... 8."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Height and width of an image of that size after `turn_image`."""
+    return (size[1], size[0]) if orientation >= 5 else size
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a JPEG or PNG image, from its headers; all of its parts must be there up to the end mark.
+    """Height and width of an image as it lies in the file, from its headers; all of its parts must be there.
 
     Raises:
-        ValueError: the data is neither JPEG nor PNG, is cut short, or a PNG's check sums are wrong.
+        ValueError: the data is neither JPEG, PNG, WebP, BMP nor TIFF, is cut short, or a PNG's check sums are wrong.
     """
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg_size(data)
-    if data.startswith(_PNG_SIGNATURE):
-        return _png_size(data)
-    raise ValueError(f"neither JPEG nor PNG ({len(data)} bytes)")
+    for fits, size, _ in _FORMATS:
+        if fits(data):
+            return size(data)
+    for start, marks, message in _OTHERS:
+        if data[start:].startswith(marks):
+            raise ValueError(message)
+    raise ValueError(f"neither JPEG nor PNG, WebP, BMP or TIFF ({len(data)} bytes)")
 
 
 def check_image(data: bytes) -> tuple[int, int]:
-    """Height and width of a complete JPEG or PNG image that decodes to that size.
+    """Height and width of a complete image that decodes to that size.
 
     Raises:
         ValueError: the image is not complete or cannot be decoded.
     """
     size = image_size(data)
+    if is_jpeg(data):
+        check_jpeg(data)  # before OpenCV, whose decoder prints what is wrong
     decoded = decode_image(data).shape[:2]
     if decoded != size:
         raise ValueError(f"decodes to {decoded[1]} x {decoded[0]} pixels, but its header says {size[1]} x {size[0]}")
@@ -66,64 +112,5 @@ def check_image(data: bytes) -> tuple[int, int]:
 
 
 def exif_orientation(data: bytes) -> int:
-    """Turn or reflection with which viewers show a JPEG image, 1 ... 8 as in EXIF; 1, none, where it is not stated."""
-    position = 2
-    while data.startswith(b"\xff\xd8") and (found := _JPEG_MARKER.search(data, position)):
-        marker, position = data[found.end() - 1], found.end()
-        if marker in (_JPEG_SCAN, _JPEG_END):
-            break
-        length = int.from_bytes(data[position : position + 2], "big")
-        body = data[position + 2 : position + length]
-        if marker == _JPEG_APP1 and body.startswith(_EXIF):
-            return _tiff_orientation(body.removeprefix(_EXIF))
-        position += length
-    return 1
-
-
-def _tiff_orientation(tiff: bytes) -> int:
-    order = "little" if tiff.startswith(b"II") else "big"
-
-    def number(start: int, length: int) -> int:
-        return int.from_bytes(tiff[start : start + length], order)
-
-    first = number(4, 4)
-    for entry in range(first + 2, min(first + 2 + 12 * number(first, 2), len(tiff)), 12):
-        if number(entry, 2) == _EXIF_ORIENTATION:
-            value = number(entry + 8, 2)
-            return value if 1 <= value <= 8 else 1
-    return 1
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    size = None
-    position = 2
-    # Marker segments are walked by their lengths: one of them may hold a thumbnail with an end marker of its own.
-    while found := _JPEG_MARKER.search(data, position):
-        marker, position = data[found.end() - 1], found.end()
-        if marker == _JPEG_END:
-            if size is None:
-                raise ValueError("JPEG without a frame header")
-            return size
-        length = int.from_bytes(data[position : position + 2], "big")
-        if marker in _JPEG_FRAMES and position + 7 <= len(data):
-            height, width = data[position + 3 : position + 5], data[position + 5 : position + 7]
-            size = int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        position += length
-    raise ValueError(f"JPEG cut short: no end marker in its {len(data)} bytes")
-
-
-def _png_size(data: bytes) -> tuple[int, int]:
-    position = len(_PNG_SIGNATURE)
-    size = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        end = position + 8 + length
-        kind = data[position + 4 : position + 8]
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise ValueError(f"PNG damaged: wrong check sum in its {kind.decode('latin-1')} part")
-        if kind == b"IEND":
-            return size
-        position = end + 4
-    raise ValueError(f"PNG cut short: no end mark in its {len(data)} bytes")
+    """Turn or reflection with which viewers show an image, 1 ... 8 as in EXIF; 1, none, where it is not stated."""
+    return next((tag_orientation(exif(data)) for fits, _, exif in _FORMATS if fits(data)), 1)

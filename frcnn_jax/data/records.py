@@ -84,6 +84,8 @@ class ImageRecord:
     objects: tuple[ObjectRecord, ...] = ()
     faults: tuple[Fault, ...] = ()  # of the files and of the objects left out, as `missing_annotation`
     notation: BoxNotation = HALF_OPEN
+    fractions: bool = dataclasses.field(default=False, repr=False)
+    """The file has fractions of the image, which the reader took of the image as it lies: boxes stretch as it turns."""
 
 
 @dataclasses.dataclass(frozen=True)

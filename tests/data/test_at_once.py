@@ -12,7 +12,7 @@ PREPARE = """
 import sys
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import open_dataset
-from frcnn_jax.data.prepared import check, prepare
+from frcnn_jax.data.prepared import load, prepare
 from frcnn_jax.data.prepared.builder import CheckedVoc
 
 name, root, tfds_dir, url = sys.argv[1:]
@@ -20,7 +20,7 @@ CheckedVoc.base_url, CheckedVoc.verify_archives = url, False
 print("ready", flush=True)
 sys.stdin.readline()
 loads = []
-prepare.load_images = lambda *rest: loads.append(1) or check.load_images(*rest)
+prepare.load_images = lambda *rest: loads.append(1) or load.load_images(*rest)
 dataset = open_dataset(name, DataConfig(root=root, tfds_dir=tfds_dir))
 print(len(loads), dataset.directory, dataset.fingerprint, dataset.read_image(0).shape)
 """

@@ -7,7 +7,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
-from tests.data.voc_files import HEIGHT, WIDTH, annotation_xml, object_xml, with_exif_orientation
+from tests.data.voc_files import annotation_xml, object_xml, with_exif_orientation
 
 
 def prepared(config, caplog, split="train"):
@@ -16,26 +16,6 @@ def prepared(config, caplog, split="train"):
     with caplog.at_level(logging.WARNING):
         data = open_dataset(f"folder/{split}", config)
     return data, [record.message for record in caplog.records]
-
-
-def test_an_image_with_an_exif_orientation_is_reported_once(config, files, caplog):
-    path = files.root / "JPEGImages/t1.jpg"
-    path.write_bytes(with_exif_orientation(path.read_bytes(), 3))  # upside down: the size says nothing
-    _, messages = prepared(config, caplog)
-    assert len(messages) == 1
-    assert "split test: 1 images have an EXIF orientation, which is ignored" in messages[0]
-    assert "(the first: t1.jpg)" in messages[0]
-    assert prepared(config, caplog)[1] == []
-
-
-def test_a_size_that_is_that_of_the_turned_image_says_so(config, files):
-    files.image("t1", xml=annotation_xml(object_xml(), filename="t1.jpg", width=HEIGHT, height=WIDTH))
-    path = files.root / "JPEGImages/t1.jpg"
-    with pytest.raises(DatasetFaultError, match=r"has 40 x 30 pixels \(width x height\) \[size_mismatch\]"):
-        open_dataset("folder/test", config)
-    path.write_bytes(with_exif_orientation(path.read_bytes(), 6))
-    with pytest.raises(DatasetFaultError, match=r"\(width x height\); its EXIF orientation, 6, is ignored"):
-        open_dataset("folder/test", config)
 
 
 def test_classes_spelt_alike_are_reported(config, files, caplog):
@@ -67,6 +47,15 @@ def test_of_two_images_the_annotation_may_name_one(config, files):
     assert open_dataset("folder/test", config).image_fingerprint(0) == first
     (files.root / "Annotations/t1.xml").write_text(annotation_xml(object_xml("ant"), filename="scan.tif"))
     with pytest.raises(DatasetFaultError, match=r"JPEGImages/t1: file = 't1.jpg, t1.png': several images of one id"):
+        open_dataset("folder/test", config)
+
+
+def test_a_copy_in_another_form_beside_an_image_is_left_alone(config, files):
+    first = open_dataset("folder/test", config).image_fingerprint(0)
+    (files.root / "JPEGImages/t1.heic").write_bytes(b"\x00\x00\x00\x18ftypheic")
+    assert open_dataset("folder/test", config).image_fingerprint(0) == first
+    (files.root / "JPEGImages/t1.jpg").unlink()
+    with pytest.raises(DatasetFaultError, match=r"t1\.heic: file = 't1\.heic': HEIC, which cannot be read: convert it"):
         open_dataset("folder/test", config)
 
 

@@ -11,6 +11,8 @@ from frcnn_jax.data.records import canonical_split
 
 __all__ = ["SplitList", "VocFolder", "listed_ids", "read_split", "with_trainval"]
 
+_USUAL = (".jpg", ".jpeg", ".png")
+
 
 @dataclasses.dataclass(frozen=True)
 class SplitList:
@@ -41,7 +43,9 @@ class VocFolder:
         for path in sorted((self.root / "JPEGImages").iterdir()):
             if path.suffix.lower() in IMAGE_SUFFIXES:
                 found.setdefault(path.stem, []).append(path.name)
-        return found
+        # A copy in another form, as a phone's .heic, may lie beside an image.
+        usual = {stem: [n for n in names if Path(n).suffix.lower() in _USUAL] for stem, names in found.items()}
+        return {stem: usual[stem] or names for stem, names in found.items()}
 
     @cached_property
     def split_files(self) -> dict[str, Path]:

@@ -13,6 +13,8 @@ import defusedxml.ElementTree
 __all__ = ["CORNERS", "AnnotatedObject", "Annotation", "Problem", "UnreadableAnnotation", "read_annotation"]
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "unspecified")
+_MARKS = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)  # of `difficult` and `truncated`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Annotation:
     """Content of one file; `problems` names the objects that are missing in `objects`."""
 
     filename: str | None
-    width: float
+    width: float  # 0 where it is not stated, as is the height
     height: float
     objects: tuple[AnnotatedObject, ...]
     problems: tuple[Problem, ...]
@@ -57,14 +59,14 @@ class UnreadableAnnotation(ValueError):
 
 
 def read_annotation(path: Path) -> Annotation:
-    """The annotation in the file `path`.
+    """The annotation in the file `path`, as the organisers or other tools write it.
 
-    Pose, `truncated` and `difficult` may be missing, as other tools leave them out. Objects inside a `part` of an
-    object do not count.
+    The size, pose, `truncated` and `difficult` may be missing, elements may be in any order and in a default namespace.
+    Objects and boxes inside a `part` of an object do not count.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableAnnotation: it is not XML, contains a DTD, or gives no image size.
+        UnreadableAnnotation: it is not XML, contains a DTD, or its image size is not a number.
     """
     try:
         root = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
@@ -76,8 +78,11 @@ def read_annotation(path: Path) -> Annotation:
         raise UnreadableAnnotation([Problem(None, "XML", type(error).__name__, "not allowed")]) from error
     except (ParseError, ValueError, LookupError, OSError) as error:
         raise UnreadableAnnotation([Problem(None, "XML", str(error), "cannot be read")]) from error
+    for element in root.iter():
+        if element.tag.startswith("{"):  # a namespace
+            element.tag = element.tag.rpartition("}")[2]
     problems: list[Problem] = []
-    width, height = (_number(root, f"size/{side}", None, problems) for side in ("width", "height"))
+    width, height = (_number(_text(root, f"size/{s}") or "0", f"size/{s}", None, problems) for s in ("width", "height"))
     if problems:
         raise UnreadableAnnotation(problems)
     objects = [_read_object(element, i, problems) for i, element in enumerate(root.findall("object"))]
@@ -95,15 +100,40 @@ def _read_object(element: Element, index: int, problems: list[Problem]) -> Annot
     before = len(problems)
     name = " ".join((_text(element, "name") or "").split())
     if not name:
-        problems.append(Problem(index, "name", "", "missing"))
-    corners = tuple(_number(element, f"bndbox/{corner}", index, problems) for corner in CORNERS)
+        problems.append(Problem(index, "name", "", "missing: the program that wrote the file left the class out"))
+    corners = _read_corners(element, index, problems)
     difficult = _text(element, "difficult") or "0"
-    if difficult not in ("0", "1"):
+    if difficult.lower() not in _MARKS:
         problems.append(Problem(index, "difficult", difficult, "neither 0 nor 1"))
     if len(problems) > before:
         return None
     pose = (_text(element, "pose") or "unspecified").lower()
-    return AnnotatedObject(index, name, corners, pose, _text(element, "truncated") == "1", difficult == "1")
+    truncated = _MARKS.get((_text(element, "truncated") or "0").lower(), False)
+    return AnnotatedObject(index, name, corners, pose, truncated, _MARKS[difficult.lower()])
+
+
+def _read_corners(element: Element, index: int, problems: list[Problem]) -> tuple[float, float, float, float]:
+    """xmin ymin xmax ymax; not to be used where that adds to the problems."""
+    box = element.find("bndbox")
+    if box is None:
+        other = next((tag for tag in ("robndbox", "polygon") if element.find(tag) is not None), None)
+        problems.append(Problem(index, "bndbox", "", f"missing; there is a {other} instead" if other else "missing"))
+        return math.nan, math.nan, math.nan, math.nan
+    found = [(child.tag, (child.text or "").strip()) for child in box if child.tag in CORNERS]
+    values = {tag: [text for other, text in found if other == tag] for tag in CORNERS}
+    missing = [tag for tag in CORNERS if not values[tag]]
+    repeated = [tag for tag in CORNERS if len(values[tag]) > 1 and (missing or len(set(values[tag])) > 1)]
+    if repeated:
+        message = f"{' and '.join(repeated)} twice"
+        message += f" and no {' or '.join(missing)}" if missing else " with different values"
+        written = ", ".join(f"{tag} {text}" for tag, text in found)
+        problems.append(Problem(index, "bndbox", written, f"{message}: the program that wrote the file is at fault"))
+        return math.nan, math.nan, math.nan, math.nan
+    problems += [Problem(index, f"bndbox/{tag}", "", "missing") for tag in missing]
+    xmin, ymin, xmax, ymax = (
+        _number(values[tag][0] if values[tag] else "0", f"bndbox/{tag}", index, problems) for tag in CORNERS
+    )
+    return xmin, ymin, xmax, ymax
 
 
 def _text(element: Element, field: str) -> str | None:
@@ -111,12 +141,8 @@ def _text(element: Element, field: str) -> str | None:
     return None if found is None else (found.text or "").strip()
 
 
-def _number(element: Element, field: str, index: int | None, problems: list[Problem]) -> float:
+def _number(text: str, field: str, index: int | None, problems: list[Problem]) -> float:
     """The number in a field; NaN where that adds to the problems."""
-    text = _text(element, field)
-    if text is None:
-        problems.append(Problem(index, field, "", "missing"))
-        return math.nan
     try:
         value = float(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """TensorFlow Datasets builders that write checked data sets as array_record files.
 
-Features, splits and the meaning of the stored fields are those of TFDS's own `voc`: `bbox` holds the corners as the
-format's files write them, divided by the image size. Data sets in other formats than VOC have a field more, `box`: the
+Features, splits and the meaning of the stored fields are those of TFDS's own `voc`: `bbox` holds VOC's 1-based corners
+divided by the image size. Data sets in other formats than VOC have a field more, `box`: the
 box in pixels, 0-based and half-open. TFDS's builder needs TensorFlow and checks nothing, so these have names of their
 own, and never touch what TFDS itself has prepared.
 """
@@ -20,10 +20,12 @@ from tensorflow_datasets.core import utils as tfds_utils
 from tensorflow_datasets.core.download import checksums
 
 from frcnn_jax.config import FaultPolicy
-from frcnn_jax.data.formats.voc import VocReader
+from frcnn_jax.data.formats.voc import VOC_CORNERS, VocReader
 from frcnn_jax.data.formats.voc_archive import ARCHIVES, Archive, extract_archive
-from frcnn_jax.data.prepared.check import CheckedImage, CheckedSplit, check_splits, load_images, raise_or_report
+from frcnn_jax.data.prepared.check import CheckedImage, CheckedSplit, check_splits
 from frcnn_jax.data.prepared.index import LAYOUT_FILE
+from frcnn_jax.data.prepared.load import load_images
+from frcnn_jax.data.prepared.report import raise_or_report
 from frcnn_jax.data.records import with_trainval
 
 __all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder"]
@@ -138,18 +140,17 @@ class CheckedVoc(_CheckedBuilder):
         config = self.builder_config
         urls = {part: self._url(archive) for part, archive in ARCHIVES[config.year].items()}
         folders = {part: extract_archive(Path(file)) for part, file in dl_manager.download(urls).items()}
-        checked, errors = {}, []
+        checks = []
         for part, names in (("trainval", ("train", "validation", "trainval")), ("test", ("test",))):
             root = folders[part] / "VOCdevkit" / f"VOC{config.year}"
             # The organisers never published the annotations of VOC 2012's test images.
             reader = VocReader(root, annotated=(config.year, part) != ("2012", "test"))
             splits = with_trainval({name: reader.read(name) for name in names if name in reader.splits})
             images = load_images(splits.values(), root, f"VOC{config.year} {part}")
-            more, faults = check_splits(images, splits, config.classes, config.faults)
-            checked |= more
-            errors += faults
-        raise_or_report(f"VOC {config.year}", checked, errors)
-        return checked
+            checks.append(check_splits(images, splits, config.classes, config.faults))
+        report = Path(self._data_dir_root) / self.name / f"{config.name}.faults.txt"
+        raise_or_report(f"VOC {config.year}", checks, config.faults, report)
+        return {name: split for check in checks for name, split in check.splits.items()}
 
 
 def _stored_splits(ids: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -162,14 +163,16 @@ def _stored_splits(ids: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def _layout(split: CheckedSplit, stored: list[str]) -> dict[str, Any]:
     ids = [image.image_id for image in split.images]
-    return {"stored": stored, "ids": ids, "dropped": split.dropped, "clipped": split.clipped}
+    turned = {image.image_id: image.turn for image in split.images if image.turn != 1}
+    layout = {"stored": stored, "ids": ids, "dropped": split.dropped, "clipped": split.clipped}
+    return layout | ({"turned": turned} if turned else {})
 
 
 def _encode(image: CheckedImage, exact_boxes: bool) -> dict[str, Any]:
     height, width = image.size
     objects = []
     for item in image.objects:
-        left, top, right, bottom = item.box if exact_boxes else image.notation.written(item.box)
+        left, top, right, bottom = item.box if exact_boxes else VOC_CORNERS.written(item.box)
         objects.append(
             {
                 "label": item.name,

@@ -1,47 +1,25 @@
-"""The faults of a folder's images: all found before anything is written, then reported together or dropped."""
+"""The faults of a folder's images and objects, and what the policy leaves of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
-import os
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from frcnn_jax.config import FaultPolicy
-from frcnn_jax.data.faults import DatasetFaultError, Fault
-from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.data.images import check_image, exif_orientation
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.prepared.load import LoadedImage, stated_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord, SplitRecords
 
-__all__ = [
-    "CheckedImage",
-    "CheckedSplit",
-    "LoadedImage",
-    "check_splits",
-    "find_classes",
-    "load_images",
-    "raise_or_report",
-]
+__all__ = ["Check", "CheckedImage", "CheckedSplit", "check_splits"]
 
-_log = logging.getLogger(__name__)
 _ROUNDING = 1e-9  # pixels; of corners moved by 1 and back
 _TOLERANCE = 1e-3  # pixels; other tools round when they turn fractions of the size into coordinates
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedImage:
-    """A record, and what its image file says."""
-
-    record: ImageRecord
-    size: tuple[int, int] | None  # height, width of the image file
-    faults: tuple[Fault, ...]  # of the record and of the image
-    turned: bool = False  # has an EXIF orientation
+_BORDER = 2.0  # pixels; a box may be drawn over the border by so much and is clipped
+_LISTED_FACTOR = 10  # ids that are listed and nothing else may be so many times the tolerated share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +30,7 @@ class CheckedImage:
     path: Path
     size: tuple[int, int]
     objects: tuple[ObjectRecord, ...]
-    notation: BoxNotation
-    turned: bool = False  # has an EXIF orientation
+    turn: int = 1  # EXIF orientation by which it is turned; size and boxes are those of the turned image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,68 +40,108 @@ class CheckedSplit:
     images: tuple[CheckedImage, ...]
     dropped: dict[str, int]  # images and objects dropped, by fault
     clipped: int  # boxes cut at the image's border
+    own_size: int = 0  # images whose annotation states no size, or one that is not followed
 
 
-def load_images(splits: Iterable[SplitRecords], root: Path, title: str) -> dict[str, LoadedImage]:
-    """Reads and decodes the image of every record, with a progress bar.
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What is left of the splits, and what was wrong."""
 
-    Raises:
-        ValueError: an id stands for two images.
-    """
-    records: dict[str, ImageRecord] = {}
-    for record in (record for split in splits for record in split.records):
-        other = records.setdefault(record.image_id, record)
-        if other.path != record.path:
-            raise ValueError(f"{root}: the id {record.image_id!r} stands for {other.path} and for {record.path}")
-    found = map_in_threads(lambda record: _load_image(record, root), list(records.values()))
-    return {image.record.image_id: image for image in tqdm(found, f"Checking {title}", len(records), unit="image")}
-
-
-def find_classes(images: dict[str, LoadedImage]) -> tuple[str, ...]:
-    """All class names in the records, sorted."""
-    return tuple(sorted({item.name for image in images.values() for item in image.record.objects}))
+    splits: dict[str, CheckedSplit]
+    errors: tuple[Fault, ...]  # faults that stop
+    tolerated: tuple[Fault, ...]  # faults that would stop, but are few: what they concern is dropped
+    dropped: tuple[Fault, ...]  # faults that the policy drops
+    counts: Mapping[str, int]  # images and objects there are, boxes `clipped`, images with their `own_size`
+    classes: tuple[str, ...]
+    way_on: Mapping[str, str] | None = None  # fields of FaultPolicy with which nothing stops; None: nothing is left
 
 
 def check_splits(
-    images: dict[str, LoadedImage], splits: dict[str, SplitRecords], classes: Sequence[str], policy: FaultPolicy
-) -> tuple[dict[str, CheckedSplit], list[Fault]]:
+    images: Mapping[str, LoadedImage], splits: Mapping[str, SplitRecords], classes: Sequence[str], policy: FaultPolicy
+) -> Check:
     """Images and objects of each split that the policy keeps, and the faults that it forbids."""
-    results = {image_id: _check_image(image, classes, policy) for image_id, image in images.items()}
-    errors = [fault for result in results.values() for fault in result.faults if getattr(policy, fault.kind) == "error"]
+    results = {name: _check_image(image, classes, policy) for name, image in images.items()}
+    faults = _all_faults(results, splits)
+    totals = {"images": len(images), "objects": sum(map(_object_count, images.values()))}
+    tolerated, errors = _tolerated(faults, images, totals, policy)
+    if tolerated:
+        results = {name: _check_image(image, classes, policy, tolerated) for name, image in images.items()}
+    counts = {name: sum(getattr(result, name) for result in results.values()) for name in ("clipped", "own_size")}
     checked = {}
     for name, split in splits.items():
         parts = [results[image_id] for image_id in split.ids]
         dropped = sum((part.dropped for part in parts), Counter(fault.kind for fault in split.faults))
-        errors += [fault for fault in split.faults if getattr(policy, fault.kind) == "error"]
         kept = tuple(part.image for part in parts if part.image is not None)
-        checked[name] = CheckedSplit(kept, dict(sorted(dropped.items())), sum(part.clipped for part in parts))
-    return checked, sorted(errors, key=lambda fault: (fault.file, fault.object or 0))
+        clipped, own_size = sum(part.clipped for part in parts), sum(part.own_size for part in parts)
+        checked[name] = CheckedSplit(kept, dict(sorted(dropped.items())), clipped, own_size)
+    dropped = tuple(fault for fault in faults if getattr(policy, fault.kind) == "drop")
+    way_on = _way_on(images, splits, classes, policy, totals, errors) if errors else {}
+    faults = tuple(_in_order(errors)), tuple(_in_order(tolerated)), dropped
+    return Check(checked, *faults, totals | counts, tuple(classes), way_on)
 
 
-def raise_or_report(title: str, checked: dict[str, CheckedSplit], errors: Sequence[Fault]) -> None:
-    """Ends the preparation with all faults that are not allowed; logs once what was dropped or clipped.
+def _all_faults(results: Mapping[str, _Result], splits: Mapping[str, SplitRecords]) -> list[Fault]:
+    """All faults of images and lists, each once."""
+    found = [fault for result in results.values() for fault in result.faults]
+    return list(dict.fromkeys([*found, *(fault for split in splits.values() for fault in split.faults)]))
 
-    Raises:
-        DatasetFaultError: `errors` is not empty.
-        ValueError: no split has an image.
-    """
-    if errors:
-        raise DatasetFaultError(title, errors)
-    if not any(split.images for split in checked.values()):
-        raise ValueError(f"{title}: no split has any image left")
-    for name, split in checked.items():
-        counts = [f"{count} for {kind}" for kind, count in split.dropped.items()]
-        if counts:
-            _log.warning("%s, split %s: dropped %s", title, name, ", ".join(counts))
-        if split.clipped:
-            _log.warning("%s, split %s: clipped %d boxes to the image", title, name, split.clipped)
-        turned = [image.path.name for image in split.images if image.turned]
-        if turned:
-            _log.warning(
-                "%s, split %s: %d images have an EXIF orientation, which is ignored: boxes are to be in pixels as they "
-                "lie in the file (the first: %s)",
-                *(title, name, len(turned), turned[0]),
-            )
+
+def _object_count(image: LoadedImage) -> int:
+    return len(image.record.objects) + len({f.object for f in image.record.faults if f.object is not None})
+
+
+def _tolerated(
+    faults: Sequence[Fault], images: Mapping[str, LoadedImage], totals: Mapping[str, int], policy: FaultPolicy
+) -> tuple[frozenset[Fault], list[Fault]]:
+    """The faults of images and those of objects, where they are so few that they stop nothing; and those that stop."""
+    owners = {fault: name for name, image in images.items() for fault in image.faults if fault.object is None}
+    listed_only = {name for name, image in images.items() if _is_listed_only(image)}
+    groups: dict[str, list[Fault]] = {"images": [], "objects": [], "listed": []}
+    for fault in faults:
+        if getattr(policy, fault.kind) == "error":
+            thing = "objects" if fault.object is not None else "images"
+            groups["listed" if owners.get(fault) in listed_only else thing].append(fault)
+    shares = {"images": policy.tolerance, "objects": policy.tolerance, "listed": _LISTED_FACTOR * policy.tolerance}
+    few: list[Fault] = []
+    for thing, group in groups.items():
+        # An image or an object with several faults counts once; a line of a list is told by its number.
+        count = len(
+            {owners.get(fault, (fault.file, fault.field if fault.object is None else fault.object)) for fault in group}
+        )
+        if count <= shares[thing] * totals["objects" if thing == "objects" else "images"]:
+            few += group
+    tolerated = frozenset(few)
+    return tolerated, [fault for group in groups.values() for fault in group if fault not in tolerated]
+
+
+def _is_listed_only(image: LoadedImage) -> bool:
+    """True for an id of a list that has neither an image nor an annotation."""
+    return {"missing_image", "missing_annotation"} <= {fault.kind for fault in image.faults}
+
+
+def _in_order(faults: Iterable[Fault]) -> list[Fault]:
+    return sorted(faults, key=lambda fault: (fault.file, fault.object or 0, fault.kind))
+
+
+def _way_on(
+    images: Mapping[str, LoadedImage],
+    splits: Mapping[str, SplitRecords],
+    classes: Sequence[str],
+    policy: FaultPolicy,
+    totals: Mapping[str, int],
+    errors: Sequence[Fault],
+) -> dict[str, str] | None:
+    """Settings with which no fault stops; None if they would leave no image, or no object."""
+    settings: dict[str, str] = {}
+    while errors:
+        settings |= {fault.kind: "clip" if fault.kind == "box_outside" else "drop" for fault in errors}
+        policy = dataclasses.replace(policy, **settings)
+        results = {name: _check_image(image, classes, policy) for name, image in images.items()}
+        _, errors = _tolerated(_all_faults(results, splits), images, totals, policy)
+    left = [result.image for result in results.values() if result.image is not None]
+    had_objects = any(map(_object_count, images.values()))
+    settings = dict(sorted(settings.items()))
+    return settings if left and (not had_objects or any(image.objects for image in left)) else None
 
 
 @dataclasses.dataclass
@@ -133,67 +150,57 @@ class _Result:
     faults: list[Fault]
     dropped: Counter[str]
     clipped: int = 0
+    own_size: bool = False
 
 
-def _load_image(record: ImageRecord, root: Path) -> LoadedImage:
-    faults = [fault for fault in record.faults if fault.object is None]
-    size, orientation = None, 1
-    if record.path is not None:
-        try:
-            data = record.path.read_bytes()
-            size, orientation = check_image(data), exif_orientation(data)
-        except (ValueError, OSError) as error:
-            file = os.path.relpath(record.path, root)
-            faults.append(Fault("unreadable_image", file, None, "file", record.path.name, str(error)))
-    if size is not None and record.size is not None and size != record.size:
-        value = f"{record.size[1]:g} x {record.size[0]:g}"
-        message = f"the image has {size[1]} x {size[0]} pixels (width x height)"
-        if orientation != 1:
-            message += f"; its EXIF orientation, {orientation}, is ignored"
-        faults.append(Fault("size_mismatch", record.file, None, "size", value, message))
-    faults += [fault for fault in record.faults if fault.object is not None]
-    return LoadedImage(record, size, tuple(faults), turned=orientation != 1)
-
-
-def _check_image(image: LoadedImage, classes: Sequence[str], policy: FaultPolicy) -> _Result:
+def _check_image(
+    image: LoadedImage, classes: Sequence[str], policy: FaultPolicy, tolerated: Collection[Fault] = frozenset()
+) -> _Result:
     """Faults of the image and of its objects, and what the policy leaves of them. What is dropped for one fault has
     no others."""
-    kind = _dropped_for([fault for fault in image.faults if fault.object is None], policy)
-    if kind:
-        return _Result(None, [], Counter([kind]))
+    whole = [fault for fault in image.faults if fault.object is None]
+    fault = _dropped_for(whole, policy, tolerated)
+    if fault:
+        return _Result(None, [fault], Counter([fault.kind]))
     record = image.record
     result = _Result(None, list(image.faults), Counter())
     for kind in {fault.object: fault.kind for fault in image.faults if fault.object is not None}.values():
         result.dropped[kind] += 1
     objects = []
-    size = image.size or record.size or (math.inf, math.inf)
+    stated = stated_size(record)
+    size = image.size or stated or (math.inf, math.inf)
     for item in record.objects:
         if item.crowd:  # neither an object to find nor background, for which training has no mark
             result.dropped["crowd"] += 1
             continue
         box = _clip(item.box, size)
-        clip = policy.box_outside == "clip" and _is_outside(item.box, box)
+        over = _distance(item.box, box)
+        clip = over > _TOLERANCE and (over <= _BORDER + _TOLERANCE or policy.box_outside == "clip")
         faults = _object_faults(item, box if clip else item.box, size, classes, record)
-        kind = _dropped_for(faults, policy)
-        if kind:
-            result.dropped[kind] += 1
+        fault = _dropped_for(faults, policy, tolerated)
+        if fault:
+            result.dropped[fault.kind] += 1
+            result.faults.append(fault)
             continue
         result.faults += faults
         result.clipped += clip
         objects.append(dataclasses.replace(item, box=box))
     if record.path is not None and image.size is not None:
-        kept = record.image_id, record.path, image.size, tuple(objects), record.notation, image.turned
-        result.image = CheckedImage(*kept)
+        result.image = CheckedImage(record.image_id, record.path, image.size, tuple(objects), image.turn)
+        ignored = stated != image.size and policy.size_mismatch == "use_image"
+        result.own_size = record.size is not None and (stated is None or ignored)
     return result
 
 
-def _dropped_for(faults: Sequence[Fault], policy: FaultPolicy) -> str | None:
-    """The first kind of fault that the policy drops."""
-    return next((fault.kind for fault in faults if getattr(policy, fault.kind) == "drop"), None)
+def _dropped_for(faults: Sequence[Fault], policy: FaultPolicy, tolerated: Collection[Fault]) -> Fault | None:
+    """The first fault for which the policy drops something, or that is tolerated."""
+    dropped = (fault for fault in faults if getattr(policy, fault.kind) == "drop")
+    return next(dropped, None) or next((fault for fault in faults if fault in tolerated), None)
 
 
-def _is_outside(box: Box, clipped: Box) -> bool:
-    return max(abs(a - b) for a, b in zip(box, clipped, strict=True)) > _TOLERANCE
+def _distance(box: Box, clipped: Box) -> float:
+    """Pixels by which the box reaches over the border."""
+    return max(abs(a - b) for a, b in zip(box, clipped, strict=True))
 
 
 def _clip(box: Box, size: tuple[float, float]) -> Box:
@@ -221,7 +228,7 @@ def _object_faults(
     if _is_empty(box, record.notation):
         message = "reversed or empty" if box == item.box else "nothing left of it inside the image"
         faults.append(Fault("degenerate_box", record.file, item.index, "bndbox", written, message))
-    if _is_outside(box, _clip(box, size)):
+    if _distance(box, _clip(box, size)) > _TOLERANCE:
         message = f"outside the image ({record.notation.limits(size)})"
         faults.append(Fault("box_outside", record.file, item.index, "bndbox", written, message))
     return faults

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ class PreparedDataset:
 
         places = {i: (part, k) for part, s in enumerate(self._stored) for k, i in enumerate(layout[s]["ids"])}
         self._places = tuple(places[image_id] for image_id in self.image_ids)
-        parts = [self._index(part, s, len(layout[s]["ids"])) for part, s in enumerate(self._stored)]
+        turns = {name: turn for s in self._stored for name, turn in layout[s].get("turned", {}).items()}
+        self._turns = tuple(turns.get(image_id, 1) for image_id in self.image_ids)
+        stored_turns = [[turns.get(image_id, 1) for image_id in layout[s]["ids"]] for s in self._stored]
+        parts = [self._index(part, s, stored_turns[part]) for part, s in enumerate(self._stored)]
         self.sizes: Int[np.ndarray, "len 2"] = np.stack([parts[part].sizes[k] for part, k in self._places])
         self.annotations: tuple[GroundTruth, ...] = tuple(parts[part].annotation(k) for part, k in self._places)
         self._digests = tuple(parts[part].digests[k].tobytes() for part, k in self._places)
@@ -65,10 +69,11 @@ class PreparedDataset:
 
     def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         part, position = self._places[index]
-        return decode_image(self._open()[part][position]["image"])
+        return decode_image(self._open()[part][position]["image"], self._turns[index])
 
     def image_fingerprint(self, index: int) -> str:
-        return self._digests[index].hex()
+        turn = self._turns[index]
+        return self._digests[index].hex() + (f"+turned{turn}" if turn != 1 else "")
 
     def earlier_states(self) -> list[PreparedDataset]:
         """The split in prepared folders of the same name that have proposals of earlier versions beside them."""
@@ -97,12 +102,12 @@ class PreparedDataset:
                 self._sources = tuple(builder.as_data_source(s, decoders=decoders) for s in self._stored)
             return self._sources
 
-    def _index(self, part: int, stored: str, count: int) -> Index:
+    def _index(self, part: int, stored: str, turns: Sequence[int]) -> Index:
         path = self.directory / f"frcnn_index_{stored}.npz"
         index = load_index(path)
         if index is None:
-            index = make_index(self._open()[part], f"Indexing {self.name}")
+            index = make_index(self._open()[part], f"Indexing {self.name}", turns)
             save_index(path, index)
-        if len(index.sizes) != count:
-            raise ValueError(f"{path}: {len(index.sizes)} images, but split {stored} lists {count}")
+        if len(index.sizes) != len(turns):
+            raise ValueError(f"{path}: {len(index.sizes)} images, but split {stored} lists {len(turns)}")
         return index

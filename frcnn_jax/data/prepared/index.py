@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from tqdm import tqdm
 
 from frcnn_jax.atomic import replacing
-from frcnn_jax.data.images import image_size
+from frcnn_jax.data.images import image_size, turned_size
 from frcnn_jax.types import GroundTruth
 
 __all__ = ["LAYOUT_FILE", "Index", "decode_objects", "load_index", "make_index", "save_index"]
@@ -63,12 +63,12 @@ def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth
     )
 
 
-def make_index(source: Sequence[dict[str, Any]], title: str) -> Index:
-    """The index of a data source whose images are left encoded."""
+def make_index(source: Sequence[dict[str, Any]], title: str, turns: Sequence[int]) -> Index:
+    """The index of a data source whose images are left encoded; `turns` are the orientations by which they are read."""
     sizes, digests, objects = [], [], []
     for i in tqdm(range(len(source)), title, unit="image", leave=False, delay=2):
         record = source[i]
-        sizes.append(image_size(record["image"]))
+        sizes.append(turned_size(image_size(record["image"]), turns[i]))
         digests.append(np.frombuffer(hashlib.sha256(record["image"]).digest(), np.uint8))
         objects.append(decode_objects(record, sizes[-1]))
     return Index(

@@ -20,7 +20,10 @@ from tqdm import tqdm
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
-from frcnn_jax.data.prepared.check import CheckedSplit, check_splits, find_classes, load_images, raise_or_report
+from frcnn_jax.data.prepared.check import Check, check_splits
+from frcnn_jax.data.prepared.conventions import find_conventions, follow
+from frcnn_jax.data.prepared.load import find_classes, load_images
+from frcnn_jax.data.prepared.report import raise_or_report
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, with_trainval
 from frcnn_jax.locks import folder_lock
 
@@ -33,7 +36,8 @@ _FORMAT = 1  # raised when the same input would be prepared in another way
 def prepare_voc(year: str, config: DataConfig) -> Path:
     """The prepared PASCAL VOC of a year, downloaded and checked if it does not exist yet.
 
-    What passed the strictest policy has no faults, so it serves under any policy.
+    What passed the strictest policy has no faults, so it serves under any policy. No fault of these is tolerated, their
+    corners are VOC's and their images are taken as they lie in the files.
 
     Raises:
         DatasetFaultError: faults that `config.faults` does not allow.
@@ -43,9 +47,10 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
     root = _data_dir(config)
     strict = CheckedVoc(config=year, data_dir=root, file_format="array_record")
     builder = strict
-    if config.faults != FaultPolicy() and not strict.data_path.exists():
-        key = hashlib.sha256(_json([_FORMAT, dataclasses.asdict(config.faults)])).hexdigest()[:16]
-        builder = _build(CheckedVoc, PreparedConfig(name=f"{year}-{key}", year=year, faults=config.faults), root)
+    faults = dataclasses.replace(config.faults, tolerance=0)
+    if faults != FaultPolicy(tolerance=0) and not strict.data_path.exists():
+        key = hashlib.sha256(_json([_FORMAT, _actions(faults)])).hexdigest()[:16]
+        builder = _build(CheckedVoc, PreparedConfig(name=f"{year}-{key}", year=year, faults=faults), root)
     if not builder.data_path.exists():
         with _one_process(Path(root) / CheckedVoc.name, year):  # which downloads and unpacks for every policy
             _prepare(builder)
@@ -82,34 +87,46 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
         builder_class, about = VocFolderBuilder, []
     else:
         builder_class, about = FolderBuilder, [format_name]
-    content = [_FORMAT, *about, *_content(reader, wanted, path), config.classes, dataclasses.asdict(config.faults)]
+    content = [_FORMAT, *about, *_content(reader, wanted, path), config.classes, _actions(config.faults)]
+    content += _changed_settings(config)
+    # Without faults that are tolerated the tolerance does not matter, and the name is that of earlier versions.
+    contents = content, [*content, {"tolerance": config.faults.tolerance}]
     label = re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"
-    name = f"{label}-{hashlib.sha256(_json(content)).hexdigest()[:16]}"
+    names = [f"{label}-{hashlib.sha256(_json(value)).hexdigest()[:16]}" for value in contents]
     root = _data_dir(config)
-    prepared = Path(root) / builder_class.name / name / str(builder_class.VERSION)
-    if not prepared.is_dir():
-        with _one_process(Path(root) / builder_class.name, name):
-            if not prepared.is_dir():
-                classes, checked = _check_folder(path, reader, wanted, split, config)
-                _prepare(_build(builder_class, PreparedConfig(name=name, classes=classes, checked=checked), root))
-    return prepared
+    folder = Path(root) / builder_class.name
+    places = [folder / name / str(builder_class.VERSION) for name in names]
+    if not any(place.is_dir() for place in places):
+        with _one_process(folder, names[0]):
+            if not any(place.is_dir() for place in places):
+                check = _check_folder(path, reader, wanted, split, config, folder / f"{names[0]}.faults.txt")
+                settings = PreparedConfig(
+                    name=names[bool(check.tolerated)], classes=check.classes, checked=check.splits
+                )
+                _prepare(_build(builder_class, settings, root))
+    return next(place for place in places if place.is_dir())
 
 
 def _check_folder(
-    path: Path, reader: AnnotationReader, wanted: Sequence[str], split: str, config: DataConfig
-) -> tuple[tuple[str, ...], dict[str, CheckedSplit]]:
-    """Class names and checked splits of a folder."""
+    path: Path, reader: AnnotationReader, wanted: Sequence[str], split: str, config: DataConfig, report: Path
+) -> Check:
+    """The check of a folder with a fault that stops nothing; the list of its faults goes to the file `report`."""
     splits = with_trainval({name: reader.read(name) for name in wanted})
     if not splits[split].records:
         raise ValueError(f"{path}: the list of split {split!r} is empty")
     images = load_images(splits.values(), path, str(path))
+    conventions = find_conventions(tuple(images.values()), config)
+    images = {name: follow(image, conventions) for name, image in images.items()}
     classes = config.classes or find_classes(images)
-    checked, errors = check_splits(images, splits, classes, config.faults)
-    raise_or_report(str(path), checked, errors)
+    check = check_splits(images, splits, classes, config.faults)
+    if conventions.faults:  # whichever way is set then, some images state the size of the other one
+        way_on = None if check.way_on is None else {**check.way_on, "size_mismatch": "drop"}
+        check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
+    raise_or_report(str(path), [check], config.faults, report, conventions.sentences)
     _warn_of_slips(str(path), classes, splits)
     if not classes:
         raise ValueError(f"{path}: its annotations name no class; give the names in data.classes")
-    return classes, checked
+    return check
 
 
 def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:
@@ -155,6 +172,18 @@ def _moved(split: SplitRecords, root: Path) -> SplitRecords:
         for record in split.records
     ]
     return dataclasses.replace(split, records=tuple(records))
+
+
+def _actions(faults: FaultPolicy) -> dict[str, str]:
+    """Answers to each kind of fault; the form is that of earlier versions, whose prepared folders keep their names."""
+    return {name: value for name, value in dataclasses.asdict(faults).items() if name != "tolerance"}
+
+
+def _changed_settings(config: DataConfig) -> list[Any]:
+    """Settings that earlier versions did not have, where they are not the defaults."""
+    values = {"corners": config.corners, "orientation": config.orientation}
+    changed = {name: value for name, value in values.items() if value != "auto"}
+    return [changed] if changed else []
 
 
 def _json(value: Any) -> bytes:

@@ -73,7 +73,9 @@ def _read_files(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np
             _log.warning("%s: skipped, these proposals were made from other data or with other settings", path)
             continue
         names = map(dataset.image_fingerprint, store.indices.tolist())
-        rows.update(zip(names, np.split(store.boxes, store.offsets[1:-1]), strict=True))
+        # Earlier versions turned no image: boxes in an image as it lies are not those of the turned one.
+        found = zip(names, np.split(store.boxes, store.offsets[1:-1]), strict=True)
+        rows.update((name, boxes) for name, boxes in found if "+" not in name)
     return rows
 
 

@@ -12,7 +12,7 @@ from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.formats.voc_archive import ARCHIVES, extract_archive
 from frcnn_jax.data.prepared.builder import CheckedVoc
-from tests.data.voc_files import archive
+from tests.data.voc_files import archive, with_exif_orientation
 
 
 @pytest.mark.parametrize("year", ["2007", "2012"])
@@ -43,7 +43,7 @@ def test_year_is_downloaded_and_prepared(tmp_path, server, year):
 
 
 def test_faults_of_both_archives_are_reported_together_and_the_download_is_kept(tmp_path, server):
-    archive(tmp_path, "2007", "trainval", box=(0, 1, 20, 30))
+    archive(tmp_path, "2007", "trainval", box=(-3, 1, 20, 30))
     archive(tmp_path, "2007", "test")
     root = tmp_path / "2007/test/VOCdevkit/VOC2007"
     (root / "Annotations/000001.xml").unlink()
@@ -58,6 +58,22 @@ def test_faults_of_both_archives_are_reported_together_and_the_download_is_kept(
     assert len(server) == 2
     with pytest.raises(DatasetFaultError):
         open_dataset("voc/2007/train", config)
+
+
+def test_official_images_are_taken_as_they_lie(tmp_path, server):
+    """And a corner is counted from 1, whatever is usual elsewhere."""
+    archive(tmp_path, "2007", "trainval")
+    archive(tmp_path, "2007", "test")
+    root = tmp_path / "2007/trainval/VOCdevkit/VOC2007"
+    path = root / "JPEGImages/000012.jpg"
+    path.write_bytes(with_exif_orientation(path.read_bytes(), 6))
+    with tarfile.open(tmp_path / "www" / ARCHIVES["2007"]["trainval"].file, "w") as tar:
+        tar.add(root.parent, "VOCdevkit")
+    config = DataConfig(tfds_dir=str(tmp_path / "tfds"), orientation="apply", corners="zero_based")
+    data = open_dataset("voc/2007/train", config)
+    assert (data.sizes.tolist(), data.read_image(0).shape) == ([[30, 40]], (30, 40, 3))
+    assert data.image_fingerprint(0) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert data.annotations[0].boxes.tolist() == [[0, 0, 20, 30], [10, 11, 40, 30]]
 
 
 def test_faultless_year_serves_under_any_policy(tmp_path, server):

@@ -198,6 +198,15 @@ def test_a_file_of_an_earlier_version_is_taken(tmp_path):
     assert [len(boxes) for boxes in open_proposals(edited, CONFIG, progress=False)] == [1, 3]
 
 
+def test_boxes_of_an_earlier_version_are_not_those_of_an_image_that_is_turned_now(tmp_path, monkeypatch):
+    dataset = legacy_dataset(tmp_path)
+    write_legacy(dataset, range(4))
+    plain = dataset.image_fingerprint
+    monkeypatch.setattr(dataset, "image_fingerprint", lambda i: plain(i) + ("+turned6" if i == 1 else ""))
+    open_proposals(dataset, CONFIG, progress=False)
+    assert dataset.read == [1]
+
+
 def test_files_of_an_earlier_version_serve_after_an_edit(config, files):
     """Beside the folder that was prepared before the edit: boxes of the images that are the same."""
     before = open_dataset("folder/train", config)

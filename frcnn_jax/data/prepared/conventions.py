@@ -1,0 +1,156 @@
+"""Conventions that a folder's files do not state: whether marked images are turned, and how corners are counted.
+
+Each is one decision for the whole folder, from the evidence of all its images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Sequence
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.images import turned_size
+from frcnn_jax.data.prepared.load import LoadedImage, stated_size
+from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
+
+__all__ = ["CORNER_SHARE", "Conventions", "find_conventions", "follow"]
+
+CORNER_SHARE = 0.005
+"""Least share of the objects that say how corners are counted."""
+_CORNER_COUNT = 3
+_INCLUSIVE = (1.0, 1.0, 0.0, 0.0)  # shift of the notation whose corners may be counted in several ways
+_SHIFTS = {  # from VOC's way: of the box, and the notation in which the box is as written
+    "one_based": ((0, 0, 0, 0), _INCLUSIVE),
+    "zero_based": ((1, 1, 1, 1), (0.0, 0.0, -1.0, -1.0)),
+    "zero_based_open": ((1, 1, 0, 0), (0.0, 0.0, 0.0, 0.0)),
+}
+_TEXTS = {
+    "one_based": "1-based and inclusive, as VOC's own",
+    "zero_based": "0-based and inclusive",
+    "zero_based_open": "0-based, with xmax and ymax at the border itself",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Conventions:
+    """What was decided, and the sentences that say so."""
+
+    turn: bool  # images with an EXIF orientation
+    corners: str  # a choice of `data.corners`
+    sentences: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()  # evidence against the decision; only where `orientation` is auto
+
+
+def find_conventions(images: Sequence[LoadedImage], config: DataConfig) -> Conventions:
+    """The decisions for a folder, as the settings say or, where they are `auto`, from the evidence."""
+    turn, sentences, faults = _find_orientation(images, config.orientation)
+    corners, more = _find_corners(images, config.corners)
+    return Conventions(turn, corners, (*sentences, *more), tuple(faults))
+
+
+def follow(image: LoadedImage, conventions: Conventions) -> LoadedImage:
+    """The image in its final frame: turned or as it lies, with boxes that count from 0 and are half-open.
+
+    A stated size that is not the image's becomes a fault.
+    """
+    record, turn = image.record, image.mark if conventions.turn else 1
+    if conventions.corners != "one_based" and record.notation.shift == _INCLUSIVE:
+        record = _recount(record, conventions.corners)
+    if image.size is None:
+        return dataclasses.replace(image, record=record, turn=turn)
+    size, stated = turned_size(image.size, turn), stated_size(record)
+    if record.fractions and size != image.size:
+        x, y = size[1] / image.size[1], size[0] / image.size[0]
+        record = dataclasses.replace(
+            record, objects=_mapped(record, lambda box: _each(operator.mul, box, (x, y, x, y)))
+        )
+    faults = image.faults
+    undecided = bool(conventions.faults) and stated == turned_size(image.size, image.mark if turn == 1 else 1)
+    if stated is not None and stated != size and not undecided:
+        message = f"the image has {size[1]} x {size[0]} pixels (width x height)"
+        if image.mark != 1:
+            message += f"; its EXIF orientation, {image.mark}, is {'followed' if turn != 1 else 'ignored'}"
+        value = f"{stated[1]:g} x {stated[0]:g}"
+        faults = (Fault("size_mismatch", record.file, None, "size", value, message), *faults)
+    return dataclasses.replace(image, record=record, size=size, faults=faults, turn=turn)
+
+
+def _find_orientation(images: Sequence[LoadedImage], setting: str) -> tuple[bool, list[str], list[Fault]]:
+    marked = [image for image in images if image.mark != 1]
+    if not marked or setting != "auto":
+        return setting != "ignore", [_orientation_text(marked, len(images), setting)] if marked else [], []
+    turned, lying = [], []
+    for image in marked:
+        if image.mark >= 5 and image.size is not None and image.size[0] != image.size[1]:
+            if stated_size(image.record) == turned_size(image.size, image.mark):
+                turned.append(image)
+            elif stated_size(image.record) == image.size:
+                lying.append(image)
+    turn = len(turned) >= len(lying)
+    faults = []
+    if turned and lying:
+        for image in lying if turn else turned:
+            height, width = stated_size(image.record)
+            this, other = ("as it lies in the file", "turned") if turn else ("turned", "as they lie in the file")
+            message = f"the size of the image {this}, but {max(len(turned), len(lying))} others state theirs {other}"
+            value = f"{width:g} x {height:g}"
+            faults.append(Fault("orientation", image.record.file, None, "size", value, message))
+    evidence = f"{len(turned)} state the size of the turned image, {len(lying)} that of the image as it lies"
+    evidence = evidence if turned or lying else "none of them states a size that says which"
+    return turn, [_orientation_text(marked, len(images), "apply" if turn else "ignore", evidence)], faults
+
+
+def _orientation_text(marked: Sequence[LoadedImage], count: int, decision: str, evidence: str = "") -> str:
+    what = "ignored" if decision == "ignore" else "followed, as viewers do"
+    reason = f"data.orientation auto: {evidence}" if evidence else f"data.orientation {decision}"
+    first = marked[0].record.path
+    return (
+        f"{len(marked)} of {count} images have an EXIF orientation, which is {what} ({reason}; "
+        f"the first image: {first.name if first else marked[0].record.image_id})"
+    )
+
+
+def _find_corners(images: Sequence[LoadedImage], setting: str) -> tuple[str, list[str]]:
+    if setting != "auto":
+        return setting, []
+    objects = at_zero = at_border = 0
+    for image in images:
+        record = image.record
+        if record.notation.shift != _INCLUSIVE:
+            continue
+        height, width = stated_size(record) or image.size or (0, 0)
+        objects += len(record.objects)
+        for item in record.objects:
+            xmin, ymin, xmax, ymax = record.notation.written(item.box)
+            at_zero += abs(xmin) < 0.5 or abs(ymin) < 0.5
+            at_border += xmax == width or ymax == height
+    least = max(_CORNER_COUNT, CORNER_SHARE * objects)
+    zero_based = "zero_based_open" if at_border >= least else "zero_based"
+    corners = zero_based if at_zero >= least else "one_based"
+    if not at_zero:
+        return corners, []
+    evidence = f"{at_zero} of {objects} objects have a corner of 0"
+    if corners == "one_based":
+        evidence += ", too few to count from there: these are clipped"
+    elif at_border:
+        few = "" if corners == "zero_based_open" else ", too few to count: these are clipped"
+        evidence += f", {at_border} have xmax = width or ymax = height{few}"
+    return corners, [f"corners are {_TEXTS[corners]} (data.corners auto: {evidence})"]
+
+
+def _recount(record: ImageRecord, corners: str) -> ImageRecord:
+    """The record with its boxes counted another way than VOC's, which the reader took."""
+    shift, written = _SHIFTS[corners]
+    objects = _mapped(record, lambda box: _each(operator.add, box, shift))
+    return dataclasses.replace(record, objects=objects, notation=BoxNotation(record.notation.names, written))
+
+
+def _each(operation: Callable[[float, float], float], box: Box, values: Box) -> Box:
+    x1, y1, x2, y2 = map(operation, box, values)
+    return x1, y1, x2, y2
+
+
+def _mapped(record: ImageRecord, function: Callable[[Box], Box]) -> tuple[ObjectRecord, ...]:
+    return tuple(dataclasses.replace(item, box=function(item.box)) for item in record.objects)

@@ -1,0 +1,67 @@
+"""Images of records: read, decoded and checked, each once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.files import map_in_threads
+from frcnn_jax.data.images import check_image, exif_orientation
+from frcnn_jax.data.records import ImageRecord, SplitRecords
+
+__all__ = ["LoadedImage", "find_classes", "load_images", "stated_size"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedImage:
+    """A record, and what its image file says."""
+
+    record: ImageRecord
+    size: tuple[int, int] | None  # height, width of the image file, turned as `turn` says
+    faults: tuple[Fault, ...]  # of the record and of the image
+    mark: int = 1  # EXIF orientation, 1 ... 8
+    turn: int = 1  # the same where it is followed, else 1
+
+
+def load_images(splits: Iterable[SplitRecords], root: Path, title: str) -> dict[str, LoadedImage]:
+    """Reads and decodes the image of every record, with a progress bar.
+
+    Raises:
+        ValueError: an id stands for two images.
+    """
+    records: dict[str, ImageRecord] = {}
+    for record in (record for split in splits for record in split.records):
+        other = records.setdefault(record.image_id, record)
+        if other.path != record.path:
+            raise ValueError(f"{root}: the id {record.image_id!r} stands for {other.path} and for {record.path}")
+    found = map_in_threads(lambda record: _load_image(record, root), list(records.values()))
+    return {image.record.image_id: image for image in tqdm(found, f"Checking {title}", len(records), unit="image")}
+
+
+def find_classes(images: dict[str, LoadedImage]) -> tuple[str, ...]:
+    """All class names in the records, sorted."""
+    return tuple(sorted({item.name for image in images.values() for item in image.record.objects}))
+
+
+def stated_size(record: ImageRecord) -> tuple[float, float] | None:
+    """Height and width in the annotation; None where they are missing, or 0 as some tools write them."""
+    return record.size if record.size is not None and min(record.size) > 0 else None
+
+
+def _load_image(record: ImageRecord, root: Path) -> LoadedImage:
+    faults = [fault for fault in record.faults if fault.object is None]
+    size, mark = None, 1
+    if record.path is not None:
+        try:
+            data = record.path.read_bytes()
+            size, mark = check_image(data), exif_orientation(data)
+        except (ValueError, OSError) as error:
+            file = os.path.relpath(record.path, root)
+            faults.append(Fault("unreadable_image", file, None, "file", record.path.name, str(error)))
+    faults += [fault for fault in record.faults if fault.object is not None]
+    return LoadedImage(record, size, tuple(faults), mark)

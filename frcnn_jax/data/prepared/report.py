@@ -1,0 +1,125 @@
+"""The report of a check: what stops, what was dropped, clipped or decided, and the settings with which to go on."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from frcnn_jax.atomic import write_text
+from frcnn_jax.config import FaultPolicy
+from frcnn_jax.data.faults import DatasetFaultError, Fault
+from frcnn_jax.data.prepared.check import Check
+
+__all__ = ["raise_or_report"]
+
+_log = logging.getLogger(__name__)
+_OTHER_ANSWERS = {
+    "missing_annotation": "empty takes the image as one without objects",
+    "size_mismatch": "use_image takes the boxes as pixels of the image",
+    "box_outside": "drop drops the object",
+}
+
+
+def raise_or_report(
+    title: str, checks: Sequence[Check], policy: FaultPolicy, file: Path, sentences: Sequence[str] = ()
+) -> None:
+    """Ends the preparation with all faults that stop it; logs once what was dropped, clipped or decided.
+
+    Args:
+        checks: of all parts of the data set.
+        file: where the list of all faults goes, if any stops or was tolerated.
+        sentences: what was decided about the folder as a whole.
+
+    Raises:
+        DatasetFaultError: a fault stops.
+        ValueError: no split has an image.
+    """
+    errors = [fault for check in checks for fault in check.errors]
+    tolerated = [fault for check in checks for fault in check.tolerated]
+    if errors or tolerated:
+        _write_list(file, {"stops": errors, "dropped, tolerated": tolerated, "dropped": _dropped(checks)})
+    if errors:
+        before = [*_table(checks, policy), *(f"  {sentence}" for sentence in sentences)]
+        raise DatasetFaultError(title, errors, (before, [f"All of them are in {file}", *_way_on(checks, errors)]))
+    splits = {name: split for check in checks for name, split in check.splits.items()}
+    if not any(split.images for split in splits.values()):
+        raise ValueError(f"{title}: no split has any image left")
+    for sentence in sentences:
+        _log.warning("%s: %s", title, sentence)
+    if tolerated:
+        _log.warning(
+            "%s: dropped for a handful of faults (%s), as data.faults.tolerance = %g allows of %s; "
+            "the first: %s; all of them are in %s",
+            *(title, _kinds(tolerated), policy.tolerance, _totals(checks), tolerated[0], file),
+        )
+    for name, split in splits.items():
+        counts = [f"{count} for {kind}" for kind, count in split.dropped.items()]
+        if counts:
+            _log.warning("%s, split %s: dropped %s", title, name, ", ".join(counts))
+        if split.clipped:
+            _log.warning("%s, split %s: clipped %d boxes to the image", title, name, split.clipped)
+        if split.own_size:
+            text = "%s, split %s: took the image's own size for %d images, as their annotation states none or another"
+            _log.warning(text, title, name, split.own_size)
+
+
+def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
+    """A row for each kind of fault and what is done about it."""
+    rows = [("fault", "images", "objects", "what the settings do about it")]
+    tolerance = f"data.faults.tolerance = {policy.tolerance:g}"
+    for faults, answer in (
+        ([fault for check in checks for fault in check.errors], "stops"),
+        ([fault for check in checks for fault in check.tolerated], f"drop: within {tolerance}"),
+        (_dropped(checks), "drop"),
+    ):
+        for kind in sorted({fault.kind for fault in faults}):
+            objects = sum(fault.kind == kind and fault.object is not None for fault in faults)
+            images = sum(fault.kind == kind for fault in faults) - objects
+            rows.append((kind, str(images or "-"), str(objects or "-"), answer))
+    clipped, own_size = (sum(check.counts[name] for check in checks) for name in ("clipped", "own_size"))
+    if clipped:
+        answer = "clip" if policy.box_outside == "clip" else "clip: up to 2 pixels over it"
+        rows.append(("box at border", "-", str(clipped), answer))
+    if own_size:
+        rows.append(("size", str(own_size), "-", "the image's own: none is stated, or use_image"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in rows]
+    return [*lines, f"  of {_totals(checks)}; {tolerance} drops up to that share of each in place of stopping"]
+
+
+def _way_on(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
+    """Settings to copy."""
+    lines = []
+    if any(fault.kind == "orientation" for fault in errors):
+        lines.append("First say whether boxes were drawn on the turned images or on those that lie in the files:")
+        lines += ["  --data.orientation apply", "  --data.orientation ignore"]
+    settings: dict[str, str] = {}
+    for check in checks:
+        if check.way_on is None:
+            return [*lines, "Dropping what is wrong would leave nothing to train on: it has to be put right"]
+        settings |= check.way_on
+    if settings:
+        options = " ".join(f"--data.faults.{kind.replace('_', '-')} {value}" for kind, value in settings.items())
+        lines += ["To go on without them:", f"  {options}"]
+        lines += [f"  ({kind}: {text})" for kind, text in _OTHER_ANSWERS.items() if kind in settings]
+    return lines
+
+
+def _write_list(file: Path, groups: dict[str, Sequence[Fault]]) -> None:
+    lines = [f"{answer}: {fault}" for answer, faults in groups.items() for fault in faults]
+    write_text(file, "\n".join(lines) + "\n")
+
+
+def _dropped(checks: Sequence[Check]) -> list[Fault]:
+    return [fault for check in checks for fault in check.dropped]
+
+
+def _kinds(faults: Sequence[Fault]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(Counter(f.kind for f in faults).items()))
+
+
+def _totals(checks: Sequence[Check]) -> str:
+    images, objects = (sum(check.counts[thing] for check in checks) for thing in ("images", "objects"))
+    return f"{images} images and {objects} objects"

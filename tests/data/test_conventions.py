@@ -1,0 +1,166 @@
+"""What a folder's files do not state, decided for all of it: corners from 0 or 1, and turned images."""
+
+import dataclasses
+import logging
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.config import DataConfig, FaultPolicy
+from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.prepared.conventions import Conventions, follow
+from frcnn_jax.data.prepared.load import LoadedImage
+from frcnn_jax.data.records import ImageRecord, ObjectRecord
+from tests.data.voc_files import annotation_xml, object_xml, with_exif_orientation
+
+
+def prepared(config, caplog, split="test"):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        data = open_dataset(f"folder/{split}", config)
+    return data, " | ".join(record.message for record in caplog.records)
+
+
+def boxes(files, *corners):
+    files.image("t1", *(object_xml(box=box) for box in corners))
+
+
+ZERO = [(0, 3, 10, 12), (2, 0, 10, 12), (0, 0, 10, 12)]
+
+
+@pytest.mark.parametrize(
+    ("corners", "expected", "text"),
+    [
+        ([*ZERO, (2, 3, 39, 29)], [[0, 3, 11, 13], [2, 3, 40, 30]],
+         "corners are 0-based and inclusive (data.corners auto: 3 of 7"),
+        ([*ZERO, (2, 3, 40, 29), (2, 3, 40, 30), (2, 3, 9, 30)], [[0, 3, 10, 12], [2, 3, 9, 30]],
+         "corners are 0-based, with xmax and ymax at the border itself (data.corners auto: 3 of 9 objects have a corner"
+         " of 0, 4 have xmax = width"),
+        ([*ZERO, (2, 3, 40, 29)], [[0, 3, 11, 13], [2, 3, 40, 30]], "2 have xmax = width or ymax = height, too few"),
+        ([*ZERO[:2], (2, 3, 40, 30)], [[0, 2, 10, 12], [1, 2, 40, 30]], "corners are 1-based and inclusive"),
+        ([(1, 3, 10, 12), (2, 3, 40, 30)], [[0, 2, 10, 12], [1, 2, 40, 30]], ""),
+    ],
+    ids=["zero_based", "zero_based_open", "few at the border", "two are too few", "voc"],
+)  # fmt: skip
+def test_corners_are_counted_as_the_objects_say(config, files, caplog, corners, expected, text):
+    boxes(files, *corners)
+    data, said = prepared(config, caplog)
+    np.testing.assert_array_equal(data.annotations[0].boxes[[0, -1]], expected)
+    assert text in said
+    assert bool(text) == bool(said)
+    assert data.dropped == {}
+
+
+def test_evidence_for_corners_comes_from_all_splits_and_needs_half_a_percent(config, files, caplog):
+    boxes(files, (2, 3, 10, 12))
+    files.image("a1", *(object_xml(box=box) for box in ZERO), *[object_xml(box=(2, 3, 4, 5))] * 590)
+    data, _ = prepared(config, caplog)  # 3 of 595
+    np.testing.assert_array_equal(data.annotations[0].boxes, [[2, 3, 11, 13]])
+    files.image("a1", *(object_xml(box=box) for box in ZERO), *[object_xml(box=(2, 3, 4, 5))] * 600)
+    data, said = prepared(config, caplog)  # 3 of 605
+    np.testing.assert_array_equal(data.annotations[0].boxes, [[1, 2, 10, 12]])
+    assert "3 of 605 objects have a corner of 0, too few" in said
+    assert "split train: clipped 3 boxes" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "box"),
+    [("one_based", [1, 2, 10, 12]), ("zero_based", [2, 3, 11, 13]), ("zero_based_open", [2, 3, 10, 12])],
+)  # fmt: skip
+def test_corners_as_set(config, files, caplog, setting, box):
+    boxes(files, (2, 3, 10, 12), *ZERO)
+    data, _ = prepared(dataclasses.replace(config, corners=setting), caplog)
+    np.testing.assert_array_equal(data.annotations[0].boxes[0], box)
+    first = open_dataset("folder/test", config).directory
+    assert first != data.directory
+
+
+def turn(files, name, mark, size=None):
+    """Marks an image of 40 x 30; `size` is stated, width first."""
+    xml = annotation_xml(object_xml("ant"), **({} if size is None else {"width": size[0], "height": size[1]}))
+    files.image(name, xml=xml)
+    path = files.root / f"JPEGImages/{name}.jpg"
+    path.write_bytes(with_exif_orientation(path.read_bytes(), mark))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("stated", "turned"), [((30, 40), True), ((40, 30), False), ((0, 0), True)], ids=["turned", "as it lies", "nothing"]
+)
+def test_images_are_turned_as_the_stated_sizes_say(config, files, caplog, stated, turned):
+    data = turn(files, "t1", 6, stated)
+    other = turn(files, "b1", 3)  # its size says nothing
+    dataset, said = prepared(config, caplog)
+    assert "2 of 4 images have an EXIF orientation, which is " + ("followed" if turned else "ignored") in said
+    assert {(30, 40): "1 state the size of the turned image, 0", (40, 30): "0 state the size of the turned image, 1",
+            (0, 0): "none of them states a size"}[stated] in said  # fmt: skip
+    validation = open_dataset("folder/validation", config)
+    for now, encoded, mark in ((dataset, data, 6), (validation, other, 3)):
+        np.testing.assert_array_equal(now.read_image(0), decode_image(encoded, mark if turned else 1))
+        assert now.sizes.tolist() == [list(now.read_image(0).shape[:2])]
+        np.testing.assert_array_equal(now.annotations[0].boxes, [[1, 2, 10, 12]])
+        assert now.image_fingerprint(0)[64:] == (f"+turned{mark}" if turned else "")
+    for again in (open_dataset("folder/test", config), open_dataset("folder/trainval", config)):
+        assert bool([name for name in map(again.image_fingerprint, range(len(again))) if "+" in name]) == turned
+
+
+def test_orientation_as_set(config, files, caplog):
+    turn(files, "t1", 6, (30, 40))
+    with pytest.raises(
+        DatasetFaultError, match=r"40 x 30 pixels .*; its EXIF orientation, 6, is ignored \[size_mismatch"
+    ):
+        open_dataset("folder/test", dataclasses.replace(config, orientation="ignore"))
+    data, said = prepared(dataclasses.replace(config, orientation="apply"), caplog)
+    assert (data.sizes.tolist(), "(data.orientation apply; the first image: t1.jpg)" in said) == ([[40, 30]], True)
+    turn(files, "t1", 6, (40, 30))
+    data, said = prepared(dataclasses.replace(config, orientation="ignore"), caplog)
+    assert (data.sizes.tolist(), "ignored (data.orientation ignore;" in said) == ([[30, 40]], True)
+
+
+def test_contradicting_evidence_stops_with_both_settings(config, files):
+    files.image("i1")
+    files.split("train", "a1", "a2", "i1")
+    for name, stated in (("a1", (30, 40)), ("a2", (30, 40)), ("t1", (40, 30))):
+        turn(files, name, 6, stated)
+    with pytest.raises(DatasetFaultError) as caught:
+        open_dataset("folder/test", config)
+    (fault,) = caught.value.faults
+    assert (fault.kind, fault.file, fault.value) == ("orientation", "Annotations/t1.xml", "40 x 30")
+    assert "--data.orientation apply\n  --data.orientation ignore\n" in str(caught.value)
+    assert "2 state the size of the turned image, 1 that of the image as it lies" in str(caught.value)
+    # Either setting leaves sizes that contradict; the images may be dropped, or their own sizes be used.
+    drop = FaultPolicy(size_mismatch="drop")
+    assert "  --data.faults.size-mismatch drop" in str(caught.value).splitlines()
+    for setting, dropped in (("apply", 0), ("ignore", 2)):
+        data = open_dataset("folder/train", dataclasses.replace(config, orientation=setting, faults=drop))
+        assert data.dropped == ({"size_mismatch": dropped} if dropped else {})
+    apply = dataclasses.replace(config, orientation="apply")
+    with pytest.raises(DatasetFaultError, match="has 1 faults"):
+        open_dataset("folder/test", apply)
+    use = dataclasses.replace(apply, faults=FaultPolicy(size_mismatch="use_image"))
+    assert open_dataset("folder/test", use).sizes.tolist() == [[40, 30]]
+
+
+def test_fractions_of_an_image_turn_with_it():
+    record = ImageRecord("a", None, "a.txt", None, (ObjectRecord(0, "cat", (4, 3, 40, 30)),), fractions=True)
+    image = LoadedImage(record, (30, 40), (), mark=6)
+    turned = follow(image, Conventions(True, "one_based"))
+    assert (turned.size, turned.record.objects[0].box) == ((40, 30), (3, 4, 30, 40))
+    assert follow(image, Conventions(False, "one_based")).record.objects == record.objects
+    assert follow(dataclasses.replace(image, mark=3), Conventions(True, "one_based")).record.objects == record.objects
+
+
+def test_png_with_an_orientation_is_turned(tmp_path, files, caplog):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    (files.root / "JPEGImages/t1.jpg").unlink()
+    pixels = cv2.imread(str(files.root / "JPEGImages/a1.jpg"))
+    Image.fromarray(pixels).save(files.root / "JPEGImages/t1.jpg", "PNG", exif=exif)
+    (files.root / "Annotations/t1.xml").write_text(annotation_xml(object_xml("ant"), width=30, height=40))
+    data, said = prepared(DataConfig(root=str(files.root), tfds_dir=str(tmp_path / "tfds")), caplog)
+    assert "1 of 4 images have an EXIF orientation, which is followed" in said
+    np.testing.assert_array_equal(data.read_image(0), np.rot90(pixels))
