@@ -37,7 +37,7 @@ class Dataset(Protocol):
         image_ids: name of each image, each once.
         sizes: [len, 2] int32, height and width of each image.
         annotations: the objects of each image.
-        fingerprint: hash of images, ids, boxes, labels, difficult marks and class names, in order.
+        fingerprint: hash of images, ids, boxes, labels, difficult and crowd marks and class names, in order.
     """
 
     name: str

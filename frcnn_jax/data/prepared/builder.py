@@ -1,9 +1,9 @@
 """TensorFlow Datasets builders that write checked data sets as array_record files.
 
 Features, splits and the meaning of the stored fields are those of TFDS's own `voc`: `bbox` holds the corners as the
-format's files write them, divided by the image size. Data sets in other formats than VOC have a field more, `box`: the
-box in pixels, 0-based and half-open. TFDS's builder needs TensorFlow and checks nothing, so these have names of their
-own, and never touch what TFDS itself has prepared.
+format's files write them, divided by the image size. Data sets in other formats than VOC have two fields more: `box`,
+the box in pixels, 0-based and half-open, and `is_crowd`. TFDS's builder needs TensorFlow and checks nothing, so these
+have names of their own, and never touch what TFDS itself has prepared.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     exact_boxes = False
-    """Records have the field `box`."""
+    """Records have the fields `box` and `is_crowd`."""
 
     @property
     def url_infos(self) -> dict[str, Any]:
@@ -59,6 +59,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         label = tfds.features.ClassLabel
+        more = {"box": tfds.features.Tensor(shape=(4,), dtype=np.float32), "is_crowd": np.bool_}
         classes = self.builder_config.classes
         return tfds.core.DatasetInfo(
             builder=self,
@@ -71,7 +72,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                         {
                             "label": label(names=classes),
                             "bbox": tfds.features.BBoxFeature(),
-                            **({"box": tfds.features.Tensor(shape=(4,), dtype=np.float32)} if self.exact_boxes else {}),
+                            **(more if self.exact_boxes else {}),
                             "pose": label(names=POSES),
                             "is_truncated": np.bool_,
                             "is_difficult": np.bool_,
@@ -177,7 +178,7 @@ def _encode(image: CheckedImage, exact_boxes: bool) -> dict[str, Any]:
                 "pose": item.pose if item.pose in POSES else "unspecified",
                 "is_truncated": item.truncated,
                 "is_difficult": item.difficult,
-                **({"box": np.array(item.box, np.float32)} if exact_boxes else {}),
+                **({"box": np.array(item.box, np.float32), "is_crowd": item.crowd} if exact_boxes else {}),
             }
         )
     return {

@@ -168,9 +168,6 @@ def _check_image(image: LoadedImage, classes: Sequence[str], policy: FaultPolicy
     objects = []
     size = image.size or record.size or (math.inf, math.inf)
     for item in record.objects:
-        if item.crowd:  # neither an object to find nor background, for which training has no mark
-            result.dropped["crowd"] += 1
-            continue
         box = _clip(item.box, size)
         clip = policy.box_outside == "clip" and _is_outside(item.box, box)
         faults = _object_faults(item, box if clip else item.box, size, classes, record)

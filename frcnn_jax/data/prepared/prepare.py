@@ -145,7 +145,10 @@ def _content(reader: AnnotationReader, splits: Sequence[str], root: Path) -> lis
     digests = list(tqdm(found, f"Hashing {root}", len(paths), unit="image", leave=False, delay=2))
     names = [os.path.relpath(path, root) for path in paths]
     texts = {name: repr([_moved(split, root)]) for name, split in lists.items()}
-    return [texts, list(zip(names, digests, strict=True))]
+    records = (record for split in lists.values() for record in split.records)
+    # Earlier versions left crowds out, and prepared such a folder under the name without this.
+    crowds = ["crowds"] if any(item.crowd for record in records for item in record.objects) else []
+    return [texts, list(zip(names, digests, strict=True)), *crowds]
 
 
 def _moved(split: SplitRecords, root: Path) -> SplitRecords:
