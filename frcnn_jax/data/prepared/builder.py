@@ -8,7 +8,9 @@ have names of their own, and never touch what TFDS itself has prepared.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import utils as tfds_utils
 from tensorflow_datasets.core.download import checksums
+from tqdm import tqdm
 
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.formats.voc import VocReader
@@ -28,6 +32,7 @@ from frcnn_jax.data.records import with_trainval
 
 __all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder"]
 
+_SHARD_BYTES = 1 << 30  # of images, in one file
 POSES = ("frontal", "rear", "left", "right", "unspecified")
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -89,17 +94,47 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The checked splits by name."""
         return self.builder_config.checked
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+    def _stored_images(self, dl_manager: Any) -> dict[str, tuple[CheckedImage, ...]]:
+        """The images of each split that is stored; writes the layout of all."""
         splits = {name: split for name, split in self._splits(dl_manager).items() if split.images}
         stored = _stored_splits({name: [image.image_id for image in split.images] for name, split in splits.items()})
         layout = {name: _layout(split, stored[name]) for name, split in splits.items()}
         # This folder is a temporary one until everything is written; TFDS then renames it.
         (Path(self.data_dir) / LAYOUT_FILE).write_text(json.dumps(layout, indent=1) + "\n", "utf-8")
-        return {name: self._generate_examples(s.images) for name, s in splits.items() if stored[name] == [name]}
+        return {name: split.images for name, split in splits.items() if stored[name] == [name]}
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        return {name: self._generate_examples(images) for name, images in self._stored_images(dl_manager).items()}
 
     def _generate_examples(self, images: Sequence[CheckedImage]) -> Iterator[tuple[str, dict]]:
         for image in images:
             yield image.image_id, _encode(image, self.exact_boxes)
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+        """Writes the records one by one. TFDS's own writer keeps a split in memory, to sort it, and beyond 2 GB it
+        needs TensorFlow."""
+        stored = self._stored_images(dl_manager)
+        self.info.set_splits(tfds.core.SplitDict([self._write_split(*item) for item in stored.items()]))
+
+    def _write_split(self, split: str, images: Sequence[CheckedImage]) -> tfds.core.SplitInfo:
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=self.data_path, dataset_name=self.name, split=split, filetype_suffix="array_record"
+        )
+        total = sum(image.path.stat().st_size for image in images)
+        shards = min(max(-(-total // _SHARD_BYTES), 1), len(images))
+        ends = [len(images) * (i + 1) // shards for i in range(shards)]
+        written = 0
+        examples = tqdm(images, f"Preparing {split}", unit="image", leave=False, delay=2)
+        examples = self._generate_examples(examples)
+        for shard, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            path = template.sharded_filepath(shard_index=shard, num_shards=shards)
+            with contextlib.closing(ArrayRecordWriter(str(path), "group_size:1")) as file:
+                for _, example in itertools.islice(examples, end - start):
+                    record = self.info.features.serialize_example(example)
+                    file.write(record)
+                    written += len(record)
+        lengths = np.diff([0, *ends]).tolist()
+        return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=written, filename_template=template)
 
 
 class VocFolderBuilder(_CheckedBuilder):
