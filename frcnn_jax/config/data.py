@@ -52,6 +52,9 @@ class DataConfig:
     classes: tuple[str, ...] | None = None
     """Class names of a folder in order of their labels; found in its annotations if not set."""
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
+    verify: bool = False
+    """Read all images again, those of the folder and the prepared ones. Otherwise a file of the folder whose size and
+    times are unchanged is taken to be as it was."""
 
     def __post_init__(self):
         kinds(self, "data")

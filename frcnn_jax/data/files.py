@@ -1,8 +1,10 @@
 """Many files at once: in as many threads as there are cores, and their hashes."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,27 @@ from frcnn_jax.machine import cores
 __all__ = ["file_hash", "map_in_threads"]
 
 
-def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """`function` of each item in order; an interrupt does not wait for the rest."""
-    pool = ThreadPoolExecutor(cores())
+_CHUNK = 32  # items that a thread takes at a time: handing over one costs as much as looking up a file
+
+
+def map_in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`function` of each item in order; an interrupt does not wait for the rest. Few results wait to be taken."""
+    items, workers = iter(items), cores()
+    pool = ThreadPoolExecutor(workers)
+    running: deque[Future] = deque()
     try:
-        yield from pool.map(function, items)
+        while True:
+            while len(running) < 4 * workers and (chunk := list(itertools.islice(items, _CHUNK))):
+                running.append(pool.submit(_map, function, chunk))
+            if not running:
+                return
+            yield from running.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _map(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    return [function(item) for item in items]
 
 
 def file_hash(path: Path) -> str:
