@@ -2,8 +2,9 @@
 
 import hashlib
 import itertools
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,31 @@ from frcnn_jax.machine import cores
 __all__ = ["file_hash", "map_in_threads"]
 
 
-_CHUNK = 32  # items that a thread takes at a time: handing over one costs as much as looking up a file
+_CHUNK = 32  # most items that a thread takes at a time: handing over one costs as much as looking up a file
 
 
-def map_in_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
     """`function` of each item in order; an interrupt does not wait for the rest. Few results wait to be taken."""
-    items, workers = iter(items), cores()
+    workers = cores()
+    size = min(max(len(items) // (4 * workers), 1), _CHUNK)
+    items = iter(items)
     pool = ThreadPoolExecutor(workers)
     running: deque[Future] = deque()
+    stopped = threading.Event()
+
+    def apply(chunk: list[Any]) -> list[Any]:
+        return [function(item) for item in chunk if not stopped.is_set()]
+
     try:
         while True:
-            while len(running) < 4 * workers and (chunk := list(itertools.islice(items, _CHUNK))):
-                running.append(pool.submit(_map, function, chunk))
+            while len(running) < 4 * workers and (chunk := list(itertools.islice(items, size))):
+                running.append(pool.submit(apply, chunk))
             if not running:
                 return
             yield from running.popleft().result()
     finally:
+        stopped.set()
         pool.shutdown(cancel_futures=True)
-
-
-def _map(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
-    return [function(item) for item in items]
 
 
 def file_hash(path: Path) -> str:

@@ -48,8 +48,6 @@ class FileHashes:
         self.path, self._verify = path, verify
         self._known = _load(path)
         self._new: dict[str, tuple[Mark, bytes]] = {}
-        self.read = 0
-        """Number of files that were read."""
 
     def __call__(self, path: Path) -> str:
         name = os.fspath(path)
@@ -61,7 +59,6 @@ class FileHashes:
         if not self._verify and name in self._known and self._known[name][0] == mark:
             return self._known[name][1].hex()
         digest = file_hash(path)
-        self.read += 1
         # Not the name of an error in place of a hash. What changes while it is read has another mark the next time.
         if mark[2] <= now - _SETTLED and len(digest) == 64:
             self._new[name] = mark, bytes.fromhex(digest)
