@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 __all__ = ["Batch", "BoxStatistics", "Detections", "GroundTruth", "RoiSample"]
@@ -58,6 +59,7 @@ class Batch:
     gt_labels: Int[Array, "N G"]
     gt_difficult: Bool[Array, "N G"]
     gt_mask: Bool[Array, "N G"]
+    gt_crowd: Bool[Array, "N G"] | None = None  # regions of many objects, of `gt_mask`; None: there are none
 
     replace = _replace
 
@@ -101,8 +103,17 @@ class BoxStatistics:
 
 @record()
 class GroundTruth:
-    """The annotated objects of one image, on the host (NumPy arrays)."""
+    """The annotated objects of one image, on the host (NumPy arrays).
+
+    A crowd is a region of many objects that were not annotated one by one. Nothing is learned there, as foreground or
+    as background, and in evaluation detections inside it are neither right nor wrong.
+    """
 
     boxes: Float[Any, "G 4"]
     labels: Int[Any, " G"]
     difficult: Bool[Any, " G"]
+    crowd: Bool[Any, " G"] = None  # without it none is
+
+    def __post_init__(self) -> None:
+        if self.crowd is None:
+            object.__setattr__(self, "crowd", np.zeros(np.shape(self.difficult)[:1], np.bool_))

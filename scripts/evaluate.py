@@ -28,7 +28,9 @@ def main() -> None:
         "--voc-results", type=expand_user, metavar="FOLDER", help="write results files of the VOC server"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing results files")
+    parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
+    settings += ["--data.verify"] if arguments.verify else []
 
     from frcnn_jax.evaluation.report import format_metrics
     from frcnn_jax.runs.evaluate import evaluate_run

@@ -42,7 +42,9 @@ def main() -> None:
     parser.add_argument("--boxes", type=expand_user, metavar="FILE", help="proposals of the image")
     parser.add_argument("--object", type=float, nargs=4, action="append", metavar=("X1", "Y1", "X2", "Y2"))
     parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for pictures")
+    parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
+    settings += ["--data.verify"] if arguments.verify else []
     if arguments.config and (arguments.boxes or arguments.object):
         parser.error("--boxes and --object go with --image")
     if arguments.image and arguments.pictures:

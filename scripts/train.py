@@ -21,8 +21,10 @@ def main() -> None:
         action="store_true",
         help="go on with training data that have changed since the newest checkpoint",
     )
+    parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     parser.add_argument("--settings", action="store_true", help="list all settings and exit")
     arguments, settings = parser.parse_known_args()
+    settings += ["--data.verify"] if arguments.verify else []
     config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])
     if arguments.workdir is None:
         parser.error("the following arguments are required: --workdir")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import Config, DataConfig, to_json
+from frcnn_jax.data.prepared.dataset import PreparedDataset
 from frcnn_jax.types import Detections
 from tests.data.voc_files import with_exif_orientation
 from tests.training.runs import TEST, run_config, write_data
@@ -78,7 +79,7 @@ def test_from_training_to_detections(tmp_path):
     assert (metrics["images"], metrics["step"], metrics["metric"]) == (4, 2, "voc07")
 
     others = ["--out", tmp_path / "again", "--voc-results", tmp_path / "voc", "--evaluate.pictures", 1]
-    printed = succeed("evaluate", "--workdir", workdir, "--evaluate.metric", "voc10", *others)
+    printed = succeed("evaluate", "--workdir", workdir, "--evaluate.metric", "voc10", "--verify", *others)
     assert "Average precision (voc10, 4 images)" in printed
     assert json.loads((tmp_path / "again/metrics.json").read_text())["metric"] == "voc10"
     assert json.loads((workdir / "eval/metrics.json").read_text())["metric"] == "voc07"
@@ -109,6 +110,18 @@ def test_from_training_to_detections(tmp_path):
     assert refused.stderr.count("\n") == 1
     assert "train.py:" in refused.stderr
     assert "train.seed is 0 there and 5 here" in refused.stderr
+
+
+@pytest.mark.parametrize("script", ["train", "proposals"])
+def test_verify_reads_all_images_again(tmp_path, monkeypatch, script):
+    def check(dataset):
+        raise ValueError(f"reads {dataset.name}")
+
+    monkeypatch.setattr(PreparedDataset, "check_images", check)
+    write_data(tmp_path)
+    arguments = ["--config", config_file(tmp_path), *(["--workdir", tmp_path / "run"] if script == "train" else [])]
+    first = "test" if script == "train" else "train"
+    assert call(monkeypatch, script, *arguments, "--verify") == f"{script}.py: reads folder/{first}"
 
 
 @pytest.fixture

@@ -66,6 +66,9 @@ class DataConfig:
     """Whether images of a folder are turned by their EXIF orientation. `auto` looks at which size the annotations of
     such images state, once for all images; without that they are turned, as viewers do."""
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
+    verify: bool = False
+    """Read all images again, those of the folder and the prepared ones. Otherwise a file of the folder whose size and
+    times are unchanged is taken to be as it was."""
 
     def __post_init__(self):
         kinds(self, "data")

@@ -37,7 +37,7 @@ class Dataset(Protocol):
         image_ids: name of each image, each once.
         sizes: [len, 2] int32, height and width of each image.
         annotations: the objects of each image.
-        fingerprint: hash of images, ids, boxes, labels, difficult marks and class names, in order.
+        fingerprint: hash of images, ids, boxes, labels, difficult and crowd marks and class names, in order.
     """
 
     name: str
@@ -77,8 +77,11 @@ def open_dataset(name: str, config: DataConfig) -> Dataset:
     where ImageSets/Main has NAME.txt. The folder's format is found by its layout, or is `config.format`. What is not
     prepared yet is downloaded, checked and prepared first.
 
+    With `config.verify` all images are read again, those of the folder and the prepared ones.
+
     Raises:
-        ValueError: an unknown name, a setting that the name needs is missing, or several formats fit the folder.
+        ValueError: an unknown name, a setting that the name needs is missing, several formats fit the folder, or
+            `config.verify` finds prepared images damaged.
         FileNotFoundError: no such folder or list, or no format fits.
         DatasetFaultError: faults that `config.faults` does not allow; lists all of them.
     """
@@ -88,11 +91,15 @@ def open_dataset(name: str, config: DataConfig) -> Dataset:
     folder = re.fullmatch(r"folder/([^/]+)", name)
     if official and official[1] in _YEARS:
         split = canonical_split(official[2])
-        return PreparedDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
-    if folder:
+        dataset = PreparedDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
+    elif folder:
         split = canonical_split(folder[1])
-        return PreparedDataset(f"folder/{split}", prepare_folder(split, config), split)
-    raise ValueError(
-        f"unknown data set {name!r}: known are voc/YEAR/SPLIT with year {' or '.join(_YEARS)} and split train, "
-        "validation, trainval or test, and folder/SPLIT"
-    )
+        dataset = PreparedDataset(f"folder/{split}", prepare_folder(split, config), split)
+    else:
+        raise ValueError(
+            f"unknown data set {name!r}: known are voc/YEAR/SPLIT with year {' or '.join(_YEARS)} and split train, "
+            "validation, trainval or test, and folder/SPLIT"
+        )
+    if config.verify:
+        dataset.check_images()
+    return dataset

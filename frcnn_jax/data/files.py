@@ -1,8 +1,11 @@
 """Many files at once: in as many threads as there are cores, and their hashes."""
 
 import hashlib
+import itertools
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,30 @@ from frcnn_jax.machine import cores
 __all__ = ["file_hash", "map_in_threads"]
 
 
+_CHUNK = 32  # most items that a thread takes at a time: handing over one costs as much as looking up a file
+
+
 def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """`function` of each item in order; an interrupt does not wait for the rest."""
-    pool = ThreadPoolExecutor(cores())
+    """`function` of each item in order; an interrupt does not wait for the rest. Few results wait to be taken."""
+    workers = cores()
+    size = min(max(len(items) // (4 * workers), 1), _CHUNK)
+    items = iter(items)
+    pool = ThreadPoolExecutor(workers)
+    running: deque[Future] = deque()
+    stopped = threading.Event()
+
+    def apply(chunk: list[Any]) -> list[Any]:
+        return [function(item) for item in chunk if not stopped.is_set()]
+
     try:
-        yield from pool.map(function, items)
+        while True:
+            while len(running) < 4 * workers and (chunk := list(itertools.islice(items, size))):
+                running.append(pool.submit(apply, chunk))
+            if not running:
+                return
+            yield from running.popleft().result()
     finally:
+        stopped.set()
         pool.shutdown(cancel_futures=True)
 
 

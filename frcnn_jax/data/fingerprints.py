@@ -19,6 +19,8 @@ def content_fingerprint(dataset: Any) -> str:
         digest.update(np.ascontiguousarray(truth.boxes, "<f4").tobytes())
         digest.update(np.ascontiguousarray(truth.labels, "<i4").tobytes())
         digest.update(np.ascontiguousarray(truth.difficult, np.bool_).tobytes())
+        if truth.crowd.any():  # data without crowds keep their hash
+            digest.update(b"crowd" + np.ascontiguousarray(truth.crowd, np.bool_).tobytes())
     return digest.hexdigest()
 
 

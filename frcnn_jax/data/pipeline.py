@@ -39,6 +39,7 @@ class BatchSource:
         self._dataset, self._proposals, self._plan = dataset, proposals, plan
         self._images = DecodedImages(dataset, keep=cache)
         self._max_proposals, self._max_objects = padded_count(proposals), max_objects
+        self._crowds = any(annotation.crowd.any() for annotation in dataset.annotations)
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -50,6 +51,7 @@ class BatchSource:
             tuple(int(side) for side in plan.buckets[step]),
             proposals=self._max_proposals,
             objects=self._max_objects,
+            crowds=self._crowds,
         )
         batch.image_mask[:] = True
         batch.image_index[:] = plan.images[step]
@@ -78,9 +80,11 @@ class BatchSource:
         batch.gt_boxes[n, : len(boxes)], batch.gt_mask[n, : len(boxes)] = boxes, True
         batch.gt_labels[n, : len(boxes)] = annotation.labels
         batch.gt_difficult[n, : len(boxes)] = annotation.difficult
+        if batch.gt_crowd is not None:
+            batch.gt_crowd[n, : len(boxes)] = annotation.crowd
 
 
-def _empty_batch(images: int, bucket: Bucket, *, proposals: int, objects: int) -> Batch:
+def _empty_batch(images: int, bucket: Bucket, *, proposals: int, objects: int, crowds: bool) -> Batch:
     """A batch of nothing but padding, to be filled."""
     return Batch(
         images=np.zeros((images, *bucket, 3), np.uint8),
@@ -95,6 +99,7 @@ def _empty_batch(images: int, bucket: Bucket, *, proposals: int, objects: int) -
         gt_labels=np.zeros((images, objects), np.int32),
         gt_difficult=np.zeros((images, objects), bool),
         gt_mask=np.zeros((images, objects), bool),
+        gt_crowd=np.zeros((images, objects), bool) if crowds else None,
     )
 
 

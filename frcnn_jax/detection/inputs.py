@@ -118,7 +118,7 @@ def single_pyramid(
     num_proposals = padded_count([boxes])
     # In sixteenths: other boxes seldom need other compiled functions, and little is computed in vain.
     step = round_up(num_proposals // 16, PROPOSAL_MULTIPLE)
-    shape = pyramid_shape([buckets[choose_bucket(size, buckets)] for size in sizes], [plan], num_proposals, step)
+    shape = pyramid_shape([buckets[choose_bucket(size, buckets)] for size in sizes], [plan.counts], num_proposals, step)
     return image_pyramid(image, boxes, plan, factors, shape)
 
 

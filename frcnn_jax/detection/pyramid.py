@@ -57,20 +57,23 @@ def round_up(count: int, multiple: int) -> int:
 
 
 def pyramid_shape(
-    buckets: Sequence[Bucket], plans: Sequence[RoiPlan], num_proposals: int, multiple: int
+    buckets: Sequence[Bucket], counts: Sequence[Int[np.ndarray, " L"]], num_proposals: int, multiple: int
 ) -> PyramidShape:
     """The least shape that holds each of these images; counts of RoIs in multiples, but not above `num_proposals`.
 
     Without any RoI the first level is padded to some, so that every stage has an input.
+
+    Args:
+        counts: RoIs of each level, for each image; `RoiPlan.counts`.
     """
 
     def padded(count: int) -> int:
         return min(round_up(int(count), multiple), num_proposals) if count else 0
 
-    most = np.max([plan.counts for plan in plans], axis=0)
+    most = np.max(counts, axis=0)
     if not most.any():
         most[0] = 1
-    total = max(1, *(len(plan.chosen) for plan in plans))
+    total = max(1, int(np.sum(counts, axis=1).max()))
     buckets = tuple((int(height), int(width)) for height, width in buckets)
     return PyramidShape(buckets, tuple(padded(count) for count in most), padded(total), num_proposals)
 

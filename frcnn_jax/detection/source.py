@@ -10,7 +10,7 @@ from frcnn_jax.data.batch_plan import assign_buckets, default_buckets, resize_sc
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count
 from frcnn_jax.detection.pyramid import Pyramid, PyramidShape, image_pyramid, join, pyramid_shape
-from frcnn_jax.detection.roi_plan import plan_rois
+from frcnn_jax.detection.roi_plan import RoiPlan, plan_rois
 
 
 class PyramidSource:
@@ -42,9 +42,9 @@ class PyramidSource:
         self._scales = np.array(
             [[resize_scale(size, length, config.test_max_size) for length in lengths] for size in dataset.sizes]
         ).reshape(-1, len(lengths))
-        self._plans = [
-            plan_rois(boxes, scales, spatial_scale) for boxes, scales in zip(proposals, self._scales, strict=True)
-        ]
+        self._spatial_scale = spatial_scale
+        # Plans are as large as the proposals, which may be on disk: they are made once more where they are needed.
+        counts = [self._plan(index).counts for index in range(len(dataset))]
         buckets = config.buckets or default_buckets(lengths, config.test_max_size, round(1 / spatial_scale))
         levels = [assign_buckets(dataset.sizes, scales, buckets, dataset.image_ids) for scales in self._scales.T]
         bucket_of = np.stack(levels, axis=1)
@@ -52,8 +52,8 @@ class PyramidSource:
         self._steps: list[tuple[PyramidShape, list[int]]] = []
         for chosen in np.unique(bucket_of, axis=0):
             members = np.flatnonzero((bucket_of == chosen).all(axis=1)).tolist()
-            plans = [self._plans[index] for index in members]
-            shape = pyramid_shape([buckets[i] for i in chosen], plans, count, PROPOSAL_MULTIPLE)
+            of_members = [counts[index] for index in members]
+            shape = pyramid_shape([buckets[i] for i in chosen], of_members, count, PROPOSAL_MULTIPLE)
             for start in range(0, len(members), self._batch_size):
                 self._steps.append((shape, members[start : start + self._batch_size]))
 
@@ -66,4 +66,8 @@ class PyramidSource:
 
     def _image(self, index: int, shape: PyramidShape) -> Pyramid:
         image = self._dataset.read_image(index)
-        return image_pyramid(image, self._proposals[index], self._plans[index], self._scales[index], shape, index)
+        boxes, scales = self._proposals[index], self._scales[index]
+        return image_pyramid(image, boxes, self._plan(index), scales, shape, index)
+
+    def _plan(self, index: int) -> RoiPlan:
+        return plan_rois(self._proposals[index], self._scales[index], self._spatial_scale)

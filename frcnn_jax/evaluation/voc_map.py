@@ -8,7 +8,9 @@ that it overlaps most, whether or not that object is difficult or already found:
     object not found yet        true positive, and the object is found
     object already found        false positive (a duplicate)
 
-Recall counts the objects that are not difficult. The kit measures inclusive corners with `xmax - xmin + 1`; the
+A crowd is a region of objects that were not annotated one by one, and is not matched by IoU. By COCO's rule, what would
+be a false positive is ignored where a crowd of its class covers that share of the detection's own area. Recall counts
+the objects that are neither difficult nor crowds. The kit measures inclusive corners with `xmax - xmin + 1`; the
 half-open boxes here measure `x2 - x1`, which is the same number for the same box.
 """
 
@@ -32,7 +34,7 @@ class PrecisionRecall:
 
     scores: Float[np.ndarray, " D"]  # falling
     true_positives: Int[np.ndarray, " D"]  # among the detections up to here
-    objects: int  # not difficult ones
+    objects: int  # neither difficult ones nor crowds
     detections: int  # all, with the ignored ones
 
     @property
@@ -65,7 +67,7 @@ def evaluate_voc(
         class_names: names of labels 1 ... K; without them, the labels that occur are named by their number.
 
     Returns:
-        `map`, `ap` (by class), `objects` (by class, not difficult ones), `detections` (by class), `images`, `metric`
+        `map`, `ap` (by class), `objects` (by class, as counted for recall), `detections` (by class), `images`, `metric`
         ("voc07" or "voc10") and `iou_threshold`, in plain Python types. The AP of a class without objects is None
         and stays out of the mean; the mean over no class is None.
 
@@ -96,21 +98,22 @@ def precision_recall(
     num_classes = None if class_names is None else len(class_names)
 
     scores, labels, targets = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    gt_labels, gt_difficult = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+    gt_labels, gt_difficult, crowded = [np.zeros(0, np.int64)], [np.zeros(0, bool)], [np.zeros(0, bool)]
     gt_count = 0
     for where, found, truth in _images(detections, ground_truth):
         boxes_i, scores_i, labels_i = valid_detections(found, where, num_classes)
-        gt_boxes_i, gt_labels_i, gt_difficult_i = _valid_ground_truth(truth, where, num_classes)
-        match = _best_object(boxes_i, labels_i, gt_boxes_i, gt_labels_i, iou_threshold)
+        gt_boxes_i, gt_labels_i, gt_difficult_i, crowd_i = _valid_ground_truth(truth, where, num_classes)
+        match, on_crowd = _best_object(boxes_i, labels_i, gt_boxes_i, gt_labels_i, crowd_i, iou_threshold)
         scores.append(scores_i)
         labels.append(labels_i)
         targets.append(np.where(match < 0, -1, match + gt_count))
         gt_labels.append(gt_labels_i)
-        gt_difficult.append(gt_difficult_i)
+        gt_difficult.append(gt_difficult_i | crowd_i)
+        crowded.append(on_crowd)
         gt_count += len(gt_labels_i)
 
     all_scores, all_labels, all_targets = np.concatenate(scores), np.concatenate(labels), np.concatenate(targets)
-    all_gt_labels, difficult = np.concatenate(gt_labels), np.concatenate(gt_difficult)
+    all_gt_labels, difficult, on_crowd = map(np.concatenate, (gt_labels, gt_difficult, crowded))
     by_label = np.argsort(all_labels, kind="stable")
     if class_names is None:
         names = {int(label): str(label) for label in np.union1d(all_labels, all_gt_labels)}
@@ -122,7 +125,7 @@ def precision_recall(
     for (label, name), first, last in zip(names.items(), start, stop, strict=True):
         members = by_label[first:last]
         objects = int(np.count_nonzero((all_gt_labels == label) & ~difficult))
-        curves[name] = _curve(all_scores[members], all_targets[members], difficult, objects)
+        curves[name] = _curve(all_scores[members], all_targets[members], on_crowd[members], difficult, objects)
     return curves
 
 
@@ -188,17 +191,18 @@ def valid_detections(
 
 def _valid_ground_truth(
     truth: GroundTruth, where: str, num_classes: int | None
-) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"], Bool[np.ndarray, " G"]]:
+) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"], Bool[np.ndarray, " G"], Bool[np.ndarray, " G"]]:
     where = f"{where}: ground truth"
     difficult = np.asarray(truth.difficult)
     count = _length(difficult, "b", f"{where}.difficult")
-    boxes, labels = np.asarray(truth.boxes), np.asarray(truth.labels)
+    boxes, labels, crowd = (np.asarray(a) for a in (truth.boxes, truth.labels, truth.crowd))
     _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
     _check_shape(labels, (count,), "iu", f"{where}.labels")
+    _check_shape(crowd, (count,), "b", f"{where}.crowd")
     boxes = boxes.astype(np.float64)
     _check_boxes(boxes, f"{where}.boxes")
     _check_labels(labels, num_classes, f"{where}.labels")
-    return boxes, labels.astype(np.int64), difficult
+    return boxes, labels.astype(np.int64), difficult, crowd
 
 
 def _images(detections: Any, ground_truth: Any) -> Iterator[tuple[str, Detections, GroundTruth]]:
@@ -226,23 +230,31 @@ def _best_object(
     labels: Int[np.ndarray, " D"],
     gt_boxes: Float[np.ndarray, "G 4"],
     gt_labels: Int[np.ndarray, " G"],
+    gt_crowd: Bool[np.ndarray, " G"],
     threshold: float,
-) -> Int[np.ndarray, " D"]:
-    """For each detection of an image the object of its class with the largest IoU, -1 below the threshold."""
+) -> tuple[Int[np.ndarray, " D"], Bool[np.ndarray, " D"]]:
+    """For each detection of an image the object of its class with the largest IoU, -1 below the threshold; and whether
+    a crowd of its class covers that share of it."""
     if len(boxes) == 0 or len(gt_boxes) == 0:
-        return np.full(len(boxes), -1)
+        return np.full(len(boxes), -1), np.zeros(len(boxes), bool)
     (x1, y1, x2, y2), (gx1, gy1, gx2, gy2) = boxes.T[:, :, None], gt_boxes.T[:, None, :]
     width = np.minimum(x2, gx2) - np.maximum(x1, gx1)
     height = np.minimum(y2, gy2) - np.maximum(y1, gy1)
     overlap = np.where(labels[:, None] == gt_labels, np.maximum(width, 0) * np.maximum(height, 0), 0)
-    union = (x2 - x1) * (y2 - y1) + (gx2 - gx1) * (gy2 - gy1) - overlap
-    iou = overlap / np.where(union > 0, union, 1)
+    area = (x2 - x1) * (y2 - y1)
+    on_crowd = gt_crowd & (overlap > 0) & (overlap >= threshold * area)
+    union = area + (gx2 - gx1) * (gy2 - gy1) - overlap
+    iou = np.where(gt_crowd, 0, overlap / np.where(union > 0, union, 1))
     best = iou.argmax(axis=1)  # the first of equals, as in the kit
-    return np.where(iou[np.arange(len(boxes)), best] >= threshold, best, -1)
+    return np.where(iou[np.arange(len(boxes)), best] >= threshold, best, -1), on_crowd.any(axis=1)
 
 
 def _curve(
-    scores: Float[np.ndarray, " D"], targets: Int[np.ndarray, " D"], difficult: Bool[np.ndarray, " G"], objects: int
+    scores: Float[np.ndarray, " D"],
+    targets: Int[np.ndarray, " D"],
+    on_crowd: Bool[np.ndarray, " D"],
+    difficult: Bool[np.ndarray, " G"],
+    objects: int,
 ) -> PrecisionRecall:
     """The curve of one class from the object that each detection chose: an index into `difficult`, or -1."""
     order = np.argsort(-scores, kind="stable")
@@ -254,6 +266,7 @@ def _curve(
     _, first = np.unique(targets[claims], return_index=True)
     hits = np.zeros(len(order), np.int64)
     hits[claims[first]] = 1
+    ignored |= on_crowd[order] & (hits == 0)
     return PrecisionRecall(
         scores=scores[order][~ignored],
         true_positives=np.cumsum(hits[~ignored]),

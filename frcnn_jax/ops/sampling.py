@@ -4,15 +4,20 @@ An RoI is foreground if it overlaps a ground-truth box by at least `foreground_i
 lies in `background_iou`. At most `foreground_fraction` of the RoIs are foreground. Where foreground runs short,
 background fills its places; where background runs short too, places stay empty and are masked. Ground-truth boxes take
 part as proposals, so an image with objects always has foreground.
+
+A crowd is a region of objects that were not annotated one by one. It is neither matched nor a proposal, and an RoI that
+has `CROWD_COVER` of its own area or more on one crowd is not background. It may be foreground of another object.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
-from frcnn_jax.ops.boxes import pairwise_iou
+from frcnn_jax.ops.boxes import box_area, paired_intersection, pairwise_iou
 from frcnn_jax.ops.precision import widen
 from frcnn_jax.types import RoiSample
+
+CROWD_COVER = 0.5  # share of an RoI's area; also COCO's in evaluation, at its IoU of 0.5
 
 
 def sample_rois(
@@ -22,6 +27,7 @@ def sample_rois(
     gt_boxes: Real[Array, "G 4"],
     gt_labels: Int[Array, " G"],
     gt_mask: Bool[Array, " G"],
+    gt_crowd: Bool[Array, " G"] | None = None,
     *,
     rois_per_image: int = 64,
     foreground_fraction: float = 0.25,
@@ -32,6 +38,7 @@ def sample_rois(
 
     Args:
         key: decides the draw; masked entries and the amount of padding do not.
+        gt_crowd: marks crowds among the ground truth; None for none.
         background_iou: half-open range [low, high) of the largest IoU; low 0 admits boxes that touch no object.
 
     Returns:
@@ -52,6 +59,10 @@ def sample_rois(
     # Proposals come first so that entry i draws the same random number however much padding follows.
     count = proposals.shape[0]
     candidates = jax.lax.stop_gradient(jnp.concatenate([proposals, gt_boxes]))
+    on_crowd = jnp.zeros(len(candidates), bool)
+    if gt_crowd is not None:
+        on_crowd = _on_crowd(candidates, gt_boxes, gt_mask & gt_crowd)
+        gt_mask = gt_mask & ~gt_crowd
     real = jnp.concatenate([proposal_mask, gt_mask])
     overlaps = jnp.where(gt_mask[None, :], pairwise_iou(candidates, gt_boxes), 0)
     matched = jnp.argmax(overlaps, axis=1) if gt_boxes.shape[0] else jnp.zeros(len(candidates), jnp.int32)
@@ -60,7 +71,7 @@ def sample_rois(
     proposal_key, gt_key = jax.random.split(key)
     chance = jnp.concatenate([_draw(proposal_key, count), _draw(gt_key, gt_boxes.shape[0])])
     is_foreground = real & (largest >= foreground_iou)
-    is_background = real & (largest >= low) & (largest < high)
+    is_background = real & (largest >= low) & (largest < high) & ~on_crowd
     most_foreground = round(rois_per_image * foreground_fraction)
     foreground, foreground_count = _choose(chance, is_foreground, min(most_foreground, len(candidates)))
     background, background_count = _choose(chance, is_background, min(rois_per_image, len(candidates)))
@@ -80,6 +91,13 @@ def sample_rois(
         gt_boxes=jax.lax.stop_gradient(jnp.where((labels > 0)[:, None], targets, jnp.where(mask[:, None], rois, 0))),
         mask=mask,
     )
+
+
+def _on_crowd(rois: Float[Array, "B 4"], gt_boxes: Float[Array, "G 4"], crowd: Bool[Array, " G"]) -> Bool[Array, " B"]:
+    """True for RoIs that lie on one crowd with enough of their area."""
+    common = jnp.where(crowd[None, :], paired_intersection(rois[:, None], gt_boxes[None, :]), 0)
+    area = box_area(rois)
+    return (area > 0) & (jnp.max(common, axis=1, initial=0) >= CROWD_COVER * area)
 
 
 def _draw(key: PRNGKeyArray, count: int) -> Float[Array, " B"]:

@@ -48,7 +48,7 @@ def record_data(dataset: Any, proposal_files: Iterable[str | Path | None]) -> Da
             _digest(dataset.image_fingerprint(index).encode()),
             _digest(np.asarray(truth.boxes, np.float32).tobytes()),
             _digest(np.asarray(truth.labels, np.int32).tobytes()),
-            _digest(np.asarray(truth.difficult, bool).tobytes()),
+            _digest(_marks(truth)),
         ]
         for index, truth in enumerate(dataset.annotations)
     ]
@@ -59,6 +59,12 @@ def record_data(dataset: Any, proposal_files: Iterable[str | Path | None]) -> Da
         image_ids=tuple(dataset.image_ids),
         digests=np.array(rows, np.uint8).reshape(-1, 4, 8),
     )
+
+
+def _marks(truth: Any) -> bytes:
+    """The difficult marks, and after them the crowd marks if there are any."""
+    crowd = np.asarray(truth.crowd, bool)
+    return np.asarray(truth.difficult, bool).tobytes() + (crowd.tobytes() if crowd.any() else b"")
 
 
 def check_labels(dataset: Any) -> None:
@@ -166,7 +172,7 @@ def _image_changes(before: DataRecord, now: DataRecord) -> list[str]:
     differs = np.array([(old[i] != new[i]).any(axis=1) for i in common], bool).reshape(-1, 4)
     pixels, boxes, labels, marks = differs.T
     # Where an object came or went, its label and mark differ too: that is one change.
-    aspects = {"pixels": pixels, "boxes": boxes, "labels": labels & ~boxes, "difficult marks": marks & ~boxes}
+    aspects = {"pixels": pixels, "boxes": boxes, "labels": labels & ~boxes, "difficult or crowd marks": marks & ~boxes}
     groups = {
         "added": [i for i in now.image_ids if i not in old],
         "removed": [i for i in before.image_ids if i not in new],

@@ -36,7 +36,7 @@ def box_statistics(
     """
     total = np.zeros((3, num_classes, 4))
     for boxes, annotation in zip(proposals, annotations, strict=True):
-        keep = np.ones(len(annotation.labels), bool) if use_difficult else ~annotation.difficult
+        keep = ~annotation.crowd if use_difficult else ~(annotation.difficult | annotation.crowd)
         if not keep.any():
             continue
         gt_boxes, gt_labels = annotation.boxes[keep], annotation.labels[keep]

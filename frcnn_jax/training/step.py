@@ -48,7 +48,9 @@ def sample_batch(
     batch = jax.tree.map(jnp.asarray, batch)
     gt_mask = batch.gt_mask & batch.image_mask[:, None]
     if not config.use_difficult:
-        gt_mask = gt_mask & ~batch.gt_difficult
+        # A crowd stays one, difficult or not.
+        unused = batch.gt_difficult if batch.gt_crowd is None else batch.gt_difficult & ~batch.gt_crowd
+        gt_mask = gt_mask & ~unused
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first_image + jnp.arange(batch.images.shape[0]))
     sample = partial(
         sample_rois,
@@ -58,7 +60,8 @@ def sample_batch(
         background_iou=config.background_iou,
     )
     proposal_mask = batch.proposal_mask & batch.image_mask[:, None]
-    return jax.vmap(sample)(keys, batch.proposals, proposal_mask, batch.gt_boxes, batch.gt_labels, gt_mask)
+    objects = batch.gt_boxes, batch.gt_labels, gt_mask, batch.gt_crowd
+    return jax.vmap(sample)(keys, batch.proposals, proposal_mask, *objects)
 
 
 def _mean(arrays: Any, axis_name: str | None) -> Any:

@@ -136,15 +136,15 @@ def test_a_level_without_proposals_is_not_computed(monkeypatch):
 def test_padding_by_hand():
     image, boxes = np.full((60, 80, 3), 9, np.uint8), np.arange(24, dtype=np.float32).reshape(6, 4)
     plan = RoiPlan(chosen=np.array([3, 5, 0]), index=np.array([2, 0, 0, 0, 1, 1]), counts=np.array([2, 0, 1]))
-    shape = pyramid_shape([(32, 48), (64, 64), (96, 96)], [plan], num_proposals=8, multiple=4)
+    shape = pyramid_shape([(32, 48), (64, 64), (96, 96)], [plan.counts], num_proposals=8, multiple=4)
     assert shape.level_rois == (4, 0, 4)
     assert shape.num_rois == 4
-    assert pyramid_shape([(32, 48)] * 3, [plan], num_proposals=8, multiple=6).level_rois == (6, 0, 6)
-    assert pyramid_shape([(32, 48)] * 3, [plan], num_proposals=4, multiple=6).num_rois == 4
+    assert pyramid_shape([(32, 48)] * 3, [plan.counts], num_proposals=8, multiple=6).level_rois == (6, 0, 6)
+    assert pyramid_shape([(32, 48)] * 3, [plan.counts], num_proposals=4, multiple=6).num_rois == 4
     none = RoiPlan(np.zeros(0, int), np.zeros(0, int), np.zeros(3, int))
-    assert pyramid_shape([(32, 48)] * 3, [none, none], num_proposals=8, multiple=4).level_rois == (4, 0, 0)
-    assert pyramid_shape([(32, 48)] * 3, [none, plan], num_proposals=8, multiple=4) == pyramid_shape(
-        [(32, 48)] * 3, [plan], num_proposals=8, multiple=4
+    assert pyramid_shape([(32, 48)] * 3, [none.counts] * 2, num_proposals=8, multiple=4).level_rois == (4, 0, 0)
+    assert pyramid_shape([(32, 48)] * 3, [none.counts, plan.counts], num_proposals=8, multiple=4) == pyramid_shape(
+        [(32, 48)] * 3, [plan.counts], num_proposals=8, multiple=4
     )
     pyramid = image_pyramid(image, boxes, plan, [0.5, 0.7, 1.0], shape, image_index=11)
     first, last = pyramid.levels

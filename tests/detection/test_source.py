@@ -1,6 +1,7 @@
 """Batches of a test set: every image once, like shapes together, room for RoIs, one compilation of each shape."""
 
 import dataclasses
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -113,3 +114,20 @@ def test_each_shape_is_compiled_once():
     assert (np.array([stage._cache_size() for stage in compiled]) - before).tolist() == [2, 2, 2]
     assert len({shape for shape, _ in source._steps}) == 2
     assert all(isinstance(shape, PyramidShape) for shape, _ in source._steps)
+
+
+def test_memory_grows_with_the_images_and_not_with_their_proposals():
+    dataset = Images(*[(30, 40)] * 40)
+    boxes = proposals_of(dataset, [2000])[0]  # 4000 of them, 64 kB
+
+    def held(proposals):
+        tracemalloc.start()
+        source = PyramidSource(dataset, proposals, CONFIG, 1 / 16)
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return size, source
+
+    small, _ = held([boxes[:1]] * 40)
+    large, source = held([boxes] * 40)
+    assert large < small + 20_000
+    assert source[0].proposal_mask.sum() == 2 * 4000

@@ -109,6 +109,16 @@ def inclusive_iou(a, b):
     return Fraction(width * height, area_a + area_b - width * height)
 
 
+def in_a_crowd(box, gt, label, threshold):
+    x1, y1, x2, y2 = map(int, box)
+    for j in np.flatnonzero(gt.crowd & (gt.labels == label)):
+        a, b, c, d = map(int, gt.boxes[j])
+        common = max(min(x2, c) - max(x1, a), 0) * max(min(y2, d) - max(y1, b), 0)
+        if Fraction(common, (x2 - x1) * (y2 - y1)) >= threshold:
+            return True
+    return False
+
+
 def plain_ap(dets, gts, label, threshold, use_07):
     """One class, one detection after the other, in exact arithmetic but for the recalls that VOC 2007 asks for."""
     queue = []
@@ -117,22 +127,22 @@ def plain_ap(dets, gts, label, threshold, use_07):
             if real and found_label == label:
                 queue.append((float(score), len(queue), image, box))
     queue.sort(key=lambda entry: (-entry[0], entry[1]))
-    total = sum(int(((gt.labels == label) & ~gt.difficult).sum()) for gt in gts)
+    total = sum(int(((gt.labels == label) & ~gt.difficult & ~gt.crowd).sum()) for gt in gts)
     if total == 0:
         return None
     used, right, wrong, points = set(), 0, 0, []
     for _, _, image, box in queue:
         gt, best, best_iou = gts[image], None, Fraction(0)
         for j in range(len(gt.labels)):
-            iou = inclusive_iou(box, gt.boxes[j]) if gt.labels[j] == label else Fraction(0)
+            iou = inclusive_iou(box, gt.boxes[j]) if gt.labels[j] == label and not gt.crowd[j] else Fraction(0)
             if iou > best_iou:
                 best, best_iou = j, iou
-        if best_iou < threshold or best is None:
+        if best_iou < threshold or best is None or (image, best) in used:
+            if in_a_crowd(box, gt, label, threshold):
+                continue
             wrong += 1
         elif gt.difficult[best]:
             continue
-        elif (image, best) in used:
-            wrong += 1
         else:
             used.add((image, best))
             right += 1

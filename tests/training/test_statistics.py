@@ -1,5 +1,8 @@
 """Box-target statistics by hand, and against a plain loop."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -96,6 +99,16 @@ def test_difficult_objects_can_be_left_out():
     np.testing.assert_allclose(with_them.mean[2, 1], -0.1, rtol=1e-5)
     np.testing.assert_array_equal(without.mean[2], 0)
     np.testing.assert_array_equal(without.mean[1], with_them.mean[1])
+
+
+@pytest.mark.parametrize("use_difficult", [True, False])
+def test_crowds_are_left_out(use_difficult):
+    objects, proposals = [[0, 0, 10, 10], [20, 20, 30, 30]], [boxes([1, 0, 11, 10], [20, 22, 30, 32])]
+    with_crowd = dataclasses.replace(truth(objects, [1, 2]), crowd=np.array([False, True]))
+    got = box_statistics(proposals, [with_crowd], 3, use_difficult=use_difficult)
+    want = box_statistics(proposals, [truth(objects[:1], [1])], 3)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    assert want.mean[1, 0] != 0
 
 
 @pytest.mark.parametrize(("flip", "flip_vertical"), [(True, False), (False, True), (True, True)])

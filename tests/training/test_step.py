@@ -127,6 +127,22 @@ def test_difficult_objects_are_a_setting():
     assert set(np.unique(without.labels)) == {0, 1}
 
 
+def test_crowds_are_not_drawn_whether_difficult_or_not():
+    batch = small_batch()
+    want = sample_batch(batch, KEY, config=SAMPLING)
+    no_crowd = batch.replace(gt_crowd=np.zeros_like(batch.gt_mask))
+    jax.tree.map(np.testing.assert_array_equal, sample_batch(no_crowd, KEY, config=SAMPLING), want)
+    crowd = batch.replace(gt_crowd=batch.gt_labels == 2, gt_difficult=batch.gt_labels == 2)
+    for use_difficult in (True, False):
+        sample = sample_batch(crowd, KEY, config=dataclasses.replace(SAMPLING, use_difficult=use_difficult))
+        assert set(np.unique(sample.labels)) == {0, 1}
+        x1, y1, x2, y2 = np.moveaxis(np.asarray(sample.rois)[np.asarray(sample.labels == 0) & sample.mask], -1, 0)
+        cover = np.clip(np.minimum(x2, 90) - np.maximum(x1, 50), 0, None)
+        cover *= np.clip(np.minimum(y2, 60) - np.maximum(y1, 20), 0, None)
+        assert len(x1)
+        assert (cover < (x2 - x1) * (y2 - y1) / 2).all()
+
+
 def state_and_step(axis_name, dropout=0.0, steps=10):
     model, params = small_model(dropout), small_params(dropout)
     state = create_state(CONFIG, jax.tree.map(jnp.copy, params), identity_statistics(3))

@@ -15,9 +15,10 @@ __all__ = ["FORMATS", "AnnotationReader", "open_reader", "register_format"]
 class AnnotationReader(Protocol):
     """A folder in one format, opened by `Reader(root, config)`.
 
-    A reader may have a method `content(splits: Sequence[str])` besides: a value for JSON that changes with whatever the
-    images and annotations of these splits depend on. It saves reading all records to see that a prepared folder is up
-    to date. Without it the records and the bytes of the images are hashed.
+    A reader may have a method `content(splits: Sequence[str], hash_file)` besides: a value for JSON that changes with
+    whatever the images and annotations of these splits depend on. It saves reading all records to see that a prepared
+    folder is up to date. Without it the records and the bytes of the images are hashed. `hash_file(path)` is the hex
+    SHA-256 of a file, which is read only if it has changed; a method may do without it and take the splits alone.
     """
 
     layout: str

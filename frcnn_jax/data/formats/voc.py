@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,12 @@ class VocReader:
         ids = tqdm(lines.ids, f"Reading {self.folder.root}", unit="image", leave=False, delay=2)
         return SplitRecords(tuple(map(self._record, ids)), tuple(repeats))
 
-    def content(self, splits: Sequence[str]) -> list[Any]:
+    def content(self, splits: Sequence[str], hash_file: Callable[[Path], str] = file_hash) -> list[Any]:
         """The lists, and hashes of each image and its annotation. The names of prepared folders depend on its form."""
         lists: dict[str, SplitList] = with_trainval({name: self.folder.read_split(name) for name in splits})
         ids = sorted(listed_ids(lists))
         self.folder.images  # noqa: B018 - listed once, before the threads ask for it
-        found = map_in_threads(self._hashes, ids)
+        found = map_in_threads(partial(self._hashes, hash_file), ids)
         digests = list(tqdm(found, f"Hashing {self.folder.root}", len(ids), unit="image", leave=False, delay=2))
         return [{name: (lines.ids, lines.repeats) for name, lines in lists.items()}, digests]
 
@@ -80,7 +81,7 @@ class VocReader:
             self._records[image_id] = _read_record(self.folder, image_id)
         return self._records[image_id]
 
-    def _hashes(self, image_id: str) -> list[str]:
+    def _hashes(self, hash_file: Callable[[Path], str], image_id: str) -> list[str]:
         """Hashes of an image's annotation and of the image."""
         annotation = self.folder.annotation_path(image_id)
         filename = None
@@ -90,7 +91,7 @@ class VocReader:
             except UnreadableAnnotation:
                 filename = None
         image = next(iter(self.folder.image_paths(image_id, filename)), None)
-        return [file_hash(annotation), image.name if image else "", file_hash(image) if image else ""]
+        return [hash_file(annotation), image.name if image else "", hash_file(image) if image else ""]
 
 
 def _read_record(folder: VocFolder, image_id: str) -> ImageRecord:

@@ -1,14 +1,16 @@
 """TensorFlow Datasets builders that write checked data sets as array_record files.
 
 Features, splits and the meaning of the stored fields are those of TFDS's own `voc`: `bbox` holds VOC's 1-based corners
-divided by the image size. Data sets in other formats than VOC have a field more, `box`: the
-box in pixels, 0-based and half-open. TFDS's builder needs TensorFlow and checks nothing, so these have names of their
-own, and never touch what TFDS itself has prepared.
+divided by the image size. Data sets in other formats than VOC have two fields more: `box`, the box in pixels, 0-based
+and half-open, and `is_crowd`. TFDS's builder needs TensorFlow and checks nothing, so these have names of their own, and
+never touch what TFDS itself has prepared.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import utils as tfds_utils
 from tensorflow_datasets.core.download import checksums
+from tqdm import tqdm
 
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.formats.voc import VOC_CORNERS, VocReader
@@ -30,6 +34,7 @@ from frcnn_jax.data.records import with_trainval
 
 __all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder"]
 
+_SHARD_BYTES = 1 << 30  # of images, in one file
 POSES = ("frontal", "rear", "left", "right", "unspecified")
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -52,7 +57,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     exact_boxes = False
-    """Records have the field `box`."""
+    """Records have the fields `box` and `is_crowd`."""
 
     @property
     def url_infos(self) -> dict[str, Any]:
@@ -61,6 +66,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         label = tfds.features.ClassLabel
+        more = {"box": tfds.features.Tensor(shape=(4,), dtype=np.float32), "is_crowd": np.bool_}
         classes = self.builder_config.classes
         return tfds.core.DatasetInfo(
             builder=self,
@@ -73,7 +79,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                         {
                             "label": label(names=classes),
                             "bbox": tfds.features.BBoxFeature(),
-                            **({"box": tfds.features.Tensor(shape=(4,), dtype=np.float32)} if self.exact_boxes else {}),
+                            **(more if self.exact_boxes else {}),
                             "pose": label(names=POSES),
                             "is_truncated": np.bool_,
                             "is_difficult": np.bool_,
@@ -90,17 +96,47 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The checked splits by name."""
         return self.builder_config.checked
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+    def _stored_images(self, dl_manager: Any) -> dict[str, tuple[CheckedImage, ...]]:
+        """The images of each split that is stored; writes the layout of all."""
         splits = {name: split for name, split in self._splits(dl_manager).items() if split.images}
         stored = _stored_splits({name: [image.image_id for image in split.images] for name, split in splits.items()})
         layout = {name: _layout(split, stored[name]) for name, split in splits.items()}
         # This folder is a temporary one until everything is written; TFDS then renames it.
         (Path(self.data_dir) / LAYOUT_FILE).write_text(json.dumps(layout, indent=1) + "\n", "utf-8")
-        return {name: self._generate_examples(s.images) for name, s in splits.items() if stored[name] == [name]}
+        return {name: split.images for name, split in splits.items() if stored[name] == [name]}
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        return {name: self._generate_examples(images) for name, images in self._stored_images(dl_manager).items()}
 
     def _generate_examples(self, images: Sequence[CheckedImage]) -> Iterator[tuple[str, dict]]:
         for image in images:
             yield image.image_id, _encode(image, self.exact_boxes)
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+        """Writes the records one by one. TFDS's own writer keeps a split in memory, to sort it, and beyond 2 GB it
+        needs TensorFlow."""
+        stored = self._stored_images(dl_manager)
+        self.info.set_splits(tfds.core.SplitDict([self._write_split(*item) for item in stored.items()]))
+
+    def _write_split(self, split: str, images: Sequence[CheckedImage]) -> tfds.core.SplitInfo:
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=self.data_path, dataset_name=self.name, split=split, filetype_suffix="array_record"
+        )
+        total = sum(image.path.stat().st_size for image in images)
+        shards = min(max(-(-total // _SHARD_BYTES), 1), len(images))
+        ends = [len(images) * (i + 1) // shards for i in range(shards)]
+        written = 0
+        examples = tqdm(images, f"Preparing {split}", unit="image", leave=False, delay=2)
+        examples = self._generate_examples(examples)
+        for shard, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            path = template.sharded_filepath(shard_index=shard, num_shards=shards)
+            with contextlib.closing(ArrayRecordWriter(str(path), "group_size:1")) as file:
+                for _, example in itertools.islice(examples, end - start):
+                    record = self.info.features.serialize_example(example)
+                    file.write(record)
+                    written += len(record)
+        lengths = np.diff([0, *ends]).tolist()
+        return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=written, filename_template=template)
 
 
 class VocFolderBuilder(_CheckedBuilder):
@@ -180,7 +216,7 @@ def _encode(image: CheckedImage, exact_boxes: bool) -> dict[str, Any]:
                 "pose": item.pose if item.pose in POSES else "unspecified",
                 "is_truncated": item.truncated,
                 "is_difficult": item.difficult,
-                **({"box": np.array(item.box, np.float32)} if exact_boxes else {}),
+                **({"box": np.array(item.box, np.float32), "is_crowd": item.crowd} if exact_boxes else {}),
             }
         )
     return {

@@ -170,9 +170,6 @@ def _check_image(
     stated = stated_size(record)
     size = image.size or stated or (math.inf, math.inf)
     for item in record.objects:
-        if item.crowd:  # neither an object to find nor background, for which training has no mark
-            result.dropped["crowd"] += 1
-            continue
         box = _clip(item.box, size)
         over = _distance(item.box, box)
         clip = over > _TOLERANCE and (over <= _BORDER + _TOLERANCE or policy.box_outside == "clip")

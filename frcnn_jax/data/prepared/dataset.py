@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
+from tqdm import tqdm
 
 from frcnn_jax.data.fingerprints import content_fingerprint
 from frcnn_jax.data.images import decode_image
@@ -74,6 +76,26 @@ class PreparedDataset:
     def image_fingerprint(self, index: int) -> str:
         turn = self._turns[index]
         return self._digests[index].hex() + (f"+turned{turn}" if turn != 1 else "")
+
+    def check_images(self) -> None:
+        """Reads all prepared images, with a progress bar.
+
+        Raises:
+            ValueError: some are not those that were prepared; counts them and names the first.
+        """
+        damaged = []
+        for index, (part, position) in enumerate(tqdm(self._places, f"Verifying {self.name}", unit="image", delay=2)):
+            try:
+                intact = hashlib.sha256(self._open()[part][position]["image"]).digest() == self._digests[index]
+            except (ValueError, IndexError, RuntimeError):  # found by ArrayRecord's own check
+                intact = False
+            if not intact:
+                damaged.append(self.image_ids[index])
+        if damaged:
+            raise ValueError(
+                f"{self.directory}: {len(damaged)} prepared images are damaged (the first: {damaged[0]}); remove this "
+                "folder, and it is prepared again"
+            )
 
     def earlier_states(self) -> list[PreparedDataset]:
         """The split in prepared folders of the same name that have proposals of earlier versions beside them."""

@@ -34,11 +34,15 @@ class Index:
     boxes: Float[np.ndarray, "objects 4"]
     labels: Int[np.ndarray, " objects"]
     difficult: Bool[np.ndarray, " objects"]
+    crowd: Bool[np.ndarray, " objects"] | None = None  # None: no object is one
 
     def annotation(self, k: int) -> GroundTruth:
         """Objects of image `k`."""
         part = slice(self.starts[k], self.starts[k + 1])
-        return GroundTruth(boxes=self.boxes[part], labels=self.labels[part], difficult=self.difficult[part])
+        crowd = None if self.crowd is None else self.crowd[part]
+        return GroundTruth(
+            boxes=self.boxes[part], labels=self.labels[part], difficult=self.difficult[part], crowd=crowd
+        )
 
 
 def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth:
@@ -60,6 +64,7 @@ def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth
         boxes=boxes,
         labels=np.array(objects["label"], np.int32) + np.int32(1),
         difficult=np.array(objects["is_difficult"], np.bool_),
+        crowd=np.array(objects["is_crowd"], np.bool_) if "is_crowd" in objects else None,
     )
 
 
@@ -71,6 +76,7 @@ def make_index(source: Sequence[dict[str, Any]], title: str, turns: Sequence[int
         sizes.append(turned_size(image_size(record["image"]), turns[i]))
         digests.append(np.frombuffer(hashlib.sha256(record["image"]).digest(), np.uint8))
         objects.append(decode_objects(record, sizes[-1]))
+    crowd = np.concatenate([truth.crowd for truth in objects])
     return Index(
         sizes=np.array(sizes, np.int32).reshape(-1, 2),
         digests=np.array(digests, np.uint8).reshape(-1, 32),
@@ -78,6 +84,7 @@ def make_index(source: Sequence[dict[str, Any]], title: str, turns: Sequence[int
         boxes=np.concatenate([truth.boxes for truth in objects]),
         labels=np.concatenate([truth.labels for truth in objects]),
         difficult=np.concatenate([truth.difficult for truth in objects]),
+        crowd=crowd if crowd.any() else None,
     )
 
 
@@ -93,6 +100,7 @@ def load_index(path: Path) -> Index | None:
 def save_index(path: Path, index: Index) -> None:
     """Writes the index so that it appears whole. Where the folder is read-only it is made anew each time."""
     arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     try:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, format=_FORMAT, **arrays)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -18,10 +19,11 @@ from typing import Any
 from tqdm import tqdm
 
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
-from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
 from frcnn_jax.data.prepared.check import Check, check_splits
 from frcnn_jax.data.prepared.conventions import find_conventions, follow
+from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import find_classes, load_images
 from frcnn_jax.data.prepared.report import raise_or_report
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, with_trainval
@@ -63,6 +65,8 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
     Its folder is named by a hash of what it was made from, so a change of the lists, annotations, images, classes or
     policy makes a new one. Of processes that prepare the same at once, one does and the others wait for it.
 
+    Files whose size and times are unchanged are not read to tell so, unless `config.verify` is set (see `hashes`).
+
     Raises:
         ValueError: no root is set, a split is empty, classes are repeated or there is none, or several formats fit.
         FileNotFoundError: the root is a folder in no known format, or has no such split.
@@ -87,13 +91,17 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
         builder_class, about = VocFolderBuilder, []
     else:
         builder_class, about = FolderBuilder, [format_name]
-    content = [_FORMAT, *about, *_content(reader, wanted, path), config.classes, _actions(config.faults)]
+    label = re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"
+    root = _data_dir(config)
+    key = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    hashes = FileHashes(Path(root) / "frcnn_files" / f"{label}-{key}.npz", verify=config.verify)
+    depends = _content(reader, wanted, path, hashes)
+    hashes.save()
+    content = [_FORMAT, *about, *depends, config.classes, _actions(config.faults)]
     content += _changed_settings(config)
     # Without faults that are tolerated the tolerance does not matter, and the name is that of earlier versions.
     contents = content, [*content, {"tolerance": config.faults.tolerance}]
-    label = re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"
     names = [f"{label}-{hashlib.sha256(_json(value)).hexdigest()[:16]}" for value in contents]
-    root = _data_dir(config)
     folder = Path(root) / builder_class.name
     places = [folder / name / str(builder_class.VERSION) for name in names]
     if not any(place.is_dir() for place in places):
@@ -151,24 +159,35 @@ def _warn_of_slips(title: str, classes: Sequence[str], splits: dict[str, SplitRe
             _log.warning("%s: %d images are in %s and in test (the first: %s)", title, len(both), name, both[0])
 
 
-def _content(reader: AnnotationReader, splits: Sequence[str], root: Path) -> list[Any]:
+def _content(reader: AnnotationReader, splits: Sequence[str], root: Path, hashes: FileHashes) -> list[Any]:
     """Value for a hash that changes with the prepared splits: as the reader says, or of records and images."""
     content = getattr(reader, "content", None)
     if content is not None:
-        return content(splits)
+        takes_hashes = len(inspect.signature(content).parameters) > 1
+        return content(splits, hashes) if takes_hashes else content(splits)
     lists = {name: reader.read(name) for name in splits}
-    paths = sorted({record.path for split in lists.values() for record in split.records if record.path is not None})
-    found = map_in_threads(file_hash, paths)
-    digests = list(tqdm(found, f"Hashing {root}", len(paths), unit="image", leave=False, delay=2))
-    names = [os.path.relpath(path, root) for path in paths]
-    texts = {name: repr([_moved(split, root)]) for name, split in lists.items()}
-    return [texts, list(zip(names, digests, strict=True))]
+    found = {record.path for split in lists.values() for record in split.records if record.path is not None}
+    paths = sorted(found, key=lambda path: path.parts)
+    names = {path: _relative(path, root) for path in paths}
+    digests = tqdm(map_in_threads(hashes, paths), f"Hashing {root}", len(paths), unit="image", leave=False, delay=2)
+    images = list(zip(names.values(), digests, strict=True))
+    texts = {name: repr([_moved(split, names)]) for name, split in lists.items()}
+    records = (record for split in lists.values() for record in split.records)
+    # Earlier versions left crowds out, and prepared such a folder under the name without this.
+    crowds = ["crowds"] if any(item.crowd for record in records for item in record.objects) else []
+    return [texts, images, *crowds]
 
 
-def _moved(split: SplitRecords, root: Path) -> SplitRecords:
+def _relative(path: Path, root: Path) -> str:
+    """`os.path.relpath`, at once for what is plainly inside."""
+    text, start = os.fspath(path), os.path.join(root, "")
+    return text[len(start) :] if text.startswith(start) and ".." not in path.parts else os.path.relpath(path, root)
+
+
+def _moved(split: SplitRecords, names: dict[Path, str]) -> SplitRecords:
     """The records with paths relative to the folder, so that the folder may lie elsewhere."""
     records = [
-        record if record.path is None else dataclasses.replace(record, path=Path(os.path.relpath(record.path, root)))
+        record if record.path is None else dataclasses.replace(record, path=Path(names[record.path]))
         for record in split.records
     ]
     return dataclasses.replace(split, records=tuple(records))

@@ -12,7 +12,7 @@ Accepted files
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.config import expand_user
-from frcnn_jax.data.proposals.legacy import is_store, load_npz, read_store
+from frcnn_jax.data.proposals.legacy import is_store, npz_arrays, npz_names, read_store
 from frcnn_jax.data.records import float_boxes
 
-__all__ = ["clean_boxes", "read_proposal_file"]
+__all__ = ["clean_boxes", "iterate_proposal_file", "read_proposal_file"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 def read_proposal_file(
     path: str | Path, image_ids: Sequence[str], sizes: Int[np.ndarray, "N 2"], invalid: str, *, subset: bool = False
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """The boxes of each image of `image_ids`, from a file in one of the forms above.
+    """The boxes of each image of `image_ids`, from a file in one of the forms above, all in memory.
 
     Args:
         sizes: height and width of each image.
@@ -46,6 +46,17 @@ def read_proposal_file(
         FileNotFoundError: the file does not exist.
         ValueError: the file is in none of the forms, it is not for these images, or a box is invalid.
     """
+    return list(iterate_proposal_file(path, image_ids, sizes, invalid, subset=subset))
+
+
+def iterate_proposal_file(
+    path: str | Path, image_ids: Sequence[str], sizes: Int[np.ndarray, "N 2"], invalid: str, *, subset: bool = False
+) -> Iterator[Float[np.ndarray, "P 4"]]:
+    """As `read_proposal_file`, image by image: of an .npz file by id one image is in memory at a time.
+
+    Raises:
+        FileNotFoundError, ValueError: as there; invalid boxes after the last image.
+    """
     path = expand_user(path)
     if not path.is_file():
         raise FileNotFoundError(f"no proposal file {path}")
@@ -53,8 +64,8 @@ def read_proposal_file(
     if path.suffix not in readers:
         raise ValueError(f"{path}: expected a .mat or .npz file")
     rows = readers[path.suffix](path, image_ids, subset)
-    arrays = [_as_rows(array, f"{path}: image {name}") for name, array in zip(image_ids, rows, strict=True)]
-    return clean_boxes(arrays, image_ids, sizes, invalid, str(path))
+    arrays = (_as_rows(array, f"{path}: image {name}") for name, array in zip(image_ids, rows, strict=True))
+    return _clean(arrays, image_ids, sizes, invalid, str(path))
 
 
 def clean_boxes(
@@ -71,11 +82,21 @@ def clean_boxes(
     Raises:
         ValueError: with `error`, for all invalid boxes together; names the first and counts each kind.
     """
+    return list(_clean(arrays, image_ids, sizes, invalid, source))
+
+
+def _clean(
+    arrays: Iterable[Float[np.ndarray, "P 4"]],
+    image_ids: Sequence[str],
+    sizes: Int[np.ndarray, "N 2"],
+    invalid: str,
+    source: str,
+) -> Iterator[Float[np.ndarray, "P 4"]]:
+    """As `clean_boxes`, image by image; the error is raised after the last."""
     if invalid not in ("error", "drop", "clip"):
         raise ValueError(f"proposals.invalid: expected 'error', 'drop' or 'clip', got {invalid!r}")
     counts: dict[str, int] = {}
     first = ""
-    cleaned = []
     dropped = 0
     for name, given, (height, width) in zip(image_ids, arrays, sizes, strict=True):
         boxes = float_boxes(given)
@@ -91,7 +112,7 @@ def clean_boxes(
             boxes = np.clip(boxes, 0, frame)
             keep = ~kinds["not finite"] & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         dropped += int((~keep).sum())
-        cleaned.append(boxes[keep].astype(np.float32))
+        yield boxes[keep].astype(np.float32)
     total = sum(counts.values())
     if total:
         kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
@@ -103,7 +124,6 @@ def clean_boxes(
         _log.warning(
             "%s: %d invalid boxes (%s): %d dropped, %d clipped", source, total, kinds, dropped, total - dropped
         )
-    return cleaned
 
 
 def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> dict[str, Bool[np.ndarray, " P"]]:
@@ -146,19 +166,26 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     return cells
 
 
-def _read_npz(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
-    arrays = load_npz(path)
-    if is_store(arrays):
+def _read_npz(path: Path, image_ids: Sequence[str], subset: bool) -> Iterable[Any]:
+    if is_store(path):
         store = read_store(path)
         ends = store.offsets[1:-1]
         return _by_id(path, dict(zip(store.image_ids, np.split(store.boxes, ends), strict=True)), image_ids, subset)
-    return _by_id(path, arrays, image_ids, subset)
+    _check_ids(path, npz_names(path), image_ids, subset)
+    return npz_arrays(path, image_ids)
 
 
 def _by_id(path: Path, arrays: Mapping[str, Any], image_ids: Sequence[str], subset: bool) -> list[Any]:
-    """The arrays in the order of `image_ids`, which must be the very images of the file, or some of them."""
-    missing = [name for name in image_ids if name not in arrays]
-    extra = [] if subset else sorted(set(arrays) - set(image_ids))
+    """The arrays in the order of `image_ids`."""
+    _check_ids(path, arrays, image_ids, subset)
+    return [arrays[name] for name in image_ids]
+
+
+def _check_ids(path: Path, names: Collection[str], image_ids: Sequence[str], subset: bool) -> None:
+    """Raises ValueError unless `image_ids` are the very images of the file, or some of them."""
+    names = set(names)
+    missing = [name for name in image_ids if name not in names]
+    extra = [] if subset else sorted(names - set(image_ids))
     if missing or extra:
         parts = [
             f"{len(names)} {what} (the first: {names[0]})"
@@ -166,7 +193,6 @@ def _by_id(path: Path, arrays: Mapping[str, Any], image_ids: Sequence[str], subs
             if names
         ]
         raise ValueError(f"{path}: images do not match the data set: {', '.join(parts)}")
-    return [arrays[name] for name in image_ids]
 
 
 def _as_rows(array: Any, where: str) -> Float[np.ndarray, "P 4"]:

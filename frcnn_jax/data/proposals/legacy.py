@@ -14,13 +14,14 @@ An unfinished computation left files of the same format, some images each, in th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from jaxtyping import Float, Int
 from frcnn_jax.data.fingerprints import legacy_fingerprint
 from frcnn_jax.data.proposals.store import settings_key
 
-__all__ = ["Store", "is_store", "load_npz", "read_legacy", "read_store"]
+__all__ = ["Store", "is_store", "npz_arrays", "npz_names", "read_legacy", "read_store"]
 
 _log = logging.getLogger(__name__)
 _FORMAT, _VERSION = "frcnn_jax proposals", 1
@@ -85,9 +86,10 @@ def read_store(path: Path) -> Store:
     Raises:
         ValueError: the file is damaged, or of another format or version.
     """
-    arrays = load_npz(path)
-    if not is_store(arrays):
+    if not is_store(path):
         raise ValueError(f"{path}: not a file of stored proposals")
+    names = npz_names(path)
+    arrays = dict(zip(names, npz_arrays(path, names), strict=True))
     metadata = json.loads(str(arrays["metadata"]))
     if metadata["version"] != _VERSION:
         raise ValueError(f"{path}: format version {metadata['version']}; this program reads version {_VERSION}")
@@ -99,22 +101,43 @@ def read_store(path: Path) -> Store:
     return store
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file.
+def npz_names(path: Path) -> list[str]:
+    """Names of the arrays of an .npz file.
+
+    Raises:
+        ValueError: the file is not an .npz file or is damaged.
+    """
+    with _opened(path) as content:
+        return list(content.files)
+
+
+def npz_arrays(path: Path, names: Iterable[str]) -> Iterator[np.ndarray]:
+    """Arrays of an .npz file, one at a time.
 
     Raises:
         ValueError: the file is not an .npz file, is damaged, or holds pickled objects.
     """
+    with _opened(path) as content:
+        for name in names:
+            yield content[name]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
+            yield content
     except (ValueError, OSError, EOFError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read as an .npz file ({error})") from None
 
 
-def is_store(arrays: Mapping[str, np.ndarray]) -> bool:
-    """True for the arrays of an .npz file in the format above, of whatever version."""
-    if not {"boxes", "offsets", "image_ids", "indices", "metadata"} <= set(arrays):
+def is_store(path: Path) -> bool:
+    """True for an .npz file in the format above, of whatever version.
+
+    Raises:
+        ValueError: the file is not an .npz file or is damaged.
+    """
+    if not {"boxes", "offsets", "image_ids", "indices", "metadata"} <= set(npz_names(path)):
         return False
-    metadata = arrays["metadata"]
+    (metadata,) = npz_arrays(path, ["metadata"])
     return metadata.dtype.kind == "U" and metadata.ndim == 0 and f'"{_FORMAT}"' in str(metadata)

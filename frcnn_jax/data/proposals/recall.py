@@ -19,7 +19,7 @@ def proposal_recall(
     classes: Sequence[str],
     thresholds: Sequence[float] = (0.5, 0.7),
 ) -> dict[float, dict[str, Any]]:
-    """Share of the objects that some proposal covers; objects marked difficult are skipped.
+    """Share of the objects that some proposal covers; difficult objects and crowds are skipped.
 
     Args:
         annotations: `GroundTruth` of each image.
@@ -30,7 +30,7 @@ def proposal_recall(
     """
     best, labels = [np.zeros(0)], [np.zeros(0, np.int64)]
     for boxes, truth in zip(proposals, annotations, strict=True):
-        keep = ~np.asarray(truth.difficult, bool)
+        keep = ~(np.asarray(truth.difficult, bool) | np.asarray(truth.crowd, bool))
         best.append(best_overlaps(np.asarray(truth.boxes)[keep], boxes)[1])
         labels.append(np.asarray(truth.labels)[keep])
     iou, label = np.concatenate(best), np.concatenate(labels)

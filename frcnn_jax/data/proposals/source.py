@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any, overload
 
 import cv2
@@ -18,7 +21,7 @@ from tqdm import tqdm
 
 from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.dataset import Dataset
-from frcnn_jax.data.proposals.files import read_proposal_file
+from frcnn_jax.data.proposals.files import iterate_proposal_file
 from frcnn_jax.data.proposals.legacy import read_legacy
 from frcnn_jax.data.proposals.selective_search import search_settings, selective_search
 from frcnn_jax.data.proposals.store import ProposalStore
@@ -48,6 +51,21 @@ class Proposals(Sequence):
         ends = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
         places = np.stack([np.zeros(len(arrays), np.int64), ends[:-1], ends[1:]], axis=1)
         return cls([np.concatenate([np.zeros((0, 4), np.float32), *arrays])], places, computed)
+
+    @classmethod
+    def on_disk(cls, arrays: Iterable[Float[np.ndarray, "P 4"]], folder: Path) -> Proposals:
+        """From boxes that are taken one image at a time, in a temporary file without a name, mapped into memory."""
+        with tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None) as file:
+            counts = [0]
+            for boxes in arrays:
+                file.write(np.ascontiguousarray(boxes, np.float32).tobytes())
+                counts.append(len(boxes))
+            file.flush()
+            ends = np.cumsum(counts, dtype=np.int64)
+            if not ends[-1]:
+                return cls.from_arrays([np.zeros((0, 4), np.float32)] * (len(counts) - 1))
+            boxes = np.memmap(file, np.float32, "r", shape=(int(ends[-1]), 4)).view(np.ndarray)
+        return cls([boxes], np.stack([np.zeros(len(counts) - 1, np.int64), ends[:-1], ends[1:]], axis=1))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -101,8 +119,8 @@ def open_proposals(
     if config.method == "file":
         if file is None:
             raise ValueError(f"proposals.method is 'file', but no file is given for the data set {dataset.name}")
-        arrays = read_proposal_file(file, dataset.image_ids, dataset.sizes, config.invalid)
-        return Proposals.from_arrays(select_proposals(arrays, config, file))
+        arrays = iterate_proposal_file(file, dataset.image_ids, dataset.sizes, config.invalid)
+        return Proposals.on_disk(_select(arrays, config, file), dataset.shared_directory)
 
     arguments = search_settings(config)
     settings = {"method": config.method, **arguments}
@@ -201,18 +219,25 @@ def _collect(running: dict[Future, int], dataset: Dataset) -> Iterator[tuple[int
 def select_proposals(
     arrays: Sequence[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """At most `max_count` boxes of each image that are large enough; the number of skipped boxes goes to the log.
+    """At most `max_count` boxes of each image that are large enough; the number of boxes left out goes to the log.
 
     They are the first, as the best come first. The original's files, however, are sorted by position, from top to
     bottom: of such boxes every n-th is kept, or the lower part of the image would have none.
     """
-    large = [boxes[(boxes[:, 2:] - boxes[:, :2] >= config.min_side).all(axis=1)] for boxes in arrays]
-    kept = [_limit(boxes, config.max_count) for boxes in large]
-    total, enough, final = (sum(map(len, step)) for step in (arrays, large, kept))
-    if final < total:
-        small, late = total - enough, enough - final
+    return list(_select(arrays, config, source))
+
+
+def _select(
+    arrays: Iterable[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
+) -> Iterator[Float[np.ndarray, "P 4"]]:
+    total = small = late = 0
+    for boxes in arrays:
+        large = boxes[(boxes[:, 2:] - boxes[:, :2] >= config.min_side).all(axis=1)]
+        kept = _limit(large, config.max_count)
+        total, small, late = total + len(boxes), small + len(boxes) - len(large), late + len(large) - len(kept)
+        yield kept
+    if small or late:
         _log.info("%s: of %d boxes, left out %d below min_side, %d beyond max_count", source, total, small, late)
-    return kept
 
 
 def _limit(boxes: Float[np.ndarray, "P 4"], count: int) -> Float[np.ndarray, "D 4"]:

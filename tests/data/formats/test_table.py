@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import logging
 import sys
 
 import cv2
@@ -102,14 +101,19 @@ def test_its_faults_are_told_in_its_own_terms(tmp_path, csv_format, row, kind, m
     assert open_dataset("folder/train", config).dropped == {kind: 1}
 
 
-def test_crowds_are_left_out_and_counted(tmp_path, csv_format, caplog):
-    config = csv_folder(tmp_path / "mine", *ROWS, "train,a.jpg,herd,-5,1,90,20,crowd", "train,b.jpg,cat,1,1,9,9,crowd")
-    config = dataclasses.replace(config, classes=("ant", "bee", "cat"))
-    with caplog.at_level(logging.WARNING):
-        data = open_dataset("folder/train", config)
-    assert [len(truth.labels) for truth in data.annotations] == [2, 0]
-    assert data.dropped == {"crowd": 2}
-    assert f"{config.root}, split train: dropped 2 for crowd" in caplog.text
+def test_crowds_are_kept_and_marked(tmp_path, csv_format):
+    config = csv_folder(tmp_path / "mine", *ROWS, "train,a.jpg,bee,2,1,20,20,crowd", "train,b.jpg,cat,1,1,9,9,crowd")
+    data = open_dataset("folder/train", config)
+    check_dataset(data)
+    assert [truth.crowd.tolist() for truth in data.annotations] == [[False, False, True], [True]]
+    assert [truth.labels.tolist() for truth in data.annotations] == [[3, 1, 2], [3]]
+    assert data.dropped == {}
+
+
+def test_a_fault_of_a_crowd_is_a_fault(tmp_path, csv_format):
+    config = csv_folder(tmp_path / "mine", *ROWS, "train,a.jpg,bee,-5,1,20,20,crowd")
+    with pytest.raises(DatasetFaultError, match="box_outside"):
+        open_dataset("folder/train", config)
 
 
 def test_an_id_of_two_images_is_refused(tmp_path, csv_format, monkeypatch):

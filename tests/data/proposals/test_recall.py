@@ -1,18 +1,18 @@
 """Recall of proposals, and the best one of each object."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
 from frcnn_jax.data.proposals.source import Proposals
+from frcnn_jax.types import GroundTruth
 
 
 def truth(boxes, labels, difficult=None):
     count = len(labels)
     difficult = np.zeros(count, bool) if difficult is None else np.array(difficult)
-    return SimpleNamespace(boxes=np.array(boxes, np.float32).reshape(count, 4), labels=labels, difficult=difficult)
+    boxes = np.array(boxes, np.float32).reshape(count, 4)
+    return GroundTruth(boxes=boxes, labels=np.array(labels, np.int32), difficult=difficult)
 
 
 def test_recall_by_hand():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,21 @@ def test_each_data_set_needs_its_file():
         proposal_files(given, ["a"])
     with pytest.raises(ValueError, match="test_file: not set"):
         proposal_files(ProposalConfig(method="file", train_files=("1.mat",)), ["a"])
+
+
+def test_proposals_of_a_file_are_mapped_from_disk(tmp_path):
+    """60 images of 64 kB: the file is read image by image, and no image's boxes stay in memory."""
+    dataset = FakeDataset(tmp_path, range(60))
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 20, (60, 4000, 2)).astype(np.float32)
+    arrays = np.concatenate([corners, corners + 18], axis=2)
+    np.savez(tmp_path / "all.npz", **dict(zip(dataset.image_ids, arrays, strict=True)))
+    config = ProposalConfig(method="file", max_count=4000)
+    tracemalloc.start()
+    proposals = open_proposals(dataset, config, str(tmp_path / "all.npz"))
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < arrays.nbytes / 20
+    assert peak < arrays.nbytes / 4
+    assert_same(proposals, list(arrays))
+    assert [path.name for path in tmp_path.iterdir()] == ["all.npz"], "the mapped file has no name"

@@ -110,6 +110,19 @@ def test_a_damaged_segment_is_named_and_searched_again(tmp_path, caplog, spoil):
     assert not caplog.text
 
 
+def test_checking_maps_no_box_and_survives_a_merge_by_another_process(tmp_path, monkeypatch):
+    store = added(tmp_path, (1, 2), (3,))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_checksum", lambda boxes: pytest.fail("read through the map"))
+        patch.setattr(module, "_READ_BYTES", 5)
+        assert len(boxes_of(store, 1, 2, 3)) == 3
+    late = ProposalStore(tmp_path, SETTINGS)
+    with store.lock():
+        store.merge()
+    for name, boxes in rows(1, 2, 3).items():
+        np.testing.assert_array_equal(boxes_of(late, 1, 2, 3)[name], boxes)
+
+
 def test_small_segments_are_merged_and_large_ones_left(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_SEGMENT_BOXES", 7)
     store = added(tmp_path, (8,), (1, 2), (3,), (0, 4), (2, 4))

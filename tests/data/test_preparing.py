@@ -1,0 +1,54 @@
+"""Preparing in little memory: records are written one by one, in files of a bounded size."""
+
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.prepared import builder
+from tests.data.contracts import check_dataset
+from tests.data.voc_files import VocFiles, annotation_xml, object_xml
+
+
+@pytest.mark.parametrize(("limit", "files"), [(1, 5), (2000, 3), (1 << 30, 1)])
+def test_images_are_spread_over_files_in_order(tmp_path, monkeypatch, limit, files):
+    monkeypatch.setattr(builder, "_SHARD_BYTES", limit)
+    folder = VocFiles(tmp_path / "set")
+    names = ["e", "a", "d", "b", "c"]
+    for name in names:
+        folder.image(name, object_xml("cat"), object_xml("ant"))
+    total = sum(path.stat().st_size for path in (folder.root / "JPEGImages").iterdir())
+    assert files == min(-(-total // limit), 5)
+    folder.split("train", *names)
+    data = open_dataset("folder/train", DataConfig(root=str(folder.root), tfds_dir=str(tmp_path / "tfds")))
+    assert len(list(data.directory.glob("*.array_record-*"))) == files
+    assert data.image_ids == tuple(names)
+    check_dataset(data)
+    for index, name in enumerate(names):
+        image = cv2.imread(str(folder.root / f"JPEGImages/{name}.jpg"))
+        np.testing.assert_array_equal(data.read_image(index), image[..., ::-1])
+
+
+def test_memory_holds_some_images_and_not_all(tmp_path, monkeypatch):
+    """20 images of 1 MB: a decoded one in each thread, and their files one after the other."""
+    monkeypatch.setattr("frcnn_jax.data.files.cores", lambda: 2)
+    folder = VocFiles(tmp_path / "set")
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+    names = [f"i{k}" for k in range(20)]
+    for k, name in enumerate(names):
+        xml = annotation_xml(object_xml("cat"), width=600, height=600)
+        folder.image(name, suffix=".png", xml=xml)
+        path = folder.root / f"JPEGImages/{name}.png"
+        assert cv2.imwrite(str(path), np.roll(noise, k), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+        assert path.stat().st_size > 1_000_000
+    folder.split("train", *names)
+    config = DataConfig(root=str(folder.root), tfds_dir=str(tmp_path / "tfds"))
+    tracemalloc.start()
+    data = open_dataset("folder/train", config)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data) == 20
+    assert peak < 12e6
