@@ -73,9 +73,10 @@ class Dataset(Protocol):
 def open_dataset(name: str, config: DataConfig) -> Dataset:
     """The data set of that name: `voc/2007/SPLIT`, `voc/2012/SPLIT`, or `folder/SPLIT` for the folder `config.root`.
 
-    SPLIT is train, validation (or val), trainval or test; of a folder also any other that it has, in VOC format NAME
-    where ImageSets/Main has NAME.txt. The folder's format is found by its layout, or is `config.format`. What is not
-    prepared yet is downloaded, checked and prepared first.
+    SPLIT is train, validation (or val, valid), trainval or test; of a folder also any other that it has, in VOC format
+    NAME where ImageSets/Main has NAME.txt. Of a folder without test images, those to validate with are the test, or a
+    share of all (`config.split`); images that are tested are not in what is trained on. The folder's format is found by
+    its layout, or is `config.format`. What is not prepared yet is downloaded, checked and prepared first.
 
     Raises:
         ValueError: an unknown name, a setting that the name needs is missing, or several formats fit the folder.
@@ -90,8 +91,9 @@ def open_dataset(name: str, config: DataConfig) -> Dataset:
         split = canonical_split(official[2])
         return PreparedDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
     if folder:
-        split = canonical_split(folder[1])
-        return PreparedDataset(f"folder/{split}", prepare_folder(split, config), split)
+        name = canonical_split(folder[1])
+        directory, split = prepare_folder(name, config)
+        return PreparedDataset(f"folder/{name}", directory, split)
     raise ValueError(
         f"unknown data set {name!r}: known are voc/YEAR/SPLIT with year {' or '.join(_YEARS)} and split train, "
         "validation, trainval or test, and folder/SPLIT"

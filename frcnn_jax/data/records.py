@@ -108,8 +108,8 @@ def float_boxes(boxes: Any) -> Float[np.ndarray, "B 4"]:
 
 
 def canonical_split(name: str) -> str:
-    """TFDS's name of a split: `validation` for `val`, others unchanged."""
-    return "validation" if name == "val" else name
+    """TFDS's name of a split: `validation` for `val` and `valid`, others unchanged."""
+    return "validation" if name in ("val", "valid") else name
 
 
 def with_trainval(splits: dict[str, SplitRecords]) -> dict[str, SplitRecords]:

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
 from frcnn_jax.data.prepared.check import CheckedSplit, check_splits, find_classes, load_images, raise_or_report
+from frcnn_jax.data.prepared.names import RenamedReader, of_classes, spelt_alike
+from frcnn_jax.data.prepared.splits import split_rule, without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, with_trainval
 from frcnn_jax.locks import folder_lock
 
@@ -52,8 +54,9 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
     return Path(builder.data_dir)
 
 
-def prepare_folder(split: str, config: DataConfig) -> Path:
-    """The prepared data set of the folder `config.root`: all its standard splits, or the one other that is asked for.
+def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
+    """The prepared data set of the folder `config.root`: all its standard splits, or the one other that is asked for;
+    and the name that the split has in it, by the rule of splits.
 
     Its folder is named by a hash of what it was made from, so a change of the lists, annotations, images, classes or
     policy makes a new one. Of processes that prepare the same at once, one does and the others wait for it.
@@ -72,6 +75,8 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
         raise ValueError(f"data.classes = {names}: no name, an empty one or one twice")
     path = expand_user(config.root).resolve()
     format_name, reader = open_reader(path, config)
+    rule = split_rule(split, reader, config, path)
+    split, reader = rule.split, RenamedReader(rule.reader, config.rename) if config.rename else rule.reader
     standard = [name for name in STANDARD_SPLITS if name in reader.splits]
     wanted = standard if split in STANDARD_SPLITS else [split]
     if split not in wanted and not (split == "trainval" and {"train", "validation"} <= set(standard)):
@@ -83,6 +88,8 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
     else:
         builder_class, about = FolderBuilder, [format_name]
     content = [_FORMAT, *about, *_content(reader, wanted, path), config.classes, dataclasses.asdict(config.faults)]
+    if "validation" in rule.tested:  # not trained on, where the name says nothing of it
+        content.append(rule.tested)
     label = re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"
     name = f"{label}-{hashlib.sha256(_json(content)).hexdigest()[:16]}"
     root = _data_dir(config)
@@ -90,25 +97,40 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
     if not prepared.is_dir():
         with _one_process(Path(root) / builder_class.name, name):
             if not prepared.is_dir():
-                classes, checked = _check_folder(path, reader, wanted, split, config)
+                classes, checked = _check_folder(path, reader, wanted, split, rule.tested, config)
                 _prepare(_build(builder_class, PreparedConfig(name=name, classes=classes, checked=checked), root))
-    return prepared
+    return prepared, split
 
 
 def _check_folder(
-    path: Path, reader: AnnotationReader, wanted: Sequence[str], split: str, config: DataConfig
+    path: Path,
+    reader: AnnotationReader,
+    wanted: Sequence[str],
+    split: str,
+    tested: Sequence[str],
+    config: DataConfig,
 ) -> tuple[tuple[str, ...], dict[str, CheckedSplit]]:
     """Class names and checked splits of a folder."""
-    splits = with_trainval({name: reader.read(name) for name in wanted})
-    if not splits[split].records:
+    tested = [name for name in tested if name in wanted]
+    splits, lost = without_tested({name: reader.read(name) for name in wanted}, tested, path)
+    splits, others = of_classes(with_trainval(splits), config.classes, path)
+    if isinstance(reader, RenamedReader) and split in STANDARD_SPLITS:
+        reader.check_used(path)
+    if not splits[split].records and not lost[split]:
         raise ValueError(f"{path}: the list of split {split!r} is empty")
     images = load_images(splits.values(), path, str(path))
     classes = config.classes or find_classes(images)
     checked, errors = check_splits(images, splits, classes, config.faults)
     raise_or_report(str(path), checked, errors)
-    _warn_of_slips(str(path), classes, splits)
+    if not splits[split].records:
+        raise ValueError(f"{path}: the images of split {split!r} are all among those of the test")
+    _warn_of_slips(str(path), classes)
     if not classes:
         raise ValueError(f"{path}: its annotations name no class; give the names in data.classes")
+    for name, result in checked.items():
+        other = others.count([image.image_id for image in result.images])
+        dropped = Counter(result.dropped) + Counter({"unknown_class": other, "tested": lost[name]})
+        checked[name] = dataclasses.replace(result, dropped=dict(sorted(dropped.items())))
     return classes, checked
 
 
@@ -118,20 +140,14 @@ def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tupl
     return tuple(sorted({item.name for record in records for item in record.objects})) or None
 
 
-def _warn_of_slips(title: str, classes: Sequence[str], splits: dict[str, SplitRecords]) -> None:
-    """Logs slips that are not faults: classes that are spelt alike, and test images to train on."""
+def _warn_of_slips(title: str, classes: Sequence[str]) -> None:
+    """Logs what is not a fault but may be a slip: classes that are spelt alike."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+        alike.setdefault(spelt_alike(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             _log.warning("%s: classes of their own, but spelt alike: %s", title, ", ".join(map(repr, names)))
-    name = "trainval" if "trainval" in splits else "train"
-    if {name, "test"} <= set(splits):
-        tested = set(splits["test"].ids)
-        both = [image_id for image_id in splits[name].ids if image_id in tested]
-        if both:
-            _log.warning("%s: %d images are in %s and in test (the first: %s)", title, len(both), name, both[0])
 
 
 def _content(reader: AnnotationReader, splits: Sequence[str], root: Path) -> list[Any]:
