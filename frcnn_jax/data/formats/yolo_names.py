@@ -54,8 +54,9 @@ class NamesFile:
             else:
                 found[split] = list(dict.fromkeys(files))
         used = {file for files in found.values() for file in files}
+        rest = "" if found else ALL
         for file in known:
-            split = file.split or ("" if found else ALL)
+            split = file.split or rest
             if split and split not in self.places and file not in used:
                 found.setdefault(split, []).append(file)
         left = len(images) - len({file for files in found.values() for file in files})
