@@ -84,6 +84,8 @@ class ImageRecord:
     objects: tuple[ObjectRecord, ...] = ()
     faults: tuple[Fault, ...] = ()  # of the files and of the objects left out, as `missing_annotation`
     notation: BoxNotation = HALF_OPEN
+    fractions: bool = dataclasses.field(default=False, repr=False)
+    """The file has fractions of the image, which the reader took of the image as it lies: boxes stretch as it turns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,7 @@ class SplitRecords:
     """The images of a split in order, each once."""
 
     records: tuple[ImageRecord, ...]
-    faults: tuple[Fault, ...] = ()  # of the list itself: `duplicate_id` for each line left out
+    faults: tuple[Fault, ...] = ()  # of the list itself, as `duplicate_id` for each line left out
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ it. Boxes are x, y, width and height, 0-based; fractions of pixels are kept."""
 from __future__ import annotations
 
 import json
-import math
 import mmap
 import re
 from collections import defaultdict
@@ -21,6 +20,7 @@ __all__ = ["CocoReader"]
 
 _KEYS = ("images", "annotations", "categories")
 _MOST = 50  # files in a folder; where there are more, they are of single images in some other form
+_LARGEST = 1e15  # of a number that can be one of pixels
 # Corners rather than width and height in messages; a box is empty where its width or height is 0.
 _NOTATION = BoxNotation(("x", "y", "x + width", "y + height"))
 
@@ -130,7 +130,7 @@ def _key(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
 
 
 def _load(path: Path) -> dict[str, list]:

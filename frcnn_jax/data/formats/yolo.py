@@ -81,6 +81,7 @@ class YoloReader(LayoutReader):
             (faults if isinstance(found, Fault) else objects).append(found)
         return ImageRecord(
             *(record.image_id, record.path, record.file, None, tuple(objects), tuple(faults), _NOTATION),
+            fractions=True,
         )
 
     def _rows(self, entry: Entry, faults: list[Fault]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import unicodedata
 from collections import Counter
@@ -38,10 +39,17 @@ class RenamedReader:
         return dataclasses.replace(records, records=tuple(map(self._renamed, records.records)))
 
     @cached_property
-    def content(self) -> Callable[[Sequence[str]], list[Any]] | None:
+    def content(self) -> Callable[..., list[Any]] | None:
         """The other reader's value for a hash, with the names; None if it has none."""
         content = getattr(self._reader, "content", None)
-        return None if content is None else lambda splits: [["renamed", sorted(self.names.items())], *content(splits)]
+        if content is None:
+            return None
+
+        @functools.wraps(content)
+        def with_names(splits: Sequence[str], *more: Any) -> list[Any]:
+            return [["renamed", sorted(self.names.items())], *content(splits, *more)]
+
+        return with_names
 
     def check_used(self, root: Path) -> None:
         """

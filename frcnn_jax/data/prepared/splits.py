@@ -111,13 +111,18 @@ class PooledReader:
         return self._reader.read(split)
 
     @cached_property
-    def content(self) -> Callable[[Sequence[str]], list[Any]] | None:
+    def content(self) -> Callable[..., list[Any]] | None:
         """The other reader's value for a hash, with the share; None if it has none."""
         content = getattr(self._reader, "content", None)
         if content is None:
             return None
-        more = [] if self._share else [name for name in self.splits if name != "train"]
-        return lambda splits: [["held out", self._share], *content([*self._pool, *more])]
+        others = [] if self._share else [name for name in self.splits if name != "train"]
+
+        @functools.wraps(content)
+        def with_share(splits: Sequence[str], *more: Any) -> list[Any]:
+            return [["held out", self._share], *content([*self._pool, *others], *more)]
+
+        return with_share
 
     def describe(self) -> str:
         """A clause about the share, for the log."""
