@@ -36,19 +36,25 @@ class LabelImgReader(LayoutReader):
         return any(_is_annotation(root.joinpath(*folders, name)) for _, (folders, name) in files)
 
     def _entries(self) -> Iterator[Entry]:
-        others, used = [], set()
+        others, used, places = [], set(), []
         for folders, name in files_below(self.root, (".xml",)):
-            file = "/".join((*folders, name))
-            path, split, stem = self.root / file, split_of(folders), name[:-4]
-            found = self.images.find(stem, folders, split, by_stem=True)
-            if not found and not _is_annotation(path):
-                others.append(file)
-                continue
+            found = self.images.find(name[:-4], folders, split_of(folders), by_stem=True)
+            if found or _is_annotation(self.root.joinpath(*folders, name)):
+                places.append((folders, name, found))
+                used.update(found)
+            else:
+                others.append("/".join((*folders, name)))
+        of_stem = frozenset(used)
+        for folders, name, found in places:
+            file, split = "/".join((*folders, name)), split_of(folders)
+            path = self.root / file
             if len(found) != 1:
-                found = self._named(path, file, folders, split) or found
+                named = self._named(path, file, folders, split)
+                # The name in a file copied from another is that of an image with a file of its own.
+                found = [image for image in named if image in found or image not in of_stem] or found
             split = split or (found[0].split if found else None) or ALL
             used.update(found)
-            yield Entry(split, stem, file, tuple(found), path)
+            yield Entry(split, name[:-4], file, tuple(found), path)
         if others:
             _log.warning("%s: %d XML files are left out, which are not VOC's (%s)", self.root, len(others), others[0])
         left = len(self.images) - len(used)

@@ -60,6 +60,11 @@ def test_the_name_of_the_xml_counts_and_then_the_name_in_it(tmp_path):
         "photo.JPG": 2,
     }
     assert faults(records) == []
+    write_text(tmp_path / "a_0.xml", first.xml("a_1.jpg"))  # whose own image is lost
+    records = read(tmp_path)
+    assert faults(records) == [("missing_image", "a_0.xml", "a_0")]
+    assert [len(record.objects) for record in records.records if record.path] == [2, 3, 2]
+    assert records.faults == ()
 
 
 def test_images_that_differ_in_their_ending_alone(tmp_path):
