@@ -1,8 +1,9 @@
-"""Any folder in VOC format, from scratch with `tiny`: a place to start from with your own images.
+"""Any folder of annotated images, from scratch with `tiny`: a place to start from with your own images.
 
     python scripts/train.py --config configs/folder.py --workdir runs/mine --data.root FOLDER
 
-FOLDER holds JPEGImages/, Annotations/ and ImageSets/Main/{train,val,test}.txt. What is most worth changing:
+FOLDER is in VOC's format, labelImg's, COCO's, YOLO's or CSV, which is recognised. Without test images those to validate
+with are the test, else a tenth of all. What is most worth changing:
 `--train.steps` (a few thousand for some hundred images), `--input.scales` (larger for small objects), `--input.no-flip`
 where left and right differ, `--evaluate.per-class 600` where an image has tens of objects of one class, and
 `--model.name vgg16 --model.weights FILE` with its own rules on a GPU. Not run on a data set of its own.

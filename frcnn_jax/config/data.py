@@ -51,13 +51,19 @@ class DataConfig:
     test: str = "voc/2007/test"
     """Data set to evaluate on."""
     root: PathText | None = None
-    """Folder in VOC format (JPEGImages, Annotations, ImageSets/Main) that `folder` stands for."""
+    """Folder of annotated images that `folder` stands for."""
     format: str = "auto"
-    """Format of that folder, by its name; `auto` recognises it."""
+    """Format of that folder: voc, labelimg, coco, yolo, csv, or one of a plug-in; `auto` recognises it."""
+    split: float = 0.1
+    """Share of a folder's images that is kept for the test where the folder has no images for it; which ones follows
+    from their names. 0 keeps none."""
     tfds_dir: PathText | None = None
     """Folder for prepared data sets and their proposals; TFDS's own default if not set."""
     classes: tuple[str, ...] | None = None
-    """Class names of a folder in order of their labels; found in its annotations if not set."""
+    """Class names of a folder in order of their labels; objects of other classes are left out and counted. If not set,
+    the names in its annotations, sorted."""
+    rename: tuple[str, ...] = ()
+    """Class names of a folder that are read as others, each as "old=new"; several of one new name are merged."""
     corners: Literal["auto", "one_based", "zero_based", "zero_based_open"] = "auto"
     """How a folder's files count the corners of boxes, where their format has inclusive ones (VOC's XML, CSV): VOC's
     own way from 1, from 0, or from 0 with xmax and ymax at the border itself. `auto` takes 0 if at least 0.5 % of
@@ -77,6 +83,12 @@ class DataConfig:
         for name in ("test", "format"):
             if not getattr(self, name):
                 raise SettingError(f"data.{name} must not be empty")
+        if not 0 <= self.split < 1:
+            raise SettingError(f"data.split must be at least 0 and below 1, not {self.split}")
+        for pair in self.rename:
+            old, equals, new = pair.partition("=")
+            if not (old.strip() and equals and new.strip()):
+                raise SettingError(f'data.rename: {pair!r} is not of the form "old=new"')
 
 
 @dataclasses.dataclass(frozen=True)

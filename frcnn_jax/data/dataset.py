@@ -73,9 +73,10 @@ class Dataset(Protocol):
 def open_dataset(name: str, config: DataConfig) -> Dataset:
     """The data set of that name: `voc/2007/SPLIT`, `voc/2012/SPLIT`, or `folder/SPLIT` for the folder `config.root`.
 
-    SPLIT is train, validation (or val), trainval or test; of a folder also any other that it has, in VOC format NAME
-    where ImageSets/Main has NAME.txt. The folder's format is found by its layout, or is `config.format`. What is not
-    prepared yet is downloaded, checked and prepared first.
+    SPLIT is train, validation (or val, valid), trainval or test; of a folder also any other that it has, in VOC format
+    NAME where ImageSets/Main has NAME.txt. Of a folder without test images, those to validate with are the test, or a
+    share of all (`config.split`); images that are tested are not in what is trained on. The folder's format is found by
+    its layout, or is `config.format`. What is not prepared yet is downloaded, checked and prepared first.
 
     With `config.verify` all images are read again, those of the folder and the prepared ones.
 
@@ -93,8 +94,8 @@ def open_dataset(name: str, config: DataConfig) -> Dataset:
         split = canonical_split(official[2])
         dataset = PreparedDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
     elif folder:
-        split = canonical_split(folder[1])
-        dataset = PreparedDataset(f"folder/{split}", prepare_folder(split, config), split)
+        name = canonical_split(folder[1])
+        dataset = PreparedDataset(f"folder/{name}", *prepare_folder(name, config))
     else:
         raise ValueError(
             f"unknown data set {name!r}: known are voc/YEAR/SPLIT with year {' or '.join(_YEARS)} and split train, "

@@ -93,7 +93,7 @@ class SplitRecords:
     """The images of a split in order, each once."""
 
     records: tuple[ImageRecord, ...]
-    faults: tuple[Fault, ...] = ()  # of the list itself: `duplicate_id` for each line left out
+    faults: tuple[Fault, ...] = ()  # of the list itself, as `duplicate_id` for each line left out
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -110,8 +110,8 @@ def float_boxes(boxes: Any) -> Float[np.ndarray, "B 4"]:
 
 
 def canonical_split(name: str) -> str:
-    """TFDS's name of a split: `validation` for `val`, others unchanged."""
-    return "validation" if name == "val" else name
+    """TFDS's name of a split: `validation` for `val` and `valid`, others unchanged."""
+    return "validation" if name in ("val", "valid") else name
 
 
 def with_trainval(splits: dict[str, SplitRecords]) -> dict[str, SplitRecords]:

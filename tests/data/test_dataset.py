@@ -76,7 +76,8 @@ def test_trainval_is_train_then_validation_or_its_own_list(config, files):
     ]
     assert [truth.labels.tolist() for truth in data.annotations] == [[2], [3, 1]]
     assert not list(data.directory.glob("*trainval*array_record*")), "images stored twice"
-    files.split("trainval", "b1", "t1")
+    files.image("c1", object_xml("ant"))
+    files.split("trainval", "b1", "c1")
     assert [t.labels.tolist() for t in open_dataset("folder/trainval", config).annotations] == [[2], [1]]
 
 
@@ -228,8 +229,9 @@ def test_missing_root(tmp_path, config, files):
         open_dataset("folder/train", DataConfig())
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         open_dataset("folder/train", DataConfig(root=str(tmp_path / "nowhere")))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"has no folder JPEGImages \(VOC format\)"):
-        open_dataset("folder/train", DataConfig(root=str(tmp_path)))
+        open_dataset("folder/train", DataConfig(root=str(tmp_path / "empty")))
     files.split("train", "JPEGImages/a1.jpg")
     with pytest.raises(ValueError, match=r"line 1 = 'JPEGImages/a1.jpg': a path"):
         open_dataset("folder/train", config)

@@ -15,8 +15,8 @@ import pytest
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.table import FORMATS, open_reader
 from frcnn_jax.data.prepared import hashes as hashes_module
+from frcnn_jax.data.prepared.content import _content
 from frcnn_jax.data.prepared.hashes import FileHashes
-from frcnn_jax.data.prepared.prepare import _content
 from tests.data.formats.test_table import csv_folder
 from tests.data.voc_files import object_xml
 

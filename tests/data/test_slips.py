@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shutil
 
 import pytest
 
@@ -25,15 +26,22 @@ def test_classes_spelt_alike_are_reported(config, files, caplog):
     assert messages == [f"{files.root}: classes of their own, but spelt alike: 'Ant', 'ant'"]
 
 
-@pytest.mark.parametrize(("split", "name"), [("train", "trainval"), ("trainval", "trainval"), (None, "train")])
-def test_images_to_train_and_to_test_on_are_reported(config, files, caplog, split, name):
-    if split is None:
-        (files.root / "ImageSets/Main/val.txt").unlink()
-    else:
-        files.split(split, "a1", "a2")
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize("splits", [("train",), ("train", "trainval"), ("validation",)])
+def test_images_to_test_on_are_not_trained_on(config, files, caplog, splits, copied):
+    """By their content: under another name too."""
+    for split in splits:
+        files.split(split.removesuffix("idation"), "a1", "a2")
     files.split("test", "t1", "a2")
-    _, messages = prepared(config, caplog)
-    assert messages == [f"{files.root}: 1 images are in {name} and in test (the first: a2)"]
+    if copied:
+        shutil.copy(files.root / "JPEGImages/a2.jpg", files.root / "JPEGImages/t1.jpg")
+        files.split("test", "t1")
+    data, messages = prepared(config, caplog, splits[-1])
+    assert (data.image_ids, data.dropped) == (("a1",), {"tested": 1})
+    assert "a2" not in open_dataset("folder/trainval", config).image_ids
+    images = "1 images of {0} are in test too, and are left out of {0} (the first: a2)"
+    others = [split for split in ("train", "validation", "trainval") if split in (*splits, "train")]
+    assert messages == [f"{files.root}: {images.format(split)}" for split in others]
 
 
 def test_an_ordinary_folder_is_prepared_without_a_word(config, caplog):

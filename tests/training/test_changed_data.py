@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
@@ -111,7 +112,7 @@ def rename_class(root):
 
 
 def other_list(root):
-    shutil.copy(root / "JPEGImages/t3.jpg", root / "JPEGImages/new.jpg")
+    cv2.imwrite(str(root / "JPEGImages/new.jpg"), cv2.imread(str(root / "JPEGImages/t3.jpg"))[::-1])
     (root / "Annotations/new.xml").write_text((root / "Annotations/t3.xml").read_text().replace("t3.jpg", "new.jpg"))
     names = ["new", "a0", "a1", "a2", "a3", "a4", "a5", "a6"]
     (root / "ImageSets/Main/train.txt").write_text("".join(f"{name}\n" for name in names))

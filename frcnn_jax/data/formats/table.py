@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 from frcnn_jax.config import DataConfig
+from frcnn_jax.data.formats.coco import CocoReader
+from frcnn_jax.data.formats.csv_rows import CsvReader
+from frcnn_jax.data.formats.labelimg import LabelImgReader
 from frcnn_jax.data.formats.voc import VocReader
+from frcnn_jax.data.formats.yolo import YoloReader
 from frcnn_jax.data.records import SplitRecords
 
 __all__ = ["FORMATS", "AnnotationReader", "open_reader", "register_format"]
@@ -46,8 +50,15 @@ class AnnotationReader(Protocol):
         """
 
 
-FORMATS: dict[str, type[AnnotationReader]] = {"voc": VocReader}
-"""Reader of each format by its name."""
+FORMATS: dict[str, type[AnnotationReader]] = {
+    "voc": VocReader,
+    "labelimg": LabelImgReader,
+    "coco": CocoReader,
+    "yolo": YoloReader,
+    "csv": CsvReader,
+}
+"""Reader of each format by its name. A folder that is in VOC format is not one of `labelimg`, whose files are the same;
+the others do not look alike, so that a folder that two of them fit holds two sets of annotations."""
 
 
 def register_format(name: str, reader: type[AnnotationReader]) -> None:
@@ -75,10 +86,11 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
         raise FileNotFoundError(f"{root} does not exist or is not a folder")
     names = [name] if name != "auto" else [known for known, reader in FORMATS.items() if reader.fits(root)]
     if not names:
-        layouts = " and no ".join(f"{reader.layout} ({_title(known)})" for known, reader in FORMATS.items())
+        layouts = ", no ".join(f"{reader.layout} ({_title(known)})" for known, reader in FORMATS.items())
         raise FileNotFoundError(f"{root} has no {layouts}: its format is not known")
     if len(names) > 1:
-        raise ValueError(f"{root}: the formats {' and '.join(names)} fit; set data.format to one of them")
+        fit = f"the formats {' and '.join(names)} fit"
+        raise ValueError(f"{root}: {fit}; set data.format to one of them, as with --data.format {names[0]}")
     return names[0], FORMATS[names[0]](root, config)
 
 

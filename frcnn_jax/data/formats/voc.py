@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,15 @@ from tqdm import tqdm
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.files import file_hash, map_in_threads
-from frcnn_jax.data.formats.voc_folder import SplitList, VocFolder, listed_ids, with_trainval
+from frcnn_jax.data.formats.voc_folder import (
+    UNLISTED,
+    SplitList,
+    VocFolder,
+    listed_ids,
+    voc_folders,
+    voc_root,
+    with_trainval,
+)
 from frcnn_jax.data.formats.voc_xml import (
     CORNERS,
     AnnotatedObject,
@@ -22,13 +31,16 @@ from frcnn_jax.data.formats.voc_xml import (
 )
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord, SplitRecords
 
-__all__ = ["VOC_CORNERS", "VocReader"]
+__all__ = ["VOC_CORNERS", "VocReader", "read_xml", "with_annotation"]
 
 VOC_CORNERS = BoxNotation(CORNERS, (1.0, 1.0, 0.0, 0.0))
 
 
 class VocReader:
-    """JPEGImages, Annotations and the lists in ImageSets/Main. An image is read once for all splits."""
+    """JPEGImages, Annotations and the lists in ImageSets/Main. An image is read once for all splits.
+
+    Without any list, all images that have an annotation are one split, `all`.
+    """
 
     layout = "folder JPEGImages"
 
@@ -38,6 +50,7 @@ class VocReader:
             annotated: False where annotations were never published, so that images have no objects; by default that
                 is so if the folder Annotations is missing and `config.faults.missing_annotation` is "empty".
         """
+        root = voc_root(root)
         if annotated is None:
             empty = config is not None and config.faults.missing_annotation == "empty"
             annotated = not empty or (root / "Annotations").is_dir()
@@ -46,11 +59,11 @@ class VocReader:
 
     @staticmethod
     def fits(root: Path) -> bool:
-        return (root / "JPEGImages").is_dir()
+        return bool(voc_folders(root))
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(self.folder.split_files)
+        return tuple(self.folder.split_files) or (UNLISTED,)
 
     def read(self, split: str) -> SplitRecords:
         """The images of a list.
@@ -85,7 +98,7 @@ class VocReader:
         """Hashes of an image's annotation and of the image."""
         annotation = self.folder.annotation_path(image_id)
         filename = None
-        if image_id not in self.folder.images and annotation.is_file():
+        if not self.folder.image_paths(image_id, None) and annotation.is_file():
             try:
                 filename = read_annotation(annotation).filename
             except UnreadableAnnotation:
@@ -95,17 +108,9 @@ class VocReader:
 
 
 def _read_record(folder: VocFolder, image_id: str) -> ImageRecord:
-    faults: list[Fault] = []
-    annotation: Annotation | None = None
     path = folder.annotation_path(image_id)
     file = str(path.relative_to(folder.root))
-    if folder.annotated:
-        try:
-            annotation = read_annotation(path)
-        except FileNotFoundError:
-            faults.append(Fault("missing_annotation", file, None, "file", path.name, "there is no such file"))
-        except UnreadableAnnotation as error:
-            faults += [Fault("unreadable_annotation", file, None, p.field, p.value, p.message) for p in error.problems]
+    annotation, faults = read_xml(path, file) if folder.annotated else (None, [])
     paths = folder.image_paths(image_id, annotation.filename if annotation else None)
     place = f"JPEGImages/{image_id}"
     if not paths:
@@ -114,12 +119,33 @@ def _read_record(folder: VocFolder, image_id: str) -> ImageRecord:
         names = ", ".join(path.name for path in paths)
         faults.append(Fault("duplicate_id", place, None, "file", names, "several images of one id"))
     image = paths[0] if paths else None
+    return with_annotation(ImageRecord(image_id, image, file, faults=tuple(faults), notation=VOC_CORNERS), annotation)
+
+
+def read_xml(path: Path, file: str) -> tuple[Annotation | None, list[Fault]]:
+    """The annotation in a file, or None and the faults because of which there is none."""
+    try:
+        return read_annotation(path), []
+    except FileNotFoundError:
+        return None, [Fault("missing_annotation", file, None, "file", path.name, "there is no such file")]
+    except UnreadableAnnotation as error:
+        return None, [Fault("unreadable_annotation", file, None, p.field, p.value, p.message) for p in error.problems]
+
+
+def with_annotation(record: ImageRecord, annotation: Annotation | None) -> ImageRecord:
+    """The record with the size and the objects of its annotation, and the faults of those left out."""
     if annotation is None:
-        return ImageRecord(image_id, image, file, faults=tuple(faults), notation=VOC_CORNERS)
-    faults += [Fault("unreadable_annotation", file, p.object, p.field, p.value, p.message) for p in annotation.problems]
-    objects = tuple(map(_object_record, annotation.objects))
-    size = annotation.height, annotation.width
-    return ImageRecord(image_id, image, file, size, objects, tuple(faults), VOC_CORNERS)
+        return record
+    faults = tuple(
+        Fault("unreadable_annotation", record.file, p.object, p.field, p.value, p.message) for p in annotation.problems
+    )
+    return dataclasses.replace(
+        record,
+        size=(annotation.height, annotation.width),
+        objects=tuple(map(_object_record, annotation.objects)),
+        faults=record.faults + faults,
+        notation=VOC_CORNERS,
+    )
 
 
 def _object_record(item: AnnotatedObject) -> ObjectRecord:

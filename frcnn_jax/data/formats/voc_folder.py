@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
+from frcnn_jax.data.formats.tree import composed
+from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import canonical_split
 
-__all__ = ["SplitList", "VocFolder", "listed_ids", "read_split", "with_trainval"]
+__all__ = ["UNLISTED", "SplitList", "VocFolder", "listed_ids", "read_split", "voc_folders", "voc_root", "with_trainval"]
+
+_log = logging.getLogger(__name__)
+UNLISTED = "all"
+"""The split of all annotated images, in a folder without lists."""
 
 _USUAL = (".jpg", ".jpeg", ".png")
 
@@ -25,39 +33,49 @@ class SplitList:
 
 @dataclasses.dataclass(frozen=True)
 class VocFolder:
-    """A folder in VOC format."""
+    """A folder in VOC format. ImageSets/Main may be missing or empty."""
 
     root: Path
     annotated: bool = True  # False where annotations were never published: images are taken to have no objects
 
     def __post_init__(self) -> None:
-        for name in ("JPEGImages", "ImageSets/Main", *(["Annotations"] if self.annotated else [])):
+        for name in ("JPEGImages", "Annotations" if self.annotated else "ImageSets/Main"):
             if not (self.root / name).is_dir():
                 what = "has no folder" if self.root.is_dir() else "does not exist; it should have a folder"
                 raise FileNotFoundError(f"{self.root} {what} {name} (VOC format)")
 
     @cached_property
     def images(self) -> dict[str, list[str]]:
-        """File names in JPEGImages by their stem."""
+        """File names in JPEGImages by their stem in composed form."""
         found: dict[str, list[str]] = {}
         for path in sorted((self.root / "JPEGImages").iterdir()):
             if path.suffix.lower() in IMAGE_SUFFIXES:
-                found.setdefault(path.stem, []).append(path.name)
+                found.setdefault(composed(path.stem), []).append(path.name)
         # A copy in another form, as a phone's .heic, may lie beside an image.
         usual = {stem: [n for n in names if Path(n).suffix.lower() in _USUAL] for stem, names in found.items()}
         return {stem: usual[stem] or names for stem, names in found.items()}
+
+    @cached_property
+    def annotations(self) -> dict[str, str]:
+        """File names in Annotations by their stem in composed form."""
+        names = sorted((self.root / "Annotations").glob("*.xml")) if self.annotated else []
+        return {composed(path.stem): path.name for path in names}
 
     @cached_property
     def split_files(self) -> dict[str, Path]:
         """Text files in ImageSets/Main by TFDS's split name; class files such as aeroplane_train.txt do not count."""
         files = {path.stem: path for path in sorted((self.root / "ImageSets/Main").glob("*.txt"))}
         names = [name for name in files if not _is_class_file(name, files)]
-        if {"val", "validation"} <= set(names):
-            names.remove("validation")
+        alike = [name for name in ("val", "valid", "validation") if name in names]
+        for name in alike[1:]:
+            names.remove(name)
         return {canonical_split(name): files[name] for name in names}
 
     def annotation_path(self, image_id: str) -> Path:
-        return self.root / "Annotations" / f"{image_id}.xml"
+        path = self.root / "Annotations" / f"{image_id}.xml"
+        if image_id.isascii() or path.is_file():
+            return path
+        return path.with_name(self.annotations.get(composed(image_id), path.name))
 
     def image_paths(self, image_id: str, filename: str | None) -> list[Path]:
         """The image of that id, else the one that the annotation names; none if neither exists, and several where
@@ -65,10 +83,11 @@ class VocFolder:
 
         The id comes first, because tools that copy annotations often leave a wrong name in them."""
         named = PureWindowsPath(filename).name if filename else ""  # takes both kinds of slash
-        candidates = self.images.get(image_id, [])
+        candidates = self.images.get(composed(image_id), [])
+        candidates = [name for name in candidates if Path(name).stem == image_id] or candidates
         if not candidates:
-            candidates = [name for name in self.images.get(Path(named).stem, []) if Path(named).suffix]
-            candidates = [name for name in candidates if name.lower() == named.lower()]
+            candidates = [name for name in self.images.get(composed(Path(named).stem), []) if Path(named).suffix]
+            candidates = [name for name in candidates if composed(name).lower() == composed(named).lower()]
         return [self.root / "JPEGImages" / name for name in ([named] if named in candidates else candidates)]
 
     def read_split(self, name: str) -> SplitList:
@@ -77,11 +96,32 @@ class VocFolder:
         Raises:
             FileNotFoundError: the split does not exist; names those that do.
         """
+        if name == UNLISTED and not self.split_files:
+            return SplitList("Annotations", self._annotated_ids)
         if name not in self.split_files:
-            existing = ", ".join(sorted(self.split_files)) or "none"
+            existing = ", ".join(sorted(self.split_files)) or UNLISTED
             raise FileNotFoundError(f"{self.root}/ImageSets/Main has no list of a split {name!r} (there: {existing})")
         path = self.split_files[name]
         return read_split(path, str(path.relative_to(self.root)), self.images)
+
+    @cached_property
+    def _annotated_ids(self) -> tuple[str, ...]:
+        """Ids of all annotations; the log says how many images have none."""
+        if not self.annotated:
+            return tuple(sorted(self.images))
+        used = {path for image_id in self.annotations for path in self.image_paths(image_id, self._filename(image_id))}
+        left = sum(map(len, self.images.values())) - len(used)
+        if left:
+            _log.warning("%s: %d images without annotation are left out, for no list names them", self.root, left)
+        return tuple(sorted(self.annotations))
+
+    def _filename(self, image_id: str) -> str | None:
+        """The name of the image in its annotation, where no image has the annotation's own name."""
+        if image_id in self.images:
+            return None
+        with contextlib.suppress(UnreadableAnnotation):
+            return read_annotation(self.annotation_path(image_id)).filename
+        return None
 
 
 def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
@@ -99,17 +139,40 @@ def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
         if not image_id:
             continue
         parts = image_id.rsplit(maxsplit=1)
-        if image_id not in known and len(parts) == 2 and parts[1] in ("-1", "0", "1"):
+        if composed(image_id) not in known and len(parts) == 2 and parts[1] in ("-1", "0", "1"):
             image_id = parts[0]
         if Path(image_id).name != image_id or PureWindowsPath(image_id).name != image_id:
             raise ValueError(f"{path}: line {number} = {image_id!r}: a path, where the id of an image is wanted")
         stem, suffix = Path(image_id).stem, Path(image_id).suffix
-        if image_id not in known and stem in known and suffix.lower() in IMAGE_SUFFIXES:
+        if composed(image_id) not in known and composed(stem) in known and suffix.lower() in IMAGE_SUFFIXES:
             raise ValueError(f"{path}: line {number} = {image_id!r}: a file, where its id is wanted: {stem}")
         if image_id in ids:
             repeats.append((number, image_id))
         ids[image_id] = None
     return SplitList(name, tuple(ids), tuple(repeats))
+
+
+def voc_folders(root: Path) -> list[Path]:
+    """Folders in VOC format: `root`, or else those at most two folders below it.
+
+    Several are those with lists; without lists they are one data set, whose splits their names give.
+    """
+    if (root / "JPEGImages").is_dir():
+        return [root]
+    found = sorted(path.parent for pattern in ("*/JPEGImages", "*/*/JPEGImages") for path in root.glob(pattern))
+    return found if len(found) == 1 else [path for path in found if any(path.glob("ImageSets/Main/*.txt"))]
+
+
+def voc_root(root: Path) -> Path:
+    """The one folder in VOC format that `root` is or has below it; `root` where there is none.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = voc_folders(root) or [root]
+    if len(found) > 1:
+        raise ValueError(f"{root} has several data sets; give one of them as --data.root: {', '.join(map(str, found))}")
+    return found[0]
 
 
 def listed_ids(splits: dict[str, SplitList]) -> tuple[str, ...]:

@@ -5,34 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import inspect
-import json
 import logging
 import os
 import re
 import sys
-import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
-from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
-from frcnn_jax.data.prepared.check import Check, check_splits
+from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits
+from frcnn_jax.data.prepared.content import folder_names, policy_key
 from frcnn_jax.data.prepared.conventions import find_conventions, follow
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import find_classes, load_images
+from frcnn_jax.data.prepared.names import RenamedReader, of_classes, spelt_alike
 from frcnn_jax.data.prepared.report import raise_or_report
-from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, with_trainval
+from frcnn_jax.data.prepared.splits import split_rule, without_tested
+from frcnn_jax.data.records import STANDARD_SPLITS, with_trainval
 from frcnn_jax.locks import folder_lock
 
 __all__ = ["prepare_folder", "prepare_voc"]
 
 _log = logging.getLogger(__name__)
-_FORMAT = 1  # raised when the same input would be prepared in another way
 
 
 def prepare_voc(year: str, config: DataConfig) -> Path:
@@ -51,19 +48,33 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
     builder = strict
     faults = dataclasses.replace(config.faults, tolerance=0)
     if faults != FaultPolicy(tolerance=0) and not strict.data_path.exists():
-        key = hashlib.sha256(_json([_FORMAT, _actions(faults)])).hexdigest()[:16]
-        builder = _build(CheckedVoc, PreparedConfig(name=f"{year}-{key}", year=year, faults=faults), root)
+        settings = PreparedConfig(name=f"{year}-{policy_key(faults)}", year=year, faults=faults)
+        builder = _build(CheckedVoc, settings, root)
     if not builder.data_path.exists():
         with _one_process(Path(root) / CheckedVoc.name, year):  # which downloads and unpacks for every policy
             _prepare(builder)
     return Path(builder.data_dir)
 
 
-def prepare_folder(split: str, config: DataConfig) -> Path:
-    """The prepared data set of the folder `config.root`: all its standard splits, or the one other that is asked for.
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """A split of a folder that is to be prepared, and what is prepared with it."""
 
-    Its folder is named by a hash of what it was made from, so a change of the lists, annotations, images, classes or
-    policy makes a new one. Of processes that prepare the same at once, one does and the others wait for it.
+    path: Path
+    format: str
+    reader: AnnotationReader
+    split: str
+    wanted: tuple[str, ...]  # splits to prepare: all the standard ones, or one other
+    tested: tuple[str, ...]  # splits whose images no other may have
+    config: DataConfig
+
+
+def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
+    """The prepared data set of the folder `config.root`, and the name that the split has in it by the rule of splits.
+
+    It holds all standard splits of the folder, or the one other that is asked for. Its own folder is named by a hash of
+    what it was made from, so a change of the lists, annotations, images, classes or policy makes a new one. Of
+    processes that prepare the same at once, one does and the others wait for it.
 
     Files whose size and times are unchanged are not read to tell so, unless `config.verify` is set (see `hashes`).
 
@@ -74,6 +85,33 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
     """
     from frcnn_jax.data.prepared.builder import FolderBuilder, PreparedConfig, VocFolderBuilder
 
+    request = _find_splits(split, config)
+    builder_class = VocFolderBuilder if request.format == "voc" else FolderBuilder
+    root = _data_dir(config)
+    label = re.sub(r"[^A-Za-z0-9]+", "_", request.path.name).strip("_") or "root"
+    key = hashlib.sha256(os.fsencode(request.path)).hexdigest()[:16]
+    hashes = FileHashes(Path(root) / "frcnn_files" / f"{label}-{key}.npz", verify=config.verify)
+    # Without faults that are tolerated the tolerance does not matter: the first name is for that case.
+    found = folder_names(
+        *(request.reader, request.wanted, request.path, hashes, request.config),
+        format_name=request.format,
+        tested=request.tested,
+    )
+    names = [f"{label}-{name}" for name in found]
+    folder = Path(root) / builder_class.name
+    places = [folder / name / str(builder_class.VERSION) for name in names]
+    if not any(place.is_dir() for place in places):
+        with _one_process(folder, names[0]):
+            if not any(place.is_dir() for place in places):
+                check = _check_folder(request, folder / f"{names[0]}.faults.txt")
+                name = names[bool(check.tolerated)]
+                settings = PreparedConfig(name=name, classes=check.classes, checked=check.splits)
+                _prepare(_build(builder_class, settings, root))
+    return next(place for place in places if place.is_dir()), request.split
+
+
+def _find_splits(split: str, config: DataConfig) -> _Request:
+    """The folder's format and reader, and the splits that are prepared for `split`."""
     if config.root is None:
         raise ValueError(f"data set folder/{split}: data.root is not set; give a folder of annotated images")
     names = config.classes
@@ -81,46 +119,26 @@ def prepare_folder(split: str, config: DataConfig) -> Path:
         raise ValueError(f"data.classes = {names}: no name, an empty one or one twice")
     path = expand_user(config.root).resolve()
     format_name, reader = open_reader(path, config)
+    rule = split_rule(split, reader, config, path)
+    split, reader = rule.split, RenamedReader(rule.reader, config.rename) if config.rename else rule.reader
     standard = [name for name in STANDARD_SPLITS if name in reader.splits]
     wanted = standard if split in STANDARD_SPLITS else [split]
     if split not in wanted and not (split == "trainval" and {"train", "validation"} <= set(standard)):
         reader.read(split)  # which says what splits exist
     if config.classes is None and split not in STANDARD_SPLITS:
         config = dataclasses.replace(config, classes=_standard_classes(reader, standard))
-    if format_name == "voc":
-        builder_class, about = VocFolderBuilder, []
-    else:
-        builder_class, about = FolderBuilder, [format_name]
-    label = re.sub(r"[^A-Za-z0-9]+", "_", path.name).strip("_") or "root"
-    root = _data_dir(config)
-    key = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    hashes = FileHashes(Path(root) / "frcnn_files" / f"{label}-{key}.npz", verify=config.verify)
-    depends = _content(reader, wanted, path, hashes)
-    hashes.save()
-    content = [_FORMAT, *about, *depends, config.classes, _actions(config.faults)]
-    content += _changed_settings(config)
-    # Without faults that are tolerated the tolerance does not matter, and the name is that of earlier versions.
-    contents = content, [*content, {"tolerance": config.faults.tolerance}]
-    names = [f"{label}-{hashlib.sha256(_json(value)).hexdigest()[:16]}" for value in contents]
-    folder = Path(root) / builder_class.name
-    places = [folder / name / str(builder_class.VERSION) for name in names]
-    if not any(place.is_dir() for place in places):
-        with _one_process(folder, names[0]):
-            if not any(place.is_dir() for place in places):
-                check = _check_folder(path, reader, wanted, split, config, folder / f"{names[0]}.faults.txt")
-                settings = PreparedConfig(
-                    name=names[bool(check.tolerated)], classes=check.classes, checked=check.splits
-                )
-                _prepare(_build(builder_class, settings, root))
-    return next(place for place in places if place.is_dir())
+    return _Request(path, format_name, reader, split, tuple(wanted), rule.tested, config)
 
 
-def _check_folder(
-    path: Path, reader: AnnotationReader, wanted: Sequence[str], split: str, config: DataConfig, report: Path
-) -> Check:
-    """The check of a folder with a fault that stops nothing; the list of its faults goes to the file `report`."""
-    splits = with_trainval({name: reader.read(name) for name in wanted})
-    if not splits[split].records:
+def _check_folder(request: _Request, report: Path) -> Check:
+    """The check of a folder with no fault that stops; the list of its faults goes to the file `report`."""
+    path, reader, split, config = request.path, request.reader, request.split, request.config
+    tested = [name for name in request.tested if name in request.wanted]
+    splits, lost = without_tested({name: reader.read(name) for name in request.wanted}, tested, path)
+    splits, others = of_classes(with_trainval(splits), config.classes, path)
+    if isinstance(reader, RenamedReader) and split in STANDARD_SPLITS:
+        reader.check_used(path)
+    if not splits[split].records and not lost[split]:
         raise ValueError(f"{path}: the list of split {split!r} is empty")
     images = load_images(splits.values(), path, str(path))
     conventions = find_conventions(tuple(images.values()), config)
@@ -131,10 +149,18 @@ def _check_folder(
         way_on = None if check.way_on is None else {**check.way_on, "size_mismatch": "drop"}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
     raise_or_report(str(path), [check], config.faults, report, conventions.sentences)
-    _warn_of_slips(str(path), classes, splits)
+    if not splits[split].records:
+        raise ValueError(f"{path}: the images of split {split!r} are all among those of the test")
+    _warn_of_slips(str(path), classes)
     if not classes:
         raise ValueError(f"{path}: its annotations name no class; give the names in data.classes")
-    return check
+
+    def with_others(name: str, result: CheckedSplit) -> CheckedSplit:
+        other = others.count([image.image_id for image in result.images])
+        dropped = Counter(result.dropped) + Counter({"unknown_class": other, "tested": lost[name]})
+        return dataclasses.replace(result, dropped=dict(sorted(dropped.items())))
+
+    return dataclasses.replace(check, splits={name: with_others(name, split) for name, split in check.splits.items()})
 
 
 def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:
@@ -143,70 +169,14 @@ def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tupl
     return tuple(sorted({item.name for record in records for item in record.objects})) or None
 
 
-def _warn_of_slips(title: str, classes: Sequence[str], splits: dict[str, SplitRecords]) -> None:
-    """Logs slips that are not faults: classes that are spelt alike, and test images to train on."""
+def _warn_of_slips(title: str, classes: Sequence[str]) -> None:
+    """Logs what is not a fault but may be a slip: classes that are spelt alike."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+        alike.setdefault(spelt_alike(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             _log.warning("%s: classes of their own, but spelt alike: %s", title, ", ".join(map(repr, names)))
-    name = "trainval" if "trainval" in splits else "train"
-    if {name, "test"} <= set(splits):
-        tested = set(splits["test"].ids)
-        both = [image_id for image_id in splits[name].ids if image_id in tested]
-        if both:
-            _log.warning("%s: %d images are in %s and in test (the first: %s)", title, len(both), name, both[0])
-
-
-def _content(reader: AnnotationReader, splits: Sequence[str], root: Path, hashes: FileHashes) -> list[Any]:
-    """Value for a hash that changes with the prepared splits: as the reader says, or of records and images."""
-    content = getattr(reader, "content", None)
-    if content is not None:
-        takes_hashes = len(inspect.signature(content).parameters) > 1
-        return content(splits, hashes) if takes_hashes else content(splits)
-    lists = {name: reader.read(name) for name in splits}
-    found = {record.path for split in lists.values() for record in split.records if record.path is not None}
-    paths = sorted(found, key=lambda path: path.parts)
-    names = {path: _relative(path, root) for path in paths}
-    digests = tqdm(map_in_threads(hashes, paths), f"Hashing {root}", len(paths), unit="image", leave=False, delay=2)
-    images = list(zip(names.values(), digests, strict=True))
-    texts = {name: repr([_moved(split, names)]) for name, split in lists.items()}
-    records = (record for split in lists.values() for record in split.records)
-    # Earlier versions left crowds out, and prepared such a folder under the name without this.
-    crowds = ["crowds"] if any(item.crowd for record in records for item in record.objects) else []
-    return [texts, images, *crowds]
-
-
-def _relative(path: Path, root: Path) -> str:
-    """`os.path.relpath`, at once for what is plainly inside."""
-    text, start = os.fspath(path), os.path.join(root, "")
-    return text[len(start) :] if text.startswith(start) and ".." not in path.parts else os.path.relpath(path, root)
-
-
-def _moved(split: SplitRecords, names: dict[Path, str]) -> SplitRecords:
-    """The records with paths relative to the folder, so that the folder may lie elsewhere."""
-    records = [
-        record if record.path is None else dataclasses.replace(record, path=Path(names[record.path]))
-        for record in split.records
-    ]
-    return dataclasses.replace(split, records=tuple(records))
-
-
-def _actions(faults: FaultPolicy) -> dict[str, str]:
-    """Answers to each kind of fault; the form is that of earlier versions, whose prepared folders keep their names."""
-    return {name: value for name, value in dataclasses.asdict(faults).items() if name != "tolerance"}
-
-
-def _changed_settings(config: DataConfig) -> list[Any]:
-    """Settings that earlier versions did not have, where they are not the defaults."""
-    values = {"corners": config.corners, "orientation": config.orientation}
-    changed = {name: value for name, value in values.items() if value != "auto"}
-    return [changed] if changed else []
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True).encode()
 
 
 def _data_dir(config: DataConfig) -> str:

@@ -137,8 +137,8 @@ def test_two_formats_that_fit_are_named_unless_one_is_set(tmp_path, csv_format):
         open_dataset("folder/train", config)
     for name, ids in (("voc", ("v",)), ("my_csv", ("a.jpg", "b.jpg"))):
         assert open_dataset("folder/train", with_format(config, name)).image_ids == ids
-    with pytest.raises(ValueError, match=r"data\.format = 'coco': unknown; known are my_csv, voc and auto"):
-        open_dataset("folder/train", with_format(config, "coco"))
+    with pytest.raises(ValueError, match=r"data\.format = 'via': unknown; known are coco, csv, .*, yolo and auto"):
+        open_dataset("folder/train", with_format(config, "via"))
 
 
 def with_format(config, name):
@@ -151,7 +151,10 @@ def with_format(config, name):
 
 def test_a_folder_that_no_format_fits_says_what_was_looked_for(tmp_path, csv_format):
     config = DataConfig(root=str(tmp_path), tfds_dir=str(tmp_path / "tfds"))
-    wanted = r"has no folder JPEGImages \(VOC format\) and no file labels\.csv \(format my_csv\)"
+    wanted = (
+        r"has no folder JPEGImages \(VOC format\), no XML annotations beside images \(format labelimg\), "
+        r"no JSON file .*, no YAML file .*, no CSV file .*, no file labels\.csv \(format my_csv\): its format"
+    )
     with pytest.raises(FileNotFoundError, match=wanted):
         open_dataset("folder/train", config)
     csv_folder(tmp_path)

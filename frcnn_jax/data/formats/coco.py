@@ -1,0 +1,166 @@
+"""Reader of COCO's JSON: a file for each split, beside the images or in a folder of annotations, as Roboflow too writes
+it. Boxes are x, y, width and height, 0-based; fractions of pixels are kept."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
+from frcnn_jax.data.formats.tree import files_below, named_split, split_of
+from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord
+
+__all__ = ["CocoReader"]
+
+_KEYS = ("images", "annotations", "categories")
+_MOST = 50  # files in a folder; where there are more, they are of single images in some other form
+_LARGEST = 1e15  # of a number that can be one of pixels
+# Corners rather than width and height in messages; a box is empty where its width or height is 0.
+_NOTATION = BoxNotation(("x", "y", "x + width", "y + height"))
+
+
+class CocoReader(LayoutReader):
+    """Images and annotations of all JSON files that have them; a category that no object has is not a class."""
+
+    layout = "JSON file with images, annotations and categories"
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        return next(_coco_files(root), None) is not None
+
+    def _entries(self) -> Iterator[Entry]:
+        files: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
+        for folders, name in _coco_files(self.root):
+            split = named_split(name.rpartition(".")[0]) or split_of(folders) or ALL
+            files[split].append((folders, name))
+        for split, its in files.items():
+            if len(its) > 1:  # COCO's own folder has key points of the same images too
+                its = [file for file in its if file[1].startswith("instances")] or its
+            if len(its) > 1:
+                names = " and ".join("/".join((*folders, name)) for folders, name in its)
+                raise ValueError(f"{self.root}: {names} are both of split {split!r}; leave one of them in the folder")
+            yield from self._file_entries(split, *its[0])
+
+    def _file_entries(self, split: str, folders: tuple[str, ...], name: str) -> Iterator[Entry]:
+        file = "/".join((*folders, name))
+        content = _load(self.root / file)
+        names = {_key(item.get("id")): item.get("name") for item in content["categories"] if isinstance(item, dict)}
+        objects: dict[Any, list[tuple[int, dict]]] = defaultdict(list)
+        faults = self.list_faults.setdefault(split, [])
+        for index, item in enumerate(content["annotations"]):
+            if isinstance(item, dict):
+                objects[_key(item.get("image_id"))].append((index, item))
+            else:
+                faults.append(Fault("unreadable_annotation", file, index, "annotation", str(item), "not an object"))
+        seen = set()
+        for index, image in enumerate(content["images"]):
+            stated, key = _stated(image)
+            if not stated or key is None:
+                value = json.dumps(image)[:80]
+                faults.append(
+                    Fault("unreadable_annotation", file, None, f"images[{index}]", value, "no id or file_name")
+                )
+                continue
+            if key in seen:
+                faults.append(
+                    Fault("duplicate_id", file, None, f"images[{index}]", str(key), "the id of another image")
+                )
+                continue
+            seen.add(key)
+            found = tuple(self.images.find(stated, folders, split))
+            yield Entry(split, stated, f"{file} ({stated})", found, (image, objects.pop(key, []), names))
+        for key, items in objects.items():
+            for index, _ in items:
+                message = "there is no image of that id in the file"
+                faults.append(Fault("missing_image", file, index, "image_id", str(key), message))
+
+    def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
+        image, items, names = entry.annotation
+        faults, objects = list(record.faults), []
+        for index, item in items:
+            found = _object(item, index, names, entry.file)
+            (faults if isinstance(found, Fault) else objects).append(found)
+        size = tuple(image.get(side) for side in ("height", "width"))
+        stated = all(_is_number(side) and side > 0 for side in size)
+        return ImageRecord(
+            *(record.image_id, record.path, record.file, size if stated else None),
+            *(tuple(objects), tuple(faults), _NOTATION),
+        )
+
+
+def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectRecord | Fault:
+    def fault(kind: str, field: str, message: str) -> Fault:
+        return Fault(kind, file, index, field, str(item.get(field)), message)
+
+    name = names.get(_key(item.get("category_id")))
+    if name is None:
+        return fault("unknown_class", "category_id", f"not one of the {len(names)} categories of the file")
+    name = " ".join(str(name).split())
+    if not name:
+        return fault("unreadable_annotation", "category_id", "the category has no name")
+    box, crowd, area = item.get("bbox"), item.get("iscrowd", 0), item.get("area")
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+        return fault("unreadable_annotation", "bbox", "not four numbers")
+    if crowd not in (0, 1, None):
+        return fault("unreadable_annotation", "iscrowd", "neither 0 nor 1")
+    x, y, width, height = map(float, box)
+    area = float(area) if _is_number(area) and area >= 0 else None
+    return ObjectRecord(index, name, (x, y, x + width, y + height), area=area, crowd=bool(crowd))
+
+
+def _stated(image: Any) -> tuple[str, Any]:
+    """Name and id of an image; an empty name or None where they are missing."""
+    if not isinstance(image, dict):
+        return "", None
+    name = image.get("file_name")
+    return (name if isinstance(name, str) else ""), _key(image.get("id"))
+
+
+def _key(value: Any) -> Any:
+    """An id by which parts of the file find each other: some writers have 1 in the one and "1" or 1.0 in the other."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
+
+
+def _load(path: Path) -> dict[str, list]:
+    """The content of a file, which has lists of images, annotations and categories.
+
+    Raises:
+        ValueError: it is not JSON, or has something else in their place.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON, export it again ({error})") from error
+    for key in _KEYS:
+        if not (isinstance(content, dict) and isinstance(content.get(key), list)):
+            raise ValueError(f"{path}: {key} is not a list, as COCO's format has it")
+    return content
+
+
+def _coco_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
+    by_folder: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for folders, name in files_below(root, (".json",)):
+        by_folder[folders].append(name)
+    for folders, names in by_folder.items():
+        if len(names) <= _MOST:
+            yield from ((folders, name) for name in names if _has_keys(root.joinpath(*folders, name)))
+
+
+def _has_keys(path: Path) -> bool:
+    """True if the text of a file has COCO's three lists; they may come in any order, and far from its start."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return all(re.search(rb'"%s"\s*:\s*\[' % key.encode(), text) for key in _KEYS)

@@ -1,0 +1,125 @@
+"""Reader of CSV files with a row for each object, as TensorFlow's tutorials write them; a file for each split.
+
+Corners are VOC's, from which such files are made."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
+from frcnn_jax.data.formats.tree import files_below, named_split, normal_name, split_of
+from frcnn_jax.data.formats.voc import VOC_CORNERS
+from frcnn_jax.data.formats.voc_xml import CORNERS
+from frcnn_jax.data.records import ImageRecord, ObjectRecord
+
+__all__ = ["CsvReader"]
+
+_SIDES = ("height", "width")
+_WANTED = {"filename", "class", *CORNERS}
+
+
+class CsvReader(LayoutReader):
+    """Images that rows name. A row without class and corners is of an image without objects."""
+
+    layout = "CSV file with columns filename, class, xmin, ymin, xmax and ymax"
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        return next(_csv_files(root), None) is not None
+
+    def _entries(self) -> Iterator[Entry]:
+        files: dict[str, str] = {}
+        for folders, name in _csv_files(self.root):
+            split, file = named_split(name[:-4]) or split_of(folders) or ALL, "/".join((*folders, name))
+            if split in files:
+                names = f"{files[split]} and {file}"
+                raise ValueError(f"{self.root}: {names} are both of split {split!r}; leave one of them in the folder")
+            files[split] = file
+            rows: dict[str, list[tuple[int, dict]]] = defaultdict(list)
+            faults = self.list_faults.setdefault(split, [])
+            for index, row in enumerate(_rows(self.root / file)):
+                if row["filename"]:
+                    rows[normal_name(row["filename"])].append((index, row))
+                elif any(row.values()):
+                    faults.append(Fault("unreadable_annotation", file, index, "filename", "", "missing"))
+            for image, its in rows.items():
+                found = tuple(self.images.find(image, folders, split))
+                yield Entry(split, image, f"{file} ({image})", found, its)
+
+    def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
+        faults, objects, sizes = list(record.faults), [], {}
+        for index, row in entry.annotation:
+            size = tuple(_number(row.get(side)) for side in _SIDES)
+            if all(side is not None and side > 0 for side in size):
+                sizes[size] = index
+            if any(row[column] for column in ("class", *CORNERS)):
+                found = _object(row, index, entry.file)
+                (faults if isinstance(found, Fault) else objects).append(found)
+        if len(sizes) > 1:
+            texts = ", ".join(f"{width:g} x {height:g}" for height, width in sizes)
+            faults.append(Fault("size_mismatch", entry.file, None, "width, height", texts, "rows of one image differ"))
+        size = next(iter(sizes), None)
+        return ImageRecord(
+            *(record.image_id, record.path, record.file, size, tuple(objects), tuple(faults), VOC_CORNERS),
+        )
+
+
+def _object(row: dict[str, str], index: int, file: str) -> ObjectRecord | Fault:
+    name = " ".join(row["class"].split())
+    if not name:
+        return Fault("unreadable_annotation", file, index, "class", "", "missing")
+    corners = []
+    for corner in CORNERS:
+        value = _number(row[corner])
+        if value is None:
+            return Fault("unreadable_annotation", file, index, corner, row[corner], "not a number")
+        corners.append(value)
+    xmin, ymin, xmax, ymax = corners
+    return ObjectRecord(index, name, (xmin - 1, ymin - 1, xmax, ymax))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _csv_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
+    for folders, name in files_below(root, (".csv",)):
+        with root.joinpath(*folders, name).open("rb") as file:
+            header = file.readline(4096).decode("utf-8-sig", "ignore")
+        columns = _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
+        if _WANTED.issubset(columns):
+            yield folders, name
+
+
+def _columns(header: list[str]) -> list[str]:
+    return [column.strip().lower() for column in header]
+
+
+def _delimiter(header: str) -> str:
+    return max(",;\t", key=header.count)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows by their columns; what is missing in a row is empty."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            rows = csv.reader(file, delimiter=_delimiter(header))
+            columns = _columns(next(rows))
+            for row in rows:
+                if row:
+                    values = [value.strip() for value in row] + [""] * (len(columns) - len(row))
+                    yield dict(zip(columns, values, strict=False))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not UTF-8 text of rows, save it as that ({error})") from error

@@ -1,0 +1,126 @@
+"""A reader of annotations that lie in any arrangement of folders: what COCO, YOLO, CSV and XML beside images share."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import logging
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.formats.tree import ImageFile, ImageTree, normal_name, unique_ids
+from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords
+
+__all__ = ["ALL", "Entry", "LayoutReader"]
+
+_log = logging.getLogger(__name__)
+ALL = "all"
+"""The split of what lies in no folder and no file named after a split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """An image as an annotation names it, before the annotation is read."""
+
+    split: str
+    name: str  # as annotated
+    file: str  # holds the annotation; relative to the folder, for messages
+    found: tuple[ImageFile, ...]  # images of that name
+    annotation: Any = None  # for the reader itself
+
+
+class LayoutReader:
+    """Base of readers that find images by their names: `_entries` lists them all, `_read` reads one annotation.
+
+    Images are in the order of their ids.
+    """
+
+    layout: str
+
+    def __init__(self, root: Path, config: DataConfig):
+        self.root, self.config = root, config
+        self.images = ImageTree(root)
+        self.list_faults: dict[str, list[Fault]] = {}
+        splits: dict[str, list[Entry]] = {}
+        with _collection_later():
+            for entry in self._entries():
+                splits.setdefault(entry.split, []).append(entry)
+        if not splits:
+            raise FileNotFoundError(f"{root} has no {self.layout}")
+        order = [*STANDARD_SPLITS, *sorted(splits)]
+        self._splits = {name: splits[name] for name in dict.fromkeys(order) if name in splits}
+        standard = {entry.found for name in STANDARD_SPLITS for entry in splits.get(name, ())}
+        rest = sum(entry.found not in standard for entry in splits.get(ALL, ()))
+        if rest and standard:
+            _log.warning("%s: %d images are left out, which are in no folder or file of a split", root, rest)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self._splits)
+
+    def read(self, split: str) -> SplitRecords:
+        """The images of a split.
+
+        Raises:
+            FileNotFoundError: the split does not exist; names those that do.
+        """
+        if split not in self._splits:
+            existing = ", ".join(self._splits) or "none"
+            raise FileNotFoundError(f"{self.root} has no split {split!r} (there: {existing})")
+        records: dict[str, ImageRecord] = {}
+        faults = list(self.list_faults.get(split, ()))
+        entries = tqdm(self._splits[split], f"Reading {self.root}", unit="image", leave=False, delay=2)
+        with _collection_later():
+            for entry, record in zip(entries, self._read_all(self._splits[split]), strict=True):
+                if record.image_id in records:
+                    faults.append(Fault("duplicate_id", entry.file, None, "image", entry.name, "listed before"))
+                else:
+                    records[record.image_id] = record
+        return SplitRecords(tuple(records[image_id] for image_id in sorted(records)), tuple(faults))
+
+    def _entries(self) -> Iterable[Entry]:
+        """The images of all splits."""
+        raise NotImplementedError
+
+    def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
+        """The record with what the annotation says."""
+        raise NotImplementedError
+
+    def _read_all(self, entries: list[Entry]) -> Iterable[ImageRecord]:
+        return (self._read(entry, self._record(entry)) for entry in entries)
+
+    def _record(self, entry: Entry) -> ImageRecord:
+        """The record of an image without its annotation."""
+        faults = []
+        if not entry.found:
+            message = "there is no such image in the folder"
+            faults.append(Fault("missing_image", entry.file, None, "image", entry.name, message))
+            return ImageRecord(normal_name(entry.name), None, entry.file, faults=tuple(faults))
+        if len(entry.found) > 1:
+            names = ", ".join("/".join((*file.folders, file.name)) for file in entry.found)
+            faults.append(Fault("duplicate_id", entry.file, None, "image", names, "several images of one name"))
+        image = entry.found[0]
+        return ImageRecord(self._ids[image], self.images.path(image), entry.file, faults=tuple(faults))
+
+    @cached_property
+    def _ids(self) -> dict[ImageFile, str]:
+        return unique_ids(entry.found[0] for its in self._splits.values() for entry in its if entry.found)
+
+
+@contextlib.contextmanager
+def _collection_later() -> Iterator[None]:
+    """Has Python's collection of circles wait, which takes half the time where many records are made at once."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

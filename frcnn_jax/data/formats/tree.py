@@ -1,0 +1,194 @@
+"""A folder of images and annotations in whatever arrangement: its files, the splits that names stand for, its images.
+
+Names are compared in Unicode's composed form (NFC), because some systems write file names decomposed (NFD) and the
+names inside files composed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from frcnn_jax.data.images import IMAGE_SUFFIXES
+
+__all__ = ["ImageFile", "ImageTree", "composed", "files_below", "named_split", "normal_name", "split_of", "unique_ids"]
+
+_DEPTH = 5  # folders below the root
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    "trainval": "trainval",
+}
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def normal_name(name: str) -> str:
+    """The name in composed form, with slashes where Windows has backslashes."""
+    return composed(name.replace("\\", "/"))
+
+
+def named_split(name: str) -> str | None:
+    """The split that the name of a folder or file says, as `train_zip`, `instances_val2017` or `TestImages`; None if
+    it says none or several."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    found = {_SPLITS[word] for word in re.split(r"[^a-z]+", spaced.lower()) if word in _SPLITS}
+    if found == {"train", "validation"}:
+        return "trainval"
+    return found.pop() if len(found) == 1 else None
+
+
+def split_of(folders: Iterable[str]) -> str | None:
+    """The split that the innermost of these folders with such a name says."""
+    return next(filter(None, map(named_split, reversed(tuple(folders)))), None)
+
+
+def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Files with these endings, in any case, a few folders deep: the folders below the root, and the name.
+
+    Sorted. Hidden files and folders are left out; links to folders are followed once.
+    """
+    endings, seen = tuple(suffixes), set()
+
+    def visit(folder: str, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            shown = sorted((e for e in entries if not e.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+        folders = []
+        for entry in shown:
+            if entry.name.lower().endswith(endings) and entry.is_file():
+                yield parts, entry.name
+            elif entry.is_dir():
+                folders.append(entry)
+        if len(parts) < depth:
+            for entry in folders:
+                yield from visit(entry.path, (*parts, entry.name))
+
+    if root.is_dir():
+        yield from visit(str(root), ())
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """An image below the root."""
+
+    folders: tuple[str, ...]
+    name: str
+    split: str | None  # that its folders say
+
+    @property
+    def stem(self) -> str:
+        return os.path.splitext(self.name)[0]
+
+
+class ImageTree:
+    """All images below a folder, found by the names that annotations give them."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        splits: dict[tuple[str, ...], str | None] = {}
+        self._by_stem: dict[str, list[ImageFile]] = {}
+        for folders, name in files_below(root, IMAGE_SUFFIXES):
+            if folders not in splits:
+                splits[folders] = split_of(folders)
+            file = ImageFile(folders, name, splits[folders])
+            self._by_stem.setdefault(normal_name(file.stem).casefold(), []).append(file)
+
+    @cached_property
+    def splits(self) -> frozenset[str]:
+        """Splits that have image folders of their own."""
+        return frozenset(file.split for files in self._by_stem.values() for file in files if file.split)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_stem.values()))
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        for files in self._by_stem.values():
+            yield from files
+
+    def path(self, file: ImageFile) -> Path:
+        return self.root.joinpath(*file.folders, file.name)
+
+    def find(self, name: str, near: tuple[str, ...], split: str | None, *, by_stem: bool = False) -> list[ImageFile]:
+        """Images of that name; several where nothing tells them apart.
+
+        Of images of one name those count whose folders match the longest part of the name, then those of the split,
+        then those nearest to the folder `near`. A split that has folders of its own has no images in those of others.
+
+        Args:
+            name: a file's name, perhaps with folders before it, also in another system's form.
+            near: folders of the annotation, below the root.
+            split: the split that the annotation belongs to.
+            by_stem: the name has no ending, or its ending does not count.
+        """
+        *folders, last = [part for part in normal_name(name).split("/") if part not in ("", ".", "..")] or [""]
+        stem, suffix = os.path.splitext(last)
+        if by_stem and suffix.lower() not in IMAGE_SUFFIXES:
+            stem, suffix = last, ""
+        found = self._by_stem.get(stem.casefold(), [])
+        if not by_stem:
+            found = [file for file in found if _suffix(file.name) == _suffix(last)]
+        split = split_of(folders) or split
+        if split in self.splits:
+            found = [file for file in found if file.split in (split, None)]
+        if len(found) < 2:
+            return list(found)
+
+        def rank(file: ImageFile) -> tuple:
+            known = tuple(map(normal_name, file.folders))
+            exact = normal_name(file.name)
+            return (
+                _common(reversed(known), reversed(folders)),
+                file.split == split,
+                _common(file.folders, near),
+                os.path.splitext(exact)[0] == stem,
+                exact == last,
+            )
+
+        ranks = [rank(file) for file in found]
+        return [file for file, its in zip(found, ranks, strict=True) if its == max(ranks)]
+
+
+def unique_ids(files: Iterable[ImageFile]) -> dict[ImageFile, str]:
+    """An id for each image: its name without ending, with its folders before where several images have that name, and
+    with its ending where only that tells them apart."""
+    files = list(dict.fromkeys(files))
+
+    def names(file: ImageFile) -> tuple[str, str, str]:
+        stem, below = normal_name(file.stem), "/".join((*file.folders, file.name))
+        return stem, normal_name("/".join((*file.folders, stem))), normal_name(below)
+
+    named = {file: names(file) for file in files}
+    counts = [Counter(its[level] for its in named.values()) for level in range(3)]
+    return {
+        file: next((its[level] for level in range(2) if counts[level][its[level]] == 1), its[2])
+        for file, its in named.items()
+    }
+
+
+def _suffix(name: str) -> str:
+    suffix = os.path.splitext(name)[1].lower()
+    return ".jpg" if suffix == ".jpeg" else suffix
+
+
+def _common(one: Iterable[str], other: Iterable[str]) -> int:
+    """Number of equal items before the first that differs."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

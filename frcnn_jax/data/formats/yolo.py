@@ -1,0 +1,134 @@
+"""Reader of YOLO's text files: a row `class x y width height` for each object, in fractions of the image, x and y of
+the box's centre. Names of the classes, and perhaps the folders of the splits, are in a YAML file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.files import map_in_threads
+from frcnn_jax.data.formats.layout import Entry, LayoutReader
+from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name
+from frcnn_jax.data.formats.yolo_names import NamesFile, find_names
+from frcnn_jax.data.images import image_size
+from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
+
+__all__ = ["YoloReader"]
+
+# In messages a box is told by its corners in pixels; it is empty where its width or height is 0.
+_NOTATION = BoxNotation(("left", "top", "right", "bottom"))
+_DIGITS = 1e-6  # of the image's side: by so much a box may seem to leave the image, for rows are written with 6 digits
+_EXACT = 1e-9  # pixels; twice the error of the fractions of the largest images, written in full
+
+
+class YoloReader(LayoutReader):
+    """Images of the folders that the YAML file names, else all; labels in a folder `labels` for `images`, or beside
+    them. An image whose label file is missing or empty has no objects."""
+
+    layout = "YAML file with names and folder labels"
+
+    def __init__(self, root: Path, config: DataConfig):
+        names = find_names(root)
+        if names is None:
+            raise FileNotFoundError(f"{root} has no data.yaml with names (or classes.txt): add it")
+        self.names: NamesFile = names
+        self.labels = {
+            (tuple(map(normal_name, folders)), normal_name(name)[:-4]): "/".join((*folders, name))
+            for folders, name in files_below(root, (".txt",))
+        }
+        super().__init__(root, config)
+
+    @staticmethod
+    def fits(root: Path) -> bool:
+        return find_names(root) is not None
+
+    def _entries(self) -> Iterator[Entry]:
+        labels = {file: self._label(file) for file in self.images}
+        for split, files in self.names.splits(self.images, lambda file: labels[file] is not None).items():
+            for file in files:
+                below = "/".join((*file.folders, file.name))
+                yield Entry(split, below, labels[file] or below, (file,), labels[file])
+
+    def _label(self, file: ImageFile) -> str | None:
+        """The label file of an image; None if there is none."""
+        folders, stem = tuple(map(normal_name, file.folders)), normal_name(file.stem)
+        places = [folders]
+        if "images" in [name.lower() for name in folders]:
+            last = max(i for i, name in enumerate(folders) if name.lower() == "images")
+            places = [(*folders[:last], name, *folders[last + 1 :]) for name in ("labels", "Labels")] + places
+        elif not folders or (("labels",), stem) in self.labels:
+            places = [("labels", *folders), ("labels",), *places]
+        else:
+            places = [(*folders[:-1], "labels", folders[-1]), (*folders, "labels"), ("labels", *folders), *places]
+        return next((self.labels[place, stem] for place in places if (place, stem) in self.labels), None)
+
+    def _read_all(self, entries: list[Entry]) -> Iterable[ImageRecord]:
+        return map_in_threads(lambda entry: self._read(entry, self._record(entry)), entries)
+
+    def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
+        faults, objects = list(record.faults), []
+        rows = self._rows(entry, faults)
+        if rows:
+            try:
+                size = image_size(record.path.read_bytes())
+            except (ValueError, OSError):
+                rows = []  # the image is named as unreadable when it is checked
+        for index, row in enumerate(rows):
+            found = _object(row.split(), index, self.names.names, entry.file, size)
+            (faults if isinstance(found, Fault) else objects).append(found)
+        return ImageRecord(
+            *(record.image_id, record.path, record.file, None, tuple(objects), tuple(faults), _NOTATION),
+            fractions=True,
+        )
+
+    def _rows(self, entry: Entry, faults: list[Fault]) -> list[str]:
+        if entry.annotation is None:
+            return []
+        try:
+            text = (self.root / entry.annotation).read_text("utf-8-sig")
+        except (UnicodeDecodeError, OSError) as error:
+            faults.append(Fault("unreadable_annotation", entry.file, None, "file", entry.annotation, str(error)))
+            return []
+        return [line for line in text.splitlines() if line.strip()]
+
+
+def _object(
+    row: list[str], index: int, names: dict[int, str], file: str, size: tuple[int, int]
+) -> ObjectRecord | Fault:
+    def fault(kind: str, field: str, message: str) -> Fault:
+        return Fault(kind, file, index, field, " ".join(row)[:80], message)
+
+    try:
+        label, *numbers = map(float, row)
+    except ValueError:
+        return fault("unreadable_annotation", "row", "not numbers only")
+    if not all(map(math.isfinite, (label, *numbers))):
+        return fault("unreadable_annotation", "row", "not finite")
+    if len(numbers) == 4:
+        x, y, width, height = numbers
+        fractions = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    elif len(numbers) >= 6 and len(numbers) % 2 == 0:
+        fractions = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+    else:
+        return fault("unreadable_annotation", "row", f"{len(row)} numbers, neither 5 of a box nor a polygon's")
+    if label not in names:
+        return fault("unknown_class", "class", f"not one of the {len(names)} names")
+    return ObjectRecord(index, names[int(label)], _pixels(fractions, size))
+
+
+def _pixels(fractions: Box, size: tuple[int, int]) -> Box:
+    """The box in pixels. Errors of the last digit are left out: what was a whole number or a short fraction is so
+    again, and what reached the border does not cross it."""
+    sides = (size[1], size[0]) * 2
+    box = []
+    for fraction, side in zip(fractions, sides, strict=True):
+        value = fraction * side
+        short = round(value, 6)
+        value = short if abs(value - short) < _EXACT else value
+        near = min(max(value, 0.0), float(side))
+        box.append(near if abs(value - near) <= _DIGITS * side else value)
+    x1, y1, x2, y2 = box
+    return x1, y1, x2, y2

@@ -1,0 +1,160 @@
+"""Names and splits of a YOLO data set: from data.yaml, or names alone from classes.txt or obj.names."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from frcnn_jax.data.formats.layout import ALL
+from frcnn_jax.data.formats.tree import ImageFile, ImageTree, files_below, normal_name
+from frcnn_jax.data.records import canonical_split
+
+__all__ = ["NamesFile", "find_names"]
+
+_log = logging.getLogger(__name__)
+_KEYS = ("train", "val", "valid", "validation", "test")
+_LISTS = ("classes.txt", "obj.names")
+_MOST_BYTES = 1 << 20  # of a YAML file that is read to see what it is
+
+
+@dataclasses.dataclass(frozen=True)
+class NamesFile:
+    """Names of the classes by their numbers, and where each split is as the file says."""
+
+    path: Path
+    names: dict[int, str]
+    places: dict[str, tuple[str, ...]]  # folders or lists of images by split
+    base: str = ""  # `path:`, a folder before all of them
+
+    def splits(self, images: ImageTree, labelled: Callable[[ImageFile], bool]) -> dict[str, list[ImageFile]]:
+        """Images of each split: as the file says where that exists, else as the names of folders say, else all.
+
+        A split without any label is left out, as are a second split with the images of the first, and images in
+        folders of which no image has a label; a line in the log says so.
+        """
+        root = images.root
+        folders = {file.folders for file in images if labelled(file)}
+        known = [file for file in images if file.folders in folders]
+        found: dict[str, list[ImageFile]] = {}
+        for split, places in self.places.items():
+            files = [file for place in places for file in self._at(place, images)]
+            files = files or [file for file in known if file.split == split]
+            if not any(map(labelled, files)):
+                why = "no label file" if files else "no image"
+                _log.warning("%s: its split %s is left out: %s for %s", self.path, split, why, ", ".join(places))
+            elif set(files) in map(set, found.values()):
+                _log.warning("%s: its split %s is left out: the images are those of another", self.path, split)
+            else:
+                found[split] = list(dict.fromkeys(files))
+        used = {file for files in found.values() for file in files}
+        rest = "" if found else ALL
+        for file in known:
+            split = file.split or rest
+            if split and split not in self.places and file not in used:
+                found.setdefault(split, []).append(file)
+        left = len(images) - len({file for files in found.values() for file in files})
+        if left:
+            _log.warning("%s: %d images are left out, which are in no split or in a folder without labels", root, left)
+        return found
+
+    def _at(self, place: str, images: ImageTree) -> list[ImageFile]:
+        """Images in a folder, or those that a text file lists."""
+        path = self._path(place, images.root)
+        if path is None:
+            return []
+        if path.is_file():
+            near = path.relative_to(images.root).parts[:-1]
+            lines = path.read_text("utf-8-sig").splitlines()
+            return [file for line in lines if line.strip() for file in images.find(line.strip(), near, None)[:1]]
+        parts = path.relative_to(images.root).parts
+        return [file for file in images if file.folders[: len(parts)] == parts]
+
+    def _path(self, place: str, root: Path) -> Path | None:
+        """The folder or list in `root` that a file written elsewhere means: its path may begin with folders of another
+        machine, or with more or fewer `..` than are right."""
+        for text in (f"{self.base}/{place}" if self.base else place, place):
+            parts = [part for part in normal_name(text).split("/") if part not in ("", ".")]
+            for path in (Path(text), self.path.parent / text):
+                real = Path(os.path.normpath(path))
+                if real != root and real.is_relative_to(root) and real.exists():
+                    return real
+            names = [part for part in parts if part != ".."]
+            least = min(len(names), 2)
+            for start in range(len(names) - least + 1):
+                for folder in (self.path.parent, root):
+                    if names and folder.joinpath(*names[start:]).exists():
+                        return folder.joinpath(*names[start:])
+        return None
+
+
+def find_names(root: Path) -> NamesFile | None:
+    """The names of a YOLO data set; None where the folder has none, or no label.
+
+    Raises:
+        ValueError: several files have names of classes.
+    """
+    if not _has_rows(root):
+        return None
+    found = [file for file in map(_read_yaml, _paths(root, (".yaml", ".yml"))) if file is not None]
+    if not found:
+        found = [_read_list(path) for path in _paths(root, (".txt", ".names")) if path.name.lower() in _LISTS]
+    if len({(tuple(file.names.items()), tuple(file.places.items())) for file in found}) > 1:
+        names = " and ".join(str(file.path.relative_to(root)) for file in found)
+        raise ValueError(f"{root}: {names} have names of classes; leave one of them in the folder")
+    return found[0] if found else None
+
+
+def _paths(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    return (root.joinpath(*folders, name) for folders, name in files_below(root, suffixes, depth=2))
+
+
+def _read_yaml(path: Path) -> NamesFile | None:
+    """What a file says of a data set; None if it is about something else."""
+    if path.stat().st_size > _MOST_BYTES:
+        return None
+    try:
+        content = yaml.safe_load(path.read_text("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    if not isinstance(content, dict) or not {"nc", "path", *_KEYS} & set(content):
+        return None
+    names = content.get("names")
+    try:
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        labels = {int(number): " ".join(str(name).split()) for number, name in pairs}
+    except (TypeError, ValueError):
+        return None
+    places = {canonical_split(key): _texts(content[key]) for key in _KEYS if content.get(key)}
+    return NamesFile(path, labels, places, str(content.get("path") or ""))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+
+
+def _read_list(path: Path) -> NamesFile:
+    lines = [" ".join(line.split()) for line in path.read_text("utf-8-sig").splitlines()]
+    return NamesFile(path, {number: line for number, line in enumerate(lines) if line}, {})
+
+
+def _has_rows(root: Path) -> bool:
+    """True if a text file begins with a row of a YOLO label; the first few with any text are looked at."""
+    looked = 0
+    for folders, name in files_below(root, (".txt",)):
+        with root.joinpath(*folders, name).open("rb") as file:
+            row = file.readline(4096).split()
+        try:
+            if len(row) >= 5 and float(row[0]).is_integer() and all(map(math.isfinite, map(float, row))):
+                return True
+        except ValueError:
+            looked += 1
+        if looked > 50:
+            break
+    return False

@@ -1,0 +1,117 @@
+"""Class names as the settings want them: some read as others, and a subset of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.data.formats.table import AnnotationReader
+from frcnn_jax.data.records import ImageRecord, SplitRecords
+
+__all__ = ["OtherClasses", "RenamedReader", "of_classes", "spelt_alike"]
+
+_log = logging.getLogger(__name__)
+
+
+class RenamedReader:
+    """Another reader, with some class names read as others. All are read at once, so that two may change places."""
+
+    def __init__(self, reader: AnnotationReader, pairs: Sequence[str]):
+        self.layout, self.splits = reader.layout, reader.splits
+        self._reader = reader
+        self.names: dict[str, str] = {}
+        for pair in pairs:
+            old, new = (" ".join(name.split()) for name in pair.split("=", 1))
+            first = self.names.setdefault(old, new)
+            if first != new:
+                raise ValueError(f"data.rename: {old!r} is read as {first!r} and as {new!r}; give one")
+        self._found: set[str] = set()
+
+    def read(self, split: str) -> SplitRecords:
+        records = self._reader.read(split)
+        return dataclasses.replace(records, records=tuple(map(self._renamed, records.records)))
+
+    @cached_property
+    def content(self) -> Callable[..., list[Any]] | None:
+        """The other reader's value for a hash, with the names; None if it has none."""
+        content = getattr(self._reader, "content", None)
+        if content is None:
+            return None
+
+        @functools.wraps(content)
+        def with_names(splits: Sequence[str], *more: Any) -> list[Any]:
+            return [["renamed", sorted(self.names.items())], *content(splits, *more)]
+
+        return with_names
+
+    def check_used(self, root: Path) -> None:
+        """
+        Raises:
+            ValueError: no object read so far has one of the names.
+        """
+        absent = [old for old in self.names if old not in self._found]
+        if absent:
+            there = ", ".join(sorted(self._found)) or "none"
+            raise ValueError(f"{root}: data.rename: no object of class {', '.join(map(repr, absent))} (there: {there})")
+
+    def _renamed(self, record: ImageRecord) -> ImageRecord:
+        self._found.update(item.name for item in record.objects)
+        if not any(item.name in self.names for item in record.objects):
+            return record
+        objects = (dataclasses.replace(item, name=self.names.get(item.name, item.name)) for item in record.objects)
+        return dataclasses.replace(record, objects=tuple(objects))
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherClasses:
+    """Objects of other classes than those wanted, which were left out."""
+
+    counts: dict[str, int]  # by image
+
+    def count(self, image_ids: Sequence[str]) -> int:
+        return sum(self.counts.get(image_id, 0) for image_id in image_ids)
+
+
+def of_classes(
+    splits: dict[str, SplitRecords], classes: Sequence[str] | None, root: Path
+) -> tuple[dict[str, SplitRecords], OtherClasses]:
+    """The splits with objects of these classes alone; all where none are given. A line in the log names the others.
+
+    A name that differs from a wanted one in case alone stays, for it is a slip that checking reports.
+    """
+    if classes is None:
+        return splits, OtherClasses({})
+    wanted, slips = set(classes), set(map(spelt_alike, classes))
+    counts, others, found = {}, Counter(), set()
+
+    def kept(record: ImageRecord) -> ImageRecord:
+        objects = tuple(item for item in record.objects if item.name in wanted or spelt_alike(item.name) in slips)
+        found.update(item.name for item in objects)
+        if len(objects) == len(record.objects):
+            return record
+        if record.image_id not in counts:
+            others.update(item.name for item in record.objects if item not in objects)
+            counts[record.image_id] = len(record.objects) - len(objects)
+        return dataclasses.replace(record, objects=objects)
+
+    kept_splits = {
+        name: dataclasses.replace(split, records=tuple(map(kept, split.records))) for name, split in splits.items()
+    }
+    if counts:
+        text = ", ".join(f"{name} {count}" for name, count in others.most_common(20))
+        absent = [name for name in classes if name not in found]
+        hint = f"; no object is of class {', '.join(absent)}" if absent else ""
+        _log.warning("%s: objects of classes that are not in data.classes are left out: %s%s", root, text, hint)
+    return kept_splits, OtherClasses(counts)
+
+
+def spelt_alike(name: str) -> str:
+    """The same for names that differ in case or in forms of letters alone."""
+    return unicodedata.normalize("NFKC", name).casefold()

@@ -1,0 +1,184 @@
+"""The rule of splits: what a folder's `trainval` and `test` stand for, and that no image is tested that was trained on.
+
+    test      the folder's test images; else those to validate with; else a share of all, `data.split`
+    trainval  the folder's training images, with those to validate with where these are not the test
+
+The share is chosen by a hash of the images' names: it is the same on every machine, and stays when images are added.
+Names that Roboflow made of one image, NAME.rf.HASH, go together. The lists of a folder in VOC format stand as they are
+where the test is another data set, as `data.test` says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.formats.table import AnnotationReader
+from frcnn_jax.data.formats.tree import composed
+from frcnn_jax.data.formats.voc import VocReader
+from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords, canonical_split
+
+__all__ = ["PooledReader", "SplitRule", "split_rule", "without_tested"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRule:
+    """What a name of a split stands for in a folder."""
+
+    split: str  # to read with `reader`
+    reader: AnnotationReader
+    tested: tuple[str, ...] = ()  # splits whose images the others must not have
+
+
+def split_rule(split: str, reader: AnnotationReader, config: DataConfig, root: Path) -> SplitRule:
+    """What `split` stands for. A line in the log says what the test is, where the folder itself does not."""
+    there, there_others = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
+    own = re.fullmatch(r"folder/(.+)", config.test)
+    test = canonical_split(own[1]) if own else None
+    listed = isinstance(reader, VocReader) and bool(reader.folder.split_files)
+    tested = tuple(name for name in ("test", "validation") if name in there and name in ("test", test))
+    if split not in STANDARD_SPLITS or (listed and not own and split != "test"):
+        return SplitRule(_only(split, there), reader, tested)
+    if "test" in there:
+        if there == ["test"] and there_others:
+            return SplitRule("test" if split == "test" else "train", PooledReader(reader, there_others, 0.0), tested)
+        return SplitRule(_only(split, [name for name in there if name not in tested]), reader, tested)
+    if not config.split or test in there_others:
+        pooled = reader if there else PooledReader(reader, there_others, 0.0)
+        return SplitRule(_only(split, _standard(pooled)), pooled, tested)
+    if "validation" in there and len(there) > 1:
+        _say(f"{root} has no test images: those to validate with are the test, and are not trained on")
+        training = [name for name in there if name != "validation"]
+        return SplitRule("validation" if split == "test" else _only(split, training[:1]), reader, ("validation",))
+    pooled = PooledReader(reader, there or there_others, config.split)
+    _say(f"{root} has no test images: {pooled.describe()}")
+    return SplitRule("train" if split == "trainval" else split, pooled, ("test",))
+
+
+def without_tested(
+    splits: dict[str, SplitRecords], tested: Sequence[str], root: Path
+) -> tuple[dict[str, SplitRecords], Counter[str]]:
+    """The splits without images that a tested one has too, in content; and how many each has lost.
+
+    A line in the log says so. Of two tested splits that overlap, the first keeps the images.
+    """
+    lost: Counter[str] = Counter()
+    for name in tested:
+        others = [other for other in splits if other not in tested[: tested.index(name) + 1]]
+        same = _same_content(splits[name], [splits[other] for other in others])
+        for other in others:
+            kept = tuple(record for record in splits[other].records if not same(record))
+            count = len(splits[other].records) - len(kept)
+            if count:
+                first = next(record.image_id for record in splits[other].records if same(record))
+                splits = splits | {other: dataclasses.replace(splits[other], records=kept)}
+                lost[other] += count
+                _log.warning(
+                    "%s: %d images of %s are in %s too, and are left out of %s (the first: %s)",
+                    *(root, count, other, name, other, first),
+                )
+    return splits, lost
+
+
+class PooledReader:
+    """Splits of another reader as `train`, but for a share of them, which is `test`; a share of 0 leaves its own."""
+
+    def __init__(self, reader: AnnotationReader, pool: Sequence[str], share: float):
+        self.layout, self.splits = reader.layout, ("train", "test")
+        self._reader, self._pool, self._share = reader, tuple(pool), share
+        if not share and "test" not in reader.splits:
+            self.splits = ("train",)
+
+    def read(self, split: str) -> SplitRecords:
+        """Images of `train` or `test`; of another split as the other reader has it."""
+        if split == "train":
+            kept = tuple(record for record in self._all.records if record.image_id not in self._held_out)
+            return SplitRecords(kept, self._all.faults)
+        if split == "test" and self._share:
+            return SplitRecords(tuple(record for record in self._all.records if record.image_id in self._held_out))
+        return self._reader.read(split)
+
+    @cached_property
+    def content(self) -> Callable[..., list[Any]] | None:
+        """The other reader's value for a hash, with the share; None if it has none."""
+        content = getattr(self._reader, "content", None)
+        if content is None:
+            return None
+        others = [] if self._share else [name for name in self.splits if name != "train"]
+
+        @functools.wraps(content)
+        def with_share(splits: Sequence[str], *more: Any) -> list[Any]:
+            return [["held out", self._share], *content([*self._pool, *others], *more)]
+
+        return with_share
+
+    def describe(self) -> str:
+        """A clause about the share, for the log."""
+        held, count = len(self._held_out), len(self._all.records)
+        return f"{held} of its {count} images, chosen by their names, are the test (data.split {self._share:g})"
+
+    @cached_property
+    def _all(self) -> SplitRecords:
+        splits = [self._reader.read(name) for name in self._pool]
+        records = {record.image_id: record for split in splits for record in split.records}
+        return SplitRecords(tuple(records.values()), tuple(fault for split in splits for fault in split.faults))
+
+    @cached_property
+    def _held_out(self) -> frozenset[str]:
+        """Ids of the images for the test: at least one, and not all."""
+        places = {record.image_id: _place(record) for record in self._all.records}
+        chosen = {place for place in places.values() if place < self._share}
+        if self._share and len(set(places.values())) > 1:
+            chosen = chosen or {min(places.values())}
+            chosen -= {max(places.values())} if chosen == set(places.values()) else set()
+        return frozenset(image_id for image_id, place in places.items() if place in chosen)
+
+
+def _place(record: ImageRecord) -> float:
+    """A number from 0 to 1 that depends on nothing but the image's name without Roboflow's hash."""
+    name = composed(record.path.stem if record.path else Path(record.image_id).stem)
+    digest = hashlib.sha256(re.sub(r"\.rf\.\w+$", "", name).encode()).digest()
+    return int.from_bytes(digest[:7]) / (1 << 56)
+
+
+def _standard(reader: AnnotationReader) -> list[str]:
+    return [name for name in STANDARD_SPLITS if name in reader.splits]
+
+
+def _only(split: str, there: Sequence[str]) -> str:
+    """The split, but for `trainval` the only one to train on, if there is only one."""
+    training = [name for name in there if name != "test"]
+    return training[0] if split == "trainval" and len(training) == 1 else split
+
+
+def _same_content(tested: SplitRecords, others: Sequence[SplitRecords]) -> Callable[[ImageRecord], bool]:
+    """True for an image that has the bytes of a tested one. Only files of equal size are read."""
+    sizes = {record.path: record.path.stat().st_size for split in (tested, *others) for record in _with_path(split)}
+    of_tested = {sizes[record.path] for record in _with_path(tested)}
+    of_others = {sizes[record.path] for split in others for record in _with_path(split)}
+    paths = [path for path, size in sizes.items() if size in of_tested & of_others]
+    hashes = dict(zip(paths, map_in_threads(file_hash, paths), strict=True))
+    wanted = {hashes[record.path] for record in _with_path(tested) if record.path in hashes}
+    return lambda record: record.path in hashes and hashes[record.path] in wanted
+
+
+def _with_path(split: SplitRecords) -> list[ImageRecord]:
+    return [record for record in split.records if record.path is not None]
+
+
+@functools.lru_cache(maxsize=1000)
+def _say(text: str) -> None:
+    """Logs a line once in a process, however often the data are opened."""
+    _log.warning("%s", text)

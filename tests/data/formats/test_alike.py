@@ -1,0 +1,104 @@
+"""One data set in every form that people have it in: the same images, classes and boxes to the last bit."""
+
+import dataclasses
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.formats.table import FORMATS, open_reader
+from tests.data.contracts import check_dataset, check_reader
+from tests.data.formats.written import PICTURES, write_coco, write_csv, write_labelimg, write_voc, write_yolo
+
+# folder as it is written, and the name of its format
+LAYOUTS = {
+    "voc": (write_voc, "voc"),
+    "voc one folder down": (lambda root: write_voc(root / "VOCdevkit/VOC2026"), "voc"),
+    "side by side": (write_labelimg, "labelimg"),
+    "images/train": (lambda root: write_labelimg(root, images="images/{}", xml="images/{}"), "labelimg"),
+    "train_zip/train": (lambda root: write_labelimg(root, images="{0}_zip/{0}", xml="{0}_zip/{0}"), "labelimg"),
+    "train/Annotations": (lambda root: write_labelimg(root, images="{}/Images", xml="{}/Annotations"), "labelimg"),
+    "annotations/train": (lambda root: write_labelimg(root, images="images/{}", xml="annotations/{}"), "labelimg"),
+    "coco": (write_coco, "coco"),
+    "coco from 0": (lambda root: write_coco(root, first=0), "coco"),
+    "coco with gaps": (lambda root: write_coco(root, first=3, gap=7), "coco"),
+    "yolo": (write_yolo, "yolo"),
+    "yolo by split": (lambda root: write_yolo(root, split_first=True), "yolo"),
+    "csv": (write_csv, "csv"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_keeps_the_contract_and_gives_the_same_records(tmp_path, name):
+    write, known = LAYOUTS[name]
+    write(tmp_path / "set")
+    for split in ("train", "validation", "test"):
+        check_reader(known, tmp_path / "set", split)
+    reader = open_reader(tmp_path / "set", DataConfig())[1]
+    assert reader.splits == ("train", "validation", "test") or known == "voc"
+    expected = {(p.split, p.stem): [(name, np.float32(box).tolist()) for name, box in p.objects] for p in PICTURES}
+    found = {}
+    for split in reader.splits:
+        for record in reader.read(split).records:
+            assert record.faults == ()
+            boxes = [(item.name, np.float32(item.box).tolist()) for item in record.objects]
+            found[split, record.image_id] = boxes
+    assert found == expected
+
+
+def test_prepared_they_are_one_data_set(tmp_path):
+    """Classes, images, boxes and labels: everything that training and evaluation depend on has one fingerprint."""
+    whole = [p for p in PICTURES if p.stem != "b_1"]  # VOC's own format keeps fractions to thousandths
+    prints = {}
+    for write in (write_voc, write_coco, write_yolo, write_csv, write_labelimg):
+        root = write(tmp_path / write.__name__, whole)
+        config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"), test="folder/test")
+        train, test = open_dataset("folder/trainval", config), open_dataset("folder/test", config)
+        check_dataset(train)
+        assert train.classes == ("ant", "bee", "cat")
+        prints[write.__name__] = train.fingerprint, test.fingerprint
+    assert len(set(prints.values())) == 1, prints
+
+
+@pytest.mark.parametrize(("one", "other"), [("voc", "coco"), ("side by side", "csv"), ("coco", "yolo")])
+def test_two_layouts_in_one_folder_are_named(tmp_path, one, other):
+    formats = [LAYOUTS[name][1] for name in (one, other)]
+    for name in (one, other):
+        LAYOUTS[name][0](tmp_path / "set")
+    message = rf"the formats {' and '.join(formats)} fit; .*as with --data.format {formats[0]}$"
+    with pytest.raises(ValueError, match=message):
+        open_reader(tmp_path / "set", DataConfig())
+    for known in formats:
+        assert open_reader(tmp_path / "set", DataConfig(format=known))[0] == known
+
+
+@pytest.mark.parametrize("known", FORMATS)
+def test_a_folder_of_another_format_is_refused_by_each(tmp_path, known):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/readme.txt").write_text("5 numbers are here 1 2 3\n")
+    (tmp_path / "set/log.csv").write_text("step,loss\n1,2\n")
+    (tmp_path / "set/other.json").write_text('{"images": []}')
+    (tmp_path / "set/other.yaml").write_text("names: [a]\ntrain: x\n")
+    (tmp_path / "set/other.xml").write_text("<annotations/>")
+    assert not FORMATS[known].fits(tmp_path / "set")
+    with pytest.raises(FileNotFoundError, match="set has no"):
+        open_reader(tmp_path / "set", DataConfig(format=known))
+    with pytest.raises(FileNotFoundError, match="its format is not known"):
+        open_reader(tmp_path / "set", DataConfig())
+
+
+def test_names_in_two_forms_of_unicode_are_one(tmp_path):
+    """Composed in the annotations, decomposed as the files' names: some systems store them so."""
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    pictures = [dataclasses.replace(p, stem=p.stem.replace("_", f"_{composed}_")) for p in PICTURES]
+    apart = partial(write_labelimg, images="images/{}", xml="annotations/{}")
+    for number, write in enumerate((write_voc, apart, write_coco, write_yolo, write_csv)):
+        root = write(tmp_path / str(number), pictures)
+        for path in [*root.rglob("*.jpg")]:
+            shutil.move(path, path.with_name(path.name.replace(composed, decomposed)))
+        records = open_reader(root, DataConfig())[1].read("train").records
+        assert [record.image_id for record in records] == [f"a_{composed}_{number}" for number in (1, 2)]
+        assert all(record.path is not None and record.objects and not record.faults for record in records)

@@ -1,0 +1,86 @@
+"""CSV files as TensorFlow's tutorials and Roboflow write them, and their slips."""
+
+import pytest
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.formats.csv_rows import CsvReader
+from tests.data.formats.written import PICTURES, by_split, write_csv, write_text
+
+HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
+
+
+def one_file(root, *rows, header=HEADER, name="labels.csv"):
+    for picture in PICTURES[:2]:
+        picture.save(root)
+    write_text(root / name, "\n".join([header, *rows]) + "\n")
+    reader = CsvReader(root, DataConfig())
+    return reader.read(reader.splits[0])
+
+
+def test_one_file_of_all_images(tmp_path):
+    rows = ["a_2.jpg,517,333,bee,2,3,516,332", "a_1.jpg,40,30,cat,1,1,40,30", "a_2.jpg,517,333,cat, 4 ,4.0,9,9.5"]
+    first, second = one_file(tmp_path, *rows).records
+    assert (first.image_id, first.size, first.objects[0].box) == ("a_1", (30, 40), (0, 0, 40, 30))
+    assert [(item.index, item.name, item.box) for item in second.objects] == [
+        (0, "bee", (1, 2, 516, 332)),
+        (2, "cat", (3, 3, 9, 9.5)),
+    ]
+    assert first.notation.describe(first.objects[0].box) == "xmin 1, ymin 1, xmax 40, ymax 30"
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_other_columns_other_order_other_delimiters(tmp_path, mark, delimiter):
+    rows = ["Class,image_id,FileName, xmin,ymin,xmax,ymax", '"cat, black",7,images/a_1.jpg,1,1,40,30']
+    if delimiter != ",":
+        rows = [row.replace(", black", "").replace(",", delimiter) for row in rows]
+    (record,) = one_file(tmp_path, *rows[1:], header=mark + rows[0]).records
+    assert (record.image_id, record.size) == ("a_1", None)
+    assert record.objects[0].name == ("cat, black" if delimiter == "," else "cat")
+
+
+def test_faults_and_images_without_objects(tmp_path):
+    rows = ["a_1.jpg,40,30,,,,,", "a_2.jpg,517,333,,1,1,2,2", "a_2.jpg,517,333,cat,1,x,2,2",
+            "a_2.jpg,517,333,cat,1,1,2", "", "lost.png,0,0,cat,1,1,2,2",
+            ",1,1,cat,1,1,2,2", "a_2.jpg,518,333,ant,1,1,2,2"]  # fmt: skip
+    records = one_file(tmp_path, *rows)
+    first, second, lost = records.records
+    assert (first.objects, first.faults, first.size) == ((), (), (30, 40))
+    assert [(item.name, item.index) for item in second.objects] == [("ant", 6)]
+    found = [(fault.kind, fault.object, fault.field, fault.value) for fault in second.faults]
+    assert found == [
+        ("unreadable_annotation", 1, "class", ""),
+        ("unreadable_annotation", 2, "ymin", "x"),
+        ("unreadable_annotation", 3, "ymax", ""),
+        ("size_mismatch", None, "width, height", "517 x 333, 518 x 333"),
+    ]
+    assert ([fault.kind for fault in lost.faults], lost.size) == (["missing_image"], None)
+    assert [str(fault) for fault in records.faults] == [
+        "labels.csv: object 5: filename = '': missing [unreadable_annotation]"
+    ]
+    assert str(second.faults[0]).startswith("labels.csv (a_2.jpg): object 1: class = ''")
+
+
+def test_roboflow_and_two_files_of_one_split(tmp_path):
+    for split, its in by_split(PICTURES).items():
+        write_csv(tmp_path / "other", its)
+        folder = tmp_path / "set" / {"validation": "valid"}.get(split, split)
+        for picture in its:
+            picture.save(folder)
+        name = {"validation": "val"}.get(split, split)
+        write_text(folder / "_annotations.csv", (tmp_path / f"other/{name}_labels.csv").read_text())
+    reader = CsvReader(tmp_path / "set", DataConfig())
+    assert reader.splits == ("train", "validation", "test")
+    assert [record.image_id for record in reader.read("train").records] == ["a_1", "a_2"]
+    write_text(tmp_path / "set/train_labels.csv", (tmp_path / "other/train_labels.csv").read_text())
+    with pytest.raises(
+        ValueError, match=r"train/_annotations.csv and train_labels.csv are both|train_labels.csv and train/"
+    ):
+        CsvReader(tmp_path / "set", DataConfig())
+
+
+def test_text_that_is_not_utf8_is_named(tmp_path):
+    one_file(tmp_path, "a_1.jpg,40,30,cat,1,1,40,30")
+    (tmp_path / "labels.csv").write_bytes(f"{HEADER}\na_1.jpg,40,30,Käse,1,1,40,30\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels.csv: not UTF-8 text of rows, save it as that \("):
+        CsvReader(tmp_path, DataConfig())

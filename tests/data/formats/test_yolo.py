@@ -1,0 +1,191 @@
+"""YOLO's text files in the arrangements that Ultralytics, Roboflow, CVAT and labelImg write, and their slips."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.formats.yolo import YoloReader
+from tests.data.formats.written import NAMES, PICTURES, Picture, write_text, write_yolo, yolo_rows
+
+CAT = NAMES.index("cat")
+
+
+def read(root, split="train"):
+    return YoloReader(root, DataConfig()).read(split)
+
+
+def one_image(root, rows, size=(30, 40)):
+    """The record of an image with these rows."""
+    picture = Picture("a", "train", size)
+    write_yolo(root, [picture, PICTURES[3]])
+    write_text(root / "labels/train/a.txt", rows)
+    (record,) = read(root).records
+    return record
+
+
+def test_boxes_written_in_17_digits_are_exact(tmp_path):
+    """To the last bit of float32: whole pixels at any size, halves and thousandths, those at the borders."""
+    random = np.random.default_rng(0)
+    height, width = 1999, 3001
+    corners = np.sort(random.integers(0, [[[width], [height]]], (400, 2, 2)), axis=-1)
+    corners[..., 1] += 1
+    boxes = corners.transpose(0, 2, 1).reshape(-1, 4).astype(float)
+    boxes[:100, :2] = 0
+    boxes[100:200, 2:] = width, height
+    boxes[200:300] += 0.125
+    boxes[300:] = np.round(boxes[300:] + random.uniform(0, 0.9, (100, 4)), 3)
+    boxes = np.minimum(boxes, [width, height, width, height])
+    picture = Picture("a", "train", (height, width), tuple(("cat", tuple(box)) for box in boxes.tolist()))
+    write_yolo(tmp_path, [picture, PICTURES[3]])
+    (record,) = read(tmp_path).records
+    np.testing.assert_array_equal(np.float32([item.box for item in record.objects]), boxes.astype(np.float32))
+
+
+def test_boxes_written_in_6_digits_stay_inside_the_image(tmp_path):
+    rows = "".join(
+        f"{CAT} {(x + 4001) / 2 / 4001:.6f} 0.5 {(4001 - x) / 4001:.6f} 1.000001\n" for x in range(0, 4000, 7)
+    )
+    record = one_image(tmp_path, rows, (30, 4001))
+    boxes = np.array([item.box for item in record.objects])
+    assert (boxes[:, 2] <= 4001).all()
+    assert (boxes[:, 1] == 0).all()
+    assert (boxes[:, 3] == 30).all()
+    np.testing.assert_allclose(boxes[:, 0], range(0, 4000, 7), atol=0.01)
+    assert one_image(tmp_path, f"{CAT} 0.5 0.5 1.1 1").objects[0].box == (-2, 0, 42, 30), "a fault for checking to find"
+
+
+def test_rows(tmp_path):
+    rows = [
+        f"{CAT} 0.5 0.5 0.5 0.2",
+        f"{CAT}.0 0.25 0.1 0.75 0.2 0.5 0.9",  # a polygon
+        "",
+        "4 0.5 0.5 0.5 0.2",
+        f"{CAT} 0.5 0.5 0.5",
+        f"{CAT} 0.5 0.5 0.5 0.2 0.9",  # with a confidence
+        f"{CAT} 0.5 0.5 0.5 x",
+        f"{CAT} 0.5 nan 0.5 0.2",
+        "-1 0.5 0.5 0.5 0.2",
+        "1.5 0.5 0.5 0.5 0.2",
+    ]
+    record = one_image(tmp_path, "\ufeff" + "\r\n".join(rows))
+    assert [(item.index, item.name, item.box) for item in record.objects] == [
+        (0, "cat", (10, 12, 30, 18)),
+        (1, "cat", (10, 3, 30, 27)),
+    ]
+    assert [(fault.kind, fault.object, fault.value) for fault in record.faults] == [
+        ("unknown_class", 2, rows[3]),
+        ("unreadable_annotation", 3, rows[4]),
+        ("unreadable_annotation", 4, rows[5]),
+        ("unreadable_annotation", 5, rows[6]),
+        ("unreadable_annotation", 6, rows[7]),
+        ("unknown_class", 7, rows[8]),
+        ("unknown_class", 8, rows[9]),
+    ]
+    assert str(record.faults[1]) == (
+        "labels/train/a.txt: object 3: row = '1 0.5 0.5 0.5': 4 numbers, neither 5 of a box nor a polygon's "
+        "[unreadable_annotation]"
+    )
+
+
+def test_images_without_label_file_or_rows_have_no_objects(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "labels/train/a_1.txt").unlink()
+    (tmp_path / "labels/test/t_1.txt").write_text("\n")
+    assert [len(record.objects) for record in read(tmp_path).records] == [0, 3]
+    assert [len(record.objects) for record in read(tmp_path, "test").records] == [0, 1]
+    (tmp_path / "images/train/a_2.jpg").write_bytes(b"cut")
+    assert [record.objects for record in read(tmp_path).records] == [(), ()], "its fault is found when it is checked"
+
+
+YAMLS = {
+    "relative": "train: images/train\nval: images/val\ntest: images/test\nnames: {names}\n",
+    "roboflow": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 4\nnames: {names}\n",
+    "path": "path: ../datasets/animals\ntrain: images/train\nval: images/val\ntest: images/test\nnames: {names}\n",
+    "absolute": "train: /home/me/set/images/train/\nval: C:\\data\\images\\val\ntest: images/test\nnames: {names}\n",
+    "lists": "path: .\ntrain: [images/train]\nval: [images/val]\ntest: [./images/test]\nnames: {dict}\n",
+    "no folder": "names: {names}\nnc: 4\ntrain:\n",
+    "files": "train: train.txt\nval: val.txt\ntest: test.txt\nnames: {dict}\n",
+}
+
+
+@pytest.mark.parametrize("name", YAMLS)
+@pytest.mark.parametrize("split_first", [False, True])
+def test_splits_of_the_yaml_file(tmp_path, name, split_first):
+    """Paths of another machine, with too many dots or another order of the folders."""
+    root = write_yolo(tmp_path / "set", split_first=split_first)
+    text = YAMLS[name].format(names=list(NAMES), dict={str(i): name for i, name in enumerate(NAMES)})
+    (root / "data.yaml").write_text(text)
+    for split in ("train", "val", "test"):
+        folder = f"{split}/images" if split_first else f"images/{split}"
+        its = sorted(path.name for path in (root / folder).iterdir())
+        write_text(root / f"{split}.txt", "".join(f"data/{folder}/{name}\n" for name in its))
+    reader = YoloReader(root, DataConfig())
+    assert reader.splits == ("train", "validation", "test")
+    ids = [[record.image_id for record in reader.read(split).records] for split in reader.splits]
+    assert ids == [["a_1", "a_2"], ["b_1"], ["t_1", "t_2"]]
+    assert all(record.objects for split in reader.splits for record in reader.read(split).records)
+
+
+def test_splits_that_say_nothing_are_left_out_and_said(tmp_path, caplog):
+    """A test folder that was not exported, the same images to train and to validate with, a test without labels."""
+    write_yolo(tmp_path, [p for p in PICTURES if p.split == "train"])
+    lines = "train: images/train\nval: images/train\ntest: ../test/images\n"
+    (tmp_path / "data.yaml").write_text(f"{lines}names: {list(NAMES)}\n")
+    PICTURES[0].save(tmp_path, "plot.png")
+    with caplog.at_level(logging.WARNING):
+        assert YoloReader(tmp_path, DataConfig()).splits == ("train",)
+    assert [record.message.removeprefix(str(tmp_path)) for record in caplog.records] == [
+        "/data.yaml: its split validation is left out: the images are those of another",
+        "/data.yaml: its split test is left out: no image for ../test/images",
+        ": 1 images are left out, which are in no split or in a folder without labels",
+    ]
+    caplog.clear()
+    for picture in PICTURES:
+        picture.save(tmp_path / "test/images")
+    with caplog.at_level(logging.WARNING):
+        assert YoloReader(tmp_path, DataConfig()).splits == ("train",)
+    assert "its split test is left out: no label file for ../test/images" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "names"),
+    [
+        ("", "", "classes.txt"),
+        ("images", "labels", "labels/classes.txt"),
+        ("obj_train_data", "obj_train_data", "obj.names"),
+    ],
+)
+def test_names_in_a_text_file(tmp_path, images, labels, names):
+    """As labelImg and CVAT write them, with no splits."""
+    for picture in PICTURES:
+        picture.save(tmp_path / images)
+        write_text(tmp_path / labels / f"{picture.stem}.txt", yolo_rows(picture))
+    assert not YoloReader.fits(tmp_path)
+    write_text(tmp_path / names, "\n".join(NAMES))
+    reader = YoloReader(tmp_path, DataConfig())
+    assert reader.splits == (("train",) if images == "obj_train_data" else ("all",)), "the folder's name counts"
+    records = reader.read(reader.splits[0]).records
+    assert [[item.name for item in r.objects] for r in records] == [[name for name, _ in p.objects] for p in PICTURES]
+
+
+def test_stray_files_do_not_count(tmp_path):
+    write_yolo(tmp_path)
+    before = {split: read(tmp_path, split) for split in ("train", "validation", "test")}
+    write_text(tmp_path / "README.txt", "5 numbers follow\n")
+    write_text(tmp_path / "labels/train/unused.txt", f"{CAT} 0.5 0.5 1 1\n")
+    write_text(tmp_path / "labels/train.cache", "x")
+    write_text(tmp_path / "labels/train/.hidden.txt", "x")
+    write_text(tmp_path / "hyp.yaml", "lr0: 0.01\n")
+    write_text(tmp_path / "notes/empty.yaml", "")
+    assert {split: read(tmp_path, split) for split in before} == before
+
+
+def test_two_files_with_names_are_named(tmp_path):
+    write_yolo(tmp_path)
+    write_text(tmp_path / "copy.yaml", (tmp_path / "data.yaml").read_text())
+    assert YoloReader.fits(tmp_path), "they say the same"
+    write_text(tmp_path / "copy.yaml", "train: images/train\nnames: [a, b]\n")
+    with pytest.raises(ValueError, match=r"copy.yaml and data.yaml have names of classes; leave one of them"):
+        YoloReader(tmp_path, DataConfig())

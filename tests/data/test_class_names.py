@@ -1,0 +1,64 @@
+"""Classes of a folder: a subset, names that are read as others."""
+
+import dataclasses
+import logging
+
+import pytest
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from tests.data.formats.written import PICTURES, write_coco
+
+
+def labels(config, split="train"):
+    data = open_dataset(f"folder/{split}", config)
+    return data.classes, [truth.labels.tolist() for truth in data.annotations], data.dropped
+
+
+def test_a_subset_leaves_the_others_out_and_counts_them(config, caplog):
+    config = dataclasses.replace(config, classes=("cat", "zebra"))
+    with caplog.at_level(logging.WARNING):
+        assert labels(config) == (("cat", "zebra"), [[], [1]], {"unknown_class": 1})
+    assert labels(config, "test") == (("cat", "zebra"), [[]], {"unknown_class": 1})
+    said = "objects of classes that are not in data.classes are left out: ant 2, bee 1; no object is of class zebra"
+    assert caplog.messages == [f"{config.root}: {said}"]
+
+
+def test_a_name_in_another_case_is_a_fault(config):
+    with pytest.raises(DatasetFaultError, match=r"name = 'cat': not one of Cat, bee \[unknown_class\]"):
+        labels(dataclasses.replace(config, classes=("Cat", "bee")))
+
+
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_names_are_read_as_others_before_the_subset(tmp_path, config, form):
+    if form == "coco":
+        root = write_coco(tmp_path / "coco", [p for p in PICTURES if p.stem != "a_2"])
+        config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"))
+    before = labels(config)
+    assert before[0] == ("ant", "bee", "cat")
+    merged = labels(dataclasses.replace(config, rename=("ant=insect", "bee = insect")))
+    assert merged[0] == ("cat", "insect")
+    assert [2 if label < 3 else 1 for label in before[1][-1]] == merged[1][-1]
+    swapped = dataclasses.replace(config, rename=("ant=bee", "bee=ant"))
+    assert labels(swapped)[1][-1] == [{1: 2, 2: 1}.get(label, label) for label in before[1][-1]]
+    subset = dataclasses.replace(config, rename=("ant=insect", "bee=insect"), classes=("insect",))
+    assert labels(subset) == (("insect",), [*([[]] if form == "voc" else []), [1]], {"unknown_class": 1})
+    assert labels(config) == before, "prepared apart"
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        (("dog=cat",), r"data.rename: no object of class 'dog' \(there: ant, bee, cat\)"),
+        (("cat=a", "cat=b"), r"data.rename: 'cat' is read as 'a' and as 'b'"),
+    ],
+)
+def test_names_that_cannot_be_read_so_are_refused(config, rename, message):
+    with pytest.raises(ValueError, match=message):
+        labels(dataclasses.replace(config, rename=rename))
+
+
+@pytest.mark.parametrize("pair", ["cat", "=cat", "cat=", " = "])
+def test_a_pair_of_another_form_is_refused(pair):
+    with pytest.raises(ValueError, match=r'data.rename: .* is not of the form "old=new"'):
+        DataConfig(rename=(pair,))

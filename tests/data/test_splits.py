@@ -1,0 +1,173 @@
+"""The rule of splits: what is trained on and what is tested, whatever the folder has."""
+
+import dataclasses
+import hashlib
+import logging
+import shutil
+
+import pytest
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.dataset import open_dataset
+from tests.data.formats.written import Picture, write_coco, write_labelimg, write_text, write_voc, write_yolo
+from tests.data.voc_files import VocFiles, object_xml
+
+NAMES = [f"{letter}{number}" for letter in "abcdef" for number in range(10)]
+
+
+def pictures(split, names, size=(20, 24)):
+    return [Picture(name, split, size, (("cat", (1, 2, 9, 10)),)) for name in names]
+
+
+def config_of(root, **settings):
+    return DataConfig(root=str(root), tfds_dir=str(root.parent / "tfds"), test="folder/test", **settings)
+
+
+def ids(config, *splits):
+    return [open_dataset(f"folder/{split}", config).image_ids for split in splits]
+
+
+@pytest.mark.parametrize("write", [write_coco, write_yolo])
+@pytest.mark.parametrize(
+    ("there", "train", "test"),
+    [
+        (("train", "validation", "test"), ["train0", "train1", "validation0", "validation1"], ["test0", "test1"]),
+        (("train", "validation"), ["train0", "train1"], ["validation0", "validation1"]),
+        (("train", "test"), ["train0", "train1"], ["test0", "test1"]),
+        (("validation", "test"), ["validation0", "validation1"], ["test0", "test1"]),
+    ],
+)
+def test_splits_of_a_folder(tmp_path, write, there, train, test, caplog):
+    write(tmp_path / "set", [p for split in there for p in pictures(split, [f"{split}0", f"{split}1"])])
+    config = config_of(tmp_path / "set")
+    with caplog.at_level(logging.WARNING):
+        assert ids(config, "trainval", "test") == [tuple(train), tuple(test)]
+        assert ids(config, "trainval", "test") == [tuple(train), tuple(test)]
+    said = f"{tmp_path / 'set'} has no test images: those to validate with are the test, and are not trained on"
+    assert [record.message for record in caplog.records] == ([] if "test" in there else [said]), "once"
+    for split in there:
+        assert ids(config, split) == [(f"{split}0", f"{split}1")]
+
+
+def held_out(names, share):
+    """By the formula, which must not change: what was trained on would be tested."""
+    places = {name: int(hashlib.sha256(name.encode()).hexdigest()[:14], 16) / 16**14 for name in names}
+    return tuple(sorted(name for name, place in places.items() if place < share))
+
+
+def test_a_tenth_is_chosen_by_the_names(tmp_path, caplog):
+    """The same in every form and order, and kept when images are added."""
+    tested = held_out(NAMES, 0.1)
+    assert tested == ("c0", "c4", "d0", "e9", "f8", "f9"), "written down: the same on every machine"
+    for number, write in enumerate((write_labelimg, write_coco, write_voc)):
+        root = tmp_path / str(number)
+        its = pictures("train", NAMES) if write is not write_labelimg else pictures("", NAMES[::-1])
+        write(root, its)
+        with caplog.at_level(logging.WARNING):
+            train, test, again = ids(config_of(root), "trainval", "test", "train")
+        assert test == tested
+        assert sorted(train) == sorted(set(NAMES) - set(tested))
+        assert again == train
+        said = f"{root} has no test images: 6 of its 60 images, chosen by their names, are the test (data.split 0.1)"
+        assert [record.message for record in caplog.records] == [said]
+        caplog.clear()
+    more = [*NAMES, *(f"g{number}" for number in range(20))]
+    write_labelimg(tmp_path / "0", pictures("", more[60:]))
+    (test,) = ids(config_of(tmp_path / "0"), "test")
+    assert test == held_out(more, 0.1)
+    assert set(tested) <= set(test)
+    assert ids(config_of(tmp_path / "0", split=0.5), "test") == [held_out(more, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("names", "share"), [(["a0", "a1"], 0.01), (["a0", "a1"], 0.999999), (["b1", "b2", "b3"], 1e-9)]
+)
+def test_at_least_one_image_is_tested_and_one_trained_on(tmp_path, names, share):
+    write_labelimg(tmp_path / "set", pictures("", names))
+    train, test = ids(config_of(tmp_path / "set", split=share), "trainval", "test")
+    assert sorted([*train, *test]) == names
+    assert train
+    assert test
+
+
+def test_one_image_is_not_enough(tmp_path):
+    write_labelimg(tmp_path / "set", pictures("", ["a0"]))
+    with pytest.raises(ValueError, match=r"the list of split 'test' is empty"):
+        ids(config_of(tmp_path / "set"), "test")
+
+
+def test_what_roboflow_made_of_one_image_stays_together(tmp_path):
+    names = [
+        f"{name}_jpg.rf.{hashlib.md5(f'{name}{copy}'.encode()).hexdigest()}" for name in NAMES[:20] for copy in "xyz"
+    ]
+    write_labelimg(tmp_path / "set", pictures("", names))
+    train, test = ids(config_of(tmp_path / "set", split=0.3), "trainval", "test")
+    of_train, of_test = ({name.split(".rf.")[0] for name in its} for its in (train, test))
+    assert not of_train & of_test
+    assert of_test == set(held_out([f"{name}_jpg" for name in NAMES[:20]], 0.3))
+    assert len(test) == 3 * len(of_test)
+
+
+def test_nothing_is_kept_on_request(tmp_path):
+    write_labelimg(tmp_path / "all", pictures("", NAMES[:5]))
+    config = config_of(tmp_path / "all", split=0.0)
+    assert ids(config, "trainval") == [tuple(NAMES[:5])]
+    with pytest.raises(FileNotFoundError, match="has no split 'test'"):
+        ids(config, "test")
+    write_coco(tmp_path / "two", [*pictures("train", ["a"]), *pictures("validation", ["b"])])
+    assert ids(config_of(tmp_path / "two", split=0.0), "trainval", "val") == [("a", "b"), ("b",)]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(ValueError, match=r"data\.split must be at least 0 and below 1"):
+        DataConfig(split=share)
+
+
+def test_images_of_the_test_are_not_trained_on_by_their_content(tmp_path, caplog):
+    """Whatever their names and the split that is tested: validation, and the share of one pool."""
+    root = write_coco(tmp_path / "set", [*pictures("train", ["a", "b", "c"]), *pictures("validation", ["d", "e"])])
+    shutil.copy(root / "val2017/e.jpg", root / "train2017/b.jpg")
+    with caplog.at_level(logging.WARNING):
+        train, test = (open_dataset(f"folder/{split}", config_of(root)) for split in ("trainval", "test"))
+    assert (train.image_ids, train.dropped) == (("a", "c"), {"tested": 1})
+    assert (test.image_ids, test.dropped) == (("d", "e"), {})
+    assert f"{root}: 1 images of train are in validation too, and are left out of train (the first: b)" in caplog.text
+
+    root = write_labelimg(tmp_path / "pool", pictures("", NAMES))
+    shutil.copy(root / "c0.jpg", root / "c1.jpg")
+    train, test = ids(config_of(root), "trainval", "test")
+    assert "c0" in test
+    assert "c1" not in train
+
+    root = write_coco(tmp_path / "same", [*pictures("train", ["a"]), *pictures("test", ["b"])])
+    shutil.copy(root / "test2017/b.jpg", root / "train2017/a.jpg")
+    with pytest.raises(ValueError, match="the images of split 'train' are all among those of the test"):
+        ids(config_of(root), "trainval")
+
+
+def test_lists_of_a_voc_folder_stand_unless_it_is_tested_on(tmp_path, files, config, caplog):
+    (files.root / "ImageSets/Main/test.txt").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert ids(config, "trainval", "train", "val") == [("a2", "a1", "b1"), ("a2", "a1"), ("b1",)]
+    assert caplog.text == ""
+    tested = dataclasses.replace(config, test="folder/test")
+    assert ids(tested, "trainval", "test") == [("a2", "a1"), ("b1",)]
+    (files.root / "ImageSets/Main/val.txt").unlink()
+    assert ids(config, "train", "trainval") == [("a2", "a1")] * 2
+    assert sorted(sum(ids(tested, "trainval", "test"), ())) == ["a1", "a2"]
+    assert ids(tested, "train") == ids(tested, "trainval")
+
+
+def test_a_split_of_another_name_may_be_tested(tmp_path):
+    files = VocFiles(tmp_path / "set")
+    for name in ("a", "b", "m"):
+        files.image(name, object_xml("cat"))
+    files.split("train", "a", "b")
+    files.split("mine", "m")
+    config = dataclasses.replace(config_of(files.root), test="folder/mine")
+    assert ids(config, "train", "trainval", "mine") == [("a", "b"), ("a", "b"), ("m",)]
+    write_text(files.root / "ImageSets/Main/test.txt", "m\n")
+    (files.root / "ImageSets/Main/train.txt").rename(files.root / "ImageSets/Main/rest.txt")
+    (files.root / "ImageSets/Main/mine.txt").unlink()
+    assert ids(config_of(files.root), "trainval", "test", "rest") == [("a", "b"), ("m",), ("a", "b")]
