@@ -51,7 +51,8 @@ def main() -> None:
         parser.error("--pictures goes with --config")
     if (arguments.image or arguments.pictures) and arguments.out is None:
         parser.error("pictures need --out")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("frcnn_jax").setLevel(logging.INFO)
     config = override(load_config(arguments.config) if arguments.config else Config(), settings, sys.argv[0])
     load_plugins(config.plugins)
     if arguments.config:

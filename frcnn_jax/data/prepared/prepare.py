@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import logging
 import os
 import re
@@ -205,5 +206,6 @@ def _prepare(builder: Any) -> None:
     """Prepares what is not prepared yet."""
     import tensorflow_datasets as tfds
 
-    with contextlib.redirect_stdout(sys.stderr):  # a script's stdout is for its results
+    # A script's stdout is for its results, and TFDS speaks of downloads also where there are none.
+    with contextlib.redirect_stdout(sys.stderr if builder.url_infos else io.StringIO()):
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
