@@ -153,6 +153,10 @@ def test_lists_of_a_voc_folder_stand_unless_it_is_tested_on(tmp_path, files, con
     assert caplog.text == ""
     tested = dataclasses.replace(config, test="folder/test")
     assert ids(tested, "trainval", "test") == [("a2", "a1"), ("b1",)]
+    shutil.copy(files.root / "JPEGImages/b1.jpg", files.root / "JPEGImages/a2.jpg")
+    assert ids(config, "trainval", "val") == [("a2", "a1", "b1"), ("b1",)]
+    assert ids(tested, "trainval", "test") == [("a1",), ("b1",)], "prepared apart"
+    assert ids(config, "trainval") == [("a2", "a1", "b1")]
     (files.root / "ImageSets/Main/val.txt").unlink()
     assert ids(config, "train", "trainval") == [("a2", "a1")] * 2
     assert sorted(sum(ids(tested, "trainval", "test"), ())) == ["a1", "a2"]
