@@ -68,7 +68,7 @@ def test_a_tenth_is_chosen_by_the_names(tmp_path, caplog):
         assert test == tested
         assert sorted(train) == sorted(set(NAMES) - set(tested))
         assert again == train
-        said = f"{root} has no test images: 6 of its 60 images, chosen by their names, are the test (data.split 0.1)"
+        said = f"{root} has no test images: 0.1 of its images, chosen by their names, are the test (data.split)"
         assert [record.message for record in caplog.records] == [said]
         caplog.clear()
     more = [*NAMES, *(f"g{number}" for number in range(20))]

@@ -127,8 +127,7 @@ class PooledReader:
 
     def describe(self) -> str:
         """A clause about the share, for the log."""
-        held, count = len(self._held_out), len(self._all.records)
-        return f"{held} of its {count} images, chosen by their names, are the test (data.split {self._share:g})"
+        return f"{self._share:.6g} of its images, chosen by their names, are the test (data.split)"
 
     @cached_property
     def _all(self) -> SplitRecords:
