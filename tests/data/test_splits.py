@@ -68,7 +68,7 @@ def test_a_tenth_is_chosen_by_the_names(tmp_path, caplog):
         assert test == tested
         assert sorted(train) == sorted(set(NAMES) - set(tested))
         assert again == train
-        said = f"{root} has no test images: 6 of its 60 images, chosen by their names, are the test (data.split 0.1)"
+        said = f"{root} has no test images: 0.1 of its images, chosen by their names, are the test (data.split)"
         assert [record.message for record in caplog.records] == [said]
         caplog.clear()
     more = [*NAMES, *(f"g{number}" for number in range(20))]
@@ -153,6 +153,10 @@ def test_lists_of_a_voc_folder_stand_unless_it_is_tested_on(tmp_path, files, con
     assert caplog.text == ""
     tested = dataclasses.replace(config, test="folder/test")
     assert ids(tested, "trainval", "test") == [("a2", "a1"), ("b1",)]
+    shutil.copy(files.root / "JPEGImages/b1.jpg", files.root / "JPEGImages/a2.jpg")
+    assert ids(config, "trainval", "val") == [("a2", "a1", "b1"), ("b1",)]
+    assert ids(tested, "trainval", "test") == [("a1",), ("b1",)], "prepared apart"
+    assert ids(config, "trainval") == [("a2", "a1", "b1")]
     (files.root / "ImageSets/Main/val.txt").unlink()
     assert ids(config, "train", "trainval") == [("a2", "a1")] * 2
     assert sorted(sum(ids(tested, "trainval", "test"), ())) == ["a1", "a2"]

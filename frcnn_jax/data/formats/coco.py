@@ -7,11 +7,12 @@ import json
 import mmap
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, split_of
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord
@@ -34,7 +35,20 @@ class CocoReader(LayoutReader):
     def fits(root: Path) -> bool:
         return next(_coco_files(root), None) is not None
 
+    def content(self, splits: Sequence[str], hashes: Callable[[Path], str] = file_hash) -> list[Any]:
+        """Hashes of the splits' files and images, and the image of each name: no record is made to tell whether a
+        prepared folder is up to date."""
+        entries = [entry for split in splits for entry in self._splits.get(split, ())]
+        images = dict.fromkeys(entry.found[0] for entry in entries if entry.found)
+        digests = dict(zip(images, map_in_threads(hashes, [self.images.path(image) for image in images]), strict=True))
+        found = []
+        for entry in entries:
+            names = [[self._ids[image], image.below, digests[image]] for image in entry.found[:1]]
+            found.append([entry.split, entry.name, len(entry.found), *names])
+        return [{split: [self._files[split], hashes(self.root / self._files[split])] for split in splits}, found]
+
     def _entries(self) -> Iterator[Entry]:
+        self._files: dict[str, str] = {}  # of each split
         files: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         for folders, name in _coco_files(self.root):
             split = named_split(name.rpartition(".")[0]) or split_of(folders) or ALL
@@ -45,7 +59,9 @@ class CocoReader(LayoutReader):
             if len(its) > 1:
                 names = " and ".join("/".join((*folders, name)) for folders, name in its)
                 raise ValueError(f"{self.root}: {names} are both of split {split!r}; leave one of them in the folder")
-            yield from self._file_entries(split, *its[0])
+            folders, name = its[0]
+            self._files[split] = "/".join((*folders, name))
+            yield from self._file_entries(split, folders, name)
 
     def _file_entries(self, split: str, folders: tuple[str, ...], name: str) -> Iterator[Entry]:
         file = "/".join((*folders, name))

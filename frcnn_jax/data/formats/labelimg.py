@@ -4,12 +4,11 @@ write them, or in folders of their own; names of folders give the splits."""
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
+from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader, warn_once
 from frcnn_jax.data.formats.tree import files_below, split_of
 from frcnn_jax.data.formats.voc import VOC_CORNERS, read_xml, with_annotation
 from frcnn_jax.data.formats.voc_folder import voc_folders
@@ -17,7 +16,6 @@ from frcnn_jax.data.records import ImageRecord
 
 __all__ = ["LabelImgReader"]
 
-_log = logging.getLogger(__name__)
 _MOST = 50  # XML files that are looked at to see whether they are VOC's
 _START = 2000  # bytes of a file in which its first element is looked for
 
@@ -56,10 +54,10 @@ class LabelImgReader(LayoutReader):
             used.update(found)
             yield Entry(split, name[:-4], file, tuple(found), path)
         if others:
-            _log.warning("%s: %d XML files are left out, which are not VOC's (%s)", self.root, len(others), others[0])
+            warn_once(f"{self.root}: {len(others)} XML files are left out, which are not VOC's ({others[0]})")
         left = len(self.images) - len(used)
         if left:
-            _log.warning("%s: %d images without annotation are left out", self.root, left)
+            warn_once(f"{self.root}: {left} images without annotation are left out")
 
     def _named(self, path: Path, file: str, folders: tuple[str, ...], split: str | None) -> list:
         """Images of the name in the annotation, for one whose own name is that of no image or of several."""

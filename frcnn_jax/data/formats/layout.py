@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import logging
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.formats.tree import ImageFile, ImageTree, normal_name, unique_ids
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords
 
-__all__ = ["ALL", "Entry", "LayoutReader"]
+__all__ = ["ALL", "Entry", "LayoutReader", "warn_once"]
 
 _log = logging.getLogger(__name__)
 ALL = "all"
@@ -59,7 +60,7 @@ class LayoutReader:
         standard = {entry.found for name in STANDARD_SPLITS for entry in splits.get(name, ())}
         rest = sum(entry.found not in standard for entry in splits.get(ALL, ()))
         if rest and standard:
-            _log.warning("%s: %d images are left out, which are in no folder or file of a split", root, rest)
+            warn_once(f"{root}: {rest} images are left out, which are in no folder or file of a split")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -112,6 +113,12 @@ class LayoutReader:
     @cached_property
     def _ids(self) -> dict[ImageFile, str]:
         return unique_ids(entry.found[0] for its in self._splits.values() for entry in its if entry.found)
+
+
+@functools.lru_cache(maxsize=1000)
+def warn_once(text: str) -> None:
+    """Logs a line once in a process, however often the folder is opened."""
+    _log.warning("%s", text)
 
 
 @contextlib.contextmanager

@@ -93,6 +93,11 @@ class ImageFile:
     def stem(self) -> str:
         return os.path.splitext(self.name)[0]
 
+    @property
+    def below(self) -> str:
+        """Its path below the root."""
+        return "/".join((*self.folders, self.name))
+
 
 class ImageTree:
     """All images below a folder, found by the names that annotations give them."""

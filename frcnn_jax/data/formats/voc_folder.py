@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
+from frcnn_jax.data.formats.layout import ALL, warn_once
 from frcnn_jax.data.formats.tree import composed
 from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
@@ -15,8 +15,7 @@ from frcnn_jax.data.records import canonical_split
 
 __all__ = ["UNLISTED", "SplitList", "VocFolder", "listed_ids", "read_split", "voc_folders", "voc_root", "with_trainval"]
 
-_log = logging.getLogger(__name__)
-UNLISTED = "all"
+UNLISTED = ALL
 """The split of all annotated images, in a folder without lists."""
 
 _USUAL = (".jpg", ".jpeg", ".png")
@@ -112,7 +111,7 @@ class VocFolder:
         used = {path for image_id in self.annotations for path in self.image_paths(image_id, self._filename(image_id))}
         left = sum(map(len, self.images.values())) - len(used)
         if left:
-            _log.warning("%s: %d images without annotation are left out, for no list names them", self.root, left)
+            warn_once(f"{self.root}: {left} images without annotation are left out, for no list names them")
         return tuple(sorted(self.annotations))
 
     def _filename(self, image_id: str) -> str | None:

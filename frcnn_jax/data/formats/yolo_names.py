@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -12,13 +11,12 @@ from typing import Any
 
 import yaml
 
-from frcnn_jax.data.formats.layout import ALL
+from frcnn_jax.data.formats.layout import ALL, warn_once
 from frcnn_jax.data.formats.tree import ImageFile, ImageTree, files_below, normal_name
 from frcnn_jax.data.records import canonical_split
 
 __all__ = ["NamesFile", "find_names"]
 
-_log = logging.getLogger(__name__)
 _KEYS = ("train", "val", "valid", "validation", "test")
 _LISTS = ("classes.txt", "obj.names")
 _MOST_BYTES = 1 << 20  # of a YAML file that is read to see what it is
@@ -48,9 +46,9 @@ class NamesFile:
             files = files or [file for file in known if file.split == split]
             if not any(map(labelled, files)):
                 why = "no label file" if files else "no image"
-                _log.warning("%s: its split %s is left out: %s for %s", self.path, split, why, ", ".join(places))
+                warn_once(f"{self.path}: its split {split} is left out: {why} for {', '.join(places)}")
             elif set(files) in map(set, found.values()):
-                _log.warning("%s: its split %s is left out: the images are those of another", self.path, split)
+                warn_once(f"{self.path}: its split {split} is left out: the images are those of another")
             else:
                 found[split] = list(dict.fromkeys(files))
         used = {file for files in found.values() for file in files}
@@ -61,7 +59,7 @@ class NamesFile:
                 found.setdefault(split, []).append(file)
         left = len(images) - len({file for files in found.values() for file in files})
         if left:
-            _log.warning("%s: %d images are left out, which are in no split or in a folder without labels", root, left)
+            warn_once(f"{root}: {left} images are left out, which are in no split or in a folder without labels")
         return found
 
     def _at(self, place: str, images: ImageTree) -> list[ImageFile]:

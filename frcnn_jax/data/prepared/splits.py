@@ -23,6 +23,7 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.formats.table import AnnotationReader
 from frcnn_jax.data.formats.tree import composed
 from frcnn_jax.data.formats.voc import VocReader
@@ -59,11 +60,11 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig, root: P
         pooled = reader if there else PooledReader(reader, there_others, 0.0)
         return SplitRule(_only(split, _standard(pooled)), pooled, tested)
     if "validation" in there and len(there) > 1:
-        _say(f"{root} has no test images: those to validate with are the test, and are not trained on")
+        warn_once(f"{root} has no test images: those to validate with are the test, and are not trained on")
         training = [name for name in there if name != "validation"]
         return SplitRule("validation" if split == "test" else _only(split, training[:1]), reader, ("validation",))
     pooled = PooledReader(reader, there or there_others, config.split)
-    _say(f"{root} has no test images: {pooled.describe()}")
+    warn_once(f"{root} has no test images: {pooled.describe()}")
     return SplitRule("train" if split == "trainval" else split, pooled, ("test",))
 
 
@@ -126,8 +127,7 @@ class PooledReader:
 
     def describe(self) -> str:
         """A clause about the share, for the log."""
-        held, count = len(self._held_out), len(self._all.records)
-        return f"{held} of its {count} images, chosen by their names, are the test (data.split {self._share:g})"
+        return f"{self._share:.6g} of its images, chosen by their names, are the test (data.split)"
 
     @cached_property
     def _all(self) -> SplitRecords:
@@ -176,9 +176,3 @@ def _same_content(tested: SplitRecords, others: Sequence[SplitRecords]) -> Calla
 
 def _with_path(split: SplitRecords) -> list[ImageRecord]:
     return [record for record in split.records if record.path is not None]
-
-
-@functools.lru_cache(maxsize=1000)
-def _say(text: str) -> None:
-    """Logs a line once in a process, however often the data are opened."""
-    _log.warning("%s", text)

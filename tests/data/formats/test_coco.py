@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.config import DataConfig, FaultPolicy
+from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.coco import CocoReader
 from tests.data.formats.written import PICTURES, Picture, by_split, coco_json, short, write_coco, write_text
 
@@ -177,3 +178,25 @@ def test_what_is_in_no_split_is_left_out_and_said(tmp_path, caplog):
         CocoReader(tmp_path, DataConfig())
     assert f"{tmp_path}: 1 images are left out, which are in no folder or file of a split" in caplog.text
     assert short("validation") == "val"
+
+
+def test_it_is_prepared_anew_where_anything_changed(tmp_path):
+    """And no record is made to see that nothing has."""
+    root = write_coco(tmp_path / "set")
+    faults = FaultPolicy(size_mismatch="drop")
+    config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"), test="folder/test", faults=faults)
+    first = open_dataset("folder/trainval", config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CocoReader, "read", lambda *_: pytest.fail("read again"))
+        assert open_dataset("folder/trainval", config).directory == first.directory
+    seen = {first.directory}
+    text = (root / "annotations/instances_val2017.json").read_text()
+    for change in (
+        lambda: write_text(root / "annotations/instances_val2017.json", text.replace("1.3", "1.4")),
+        lambda: PICTURES[0].save(root / "train2017", "a_2.jpg"),
+        lambda: (root / "val2017").rename(root / "validation"),
+        lambda: Picture("b_1", "test", (97, 61)).save(root / "test2017"),
+    ):
+        change()
+        seen.add(open_dataset("folder/trainval", config).directory)
+    assert len(seen) == 4, "an image that no file names changes nothing"

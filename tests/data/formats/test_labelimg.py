@@ -120,6 +120,18 @@ def test_splits_by_the_names_of_folders(tmp_path):
     assert LabelImgReader(tmp_path / "roboflow", DataConfig()).splits == ("train", "validation", "test")
 
 
+def test_images_of_one_name_are_those_nearest_to_the_annotation(tmp_path):
+    for number, kind in enumerate(("cats", "dogs")):
+        picture = Picture("001", "", (20 + number, 33), ((kind, (0, 0, 5, 5)),))
+        write_labelimg(tmp_path / kind, [picture], images="images", xml="annots")
+    records = read(tmp_path).records
+    assert [(record.image_id, record.objects[0].name) for record in records] == [
+        ("cats/images/001", "cats"),
+        ("dogs/images/001", "dogs"),
+    ]
+    assert [record.size for record in records] == [(20, 33), (21, 33)]
+
+
 @pytest.mark.parametrize("lists", [None, "empty", "default", "classes alone"])
 def test_voc_folders_without_lists_or_with_that_of_cvat(tmp_path, lists, caplog):
     write_voc(tmp_path)
