@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from frcnn_jax.models.pixels import PixelNormalization
 FORMAT = 2
 # In checkpoints of format 1, `data` covers ids and image bytes alone, and proposal files are not recorded.
 _READABLE = (1, FORMAT)
+_LONGEST = 160  # characters of a reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Checkpoints:
         """The newest checkpoint as (state, key, data position); `state` gives the arrays' shapes and devices.
 
         Raises:
-            ValueError: a shape or name in the checkpoint differs from `state`'s.
+            ValueError: a shape or name in the checkpoint differs from `state`'s, or it is damaged.
         """
         template = {"state": state, "key": jax.random.key_data(jax.random.key(0))}
         # On one device, whatever devices wrote it: the caller spreads it.
@@ -110,24 +112,79 @@ class Checkpoints:
             arrays=ocp.args.StandardRestore(template),
             metadata=ocp.args.JsonRestore(),
         )
-        restored = self._manager.restore(self.latest, args=items)
-        key = jax.random.wrap_key_data(restored["arrays"]["key"])
-        return restored["arrays"]["state"], key, restored["metadata"]["position"]
+        try:
+            with self.damage_named():
+                restored = self._manager.restore(self.latest, args=items)
+        except ValueError:
+            self._check_shapes(template)
+            raise
+        with self.damage_named():
+            key = jax.random.wrap_key_data(restored["arrays"]["key"])
+            return restored["arrays"]["state"], key, restored["metadata"]["position"]
 
     def metadata(self) -> CheckpointMetadata:
         """Description of the newest checkpoint.
 
         Raises:
-            ValueError: its format is not known to this version.
+            ValueError: its format is not known to this version, or it is damaged.
         """
         items = ocp.args.Composite(metadata=ocp.args.JsonRestore())
-        described = self._manager.restore(self.latest, args=items)["metadata"]
-        if described["format"] not in _READABLE:
+        with self.damage_named():
+            described = self._manager.restore(self.latest, args=items)["metadata"]
+            known = described["format"] in _READABLE
+            settings = json.dumps(described["config"]) if known else ""
+        if not known:
             raise ValueError(
                 f"{self._manager.directory}: checkpoint format {described['format']}, "
                 f"not {' or '.join(map(str, _READABLE))}"
             )
-        return _decode(described)
+        config = from_json(settings)  # whose errors name the setting
+        with self.damage_named():
+            return _decode(described, config)
+
+    @contextlib.contextmanager
+    def damage_named(self) -> Iterator[None]:
+        """Says of errors of reading in the block that the newest checkpoint is damaged, and what to go on from.
+
+        Raises:
+            ValueError: it is damaged; one line.
+            OSError: the system does not let it be read.
+        """
+        folder = Path(self._manager.directory) / str(self.latest)
+        try:
+            absent = [name for name in ("metadata", "arrays") if not (folder / name).is_dir()]
+            if absent:
+                raise FileNotFoundError(f"it has no {' and no '.join(absent)}")
+            with _quiet_orbax():
+                yield
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # Orbax raises just that for an array that is cut off
+            code = _system_code(error)
+            if code not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+                raise OSError(f"{folder} cannot be read: {os.strerror(code)}") from error
+            earlier = [step for step in self._manager.all_steps() if step != self.latest]
+            advice = f"to go on from step {max(earlier)}" if earlier else "to begin anew, as there is no earlier one"
+            raise ValueError(f"{folder} is damaged ({_reason(error)}): delete it {advice}") from error
+
+    def _check_shapes(self, template: Any) -> None:
+        """Raises ValueError where the newest checkpoint is whole and has other arrays than `template`."""
+        try:
+            with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+                stored = handler.metadata(Path(self._manager.directory) / str(self.latest) / "arrays")
+            found, wanted = (
+                {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+                for leaves in map(jax.tree_util.tree_leaves_with_path, (stored, template))
+            )
+        except Exception:
+            return  # what is wrong with it has been said
+        differ = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        if differ:
+            first = differ[0]
+            raise ValueError(
+                f"the checkpoint in {self._manager.directory} does not fit the model in {len(differ)} arrays: {first} "
+                f"is {_shape(found, first)} there and {_shape(wanted, first)} here. Go on with the model that it is of"
+            )
 
     def close(self) -> None:
         self._manager.close()
@@ -149,12 +206,12 @@ def _encode(metadata: CheckpointMetadata) -> dict[str, Any]:
     }
 
 
-def _decode(described: dict[str, Any]) -> CheckpointMetadata:
+def _decode(described: dict[str, Any], config: Config) -> CheckpointMetadata:
     pixels = described["pixels"]
     return CheckpointMetadata(
         classes=tuple(described["classes"]),
         pixels=PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"]),
-        config=from_json(json.dumps(described["config"])),
+        config=config,
         data=described["data"],
         proposal_files=tuple(described.get("proposal_files", ())),
         format=described["format"],
@@ -186,9 +243,27 @@ def _quiet_orbax() -> Iterator[None]:
         logger.removeFilter(keep)
 
 
-def _reason(error: BaseException) -> str:
-    """The system's own words for an error of Orbax or TensorStore, or its first line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
+    return str(list(shapes[name])) if name in shapes else "missing"
+
+
+def _system_code(error: BaseException) -> int | None:
+    """The system's number of an error of Orbax or TensorStore."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
     code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore writes it
-    return os.strerror(int(code[1])) if code else str(error).partition("\n")[0]
+    return int(code[1]) if code else None
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words for an error of Orbax or TensorStore, or its first line without a listing."""
+    code = _system_code(error)
+    if code is not None:
+        return os.strerror(code)
+    if isinstance(error, KeyError):
+        return f"its metadata has no {error}"
+    if type(error) is Exception and error.__cause__ is not None:
+        return _reason(error.__cause__)
+    line = str(error).strip().partition("\n")[0]
+    line = re.split(r" \[(?:source locations|\w+=)", line)[0]  # as TensorStore begins its listings
+    return (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...") or type(error).__name__

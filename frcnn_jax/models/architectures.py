@@ -53,7 +53,10 @@ class Architecture:
     head: Callable[..., nn.Module] = FastRCNNHead
     """`head(num_classes, dropout=..., dtype=..., param_dtype=...)` gives a module that maps pooled features
     [B, PH, PW, C] to logits [B, K1] and offsets [B, K1, 4], with attributes `num_classes` and `param_dtype`; its
-    keyword `train` switches dropout on. With `ranks` and `widths` as `FastRCNNHead` has, it can be compressed."""
+    keyword `train` switches dropout on. `output_layers`, an attribute of two names, says which of its layers give
+    scores and offsets, where they are not `cls_score` and `bbox_pred`: new heads are drawn and box statistics folded by
+    these names. The layer of offsets has a kernel [F, K1*4] or [F, K1, 4] and a bias [K1*4] or [K1, 4], and its output
+    is the offsets. With `ranks` and `widths` as `FastRCNNHead` has, it can be compressed."""
     weights: str = ""
     """Published weights: names and kinds of files."""
     window: WindowInput | None = None

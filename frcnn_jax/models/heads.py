@@ -11,6 +11,21 @@ from frcnn_jax.ops.precision import wide_dtype
 Ranks = tuple[int | None, int | None]  # of fc6 and fc7; None: one layer
 
 
+def output_layers(head: nn.Module) -> tuple[str, str]:
+    """Names of a head's layers of scores and of offsets: its attribute `output_layers`, or those of `FastRCNNHead`.
+
+    Raises:
+        TypeError: the attribute is anything but two names.
+    """
+    names = getattr(head, "output_layers", ("cls_score", "bbox_pred"))
+    if not isinstance(names, tuple) or len(names) != 2 or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"{type(head).__name__}.output_layers must name the layers of scores and of offsets, as in "
+            f'("cls_score", "bbox_pred"), not {names!r}'
+        )
+    return names
+
+
 def hidden_layers(
     pooled: Float[Array, "B PH PW C"],
     widths: tuple[int, int],

@@ -64,7 +64,7 @@ def load_detector(workdir: str | Path) -> Detector:
     Raises:
         FileNotFoundError: there is no run, or no checkpoint yet.
         ImportError: a plugin of the config cannot be imported.
-        ValueError: the parameters are not those of the config's model, or the config cannot be read.
+        ValueError: the parameters are not those of the config's model, or the config or the checkpoint cannot be read.
     """
     config = open_run(workdir)
     arrays, metadata = read_checkpoint(workdir)

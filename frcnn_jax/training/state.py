@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from frcnn_jax.config import Config
-from frcnn_jax.models.architectures import create_model
+from frcnn_jax.models.architectures import ARCHITECTURES, create_model
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
+from frcnn_jax.models.heads import output_layers
 from frcnn_jax.models.pixels import CENTERED_PIXELS, PixelNormalization
 from frcnn_jax.training.optimizer import create_optimizer, merge, split_frozen
 from frcnn_jax.training.statistics import identity_statistics
@@ -79,18 +80,34 @@ def create_state(config: Config, params: Any, statistics: BoxStatistics | None =
             them; mean 0 and deviation 1 if None.
 
     Raises:
-        ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen.
+        ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen; or statistics are not
+            given, and the parameters do not tell the number of classes.
     """
     trainable, frozen = split_frozen(params, config.optimizer.rules)
     optimizer = create_optimizer(config.optimizer, params, config.train.steps)
     if statistics is None:
-        statistics = identity_statistics(params["head"]["cls_score"]["bias"].shape[0])
+        statistics = identity_statistics(_count_classes(config, params))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         trainable=trainable,
         frozen=frozen,
         opt_state=optimizer.init(trainable),
         statistics=statistics,
+    )
+
+
+def _count_classes(config: Config, params: Any) -> int:
+    """Classes, background included, by the layer of scores of the config's model, or by `cls_score`."""
+    head = params.get("head", {})
+    names = ["cls_score"]
+    if config.model.name in ARCHITECTURES:
+        names.insert(0, output_layers(create_model(config.model.name, 2).head)[0])
+    for name in names:
+        if name in head and "bias" in head[name]:
+            return head[name]["bias"].shape[0]
+    raise ValueError(
+        f"the parameters have no head/{names[0]}/bias to count classes by: give create_state the box "
+        "statistics, or set output_layers of the head"
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from frcnn_jax.config import expand_user
 from frcnn_jax.models.architectures import create_model
+from frcnn_jax.models.heads import output_layers
 from frcnn_jax.weights.formats.base import Weights
 from frcnn_jax.weights.formats.table import CONVERTED, read_foreign, refuse_existing, write_weights
 from frcnn_jax.weights.load import fit_weights
@@ -39,8 +40,9 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
     """
     source, path = expand_user(source), expand_user(out) / CONVERTED
     refuse_existing(path)
-    weights = read_foreign(source, create_model(model, num_classes or 2))
-    count = _count_classes(weights) if num_classes is None else num_classes
+    smallest = create_model(model, num_classes or 2)
+    weights = read_foreign(source, smallest)
+    count = _count_classes(weights, output_layers(smallest.head)[0]) if num_classes is None else num_classes
     ranks = {f"{layer}_rank": rank for layer, rank in stored_ranks(weights.arrays).items()}
     try:
         target = create_model(model, count, pixels=weights.pixels, **ranks)
@@ -60,7 +62,7 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
     return Conversion(path, tuple(weights.arrays), weights.left, metadata)
 
 
-def _count_classes(weights: Weights) -> int:
+def _count_classes(weights: Weights, scores: str) -> int:
     """Background included; 2, the fewest possible, where the weights do not say."""
-    scores = weights.arrays.get("head/cls_score/bias")
-    return 2 if scores is None or scores.ndim != 1 else max(len(scores), 2)
+    bias = weights.arrays.get(f"head/{scores}/bias")
+    return 2 if bias is None or bias.ndim != 1 else max(len(bias), 2)

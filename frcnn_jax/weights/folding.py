@@ -1,10 +1,11 @@
 """Box-target statistics inside the last layer or beside it.
 
 A training checkpoint holds a `head/bbox_pred` whose deltas are normalised, and the statistics they are normalised by
-(section 2.3). Weights that stand alone have the statistics folded into that layer: its deltas are the offsets.
+(section 2.3). Weights that stand alone have the statistics folded into that layer: its deltas are the offsets. A head
+of one's own names that layer in `output_layers`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,40 +13,73 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from frcnn_jax.types import BoxStatistics
 
-_KERNEL, _BIAS = "head/bbox_pred/kernel", "head/bbox_pred/bias"
+_LAYER = "bbox_pred"
 
 
-def fold_statistics(params: Mapping[str, Any], statistics: BoxStatistics) -> dict[str, Any]:
+def fold_statistics(params: Mapping[str, Any], statistics: BoxStatistics, *, layer: str = _LAYER) -> dict[str, Any]:
     """Parameters whose deltas need no statistics, from parameters whose deltas are normalised by them.
 
     Kernel [F, (K+1)*4] and bias of `head/bbox_pred` become kernel * std and bias * std + mean.
 
+    Args:
+        layer: the head's layer of offsets, the second of its `output_layers`.
+
     Raises:
-        ValueError: `head/bbox_pred` is not for the statistics' number of classes.
+        ValueError: the head has no such layer, or it is not for the statistics' number of classes.
     """
-    return unflatten_dict(fold_arrays(flatten_dict(params, sep="/"), statistics), sep="/")
+    arrays = flatten_dict(params, sep="/")
+    check_layer(arrays, statistics, layer)
+    return unflatten_dict(fold_arrays(arrays, statistics, layer), sep="/")
 
 
-def unfold_statistics(params: Mapping[str, Any], statistics: BoxStatistics) -> dict[str, Any]:
+def unfold_statistics(params: Mapping[str, Any], statistics: BoxStatistics, *, layer: str = _LAYER) -> dict[str, Any]:
     """The inverse of `fold_statistics` up to rounding: to train on from weights that stand alone.
 
     Raises:
-        ValueError: `head/bbox_pred` is not for the statistics' number of classes.
+        ValueError: as `fold_statistics`.
     """
     inverse = BoxStatistics(mean=-statistics.mean / statistics.std, std=1 / statistics.std)
-    return fold_statistics(params, inverse)
+    return fold_statistics(params, inverse, layer=layer)
 
 
-def fold_arrays(arrays: Mapping[str, Any], statistics: BoxStatistics) -> dict[str, Any]:
-    """`fold_statistics` for arrays under flat names, of which those of `head/bbox_pred` may be missing."""
-    count = np.size(statistics.std)
-    for name in (_KERNEL, _BIAS):
-        if name in arrays and arrays[name].shape[-1:] != (count,):
-            raise ValueError(f"{name} {list(arrays[name].shape)} does not fit statistics of {count // 4} classes")
+def check_layer(names: Collection[str], statistics: BoxStatistics, layer: str) -> None:
+    """Raises ValueError where statistics change the offsets and the layer that would take them is not among `names`."""
+    lost = {
+        f"head/{layer}/kernel": lambda: bool(np.any(np.asarray(statistics.std) != 1)),
+        f"head/{layer}/bias": lambda: bool(np.any(np.asarray(statistics.mean) != 0)),
+    }
+    absent = [name for name, matters in lost.items() if name not in names and matters()]
+    if absent:
+        raise ValueError(
+            f"box statistics cannot be folded into a head without {' and '.join(absent)}: set output_layers of the "
+            f"head to the names of its layers of scores and offsets; it has {', '.join(head_layers(names))}"
+        )
+
+
+def head_layers(names: Collection[str]) -> list[str]:
+    """The layers of the head among flat names of arrays."""
+    return sorted({name.removeprefix("head/").rpartition("/")[0] for name in names if name.startswith("head/")})
+
+
+def fold_arrays(arrays: Mapping[str, Any], statistics: BoxStatistics, layer: str = _LAYER) -> dict[str, Any]:
+    """`fold_statistics` for arrays under flat names, of which those of the layer may be missing."""
+    kernel, bias = f"head/{layer}/kernel", f"head/{layer}/bias"
+    k1, _ = np.shape(statistics.std)
+    for name in (kernel, bias):
+        if name in arrays and arrays[name].shape[-1:] != (4 * k1,) and arrays[name].shape[-2:] != (k1, 4):
+            raise ValueError(f"{name} {list(arrays[name].shape)} does not fit statistics of {k1} classes")
     folded = dict(arrays)
-    mean, std = statistics.mean.reshape(-1), statistics.std.reshape(-1)
-    if _KERNEL in arrays:
-        folded[_KERNEL] = (arrays[_KERNEL] * std[None]).astype(arrays[_KERNEL].dtype)
-    if _BIAS in arrays:
-        folded[_BIAS] = (arrays[_BIAS] * std + mean).astype(arrays[_BIAS].dtype)
+    if kernel in arrays:
+        array = arrays[kernel]
+        folded[kernel] = (array * _like(statistics.std, array)).astype(array.dtype)
+    if bias in arrays:
+        array = arrays[bias]
+        std, mean = _like(statistics.std, array), _like(statistics.mean, array)
+        folded[bias] = (array * std + mean).astype(array.dtype)
     return folded
+
+
+def _like(values: Any, array: Any) -> Any:
+    """Statistics [K1, 4] along the last axes of an array, [4 K1] or [K1, 4]."""
+    last = (values.size,) if array.shape[-1] == values.size else values.shape
+    return values.reshape((1,) * (array.ndim - len(last)) + last)

@@ -12,11 +12,12 @@ from jaxtyping import PRNGKeyArray
 
 from frcnn_jax.config import expand_user
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.models.heads import output_layers
 from frcnn_jax.types import BoxStatistics
-from frcnn_jax.weights.folding import fold_arrays, unfold_statistics
-from frcnn_jax.weights.formats.base import HEADS, Weights, read_named
+from frcnn_jax.weights.folding import check_layer, fold_arrays, head_layers, unfold_statistics
+from frcnn_jax.weights.formats.base import Weights, outputs_pattern, read_named
 from frcnn_jax.weights.formats.table import read_metadata, read_pixels, read_weights
-from frcnn_jax.weights.params import match_arrays, matcher
+from frcnn_jax.weights.params import expected_shapes, match_arrays, matcher
 from frcnn_jax.weights.svd import LAYERS, stored_ranks
 
 __all__ = ["fit_weights", "load_start", "load_weights", "read_metadata", "read_pixels", "without_heads"]
@@ -78,15 +79,26 @@ def load_start(
     path = expand_user(path)
     weights = read_weights(path, model)
     if new_heads:
-        weights = without_heads(weights)
+        weights = without_heads(weights, model)
     params = fit_weights(path, weights, model, key=key)
     # New heads are drawn for normalised deltas, as in the paper.
-    return unfold_statistics(params, statistics) if weights.has_heads else params
+    return unfold_statistics(params, statistics, layer=output_layers(model.head)[1]) if weights.has_heads else params
 
 
-def without_heads(weights: Weights) -> Weights:
-    """The same without `cls_score` and `bbox_pred`, whatever classes they were for."""
-    is_head = matcher("", [HEADS])
+def without_heads(weights: Weights, model: FastRCNN) -> Weights:
+    """The same without `cls_score` and `bbox_pred` of `model`, whatever classes they were for.
+
+    Raises:
+        ValueError: the model's head has no such layers.
+    """
+    layers = head_layers(expected_shapes(model))
+    absent = [layer for layer in output_layers(model.head) if layer not in layers]
+    if absent:
+        raise ValueError(
+            f"model.new_heads draws {' and '.join(output_layers(model.head))}, and the head has no "
+            f"{' and no '.join(absent)}: set its output_layers to two of {', '.join(layers)}"
+        )
+    is_head = matcher("", [outputs_pattern(model)])
     arrays = {name: array for name, array in weights.arrays.items() if not is_head(name)}
     return dataclasses.replace(weights, arrays=arrays, has_heads=False)
 
@@ -107,18 +119,23 @@ def fit_weights(
             f"create the model with pixels={weights.pixels}"
         )
     missing, extra = ([names] if isinstance(names, str) else [*names] for names in (allow_missing, allow_extra))
-    arrays = weights.arrays
+    arrays, (scores, deltas) = weights.arrays, output_layers(model.head)
     if weights.statistics is not None:
         # Before the match: what is then replaced by random arrays has nothing to do with these statistics.
-        arrays = read_named(path, lambda _: fold_arrays(arrays, weights.statistics))
+        if not {f"head/{deltas}/kernel", f"head/{deltas}/bias"} <= arrays.keys():
+            try:
+                check_layer(expected_shapes(model), weights.statistics, deltas)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+        arrays = read_named(path, lambda _: fold_arrays(arrays, weights.statistics, deltas))
     if not weights.has_heads:
-        missing.append(HEADS)
+        missing.append(outputs_pattern(model))
         key = jax.random.key(0) if key is None else key
-        _log.info("%s: cls_score and bbox_pred are drawn at random", path)
-    scores = "head/cls_score/bias"
-    replaceable = matcher("allow_missing", missing)(scores) and matcher("allow_extra", extra)(scores)
-    if scores in arrays and np.ndim(arrays[scores]) == 1 and not replaceable:
-        count = len(arrays[scores])
+        _log.info("%s: %s and %s are drawn at random", path, scores, deltas)
+    bias = f"head/{scores}/bias"
+    replaceable = matcher("allow_missing", missing)(bias) and matcher("allow_extra", extra)(bias)
+    if bias in arrays and np.ndim(arrays[bias]) == 1 and not replaceable:
+        count = len(arrays[bias])
         if count != model.head.num_classes:
             raise ValueError(
                 f"{path} is for {count} classes, the model for {model.head.num_classes}, background included"

@@ -51,14 +51,16 @@ def compress_head(
     A layer whose rank is None stays as it is. With full ranks the model computes the same, up to rounding.
 
     Raises:
-        ValueError: a rank does not fit its layer, or the layer is compressed already; names the layer.
+        ValueError: a rank does not fit its layer, the layer is compressed already, or the head has none of that name.
     """
     head = dict(params["head"])
     for layer, rank in zip(LAYERS, (fc6_rank, fc7_rank), strict=True):
         if rank is None:
             continue
         if layer not in head:
-            raise ValueError(f"{layer} is compressed already")
+            if f"{layer}_L" in head:
+                raise ValueError(f"{layer} is compressed already")
+            raise ValueError(f"the head has no {layer} to compress; it has {', '.join(sorted(head))}")
         whole = head.pop(layer)
         try:
             first, second = low_rank_factors(np.asarray(whole["kernel"]), rank)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 import safetensors
 
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.models.heads import output_layers
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.metadata import NetworkMetadata, WeightsMetadata
@@ -21,8 +23,6 @@ Arrays = dict[str, np.ndarray]
 Metadata = WeightsMetadata | NetworkMetadata
 
 FOLDER = "/"  # in place of a suffix: the format is a folder
-# The layers that depend on the classes.
-HEADS = r"head/(cls_score|bbox_pred)/.*"
 # What the libraries raise on files that are cut off, damaged or of another kind.
 _UNREADABLE = (
     safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, NotImplementedError,
@@ -79,6 +79,11 @@ def own_format(
     return WeightFormat(
         suffix=suffix, read=weights, metadata=metadata, pixels=lambda path: metadata(path).pixels, write=write
     )
+
+
+def outputs_pattern(model: FastRCNN) -> str:
+    """Expression for the names of the arrays that depend on the classes: `cls_score` and `bbox_pred`."""
+    return f"head/({'|'.join(map(re.escape, output_layers(model.head)))})/.*"
 
 
 def read_named(path: Path, read: Callable[[Path], Any]) -> Any:

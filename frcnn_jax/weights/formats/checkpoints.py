@@ -21,11 +21,13 @@ def read_checkpoint(workdir: str | Path, with_arrays: bool = True) -> tuple[Arra
 
     Raises:
         FileNotFoundError: there is no checkpoint yet.
+        ValueError: it is damaged.
     """
     with newest_checkpoint(workdir) as checkpoints:
         step, about = checkpoints.latest, checkpoints.metadata()
-    names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
-    state = _restore(Path(workdir).resolve() / "checkpoints" / str(step) / "arrays", names)
+        names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
+        with checkpoints.damage_named():
+            state = _restore(Path(workdir).resolve() / "checkpoints" / str(step) / "arrays", names)
     # Each parameter is in one of the two trees, and None in the other.
     arrays = {
         name: array

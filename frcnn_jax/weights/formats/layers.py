@@ -16,7 +16,7 @@ import numpy as np
 
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.pixels import PixelNormalization
-from frcnn_jax.weights.formats.base import HEADS, WeightFormat, Weights
+from frcnn_jax.weights.formats.base import WeightFormat, Weights, outputs_pattern
 from frcnn_jax.weights.formats.stored import Stored, transposed
 from frcnn_jax.weights.params import expected_shapes, matcher
 from frcnn_jax.weights.svd import LAYERS
@@ -39,7 +39,7 @@ def layer_format(
 
     def weights(path: Path, model: FastRCNN) -> Weights:
         arrays, left = convert_layers(read(path), model)
-        return Weights(arrays, pixels, left=left, has_heads=any(map(matcher("", [HEADS]), arrays)))
+        return Weights(arrays, pixels, left=left, has_heads=any(map(matcher("", [outputs_pattern(model)]), arrays)))
 
     return WeightFormat(suffix=suffix, read=weights, pixels=lambda path: pixels, fits=fits)
 

@@ -1,0 +1,164 @@
+"""A checkpoint that is damaged is one line that says what to do, wherever it is read."""
+
+import dataclasses
+import gc
+import os
+import re
+import shutil
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from frcnn_jax.checkpoint import newest_checkpoint
+from frcnn_jax.models import architectures
+from frcnn_jax.runs.compress import compress_run
+from frcnn_jax.runs.detector import load_detector
+from frcnn_jax.training.loop import train
+from frcnn_jax.weights.formats.checkpoints import read_checkpoint
+from tests.test_checkpoint import save, state_of
+from tests.training.runs import run_config, write_data
+from tests.weights.detectors import SMALL_TINY, save_run, small_detector
+
+
+def remove(name):
+    return lambda folder: shutil.rmtree(folder / name)
+
+
+def overwrite(pattern, text):
+    def damage(folder):
+        for path in folder.glob(pattern):
+            path.write_text(text)
+
+    return damage
+
+
+def largest(folder):
+    return max(
+        (path for path in (folder / "arrays").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
+
+
+def cut(folder):
+    os.truncate(largest(folder), 1000)
+
+
+def remove_largest(folder):
+    largest(folder).unlink()
+
+
+DAMAGES = {
+    "no metadata": (remove("metadata"), "it has no metadata"),
+    "no arrays": (remove("arrays"), "it has no arrays"),
+    "metadata that is no JSON": (overwrite("metadata/*", "{"), "Expecting property name"),
+    "metadata of another form": (overwrite("metadata/metadata", "[]"), "list indices"),
+    "empty metadata": (overwrite("metadata/metadata", "{}"), "its metadata has no '(format|position)'"),
+    "a list of arrays that is no JSON": (overwrite("arrays/_METADATA", "{"), "Expecting property name"),
+    "an array cut off": (cut, "OUT_OF_RANGE|Truncated|DATA_LOSS"),
+    "an array missing": (remove_largest, "NOT_FOUND|No such file|FAILED_PRECONDITION"),
+}
+READERS = {
+    "metadata": lambda checkpoints, folder: checkpoints.metadata(),
+    "restore": lambda checkpoints, folder: checkpoints.restore(state_of(0)),
+    "read": lambda checkpoints, folder: read_checkpoint(folder),
+}
+
+
+@pytest.fixture(autouse=True)
+def unfinished_reads(monkeypatch):
+    """Reads that Orbax leaves unfinished after an error are collected here, not in a later test."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A workdir with checkpoints of the steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    save(folder, 1)
+    save(folder, 2)
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_one_line(two, tmp_path, damage):
+    run = shutil.copytree(two, tmp_path / "run")
+    newest = run / "checkpoints/2"
+    hurt, reason = DAMAGES[damage]
+    hurt(newest)
+    refused = 0
+    for name, read in READERS.items():
+        # Arrays are not looked into for the metadata alone.
+        if name == "metadata" and "array" in damage and damage != "no arrays":
+            continue
+        with newest_checkpoint(run) as checkpoints, pytest.raises(ValueError, match=reason) as error:
+            read(checkpoints, run)
+        line = str(error.value)
+        assert line.startswith(f"{newest} is damaged (")
+        assert line.endswith("): delete it to go on from step 1")
+        assert "\n" not in line
+        assert len(line) < len(str(newest)) + 240
+        refused += 1
+    assert refused >= 2
+    shutil.rmtree(newest)
+    with newest_checkpoint(run) as checkpoints:
+        assert checkpoints.restore(state_of(0))[2] == {"step": 1}
+
+
+def test_the_only_checkpoint(tmp_path):
+    save(tmp_path, 1)
+    shutil.rmtree(tmp_path / "checkpoints/1/metadata")
+    message = "is damaged (it has no metadata): delete it to begin anew, as there is no earlier one"
+    with newest_checkpoint(tmp_path) as checkpoints, pytest.raises(ValueError, match=re.escape(message)):
+        checkpoints.metadata()
+
+
+@pytest.mark.parametrize(
+    ("params", "arrays"), [({"kernel": jnp.zeros(3)}, 1), ({"kernel": jnp.zeros(300_000), "more": jnp.zeros(1)}, 1)]
+)
+def test_another_model_is_no_damage(two, params, arrays):
+    state = dataclasses.replace(state_of(0), trainable=params)
+    with newest_checkpoint(two) as checkpoints, pytest.raises(ValueError, match=r"does not fit the model") as error:
+        checkpoints.restore(state)
+    assert f"in {arrays} arrays: state/trainable/" in str(error.value)
+    assert "damaged" not in str(error.value)
+
+
+def test_what_the_system_does_not_let_be_read_is_no_damage(two, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    with newest_checkpoint(two) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", refuse)
+        with pytest.raises(OSError, match=rf"^{two}/checkpoints/2 cannot be read: Permission denied$"):
+            checkpoints.metadata()
+
+
+def test_a_setting_of_another_version_is_no_damage(two, tmp_path):
+    run = shutil.copytree(two, tmp_path / "run")
+    path = run / "checkpoints/2/metadata/metadata"
+    path.write_text(path.read_text().replace('"momentum"', '"momentun"'))
+    with newest_checkpoint(run) as checkpoints, pytest.raises(ValueError, match=r"unknown settings momentun") as error:
+        checkpoints.metadata()
+    assert "damaged" not in str(error.value)
+
+
+def test_training_detecting_and_compressing(tmp_path, monkeypatch):
+    monkeypatch.setattr(architectures, "ARCHITECTURES", {"tiny": SMALL_TINY})
+    run = tmp_path / "run"
+    save_run(small_detector(), run)
+    write_data(tmp_path / "data")
+    trained = tmp_path / "trained"
+    save(trained, 3)
+    for folder, step in ((run, 7), (trained, 3)):
+        shutil.rmtree(folder / f"checkpoints/{step}/metadata")
+    for use, folder, step in (
+        (lambda: load_detector(run), run, 7),  # as evaluate, detect and export do
+        (lambda: compress_run(run, tmp_path / "out", fc6_rank=2), run, 7),
+        (lambda: train(run_config(tmp_path / "data"), trained), trained, 3),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^{folder}/checkpoints/{step} is damaged \(it has no metadata\): delete"
+        ):
+            use()
