@@ -83,10 +83,6 @@ CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_e
 LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {"smooth_l1": smooth_l1_localization, "giou": giou_localization}
 
 
-CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_entropy, "focal": focal}
-LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {"smooth_l1": smooth_l1_localization, "giou": giou_localization}
-
-
 def multi_task_loss(
     logits: Float[Array, "R K1"],
     deltas: Float[Array, "R K1 4"],
