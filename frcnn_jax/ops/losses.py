@@ -83,6 +83,15 @@ CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_e
 LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {"smooth_l1": smooth_l1_localization, "giou": giou_localization}
 
 
+def check_function(part: str, function: Any) -> None:
+    """Raises TypeError where the "classification" or "localization" loss is not a function but, say, its name."""
+    if not callable(function):
+        table = {"classification": CLASSIFICATION_LOSSES, "localization": LOCALIZATION_LOSSES}[part]
+        known = isinstance(function, str) and function in table
+        example = table[function if known else next(iter(table))].__name__
+        raise TypeError(f"the {part} loss must be a function, as frcnn_jax.{example}, not {function!r}")
+
+
 def multi_task_loss(
     logits: Float[Array, "R K1"],
     deltas: Float[Array, "R K1 4"],
@@ -122,9 +131,11 @@ def multi_task_loss(
         The loss and its parts {"classification", "localization"}, in float32 at least; all 0 where no RoI is real.
 
     Raises:
-        TypeError: neither both records nor all their fields are given.
+        TypeError: neither both records nor all their fields are given, or a loss is not a function.
         ValueError: an argument, or the result of a loss, has another shape.
     """
+    check_function("classification", classification)
+    check_function("localization", localization)
     records = _records(rois if sample is None else sample, labels if statistics is None else statistics)
     if records is not None:
         twice = (sample is not None and rois is not None) or (statistics is not None and labels is not None)

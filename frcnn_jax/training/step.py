@@ -28,11 +28,29 @@ StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Met
 
 @dataclasses.dataclass(frozen=True)
 class MultiTaskLoss:
-    """The parts of the loss: any functions of the same form as those in `ops.losses`."""
+    """The parts of the loss: any functions of the same form as those in `ops.losses`.
+
+    Raises:
+        TypeError: one is not a function but, say, its name.
+    """
 
     classification: losses.ClassificationLoss = losses.cross_entropy
     localization: losses.LocalizationLoss = losses.smooth_l1_localization
     localization_weight: float = 1.0
+
+    def __post_init__(self):
+        losses.check_function("classification", self.classification)
+        losses.check_function("localization", self.localization)
+
+
+def check_loss(loss: Any) -> None:
+    """Raises TypeError where a loss is neither None nor a `MultiTaskLoss` but, say, a name or one function."""
+    if loss is not None and not isinstance(loss, MultiTaskLoss):
+        given = repr(loss) if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+        raise TypeError(
+            "loss must be a frcnn_jax.MultiTaskLoss, as MultiTaskLoss(classification=frcnn_jax.focal) or with "
+            f"functions of your own, not {given}"
+        )
 
 
 def sample_batch(
@@ -97,7 +115,11 @@ def loss_fn(
     Returns:
         The loss and {"loss", "classification", "localization", "foreground", "background", "accuracy"}: the number of
         RoIs of each kind, and the share of them whose most probable class is the true one.
+
+    Raises:
+        TypeError: the loss is not a `MultiTaskLoss`.
     """
+    check_loss(loss)
     batch = jax.tree.map(jnp.asarray, batch)
     loss = MultiTaskLoss() if loss is None else loss
     if statistics is None:
@@ -155,7 +177,11 @@ def make_train_step(
 
     The key is the run's and the same in every step; the step folds its number into it. Map the function with
     `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own.
+
+    Raises:
+        TypeError: the loss is not a `MultiTaskLoss`.
     """
+    check_loss(loss)
 
     def step(state: TrainState, batch: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         def trainable_loss(trainable: Any) -> tuple[Array, Metrics]:
