@@ -122,7 +122,8 @@ def multi_task_loss(
         sample: the RoIs, of one image or of several one after the other: a leading axis of images must be flattened.
         statistics: box-target statistics by class, which the deltas are in.
         rois, gt_boxes: half-open boxes in pixels; of background only the class counts.
-        labels: 0 ... K; background has no localization loss.
+        labels: 0 ... K, background has no localization loss; any other makes the loss NaN, as arrays that are traced
+            cannot be checked.
         mask: RoIs that count.
         mean, std: the fields of `statistics`.
         count: number of RoIs to divide by; that of `mask` if None. A data-parallel step passes the mean over devices.

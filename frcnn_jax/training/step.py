@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -87,6 +88,21 @@ def _mean(arrays: Any, axis_name: str | None) -> Any:
     return jax.lax.pmean(arrays, axis_name)
 
 
+def _check_labels(batch: Batch, num_classes: int) -> None:
+    """Raises ValueError where a label is not a class of the model; a traced batch is not looked at."""
+    arrays = batch.gt_labels, batch.gt_mask, batch.image_mask
+    if any(isinstance(x, jax.core.Tracer) for x in arrays):
+        return
+    labels, mask, image_mask = map(np.asarray, arrays)
+    labels = labels[mask & image_mask[:, None]]
+    wrong = labels[(labels < 1) | (labels >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"batch.gt_labels: {wrong[0]} is not of 1 ... {num_classes - 1}, the model's num_classes = {num_classes} "
+            "counts background"
+        )
+
+
 def loss_fn(
     params: Mapping[str, Any],
     batch: Batch,
@@ -103,7 +119,8 @@ def loss_fn(
 
     Args:
         params: as `init_params` and `load_weights` give them.
-        batch: images with proposals and ground truth.
+        batch: images with proposals and ground truth. Labels above K are refused where their numbers are known; in a
+            traced batch, as under `jax.jit`, they make the loss NaN: `make_batch(..., num_classes=...)` refuses them.
         key: draws the RoIs and the dropout.
         loss: the paper's if None.
         sampling: the paper's if None.
@@ -118,8 +135,10 @@ def loss_fn(
 
     Raises:
         TypeError: the loss is not a `MultiTaskLoss`.
+        ValueError: a label of an object is not 1 ... K.
     """
     check_loss(loss)
+    _check_labels(batch, model.head.num_classes)
     batch = jax.tree.map(jnp.asarray, batch)
     loss = MultiTaskLoss() if loss is None else loss
     if statistics is None:
