@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -23,7 +24,7 @@ def load_plugins(names: Iterable[str], workdir: str | os.PathLike | None = None)
 
     Raises:
         ModuleNotFoundError: a module does not exist.
-        ImportError: it lies in the workdir, or imports something that does not exist.
+        ImportError: it lies in the workdir, or raises anything while it is imported; says what, and in which line.
         ValueError: a name is not that of a module.
     """
     names = tuple(names)
@@ -64,8 +65,9 @@ def _load(name: str, workdir: Path | None) -> None:
             raise ImportError(f"plugins: {inside[0]} lies in the workdir {workdir}, from which nothing is imported")
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise ImportError(f"plugins: {name} cannot be imported: {error}", name=error.name) from error
+        except (Exception, SystemExit) as error:  # code of others may do anything, `sys.exit` included
+            missing = error.name if isinstance(error, ImportError) else None
+            raise ImportError(f"plugins: {name} cannot be imported: {_describe(error)}", name=missing) from error
 
 
 def _find(module: str) -> ModuleSpec | None:
@@ -74,6 +76,18 @@ def _find(module: str) -> ModuleSpec | None:
         return importlib.util.find_spec(module)
     except ModuleNotFoundError:  # the module around it is not a package
         return None
+
+
+def _describe(error: BaseException) -> str:
+    """What was raised, in one line, and where: in the last line of code that is not Python's own import system."""
+    message = " ".join(str(error).split())
+    if isinstance(error, ImportError):
+        return message
+    kind = type(error).__name__
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    # A syntax error names its own place, where no code ran.
+    place = "" if isinstance(error, SyntaxError) else f" ({lines[-1].filename}, line {lines[-1].lineno})"
+    return f"{kind}: {message}{place}" if message else kind + place
 
 
 def _inside(path: Path, folder: Path | None) -> bool:

@@ -14,6 +14,7 @@ from jaxtyping import install_import_hook
 install_import_hook(["frcnn_jax.ops", "frcnn_jax.models"], "beartype.beartype")
 
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -25,3 +26,12 @@ def x64():
     """Double precision for finite differences."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def unchecked_types():
+    """Without the checks of signatures: what a user meets who passes arguments of wrong types."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

@@ -52,6 +52,36 @@ def test_json_of_another_version_is_an_error():
         from_json('{"optimizer": {"rules": [{"pattern": "a"}, {"pattern": "b", "rate": 1}]}}')
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"config: settings by name are wanted, not \[\]"),
+        ('{"input": {"scales": 3}}', r"config\.input\.scales must be a list, as \[\.\.\.\], not 3"),
+        ('{"plugins": "abc"}', r'config\.plugins must be a list, as \[\.\.\.\], not "abc"'),
+        ('{"plugins": [1]}', r"config\.plugins must be a tuple of str, not \(1,\)"),
+        ('{"data": {"train": "folder/train"}}', r'config\.data\.train must be a list, .*, not "folder/train"'),
+        ('{"data": {"classes": {"a": 1}}}', r'config\.data\.classes must be a list, .*, not \{"a": 1\}'),
+        ('{"data": {"root": 3}}', r"data\.root must be a path or None, not 3"),
+        ('{"model": {"name": ["a"]}}', r"model\.name must be str, not \['a'\]"),
+        ('{"model": {"dtype": ["float32"]}}', r"model\.dtype must be one of .*, not \['float32'\]"),
+        (
+            '{"sampling": {"background_iou": [0.5]}}',
+            r"config\.sampling\.background_iou must be a list of 2, .* \[0\.5\]",
+        ),
+        ('{"input": {"buckets": [5]}}', r"config\.input\.buckets\[0\] must be a list of 2, as .*, not 5"),
+        ('{"optimizer": {"rules": [{}]}}', r"config\.optimizer\.rules\[0\]: no pattern"),
+        ('{"optimizer": {"rules": [{"pattern": 5}]}}', r"optimizer\.rules\.pattern must be str, not 5"),
+    ],
+)
+def test_json_with_values_of_other_kinds(text, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        from_json(text)
+
+
+def test_paths_may_be_path_objects():
+    assert DataConfig(root=Path("x")).root == Path("x")
+
+
 def test_settings_that_are_not_there_have_their_defaults():
     assert from_json('{"train": {"steps": 7}}') == dataclasses.replace(
         Config(), train=dataclasses.replace(Config().train, steps=7)

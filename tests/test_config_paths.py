@@ -1,6 +1,9 @@
 """Settings that are paths: absolute, `~` expanded, and told from names."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,8 +56,26 @@ def test_weights_may_be_a_name(home, weights, is_path):
     assert found == (str(expand_user(weights).absolute()) if is_path else weights)
 
 
-def test_an_unknown_home_is_left_as_it_is():
-    assert str(expand_user("~nobody-of-that-name/x")) == "~nobody-of-that-name/x"
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/x", "~nobody-of-that-name"])
+def test_an_unknown_home_is_refused(path, home):
+    message = f"^{path}: there is no user nobody-of-that-name; give the path from / on$"
+    for kind in (str, Path):
+        with pytest.raises(FileNotFoundError, match=message):
+            expand_user(kind(path))
+    for config in (Config(data=DataConfig(root=path)), Config(model=ModelConfig(weights=path))):
+        with pytest.raises(FileNotFoundError, match=message):
+            absolute_paths(config)
+    assert expand_user(home / path) == home / path
+
+
+def test_an_unknown_home_on_a_command_line_is_one_line(home):
+    script = Path(__file__).parents[1] / "scripts/demo_data.py"
+    done = subprocess.run([sys.executable, str(script), "~nobody-of-that-name/x"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "demo_data.py: ~nobody-of-that-name/x: there is no user nobody-of-that-name; give the path from / on\n"
+    )
+    assert not list((home / "here").iterdir())
 
 
 def test_config_files_are_found_at_home(home):

@@ -132,6 +132,24 @@ def test_a_file_is_read_in_one_sitting_and_a_folder_seen_at_a_glance():
             assert len(path.read_text().splitlines()) <= 300, path
 
 
+def defined_twice(text):
+    """Names that the top level of a module's text defines more than once."""
+    names = []
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append(node.name)
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            names += [part.id for part in ast.walk(target) if isinstance(part, ast.Name)] if target else []
+    return {name for name in names if names.count(name) > 1}
+
+
+def test_nothing_is_defined_twice():
+    assert defined_twice("A: int = 1\nB = 2\nA: int = 1") == {"A"}
+    assert defined_twice("def f(): pass\nclass f: pass") == {"f"}
+    for path in ROOT.rglob("*.py"):
+        assert not defined_twice(path.read_text()), path
+
+
 def test_the_promised_names_are_public():
     promised = {"create_model", "init_params", "load_weights", "detect", "loss_fn", "MultiTaskLoss", "roi_max_pool",
                 "evaluate_voc"}  # fmt: skip

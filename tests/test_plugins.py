@@ -59,6 +59,30 @@ def test_a_module_that_imports_a_missing_one_is_named_too(tmp_path):
     assert error == "ImportError: plugins: plugin cannot be imported: No module named 'no_such_module'"
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("\n1 / 0\n", "ZeroDivisionError: division by zero ({path}, line 2)"),
+        ("{}['a key']\n", "KeyError: 'a key' ({path}, line 1)"),
+        ("import sys\nsys.exit(3)\n", "SystemExit: 3 ({path}, line 2)"),
+        ("raise SystemExit\n", "SystemExit ({path}, line 1)"),
+        ("raise ValueError('two\\nlines')\n", "ValueError: two lines ({path}, line 1)"),
+        ("x = (\n", "SyntaxError: '(' was never closed ({file}, line 1)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["plugin", "plugin.inner"])
+def test_whatever_a_module_raises_is_one_line(tmp_path, name, text, reason):
+    path = tmp_path / ("plugin.py" if name == "plugin" else "plugin/inner.py")
+    write(path, text)
+    _, error = load(tmp_path / "run", name, cwd=tmp_path)
+    assert error == f"ImportError: plugins: {name} cannot be imported: {reason.format(path=path, file=path.name)}"
+
+
+def test_an_interruption_is_not_a_fault_of_the_module(tmp_path):
+    write(tmp_path / "plugin.py", "raise KeyboardInterrupt\n")
+    assert load(tmp_path / "run", "plugin", cwd=tmp_path)[1] == "KeyboardInterrupt"
+
+
 @pytest.mark.parametrize("target", ["run/plugin.py", "run/code/plugin.py", "run/plugin/__init__.py"])
 def test_nothing_is_imported_from_the_workdir(tmp_path, target):
     write(tmp_path / target)

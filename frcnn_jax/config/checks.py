@@ -1,9 +1,9 @@
 """Checks of settings where they are made: each raises a `SettingError` of one line that names the setting."""
 
-import dataclasses
 import functools
 import math
 import numbers
+import os
 import types
 import typing
 from typing import Any
@@ -38,9 +38,9 @@ def lengths(settings: Any, section: str, *names: str, allow_empty: bool = False)
 
 
 def kinds(settings: Any, section: str) -> None:
-    """Raises SettingError where a setting is not of the type that its field has: a choice, a number, a tuple of those.
+    """Raises SettingError where a setting is not of the type that its field has: a choice, text, a number, or a tuple.
 
-    Text is not checked: paths may be `Path`s too.
+    Paths may be `Path`s too.
     """
     for name, kind in _hints(type(settings)).items():
         value = getattr(settings, name)
@@ -50,7 +50,7 @@ def kinds(settings: Any, section: str) -> None:
 
 @functools.cache
 def _hints(settings: type) -> dict[str, Any]:
-    return typing.get_type_hints(settings)
+    return typing.get_type_hints(settings, include_extras=True)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -65,12 +65,12 @@ def _fits(value: Any, kind: Any) -> bool:
         if arguments[-1] is Ellipsis:
             return all(_fits(item, arguments[0]) for item in value)
         return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if origin is typing.Annotated:  # a path
+        return isinstance(value, str | os.PathLike)
     if kind in (int, float):
         number = numbers.Integral if kind is int else numbers.Real
         return isinstance(value, number) and not isinstance(value, bool)
-    if kind in (bool, types.NoneType) or dataclasses.is_dataclass(kind):
-        return isinstance(value, kind)
-    return value is not None
+    return isinstance(value, kind)
 
 
 def _describe(kind: Any) -> str:
@@ -82,4 +82,6 @@ def _describe(kind: Any) -> str:
     if origin is tuple:
         items = arguments if arguments[-1] is not Ellipsis else arguments[:1]
         return f"a tuple of {', '.join(map(_describe, items))}"
+    if origin is typing.Annotated:
+        return "a path"
     return "None" if kind is types.NoneType else kind.__name__

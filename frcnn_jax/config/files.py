@@ -121,7 +121,7 @@ def from_json(text: str) -> Config:
     """The `Config` written by `to_json`.
 
     Raises:
-        ValueError: the text is not JSON, or a field is not known to this version.
+        ValueError: the text is not JSON, a field is not known to this version, or a value is not one it can have.
     """
     return _decode(Config, json.loads(text), "config")
 
@@ -136,10 +136,21 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         unknown = sorted(set(value) - set(fields))
         if unknown:
             raise ValueError(f"{where}: unknown settings {', '.join(unknown)}")
+        needed = {field.name for field in dataclasses.fields(kind) if _is_needed(field)}
+        if needed - set(value):
+            raise ValueError(f"{where}: no {', '.join(sorted(needed - set(value)))}")
         return kind(**{name: _decode(fields[name], item, f"{where}.{name}") for name, item in value.items()})
     if origin is tuple:
+        if not isinstance(value, list) or (arguments[-1] is not Ellipsis and len(value) != len(arguments)):
+            count = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
+            raise ValueError(f"{where} must be a list{count}, as [...], not {json.dumps(value)[:40]}")
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         return tuple(_decode(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin in (types.UnionType, typing.Union) and value is not None:
         return _decode(next(k for k in arguments if k is not type(None)), value, where)
     return value
+
+
+def _is_needed(field: dataclasses.Field) -> bool:
+    """True for a field without a default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -30,8 +30,18 @@ Settings = TypeVar("Settings")
 
 
 def expand_user(path: str | os.PathLike) -> Path:
-    """The path with a leading `~` or `~user` replaced by that home, or unchanged for an unknown user."""
-    return Path(os.path.expanduser(path))
+    """The path with a leading `~` or `~user` replaced by that home.
+
+    Raises:
+        FileNotFoundError: there is no such user.
+    """
+    text = os.fspath(path)
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        user = text[1:].partition(os.sep)[0]
+        reason = f"there is no user {user}" if user else "there is no home folder, HOME is not set"
+        raise FileNotFoundError(f"{text}: {reason}; give the path from / on")
+    return Path(expanded)
 
 
 def absolute_paths(config: Settings) -> Settings:

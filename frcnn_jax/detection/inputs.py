@@ -1,8 +1,11 @@
 """Inputs from arrays: images and boxes checked, resized and padded, as a `Batch` or as a `Pyramid`."""
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, UInt8
 
@@ -25,6 +28,7 @@ def make_batch(
     *,
     scale: int | None = None,
     max_size: int = 1000,
+    num_classes: int | None = None,
 ) -> Batch:
     """One image, or several, with proposals and ground truth as a padded batch: for `loss_fn` and `detect_batch`.
 
@@ -39,10 +43,12 @@ def make_batch(
         gt_labels: class of each object, 1 ... K.
         scale: length of the shorter side after resizing, as in `detect`; None leaves images at their size.
         max_size: with a scale, the longer side becomes this long at most.
+        num_classes: as `create_model` takes it, K + 1; labels above K are refused then.
 
     Raises:
-        ValueError: an image is not uint8 [H, W, 3]; boxes are not [P, 4], not finite or reversed; an object is empty
-            inside the image; labels are not integers of at least 1, one for each object; or lengths differ.
+        ValueError: an image is not uint8 [H, W, 3]; boxes are not numbers [P, 4], not finite or reversed; an object is
+            empty inside the image; labels are not integers of 1 ... K, one for each object; a scale is not a finite
+            length of at least 1; or lengths differ.
     """
     images = [image] if _is_single(image) else list(image)
     if not images:
@@ -63,7 +69,8 @@ def make_batch(
         objects = [(np.zeros((0, 4), np.float32), np.zeros(0, np.int32))] * len(images)
     else:
         pairs = zip(by_image(gt_boxes, "gt_boxes"), by_image(gt_labels, "gt_labels"), sizes, strict=True)
-        objects = [_check_objects(*pair) for pair in pairs]
+        most_label = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
+        objects = [_check_objects(*pair, most_label) for pair in pairs]
     scales, bucket = _scales_and_bucket(sizes, scale, max_size)
     padded = np.zeros((len(images), *bucket, 3), np.uint8)
     resized = [resized_size(size, factor) for size, factor in zip(sizes, scales, strict=True)]
@@ -109,8 +116,7 @@ def single_pyramid(
     image = check_image(image)
     boxes = check_boxes(boxes, image.shape[:2])
     boxes = boxes[inside_image(boxes, image.shape[:2])]
-    if min(*scales, max_size) < 1:
-        raise ValueError(f"scales {tuple(scales)} and max_size {max_size} must be at least 1")
+    check_lengths(scales, max_size)
     factors = [resize_scale(image.shape[:2], shorter, max_size) for shorter in scales]
     sizes = [resized_size(image.shape[:2], factor) for factor in factors]
     buckets = default_buckets(tuple(scales), max_size, round(1 / spatial_scale))
@@ -142,9 +148,9 @@ def check_boxes(boxes: Real[np.ndarray, "B 4"], size: tuple[int, int], name: str
         name: of the argument, for messages.
 
     Raises:
-        ValueError: they are not [B, 4], not finite, or reversed.
+        ValueError: they are not numbers [B, 4], not finite, or reversed.
     """
-    boxes = np.asarray(boxes, np.float32)
+    boxes = _as_float32(boxes, name)
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
@@ -168,6 +174,28 @@ def check_boxes(boxes: Real[np.ndarray, "B 4"], size: tuple[int, int], name: str
     return boxes
 
 
+def _as_float32(boxes: Any, name: str) -> Float[np.ndarray, "..."]:
+    try:
+        boxes = np.asarray(boxes)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} must be [P, 4], all rows with four numbers: {error}") from error
+    mixed = boxes.dtype == object and all(isinstance(number, numbers.Real) for number in boxes.flat)
+    # Not `dtype.kind`: that of bfloat16 is the one of bytes.
+    if not (mixed or jnp.issubdtype(boxes.dtype, np.integer) or jnp.issubdtype(boxes.dtype, np.floating)):
+        raise ValueError(f"{name} must be real numbers, not {boxes.dtype}: convert them, as by np.float32(...)")
+    with np.errstate(over="ignore"):  # what is too large for float32 is not finite, and named as such
+        return boxes.astype(np.float32)
+
+
+def check_lengths(scales: Sequence[int], max_size: int) -> None:
+    """Raises ValueError where a length that an image is resized to is not a finite number of at least 1."""
+    for length in (*scales, max_size):
+        known = isinstance(length, numbers.Real) or (hasattr(length, "dtype") and np.ndim(length) == 0)
+        if not (known and length >= 1 and math.isfinite(length)):
+            shown = f"scale {scales[0]}" if len(scales) == 1 else f"scales {tuple(scales)}"
+            raise ValueError(f"{shown} and max_size {max_size} must be at least 1 and finite")
+
+
 def inside_image(boxes: Float[np.ndarray, "B 4"], size: tuple[int, int]) -> Bool[np.ndarray, " B"]:
     """Mask of the boxes that have an area when clipped to an image of height and width `size`."""
     low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], np.array(size[::-1], boxes.dtype))
@@ -175,7 +203,7 @@ def inside_image(boxes: Float[np.ndarray, "B 4"], size: tuple[int, int]) -> Bool
 
 
 def _check_objects(
-    boxes: Real[np.ndarray, "G 4"], labels: Int[np.ndarray, " G"], size: tuple[int, int]
+    boxes: Real[np.ndarray, "G 4"], labels: Int[np.ndarray, " G"], size: tuple[int, int], most_label: int
 ) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"]]:
     boxes, labels = check_boxes(boxes, size, "gt_boxes"), np.asarray(labels)
     if labels.size == 0:
@@ -185,6 +213,9 @@ def _check_objects(
             f"gt_labels must be integers of 1 ... K, one for each of {len(boxes)} gt_boxes, "
             f"not {labels.dtype} {list(labels.shape)}{f' from {labels.min()}' if labels.size else ''}"
         )
+    if (labels > most_label).any():
+        last = "num_classes - 1 = " if most_label < np.iinfo(np.int32).max else ""
+        raise ValueError(f"gt_labels must be of 1 ... {last}{most_label}, not {labels.max()}")
     empty = np.flatnonzero(~inside_image(boxes, size))
     if len(empty):
         raise ValueError(
@@ -200,8 +231,7 @@ def _scales_and_bucket(
     if scale is None:
         height, width = np.max(sizes, axis=0)
         return [1.0] * len(sizes), (round_up(int(height), _SIDE_MULTIPLE), round_up(int(width), _SIDE_MULTIPLE))
-    if min(scale, max_size) < 1:
-        raise ValueError(f"scale {scale} and max_size {max_size} must be at least 1")
+    check_lengths((scale,), max_size)
     scales = [resize_scale(size, scale, max_size) for size in sizes]
     buckets = default_buckets((scale,), max_size, _SIDE_MULTIPLE)
     resized = [resized_size(size, factor) for size, factor in zip(sizes, scales, strict=True)]

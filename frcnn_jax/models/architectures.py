@@ -121,8 +121,13 @@ def register_architecture(name: str, architecture: Architecture) -> None:
     """Makes an architecture known by `name`, to `create_model` and as `model.name` in configs.
 
     Raises:
+        TypeError: the name is not a text of at least one letter, or the other is not an `Architecture`.
         ValueError: another one has that name.
     """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f'register_architecture takes a name first, as in "my_net", not {name!r}')
+    if not isinstance(architecture, Architecture):
+        raise TypeError(f"architecture {name!r} must be a frcnn_jax.Architecture(...), not {architecture!r}")
     if ARCHITECTURES.setdefault(name, architecture) is not architecture:
         raise ValueError(f"there is another architecture named {name!r}")
 

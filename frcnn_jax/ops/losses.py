@@ -83,8 +83,13 @@ CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_e
 LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {"smooth_l1": smooth_l1_localization, "giou": giou_localization}
 
 
-CLASSIFICATION_LOSSES: dict[str, ClassificationLoss] = {"cross_entropy": cross_entropy, "focal": focal}
-LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {"smooth_l1": smooth_l1_localization, "giou": giou_localization}
+def check_function(part: str, function: Any) -> None:
+    """Raises TypeError where the "classification" or "localization" loss is not a function but, say, its name."""
+    if not callable(function):
+        table = {"classification": CLASSIFICATION_LOSSES, "localization": LOCALIZATION_LOSSES}[part]
+        known = isinstance(function, str) and function in table
+        example = table[function if known else next(iter(table))].__name__
+        raise TypeError(f"the {part} loss must be a function, as frcnn_jax.{example}, not {function!r}")
 
 
 def multi_task_loss(
@@ -117,7 +122,8 @@ def multi_task_loss(
         sample: the RoIs, of one image or of several one after the other: a leading axis of images must be flattened.
         statistics: box-target statistics by class, which the deltas are in.
         rois, gt_boxes: half-open boxes in pixels; of background only the class counts.
-        labels: 0 ... K; background has no localization loss.
+        labels: 0 ... K, background has no localization loss; any other makes the loss NaN, as arrays that are traced
+            cannot be checked.
         mask: RoIs that count.
         mean, std: the fields of `statistics`.
         count: number of RoIs to divide by; that of `mask` if None. A data-parallel step passes the mean over devices.
@@ -126,9 +132,11 @@ def multi_task_loss(
         The loss and its parts {"classification", "localization"}, in float32 at least; all 0 where no RoI is real.
 
     Raises:
-        TypeError: neither both records nor all their fields are given.
+        TypeError: neither both records nor all their fields are given, or a loss is not a function.
         ValueError: an argument, or the result of a loss, has another shape.
     """
+    check_function("classification", classification)
+    check_function("localization", localization)
     records = _records(rois if sample is None else sample, labels if statistics is None else statistics)
     if records is not None:
         twice = (sample is not None and rois is not None) or (statistics is not None and labels is not None)

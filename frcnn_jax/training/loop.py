@@ -28,7 +28,7 @@ from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from frcnn_jax.training.state import TrainState, abstract_state, build_model, create_state, initial_params
 from frcnn_jax.training.statistics import box_statistics
-from frcnn_jax.training.step import AXIS, MultiTaskLoss, make_train_step, map_train_step
+from frcnn_jax.training.step import AXIS, MultiTaskLoss, check_loss, make_train_step, map_train_step
 from frcnn_jax.training.workdir import check_settings, claim_workdir
 
 
@@ -45,6 +45,7 @@ def train(
         accept_changed_data: go on with data that have changed since the newest checkpoint, of as many classes.
 
     Raises:
+        TypeError: the loss is not a `MultiTaskLoss`.
         ValueError: the workdir holds a run with other settings or other data, or a setting does not fit the data or
             the devices.
         ImportError: a module of `config.plugins` or of the loss cannot be imported.
@@ -53,6 +54,7 @@ def train(
         OSError: a checkpoint cannot be written, as when the disk is full. Earlier ones are left as they were.
         KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
     """
+    check_loss(loss)
     workdir = expand_user(workdir)
     load_plugins(config.plugins, workdir)
     config = resolve_rules(absolute_paths(config))

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -28,11 +29,29 @@ StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Met
 
 @dataclasses.dataclass(frozen=True)
 class MultiTaskLoss:
-    """The parts of the loss: any functions of the same form as those in `ops.losses`."""
+    """The parts of the loss: any functions of the same form as those in `ops.losses`.
+
+    Raises:
+        TypeError: one is not a function but, say, its name.
+    """
 
     classification: losses.ClassificationLoss = losses.cross_entropy
     localization: losses.LocalizationLoss = losses.smooth_l1_localization
     localization_weight: float = 1.0
+
+    def __post_init__(self):
+        losses.check_function("classification", self.classification)
+        losses.check_function("localization", self.localization)
+
+
+def check_loss(loss: Any) -> None:
+    """Raises TypeError where a loss is neither None nor a `MultiTaskLoss` but, say, a name or one function."""
+    if loss is not None and not isinstance(loss, MultiTaskLoss):
+        given = repr(loss) if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+        raise TypeError(
+            "loss must be a frcnn_jax.MultiTaskLoss, as MultiTaskLoss(classification=frcnn_jax.focal) or with "
+            f"functions of your own, not {given}"
+        )
 
 
 def sample_batch(
@@ -72,6 +91,21 @@ def _mean(arrays: Any, axis_name: str | None) -> Any:
     return jax.lax.pmean(arrays, axis_name)
 
 
+def _check_labels(batch: Batch, num_classes: int) -> None:
+    """Raises ValueError where a label is not a class of the model; a traced batch is not looked at."""
+    arrays = batch.gt_labels, batch.gt_mask, batch.image_mask
+    if any(isinstance(x, jax.core.Tracer) for x in arrays):
+        return
+    labels, mask, image_mask = map(np.asarray, arrays)
+    labels = labels[mask & image_mask[:, None]]
+    wrong = labels[(labels < 1) | (labels >= num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"batch.gt_labels: {wrong[0]} is not of 1 ... {num_classes - 1}, the model's num_classes = {num_classes} "
+            "counts background"
+        )
+
+
 def loss_fn(
     params: Mapping[str, Any],
     batch: Batch,
@@ -88,7 +122,8 @@ def loss_fn(
 
     Args:
         params: as `init_params` and `load_weights` give them.
-        batch: images with proposals and ground truth.
+        batch: images with proposals and ground truth. Labels above K are refused where their numbers are known; in a
+            traced batch, as under `jax.jit`, they make the loss NaN: `make_batch(..., num_classes=...)` refuses them.
         key: draws the RoIs and the dropout.
         loss: the paper's if None.
         sampling: the paper's if None.
@@ -100,7 +135,13 @@ def loss_fn(
     Returns:
         The loss and {"loss", "classification", "localization", "foreground", "background", "accuracy"}: the number of
         RoIs of each kind, and the share of them whose most probable class is the true one.
+
+    Raises:
+        TypeError: the loss is not a `MultiTaskLoss`.
+        ValueError: a label of an object is not 1 ... K.
     """
+    check_loss(loss)
+    _check_labels(batch, model.head.num_classes)
     batch = jax.tree.map(jnp.asarray, batch)
     loss = MultiTaskLoss() if loss is None else loss
     if statistics is None:
@@ -158,7 +199,11 @@ def make_train_step(
 
     The key is the run's and the same in every step; the step folds its number into it. Map the function with
     `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own.
+
+    Raises:
+        TypeError: the loss is not a `MultiTaskLoss`.
     """
+    check_loss(loss)
 
     def step(state: TrainState, batch: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         def trainable_loss(trainable: Any) -> tuple[Array, Metrics]:

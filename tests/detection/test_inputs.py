@@ -100,6 +100,13 @@ BOX = [[1, 1, 5, 5]]
         ((gray(8, 8), BOX, BOX, [0]), r"gt_labels must be integers of 1 \.\.\. K.* from 0"),
         ((gray(8, 8), BOX, BOX, [1.0]), r"gt_labels must be integers .* not float64 \[1\]"),
         ((gray(8, 8), BOX, BOX, [1, 2]), r"gt_labels .* one for each of 1 gt_boxes, not int64 \[2\]"),
+        ((gray(8, 8), BOX, BOX, [2**32 + 1]), r"gt_labels must be of 1 \.\.\. 2147483647, not 4294967297"),
+        ((gray(8, 8), [["1", "1", "5", "5"]]), r"boxes must be real numbers, not <U1: convert them, as by np\.float32"),
+        ((gray(8, 8), np.array(BOX) + 1j), r"boxes must be real numbers, not complex128"),
+        ((gray(8, 8), [[1, 1, None, 5]]), r"boxes must be real numbers, not object"),
+        ((gray(8, 8), [[1, 1, 5, 5], [1]]), r"boxes must be \[P, 4\], all rows with four numbers: "),
+        ((gray(8, 8), [[1, 1, 5, 1e300]]), r"boxes must be finite; box 0 is not"),
+        ((gray(8, 8), BOX, np.array(BOX, bytes), [1]), r"gt_boxes must be real numbers, not \|S1"),
         ((gray(8, 8), BOX, BOX, []), r"one for each of 1 gt_boxes, not int32 \[0\]"),
     ],
 )
@@ -108,9 +115,38 @@ def test_bad_input_is_named(arguments, message):
         make_batch(*arguments)
 
 
-def test_lengths_must_be_positive():
-    with pytest.raises(ValueError, match="scale 0 and max_size 1000 must be at least 1"):
-        make_batch(gray(8, 8), BOX, scale=0)
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(("scale", "max_size"), [(0, 1000), (NAN, 1000), (600, NAN), (600, INF), (INF, 1000)])
+def test_lengths_must_be_positive_and_finite(scale, max_size):
+    message = f"scale {scale} and max_size {max_size} must be at least 1 and finite"
+    with pytest.raises(ValueError, match=message):
+        make_batch(gray(8, 8), BOX, scale=scale, max_size=max_size)
+    with pytest.raises(ValueError, match=message):
+        single_pyramid(gray(8, 8), BOX, scales=(scale,), max_size=max_size, spatial_scale=1 / 16)
+
+
+def test_labels_above_the_models_classes():
+    make = partial(make_batch, gray(16, 16), BOX, BOX, num_classes=3)
+    assert make([2]).gt_labels[0, 0] == 2
+    with pytest.raises(ValueError, match=r"gt_labels must be of 1 \.\.\. num_classes - 1 = 2, not 3"):
+        make([3])
+    run = partial(loss_fn, small_params(), model=small_model(), sampling=SAMPLING, key=jax.random.key(0))
+    for label in (3, 99, 0):
+        batch = small_batch()
+        batch.gt_labels[1, 1] = label
+        with pytest.raises(ValueError, match=rf"gt_labels: {label} is not of 1 \.\.\. 2, .* num_classes = 3 counts"):
+            run(batch)
+    batch = small_batch()
+    batch.gt_labels[1, 2] = 99  # padding
+    assert jax.eval_shape(run, batch)[0].shape == ()
+    assert jax.eval_shape(lambda: run(batch))[0].shape == ()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64, jnp.bfloat16, object])
+def test_numbers_of_every_kind_are_boxes(dtype):
+    assert make_batch(gray(8, 8), np.array(BOX).astype(dtype)).proposals[0, 0].tolist() == BOX[0]
 
 
 @pytest.mark.parametrize("stride", [8, 24, 32])

@@ -196,6 +196,22 @@ def test_registered_once(monkeypatch):
         register_architecture("tiny", PATCHES)
 
 
+@pytest.mark.parametrize(
+    ("name", "architecture", "message"),
+    [
+        ("bad", 3, r"architecture 'bad' must be a frcnn_jax\.Architecture\(\.\.\.\), not 3$"),
+        ("bad", Patches, r"architecture 'bad' must be a frcnn_jax\.Architecture\(\.\.\.\), not <class"),
+        (5, PATCHES, r'takes a name first, as in "my_net", not 5$'),
+        ("", PATCHES, "takes a name first, as in \"my_net\", not ''$"),
+    ],
+)
+def test_what_cannot_be_registered(unchecked_types, name, architecture, message):
+    known = dict(ARCHITECTURES)
+    with pytest.raises(TypeError, match=message):
+        register_architecture(name, architecture)
+    assert known == ARCHITECTURES
+
+
 def test_what_is_not_there():
     with pytest.raises(ValueError, match=r"no model 'vgg17'; there are caffenet, .* named in `plugins`"):
         resolve_rules(Config(model=ModelConfig(name="vgg17")))

@@ -13,7 +13,7 @@ from frcnn_jax.config import LossConfig
 from frcnn_jax.ops import losses
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.losses import create_loss, name_loss
-from frcnn_jax.training.step import MultiTaskLoss
+from frcnn_jax.training.step import MultiTaskLoss, loss_fn, make_train_step
 from tests.training.runs import ROOT, run_config, write_data
 
 HUBER = """
@@ -31,6 +31,34 @@ def huber(deltas, rois, gt_boxes, mean, std):
 
 def absolute(deltas, rois, gt_boxes, mean, std):
     return jnp.abs(deltas - (losses.encode_boxes(rois, gt_boxes) - mean) / std).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "given"),
+    [("focal", "'focal'"), (losses.focal, "focal"), (functools.partial(losses.focal, gamma=1), "part")],
+)
+def test_a_loss_of_another_kind_is_refused(tmp_path, loss, given):
+    message = rf"loss must be a frcnn_jax\.MultiTaskLoss, as MultiTaskLoss\(classification=.*\) .*, not {given}"
+    for call in (
+        lambda: train(run_config(tmp_path), tmp_path / "run", loss=loss),
+        lambda: loss_fn({}, None, None, model=None, loss=loss),
+        lambda: make_train_step(None, None, loss=loss),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    assert not (tmp_path / "run").exists()
+
+
+def test_parts_of_another_kind_are_refused(unchecked_types):
+    for part, name, shown in (
+        ("classification", "focal", "focal"),
+        ("localization", "giou", "giou_localization"),
+        ("localization", "huber", "smooth_l1_localization"),
+    ):
+        message = f"the {part} loss must be a function, as frcnn_jax.{shown}, not '{name}'"
+        for call in (MultiTaskLoss, functools.partial(losses.multi_task_loss, None, None)):
+            with pytest.raises(TypeError, match=message):
+                call(**{part: name})
 
 
 @pytest.fixture

@@ -65,10 +65,20 @@ def register_format(name: str, reader: type[AnnotationReader]) -> None:
     """Adds a format: `open_dataset("folder/SPLIT", config)` then reads folders that fit it.
 
     Raises:
+        TypeError: the name is not a text of at least one letter, or the reader lacks a part of the contract.
         ValueError: another reader has the name.
     """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f'register_format takes a name first, as in "my_csv", not {name!r}')
     if name == "auto" or FORMATS.get(name, reader) is not reader:
         raise ValueError(f"format {name!r} already exists; known are {', '.join(sorted(FORMATS))}")
+    lacking = [part for part in ("layout", "fits", "read") if not hasattr(reader, part)]
+    if not callable(reader) or lacking:
+        lack = f" without {', '.join(lacking)}" if lacking else ""
+        raise TypeError(
+            f"format {name!r} must be a class with layout, fits, splits and read, as AnnotationReader says, "
+            f"not {reader!r}{lack}"
+        )
     FORMATS[name] = reader
 
 

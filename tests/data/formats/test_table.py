@@ -11,6 +11,7 @@ import pytest
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.formats.table import FORMATS, register_format
+from frcnn_jax.data.formats.voc import VocReader
 from tests.data.contracts import check_dataset, check_reader
 from tests.data.voc_files import VocFiles, object_xml, pixels, standard_folder
 
@@ -167,3 +168,22 @@ def test_a_name_is_registered_once(csv_format):
     for name in ("my_csv", "voc", "auto"):
         with pytest.raises(ValueError, match=f"format '{name}' already exists"):
             register_format(name, object)
+
+
+class NoReader:
+    layout = "file"
+
+
+@pytest.mark.parametrize(
+    ("name", "reader", "message"),
+    [
+        ("bad", 3, r"must be a class with .* as AnnotationReader says, not 3 without layout, fits, read$"),
+        ("bad", NoReader, "not <class '.*NoReader'> without fits, read$"),
+        (5, VocReader, r'takes a name first, as in "my_csv", not 5$'),
+    ],
+)
+def test_what_cannot_be_registered(name, reader, message):
+    known = dict(FORMATS)
+    with pytest.raises(TypeError, match=message):
+        register_format(name, reader)
+    assert known == FORMATS
