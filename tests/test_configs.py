@@ -160,7 +160,7 @@ def test_multi_scale_draws_a_scale_for_each_image_and_bounds_the_longer_side():
         200: {2.4: (480, 1200), 2.88: (576, 1440), 3.44: (688, 1720), 4.0: (800, 2000)},
     }
     plan = plan_training(
-        sizes, 1000, 2, scales=config.scales, longest=config.max_size, buckets=training_buckets(config),
+        sizes, 1000, 2, scales=config.scales, longest=config.max_size, buckets=training_buckets(config, 16),
         flip=True, flip_vertical=False, seed=0,
     )  # fmt: skip
     drawn = {height: [] for height in expected}

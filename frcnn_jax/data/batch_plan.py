@@ -39,7 +39,7 @@ def resized_size(size: tuple[int, int] | Int[np.ndarray, "2"], scale: float) -> 
 _RATIOS = (Fraction(4, 3), Fraction(151, 100))
 
 
-def default_buckets(scales: Sequence[int], longest: int, stride: int = 16) -> tuple[Bucket, ...]:
+def default_buckets(scales: Sequence[int], longest: int, stride: int) -> tuple[Bucket, ...]:
     """Landscape and portrait, 4:3, 3:2 and as long as allowed, for each scale.
 
     They hold whatever `resize_scale` makes.

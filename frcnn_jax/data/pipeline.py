@@ -150,7 +150,7 @@ def padded_count(proposals: Sequence[Float[np.ndarray, "P 4"]]) -> int:
     return max(-(-most // PROPOSAL_MULTIPLE), 1) * PROPOSAL_MULTIPLE
 
 
-def training_buckets(config: InputConfig, stride: int = 16) -> tuple[Bucket, ...]:
+def training_buckets(config: InputConfig, stride: int) -> tuple[Bucket, ...]:
     """`input.buckets`, or those that follow from the scales for a model whose feature cells are `stride` pixels."""
     return config.buckets or default_buckets(config.scales, config.max_size, stride)
 
@@ -161,7 +161,7 @@ def training_source(
     config: InputConfig,
     steps: int,
     seed: int,
-    stride: int = 16,
+    stride: int,
 ) -> BatchSource:
     """The batches of a training run of `steps` steps; `stride` as for `training_buckets`."""
     plan = plan_training(

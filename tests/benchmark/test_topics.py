@@ -133,7 +133,7 @@ def test_buckets_beside_one_size_for_all(tiny_sizes, small_models, monkeypatch):
     from bench.topics import Setup, buckets
 
     monkeypatch.setattr(buckets, "VOC_SIZES", 3 * [(60, 80)] + [(100, 60)])
-    monkeypatch.setattr(buckets, "training_buckets", lambda config: ((64, 80), (80, 64), (112, 64)))
+    monkeypatch.setattr(buckets, "training_buckets", lambda config, stride: ((64, 80), (80, 64), (112, 64)))
     landscape, portrait, one, mean = buckets.measure_buckets(Setup(QUICK, models=["tiny"]))
     assert landscape.what == "tiny: step, N=2, 64x80, 75% of the images"
     assert portrait.what == "tiny: step, N=2, 112x64, 25% of the images"

@@ -37,16 +37,16 @@ def test_600_by_1000_rule_by_hand():
 
 def test_default_buckets_by_hand():
     landscapes = {(608, 800), (608, 912), (608, 1008)}  # 600 * 1.51 = 906
-    assert set(default_buckets((600,), 1000)) == landscapes | {(width, height) for height, width in landscapes}
-    assert set(default_buckets((600,), 700)) == {(608, 704), (704, 608)}
-    assert default_buckets((64,), 64) == ((64, 64),)
+    assert set(default_buckets((600,), 1000, 16)) == landscapes | {(width, height) for height, width in landscapes}
+    assert set(default_buckets((600,), 700, 16)) == {(608, 704), (704, 608)}
+    assert default_buckets((64,), 64, 16) == ((64, 64),)
 
 
 @pytest.mark.parametrize(("scale", "longest"), [(600, 1000)] + [(s, 2000) for s in (480, 576, 688, 864, 1200)])
 @pytest.mark.parametrize("size", [(375, 500), (333, 500), (332, 500), (331, 500), (500, 375), (500, 333)])
 def test_the_usual_sizes_of_voc_are_padded_little(size, scale, longest):
     """At the scales of training: no more than the next multiple of 16 on each side and the slack of 3:2."""
-    buckets = default_buckets((scale,), longest)
+    buckets = default_buckets((scale,), longest, 16)
     height, width = resized_size(size, resize_scale(size, scale, longest))
     index = choose_bucket((height, width), buckets)
     assert buckets[index][0] * buckets[index][1] < 1.05 * height * width
@@ -58,7 +58,7 @@ def test_the_usual_sizes_of_voc_are_padded_little(size, scale, longest):
     longest=st.integers(16, 2000),
 )
 def test_default_buckets_hold_every_image(size, scales, longest):
-    buckets = default_buckets(sorted(scales), longest)
+    buckets = default_buckets(sorted(scales), longest, 16)
     assert all(side % 16 == 0 for bucket in buckets for side in bucket)
     for shorter in scales:
         resized = resized_size(size, resize_scale(size, shorter, longest))
@@ -125,7 +125,7 @@ def test_flips_are_drawn_for_half_of_the_images_if_wanted():
 
 
 def test_one_of_several_scales_is_drawn_for_each_image():
-    batches = plan(steps=300, scales=(32, 48, 64), buckets=default_buckets((32, 48, 64), 96))
+    batches = plan(steps=300, scales=(32, 48, 64), buckets=default_buckets((32, 48, 64), 96, 16))
     scales, counts = np.unique(batches.scales, return_counts=True)
     np.testing.assert_allclose(scales, [0.5, 0.75, 1.0])
     assert counts.min() > 150

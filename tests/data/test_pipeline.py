@@ -223,7 +223,7 @@ def test_room_for_proposals():
 
 def test_too_many_objects_is_an_error(dataset, proposals):
     with pytest.raises(ValueError, match=r"images has an image with 3 objects: set input.max_objects"):
-        training_source(dataset, proposals, dataclasses.replace(CONFIG, max_objects=2), 4, 0)
+        training_source(dataset, proposals, dataclasses.replace(CONFIG, max_objects=2), 4, 0, 16)
 
 
 @pytest.mark.parametrize("stride", [16, 32])
@@ -239,18 +239,18 @@ def test_batches_are_padded_to_the_stride(dataset, proposals, stride):
 
 def test_proposals_of_another_data_set_are_an_error(dataset, proposals):
     with pytest.raises(ValueError, match="images has 5 images but there are proposals for 4"):
-        training_source(dataset, proposals[:4], CONFIG, 4, 0)
+        training_source(dataset, proposals[:4], CONFIG, 4, 0, 16)
 
 
 def test_an_image_that_fits_no_bucket_is_named(dataset, proposals):
     with pytest.raises(ValueError, match=r"2 images fit in none of input.buckets .*the first is i3, 48 x 67"):
-        training_source(dataset, proposals, dataclasses.replace(CONFIG, buckets=((48, 66),)), 4, 0)
+        training_source(dataset, proposals, dataclasses.replace(CONFIG, buckets=((48, 66),)), 4, 0, 16)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_restored_iterator_goes_on_with_the_same_batches(dataset, proposals, workers):
     def start(steps=9):
-        return iterate(training_source(dataset, proposals, CONFIG, steps, 3), workers)
+        return iterate(training_source(dataset, proposals, CONFIG, steps, 3, 16), workers)
 
     iterator = start()
     expected = [next(iterator) for _ in range(9)]
@@ -268,7 +268,7 @@ def test_a_restored_iterator_goes_on_with_the_same_batches(dataset, proposals, w
 
 
 def test_training_batches_are_repeatable_and_differ(dataset, proposals):
-    one, again = (training_source(dataset, proposals, CONFIG, 6, 0) for _ in range(2))
+    one, again = (training_source(dataset, proposals, CONFIG, 6, 0, 16) for _ in range(2))
     for step in (5, 0, 3):  # in any order
         same(one[step], again[step])
     assert (one[0].image_index != one[1].image_index).any()
@@ -278,10 +278,10 @@ def test_cache_gives_the_same_and_reads_once():
     dataset = Images()
     proposals = proposals_of(dataset)
     config = dataclasses.replace(CONFIG, scales=(32, 48))
-    plain = training_source(dataset, proposals, config, 12, 0)
+    plain = training_source(dataset, proposals, config, 12, 0, 16)
     expected = [plain[step] for step in range(12)]
     dataset.reads = 0
-    cached = training_source(dataset, proposals, dataclasses.replace(config, cache_decoded=True), 12, 0)
+    cached = training_source(dataset, proposals, dataclasses.replace(config, cache_decoded=True), 12, 0, 16)
     for _ in range(2):
         for step in range(12):
             same(cached[step], expected[step])

@@ -11,7 +11,7 @@ from bench.pictures import picture_sizes
 from bench.programs import constant_params, training_run
 from bench.result import Row
 from bench.scene import build_model, make_batch, training_config
-from bench.sizes import Sizes
+from bench.sizes import STRIDE, Sizes
 from bench.timing import Timing, measure
 from bench.topics import Setup
 from frcnn_jax.config import InputConfig
@@ -37,7 +37,7 @@ def measure_buckets(setup: Setup) -> list[Row]:
     config = InputConfig(batch_size=sizes.images, scales=(sizes.shorter,), max_size=sizes.longest)
     originals = VOC_SIZES if setup.images is None else picture_sizes(setup.images)
     resized = [resized_size(size, resize_scale(size, sizes.shorter, sizes.longest)) for size in originals]
-    buckets = training_buckets(config)
+    buckets = training_buckets(config, STRIDE)
     chosen = [choose_bucket(size, buckets) for size in resized]
     counts = collections.Counter(buckets[i] for i in chosen if i is not None)
     largest = tuple(max(size[side] for size in resized) for side in (0, 1))

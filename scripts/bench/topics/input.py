@@ -10,7 +10,7 @@ import numpy as np
 from bench.peer import open_peer
 from bench.pictures import Pictures, load_pictures
 from bench.result import Row, Target
-from bench.sizes import Sizes
+from bench.sizes import STRIDE, Sizes
 from bench.timing import measure
 from bench.topics import Setup
 from frcnn_jax.config import InputConfig
@@ -59,7 +59,7 @@ def _training_source(pictures: Pictures, sizes: Sizes, cache: bool = False) -> B
     config = InputConfig(batch_size=sizes.images, scales=(sizes.shorter,), max_size=sizes.longest, cache_decoded=cache)
     boxes = np.tile(np.array([[0, 0, 20, 20]], np.float32), (sizes.proposals, 1))
     steps = max(len(pictures) // sizes.images, 1)
-    return training_source(pictures, [boxes] * len(pictures), config, steps, seed=0)
+    return training_source(pictures, [boxes] * len(pictures), config, steps, seed=0, stride=STRIDE)
 
 
 def _read(source: BatchSource, workers: int) -> None:
