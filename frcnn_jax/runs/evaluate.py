@@ -47,7 +47,10 @@ def evaluate_run(
     _check_changes(detector.config, config)
     dataset = open_dataset(config.data.test, config.data)
     if dataset.classes != detector.classes:
-        raise ValueError(f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}")
+        raise ValueError(
+            f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}: "
+            "give data.test a set of the detector's classes, their order by data.classes, or train on the new ones"
+        )
     directory = expand_user(workdir) / "eval" if directory is None else expand_user(directory)
     _check_folder(directory)
     if voc_results is not None:

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import shlex
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -110,7 +111,7 @@ def read_record(workdir: Path) -> DataRecord | None:
         return None
 
 
-def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, dataset: Any, accept_changed: bool) -> None:
+def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, dataset: Any, accept_changed: bool) -> bool:
     """Compares the data by content with those of the newest checkpoint.
 
     Args:
@@ -118,9 +119,12 @@ def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, datas
         now: record of `dataset`.
         accept_changed: log what has changed in place of refusing it.
 
+    Returns:
+        True where they have changed and that is accepted.
+
     Raises:
-        ValueError: the data have changed; says what has, with the first names. Another number of classes is refused
-            in any case.
+        ValueError: the data have changed; says what has, with the first names. Another number of classes, or a class
+            at another label, is refused in any case.
     """
     if len(before.classes) != len(now.classes):
         raise ValueError(
@@ -128,12 +132,18 @@ def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, datas
             "its heads do not fit. Give another --workdir, and start from this one by --model.weights and "
             "--model.new-heads"
         )
+    _check_labels_kept(workdir, before.classes, now.classes, dataset.name)
     if before.format == 1:
         same = (before.classes, before.data) == (now.classes, legacy_fingerprint(dataset))
     else:
         same = (before.classes, before.data, before.proposal_files) == _identity(now)
     if same:
-        return
+        if before.format == 1:
+            _log.warning(
+                "%s is of an earlier version, which kept no hash of boxes and labels: whether those of %s have changed "
+                "is not known", workdir, dataset.name,
+            )  # fmt: skip
+        return False
     record = read_record(workdir)
     if record is not None and _identity(record) != (before.classes, before.data, before.proposal_files):
         record = None
@@ -144,6 +154,22 @@ def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, datas
             "Give another --workdir, or --accept-changed-data to go on with it as it is now"
         )
     _log.warning("going on with changed data, and the box statistics of the data before: %s", changes)
+    return True
+
+
+def _check_labels_kept(workdir: Path, before: Sequence[str], now: Sequence[str], name: str) -> None:
+    """Raises ValueError where a class has another label than before: the outputs of the heads would change places."""
+    moved = [new for old, new in zip(before, now, strict=True) if new != old and new in before]
+    if not moved:
+        return
+    added = iter([new for new in now if new not in before])
+    order = [old if old in now else next(added) for old in before]
+    first = moved[0]
+    raise ValueError(
+        f"{name} has the class {first!r} at label {now.index(first) + 1}, which {workdir} has at label "
+        f"{before.index(first) + 1}: its outputs would stand for other classes. Give the order of labels by "
+        f"--data.classes {' '.join(map(shlex.quote, order))}, or another --workdir"
+    )
 
 
 def _identity(record: DataRecord) -> tuple[tuple[str, ...], str, tuple[str, ...]]:

@@ -42,7 +42,8 @@ def train(
     Args:
         loss: takes the place of `config.loss`, where the run records it by name: a loss of the tables in
             `ops.losses`, or "module:function". To go on, the same loss is needed, passed or named.
-        accept_changed_data: go on with data that have changed since the newest checkpoint, of as many classes.
+        accept_changed_data: go on with data that have changed since the newest checkpoint, of as many classes, each
+            at the label that it had; one that is renamed keeps its label.
 
     Raises:
         TypeError: the loss is not a `MultiTaskLoss`.
@@ -74,7 +75,13 @@ def train(
         dataset, proposals, files = _open_data(config)
         record = record_data(dataset, files)
         if before is not None:
-            check_data(workdir, before, record, dataset, accept_changed_data)
+            changed = check_data(workdir, before, record, dataset, accept_changed_data)
+            if changed and checkpoints.latest >= config.train.steps:
+                raise ValueError(
+                    f"{workdir} is at its last step, {checkpoints.latest}, so that nothing is learned from the changed "
+                    "data and its checkpoint stays that of the data before: give more --train.steps to go on with "
+                    "them, or the data as they were"
+                )
         claim_workdir(workdir, config)
 
         model = build_model(config, len(dataset.classes) + 1, None if before is None else before.pixels)

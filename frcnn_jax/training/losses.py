@@ -4,7 +4,6 @@ A name is one of the tables in `ops.losses`, or "module:function" for a function
 plug-ins are. Only training does so: a detector does not need the loss that it was trained with.
 """
 
-import functools
 import sys
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -13,6 +12,7 @@ from typing import Any
 from frcnn_jax.config import LossConfig
 from frcnn_jax.ops import losses
 from frcnn_jax.plugins import load_plugins
+from frcnn_jax.training.function_names import function_name
 from frcnn_jax.training.step import MultiTaskLoss
 
 _TABLES: dict[str, Mapping[str, Callable]] = {
@@ -41,8 +41,9 @@ def create_loss(config: LossConfig, workdir: str | PathLike | None = None) -> Mu
 def name_loss(loss: MultiTaskLoss) -> LossConfig:
     """The settings by which a run remembers its loss.
 
-    A function that cannot be imported by its name, such as a lambda, is only told from others by it: to go on with
-    the run, the function has to be passed again.
+    A function that cannot be imported by its name, such as a lambda, has to be passed again to go on with the run.
+    Lambdas, functions inside functions, partial functions and objects are told from others by a hash of what they
+    compute with (`function_names`); a function of a module by its name alone.
     """
     return LossConfig(
         classification=_name("classification", loss.classification),
@@ -76,9 +77,4 @@ def _name(part: str, function: Any) -> str:
     for name, known in _TABLES[part].items():
         if function is known:
             return name
-    if isinstance(function, functools.partial):
-        settings = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
-        wrapped = function.func
-        return f"{wrapped.__module__}:{wrapped.__qualname__}({', '.join(settings)})"
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
+    return function_name(function)

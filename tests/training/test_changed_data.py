@@ -191,6 +191,61 @@ def test_without_a_record_a_change_is_refused_without_names(moved, run, damage):
         go_on(moved, run)
 
 
+def rename(root, **names):
+    for path in (root / "Annotations").iterdir():
+        text = re.sub("<name>(cat|dog)<", lambda found: f"<name>{names.get(found[1], found[1])}<", path.read_text())
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("names", "moved_class", "order"),
+    [
+        ({"cat": "zebra"}, r"'dog' at label 1, which .* has at label 2", "zebra dog"),
+        ({"dog": "ant"}, r"'cat' at label 2, which .* has at label 1", "cat ant"),
+        ({"cat": "my zebra"}, r"'dog' at label 1, which .* has at label 2", "'my zebra' dog"),
+    ],
+)
+@pytest.mark.parametrize("accept", [False, True])
+def test_a_class_at_another_label_is_refused_in_any_case(moved, run, names, moved_class, order, accept):
+    rename(moved, **names)
+    message = rf"^folder/train has the class {moved_class}: .* --data\.classes {order}, or another --workdir$"
+    with pytest.raises(ValueError, match=message) as error:
+        train(run_config(moved, steps=2), run, accept_changed_data=accept)
+    assert "\n" not in str(error.value)
+
+
+def test_an_order_of_classes_that_is_given_keeps_the_labels(moved, run, caplog):
+    rename(moved, cat="zebra")
+    config = run_config(moved, steps=2)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, classes=("zebra", "dog")))
+    caplog.set_level(logging.WARNING, "frcnn_jax")
+    train(config, run, accept_changed_data=True)
+    assert "class 1 is 'zebra', not 'cat'" in caplog.text
+    assert "with other labels" not in caplog.text
+    with newest_checkpoint(run) as checkpoints:
+        assert checkpoints.metadata().classes == ("zebra", "dog")
+
+
+def test_the_same_classes_in_another_order_are_refused(moved, run):
+    config = run_config(moved, steps=2)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, classes=("dog", "cat")))
+    with pytest.raises(ValueError, match=r"has the class 'dog' at label 1, .* --data\.classes cat dog, or another"):
+        train(config, run, accept_changed_data=True)
+
+
+def test_a_run_at_its_last_step_has_no_use_for_changed_data(moved, run):
+    swap_label(moved)
+    before = {path: path.read_bytes() for path in (run / "config.json", run / "data.npz")}
+    with pytest.raises(
+        ValueError, match=r"is at its last step, 1, so that nothing .*: give more --train\.steps"
+    ) as error:
+        go_on(moved, run, accept_changed_data=True)
+    assert "\n" not in str(error.value)
+    assert {path: path.read_bytes() for path in before} == before
+    for _ in range(2):  # the data of the checkpoint the second time
+        train(run_config(moved, steps=2), run, accept_changed_data=True)
+
+
 def as_before(workdir, config):
     """Makes the checkpoint one of format 1, and the workdir one of its time."""
     with newest_checkpoint(workdir) as checkpoints:
@@ -205,10 +260,16 @@ def as_before(workdir, config):
     checkpoints.close()
 
 
-def test_a_checkpoint_of_the_format_before(moved, run):
+def test_a_checkpoint_of_the_format_before(moved, run, caplog):
     as_before(run, run_config(moved, steps=1))
     swap_label(moved)  # which its hash does not cover
+    caplog.set_level(logging.WARNING, "frcnn_jax")
     go_on(moved, run)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"{run} is of an earlier version, which kept no hash of boxes and labels: whether those of folder/train have "
+        "changed is not known"
+    ]
     swap_images(moved)
     with pytest.raises(ValueError, match=r"folder/train has changed since .* which images or objects is not known"):
         go_on(moved, run)

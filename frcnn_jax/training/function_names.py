@@ -1,0 +1,96 @@
+"""Names by which functions are told apart, on one line and the same in every process.
+
+module:function                    a function of a module, by its name alone
+module:f.<locals>.<lambda>#3f5a    a lambda or a function inside a function: code, defaults, enclosed values
+module:function(gamma=2.0)         a partial function; long settings and arrays as a hash
+module:Class#3f5a                  an object that is called, with its attributes
+"""
+
+import functools
+import hashlib
+import inspect
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+import jax
+import numpy as np
+
+_LONGEST = 60  # characters of a setting, and of all settings, that are written out
+_DIGITS = 16
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """The name of a function, with a hash of what its name does not tell."""
+    return _named(function, ())
+
+
+def _named(function: Any, outer: tuple[int, ...]) -> str:
+    """`outer`: the functions that are being named, as one may enclose itself."""
+    if id(function) in outer:
+        return "itself"
+    outer = (*outer, id(function))
+    if isinstance(function, functools.partial):
+        settings = [_value(value, outer) for value in function.args]
+        settings += [f"{name}={_value(value, outer)}" for name, value in function.keywords.items()]
+        return f"{_named(function.func, outer)}({_short(', '.join(settings))})"
+    if not hasattr(function, "__qualname__"):
+        kind, attributes = type(function), getattr(function, "__dict__", {})
+        return f"{kind.__module__}:{kind.__qualname__}" + (_hash(_value(attributes, outer)) if attributes else "")
+    name = f"{function.__module__}:{function.__qualname__}"
+    if isinstance(function, types.MethodType):
+        return f"{name}{_hash(_value(function.__self__, outer))}"
+    plain = function if hasattr(function, "__code__") else inspect.unwrap(function)  # of jax.jit, for one
+    if "<" in function.__qualname__ and hasattr(plain, "__code__"):
+        cells = [cell.cell_contents for cell in plain.__closure__ or () if not _is_empty(cell)]
+        values = [plain.__defaults__, plain.__kwdefaults__, cells]
+        return f"{name}{_hash(_code(plain.__code__), *(_value(value, outer) for value in values))}"
+    return name
+
+
+def _value(value: Any, outer: tuple[int, ...]) -> str:
+    """A setting of a function on one line."""
+    if isinstance(value, np.ndarray | jax.Array):
+        array = np.asarray(value)
+        return f"{array.dtype.name}{list(array.shape)}{_hash(np.ascontiguousarray(array).tobytes())}"
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
+        return _short(repr(value))
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if isinstance(value, Mapping):
+        return _short(f"{{{', '.join(f'{_value(k, outer)}: {_value(v, outer)}' for k, v in value.items())}}}")
+    if isinstance(value, Set):
+        return _short(f"{{{', '.join(sorted(_value(item, outer) for item in value))}}}")
+    if isinstance(value, Sequence):
+        items = ", ".join(_value(item, outer) for item in value)
+        return _short(f"[{items}]" if isinstance(value, list) else f"({items})")
+    if callable(value) or " at 0x" in repr(value):
+        return _short(_named(value, outer))
+    return _short(repr(value))
+
+
+def _code(code: types.CodeType) -> str:
+    """What a function does, without where it stands."""
+    constants = [_code(c) if isinstance(c, types.CodeType) else _value(c, ()) for c in code.co_consts]
+    return repr((code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants))
+
+
+def _is_empty(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is cell
+    except ValueError:
+        return True
+
+
+def _short(text: str) -> str:
+    """The text itself, or its hash where it is long or has line breaks."""
+    return text if len(text) <= _LONGEST and re.fullmatch(r".*", text) else _hash(text)
+
+
+def _hash(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(b"%d:%s," % (len(data), data))
+    return f"#{digest.hexdigest()[:_DIGITS]}"
