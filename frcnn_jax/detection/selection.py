@@ -34,6 +34,39 @@ def check_settings(nms_iou: float, score_threshold: float, per_class: int) -> No
         raise ValueError(f"per_class must be a whole number of at least 1, not {per_class}")
 
 
+def static_settings(*values: Any) -> dict[str, Any]:
+    """The settings of `select_detections` by name, checked, as Python values that `jax.jit` takes as static ones.
+
+    Args:
+        values: in the order of `SETTINGS`.
+
+    Raises:
+        TypeError: one is traced.
+        ValueError: as `check_settings`.
+    """
+    settings = dict(zip(SETTINGS, values, strict=True))
+    for name, value in settings.items():
+        if is_traced(value):
+            raise TypeError(
+                f"{name} must be a Python number, not a traced one: name it in static_argnames of jax.jit, or bind it "
+                "by functools.partial before"
+            )
+        if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
+            settings[name] = value.item()
+    check_settings(settings["nms_iou"], settings["score_threshold"], settings["per_class"])
+    return settings
+
+
+def check_statistics(statistics: BoxStatistics, num_classes: int) -> None:
+    """Raises ValueError where box statistics are of another number of classes, background included."""
+    for name, array in (("mean", statistics.mean), ("std", statistics.std)):
+        if np.shape(array) != (num_classes, 4):
+            raise ValueError(
+                f"statistics.{name} must be [{num_classes}, 4], as the model has num_classes = {num_classes}, not "
+                f"{list(np.shape(array))}: give the statistics that its weights were trained with"
+            )
+
+
 def select_detections(
     logits: Float[Array, "R K1"],
     deltas: Float[Array, "R K1 4"],
@@ -64,9 +97,10 @@ def select_detections(
         K * min(per_class, R) entries of which those in `mask` count. Boxes that are empty after clipping do not.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: a setting is out of range, or the statistics are not those of as many classes as the logits.
     """
     check_settings(nms_iou, score_threshold, per_class)
+    check_statistics(statistics, np.shape(logits)[-1])
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
     scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
     # Only the boxes that can be detections are decoded, a few of R * K.
