@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from frcnn_jax.config import EvalConfig
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
-from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.types import BoxStatistics, Detections
 
 SETTINGS = ("nms_iou", "score_threshold", "per_class", "box_regression")
@@ -102,6 +102,7 @@ def select_detections(
     check_settings(nms_iou, score_threshold, per_class)
     check_statistics(statistics, np.shape(logits)[-1])
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
+    mask, mean, std = map(as_array, (mask, statistics.mean, statistics.std))
     scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
     # Only the boxes that can be detections are decoded, a few of R * K.
     scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
@@ -109,7 +110,7 @@ def select_detections(
     boxes = rois[chosen]
     if box_regression:
         normalised = deltas[chosen, labels]
-        boxes = decode_boxes(boxes, normalised * statistics.std[1:, None] + statistics.mean[1:, None])
+        boxes = decode_boxes(boxes, normalised * std[1:, None] + mean[1:, None])
     boxes = clip_boxes(boxes, original_size)
     empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
     kept = nms_by_class(boxes, scores, (scores > score_threshold) & ~empty, nms_iou)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from frcnn_jax.ops.boxes import pairwise_iou
-from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.types import RoiSample
 
 
@@ -47,6 +47,7 @@ def sample_rois(
             f"RoI sampling needs 0 <= background_iou {background_iou} <= foreground_iou {foreground_iou} <= 1, "
             f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
         )
+    proposal_mask, gt_mask = as_array(proposal_mask), as_array(gt_mask)
     # A NumPy array cannot be indexed by a traced one.
     proposals, gt_boxes, gt_labels = widen(proposals), widen(gt_boxes), jnp.asarray(gt_labels)
     # Proposals come first so that entry i draws the same random number however much padding follows.
