@@ -87,6 +87,7 @@ class Checkpoints:
         arrays = {"state": state, "key": jax.random.key_data(key)}
         described = _encode(metadata) | {"position": position}
         items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), metadata=ocp.args.JsonSave(described))
+        self._remove_unfinished(step)  # of a run that was killed while it saved
         try:
             with _quiet_orbax():
                 self._manager.save(step, args=items)

@@ -99,3 +99,14 @@ def test_reading_creates_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"), newest_checkpoint(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_save_left_is_removed_in_silence(tmp_path, caplog):
+    save(tmp_path, 1)
+    left = tmp_path / "checkpoints/2.orbax-checkpoint-tmp"
+    left.mkdir()
+    (left / "half").write_text("half")
+    caplog.clear()
+    save(tmp_path, 2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
+    assert "temporary directory" not in caplog.text

@@ -13,10 +13,10 @@ from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.selection import (
     SETTINGS,
-    check_settings,
     is_traced,
     select_detections,
     selection_settings,
+    static_settings,
 )
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.training.statistics import identity_statistics
@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 
-@partial(jax.jit, static_argnames=("model", *SETTINGS))
 def detect_batch(
     params: Any,
     statistics: BoxStatistics | None,
@@ -61,17 +60,19 @@ def detect_batch(
         only entries in `mask` are detections. `trim` takes one image's apart on the host.
 
     Raises:
-        ValueError: a setting is out of range.
+        TypeError: a setting is traced.
+        ValueError: a setting is out of range, or the statistics are of another number of classes.
     """
-    check_settings(nms_iou, score_threshold, per_class)
+    settings = static_settings(nms_iou, score_threshold, per_class, box_regression)
+    return _detect_batch(params, statistics, batch, model=model, **settings)
+
+
+@partial(jax.jit, static_argnames=("model", *SETTINGS))
+def _detect_batch(
+    params: Any, statistics: BoxStatistics | None, batch: Batch, *, model: FastRCNN, **settings: Any
+) -> Detections:
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)
-    settings = {
-        "nms_iou": nms_iou,
-        "score_threshold": score_threshold,
-        "per_class": per_class,
-        "box_regression": box_regression,
-    }
     logits, deltas = model.apply(
         {"params": params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
     )
@@ -143,7 +144,16 @@ def _select(
 
 
 def trim(detections: Detections) -> Detections:
-    """One image's detections on the host: NumPy arrays without padding, best first."""
+    """One image's detections on the host: NumPy arrays without padding, best first.
+
+    Raises:
+        ValueError: they are those of a batch.
+    """
+    if np.ndim(detections.mask) != 1:
+        raise ValueError(
+            "trim takes the detections of one image, with boxes [D, 4], not "
+            f"{list(np.shape(detections.boxes))}: take image i by jax.tree.map(lambda x: x[i], detections)"
+        )
     boxes, scores, labels, mask = (np.asarray(x) for x in jax.tree.leaves(detections))
     kept = np.flatnonzero(mask)
     kept = kept[np.argsort(-scores[kept], kind="stable")]
@@ -184,27 +194,19 @@ def detect(
     Raises:
         TypeError: an argument is traced by `jax.jit`, `jax.vmap` or `jax.grad`; `detect_batch` can be.
         ValueError: the image is not uint8 [H, W, 3]; the boxes are not [P, 4], not finite or reversed, as x y w h
-            often are; a scale is below 1; or a setting is out of range.
+            often are; a scale is not a finite length of at least 1; a setting is out of range; or the statistics are
+            of another number of classes.
     """
     if any(map(is_traced, jax.tree.leaves((params, image, boxes, statistics)))):
         raise TypeError(
             "detect prepares its image on the host and cannot be traced by jax.jit, jax.vmap or jax.grad: "
             "trace frcnn.detect_batch, which takes the padded arrays of frcnn.make_batch"
         )
-    check_settings(nms_iou, score_threshold, per_class)
+    settings = static_settings(nms_iou, score_threshold, per_class, box_regression)
     pyramid = single_pyramid(
         image, boxes, scales=tuple(scales) or (scale,), max_size=max_size, spatial_scale=model.spatial_scale
     )
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)
-    found = detect_pyramid(
-        params,
-        statistics,
-        pyramid,
-        model=model,
-        nms_iou=nms_iou,
-        score_threshold=score_threshold,
-        per_class=per_class,
-        box_regression=box_regression,
-    )
+    found = detect_pyramid(params, statistics, pyramid, model=model, **settings)
     return trim(jax.tree.map(lambda x: x[0], found))

@@ -5,6 +5,7 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, UInt8
@@ -46,10 +47,16 @@ def make_batch(
         num_classes: as `create_model` takes it, K + 1; labels above K are refused then.
 
     Raises:
+        TypeError: an argument is traced.
         ValueError: an image is not uint8 [H, W, 3]; boxes are not numbers [P, 4], not finite or reversed; an object is
             empty inside the image; labels are not integers of 1 ... K, one for each object; a scale is not a finite
             length of at least 1; or lengths differ.
     """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((image, boxes, gt_boxes, gt_labels, scale))):
+        raise TypeError(
+            "make_batch prepares images on the host and cannot be traced by jax.jit, jax.vmap or jax.grad: call it "
+            "before, and give the traced function the batch"
+        )
     images = [image] if _is_single(image) else list(image)
     if not images:
         raise ValueError("make_batch needs at least one image")

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from frcnn_jax.config import EvalConfig
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
-from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.types import BoxStatistics, Detections
 
 SETTINGS = ("nms_iou", "score_threshold", "per_class", "box_regression")
@@ -32,6 +32,39 @@ def check_settings(nms_iou: float, score_threshold: float, per_class: int) -> No
             raise ValueError(f"{name} must be in 0 ... 1, not {value}")
     if not isinstance(per_class, int | np.integer) or per_class < 1:
         raise ValueError(f"per_class must be a whole number of at least 1, not {per_class}")
+
+
+def static_settings(*values: Any) -> dict[str, Any]:
+    """The settings of `select_detections` by name, checked, as Python values that `jax.jit` takes as static ones.
+
+    Args:
+        values: in the order of `SETTINGS`.
+
+    Raises:
+        TypeError: one is traced.
+        ValueError: as `check_settings`.
+    """
+    settings = dict(zip(SETTINGS, values, strict=True))
+    for name, value in settings.items():
+        if is_traced(value):
+            raise TypeError(
+                f"{name} must be a Python number, not a traced one: name it in static_argnames of jax.jit, or bind it "
+                "by functools.partial before"
+            )
+        if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
+            settings[name] = value.item()
+    check_settings(settings["nms_iou"], settings["score_threshold"], settings["per_class"])
+    return settings
+
+
+def check_statistics(statistics: BoxStatistics, num_classes: int) -> None:
+    """Raises ValueError where box statistics are of another number of classes, background included."""
+    for name, array in (("mean", statistics.mean), ("std", statistics.std)):
+        if np.shape(array) != (num_classes, 4):
+            raise ValueError(
+                f"statistics.{name} must be [{num_classes}, 4], as the model has num_classes = {num_classes}, not "
+                f"{list(np.shape(array))}: give the statistics that its weights were trained with"
+            )
 
 
 def select_detections(
@@ -64,10 +97,12 @@ def select_detections(
         K * min(per_class, R) entries of which those in `mask` count. Boxes that are empty after clipping do not.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: a setting is out of range, or the statistics are not those of as many classes as the logits.
     """
     check_settings(nms_iou, score_threshold, per_class)
+    check_statistics(statistics, np.shape(logits)[-1])
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
+    mask, mean, std = map(as_array, (mask, statistics.mean, statistics.std))
     scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
     # Only the boxes that can be detections are decoded, a few of R * K.
     scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
@@ -75,7 +110,7 @@ def select_detections(
     boxes = rois[chosen]
     if box_regression:
         normalised = deltas[chosen, labels]
-        boxes = decode_boxes(boxes, normalised * statistics.std[1:, None] + statistics.mean[1:, None])
+        boxes = decode_boxes(boxes, normalised * std[1:, None] + mean[1:, None])
     boxes = clip_boxes(boxes, original_size)
     empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
     kept = nms_by_class(boxes, scores, (scores > score_threshold) & ~empty, nms_iou)

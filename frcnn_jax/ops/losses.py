@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from frcnn_jax.ops.boxes import decode_boxes, encode_boxes, paired_giou
-from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.types import BoxStatistics, RoiSample
 
 ClassificationLoss = Callable[[Float[Array, "R K1"], Int[Array, " R"]], Float[Array, " R"]]
@@ -28,12 +28,14 @@ LocalizationLoss = Callable[
 
 def cross_entropy(logits: Float[Array, "R K1"], labels: Int[Array, " R"]) -> Float[Array, " R"]:
     """Log loss of the true class, -log p_u: at least 0."""
+    logits, labels = as_array(logits), as_array(labels)
     _check_rows(logits, labels, "labels")
     return -_log_probability(logits, labels)
 
 
 def focal(logits: Float[Array, "R K1"], labels: Int[Array, " R"], *, gamma: float = 2.0) -> Float[Array, " R"]:
     """Focal loss over the softmax, -(1 - p_u)^gamma log p_u (Lin et al., ICCV 2017): at least 0."""
+    logits, labels = as_array(logits), as_array(labels)
     _check_rows(logits, labels, "labels")
     log_probability = _log_probability(logits, labels)
     # -expm1 loses nothing more of 1 - p near p = 1; the floor keeps the power's gradient finite at p = 1.
@@ -43,6 +45,7 @@ def focal(logits: Float[Array, "R K1"], labels: Int[Array, " R"], *, gamma: floa
 
 def smooth_l1(errors: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """0.5 x^2 where |x| < 1, |x| - 0.5 elsewhere (equation 3), elementwise."""
+    errors = as_array(errors)
     size = jnp.abs(errors)
     return jnp.where(size < 1, 0.5 * errors**2, size - 0.5)
 
@@ -145,6 +148,8 @@ def multi_task_loss(
         rois, labels, gt_boxes, mask, mean, std = records
     if any(x is None for x in (rois, labels, gt_boxes, mask, mean, std)):
         raise TypeError("multi_task_loss needs a RoiSample and BoxStatistics, or all six of their fields")
+    logits, deltas, labels, mask = map(as_array, (logits, deltas, labels, mask))
+    rois, gt_boxes, mean, std = map(as_array, (rois, gt_boxes, mean, std))
     _check_rows(logits, labels, "labels")
     r, k1 = logits.shape
     shapes = {"deltas": (r, k1, 4), "rois": (r, 4), "gt_boxes": (r, 4), "mask": (r,), "mean": (k1, 4), "std": (k1, 4)}
@@ -201,6 +206,6 @@ def _check_rows(logits: Array, labels: Array, name: str) -> None:
 
 
 def _check_boxes(*arrays: Array) -> None:
-    shapes = [array.shape for array in arrays]
+    shapes = [as_array(array).shape for array in arrays]
     if any(shape != shapes[0] or shape[-1:] != (4,) for shape in shapes):
         raise ValueError(f"deltas, rois, gt_boxes, mean and std must all be [R, 4], not {shapes}")

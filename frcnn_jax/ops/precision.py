@@ -1,5 +1,6 @@
 """Precision of arithmetic: integers and half precision are computed in float32, float32 and float64 as they are."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,7 +16,18 @@ def wide_dtype(dtype: Any) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
 
 
+def as_array(x: ArrayLike | Sequence[Any]) -> Any:
+    """`x` as it is if it is an array, of NumPy too, or made one if it is a list or a number."""
+    return x if hasattr(x, "shape") else jnp.asarray(x)
+
+
 def widen(x: ArrayLike) -> Array:
-    """`x` in `wide_dtype` of its dtype. Gradients of half precision come back in half precision."""
+    """`x` in `wide_dtype` of its dtype. Gradients of half precision come back in half precision.
+
+    Raises:
+        TypeError: it is complex: the imaginary part would be lost.
+    """
     x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"real numbers are needed, not {x.dtype}: give .real of them")
     return x.astype(wide_dtype(x.dtype))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from frcnn_jax.ops.boxes import box_area, paired_intersection, pairwise_iou
-from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.types import RoiSample
 
 CROWD_COVER = 0.5  # share of an RoI's area; also COCO's in evaluation, at its IoU of 0.5
@@ -54,6 +54,7 @@ def sample_rois(
             f"RoI sampling needs 0 <= background_iou {background_iou} <= foreground_iou {foreground_iou} <= 1, "
             f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
         )
+    proposal_mask, gt_mask = as_array(proposal_mask), as_array(gt_mask)
     # A NumPy array cannot be indexed by a traced one.
     proposals, gt_boxes, gt_labels = widen(proposals), widen(gt_boxes), jnp.asarray(gt_labels)
     # Proposals come first so that entry i draws the same random number however much padding follows.
@@ -61,8 +62,8 @@ def sample_rois(
     candidates = jax.lax.stop_gradient(jnp.concatenate([proposals, gt_boxes]))
     on_crowd = jnp.zeros(len(candidates), bool)
     if gt_crowd is not None:
-        on_crowd = _on_crowd(candidates, gt_boxes, gt_mask & gt_crowd)
-        gt_mask = gt_mask & ~gt_crowd
+        on_crowd = _on_crowd(candidates, gt_boxes, gt_mask & as_array(gt_crowd))
+        gt_mask = gt_mask & ~as_array(gt_crowd)
     real = jnp.concatenate([proposal_mask, gt_mask])
     overlaps = jnp.where(gt_mask[None, :], pairwise_iou(candidates, gt_boxes), 0)
     matched = jnp.argmax(overlaps, axis=1) if gt_boxes.shape[0] else jnp.zeros(len(candidates), jnp.int32)

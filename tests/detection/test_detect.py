@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from frcnn_jax.detection.detect import detect, detect_batch, select_detections, trim
 from frcnn_jax.detection.inputs import make_batch
-from frcnn_jax.types import BoxStatistics
+from frcnn_jax.types import BoxStatistics, Detections
 from tests.detection.test_selection import outputs, select
 from tests.weights.detectors import (
     CONFIG,
@@ -182,3 +183,51 @@ def test_settings_out_of_range_are_named(settings, message):
 def test_defaults_are_the_papers_and_those_of_detect():
     default = lambda function: inspect.signature(function).parameters["score_threshold"].default  # noqa: E731
     assert (default(select_detections), default(detect), default(detect_batch)) == (0.0, 0.05, 0.05)
+
+
+def test_trim_takes_one_image():
+    found = Detections(boxes=np.zeros((2, 3, 4)), scores=np.ones((2, 3)), labels=np.ones((2, 3)), mask=np.ones((2, 3)))
+    message = r"detections of one image, with boxes \[D, 4\], not \[2, 3, 4\]: take image i by jax\.tree\.map"
+    with pytest.raises(ValueError, match=message):
+        trim(found)
+    assert len(trim(jax.tree.map(lambda x: x[1], found)).scores) == 3
+
+
+def test_statistics_of_other_classes_are_named():
+    model = small_model()
+    image, boxes = image_and_boxes()
+    batch = make_batch(image, boxes)
+    params = random_params(model)
+    good = np.ones((4, 4), np.float32)
+    for name, other in (("mean", np.zeros((21, 4))), ("std", np.ones((4,)))):
+        statistics = BoxStatistics(mean=good, std=good).replace(**{name: other})
+        message = rf"statistics\.{name} must be \[4, 4\], as .* num_classes = 4, not \[{other.shape[0]}"
+        with pytest.raises(ValueError, match=message):
+            detect(model, params, image, boxes, statistics=statistics, scale=48, max_size=96)
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(functools.partial(detect_batch, model=model), params, statistics, batch)
+
+
+SETTINGS_AS_ARRAYS = ({"nms_iou": jnp.float32(0.3)}, {"per_class": jnp.int32(5)}, {"box_regression": np.array(False)})
+
+
+def test_settings_as_arrays_are_their_numbers_and_traced_ones_are_refused():
+    model = small_model()
+    image, boxes = image_and_boxes()
+    params = random_params(model)
+    programs = (
+        functools.partial(detect_batch, params, None, make_batch(image, boxes), model=model),
+        functools.partial(detect, model, params, image, boxes, scale=48, max_size=96),
+    )
+    for run, setting in itertools.product(programs, SETTINGS_AS_ARRAYS):
+        number = {name: value.item() for name, value in setting.items()}
+        assert jax.tree.all(jax.tree.map(np.array_equal, run(**setting), run(**number)))
+        (name,) = setting
+        with pytest.raises(TypeError, match=rf"{name} must be a Python number, .* static_argnames of jax\.jit, or"):
+            jax.jit(lambda value, run=run, name=name: run(**{name: value}))(setting[name])
+
+
+def test_make_batch_cannot_be_traced():
+    image, boxes = image_and_boxes()
+    with pytest.raises(TypeError, match=r"make_batch .* cannot be traced .*: call it before"):
+        jax.jit(make_batch)(image, boxes)

@@ -90,9 +90,14 @@ def read_store(path: Path) -> Store:
         raise ValueError(f"{path}: not a file of stored proposals")
     names = npz_names(path)
     arrays = dict(zip(names, npz_arrays(path, names), strict=True))
-    metadata = json.loads(str(arrays["metadata"]))
-    if metadata["version"] != _VERSION:
-        raise ValueError(f"{path}: format version {metadata['version']}; this program reads version {_VERSION}")
+    try:
+        metadata = json.loads(str(arrays["metadata"]))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, its metadata are not JSON ({error}); delete it") from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path}: damaged, its metadata are not an object; delete it")
+    if metadata.get("version") != _VERSION:
+        raise ValueError(f"{path}: format version {metadata.get('version')}; this program reads version {_VERSION}")
     ids = tuple(arrays["image_ids"].tolist())
     store = Store(arrays["boxes"], arrays["offsets"], ids, arrays["indices"], metadata)
     whole = len(store.offsets) == len(ids) + 1 == len(store.indices) + 1 and store.boxes.shape == (store.offsets[-1], 4)

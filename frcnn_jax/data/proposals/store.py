@@ -88,7 +88,7 @@ class ProposalStore:
         settings: of the search, with its `method`.
 
     Raises:
-        ValueError: the folder's settings are others, or of another version.
+        ValueError: the folder's settings are others, of another version, or damaged.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]):
@@ -189,7 +189,14 @@ class ProposalStore:
         path = self.folder / _SETTINGS
         if not path.exists():
             return
-        found = json.loads(path.read_text())
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            found, reason = None, f"not JSON, {error}"
+        else:
+            reason = "not an object"
+        if not isinstance(found, dict):
+            raise ValueError(f"{path}: damaged ({reason}); delete this file, the proposals beside it are kept")
         if found.get("version") != _VERSION:
             raise ValueError(f"{path}: format version {found.get('version')}; this program reads version {_VERSION}")
         if found != self._settings:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Real
 
-from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.ops.roi_pool import xla
 from frcnn_jax.ops.roi_pool.bins import Bins, roi_bins
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima
@@ -59,6 +59,7 @@ def roi_max_pool(
     Raises:
         ValueError: a shape is wrong, the grid or the map is empty, or there is no such implementation.
     """
+    features, rois = as_array(features), as_array(rois)
     if features.ndim != 3 or rois.ndim != 2 or rois.shape[-1] != 4:
         raise ValueError(f"roi_max_pool takes features [H, W, C] and rois [R, 4], not {features.shape}, {rois.shape}")
     if min(output_size) < 1 or 0 in features.shape:
@@ -66,7 +67,7 @@ def roi_max_pool(
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"roi_max_pool has no implementation {implementation!r}, but {' and '.join(IMPLEMENTATIONS)}")
     whole = jnp.array(features.shape[:2], jnp.int32)
-    valid_size = whole if valid_size is None else jnp.minimum(valid_size, whole)
+    valid_size = whole if valid_size is None else jnp.minimum(as_array(valid_size), whole)
     bins = roi_bins(rois, tuple(output_size), float(spatial_scale), features.shape[:2], valid_size)
     return _pool(features, bins, implementation, None)[0]
 

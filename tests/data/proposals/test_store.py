@@ -162,6 +162,43 @@ def test_a_store_of_a_later_version_is_refused(tmp_path):
         ProposalStore(tmp_path, SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "not JSON, Expecting property name .*"),
+        ("", "not JSON, .*"),
+        ("[]", "not an object"),
+        ("null", "not an ob.*"),
+    ],
+)
+def test_damaged_settings_are_named_and_may_be_deleted(tmp_path, text, reason):
+    path = added(tmp_path, (1,)).folder / "settings.json"
+    path.write_text(text)
+    message = rf"^{path}: damaged \({reason}\); delete this file, the proposals beside it are kept$"
+    with pytest.raises(ValueError, match=message):
+        ProposalStore(tmp_path, SETTINGS)
+    path.unlink()
+    assert len(boxes_of(added(tmp_path, (2,)), 1, 2)) == 2
+    assert json.loads(path.read_text())["settings"] == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"frcnn_jax proposals"', "damaged, its metadata are not JSON .*; delete it"),
+        ('["frcnn_jax proposals"]', "damaged, its metadata are not an object; delete it"),
+        ('{"format": "frcnn_jax proposals"}', "format version None; this program reads version 1"),
+    ],
+)
+def test_damaged_metadata_of_an_earlier_version_are_named(tmp_path, text, reason):
+    path = write_legacy(legacy_dataset(tmp_path), range(4))
+    with np.load(path) as content:
+        arrays = dict(content)
+    np.savez(path, **arrays | {"metadata": np.array(text)})
+    with pytest.raises(ValueError, match=f"^{path}: {reason}$"):
+        read_store(path)
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root writes everywhere")
 def test_a_complete_store_may_be_read_only(tmp_path):
     expected = open_proposals(FakeDataset(tmp_path), CONFIG, progress=False)
