@@ -72,6 +72,11 @@ def train(
         check_settings(workdir, config)
         checkpoints = resources.enter_context(closing(Checkpoints(workdir, config.train.keep_checkpoints)))
         before = None if checkpoints.latest is None else checkpoints.metadata()
+        if before is not None and checkpoints.latest > config.train.steps:
+            raise ValueError(
+                f"{workdir} has reached step {checkpoints.latest}, beyond train.steps = {config.train.steps}: "
+                "give more --train.steps, or another --workdir"
+            )
         dataset, proposals, files = _open_data(config)
         record = record_data(dataset, files)
         if before is not None:

@@ -103,6 +103,12 @@ def test_a_finished_run_is_left_as_it_is(finished, data):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+def test_fewer_steps_than_were_made_are_refused(finished, data):
+    _, workdir = finished
+    with pytest.raises(ValueError, match=r"has reached step 12, beyond train\.steps = 10: give more"):
+        train(run_config(data, steps=10), workdir)
+
+
 def test_box_statistics_are_those_of_flipped_images_too(finished):
     statistics = finished[0].statistics
     # The run flips left to right and not top to bottom.
