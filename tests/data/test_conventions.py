@@ -65,6 +65,19 @@ def test_evidence_for_corners_comes_from_all_splits_and_needs_half_a_percent(con
     assert "split train: clipped 3 boxes" in said
 
 
+def test_a_subset_of_the_classes_does_not_change_the_corners(config, files, caplog):
+    others = [object_xml("bee", (2, 3, 4, 5))] * 600
+    files.image("t1", *(object_xml("cat", box) for box in ZERO), *others)
+    data, said = prepared(dataclasses.replace(config, classes=("cat",)), caplog)
+    np.testing.assert_array_equal(data.annotations[0].boxes[0], [0, 2, 10, 12])
+    assert "3 of 606 objects have a corner of 0, too few" in said
+    assert data.dropped == {"unknown_class": 600}
+    files.image("t1", *(object_xml("bee", box) for box in ZERO), object_xml("cat", (2, 3, 10, 12)))
+    data, said = prepared(dataclasses.replace(config, classes=("cat",)), caplog)
+    np.testing.assert_array_equal(data.annotations[0].boxes, [[2, 3, 11, 13]])
+    assert "corners are 0-based and inclusive (data.corners auto: 3 of 7" in said
+
+
 @pytest.mark.parametrize(
     ("setting", "box"),
     [("one_based", [1, 2, 10, 12]), ("zero_based", [2, 3, 11, 13]), ("zero_based_open", [2, 3, 10, 12])],

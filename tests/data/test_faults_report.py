@@ -81,6 +81,14 @@ def test_one_percent_of_the_images_and_of_the_objects_is_dropped_and_counted(con
     assert data.dropped == {"box_outside": 1, "degenerate_box": 2}
 
 
+def test_the_tolerance_is_a_share_of_all_objects_also_with_a_subset_of_the_classes(config, many, caplog):
+    many.image("i1", object_xml("bee"), object_xml("bee", (10, 3, 2, 12)))
+    config = dataclasses.replace(config, classes=("bee",))
+    data, messages = prepared(config, caplog)  # 1 of 202, though 1 of 2 of the class
+    assert data.dropped == {"degenerate_box": 1, "unknown_class": 200}
+    assert "as data.faults.tolerance = 0.01 allows of 200 images and 202 objects" in messages[1]
+
+
 def test_without_faults_the_tolerance_makes_no_other_data_set(config, many, caplog):
     first, messages = prepared(config, caplog)
     assert messages == []

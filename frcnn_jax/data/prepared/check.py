@@ -57,12 +57,20 @@ class Check:
 
 
 def check_splits(
-    images: Mapping[str, LoadedImage], splits: Mapping[str, SplitRecords], classes: Sequence[str], policy: FaultPolicy
+    images: Mapping[str, LoadedImage],
+    splits: Mapping[str, SplitRecords],
+    classes: Sequence[str],
+    policy: FaultPolicy,
+    left_out: int = 0,
 ) -> Check:
-    """Images and objects of each split that the policy keeps, and the faults that it forbids."""
+    """Images and objects of each split that the policy keeps, and the faults that it forbids.
+
+    Args:
+        left_out: objects of the images that are not in their records; they count for the tolerance.
+    """
     results = {name: _check_image(image, classes, policy) for name, image in images.items()}
     faults = _all_faults(results, splits)
-    totals = {"images": len(images), "objects": sum(map(_object_count, images.values()))}
+    totals = {"images": len(images), "objects": left_out + sum(map(_object_count, images.values()))}
     tolerated, errors = _tolerated(faults, images, totals, policy)
     if tolerated:
         results = {name: _check_image(image, classes, policy, tolerated) for name, image in images.items()}

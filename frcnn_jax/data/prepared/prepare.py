@@ -136,16 +136,20 @@ def _check_folder(request: _Request, report: Path) -> Check:
     path, reader, split, config = request.path, request.reader, request.split, request.config
     tested = [name for name in request.tested if name in request.wanted]
     splits, lost = without_tested({name: reader.read(name) for name in request.wanted}, tested, path)
-    splits, others = of_classes(with_trainval(splits), config.classes, path)
+    splits = with_trainval(splits)
+    kept, others = of_classes(splits, config.classes, path)
     if isinstance(reader, RenamedReader) and split in STANDARD_SPLITS:
         reader.check_used(path)
     if not splits[split].records and not lost[split]:
         raise ValueError(f"{path}: the list of split {split!r} is empty")
     images = load_images(splits.values(), path, str(path))
-    conventions = find_conventions(tuple(images.values()), config)
-    images = {name: follow(image, conventions) for name, image in images.items()}
+    conventions = find_conventions(tuple(images.values()), config)  # from all objects, also those left out
+    records = {record.image_id: record for part in kept.values() for record in part.records}
+    images = {
+        name: follow(dataclasses.replace(image, record=records[name]), conventions) for name, image in images.items()
+    }
     classes = config.classes or find_classes(images)
-    check = check_splits(images, splits, classes, config.faults)
+    check = check_splits(images, kept, classes, config.faults, sum(others.counts.values()))
     if conventions.faults:  # whichever way is set then, some images state the size of the other one
         way_on = None if check.way_on is None else {**check.way_on, "size_mismatch": "drop"}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
