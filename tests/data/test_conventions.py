@@ -119,6 +119,21 @@ def test_images_are_turned_as_the_stated_sizes_say(config, files, caplog, stated
         assert bool([name for name in map(again.image_fingerprint, range(len(again))) if "+" in name]) == turned
 
 
+@pytest.mark.parametrize(
+    ("mark", "orientation", "last"),
+    [(6, "auto", (2, 3, 30, 40)), (6, "ignore", (2, 3, 40, 30)), (3, "auto", (2, 3, 40, 30))],
+)  # fmt: skip
+def test_corners_at_the_border_are_those_of_the_turned_image(config, files, caplog, mark, orientation, last):
+    xml = annotation_xml(*(object_xml(box=box) for box in [*ZERO, last, last, last]), width=0, height=0)
+    files.image("t1", xml=xml)
+    path = files.root / "JPEGImages/t1.jpg"
+    path.write_bytes(with_exif_orientation(path.read_bytes(), mark))
+    data, said = prepared(dataclasses.replace(config, orientation=orientation), caplog)
+    assert "with xmax and ymax at the border itself" in said
+    np.testing.assert_array_equal(data.annotations[0].boxes[[0, -1]], [[0, 3, 10, 12], last])
+    assert "clipped" not in said
+
+
 def test_orientation_as_set(config, files, caplog):
     turn(files, "t1", 6, (30, 40))
     with pytest.raises(

@@ -46,7 +46,7 @@ class Conventions:
 def find_conventions(images: Sequence[LoadedImage], config: DataConfig) -> Conventions:
     """The decisions for a folder, as the settings say or, where they are `auto`, from the evidence."""
     turn, sentences, faults = _find_orientation(images, config.orientation)
-    corners, more = _find_corners(images, config.corners)
+    corners, more = _find_corners(images, config.corners, turn)
     return Conventions(turn, corners, (*sentences, *more), tuple(faults))
 
 
@@ -112,7 +112,7 @@ def _orientation_text(marked: Sequence[LoadedImage], count: int, decision: str, 
     )
 
 
-def _find_corners(images: Sequence[LoadedImage], setting: str) -> tuple[str, list[str]]:
+def _find_corners(images: Sequence[LoadedImage], setting: str, turn: bool) -> tuple[str, list[str]]:
     if setting != "auto":
         return setting, []
     objects = at_zero = at_border = 0
@@ -120,7 +120,8 @@ def _find_corners(images: Sequence[LoadedImage], setting: str) -> tuple[str, lis
         record = image.record
         if record.notation.shift != _INCLUSIVE:
             continue
-        height, width = stated_size(record) or image.size or (0, 0)
+        own = turned_size(image.size, image.mark if turn else 1) if image.size else (0, 0)
+        height, width = stated_size(record) or own
         objects += len(record.objects)
         for item in record.objects:
             xmin, ymin, xmax, ymax = record.notation.written(item.box)
