@@ -159,6 +159,46 @@ def test_where_nothing_would_be_left_it_says_so(config, files):
     assert "--data" not in str(caught.value)
 
 
+def go_on(config, error):
+    """The settings that the report gives, as they are."""
+    lines = str(error).splitlines()
+    command = lines[lines.index("To go on without them:") + 1].strip()
+    return command, dataclasses.replace(config, faults=override(Config(), shlex.split(command)).data.faults)
+
+
+def test_where_every_size_contradicts_the_image_its_own_is_offered(config, files):
+    for name in ("a1", "a2", "b1", "t1"):
+        files.image(name, xml=annotation_xml(GOOD, REVERSED, width=30, height=40))
+    with pytest.raises(DatasetFaultError, match="size_mismatch 4") as caught:
+        open_dataset("folder/train", config)
+    command, config = go_on(config, caught.value)
+    assert command == "--data.faults.degenerate-box drop --data.faults.size-mismatch use_image"
+    assert "nothing to train on" not in str(caught.value)
+    data = open_dataset("folder/train", config)
+    assert (len(data), data.dropped) == (2, {"degenerate_box": 2})
+    # Dropping stays the way on where it leaves something.
+    files.image("a1", GOOD)
+    with pytest.raises(DatasetFaultError, match="size_mismatch 3") as caught:
+        open_dataset("folder/train", dataclasses.replace(config, faults=FaultPolicy()))
+    assert "--data.faults.size-mismatch drop" in go_on(config, caught.value)[0]
+
+
+@pytest.mark.parametrize("classes", [None, ("cat", "dog")])
+def test_where_every_annotation_is_missing_images_without_objects_are_offered(config, files, classes):
+    for file in (files.root / "Annotations").iterdir():
+        file.unlink()
+    config = dataclasses.replace(config, classes=classes)
+    with pytest.raises(DatasetFaultError, match="missing_annotation 4") as caught:
+        open_dataset("folder/train", config)
+    command, config = go_on(config, caught.value)
+    assert command == "--data.faults.missing-annotation empty"
+    hint = "  (no annotation names a class: give the names too, as --data.classes cat dog)"
+    assert (hint in str(caught.value).splitlines()) == (classes is None)
+    classes = override(Config(), shlex.split(hint.rpartition("as ")[2].rstrip(")"))).data.classes
+    data = open_dataset("folder/train", dataclasses.replace(config, classes=classes))
+    assert (len(data), data.classes, data.annotations[0].boxes.shape) == (2, ("cat", "dog"), (0, 4))
+
+
 def test_sizes_that_are_not_stated_or_not_followed(config, files, caplog):
     files.image("t1", xml=annotation_xml(object_xml("ant"), width=0, height=0))
     files.image("b1", xml="<annotation>" + object_xml("ant", (2, 3, 40, 30)) + "</annotation>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import textwrap
 from collections import Counter
@@ -19,6 +20,7 @@ __all__ = ["Check", "CheckedImage", "CheckedSplit", "check_splits"]
 _ROUNDING = 1e-9  # pixels; of corners moved by 1 and back
 _TOLERANCE = 1e-3  # pixels; other tools round when they turn fractions of the size into coordinates
 _BORDER = 2.0  # pixels; a box may be drawn over the border by so much and is clipped
+_MILDER = {"size_mismatch": "use_image", "missing_annotation": "empty"}  # where dropping would leave nothing
 _LISTED_FACTOR = 10  # ids that are listed and nothing else may be so many times the tolerated share
 
 
@@ -140,16 +142,34 @@ def _way_on(
     errors: Sequence[Fault],
 ) -> dict[str, str] | None:
     """Settings with which no fault stops; None if they would leave no image, or no object."""
-    settings: dict[str, str] = {}
-    while errors:
-        settings |= {fault.kind: "clip" if fault.kind == "box_outside" else "drop" for fault in errors}
-        policy = dataclasses.replace(policy, **settings)
-        results = {name: _check_image(image, classes, policy) for name, image in images.items()}
-        _, errors = _tolerated(_all_faults(results, splits), images, totals, policy)
-    left = [result.image for result in results.values() if result.image is not None]
     had_objects = any(map(_object_count, images.values()))
-    settings = dict(sorted(settings.items()))
-    return settings if left and (not had_objects or any(image.objects for image in left)) else None
+    found = {fault.kind for fault in errors}
+    milder = [(kind, answer) for kind, answer in _MILDER.items() if kind in found]
+    for count in range(len(milder) + 1):
+        for answers in itertools.combinations(milder, count):
+            settings, left = _settings(images, splits, classes, policy, totals, dict(answers))
+            if left and (not had_objects or any(image.objects for image in left)):
+                return settings
+    return None
+
+
+def _settings(
+    images: Mapping[str, LoadedImage],
+    splits: Mapping[str, SplitRecords],
+    classes: Sequence[str],
+    policy: FaultPolicy,
+    totals: Mapping[str, int],
+    answers: Mapping[str, str],
+) -> tuple[dict[str, str], list[CheckedImage]]:
+    """Settings with which no fault stops, and the images that they leave: these answers, and for all else a drop."""
+    settings = dict(answers)
+    while True:
+        current = dataclasses.replace(policy, **settings)
+        results = {name: _check_image(image, classes, current) for name, image in images.items()}
+        _, errors = _tolerated(_all_faults(results, splits), images, totals, current)
+        if not errors:
+            return dict(sorted(settings.items())), [result.image for result in results.values() if result.image]
+        settings |= {fault.kind: "clip" if fault.kind == "box_outside" else "drop" for fault in errors}
 
 
 @dataclasses.dataclass

@@ -151,7 +151,7 @@ def _check_folder(request: _Request, report: Path) -> Check:
     classes = config.classes or find_classes(images)
     check = check_splits(images, kept, classes, config.faults, sum(others.counts.values()))
     if conventions.faults:  # whichever way is set then, some images state the size of the other one
-        way_on = None if check.way_on is None else {**check.way_on, "size_mismatch": "drop"}
+        way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
     raise_or_report(str(path), [check], config.faults, report, conventions.sentences)
     if not splits[split].records:

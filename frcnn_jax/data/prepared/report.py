@@ -104,6 +104,8 @@ def _way_on(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
         options = " ".join(f"--data.faults.{kind.replace('_', '-')} {value}" for kind, value in settings.items())
         lines += ["To go on without them:", f"  {options}"]
         lines += [f"  ({kind}: {text})" for kind, text in _OTHER_ANSWERS.items() if kind in settings]
+        if settings.get("missing_annotation") == "empty" and not any(check.classes for check in checks):
+            lines.append("  (no annotation names a class: give the names too, as --data.classes cat dog)")
     return lines
 
 
