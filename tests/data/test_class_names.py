@@ -7,7 +7,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
-from tests.data.formats.written import PICTURES, write_coco
+from tests.data.formats.written import PICTURES, write_coco, write_csv, write_labelimg, write_voc, write_yolo
 
 
 def labels(config, split="train"):
@@ -56,6 +56,19 @@ def test_names_are_read_as_others_before_the_subset(tmp_path, config, form):
 def test_names_that_cannot_be_read_so_are_refused(config, rename, message):
     with pytest.raises(ValueError, match=message):
         labels(dataclasses.replace(config, rename=rename))
+
+
+@pytest.mark.parametrize("write", [write_voc, write_labelimg, write_coco, write_yolo, write_csv])
+def test_a_name_that_is_not_there_is_refused_also_where_the_folder_is_prepared(tmp_path, write):
+    root = write(tmp_path / "set", [p for p in PICTURES if p.stem != "a_2"])
+    config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"))
+    before = labels(config)
+    renamed = dataclasses.replace(config, rename=("ant=insect",))
+    merged = labels(renamed)
+    for rename in (("atn=insect",), ("ant=insect", "be=insect")):
+        with pytest.raises(ValueError, match=r"data.rename: no object of class '(atn|be)' \(there: ant, bee, cat\)"):
+            labels(dataclasses.replace(config, rename=rename))
+    assert (labels(config), labels(renamed)) == (before, merged)
 
 
 @pytest.mark.parametrize("pair", ["cat", "=cat", "cat=", " = "])

@@ -98,6 +98,9 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
         format_name=request.format,
         tested=request.tested,
     )
+    reader = request.reader
+    if isinstance(reader, RenamedReader) and reader.content is None and request.split in STANDARD_SPLITS:
+        reader.check_used(request.path)  # all is read by now; a name that is not there changes no hash
     names = [f"{label}-{name}" for name in found]
     folder = Path(root) / builder_class.name
     places = [folder / name / str(builder_class.VERSION) for name in names]
