@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import logging
+import re
 import shutil
 
 import pytest
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import open_dataset
 from tests.data.formats.written import Picture, write_coco, write_labelimg, write_text, write_voc, write_yolo
 from tests.data.voc_files import VocFiles, object_xml
@@ -77,6 +78,37 @@ def test_a_tenth_is_chosen_by_the_names(tmp_path, caplog):
     assert test == held_out(more, 0.1)
     assert set(tested) <= set(test)
     assert ids(config_of(tmp_path / "0", split=0.5), "test") == [held_out(more, 0.5)]
+
+
+@pytest.mark.parametrize("write", [write_labelimg, write_coco, write_voc])
+def test_where_all_that_is_held_out_is_faulty_a_share_is_named(tmp_path, write):
+    """One that has an image in the test, and leaves images to train on."""
+    root = write(tmp_path / "set", pictures("" if write is write_labelimg else "train", NAMES))
+    for path in root.rglob("*.jpg"):
+        if path.stem in held_out(NAMES, 0.1):
+            path.write_bytes(path.read_bytes()[:-2])
+    config = config_of(root, faults=FaultPolicy(unreadable_image="drop"), rename=("cat=dog",))
+    (train,) = ids(config, "trainval")
+    assert sorted(train) == sorted(set(NAMES) - set(held_out(NAMES, 0.1)))
+    with pytest.raises(ValueError, match=r"the images chosen for the test \(6\) were all dropped") as caught:
+        ids(config, "test")
+    share = re.search(r"set another share, as with --data.split (\S+)$", str(caught.value))[1]
+    train, test = ids(dataclasses.replace(config, split=float(share)), "trainval", "test")
+    tested = held_out(train + test, float(share))
+    assert tested
+    assert (sorted(test), len(train) + len(test)) == (list(tested), 54)
+
+
+@pytest.mark.parametrize("names", [["a0", "a1"], ["a1", "b0"]])
+def test_where_one_usable_image_is_left_no_share_is_named(tmp_path, names):
+    root = write_labelimg(tmp_path / "set", pictures("", names))
+    config = config_of(root, split=1e-9, faults=FaultPolicy(unreadable_image="drop"))
+    (test,) = ids(config, "test")
+    path = next(root.rglob(f"{test[0]}.jpg"))
+    path.write_bytes(path.read_bytes()[:-2])
+    assert len(ids(config, "trainval")[0]) == 1
+    with pytest.raises(ValueError, match=r"chosen for the test \(1\) were .*; put them right, or add images$"):
+        ids(config, "test")
 
 
 @pytest.mark.parametrize(

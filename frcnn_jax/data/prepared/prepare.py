@@ -24,7 +24,7 @@ from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import find_classes, load_images
 from frcnn_jax.data.prepared.names import RenamedReader, of_classes, spelt_alike
 from frcnn_jax.data.prepared.report import raise_or_report
-from frcnn_jax.data.prepared.splits import split_rule, without_tested
+from frcnn_jax.data.prepared.splits import PooledReader, split_rule, without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, with_trainval
 from frcnn_jax.locks import folder_lock
 
@@ -68,6 +68,7 @@ class _Request:
     wanted: tuple[str, ...]  # splits to prepare: all the standard ones, or one other
     tested: tuple[str, ...]  # splits whose images no other may have
     config: DataConfig
+    pooled: PooledReader | None  # the reader before names are changed, where it chooses the test
 
 
 def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
@@ -80,7 +81,8 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
     Files whose size and times are unchanged are not read to tell so, unless `config.verify` is set (see `hashes`).
 
     Raises:
-        ValueError: no root is set, a split is empty, classes are repeated or there is none, or several formats fit.
+        ValueError: no root is set, a split is empty, classes are repeated or there is none, several formats fit, or a
+            name of `config.rename` is not there.
         FileNotFoundError: the root is a folder in no known format, or has no such split.
         DatasetFaultError: faults that `config.faults` does not allow.
     """
@@ -111,7 +113,10 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
                 name = names[bool(check.tolerated)]
                 settings = PreparedConfig(name=name, classes=check.classes, checked=check.splits)
                 _prepare(_build(builder_class, settings, root))
-    return next(place for place in places if place.is_dir()), request.split
+    place = next(place for place in places if place.is_dir())
+    if request.pooled is not None and request.split == "test":
+        request.pooled.check_tested(place, request.path)
+    return place, request.split
 
 
 def _find_splits(split: str, config: DataConfig) -> _Request:
@@ -131,7 +136,8 @@ def _find_splits(split: str, config: DataConfig) -> _Request:
         reader.read(split)  # which says what splits exist
     if config.classes is None and split not in STANDARD_SPLITS:
         config = dataclasses.replace(config, classes=_standard_classes(reader, standard))
-    return _Request(path, format_name, reader, split, tuple(wanted), rule.tested, config)
+    pooled = rule.reader if isinstance(rule.reader, PooledReader) else None
+    return _Request(path, format_name, reader, split, tuple(wanted), rule.tested, config, pooled)
 
 
 def _check_folder(request: _Request, report: Path) -> Check:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import logging
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.formats.table import AnnotationReader
 from frcnn_jax.data.formats.tree import composed
 from frcnn_jax.data.formats.voc import VocReader
+from frcnn_jax.data.prepared.index import LAYOUT_FILE
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords, canonical_split
 
 __all__ = ["PooledReader", "SplitRule", "split_rule", "without_tested"]
@@ -128,6 +131,28 @@ class PooledReader:
     def describe(self) -> str:
         """A clause about the share, for the log."""
         return f"{self._share:.6g} of its images, chosen by their names, are the test (data.split)"
+
+    def _share_with(self, image_ids: Collection[str]) -> float | None:
+        """A share with one of these images in the test and another in `train`; None if there is none."""
+        places = sorted({_place(record) for record in self._all.records if record.image_id in image_ids})
+        shares = ((math.floor(places[0] * scale) + 1) / scale for scale in (100, 10_000, 1_000_000) if places)
+        return next((share for share in shares if share < 1 and share <= places[-1]), None)
+
+    def check_tested(self, folder: Path, root: Path) -> None:
+        """
+        Args:
+            folder: the prepared data set.
+
+        Raises:
+            ValueError: all images chosen for the test were dropped for their faults; names a share to set.
+        """
+        layout = json.loads((folder / LAYOUT_FILE).read_text("utf-8"))
+        if not self._share or "test" in layout:
+            return
+        share = self._share_with(set(layout.get("train", {"ids": ()})["ids"]))
+        set_it = f"set another share, as with --data.split {share:.6g}" if share else "put them right, or add images"
+        count = len(self._held_out)
+        raise ValueError(f"{root}: the images chosen for the test ({count}) were all dropped for faults; {set_it}")
 
     @cached_property
     def _all(self) -> SplitRecords:
