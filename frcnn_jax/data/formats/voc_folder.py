@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import composed
+from frcnn_jax.data.formats.tree import composed, named_split
 from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import canonical_split
@@ -62,13 +62,19 @@ class VocFolder:
 
     @cached_property
     def split_files(self) -> dict[str, Path]:
-        """Text files in ImageSets/Main by TFDS's split name; class files such as aeroplane_train.txt do not count."""
+        """Text files in ImageSets/Main by TFDS's split name, in whatever case they have it, as `Train.txt`; class files
+        such as aeroplane_train.txt do not count."""
         files = {path.stem: path for path in sorted((self.root / "ImageSets/Main").glob("*.txt"))}
         names = [name for name in files if not _is_class_file(name, files)]
         alike = [name for name in ("val", "valid", "validation") if name in names]
         for name in alike[1:]:
             names.remove(name)
-        return {canonical_split(name): files[name] for name in names}
+        plain = {canonical_split(name) for name in names}
+        found: dict[str, Path] = {}
+        for name in names:
+            said = named_split(name.lower()) if name.isalpha() else None
+            found[said if said and said not in plain | set(found) else canonical_split(name)] = files[name]
+        return found
 
     def annotation_path(self, image_id: str) -> Path:
         path = self.root / "Annotations" / f"{image_id}.xml"
@@ -90,17 +96,17 @@ class VocFolder:
         return [self.root / "JPEGImages" / name for name in ([named] if named in candidates else candidates)]
 
     def read_split(self, name: str) -> SplitList:
-        """The list of a split.
+        """The list of a split, by its name or that of its file.
 
         Raises:
             FileNotFoundError: the split does not exist; names those that do.
         """
         if name == UNLISTED and not self.split_files:
             return SplitList("Annotations", self._annotated_ids)
-        if name not in self.split_files:
+        path = self.split_files.get(name) or {path.stem: path for path in self.split_files.values()}.get(name)
+        if path is None:
             existing = ", ".join(sorted(self.split_files)) or UNLISTED
             raise FileNotFoundError(f"{self.root}/ImageSets/Main has no list of a split {name!r} (there: {existing})")
-        path = self.split_files[name]
         return read_split(path, str(path.relative_to(self.root)), self.images)
 
     @cached_property
