@@ -63,14 +63,14 @@ class VocReader:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(self.folder.split_files) or (UNLISTED,)
+        return tuple(self.folder.class_files or self.folder.split_files) or (UNLISTED,)
 
     def read(self, split: str) -> SplitRecords:
         """The images of a list.
 
         Raises:
             FileNotFoundError: the list does not exist; names those that do.
-            ValueError: a line is a path or the name of a file, or the text is not UTF-8.
+            ValueError: a line is a path, or the text is not UTF-8.
         """
         lines = self.folder.read_split(split)
         repeats = [

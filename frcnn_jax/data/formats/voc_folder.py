@@ -11,7 +11,7 @@ from frcnn_jax.data.formats.layout import ALL, warn_once
 from frcnn_jax.data.formats.tree import composed, named_split
 from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
-from frcnn_jax.data.records import canonical_split
+from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
 
 __all__ = ["UNLISTED", "SplitList", "VocFolder", "listed_ids", "read_split", "voc_folders", "voc_root", "with_trainval"]
 
@@ -76,6 +76,20 @@ class VocFolder:
             found[said if said and said not in plain | set(found) else canonical_split(name)] = files[name]
         return found
 
+    @cached_property
+    def class_files(self) -> dict[str, list[Path]]:
+        """Files such as aeroplane_train.txt by the split that they end in, where VoTT wrote them without a train.txt:
+        all lists are such files, and the images of a split are those of any of its files."""
+        if set(self.split_files) & set(STANDARD_SPLITS):
+            return {}
+        found: dict[str, list[Path]] = {}
+        for path in self.split_files.values():
+            split = named_split(path.stem.rpartition("_")[2].lower()) if "_" in path.stem else None
+            if split is None or not all(_with_mark(line) for line in _lines(path)):
+                return {}
+            found.setdefault(split, []).append(path)
+        return {split: paths for split, paths in found.items() if any(map(_lines, paths))}
+
     def annotation_path(self, image_id: str) -> Path:
         path = self.root / "Annotations" / f"{image_id}.xml"
         if image_id.isascii() or path.is_file():
@@ -103,9 +117,15 @@ class VocFolder:
         """
         if name == UNLISTED and not self.split_files:
             return SplitList("Annotations", self._annotated_ids)
+        if name in self.class_files:
+            lists = [read_split(path, "", self.images) for path in self.class_files[name]]
+            ids = dict.fromkeys(image_id for its in lists for image_id in its.ids)
+            repeats = dict.fromkeys(repeat for its in lists for repeat in its.repeats)
+            ending = self.class_files[name][0].stem.rpartition("_")[2]
+            return SplitList(f"ImageSets/Main/*_{ending}.txt", tuple(ids), tuple(repeats))
         path = self.split_files.get(name) or {path.stem: path for path in self.split_files.values()}.get(name)
         if path is None:
-            existing = ", ".join(sorted(self.split_files)) or UNLISTED
+            existing = ", ".join(sorted(self.class_files or self.split_files)) or UNLISTED
             raise FileNotFoundError(f"{self.root}/ImageSets/Main has no list of a split {name!r} (there: {existing})")
         return read_split(path, str(path.relative_to(self.root)), self.images)
 
@@ -132,10 +152,11 @@ class VocFolder:
 def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
     """The ids in a split file: one a line, perhaps with a second column -1, 0 or 1.
 
-    An id may contain spaces; a line that is as a whole a `known` id has no second column.
+    An id may contain spaces; a line that is as a whole a `known` id has no second column. The name of an image's file
+    stands for its id.
 
     Raises:
-        ValueError: a line is a path or the name of a file, or the text is not UTF-8.
+        ValueError: a line is a path, or the text is not UTF-8.
     """
     ids: dict[str, None] = {}
     repeats = []
@@ -150,7 +171,7 @@ def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
             raise ValueError(f"{path}: line {number} = {image_id!r}: a path, where the id of an image is wanted")
         stem, suffix = Path(image_id).stem, Path(image_id).suffix
         if composed(image_id) not in known and composed(stem) in known and suffix.lower() in IMAGE_SUFFIXES:
-            raise ValueError(f"{path}: line {number} = {image_id!r}: a file, where its id is wanted: {stem}")
+            image_id = stem
         if image_id in ids:
             repeats.append((number, image_id))
         ids[image_id] = None
@@ -198,6 +219,11 @@ def _is_class_file(name: str, files: dict[str, Path]) -> bool:
         return False
     lines = [line.split() for line in _lines(files[name]) if line.strip()]
     return all(len(parts) == 2 and parts[1] in ("-1", "0", "1") for parts in lines)
+
+
+def _with_mark(line: str) -> bool:
+    """True for an empty line or one with a second column -1, 0 or 1."""
+    return not line.strip() or (len(line.split()) > 1 and line.split()[-1] in ("-1", "0", "1"))
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.config import DataConfig, FaultPolicy
+from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.table import open_reader
 from tests.data.formats.written import write_text, write_voc
 
@@ -15,6 +16,11 @@ def lists_of(root, lists):
     for name, lines in lists.items():
         write_text(root / f"ImageSets/Main/{name}.txt", "".join(f"{line}\n" for line in lines))
     return open_reader(root, DataConfig())[1]
+
+
+def prepared(root, faults="error"):
+    policy = FaultPolicy(missing_image=faults, missing_annotation=faults)
+    return DataConfig(root=str(root), tfds_dir=str(root / "tfds"), test="folder/test", faults=policy)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +42,40 @@ def test_a_list_in_another_case_does_not_replace_the_plain_one(tmp_path):
         "trainval": ["a_1", "b_1"],
         "smallTest": ["t_1"],
     }
+
+
+def test_lists_of_classes_alone_are_those_of_their_splits(tmp_path):
+    """As VoTT writes them: names of files with a mark for each class, and no train.txt."""
+    lists = {
+        "cat_train": ["a_1.jpg 1", "a_2.jpg -1"],
+        "crash_test_train": ["a_2.jpg 1", "lost.jpg -1"],
+        "cat_val": ["b_1.jpg -1"],
+        "crash_test_val": ["b_1.jpg 1"],
+        "cat_test": [],
+    }
+    reader = lists_of(tmp_path, lists)
+    assert {name: list(reader.read(name).ids) for name in reader.splits} == {
+        "train": ["a_1", "a_2", "lost.jpg"],
+        "validation": ["b_1"],
+    }
+    assert [fault.kind for fault in reader.read("train").records[2].faults] == ["missing_annotation", "missing_image"]
+    assert reader.read("train").faults == ()
+    assert list(reader.read("crash_test_train").ids) == ["a_2", "lost.jpg"], "by the file's name too"
+    with pytest.raises(FileNotFoundError, match=r"no list of a split 'test' \(there: train, validation\)$"):
+        reader.read("test")
+    data = [open_dataset(f"folder/{name}", prepared(tmp_path, "drop")) for name in ("trainval", "test")]
+    assert [its.image_ids for its in data] == [("a_1", "a_2"), ("b_1",)]
+
+
+def test_lists_of_classes_without_splits_are_one_data_set(tmp_path):
+    ids = {"cat": ["a_1.jpg 1", "a_2.jpg -1", "t_1.jpg -1"], "bee": ["a_1.jpg -1", "a_2.jpg 1", "b_1.jpg 1"]}
+    reader = lists_of(tmp_path, ids)
+    assert reader.splits == ("bee", "cat")
+    data = [open_dataset(f"folder/{name}", prepared(tmp_path)) for name in ("train", "test")]
+    assert sorted(image_id for its in data for image_id in its.image_ids) == ["a_1", "a_2", "b_1", "t_1"]
+
+
+@pytest.mark.parametrize("more", [{"train": ["a_1"]}, {"mine_test": ["t_1"]}, {"mine": ["t_1 1"]}])
+def test_lists_of_classes_do_not_count_beside_lists_of_another_kind(tmp_path, more):
+    reader = lists_of(tmp_path, {"cat_val": ["a_1 1", "b_1 1"], **more})
+    assert reader.splits == tuple(sorted(["cat_val", *more]))
