@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
@@ -18,6 +19,7 @@ __all__ = ["UNLISTED", "SplitList", "VocFolder", "listed_ids", "read_split", "vo
 UNLISTED = ALL
 """The split of all annotated images, in a folder without lists."""
 
+_QUOTED = re.compile(r'"([^"]+)"(\s+(?:-1|0|1))?')
 _USUAL = (".jpg", ".jpeg", ".png")
 
 
@@ -153,7 +155,7 @@ def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
     """The ids in a split file: one a line, perhaps with a second column -1, 0 or 1.
 
     An id may contain spaces; a line that is as a whole a `known` id has no second column. The name of an image's file
-    stands for its id.
+    stands for its id, and quotes around it do not count, with which Datumaro writes ids that contain spaces.
 
     Raises:
         ValueError: a line is a path, or the text is not UTF-8.
@@ -165,7 +167,10 @@ def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
         if not image_id:
             continue
         parts = image_id.rsplit(maxsplit=1)
-        if composed(image_id) not in known and len(parts) == 2 and parts[1] in ("-1", "0", "1"):
+        quoted = _QUOTED.fullmatch(image_id)
+        if quoted and composed(image_id) not in known:
+            image_id = quoted[1].strip()
+        elif composed(image_id) not in known and len(parts) == 2 and parts[1] in ("-1", "0", "1"):
             image_id = parts[0]
         if Path(image_id).name != image_id or PureWindowsPath(image_id).name != image_id:
             raise ValueError(f"{path}: line {number} = {image_id!r}: a path, where the id of an image is wanted")
@@ -217,7 +222,7 @@ def _is_class_file(name: str, files: dict[str, Path]) -> bool:
     """True for a file CLASS_SPLIT.txt beside another file SPLIT.txt, with a column of -1, 0 and 1."""
     if not any(name.endswith(f"_{other}") for other in files):
         return False
-    lines = [line.split() for line in _lines(files[name]) if line.strip()]
+    lines = [_QUOTED.sub(r"id\2", line).split() for line in _lines(files[name]) if line.strip()]
     return all(len(parts) == 2 and parts[1] in ("-1", "0", "1") for parts in lines)
 
 

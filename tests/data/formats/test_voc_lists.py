@@ -1,16 +1,18 @@
 """Lists of VOC folders as other tools than VOC's write them."""
 
+import dataclasses
+
 import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.table import open_reader
-from tests.data.formats.written import write_text, write_voc
+from tests.data.formats.written import PICTURES, write_text, write_voc
 
 
-def lists_of(root, lists):
+def lists_of(root, lists, pictures=PICTURES):
     """A VOC folder with these lists alone, and its reader."""
-    write_voc(root)
+    write_voc(root, pictures)
     for path in (root / "ImageSets/Main").iterdir():
         path.unlink()
     for name, lines in lists.items():
@@ -79,3 +81,23 @@ def test_lists_of_classes_without_splits_are_one_data_set(tmp_path):
 def test_lists_of_classes_do_not_count_beside_lists_of_another_kind(tmp_path, more):
     reader = lists_of(tmp_path, {"cat_val": ["a_1 1", "b_1 1"], **more})
     assert reader.splits == tuple(sorted(["cat_val", *more]))
+
+
+def test_quotes_around_ids_do_not_count(tmp_path):
+    """As Datumaro and CVAT write ids with spaces."""
+    spaced = [dataclasses.replace(p, stem=p.stem.replace("_", " img ")) for p in PICTURES]
+    lists = {
+        "train": ['"a img 1"', '  "a img 2" '],
+        "cat_train": ['"a img 1" 1', '"a img 2"  -1'],
+        "test": ['"t img 1" 1'],
+    }
+    reader = lists_of(tmp_path, lists, spaced)
+    assert {name: list(reader.read(name).ids) for name in reader.splits} == {
+        "test": ["t img 1"],
+        "train": ["a img 1", "a img 2"],
+    }
+    assert all(record.path and not record.faults for record in reader.read("train").records)
+    for name in ('"t_1"', '"a" b "c"', 'd"e"'):  # quotes of the names themselves
+        dataclasses.replace(PICTURES[0], stem=name).save(tmp_path / "JPEGImages")
+    write_text(tmp_path / "ImageSets/Main/test.txt", '"t_1"\n"a" b "c"\nd"e" 1\n')
+    assert list(open_reader(tmp_path, DataConfig())[1].read("test").ids) == ['"t_1"', '"a" b "c"', 'd"e"']
