@@ -17,8 +17,8 @@ from frcnn_jax.data.formats.voc_folder import (
     UNLISTED,
     SplitList,
     VocFolder,
+    in_voc_format,
     listed_ids,
-    voc_folders,
     voc_root,
     with_trainval,
 )
@@ -59,7 +59,7 @@ class VocReader:
 
     @staticmethod
     def fits(root: Path) -> bool:
-        return bool(voc_folders(root))
+        return in_voc_format(root)
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -9,17 +9,29 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import composed, named_split
-from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, read_annotation
+from frcnn_jax.data.formats.tree import composed, files_below, named_split
+from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, is_annotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
 
-__all__ = ["UNLISTED", "SplitList", "VocFolder", "listed_ids", "read_split", "voc_folders", "voc_root", "with_trainval"]
+__all__ = [
+    "UNLISTED",
+    "SplitList",
+    "VocFolder",
+    "find_annotation",
+    "in_voc_format",
+    "listed_ids",
+    "read_split",
+    "voc_folders",
+    "voc_root",
+    "with_trainval",
+]
 
 UNLISTED = ALL
 """The split of all annotated images, in a folder without lists."""
 
 _QUOTED = re.compile(r'"([^"]+)"(\s+(?:-1|0|1))?')
+_MOST = 50  # XML files that are looked at to see whether they are VOC's
 _USUAL = (".jpg", ".jpeg", ".png")
 
 
@@ -43,7 +55,14 @@ class VocFolder:
         for name in ("JPEGImages", "Annotations" if self.annotated else "ImageSets/Main"):
             if not (self.root / name).is_dir():
                 what = "has no folder" if self.root.is_dir() else "does not exist; it should have a folder"
-                raise FileNotFoundError(f"{self.root} {what} {name} (VOC format)")
+                raise FileNotFoundError(f"{self.root} {what} {name} (VOC format){self._way_on(name)}")
+
+    def _way_on(self, lacking: str) -> str:
+        """What to do where annotations lie elsewhere, as the rest of a message."""
+        found = find_annotation(self.root) if lacking == "Annotations" else None
+        if found is None:
+            return ""
+        return f"; rename the folder of {found} to Annotations, or read it without lists: --data.format labelimg"
 
     @cached_property
     def images(self) -> dict[str, list[str]]:
@@ -192,6 +211,21 @@ def voc_folders(root: Path) -> list[Path]:
         return [root]
     found = sorted(path.parent for pattern in ("*/JPEGImages", "*/*/JPEGImages") for path in root.glob(pattern))
     return found if len(found) == 1 else [path for path in found if any(path.glob("ImageSets/Main/*.txt"))]
+
+
+def in_voc_format(root: Path) -> bool:
+    """True for folders JPEGImages, but not where their annotations lie elsewhere than in Annotations and no list names
+    images: these are read as XML beside images."""
+    found = voc_folders(root)
+    known = any((path / "Annotations").is_dir() or any(path.glob("ImageSets/Main/*.txt")) for path in found)
+    return known or bool(found and find_annotation(root) is None)
+
+
+def find_annotation(root: Path) -> str | None:
+    """An XML file of VOC's kind among the first few anywhere below a folder; None if there is none."""
+    files = zip(range(_MOST), files_below(root, (".xml",)), strict=False)
+    below = ("/".join((*folders, name)) for _, (folders, name) in files)
+    return next((file for file in below if is_annotation(root / file)), None)
 
 
 def voc_root(root: Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.table import open_reader
-from tests.data.formats.written import PICTURES, write_text, write_voc
+from tests.data.formats.written import PICTURES, write_labelimg, write_text, write_voc
 
 
 def lists_of(root, lists, pictures=PICTURES):
@@ -101,3 +101,25 @@ def test_quotes_around_ids_do_not_count(tmp_path):
         dataclasses.replace(PICTURES[0], stem=name).save(tmp_path / "JPEGImages")
     write_text(tmp_path / "ImageSets/Main/test.txt", '"t_1"\n"a" b "c"\nd"e" 1\n')
     assert list(open_reader(tmp_path, DataConfig())[1].read("test").ids) == ['"t_1"', '"a" b "c"', 'd"e"']
+
+
+@pytest.mark.parametrize("xml", ["xml", "annotations", "JPEGImages", "labels/xmls"])
+@pytest.mark.parametrize("below", ["", "VOC2026"])
+def test_annotations_of_jpegimages_in_another_folder(tmp_path, xml, below):
+    root = write_labelimg(tmp_path / below, images="JPEGImages", xml=xml)
+    (root / "ImageSets/Main").mkdir(parents=True)
+    name, reader = open_reader(tmp_path, DataConfig())
+    records = reader.read("all").records
+    assert (name, [len(record.objects) for record in records]) == ("labelimg", [len(p.objects) for p in PICTURES])
+    assert not any(record.faults for record in records)
+    write_text(root / "ImageSets/Main/train.txt", "a_1\n")
+    hint = f"rename the folder of {xml}/a_1.xml to Annotations, or read it without lists: --data.format labelimg"
+    with pytest.raises(FileNotFoundError, match=f"has no folder Annotations .VOC format.; {hint}$"):
+        open_reader(tmp_path, DataConfig())
+
+
+def test_jpegimages_without_annotations_anywhere_lack_a_folder(tmp_path):
+    PICTURES[0].save(tmp_path / "JPEGImages")
+    write_text(tmp_path / "project.xml", "<annotations/>")
+    with pytest.raises(FileNotFoundError, match=r"has no folder Annotations \(VOC format\)$"):
+        open_reader(tmp_path, DataConfig())
