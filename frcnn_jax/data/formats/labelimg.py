@@ -4,20 +4,17 @@ write them, or in folders of their own; names of folders give the splits."""
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader, warn_once
 from frcnn_jax.data.formats.tree import files_below, split_of
 from frcnn_jax.data.formats.voc import VOC_CORNERS, read_xml, with_annotation
-from frcnn_jax.data.formats.voc_folder import voc_folders
+from frcnn_jax.data.formats.voc_folder import find_annotation, in_voc_format
+from frcnn_jax.data.formats.voc_xml import is_annotation
 from frcnn_jax.data.records import ImageRecord
 
 __all__ = ["LabelImgReader"]
-
-_MOST = 50  # XML files that are looked at to see whether they are VOC's
-_START = 2000  # bytes of a file in which its first element is looked for
 
 
 class LabelImgReader(LayoutReader):
@@ -28,16 +25,13 @@ class LabelImgReader(LayoutReader):
 
     @staticmethod
     def fits(root: Path) -> bool:
-        if voc_folders(root):
-            return False
-        files = zip(range(_MOST), files_below(root, (".xml",)), strict=False)
-        return any(_is_annotation(root.joinpath(*folders, name)) for _, (folders, name) in files)
+        return not in_voc_format(root) and find_annotation(root) is not None
 
     def _entries(self) -> Iterator[Entry]:
         others, used, places = [], set(), []
         for folders, name in files_below(self.root, (".xml",)):
             found = self.images.find(name[:-4], folders, split_of(folders), by_stem=True)
-            if found or _is_annotation(self.root.joinpath(*folders, name)):
+            if found or is_annotation(self.root.joinpath(*folders, name)):
                 places.append((folders, name, found))
                 used.update(found)
             else:
@@ -70,12 +64,3 @@ class LabelImgReader(LayoutReader):
         annotation, faults = read_xml(entry.annotation, entry.file)
         record = dataclasses.replace(record, faults=(*faults, *record.faults), notation=VOC_CORNERS)
         return with_annotation(record, annotation)
-
-
-def _is_annotation(path: Path) -> bool:
-    """True if the first element of an XML file is VOC's; true as well for a file that cannot be read as text."""
-    with path.open("rb") as file:
-        start = file.read(_START)
-    text = start.decode("utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", "ignore")
-    element = re.search(r"<\s*([A-Za-z_][\w:.-]*)", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
-    return element is not None and element[1] == "annotation"

@@ -17,8 +17,8 @@ from frcnn_jax.data.formats.voc_folder import (
     UNLISTED,
     SplitList,
     VocFolder,
+    in_voc_format,
     listed_ids,
-    voc_folders,
     voc_root,
     with_trainval,
 )
@@ -59,18 +59,18 @@ class VocReader:
 
     @staticmethod
     def fits(root: Path) -> bool:
-        return bool(voc_folders(root))
+        return in_voc_format(root)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(self.folder.split_files) or (UNLISTED,)
+        return tuple(self.folder.class_files or self.folder.split_files) or (UNLISTED,)
 
     def read(self, split: str) -> SplitRecords:
         """The images of a list.
 
         Raises:
             FileNotFoundError: the list does not exist; names those that do.
-            ValueError: a line is a path or the name of a file, or the text is not UTF-8.
+            ValueError: a line is a path, or the text is not UTF-8.
         """
         lines = self.folder.read_split(split)
         repeats = [

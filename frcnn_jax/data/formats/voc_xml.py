@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml
 import defusedxml.ElementTree
 
-__all__ = ["CORNERS", "AnnotatedObject", "Annotation", "Problem", "UnreadableAnnotation", "read_annotation"]
+__all__ = [
+    "CORNERS",
+    "AnnotatedObject",
+    "Annotation",
+    "Problem",
+    "UnreadableAnnotation",
+    "is_annotation",
+    "read_annotation",
+]
 
+_START = 2000  # bytes of a file in which its first element is looked for
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "unspecified")
 _MARKS = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)  # of `difficult` and `truncated`
@@ -150,3 +160,12 @@ def _number(text: str, field: str, index: int | None, problems: list[Problem]) -
     if not math.isfinite(value):
         problems.append(Problem(index, field, text, "not a number"))
     return value
+
+
+def is_annotation(path: Path) -> bool:
+    """True if the first element of an XML file is VOC's; true as well for a file that cannot be read as text."""
+    with path.open("rb") as file:
+        start = file.read(_START)
+    text = start.decode("utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", "ignore")
+    element = re.search(r"<\s*([A-Za-z_][\w:.-]*)", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
+    return element is not None and element[1] == "annotation"

@@ -77,7 +77,7 @@ class YoloReader(LayoutReader):
             except (ValueError, OSError):
                 rows = []  # the image is named as unreadable when it is checked
         for index, row in enumerate(rows):
-            found = _object(row.split(), index, self.names.names, entry.file, size)
+            found = _object(row.split(), index, self.names, entry.file, size)
             (faults if isinstance(found, Fault) else objects).append(found)
         return ImageRecord(
             *(record.image_id, record.path, record.file, None, tuple(objects), tuple(faults), _NOTATION),
@@ -95,9 +95,7 @@ class YoloReader(LayoutReader):
         return [line for line in text.splitlines() if line.strip()]
 
 
-def _object(
-    row: list[str], index: int, names: dict[int, str], file: str, size: tuple[int, int]
-) -> ObjectRecord | Fault:
+def _object(row: list[str], index: int, names: NamesFile, file: str, size: tuple[int, int]) -> ObjectRecord | Fault:
     def fault(kind: str, field: str, message: str) -> Fault:
         return Fault(kind, file, index, field, " ".join(row)[:80], message)
 
@@ -107,16 +105,19 @@ def _object(
         return fault("unreadable_annotation", "row", "not numbers only")
     if not all(map(math.isfinite, (label, *numbers))):
         return fault("unreadable_annotation", "row", "not finite")
-    if len(numbers) == 4:
-        x, y, width, height = numbers
+    if len(numbers) in (4, 4 + names.pose):
+        x, y, width, height = numbers[:4]
         fractions = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    elif names.pose:
+        count = f"{len(row)} numbers, neither 5 of a box nor {5 + names.pose} with keypoints (kpt_shape)"
+        return fault("unreadable_annotation", "row", count)
     elif len(numbers) >= 6 and len(numbers) % 2 == 0:
         fractions = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
     else:
         return fault("unreadable_annotation", "row", f"{len(row)} numbers, neither 5 of a box nor a polygon's")
-    if label not in names:
-        return fault("unknown_class", "class", f"not one of the {len(names)} names")
-    return ObjectRecord(index, names[int(label)], _pixels(fractions, size))
+    if label not in names.names:
+        return fault("unknown_class", "class", f"not one of the {len(names.names)} names")
+    return ObjectRecord(index, names.names[int(label)], _pixels(fractions, size))
 
 
 def _pixels(fractions: Box, size: tuple[int, int]) -> Box:

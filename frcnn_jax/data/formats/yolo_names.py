@@ -30,6 +30,7 @@ class NamesFile:
     names: dict[int, str]
     places: dict[str, tuple[str, ...]]  # folders or lists of images by split
     base: str = ""  # `path:`, a folder before all of them
+    pose: int = 0  # numbers of the keypoints after each box; 0 where rows have none
 
     def splits(self, images: ImageTree, labelled: Callable[[ImageFile], bool]) -> dict[str, list[ImageFile]]:
         """Images of each split: as the file says where that exists, else as the names of folders say, else all.
@@ -103,7 +104,7 @@ def find_names(root: Path) -> NamesFile | None:
     found = [file for file in map(_read_yaml, _paths(root, (".yaml", ".yml"))) if file is not None]
     if not found:
         found = [_read_list(path) for path in _paths(root, (".txt", ".names")) if path.name.lower() in _LISTS]
-    if len({(tuple(file.names.items()), tuple(file.places.items())) for file in found}) > 1:
+    if len({(tuple(file.names.items()), tuple(file.places.items()), file.pose) for file in found}) > 1:
         names = " and ".join(str(file.path.relative_to(root)) for file in found)
         raise ValueError(f"{root}: {names} have names of classes; leave one of them in the folder")
     return found[0] if found else None
@@ -130,11 +131,17 @@ def _read_yaml(path: Path) -> NamesFile | None:
     except (TypeError, ValueError):
         return None
     places = {canonical_split(key): _texts(content[key]) for key in _KEYS if content.get(key)}
-    return NamesFile(path, labels, places, str(content.get("path") or ""))
+    return NamesFile(path, labels, places, str(content.get("path") or ""), _pose(content.get("kpt_shape")))
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
+
+
+def _pose(shape: Any) -> int:
+    """Numbers in a row that are those of keypoints: `[17, 3]` means 17 of x, y and whether it is visible."""
+    known = isinstance(shape, list) and len(shape) == 2 and all(type(number) is int for number in shape)
+    return max(shape[0], 0) * shape[1] if known and shape[1] in (2, 3) else 0
 
 
 def _read_list(path: Path) -> NamesFile:

@@ -16,11 +16,14 @@ def read(root, split="train"):
     return YoloReader(root, DataConfig()).read(split)
 
 
-def one_image(root, rows, size=(30, 40)):
-    """The record of an image with these rows."""
+def one_image(root, rows, size=(30, 40), shape=None):
+    """The record of an image with these rows; keypoints of that shape."""
     picture = Picture("a", "train", size)
     write_yolo(root, [picture, PICTURES[3]])
     write_text(root / "labels/train/a.txt", rows)
+    if shape is not None:
+        with (root / "data.yaml").open("a") as file:
+            file.write(f"kpt_shape: {shape}\n")
     (record,) = read(root).records
     return record
 
@@ -87,6 +90,27 @@ def test_rows(tmp_path):
         "labels/train/a.txt: object 3: row = '1 0.5 0.5 0.5': 4 numbers, neither 5 of a box nor a polygon's "
         "[unreadable_annotation]"
     )
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3), (1, 2)])
+def test_rows_with_keypoints_begin_with_the_box(tmp_path, shape):
+    points = " ".join(["0.9", "0.95", "1", "0", "0.01", "1"][: shape[0] * shape[1]])
+    rows = [f"{CAT} 0.5 0.5 0.5 0.2 {points}", f"{CAT} 0.5 0.5 0.5 0.2", f"{CAT} 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9"]
+    record = one_image(tmp_path, "\n".join(rows), shape=list(shape))
+    assert [(item.index, item.name, item.box) for item in record.objects] == [
+        (0, "cat", (10, 12, 30, 18)),
+        (1, "cat", (10, 12, 30, 18)),
+    ]
+    count = 5 + shape[0] * shape[1]
+    assert [fault.message for fault in record.faults] == [
+        f"9 numbers, neither 5 of a box nor {count} with keypoints (kpt_shape)"
+    ]
+
+
+@pytest.mark.parametrize("shape", ["17", "[2, 4]", "[true, 2]", "[0, 3]", "null", "{a: 2}"])
+def test_a_shape_of_no_keypoints_leaves_polygons(tmp_path, shape):
+    (item,) = one_image(tmp_path, f"{CAT} 0.25 0.1 0.75 0.2 0.5 0.9", shape=shape).objects
+    assert item.box == (10, 3, 30, 27)
 
 
 def test_images_without_label_file_or_rows_have_no_objects(tmp_path):
