@@ -107,7 +107,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peer-python",
         type=os.path.expanduser,  # a command too; `Path` would make one of "./python"
-        metavar="PATH",
+        metavar="PYTHON",
         help="interpreter with torch and torchvision; this one if not given",
     )
     parser.add_argument("--out", type=expand_user, metavar="FILE", help="JSON file to write")
