@@ -5,7 +5,7 @@ RUN    ?= runs/demo
 # Large pages for the arrays, where glibc and the kernel offer them: training on a CPU is about a sixth faster.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-long lint bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -22,6 +22,10 @@ demo: .venv/installed
 
 test: lint
 	.venv-test/bin/pytest -n auto
+
+# What takes minutes alone, as comparisons with PyTorch of whole networks, for which it installs that too.
+test-long: .venv-test/installed-long
+	.venv-test/bin/pytest -m long
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -43,6 +47,10 @@ clean:
 	@$(call make_venv,.venv-test)
 	rm -rf build
 	.venv-test/bin/python -m pip install --quiet --upgrade '.[dev]'
+	@touch $@
+
+.venv-test/installed-long: .venv-test/installed
+	.venv-test/bin/python -m pip install --quiet '.[long]'
 	@touch $@
 
 define make_venv

@@ -1,5 +1,6 @@
-"""Fully connected layers on pooled features, then class logits and box offsets (section 2.3)."""
+"""Layers on pooled features, then class logits and box offsets (section 2.3)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -84,9 +85,43 @@ class FastRCNNHead(nn.Module):
         """Logits and offsets, in float32 at least. With `train`, dropout draws from the "dropout" stream."""
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = hidden_layers(pooled, self.widths, self.ranks, self.dropout, train=train, **types)
-        # The spread of the new layers' initial weights is the paper's (section 2.3, SGD hyper-parameters).
-        normal = nn.initializers.normal
-        logits = nn.Dense(self.num_classes, kernel_init=normal(0.01), name="cls_score", **types)(x)
-        deltas = nn.Dense(4 * self.num_classes, kernel_init=normal(0.001), name="bbox_pred", **types)(x)
-        wide = wide_dtype(self.dtype)
-        return logits.astype(wide), deltas.astype(wide).reshape(-1, self.num_classes, 4)
+        return class_outputs(x, self.num_classes, **types)
+
+
+class StagesHead(nn.Module):
+    """The last stages of a convolutional network on each RoI, their mean over the cells, then `cls_score` and
+    `bbox_pred`; dropout is on the mean. Known as C4 where four stages are the trunk (He et al., CVPR 2016)."""
+
+    num_classes: int  # background included
+    stages: Callable[..., nn.Module]
+    """`stages(dtype=..., param_dtype=...)` maps pooled features [B, PH, PW, C] to [B, h, w, F]."""
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, pooled: Float[Array, "B PH PW C"], *, train: bool = False
+    ) -> tuple[Float[Array, "B K1"], Float[Array, "B K1 4"]]:
+        """Logits and offsets, in float32 at least. With `train`, dropout draws from the "dropout" stream."""
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = mean_over_cells(self.stages(name="stages", **types)(pooled))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return class_outputs(x, self.num_classes, **types)
+
+
+def mean_over_cells(features: Float[Array, "B h w F"]) -> Float[Array, "B F"]:
+    """The mean of each channel, summed in float32 at least."""
+    return jnp.mean(features.astype(wide_dtype(features.dtype)), axis=(1, 2)).astype(features.dtype)
+
+
+def class_outputs(
+    x: Float[Array, "B F"], num_classes: int, **types: Any
+) -> tuple[Float[Array, "B K1"], Float[Array, "B K1 4"]]:
+    """Logits by `cls_score` and offsets by `bbox_pred`, as submodules of the module that calls; in float32 at least."""
+    # The spread of the new layers' initial weights is the paper's (section 2.3, SGD hyper-parameters).
+    normal = nn.initializers.normal
+    logits = nn.Dense(num_classes, kernel_init=normal(0.01), name="cls_score", **types)(x)
+    deltas = nn.Dense(4 * num_classes, kernel_init=normal(0.001), name="bbox_pred", **types)(x)
+    wide = wide_dtype(logits.dtype)
+    return logits.astype(wide), deltas.astype(wide).reshape(-1, num_classes, 4)

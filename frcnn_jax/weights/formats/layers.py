@@ -55,7 +55,9 @@ def convert_layers(
     Args:
         layers: by their names in Caffe, which are the names of the model's layers too.
     """
-    groups = {name.split("/", 1)[1].rsplit("/", 1)[0]: name.rsplit("/", 1)[0] for name in expected_shapes(model)}
+    shapes = expected_shapes(model)
+    groups = {name.split("/", 1)[1].rsplit("/", 1)[0]: name.rsplit("/", 1)[0] for name in shapes}
+    convolutions = {name.rsplit("/", 1)[0] for name, shape in shapes.items() if shape.ndim == 4}
     groups |= {name: f"head/{name}" for layer in LAYERS for name in (layer, f"{layer}_L", f"{layer}_U")}
     arrays, left = {}, []
     for layer, parts in layers.items():
@@ -65,15 +67,14 @@ def convert_layers(
         for part, array in parts.items():
             if layer in groups and part in _OURS:
                 grid = model.output_size if layer in ("fc6", "fc6_L") else None
-                fully_connected = groups[layer].startswith("head/")
-                arrays[f"{groups[layer]}/{_OURS[part]}"] = _convert(array, part, fully_connected, grid)
+                rank = 1 if part == "bias" else 4 if groups[layer] in convolutions else 2
+                arrays[f"{groups[layer]}/{_OURS[part]}"] = _convert(array, rank, grid)
             else:
                 arrays[f"{layer}/{part}"] = array.read()
     return arrays, tuple(left)
 
 
-def _convert(array: Stored, part: str, fully_connected: bool, grid: tuple[int, int] | None) -> np.ndarray:
-    rank = 1 if part == "bias" else 2 if fully_connected else 4
+def _convert(array: Stored, rank: int, grid: tuple[int, int] | None) -> np.ndarray:
     shape = array.shape
     # Caffe's old form fills up to four axes with ones in front.
     while len(shape) > rank and shape[0] == 1:
@@ -82,9 +83,9 @@ def _convert(array: Stored, part: str, fully_connected: bool, grid: tuple[int, i
     if len(shape) != rank:
         return np.array(values)
     values = values.reshape(shape)
-    if part == "bias":
+    if rank == 1:
         return transposed(values, (0,))
-    if not fully_connected:
+    if rank == 4:
         return transposed(values, (2, 3, 1, 0))
     if grid is None or shape[1] % (grid[0] * grid[1]):
         return transposed(values, (1, 0))

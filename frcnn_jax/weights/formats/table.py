@@ -13,7 +13,7 @@ from frcnn_jax.weights.formats.caffe import CAFFEMODEL
 from frcnn_jax.weights.formats.checkpoints import CHECKPOINTS
 from frcnn_jax.weights.formats.own import NPZ, SAFETENSORS
 from frcnn_jax.weights.formats.stablehlo import STABLEHLO
-from frcnn_jax.weights.formats.torchvision import TORCHVISION_PTH, TORCHVISION_SAFETENSORS
+from frcnn_jax.weights.formats.torch.vgg16 import TORCHVISION_PTH, TORCHVISION_SAFETENSORS
 from frcnn_jax.weights.metadata import WeightsMetadata
 
 # Of several formats of one suffix the first that fits counts; the last one also takes what none fits, and says why not.

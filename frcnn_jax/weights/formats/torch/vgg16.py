@@ -10,7 +10,7 @@ from frcnn_jax.models.pixels import TORCHVISION_PIXELS
 from frcnn_jax.weights.formats.layers import Layers, layer_format
 from frcnn_jax.weights.formats.own import read_safetensors_names
 from frcnn_jax.weights.formats.stored import Stored
-from frcnn_jax.weights.formats.torch_file import read_state_dict
+from frcnn_jax.weights.formats.torch.state_dict import read_state_dict
 
 # `features` counts ReLU and pooling too.
 _LAYERS = {

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS
-from frcnn_jax.weights.formats.torch_file import read_state_dict
+from frcnn_jax.weights.formats.torch.state_dict import read_state_dict
 from frcnn_jax.weights.load import load_weights, read_pixels
 from tests.weights import torch_files
 from tests.weights.caffe_files import encode_model
