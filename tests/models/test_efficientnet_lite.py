@@ -83,10 +83,9 @@ def test_the_family():
     assert scaled_stages(0.35)[0].channels == 8
 
 
-@pytest.mark.parametrize("family", [LITE0, LITE2])
-def test_random_parameters_keep_the_scale(family):
+def test_random_parameters_keep_the_scale():
     """Features and what the head takes the mean of have about the deviation of the input, without normalisation."""
-    narrow = tuple(stage._replace(channels=stage.channels // 4) for stage in family)
+    narrow = tuple(stage._replace(channels=stage.channels // 4) for stage in LITE0)
     random = np.random.default_rng(0)
     images, pooled = (
         jnp.asarray(random.standard_normal(shape), jnp.float32)

@@ -20,10 +20,10 @@ import numpy as np
 from frcnn_jax.models.efficientnet_lite import LITE0, LITE1, LITE2, Stage
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.pixels import EFFICIENTNET_LITE_PIXELS
-from frcnn_jax.weights.formats.base import WeightFormat, Weights
+from frcnn_jax.weights.formats.base import WeightFormat, Weights, outputs_pattern
 from frcnn_jax.weights.formats.stored import Stored
 from frcnn_jax.weights.formats.torch.state_dict import read_state_dict
-from frcnn_jax.weights.params import expected_shapes
+from frcnn_jax.weights.params import expected_shapes, matcher
 
 EPSILON = 1e-3  # of the batch normalisation
 _FAMILY = {"efficientnet_lite0": LITE0, "efficientnet_lite1": LITE1, "efficientnet_lite2": LITE2}
@@ -67,7 +67,12 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
     arrays |= {
         name: tensor.read() for name, tensor in tensors.items() if name.rpartition(".")[0] not in {*taken, *left}
     }
-    drawn = tuple(name for name in expected if name.startswith("head/") and not name.startswith("head/stages/"))
+    is_output = matcher("", [outputs_pattern(model)])
+    drawn = tuple(
+        name
+        for name in expected
+        if name.startswith("head/") and not (name.startswith("head/stages/") or is_output(name))
+    )
     return Weights(arrays, EFFICIENTNET_LITE_PIXELS, left=left, has_heads=False, drawn=drawn)
 
 
