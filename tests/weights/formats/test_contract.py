@@ -18,8 +18,8 @@ from frcnn_jax.weights.formats.table import FORMATS, read_metadata, read_pixels,
 from frcnn_jax.weights.metadata import NetworkMetadata, to_json
 from tests.weights.caffe_files import encode_model
 from tests.weights.detectors import PIXELS, save_run, small_detector
-from tests.weights.formats.test_torchvision import arrays as torchvision_arrays
-from tests.weights.formats.test_torchvision import state_dict
+from tests.weights.formats.test_torch_vgg16 import arrays as torchvision_arrays
+from tests.weights.formats.test_torch_vgg16 import state_dict
 from tests.weights.networks import small_vgg16, vgg16_layers
 from tests.weights.torch_files import write_zip
 
