@@ -110,6 +110,19 @@ class StagesHead(nn.Module):
         return class_outputs(x, self.num_classes, **types)
 
 
+class HiddenStages(nn.Module):
+    """The stages of `StagesHead` and the mean of their features alone."""
+
+    stages: Callable[..., nn.Module]
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "B PH PW C"], *, train: bool = False) -> Float[Array, "B F"]:
+        """The mean over the cells; the same with and without `train`."""
+        return mean_over_cells(self.stages(name="stages", dtype=self.dtype, param_dtype=self.param_dtype)(pooled))
+
+
 def mean_over_cells(features: Float[Array, "B h w F"]) -> Float[Array, "B F"]:
     """The mean of each channel, summed in float32 at least."""
     return jnp.mean(features.astype(wide_dtype(features.dtype)), axis=(1, 2)).astype(features.dtype)
