@@ -118,7 +118,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         rules=_caffe_rules(r"^backbone/conv[12]_"),
         output_size=(7, 7),
         head=partial(FastRCNNHead, widths=(4096, 4096)),
-        weights="VGG_ILSVRC_16_layers or a finished Fast R-CNN: .caffemodel; torchvision's vgg16: .pth, .safetensors",
+        weights="VGG_ILSVRC_16_layers or a finished Fast R-CNN: .caffemodel; torchvision's vgg16: .pth, .safetensors; "
+        "Keras's VGG16: .h5",
         window=WindowInput(224, (2, 2), partial(HiddenLayers, widths=(4096, 4096))),
     ),
     "resnet18": _resnet("resnet18", (2, 2, 2, 2), bottleneck=False),
@@ -217,6 +218,7 @@ def create_model(
         output_size=architecture.output_size,
         spatial_scale=1 / architecture.stride,
         roi_pooling=roi_pooling,
+        architecture=name,
     )
 
 

@@ -88,6 +88,19 @@ class FastRCNNHead(nn.Module):
         return class_outputs(x, self.num_classes, **types)
 
 
+class HiddenStages(nn.Module):
+    """The last stages of a convolutional network and the mean over the cells, alone."""
+
+    stages: Callable[..., nn.Module]  # as `StagesHead` has
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "B PH PW C"], *, train: bool = False) -> Float[Array, "B F"]:
+        """The mean vector, the same whether `train` or not."""
+        return mean_over_cells(self.stages(name="stages", dtype=self.dtype, param_dtype=self.param_dtype)(pooled))
+
+
 class StagesHead(nn.Module):
     """The last stages of a convolutional network on each RoI, their mean over the cells, then `cls_score` and
     `bbox_pred`; dropout is on the mean. Known as C4 where four stages are the trunk (He et al., CVPR 2016)."""
@@ -108,19 +121,6 @@ class StagesHead(nn.Module):
         x = mean_over_cells(self.stages(name="stages", **types)(pooled))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return class_outputs(x, self.num_classes, **types)
-
-
-class HiddenStages(nn.Module):
-    """The stages of `StagesHead` and the mean of their features alone."""
-
-    stages: Callable[..., nn.Module]
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, pooled: Float[Array, "B PH PW C"], *, train: bool = False) -> Float[Array, "B F"]:
-        """The mean over the cells; the same with and without `train`."""
-        return mean_over_cells(self.stages(name="stages", dtype=self.dtype, param_dtype=self.param_dtype)(pooled))
 
 
 def mean_over_cells(features: Float[Array, "B h w F"]) -> Float[Array, "B F"]:

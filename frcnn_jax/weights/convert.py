@@ -24,7 +24,8 @@ class Conversion:
 
 
 def convert_weights(source: str | Path, model: str, out: str | Path, num_classes: int | None = None) -> Conversion:
-    """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, or torchvision's `.pth` or `.safetensors`.
+    """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, torchvision's `.pth` or `.safetensors`,
+    or Keras's `.h5`.
 
     `load_weights` takes that file and the folder, with the same result as the source. Where the source has `fc6_L` and
     `fc6_U` in place of fc6, or the same of fc7, the metadata tells the ranks that the model is to be created with.
@@ -56,6 +57,7 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         pixels=weights.pixels,
         num_classes=count if weights.has_heads else None,
         source=source.name,
+        drawn=weights.drawn,
         **ranks,
     )
     write_weights(path, weights.arrays, metadata)

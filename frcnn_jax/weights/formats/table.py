@@ -11,16 +11,21 @@ from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.weights.formats.base import FOLDER, Metadata, WeightFormat, Weights, read_named
 from frcnn_jax.weights.formats.caffe import CAFFEMODEL
 from frcnn_jax.weights.formats.checkpoints import CHECKPOINTS
+from frcnn_jax.weights.formats.keras import KERAS
 from frcnn_jax.weights.formats.own import NPZ, SAFETENSORS
 from frcnn_jax.weights.formats.stablehlo import STABLEHLO
+from frcnn_jax.weights.formats.torch.resnet import RESNET_PTH, RESNET_SAFETENSORS
 from frcnn_jax.weights.formats.torch.vgg16 import TORCHVISION_PTH, TORCHVISION_SAFETENSORS
 from frcnn_jax.weights.metadata import WeightsMetadata
 
 # Of several formats of one suffix the first that fits counts; the last one also takes what none fits, and says why not.
 FORMATS: tuple[WeightFormat, ...] = (
     CAFFEMODEL,
+    RESNET_PTH,
+    RESNET_SAFETENSORS,
     TORCHVISION_PTH,
     TORCHVISION_SAFETENSORS,
+    KERAS,
     SAFETENSORS,
     NPZ,
     STABLEHLO,

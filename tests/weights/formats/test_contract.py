@@ -16,12 +16,15 @@ from frcnn_jax.weights.formats import table
 from frcnn_jax.weights.formats.base import FOLDER, read_named
 from frcnn_jax.weights.formats.table import FORMATS, read_metadata, read_pixels, read_weights, write_weights
 from frcnn_jax.weights.metadata import NetworkMetadata, to_json
+from tests.models.test_resnet import small_resnet
 from tests.weights.caffe_files import encode_model
 from tests.weights.detectors import PIXELS, save_run, small_detector
+from tests.weights.formats.keras_files import keras_layers, write_groups
+from tests.weights.formats.test_torch_resnet import arrays as resnet_arrays
 from tests.weights.formats.test_torch_vgg16 import arrays as torchvision_arrays
 from tests.weights.formats.test_torch_vgg16 import state_dict
 from tests.weights.networks import small_vgg16, vgg16_layers
-from tests.weights.torch_files import write_zip
+from tests.weights.torch_files import Tensor, write_zip
 
 DETECTOR = small_detector()
 OURS = flatten_dict(DETECTOR.params, sep="/")
@@ -45,6 +48,12 @@ def make(form, folder: Path) -> Path:
         write_zip(path, state_dict())
     elif name == "TORCHVISION_SAFETENSORS":
         safetensors.numpy.save_file(torchvision_arrays(), path)
+    elif name == "RESNET_PTH":
+        write_zip(path, {key: Tensor(array) for key, array in resnet_arrays().items()})
+    elif name == "RESNET_SAFETENSORS":
+        safetensors.numpy.save_file(resnet_arrays(), path)
+    elif name == "KERAS":
+        write_groups(path, keras_layers())
     elif name == "STABLEHLO":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("metadata.json", to_json(describe(DETECTOR)))
@@ -59,7 +68,7 @@ def make(form, folder: Path) -> Path:
 @pytest.mark.parametrize("form", FORMATS, ids=name_of)
 def test_a_file_is_read_by_its_format(form, tmp_path):
     path = make(form, tmp_path)
-    foreign = {".caffemodel": CAFFE_PIXELS}.get(form.suffix, TORCHVISION_PIXELS)
+    foreign = CAFFE_PIXELS if form.suffix in (".caffemodel", ".h5") else TORCHVISION_PIXELS
     pixels = foreign if form.metadata is None else PIXELS
     assert form.fits(path)
     assert form.pixels(path) == read_pixels(path) == pixels
@@ -69,7 +78,9 @@ def test_a_file_is_read_by_its_format(form, tmp_path):
         with pytest.raises(ValueError, match="weights are read from"):
             read_weights(path, DETECTOR.model)
         return
-    model = small_vgg16() if form.metadata is None else DETECTOR.model
+    model = DETECTOR.model
+    if form.metadata is None:
+        model = small_resnet(bottleneck=False) if name_of(form).startswith("RESNET") else small_vgg16()
     weights, again = form.read(path, model), read_weights(path, model)
     assert weights.arrays.keys() == again.arrays.keys()
     jax.tree.map(np.testing.assert_array_equal, weights.arrays, again.arrays)
