@@ -25,8 +25,8 @@ class Conversion:
 
 
 def convert_weights(source: str | Path, model: str, out: str | Path, num_classes: int | None = None) -> Conversion:
-    """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, or of torchvision's or EfficientNet-Lite's
-    `.pth`, torchvision's `.safetensors`, or "imagenet", as `load_weights` takes them.
+    """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, torchvision's `.pth` or `.safetensors`,
+    EfficientNet-Lite's `.pth`, Keras's `.h5`, or "imagenet", as `load_weights` takes them.
 
     `load_weights` takes that file and the folder, with the same result as the source. Where the source has `fc6_L` and
     `fc6_U` in place of fc6, or the same of fc7, the metadata tells the ranks that the model is to be created with.

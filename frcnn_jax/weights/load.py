@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from frcnn_jax.models.architectures import ARCHITECTURES
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.heads import output_layers
 from frcnn_jax.types import BoxStatistics
@@ -44,8 +45,9 @@ def load_weights(
         path: "imagenet", which stands for weights of ImageNet in an installed package, where the model's architecture
             names one (`./imagenet` is a file or folder of that name); a `.safetensors` or `.npz` file of
             `scripts/export.py`; a run's workdir or its folder `checkpoints` (the newest checkpoint); a `.caffemodel`,
-            of ImageNet or a finished detector; torchvision's `vgg16` as `.pth` (a state dict, or the checkpoint of a
-            training script that holds one) or `.safetensors`; an EfficientNet-Lite's state dict as `.pth`; what
+            of ImageNet or a finished detector; torchvision's `vgg16`, `resnet18` or `resnet50` as `.pth` (a state dict,
+            or the checkpoint of a training script that holds one) or `.safetensors`; an EfficientNet-Lite's state
+            dict as `.pth`; Keras's VGG16 as `.h5`, with and without its fully connected layers; what
             `scripts/convert_weights.py` made of those, file or folder.
         allow_missing: names, or regular expressions that match whole names, of parameters that the file need not
             have; they are initialised at random.
@@ -57,9 +59,10 @@ def load_weights(
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: the file is of no kind that is read, or damaged; it was trained on pixels normalised otherwise
-            than `model.pixels`, for another number of classes, or truncated to other ranks; arrays are missing, left
-            over or of another shape, all of them named; or a key is needed.
+        ValueError: the file is of no kind that is read, or damaged; it holds another network; it was trained on pixels
+            normalised otherwise than `model.pixels`, for another number of classes, or truncated to other ranks; arrays
+            are missing, left over or of another shape, all of them named; or a key is needed.
+        ModuleNotFoundError: h5py is missing, which `.h5` needs.
     """
     path = locate_weights(path, model.architecture)
     return fit_weights(
@@ -116,12 +119,13 @@ def fit_weights(
     key: PRNGKeyArray | None = None,
 ) -> dict[str, Any]:
     """Parameters of `model` from what is in the file at `path`; see `load_weights`."""
+    missing, extra = ([names] if isinstance(names, str) else [*names] for names in (allow_missing, allow_extra))
+    _check_network(path, weights, model, matcher("allow_missing", missing), matcher("allow_extra", extra))
     if weights.pixels != model.pixels:
         raise ValueError(
             f"{path} is for other pixels than the model, which has {model.pixels}: "
             f"create the model with pixels={weights.pixels}"
         )
-    missing, extra = ([names] if isinstance(names, str) else [*names] for names in (allow_missing, allow_extra))
     arrays, (scores, deltas) = weights.arrays, output_layers(model.head)
     if weights.statistics is not None:
         # Before the match: what is then replaced by random arrays has nothing to do with these statistics.
@@ -150,6 +154,26 @@ def fit_weights(
             )
     _check_ranks(path, arrays, model, matcher("allow_extra", extra))
     return match_arrays(arrays, model, allow_missing=missing, allow_extra=extra, key=key, source=str(path))
+
+
+def _check_network(
+    path: Path, weights: Weights, model: FastRCNN, may_miss: Callable[[str], bool], may_exceed: Callable[[str], bool]
+) -> None:
+    """Raises ValueError where the file is known to hold another network than the model."""
+    if weights.network in (None, model.architecture):
+        return
+    theirs = {name for name, array in weights.arrays.items() if np.ndim(array) == 4}
+    ours = {name for name, shape in expected_shapes(model).items() if shape.ndim == 4}
+    if all(map(may_miss, ours - theirs)) and all(map(may_exceed, theirs - ours)):
+        return
+    if weights.network in ARCHITECTURES:
+        advice = f": create the model by that name, in a config as --model.name {weights.network}"
+    elif model.architecture in ARCHITECTURES:
+        advice = f", which takes {ARCHITECTURES[model.architecture].weights or 'no published weights'}"
+    else:
+        advice = ""
+    name = model.architecture or type(model.backbone).__name__
+    raise ValueError(f"{path} holds {weights.network}, the model is {name}{advice}")
 
 
 def _check_ranks(path: Path, arrays: Mapping[str, Any], model: FastRCNN, may_exceed: Callable[[str], bool]) -> None:

@@ -40,6 +40,7 @@ class Weights:
     left: tuple[str, ...] = ()  # layers of the file that detectors have no use for
     has_heads: bool = True  # False: an ImageNet network, whose `cls_score` and `bbox_pred` are still to be drawn
     drawn: tuple[str, ...] = ()  # names of more parameters that the file's network does not have: these are drawn too
+    network: str | None = None  # that the file holds, whole, where that is known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def own_format(
         arrays, metadata = read(path)
         if isinstance(metadata, NetworkMetadata):
             has_heads = metadata.num_classes is not None
-            return Weights(arrays, metadata.pixels, has_heads=has_heads, drawn=metadata.drawn)
+            return Weights(arrays, metadata.pixels, has_heads=has_heads, drawn=metadata.drawn, network=metadata.model)
         return Weights(arrays, metadata.pixels, metadata.statistics)
 
     def metadata(path: Path) -> Metadata:

@@ -21,8 +21,8 @@ from frcnn_jax.weights.formats.stored import Stored, transposed
 from frcnn_jax.weights.params import expected_shapes, matcher
 from frcnn_jax.weights.svd import LAYERS
 
-# The classifier of ImageNet's classes in Caffe's networks and in torchvision's VGG16: detectors have no use for it.
-IMAGENET_CLASSIFIER = re.compile(r"fc8.*|classifier\.6")
+# The classifier of ImageNet's classes in Caffe's, torchvision's and Keras's networks: detectors have no use for it.
+IMAGENET_CLASSIFIER = re.compile(r"fc8.*|classifier\.6|fc|predictions")
 
 _OURS = {"weight": "kernel", "bias": "bias"}
 
@@ -34,12 +34,18 @@ def layer_format(
     read: Callable[[Path], Layers],
     pixels: PixelNormalization,
     fits: Callable[[Path], bool] = lambda path: True,
+    network: Callable[[Path], str | None] = lambda path: None,
 ) -> WeightFormat:
-    """The format of a file with the layers of another framework, trained on these pixels."""
+    """The format of a file with the layers of another framework, trained on these pixels.
+
+    Args:
+        network: says which network the file holds, where it has all its convolutions and no others.
+    """
 
     def weights(path: Path, model: FastRCNN) -> Weights:
         arrays, left = convert_layers(read(path), model)
-        return Weights(arrays, pixels, left=left, has_heads=any(map(matcher("", [outputs_pattern(model)]), arrays)))
+        has_heads = any(map(matcher("", [outputs_pattern(model)]), arrays))
+        return Weights(arrays, pixels, left=left, has_heads=has_heads, network=network(path))
 
     return WeightFormat(suffix=suffix, read=weights, pixels=lambda path: pixels, fits=fits)
 

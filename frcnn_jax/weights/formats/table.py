@@ -11,9 +11,11 @@ from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.weights.formats.base import FOLDER, Metadata, WeightFormat, Weights, read_named
 from frcnn_jax.weights.formats.caffe import CAFFEMODEL
 from frcnn_jax.weights.formats.checkpoints import CHECKPOINTS
+from frcnn_jax.weights.formats.keras import KERAS
 from frcnn_jax.weights.formats.own import NPZ, SAFETENSORS
 from frcnn_jax.weights.formats.stablehlo import STABLEHLO
 from frcnn_jax.weights.formats.torch.efficientnet import EFFICIENTNET_LITE_PTH
+from frcnn_jax.weights.formats.torch.resnet import RESNET_PTH, RESNET_SAFETENSORS
 from frcnn_jax.weights.formats.torch.vgg16 import TORCHVISION_PTH, TORCHVISION_SAFETENSORS
 from frcnn_jax.weights.metadata import WeightsMetadata
 from frcnn_jax.weights.published import locate_weights
@@ -22,8 +24,11 @@ from frcnn_jax.weights.published import locate_weights
 FORMATS: tuple[WeightFormat, ...] = (
     CAFFEMODEL,
     EFFICIENTNET_LITE_PTH,
+    RESNET_PTH,
+    RESNET_SAFETENSORS,
     TORCHVISION_PTH,
     TORCHVISION_SAFETENSORS,
+    KERAS,
     SAFETENSORS,
     NPZ,
     STABLEHLO,

@@ -17,12 +17,15 @@ from frcnn_jax.weights.formats.base import FOLDER, read_named
 from frcnn_jax.weights.formats.table import FORMATS, read_metadata, read_pixels, read_weights, write_weights
 from frcnn_jax.weights.metadata import NetworkMetadata, to_json
 from tests.models.efficientnet import NARROW, narrow_state_dict
+from tests.models.test_resnet import small_resnet
 from tests.weights.caffe_files import encode_model
 from tests.weights.detectors import PIXELS, save_run, small_detector
+from tests.weights.formats.keras_files import keras_layers, write_groups
+from tests.weights.formats.test_torch_resnet import arrays as resnet_arrays
 from tests.weights.formats.test_torch_vgg16 import arrays as torchvision_arrays
 from tests.weights.formats.test_torch_vgg16 import state_dict
 from tests.weights.networks import small_vgg16, vgg16_layers
-from tests.weights.torch_files import write_legacy, write_zip
+from tests.weights.torch_files import Tensor, write_legacy, write_zip
 
 DETECTOR = small_detector()
 OURS = flatten_dict(DETECTOR.params, sep="/")
@@ -48,6 +51,12 @@ def make(form, folder: Path) -> Path:
         write_legacy(path, narrow_state_dict())
     elif name == "TORCHVISION_SAFETENSORS":
         safetensors.numpy.save_file(torchvision_arrays(), path)
+    elif name == "RESNET_PTH":
+        write_zip(path, {key: Tensor(array) for key, array in resnet_arrays().items()})
+    elif name == "RESNET_SAFETENSORS":
+        safetensors.numpy.save_file(resnet_arrays(), path)
+    elif name == "KERAS":
+        write_groups(path, keras_layers())
     elif name == "STABLEHLO":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("metadata.json", to_json(describe(DETECTOR)))
@@ -63,7 +72,7 @@ def make(form, folder: Path) -> Path:
 def test_a_file_is_read_by_its_format(form, tmp_path):
     path = make(form, tmp_path)
     is_lite = name_of(form) == "EFFICIENTNET_LITE_PTH"
-    foreign = {".caffemodel": CAFFE_PIXELS}.get(form.suffix, TORCHVISION_PIXELS)
+    foreign = CAFFE_PIXELS if form.suffix in (".caffemodel", ".h5") else TORCHVISION_PIXELS
     foreign = EFFICIENTNET_LITE_PIXELS if is_lite else foreign
     pixels = foreign if form.metadata is None else PIXELS
     assert form.fits(path)
@@ -74,8 +83,10 @@ def test_a_file_is_read_by_its_format(form, tmp_path):
         with pytest.raises(ValueError, match="weights are read from"):
             read_weights(path, DETECTOR.model)
         return
-    foreign_model = NARROW if is_lite else small_vgg16()
-    model = foreign_model if form.metadata is None else DETECTOR.model
+    model = DETECTOR.model
+    if form.metadata is None:
+        is_resnet = name_of(form).startswith("RESNET")
+        model = NARROW if is_lite else small_resnet(bottleneck=False) if is_resnet else small_vgg16()
     weights, again = form.read(path, model), read_weights(path, model)
     assert weights.arrays.keys() == again.arrays.keys()
     jax.tree.map(np.testing.assert_array_equal, weights.arrays, again.arrays)

@@ -135,22 +135,35 @@ def read_state_dict(path: Path) -> dict[str, Stored]:
         ValueError: the file is of another kind, damaged, asks for anything that tensors do not need, or something in
             the state dict is not a tensor; in one line, which does not name the file.
     """
+    state, places = _read(path)
+    return {name: _stored(path, name, tensor, places) for name, tensor in _unwrapped(state).items()}
+
+
+def read_state_names(path: Path) -> set[str]:
+    """The names of `read_state_dict`, without a look at the tensors' numbers.
+
+    Raises:
+        ValueError: as `read_state_dict`, but for what is wrong with tensors.
+    """
+    return set(_unwrapped(_read(path, with_places=False)[0]))
+
+
+def _read(path: Path, with_places: bool = True) -> tuple[Any, dict[str, _Place]]:
+    """The description, and where the storages are; the latter checked, or left out."""
     with path.open("rb") as file:
         start = file.read(4)
         file.seek(0)
         try:
             if start == b"PK\x03\x04":
-                state, places = _read_zip(path)
-            elif start[:1] == b"\x80":
-                state, places = _read_legacy(file, path.stat().st_size)
-            else:
-                raise ValueError("it is neither of the kinds of file that torch.save writes")
+                return _read_zip(path, with_places)
+            if start[:1] == b"\x80":
+                return _read_legacy(file, path.stat().st_size, with_places)
+            raise ValueError("it is neither of the kinds of file that torch.save writes")
         except (ValueError, zipfile.BadZipFile):
             raise
         # A damaged pickle can fail in any way.
         except Exception as error:
             raise ValueError(f"its pickle is damaged or refused: {error or type(error).__name__}") from error
-    return {name: _stored(path, name, tensor, places) for name, tensor in _unwrapped(state).items()}
 
 
 def _unwrapped(saved: Any) -> dict[str, Any]:
@@ -170,8 +183,7 @@ def _unwrapped(saved: Any) -> dict[str, Any]:
     return {name.removeprefix(prefix): tensor for name, tensor in zip(names, state.values(), strict=True)}
 
 
-def _read_zip(path: Path) -> tuple[Any, dict[str, _Place]]:
-    """The description, and where the storages are."""
+def _read_zip(path: Path, with_places: bool) -> tuple[Any, dict[str, _Place]]:
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
@@ -182,6 +194,8 @@ def _read_zip(path: Path) -> tuple[Any, dict[str, _Place]]:
         if order is not None and archive.read(order).strip() != b"little":
             raise ValueError("its numbers are big-endian, which is not read")
         state = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load()
+        if not with_places:
+            return state, {}
         places = {
             name.removeprefix(f"{root}data/"): _check_entry(path, info)
             for name, info in entries.items()
@@ -212,14 +226,15 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> _Place:
     return _Place(offset, info.file_size)
 
 
-def _read_legacy(file: BinaryIO, size: int) -> tuple[Any, dict[str, _Place]]:
-    """The description, and where the storages are."""
+def _read_legacy(file: BinaryIO, size: int, with_places: bool) -> tuple[Any, dict[str, _Place]]:
     if _Unpickler(file).load() != _MAGIC or _Unpickler(file).load() != _VERSION:
         raise ValueError("it is a pickle, but not of torch.save")
     if not _Unpickler(file).load().get("little_endian"):
         raise ValueError("its numbers are big-endian, which is not read")
     unpickler = _Unpickler(file)
     state = unpickler.load()
+    if not with_places:
+        return state, {}
     keys = _Unpickler(file).load()
     places, position = {}, file.tell()
     for key in keys:

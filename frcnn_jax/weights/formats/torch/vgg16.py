@@ -1,16 +1,11 @@
 """torchvision's `vgg16`, from `.pth` or from safetensors with the same names, as layers under their names in Caffe."""
 
-from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
-import safetensors
 
 from frcnn_jax.models.pixels import TORCHVISION_PIXELS
 from frcnn_jax.weights.formats.layers import Layers, layer_format
-from frcnn_jax.weights.formats.own import read_safetensors_names
-from frcnn_jax.weights.formats.stored import Stored
-from frcnn_jax.weights.formats.torch.state_dict import read_state_dict
+from frcnn_jax.weights.formats.torch.networks import torchvision_network
+from frcnn_jax.weights.formats.torch.tensors import read_names, read_tensors
 
 # `features` counts ReLU and pooling too.
 _LAYERS = {
@@ -32,51 +27,33 @@ _LAYERS = {
 }
 
 
-def read_torchvision_pth(path: Path) -> Layers:
-    """The layers of a `.pth` file; those that vgg16 does not have keep their names.
+def read_vgg16(path: Path) -> Layers:
+    """The layers of a `.pth` or safetensors file; those that vgg16 does not have keep their names.
 
     Raises:
-        ValueError: it cannot be read, see `read_state_dict`, or none of its names is one of vgg16's.
-    """
-    return _layers(read_state_dict(path))
-
-
-def read_torchvision_safetensors(path: Path) -> Layers:
-    """The layers of a safetensors file; those that vgg16 does not have keep their names.
-
-    Raises:
-        ValueError: none of its names is one of vgg16's.
+        ValueError: a `.pth` cannot be read, see `read_state_dict`, or none of its names is one of vgg16's.
         safetensors.SafetensorError: it is not a safetensors file, or damaged.
     """
-
-    def stored(file: safetensors.safe_open, name: str) -> Stored:
-        shape = tuple(file.get_slice(name).get_shape())
-
-        def read() -> np.ndarray:
-            with safetensors.safe_open(path, framework="numpy") as again:
-                return again.get_tensor(name)
-
-        return Stored(shape, read)
-
-    with safetensors.safe_open(path, framework="numpy") as file:
-        return _layers({name: stored(file, name) for name in file.keys()})  # noqa: SIM118
-
-
-def _layers(tensors: Mapping[str, Stored]) -> Layers:
     layers: Layers = {}
-    for name, array in tensors.items():
+    for name, array in read_tensors(path).items():
         layer, _, part = name.rpartition(".")
         layers.setdefault(_LAYERS.get(layer, layer), {})[part] = array
     if not layers.keys() & set(_LAYERS.values()):
-        raise ValueError("it is not torchvision's vgg16: features.0.weight and the like are missing")
+        raise ValueError(
+            "it holds no network that is read: torchvision's vgg16 has features.0.weight, "
+            "its resnet18 and resnet50 have layer1.0.conv1.weight"
+        )
     return layers
+
+
+def _network(path: Path) -> str | None:
+    return torchvision_network(read_names(path))
 
 
 def _fits(path: Path) -> bool:
     """True for a safetensors file with torchvision's names and no metadata of ours."""
-    names, is_ours = read_safetensors_names(path)
-    return not is_ours and "features.0.weight" in names
+    return "features.0.weight" in read_names(path)
 
 
-TORCHVISION_PTH = layer_format(".pth", read_torchvision_pth, TORCHVISION_PIXELS)
-TORCHVISION_SAFETENSORS = layer_format(".safetensors", read_torchvision_safetensors, TORCHVISION_PIXELS, _fits)
+TORCHVISION_PTH = layer_format(".pth", read_vgg16, TORCHVISION_PIXELS, network=_network)
+TORCHVISION_SAFETENSORS = layer_format(".safetensors", read_vgg16, TORCHVISION_PIXELS, _fits, _network)
