@@ -13,15 +13,8 @@ from tqdm import tqdm
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.files import file_hash, map_in_threads
-from frcnn_jax.data.formats.voc_folder import (
-    UNLISTED,
-    SplitList,
-    VocFolder,
-    in_voc_format,
-    listed_ids,
-    voc_root,
-    with_trainval,
-)
+from frcnn_jax.data.formats.voc_folder import UNLISTED, VocFolder, in_voc_format, voc_root
+from frcnn_jax.data.formats.voc_lists import SplitList, listed_ids, with_trainval
 from frcnn_jax.data.formats.voc_xml import (
     CORNERS,
     AnnotatedObject,

@@ -11,7 +11,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.layout import Entry, LayoutReader
-from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name
+from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, told_apart
 from frcnn_jax.data.formats.yolo_names import NamesFile, find_names
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
@@ -25,8 +25,8 @@ _EXACT = 1e-9  # pixels; twice the error of the fractions of the largest images,
 
 
 class YoloReader(LayoutReader):
-    """Images of the folders that the YAML file names, else all; labels in a folder `labels` for `images`, or beside
-    them. An image whose label file is missing or empty has no objects."""
+    """Images of the folders that the YAML file names, else all; labels in a folder `labels` for `images`, beside
+    them, or in a folder of another name. An image whose label file is missing or empty has no objects."""
 
     layout = "YAML file with names and folder labels"
 
@@ -47,6 +47,8 @@ class YoloReader(LayoutReader):
 
     def _entries(self) -> Iterator[Entry]:
         labels = {file: self._label(file) for file in self.images}
+        if not any(labels.values()):
+            labels |= self._by_name()
         for split, files in self.names.splits(self.images, lambda file: labels[file] is not None).items():
             for file in files:
                 below = "/".join((*file.folders, file.name))
@@ -64,6 +66,15 @@ class YoloReader(LayoutReader):
         else:
             places = [(*folders[:-1], "labels", folders[-1]), (*folders, "labels"), ("labels", *folders), *places]
         return next((self.labels[place, stem] for place in places if (place, stem) in self.labels), None)
+
+    def _by_name(self) -> dict[ImageFile, str | None]:
+        """Label files in folders of any name, for the images that they alone are of."""
+        found: dict[ImageFile, str | None] = {}
+        places = [self.images.find(stem, folders, split_of(folders), by_stem=True) for folders, stem in self.labels]
+        for images, label in zip(told_apart(places), self.labels.values(), strict=True):
+            if len(images) == 1:
+                found[images[0]] = None if images[0] in found else label
+        return found
 
     def _read_all(self, entries: list[Entry]) -> Iterable[ImageRecord]:
         return map_in_threads(lambda entry: self._read(entry, self._record(entry)), entries)

@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.formats.voc import VOC_CORNERS, VocReader
-from frcnn_jax.data.formats.voc_archive import ARCHIVES, Archive, extract_archive
 from frcnn_jax.data.prepared.check import CheckedImage, CheckedSplit, check_splits
 from frcnn_jax.data.prepared.index import LAYOUT_FILE
 from frcnn_jax.data.prepared.load import load_images
 from frcnn_jax.data.prepared.report import raise_or_report
 from frcnn_jax.data.records import with_trainval
+from frcnn_jax.data.voc_archive import ARCHIVES, Archive, extract_archive
 
 __all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder"]
 
