@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import mmap
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, split_of
@@ -49,6 +50,7 @@ class CocoReader(LayoutReader):
 
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, str] = {}  # of each split
+        self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names of all files; True for one with objects
         files: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         for folders, name in _coco_files(self.root):
             split = named_split(name.rpartition(".")[0]) or split_of(folders) or ALL
@@ -62,18 +64,23 @@ class CocoReader(LayoutReader):
             folders, name = its[0]
             self._files[split] = "/".join((*folders, name))
             yield from self._file_entries(split, folders, name)
+        self.notes += _class_notes(self._categories)
 
     def _file_entries(self, split: str, folders: tuple[str, ...], name: str) -> Iterator[Entry]:
         file = "/".join((*folders, name))
         content = _load(self.root / file)
         names = {_key(item.get("id")): item.get("name") for item in content["categories"] if isinstance(item, dict)}
+        used = set()
         objects: dict[Any, list[tuple[int, dict]]] = defaultdict(list)
         faults = self.list_faults.setdefault(split, [])
         for index, item in enumerate(content["annotations"]):
             if isinstance(item, dict):
                 objects[_key(item.get("image_id"))].append((index, item))
+                used.add(_key(item.get("category_id")))
             else:
                 faults.append(Fault("unreadable_annotation", file, index, "annotation", str(item), "not an object"))
+        for category in names.items():
+            self._categories[category] = category[0] in used or self._categories.get(category, False)
         seen = set()
         for index, image in enumerate(content["images"]):
             stated, key = _stated(image)
@@ -105,7 +112,7 @@ class CocoReader(LayoutReader):
         size = tuple(image.get(side) for side in ("height", "width"))
         stated = all(_is_number(side) and side > 0 for side in size)
         return ImageRecord(
-            *(record.image_id, record.path, record.file, size if stated else None),
+            *(record.image_id, record.path, record.file, size if stated else (0.0, 0.0)),
             *(tuple(objects), tuple(faults), _NOTATION),
         )
 
@@ -117,7 +124,7 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     name = names.get(_key(item.get("category_id")))
     if name is None:
         return fault("unknown_class", "category_id", f"not one of the {len(names)} categories of the file")
-    name = " ".join(str(name).split())
+    name = _class_name(name)
     if not name:
         return fault("unreadable_annotation", "category_id", "the category has no name")
     box, crowd, area = item.get("bbox"), item.get("iscrowd", 0), item.get("area")
@@ -128,6 +135,35 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     x, y, width, height = map(float, box)
     area = float(area) if _is_number(area) and area >= 0 else None
     return ObjectRecord(index, name, (x, y, x + width, y + height), area=area, crowd=bool(crowd))
+
+
+def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
+    """The names of categories, and what becomes of those that are not classes one by one, in the order of their ids."""
+    alike: dict[str, dict[str, None]] = defaultdict(dict)
+    for (key, name), used in categories.items():
+        if name is not None:
+            yield Note("class", _class_name(name))
+        if used and key is not None and name is not None:
+            alike[_class_name(name)][key] = None
+    for name, keys in alike.items():
+        if len(keys) > 1:
+            yield Note("", f"categories {' and '.join(keys)} are one class, as their name is {name!r}")
+    ids = sorted({int(key) for keys in alike.values() for key in keys if re.fullmatch(r"\d+", key)})
+    if ids and ids[-1] - ids[0] >= len(ids):
+        classes = textwrap.shorten(", ".join(sorted(alike)), 80, placeholder=" ...")
+        yield Note("", f"ids of categories have gaps ({_ranges(ids)}): labels follow the sorted names ({classes})")
+
+
+def _ranges(ids: list[int]) -> str:
+    """Numbers in order, as `1-11, 13-90`."""
+    starts = [i for i in ids if i - 1 not in ids]
+    ends = [i for i in ids if i + 1 not in ids]
+    texts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    return textwrap.shorten(", ".join(texts), 60, placeholder=" ...")
+
+
+def _class_name(name: Any) -> str:
+    return " ".join(str(name).split())
 
 
 def _stated(image: Any) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.layout import Entry, LayoutReader
 from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, told_apart
@@ -40,6 +40,7 @@ class YoloReader(LayoutReader):
             for folders, name in files_below(root, (".txt",))
         }
         super().__init__(root, config)
+        self.notes += (Note("class", name) for name in names.names.values())
 
     @staticmethod
     def fits(root: Path) -> bool:
@@ -80,19 +81,23 @@ class YoloReader(LayoutReader):
         return map_in_threads(lambda entry: self._read(entry, self._record(entry)), entries)
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
-        faults, objects = list(record.faults), []
+        faults, objects, polygons = list(record.faults), [], 0
         rows = self._rows(entry, faults)
         if rows:
             try:
                 size = image_size(record.path.read_bytes())
             except (ValueError, OSError):
                 rows = []  # the image is named as unreadable when it is checked
-        for index, row in enumerate(rows):
-            found = _object(row.split(), index, self.names, entry.file, size)
+        for index, row in enumerate(map(str.split, rows)):
+            found = _object(row, index, self.names, entry.file, size)
             (faults if isinstance(found, Fault) else objects).append(found)
+            polygons += isinstance(found, ObjectRecord) and len(row) not in (5, 5 + self.names.pose)
+        notes = [Note("polygon", entry.file, polygons)] if polygons else []
+        notes += [Note("unlabelled", entry.name)] if entry.annotation is None else []
         return ImageRecord(
             *(record.image_id, record.path, record.file, None, tuple(objects), tuple(faults), _NOTATION),
             fractions=True,
+            notes=tuple(notes),
         )
 
     def _rows(self, entry: Entry, faults: list[Fault]) -> list[str]:

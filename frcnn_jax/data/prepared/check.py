@@ -56,6 +56,7 @@ class Check:
     counts: Mapping[str, int]  # images and objects there are, boxes `clipped`, images with their `own_size`
     classes: tuple[str, ...]
     way_on: Mapping[str, str] | None = None  # fields of FaultPolicy with which nothing stops; None: nothing is left
+    summary: tuple[str, ...] = ()  # in short, for the log when the prepared data are opened again
 
 
 def check_splits(

@@ -17,10 +17,13 @@ from frcnn_jax.atomic import replacing
 from frcnn_jax.data.images import image_size, turned_size
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["LAYOUT_FILE", "Index", "decode_objects", "load_index", "make_index", "save_index"]
+__all__ = ["LAYOUT_FILE", "SUMMARY_FILE", "Index", "decode_objects", "load_index", "make_index", "save_index"]
 
 LAYOUT_FILE = "frcnn_splits.json"
 """Lists for each split its ids in order, the stored splits that hold them, and what was dropped."""
+SUMMARY_FILE = "frcnn_summary.json"
+"""What was read otherwise than written, in short, as `read`; and as `empty` the splits of which no image is left, with
+what was dropped. Earlier versions wrote none."""
 _FORMAT = 1
 
 

@@ -36,7 +36,8 @@ class RenamedReader:
 
     def read(self, split: str) -> SplitRecords:
         records = self._reader.read(split)
-        return dataclasses.replace(records, records=tuple(map(self._renamed, records.records)))
+        notes = (note for note in records.notes if not (note.kind == "class" and note.place in self.names))
+        return dataclasses.replace(records, records=tuple(map(self._renamed, records.records)), notes=tuple(notes))
 
     @cached_property
     def content(self) -> Callable[..., list[Any]] | None:

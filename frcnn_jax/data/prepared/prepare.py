@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
+from frcnn_jax.data.faults import note_sentences
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
 from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits
 from frcnn_jax.data.prepared.content import folder_names, policy_key
@@ -23,7 +24,7 @@ from frcnn_jax.data.prepared.conventions import find_conventions, follow
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import find_classes, load_images
 from frcnn_jax.data.prepared.names import RenamedReader, of_classes, spelt_alike
-from frcnn_jax.data.prepared.report import raise_or_report
+from frcnn_jax.data.prepared.report import raise_or_report, say_again, summarize
 from frcnn_jax.data.prepared.splits import PooledReader, split_rule, without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, with_trainval
 from frcnn_jax.locks import folder_lock
@@ -31,6 +32,7 @@ from frcnn_jax.locks import folder_lock
 __all__ = ["prepare_folder", "prepare_voc"]
 
 _log = logging.getLogger(__name__)
+_PREPARED: set[Path] = set()  # in this process, which has said all about them
 
 
 def prepare_voc(year: str, config: DataConfig) -> Path:
@@ -111,9 +113,12 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
             if not any(place.is_dir() for place in places):
                 check = _check_folder(request, folder / f"{names[0]}.faults.txt")
                 name = names[bool(check.tolerated)]
-                settings = PreparedConfig(name=name, classes=check.classes, checked=check.splits)
+                settings = PreparedConfig(name=name, classes=check.classes, checked=check.splits, summary=check.summary)
                 _prepare(_build(builder_class, settings, root))
+                _PREPARED.update(places)
     place = next(place for place in places if place.is_dir())
+    if place not in _PREPARED:
+        say_again(place, str(request.path))
     if request.pooled is not None and request.split == "test":
         request.pooled.check_tested(place, request.path)
     return place, request.split
@@ -152,6 +157,10 @@ def _check_folder(request: _Request, report: Path) -> Check:
     if not splits[split].records and not lost[split]:
         raise ValueError(f"{path}: the list of split {split!r} is empty")
     images = load_images(splits.values(), path, str(path))
+    notes = [note for split in splits.values() for note in split.notes]
+    notes += [note for image in images.values() for note in image.notes]
+    there = set(find_classes(images))
+    notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in there)]
     conventions = find_conventions(tuple(images.values()), config)  # from all objects, also those left out
     records = {record.image_id: record for part in kept.values() for record in part.records}
     images = {
@@ -162,7 +171,8 @@ def _check_folder(request: _Request, report: Path) -> Check:
     if conventions.faults:  # whichever way is set then, some images state the size of the other one
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
-    raise_or_report(str(path), [check], config.faults, report, conventions.sentences)
+    sentences = [*conventions.sentences, *note_sentences(notes)]
+    raise_or_report(str(path), [check], config.faults, report, sentences)
     if not splits[split].records:
         raise ValueError(f"{path}: the images of split {split!r} are all among those of the test")
     _warn_of_slips(str(path), classes)
@@ -174,7 +184,12 @@ def _check_folder(request: _Request, report: Path) -> Check:
         dropped = Counter(result.dropped) + Counter({"unknown_class": other, "tested": lost[name]})
         return dataclasses.replace(result, dropped=dict(sorted(dropped.items())))
 
-    return dataclasses.replace(check, splits={name: with_others(name, split) for name, split in check.splits.items()})
+    more = {"unknown_class": sum(others.counts.values()), "tested": sum(lost.values())}
+    return dataclasses.replace(
+        check,
+        splits={name: with_others(name, split) for name, split in check.splits.items()},
+        summary=summarize(check, sentences, more),
+    )
 
 
 def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.faults import DatasetFaultError, Fault
+from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared.check import Check
+from frcnn_jax.data.prepared.index import SUMMARY_FILE
 
-__all__ = ["raise_or_report"]
+__all__ = ["raise_or_report", "read_summary", "say_again", "summarize"]
 
 _log = logging.getLogger(__name__)
 _OTHER_ANSWERS = {
@@ -30,7 +34,7 @@ def raise_or_report(
     Args:
         checks: of all parts of the data set.
         file: where the list of all faults goes, if any stops or was tolerated.
-        sentences: what was decided about the folder as a whole.
+        sentences: what was decided about the folder as a whole, and what was read otherwise than written.
 
     Raises:
         DatasetFaultError: a fault stops.
@@ -63,6 +67,35 @@ def raise_or_report(
         if split.own_size:
             text = "%s, split %s: took the image's own size for %d images, as their annotation states none or another"
             _log.warning(text, title, name, split.own_size)
+
+
+def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int]) -> tuple[str, ...]:
+    """What was read otherwise than written, in short: for the log when the prepared data are opened again.
+
+    Args:
+        others: further things that were left out, by their names.
+    """
+    dropped = Counter(fault.kind for fault in (*check.dropped, *check.tolerated))
+    counts = {kind: count for kind, count in [*sorted(dropped.items()), *others.items()] if count}
+    texts = [sentence.partition(" (")[0] for sentence in sentences]
+    texts += ["dropped " + ", ".join(f"{count} for {kind}" for kind, count in counts.items())] if counts else []
+    clipped, own_size = (check.counts[name] for name in ("clipped", "own_size"))
+    texts += [f"clipped {clipped} boxes"] if clipped else []
+    texts += [f"took the image's own size for {own_size} images"] if own_size else []
+    return tuple(texts)
+
+
+def say_again(folder: Path, title: str) -> None:
+    """Logs in one line, once in a process, what was said when a folder was prepared."""
+    texts = read_summary(folder)["read"]
+    if texts:
+        warn_once(f"{title}, as it was prepared: {'; '.join(texts)}")
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a prepared folder; an empty one where an earlier version prepared it."""
+    path = folder / SUMMARY_FILE
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {"read": [], "empty": {}}
 
 
 def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:

@@ -109,7 +109,7 @@ class PooledReader:
         """Images of `train` or `test`; of another split as the other reader has it."""
         if split == "train":
             kept = tuple(record for record in self._all.records if record.image_id not in self._held_out)
-            return SplitRecords(kept, self._all.faults)
+            return SplitRecords(kept, self._all.faults, self._all.notes)
         if split == "test" and self._share:
             return SplitRecords(tuple(record for record in self._all.records if record.image_id in self._held_out))
         return self._reader.read(split)
@@ -158,7 +158,9 @@ class PooledReader:
     def _all(self) -> SplitRecords:
         splits = [self._reader.read(name) for name in self._pool]
         records = {record.image_id: record for split in splits for record in split.records}
-        return SplitRecords(tuple(records.values()), tuple(fault for split in splits for fault in split.faults))
+        faults = tuple(fault for split in splits for fault in split.faults)
+        notes = dict.fromkeys(note for split in splits for note in split.notes)
+        return SplitRecords(tuple(records.values()), faults, tuple(notes))
 
     @cached_property
     def _held_out(self) -> frozenset[str]:

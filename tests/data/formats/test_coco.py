@@ -58,7 +58,7 @@ def test_crowds_areas_sizes_and_images_without_objects(tmp_path):
     first, second, third, empty, _ = records.records
     assert [(item.crowd, item.area) for item in first.objects] == [(False, 1200), (True, 17.5)]
     assert [(item.crowd, item.area) for item in second.objects[:1]] == [(False, None)]
-    assert (first.size, second.size, third.size) == ((30, 40), None, None), "0 x 0 states no size"
+    assert (first.size, second.size, third.size) == ((30, 40), (0, 0), (0, 0)), "no size is stated"
     assert (empty.image_id, empty.objects, empty.path is None) == ("t_1", (), False)
 
 
