@@ -86,6 +86,8 @@ class ImageRecord:
     notation: BoxNotation = HALF_OPEN
     fractions: bool = dataclasses.field(default=False, repr=False)
     """The file has fractions of the image, which the reader took of the image as it lies: boxes stretch as it turns."""
+    optional: bool = dataclasses.field(default=False, repr=False)
+    """The file may list more images than the folder has, as those of a whole of which this is a part."""
     # Not in the text of a record, from which names of prepared folders are made.
     notes: tuple[Note, ...] = dataclasses.field(default=(), repr=False)
 

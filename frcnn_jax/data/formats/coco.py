@@ -114,6 +114,7 @@ class CocoReader(LayoutReader):
         return ImageRecord(
             *(record.image_id, record.path, record.file, size if stated else (0.0, 0.0)),
             *(tuple(objects), tuple(faults), _NOTATION),
+            optional=True,
         )
 
 

@@ -52,6 +52,12 @@ def raise_or_report(
         raise ValueError(f"{title}: no split has any image left")
     for sentence in sentences:
         _log.warning("%s: %s", title, sentence)
+    excused = {fault: why for check in checks for fault, why in check.excused.items()}
+    for why in dict.fromkeys(excused.values()):
+        its = [fault for fault, other in excused.items() if other == why]
+        text = "%s: DROPPED %d images (%s): %s; the first: %s; all of them are in %s"
+        _log.warning(text, title, len(its), _kinds(its), why, its[0], file)
+    tolerated = [fault for fault in tolerated if fault not in excused]
     if tolerated:
         _log.warning(
             "%s: dropped for a handful of faults (%s), as data.faults.tolerance = %g allows of %s; "
@@ -102,11 +108,11 @@ def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
     """A row for each kind of fault and what is done about it."""
     rows = [("fault", "images", "objects", "what the settings do about it")]
     tolerance = f"data.faults.tolerance = {policy.tolerance:g}"
-    for faults, answer in (
-        ([fault for check in checks for fault in check.errors], "stops"),
-        ([fault for check in checks for fault in check.tolerated], f"drop: within {tolerance}"),
-        (_dropped(checks), "drop"),
-    ):
+    excused = {fault: why for check in checks for fault, why in check.excused.items()}
+    few = [fault for check in checks for fault in check.tolerated if fault not in excused]
+    groups = [([fault for check in checks for fault in check.errors], "stops")]
+    groups += [([f for f in excused if excused[f] == why], f"drop: {why}") for why in dict.fromkeys(excused.values())]
+    for faults, answer in (*groups, (few, f"drop: within {tolerance}"), (_dropped(checks), "drop")):
         for kind in sorted({fault.kind for fault in faults}):
             objects = sum(fault.kind == kind and fault.object is not None for fault in faults)
             images = sum(fault.kind == kind for fault in faults) - objects

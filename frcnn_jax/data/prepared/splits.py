@@ -166,10 +166,12 @@ class PooledReader:
     def _held_out(self) -> frozenset[str]:
         """Ids of the images for the test: at least one, and not all."""
         places = {record.image_id: _place(record) for record in self._all.records}
-        chosen = {place for place in places.values() if place < self._share}
-        if self._share and len(set(places.values())) > 1:
-            chosen = chosen or {min(places.values())}
-            chosen -= {max(places.values())} if chosen == set(places.values()) else set()
+        there = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
+        chosen = {place for place in there if place < self._share}
+        if self._share and len(there) > 1:
+            chosen = chosen or {min(there)}
+            chosen -= {max(there)} if chosen == there else set()
+        chosen |= {place for place in places.values() if place not in there and place < self._share}
         return frozenset(image_id for image_id, place in places.items() if place in chosen)
 
 
