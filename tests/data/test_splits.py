@@ -208,3 +208,11 @@ def test_a_split_of_another_name_may_be_tested(tmp_path):
     (files.root / "ImageSets/Main/train.txt").rename(files.root / "ImageSets/Main/rest.txt")
     (files.root / "ImageSets/Main/mine.txt").unlink()
     assert ids(config_of(files.root), "trainval", "test", "rest") == [("a", "b"), ("m",), ("a", "b")]
+
+
+def test_the_split_of_a_folder_without_splits_may_be_opened(tmp_path):
+    """`all`, which is a word of TFDS's own."""
+    write_labelimg(tmp_path / "set", pictures("", ["a", "b"]))
+    data = open_dataset("folder/all", config_of(tmp_path / "set"))
+    assert (data.image_ids, data.read_image(1).shape) == (("a", "b"), (20, 24, 3))
+    assert ids(config_of(tmp_path / "set"), "all") == [("a", "b")]

@@ -8,7 +8,7 @@ import mmap
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ _NOTATION = BoxNotation(("x", "y", "x + width", "y + height"))
 
 
 class CocoReader(LayoutReader):
-    """Images and annotations of all JSON files that have them; a category that no object has is not a class."""
+    """Images and annotations of all JSON files that have them; those of a split are joined. A category that no object
+    has is not a class."""
 
     layout = "JSON file with images, annotations and categories"
 
@@ -46,10 +47,12 @@ class CocoReader(LayoutReader):
         for entry in entries:
             names = [[self._ids[image], image.below, digests[image]] for image in entry.found[:1]]
             found.append([entry.split, entry.name, len(entry.found), *names])
-        return [{split: [self._files[split], hashes(self.root / self._files[split])] for split in splits}, found]
+        files = {split: [[file, hashes(self.root / file)] for file in self._files[split]] for split in splits}
+        # Of one file as earlier versions had it, whose prepared folders keep their names.
+        return [{split: its[0] if len(its) == 1 else its for split, its in files.items()}, found]
 
     def _entries(self) -> Iterator[Entry]:
-        self._files: dict[str, str] = {}  # of each split
+        self._files: dict[str, list[str]] = {}  # of each split
         self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names of all files; True for one with objects
         files: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         for folders, name in _coco_files(self.root):
@@ -58,13 +61,31 @@ class CocoReader(LayoutReader):
         for split, its in files.items():
             if len(its) > 1:  # COCO's own folder has key points of the same images too
                 its = [file for file in its if file[1].startswith("instances")] or its
-            if len(its) > 1:
-                names = " and ".join("/".join((*folders, name)) for folders, name in its)
-                raise ValueError(f"{self.root}: {names} are both of split {split!r}; leave one of them in the folder")
-            folders, name = its[0]
-            self._files[split] = "/".join((*folders, name))
-            yield from self._file_entries(split, folders, name)
+            self._files[split] = ["/".join((*folders, name)) for folders, name in its]
+            entries = (entry for folders, name in its for entry in self._file_entries(split, folders, name))
+            yield from self._joined(split, entries) if len(its) > 1 else entries
         self.notes += _class_notes(self._categories)
+
+    def _joined(self, split: str, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The entries of several files, which have the same categories and no image in common.
+
+        Raises:
+            ValueError: they have not; names two of the files.
+        """
+        first: Entry | None = None
+        listed: dict[Any, str] = {}
+        for entry in entries:
+            first, file = first or entry, _file_of(entry)
+            other = listed.setdefault(entry.found or entry.name, file)
+            why = f"both list {entry.name}" if other != file else ""
+            if first.annotation[2] != entry.annotation[2]:
+                other, why = _file_of(first), "their categories differ"
+            if why:
+                names = f"{other} and {file}"
+                raise ValueError(
+                    f"{self.root}: {names} are both of split {split!r}, but {why}; leave one of them in the folder"
+                )
+            yield entry
 
     def _file_entries(self, split: str, folders: tuple[str, ...], name: str) -> Iterator[Entry]:
         file = "/".join((*folders, name))
@@ -116,6 +137,10 @@ class CocoReader(LayoutReader):
             *(tuple(objects), tuple(faults), _NOTATION),
             optional=True,
         )
+
+
+def _file_of(entry: Entry) -> str:
+    return entry.file.removesuffix(f" ({entry.name})")
 
 
 def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectRecord | Fault:

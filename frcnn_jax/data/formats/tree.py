@@ -22,6 +22,7 @@ __all__ = [
     "ImageTree",
     "composed",
     "files_below",
+    "lines_of",
     "named_split",
     "nearness",
     "normal_name",
@@ -90,6 +91,18 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
 
     if root.is_dir():
         yield from visit(str(root), ())
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a text.
+
+    Raises:
+        ValueError: the text is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text, save it as that ({error})") from error
 
 
 @dataclasses.dataclass(frozen=True)

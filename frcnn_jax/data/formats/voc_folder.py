@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import composed, files_below, named_split
-from frcnn_jax.data.formats.voc_lists import SplitList, is_class_file, lines_of, parent_of, read_split, with_mark
+from frcnn_jax.data.formats.tree import composed, files_below, lines_of, named_split
+from frcnn_jax.data.formats.voc_lists import SplitList, is_class_file, parent_of, read_split, with_mark
 from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, is_annotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split

@@ -8,13 +8,12 @@ import re
 from collections.abc import Collection
 from pathlib import Path, PureWindowsPath
 
-from frcnn_jax.data.formats.tree import composed, normal_name
+from frcnn_jax.data.formats.tree import composed, lines_of, normal_name
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 
 __all__ = [
     "SplitList",
     "is_class_file",
-    "lines_of",
     "listed_ids",
     "parent_of",
     "read_split",
@@ -98,14 +97,3 @@ def is_class_file(name: str, files: dict[str, Path]) -> bool:
 def with_mark(line: str) -> bool:
     """True for an empty line or one with a second column -1, 0 or 1."""
     return not line.strip() or (len(line.split()) > 1 and line.split()[-1] in ("-1", "0", "1"))
-
-
-def lines_of(path: Path) -> list[str]:
-    """
-    Raises:
-        ValueError: the text is not UTF-8.
-    """
-    try:
-        return path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text, save it as that ({error})") from error

@@ -10,9 +10,9 @@ from pathlib import Path
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.data.formats.layout import Entry, LayoutReader
+from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
 from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, told_apart
-from frcnn_jax.data.formats.yolo_names import NamesFile, find_names
+from frcnn_jax.data.formats.yolo_names import NamesFile, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
 
@@ -31,9 +31,14 @@ class YoloReader(LayoutReader):
     layout = "YAML file with names and folder labels"
 
     def __init__(self, root: Path, config: DataConfig):
-        names = find_names(root)
+        names = find_names(root) or number_classes(root)
         if names is None:
             raise FileNotFoundError(f"{root} has no data.yaml with names (or classes.txt): add it")
+        if names.numbered and not config.rename:
+            warn_once(
+                f"{root}: no file names the classes, which are class_0, class_1 and so on: name them, as with "
+                f'--data.rename "class_0=cat" "class_1=dog", or write the names, one a line, to {names.path}'
+            )
         self.names: NamesFile = names
         self.labels = {
             (tuple(map(normal_name, folders)), normal_name(name)[:-4]): "/".join((*folders, name))
@@ -45,6 +50,10 @@ class YoloReader(LayoutReader):
     @staticmethod
     def fits(root: Path) -> bool:
         return find_names(root) is not None
+
+    @staticmethod
+    def may_fit(root: Path) -> bool:
+        return number_classes(root) is not None
 
     def _entries(self) -> Iterator[Entry]:
         labels = {file: self._label(file) for file in self.images}
@@ -131,9 +140,11 @@ def _object(row: list[str], index: int, names: NamesFile, file: str, size: tuple
         fractions = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
     else:
         return fault("unreadable_annotation", "row", f"{len(row)} numbers, neither 5 of a box nor a polygon's")
-    if label not in names.names:
-        return fault("unknown_class", "class", f"not one of the {len(names.names)} names")
-    return ObjectRecord(index, names.names[int(label)], _pixels(fractions, size))
+    name = names.name(label)
+    if name is None:
+        known = "a whole number from 0" if names.numbered else f"one of the {len(names.names)} names"
+        return fault("unknown_class", "class", f"not {known}")
+    return ObjectRecord(index, name, _pixels(fractions, size))
 
 
 def _pixels(fractions: Box, size: tuple[int, int]) -> Box:

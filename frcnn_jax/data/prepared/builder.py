@@ -26,7 +26,7 @@ from tqdm import tqdm
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.formats.voc import VOC_CORNERS, VocReader
 from frcnn_jax.data.prepared.check import CheckedImage, CheckedSplit, check_splits
-from frcnn_jax.data.prepared.index import LAYOUT_FILE, SUMMARY_FILE
+from frcnn_jax.data.prepared.index import LAYOUT_FILE, SUMMARY_FILE, tfds_split
 from frcnn_jax.data.prepared.load import load_images
 from frcnn_jax.data.prepared.report import raise_or_report
 from frcnn_jax.data.records import with_trainval
@@ -108,7 +108,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         empty = {name: split.dropped for name, split in checked.items() if not split.images and split.dropped}
         summary = {"read": self.builder_config.summary, "empty": empty}
         (Path(self.data_dir) / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
-        return {name: split.images for name, split in splits.items() if stored[name] == [name]}
+        return {tfds_split(name): split.images for name, split in splits.items() if stored[name] == [name]}
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         return {name: self._generate_examples(images) for name, images in self._stored_images(dl_manager).items()}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from frcnn_jax.data.fingerprints import content_fingerprint
 from frcnn_jax.data.images import decode_image
-from frcnn_jax.data.prepared.index import LAYOUT_FILE, Index, load_index, make_index, save_index
+from frcnn_jax.data.prepared.index import LAYOUT_FILE, Index, load_index, make_index, save_index, tfds_split
 from frcnn_jax.types import GroundTruth
 
 __all__ = ["PreparedDataset"]
@@ -121,7 +121,7 @@ class PreparedDataset:
 
                 builder = tfds.builder_from_directory(str(self.directory))
                 decoders = {"image": tfds.decode.SkipDecoding()}
-                self._sources = tuple(builder.as_data_source(s, decoders=decoders) for s in self._stored)
+                self._sources = tuple(builder.as_data_source(tfds_split(s), decoders=decoders) for s in self._stored)
             return self._sources
 
     def _index(self, part: int, stored: str, turns: Sequence[int]) -> Index:

@@ -17,7 +17,16 @@ from frcnn_jax.atomic import replacing
 from frcnn_jax.data.images import image_size, turned_size
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["LAYOUT_FILE", "SUMMARY_FILE", "Index", "decode_objects", "load_index", "make_index", "save_index"]
+__all__ = [
+    "LAYOUT_FILE",
+    "SUMMARY_FILE",
+    "Index",
+    "decode_objects",
+    "load_index",
+    "make_index",
+    "save_index",
+    "tfds_split",
+]
 
 LAYOUT_FILE = "frcnn_splits.json"
 """Lists for each split its ids in order, the stored splits that hold them, and what was dropped."""
@@ -46,6 +55,11 @@ class Index:
         return GroundTruth(
             boxes=self.boxes[part], labels=self.labels[part], difficult=self.difficult[part], crowd=crowd
         )
+
+
+def tfds_split(split: str) -> str:
+    """TFDS's name of a stored split; `all` is its word for all splits together."""
+    return "all_images" if split == "all" else split
 
 
 def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth:

@@ -104,7 +104,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
         tested=request.tested,
     )
     reader = request.reader
-    if isinstance(reader, RenamedReader) and reader.content is None and request.split in STANDARD_SPLITS:
+    if isinstance(reader, RenamedReader) and reader.content is None:
         reader.check_used(request.path)  # all is read by now; a name that is not there changes no hash
     names = [f"{label}-{name}" for name in found]
     folder = Path(root) / builder_class.name
@@ -153,7 +153,7 @@ def _check_folder(request: _Request, report: Path) -> Check:
     splits, lost = without_tested({name: reader.read(name) for name in request.wanted}, tested, path)
     splits = with_trainval(splits)
     kept, others = of_classes(splits, config.classes, path)
-    if isinstance(reader, RenamedReader) and split in STANDARD_SPLITS:
+    if isinstance(reader, RenamedReader):
         reader.check_used(path)
     if not splits[split].records and not lost[split]:
         raise ValueError(f"{path}: the list of split {split!r} is empty")
