@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "decode_objects",
     "load_index",
     "make_index",
+    "read_summary",
     "save_index",
     "tfds_split",
 ]
@@ -60,6 +62,12 @@ class Index:
 def tfds_split(split: str) -> str:
     """TFDS's name of a stored split; `all` is its word for all splits together."""
     return "all_images" if split == "all" else split
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a prepared folder; an empty one where an earlier version prepared it."""
+    path = folder / SUMMARY_FILE
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {"read": [], "empty": {}}
 
 
 def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth:

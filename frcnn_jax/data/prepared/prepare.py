@@ -174,7 +174,8 @@ def _check_folder(request: _Request, report: Path) -> Check:
     if conventions.faults:  # whichever way is set then, some images state the size of the other one
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
-    sentences = [*conventions.sentences, *note_sentences(notes)]
+    measured = request.tested if config.test.startswith("folder/") else ()
+    sentences = [*conventions.sentences, *note_sentences(notes), *_without_objects(check, kept, measured)]
     raise_or_report(str(path), [check], config.faults, report, sentences)
     if not splits[split].records:
         raise ValueError(f"{path}: the images of split {split!r} are all among those of the test")
@@ -208,6 +209,22 @@ def _excused(
         why = f"listed, but there is no file; the other {len(images) - len(missing)} are used"
         excused |= {fault: why for image in missing for fault in image.faults if fault.kind == "missing_image"}
     return excused
+
+
+def _without_objects(check: Check, splits: Mapping[str, SplitRecords], measured: Sequence[str]) -> list[str]:
+    """A sentence about each split whose images have no annotation, or no object where it is measured."""
+    sentences = []
+    for name, split in splits.items():
+        missing = [any(fault.kind == "missing_annotation" for fault in record.faults) for record in split.records]
+        if missing and all(missing):
+            sentences.append(f"none of the {len(missing)} images of split {name} has an annotation")
+        elif (
+            name in measured
+            and check.splits[name].images
+            and not any(image.objects for image in check.splits[name].images)
+        ):
+            sentences.append(f"none of the {len(missing)} images of split {name} has an object")
+    return sentences
 
 
 def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:

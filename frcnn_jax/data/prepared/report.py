@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.faults import DatasetFaultError, Fault
 from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared.check import Check
-from frcnn_jax.data.prepared.index import SUMMARY_FILE
+from frcnn_jax.data.prepared.index import read_summary
 
-__all__ = ["raise_or_report", "read_summary", "say_again", "summarize"]
+__all__ = ["raise_or_report", "say_again", "summarize"]
 
 _log = logging.getLogger(__name__)
 _OTHER_ANSWERS = {
@@ -96,12 +94,6 @@ def say_again(folder: Path, title: str) -> None:
     texts = read_summary(folder)["read"]
     if texts:
         warn_once(f"{title}, as it was prepared: {'; '.join(texts)}")
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a prepared folder; an empty one where an earlier version prepared it."""
-    path = folder / SUMMARY_FILE
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {"read": [], "empty": {}}
 
 
 def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:

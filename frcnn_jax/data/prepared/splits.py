@@ -25,7 +25,7 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import file_hash, map_in_threads
-from frcnn_jax.data.formats.layout import warn_once
+from frcnn_jax.data.formats.layout import LayoutReader, warn_once
 from frcnn_jax.data.formats.table import AnnotationReader
 from frcnn_jax.data.formats.tree import composed
 from frcnn_jax.data.formats.voc import VocReader
@@ -63,11 +63,11 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig, root: P
         pooled = reader if there else PooledReader(reader, there_others, 0.0)
         return SplitRule(_only(split, _standard(pooled)), pooled, tested)
     if "validation" in there and len(there) > 1:
-        warn_once(f"{root} has no test images: those to validate with are the test, and are not trained on")
+        warn_once(f"{root} has {_no_test(reader)}: those to validate with are the test, and are not trained on")
         training = [name for name in there if name != "validation"]
         return SplitRule("validation" if split == "test" else _only(split, training[:1]), reader, ("validation",))
     pooled = PooledReader(reader, there or there_others, config.split)
-    warn_once(f"{root} has no test images: {pooled.describe()}")
+    warn_once(f"{root} has {_no_test(reader)}: {pooled.describe()}")
     return SplitRule("train" if split == "trainval" else split, pooled, ("test",))
 
 
@@ -180,6 +180,13 @@ def _place(record: ImageRecord) -> float:
     name = composed(record.path.stem if record.path else Path(record.image_id).stem)
     digest = hashlib.sha256(re.sub(r"\.rf\.\w+$", "", name).encode()).digest()
     return int.from_bytes(digest[:7]) / (1 << 56)
+
+
+def _no_test(reader: AnnotationReader) -> str:
+    """What the folder has in place of a test that could be measured."""
+    images = reader.images if isinstance(reader, LayoutReader) else ()
+    count = sum(image.split == "test" for image in images)
+    return f"{count} test images without annotation, which are left out" if count else "no test images"
 
 
 def _standard(reader: AnnotationReader) -> list[str]:
