@@ -35,7 +35,7 @@ class FaultPolicy:
     tolerance: float = 0.01
     """Share of the images, and of the objects, up to which faults answered by `error` drop what they concern and are
     counted in place of stopping; 0 stops at the first. Ids that are listed without image and annotation may be ten
-    times as many, as nothing is lost with them."""
+    times as many, as nothing is lost with them; of the images that COCO files list, a third has to be there."""
 
     def __post_init__(self):
         kinds(self, "data.faults")
@@ -70,7 +70,8 @@ class DataConfig:
     the objects, and three, have a corner of 0, and the open form if as many have xmax = width or ymax = height."""
     orientation: Literal["auto", "apply", "ignore"] = "auto"
     """Whether images of a folder are turned by their EXIF orientation. `auto` looks at which size the annotations of
-    such images state, once for all images; without that they are turned, as viewers do."""
+    such images state, once for all images; without that they are turned, as viewers do. A few against many more are
+    dropped, see `faults.tolerance`."""
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
     verify: bool = False
     """Read all images again, those of the folder and the prepared ones. Otherwise a file of the folder whose size and

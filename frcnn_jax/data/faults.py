@@ -1,14 +1,23 @@
-"""The record of a fault in a data set, and the error that holds them all."""
+"""Faults in a data set, the error that holds them all, and notes of what is read otherwise than it is written."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["DatasetFaultError", "Fault"]
+__all__ = ["DatasetFaultError", "Fault", "Note", "note_sentences"]
 
 _EXAMPLES = 3
+_NOTES = {
+    "polygon": "rows are polygons, read as their bounding boxes",
+    "part": "boxes of a part are left out, as they are not objects",
+    "filename": "annotations have a filename of another stem: the name of the XML file counts",
+    "named": "annotations have no image of their own name: the one that filename names is theirs",
+    "ending": "images are in another format than their ending says: the content counts",
+    "unlabelled": "images have no label file: they are taken to have no objects",
+    "class": "named classes have no object, and are left out",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,3 +56,23 @@ class DatasetFaultError(ValueError):
 
     def __reduce__(self) -> tuple:
         return DatasetFaultError, (self.name, self.faults, self.more)
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Something that is read otherwise than it is written. It is counted and said, but not a fault."""
+
+    kind: str  # a key of the texts; empty where `place` says it all
+    place: str
+    count: int = 1  # in that place
+
+
+def note_sentences(notes: Iterable[Note]) -> list[str]:
+    """A sentence for each kind of note, with its count and the first three places."""
+    notes = list(dict.fromkeys(notes))
+    sentences = []
+    for kind, text in _NOTES.items():
+        its = [note for note in notes if note.kind == kind]
+        places = ", ".join(note.place for note in its[:_EXAMPLES]) + (", ..." if len(its) > _EXAMPLES else "")
+        sentences += [f"{sum(note.count for note in its)} {text} ({places})"] if its else []
+    return sentences + [note.place for note in notes if not note.kind]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.faults import Fault, Note
 
 __all__ = [
     "HALF_OPEN",
@@ -86,6 +86,10 @@ class ImageRecord:
     notation: BoxNotation = HALF_OPEN
     fractions: bool = dataclasses.field(default=False, repr=False)
     """The file has fractions of the image, which the reader took of the image as it lies: boxes stretch as it turns."""
+    optional: bool = dataclasses.field(default=False, repr=False)
+    """The file may list more images than the folder has, as those of a whole of which this is a part."""
+    # Not in the text of a record, from which names of prepared folders are made.
+    notes: tuple[Note, ...] = dataclasses.field(default=(), repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +98,7 @@ class SplitRecords:
 
     records: tuple[ImageRecord, ...]
     faults: tuple[Fault, ...] = ()  # of the list itself, as `duplicate_id` for each line left out
+    notes: tuple[Note, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -71,6 +71,22 @@ def test_a_name_that_is_not_there_is_refused_also_where_the_folder_is_prepared(t
     assert (labels(config), labels(renamed)) == (before, merged)
 
 
+@pytest.mark.parametrize("form", ["voc", "csv"])
+def test_a_name_is_looked_for_in_all_splits(tmp_path, form):
+    """Also where a split of another name is opened, which has none of its objects."""
+    root = write_voc(tmp_path / "set", [p for p in PICTURES if p.stem != "a_2"])
+    if form == "voc":
+        (root / "ImageSets/Main/mine.txt").write_text("t_2\n")
+    else:
+        root = write_csv(tmp_path / "csv", PICTURES)
+        (root / "mine.csv").write_text("filename,class,xmin,ymin,xmax,ymax\nt_2.jpg,cat,1,1,9,9\n")
+    split = "mine" if form == "voc" else "all"
+    config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"), rename=("bee=wasp",))
+    assert labels(config, split)[0] == ("ant", "cat", "wasp")
+    with pytest.raises(ValueError, match=r"data.rename: no object of class 'be' \(there: ant, bee, cat\)"):
+        labels(dataclasses.replace(config, rename=("be=wasp",)), split)
+
+
 @pytest.mark.parametrize("pair", ["cat", "=cat", "cat=", " = "])
 def test_a_pair_of_another_form_is_refused(pair):
     with pytest.raises(ValueError, match=r'data.rename: .* is not of the form "old=new"'):

@@ -269,7 +269,8 @@ def test_nothing_left_is_an_error(config, files):
 def test_split_that_lost_all_images_is_an_error_that_names_the_others(config, files):
     (files.root / "JPEGImages/t1.jpg").unlink()
     config = dataclasses.replace(config, faults=FaultPolicy(missing_image="drop"))
-    with pytest.raises(ValueError, match=r"no split 'test' with images \(there: train, trainval, validation\)"):
+    dropped = r"all images of split 'test' were dropped for their faults \(missing_image 1\); put them right"
+    with pytest.raises(ValueError, match=rf"{dropped} \(there: train, trainval, validation\)"):
         open_dataset("folder/test", config)
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 import json
 import mmap
 import re
+import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, split_of
@@ -27,7 +28,8 @@ _NOTATION = BoxNotation(("x", "y", "x + width", "y + height"))
 
 
 class CocoReader(LayoutReader):
-    """Images and annotations of all JSON files that have them; a category that no object has is not a class."""
+    """Images and annotations of all JSON files that have them; those of a split are joined. A category that no object
+    has is not a class."""
 
     layout = "JSON file with images, annotations and categories"
 
@@ -45,10 +47,13 @@ class CocoReader(LayoutReader):
         for entry in entries:
             names = [[self._ids[image], image.below, digests[image]] for image in entry.found[:1]]
             found.append([entry.split, entry.name, len(entry.found), *names])
-        return [{split: [self._files[split], hashes(self.root / self._files[split])] for split in splits}, found]
+        files = {split: [[file, hashes(self.root / file)] for file in self._files[split]] for split in splits}
+        # Of one file as earlier versions had it, whose prepared folders keep their names.
+        return [{split: its[0] if len(its) == 1 else its for split, its in files.items()}, found]
 
     def _entries(self) -> Iterator[Entry]:
-        self._files: dict[str, str] = {}  # of each split
+        self._files: dict[str, list[str]] = {}  # of each split
+        self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names of all files; True for one with objects
         files: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         for folders, name in _coco_files(self.root):
             split = named_split(name.rpartition(".")[0]) or split_of(folders) or ALL
@@ -56,24 +61,47 @@ class CocoReader(LayoutReader):
         for split, its in files.items():
             if len(its) > 1:  # COCO's own folder has key points of the same images too
                 its = [file for file in its if file[1].startswith("instances")] or its
-            if len(its) > 1:
-                names = " and ".join("/".join((*folders, name)) for folders, name in its)
-                raise ValueError(f"{self.root}: {names} are both of split {split!r}; leave one of them in the folder")
-            folders, name = its[0]
-            self._files[split] = "/".join((*folders, name))
-            yield from self._file_entries(split, folders, name)
+            self._files[split] = ["/".join((*folders, name)) for folders, name in its]
+            entries = (entry for folders, name in its for entry in self._file_entries(split, folders, name))
+            yield from self._joined(split, entries) if len(its) > 1 else entries
+        self.notes += _class_notes(self._categories)
+
+    def _joined(self, split: str, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The entries of several files, which have the same categories and no image in common.
+
+        Raises:
+            ValueError: they have not; names two of the files.
+        """
+        first: Entry | None = None
+        listed: dict[Any, str] = {}
+        for entry in entries:
+            first, file = first or entry, _file_of(entry)
+            other = listed.setdefault(entry.found or entry.name, file)
+            why = f"both list {entry.name}" if other != file else ""
+            if first.annotation[2] != entry.annotation[2]:
+                other, why = _file_of(first), "their categories differ"
+            if why:
+                names = f"{other} and {file}"
+                raise ValueError(
+                    f"{self.root}: {names} are both of split {split!r}, but {why}; leave one of them in the folder"
+                )
+            yield entry
 
     def _file_entries(self, split: str, folders: tuple[str, ...], name: str) -> Iterator[Entry]:
         file = "/".join((*folders, name))
         content = _load(self.root / file)
         names = {_key(item.get("id")): item.get("name") for item in content["categories"] if isinstance(item, dict)}
+        used = set()
         objects: dict[Any, list[tuple[int, dict]]] = defaultdict(list)
         faults = self.list_faults.setdefault(split, [])
         for index, item in enumerate(content["annotations"]):
             if isinstance(item, dict):
                 objects[_key(item.get("image_id"))].append((index, item))
+                used.add(_key(item.get("category_id")))
             else:
                 faults.append(Fault("unreadable_annotation", file, index, "annotation", str(item), "not an object"))
+        for category in names.items():
+            self._categories[category] = category[0] in used or self._categories.get(category, False)
         seen = set()
         for index, image in enumerate(content["images"]):
             stated, key = _stated(image)
@@ -105,9 +133,14 @@ class CocoReader(LayoutReader):
         size = tuple(image.get(side) for side in ("height", "width"))
         stated = all(_is_number(side) and side > 0 for side in size)
         return ImageRecord(
-            *(record.image_id, record.path, record.file, size if stated else None),
+            *(record.image_id, record.path, record.file, size if stated else (0.0, 0.0)),
             *(tuple(objects), tuple(faults), _NOTATION),
+            optional=True,
         )
+
+
+def _file_of(entry: Entry) -> str:
+    return entry.file.removesuffix(f" ({entry.name})")
 
 
 def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectRecord | Fault:
@@ -117,7 +150,7 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     name = names.get(_key(item.get("category_id")))
     if name is None:
         return fault("unknown_class", "category_id", f"not one of the {len(names)} categories of the file")
-    name = " ".join(str(name).split())
+    name = _class_name(name)
     if not name:
         return fault("unreadable_annotation", "category_id", "the category has no name")
     box, crowd, area = item.get("bbox"), item.get("iscrowd", 0), item.get("area")
@@ -128,6 +161,35 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     x, y, width, height = map(float, box)
     area = float(area) if _is_number(area) and area >= 0 else None
     return ObjectRecord(index, name, (x, y, x + width, y + height), area=area, crowd=bool(crowd))
+
+
+def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
+    """The names of categories, and what becomes of those that are not classes one by one, in the order of their ids."""
+    alike: dict[str, dict[str, None]] = defaultdict(dict)
+    for (key, name), used in categories.items():
+        if name is not None:
+            yield Note("class", _class_name(name))
+        if used and key is not None and name is not None:
+            alike[_class_name(name)][key] = None
+    for name, keys in alike.items():
+        if len(keys) > 1:
+            yield Note("", f"categories {' and '.join(keys)} are one class, as their name is {name!r}")
+    ids = sorted({int(key) for keys in alike.values() for key in keys if re.fullmatch(r"\d+", key)})
+    if ids and ids[-1] - ids[0] >= len(ids):
+        classes = textwrap.shorten(", ".join(sorted(alike)), 80, placeholder=" ...")
+        yield Note("", f"ids of categories have gaps ({_ranges(ids)}): labels follow the sorted names ({classes})")
+
+
+def _ranges(ids: list[int]) -> str:
+    """Numbers in order, as `1-11, 13-90`."""
+    starts = [i for i in ids if i - 1 not in ids]
+    ends = [i for i in ids if i + 1 not in ids]
+    texts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
+    return textwrap.shorten(", ".join(texts), 60, placeholder=" ...")
+
+
+def _class_name(name: Any) -> str:
+    return " ".join(str(name).split())
 
 
 def _stated(image: Any) -> tuple[str, Any]:

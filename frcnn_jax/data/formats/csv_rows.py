@@ -64,7 +64,8 @@ class CsvReader(LayoutReader):
         if len(sizes) > 1:
             texts = ", ".join(f"{width:g} x {height:g}" for height, width in sizes)
             faults.append(Fault("size_mismatch", entry.file, None, "width, height", texts, "rows of one image differ"))
-        size = next(iter(sizes), None)
+        states = any(side in row for _, row in entry.annotation for side in _SIDES)
+        size = next(iter(sizes), (0.0, 0.0) if states else None)
         return ImageRecord(
             *(record.image_id, record.path, record.file, size, tuple(objects), tuple(faults), VOC_CORNERS),
         )

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.formats.tree import ImageFile, ImageTree, normal_name, unique_ids
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords
 
@@ -49,6 +49,7 @@ class LayoutReader:
         self.root, self.config = root, config
         self.images = ImageTree(root)
         self.list_faults: dict[str, list[Fault]] = {}
+        self.notes: list[Note] = []  # of the folder as a whole
         splits: dict[str, list[Entry]] = {}
         with _collection_later():
             for entry in self._entries():
@@ -84,7 +85,8 @@ class LayoutReader:
                     faults.append(Fault("duplicate_id", entry.file, None, "image", entry.name, "listed before"))
                 else:
                     records[record.image_id] = record
-        return SplitRecords(tuple(records[image_id] for image_id in sorted(records)), tuple(faults))
+        in_order = tuple(records[image_id] for image_id in sorted(records))
+        return SplitRecords(in_order, tuple(faults), tuple(self.notes))
 
     def _entries(self) -> Iterable[Entry]:
         """The images of all splits."""

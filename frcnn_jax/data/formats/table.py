@@ -23,6 +23,8 @@ class AnnotationReader(Protocol):
     whatever the images and annotations of these splits depend on. It saves reading all records to see that a prepared
     folder is up to date. Without it the records and the bytes of the images are hashed. `hash_file(path)` is the hex
     SHA-256 of a file, which is read only if it has changed; a method may do without it and take the splits alone.
+
+    A reader may have a static method `may_fit(root)` too, like `fits` but asked only where no format fits.
     """
 
     layout: str
@@ -95,6 +97,8 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root} does not exist or is not a folder")
     names = [name] if name != "auto" else [known for known, reader in FORMATS.items() if reader.fits(root)]
+    if not names:
+        names = [known for known, reader in FORMATS.items() if getattr(reader, "may_fit", lambda root: False)(root)]
     if not names:
         layouts = ", no ".join(f"{reader.layout} ({_title(known)})" for known, reader in FORMATS.items())
         raise FileNotFoundError(f"{root} has no {layouts}: its format is not known")

@@ -17,7 +17,19 @@ from pathlib import Path
 
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 
-__all__ = ["ImageFile", "ImageTree", "composed", "files_below", "named_split", "normal_name", "split_of", "unique_ids"]
+__all__ = [
+    "ImageFile",
+    "ImageTree",
+    "composed",
+    "files_below",
+    "lines_of",
+    "named_split",
+    "nearness",
+    "normal_name",
+    "split_of",
+    "told_apart",
+    "unique_ids",
+]
 
 _DEPTH = 5  # folders below the root
 _SPLITS = {
@@ -81,6 +93,18 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
         yield from visit(str(root), ())
 
 
+def lines_of(path: Path) -> list[str]:
+    """Lines of a text.
+
+    Raises:
+        ValueError: the text is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text, save it as that ({error})") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageFile:
     """An image below the root."""
@@ -131,7 +155,9 @@ class ImageTree:
         """Images of that name; several where nothing tells them apart.
 
         Of images of one name those count whose folders match the longest part of the name, then those of the split,
-        then those nearest to the folder `near`. A split that has folders of its own has no images in those of others.
+        then those nearest to the folder `near`: that share more folders with it, or more names of folders in the same
+        order, as `images/cats` and `annotations/cats` do. A split that has folders of its own has no images in those
+        of others.
 
         Args:
             name: a file's name, perhaps with folders before it, also in another system's form.
@@ -161,6 +187,7 @@ class ImageTree:
                 _common(file.folders, near),
                 os.path.splitext(exact)[0] == stem,
                 exact == last,
+                _shared(file.folders, near),
             )
 
         ranks = [rank(file) for file in found]
@@ -187,6 +214,34 @@ def unique_ids(files: Iterable[ImageFile]) -> dict[ImageFile, str]:
 def _suffix(name: str) -> str:
     suffix = os.path.splitext(name)[1].lower()
     return ".jpg" if suffix == ".jpeg" else suffix
+
+
+def told_apart(found: list[list[ImageFile]]) -> list[list[ImageFile]]:
+    """The images that each of several annotations may be of, where it may be of several, without those that are the
+    only ones of others: `dogs/000.xml` has the image beside it where `dogs/old/000.xml` has the one in its folder."""
+    while any(len(its) > 1 for its in found):
+        taken = {its[0] for its in found if len(its) == 1}
+        left = [(len(its) > 1 and [image for image in its if image not in taken]) or its for its in found]
+        if left == found:
+            break
+        found = left
+    return found
+
+
+def nearness(file: ImageFile, near: tuple[str, ...]) -> tuple[int, int]:
+    """Numbers of folders that an image shares with an annotation in the folders `near`, and of names alike."""
+    return _common(file.folders, near), _shared(file.folders, near)
+
+
+def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Length of the longest sequence of names that both have in that order."""
+    lengths = [0] * (len(other) + 1)
+    for name in one:
+        before = 0
+        for place, its in enumerate(other, 1):
+            longest = before + 1 if name == its else max(lengths[place], lengths[place - 1])
+            before, lengths[place] = lengths[place], longest
+    return lengths[-1]
 
 
 def _common(one: Iterable[str], other: Iterable[str]) -> int:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from tqdm import tqdm
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import file_hash, map_in_threads
-from frcnn_jax.data.formats.voc_folder import (
-    UNLISTED,
-    SplitList,
-    VocFolder,
-    in_voc_format,
-    listed_ids,
-    voc_root,
-    with_trainval,
-)
+from frcnn_jax.data.formats.tree import composed
+from frcnn_jax.data.formats.voc_folder import UNLISTED, VocFolder, in_voc_format, voc_root
+from frcnn_jax.data.formats.voc_lists import SplitList, listed_ids, with_trainval
 from frcnn_jax.data.formats.voc_xml import (
     CORNERS,
     AnnotatedObject,
@@ -145,7 +139,22 @@ def with_annotation(record: ImageRecord, annotation: Annotation | None) -> Image
         objects=tuple(map(_object_record, annotation.objects)),
         faults=record.faults + faults,
         notation=VOC_CORNERS,
+        notes=(*record.notes, *_notes(record, annotation)),
     )
+
+
+def _notes(record: ImageRecord, annotation: Annotation) -> Iterator[Note]:
+    if annotation.parts:
+        yield Note("part", record.file, annotation.parts)
+    own, named = _name(Path(record.file).stem), PureWindowsPath(annotation.filename or "")
+    if record.path and _name(record.path.stem) != own:
+        yield Note("named", f"{record.file}: {named.name}")
+    elif record.path and named.name and own not in (_name(named.name), _name(named.stem)):
+        yield Note("filename", f"{record.file}: {named.name}")
+
+
+def _name(text: str) -> str:
+    return composed(text).casefold()
 
 
 def _object_record(item: AnnotatedObject) -> ObjectRecord:

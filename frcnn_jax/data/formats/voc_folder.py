@@ -4,49 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
+import os
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import composed, files_below, named_split
+from frcnn_jax.data.formats.tree import composed, files_below, lines_of, named_split
+from frcnn_jax.data.formats.voc_lists import SplitList, is_class_file, parent_of, read_split, with_mark
 from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, is_annotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
 
-__all__ = [
-    "UNLISTED",
-    "SplitList",
-    "VocFolder",
-    "find_annotation",
-    "in_voc_format",
-    "listed_ids",
-    "read_split",
-    "voc_folders",
-    "voc_root",
-    "with_trainval",
-]
+__all__ = ["UNLISTED", "VocFolder", "find_annotation", "in_voc_format", "voc_folders", "voc_root"]
 
 UNLISTED = ALL
 """The split of all annotated images, in a folder without lists."""
 
-_QUOTED = re.compile(r'"([^"]+)"(\s+(?:-1|0|1))?')
 _MOST = 50  # XML files that are looked at to see whether they are VOC's
 _USUAL = (".jpg", ".jpeg", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitList:
-    """Image ids in the order of a split's text file, each once."""
-
-    file: str  # relative to the folder, for messages
-    ids: tuple[str, ...]
-    repeats: tuple[tuple[int, str], ...] = ()  # line number and id of those listed before
-
-
-@dataclasses.dataclass(frozen=True)
 class VocFolder:
-    """A folder in VOC format. ImageSets/Main may be missing or empty."""
+    """A folder in VOC format. ImageSets/Main may be missing or empty.
+
+    Where images and annotations lie in folders of JPEGImages and Annotations, an id has them before it, `cats/000`.
+    """
 
     root: Path
     annotated: bool = True  # False where annotations were never published: images are taken to have no objects
@@ -66,27 +50,49 @@ class VocFolder:
 
     @cached_property
     def images(self) -> dict[str, list[str]]:
-        """File names in JPEGImages by their stem in composed form."""
-        found: dict[str, list[str]] = {}
-        for path in sorted((self.root / "JPEGImages").iterdir()):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                found.setdefault(composed(path.stem), []).append(path.name)
+        """Names of files below JPEGImages by the same without ending, in composed form."""
+        folder, found = self.root / "JPEGImages", {}
+        names = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+        for name in (*names, *_in_folders_of(folder, IMAGE_SUFFIXES)):
+            found.setdefault(composed(os.path.splitext(name)[0]), []).append(name)
         # A copy in another form, as a phone's .heic, may lie beside an image.
         usual = {stem: [n for n in names if Path(n).suffix.lower() in _USUAL] for stem, names in found.items()}
         return {stem: usual[stem] or names for stem, names in found.items()}
 
     @cached_property
     def annotations(self) -> dict[str, str]:
-        """File names in Annotations by their stem in composed form."""
-        names = sorted((self.root / "Annotations").glob("*.xml")) if self.annotated else []
-        return {composed(path.stem): path.name for path in names}
+        """Names of files below Annotations by the same without ending, in composed form."""
+        folder = self.root / "Annotations"
+        names = [path.name for path in sorted(folder.glob("*.xml"))] if self.annotated else []
+        names += _in_folders_of(folder, (".xml",)) if self.annotated else []
+        return {composed(os.path.splitext(name)[0]): name for name in names}
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        """Folders below JPEGImages and Annotations, in which ids may lie."""
+        return frozenset(parent_of(name) for name in (*self.images, *self.annotations)) - {""}
+
+    @cached_property
+    def list_files(self) -> tuple[Path, ...]:
+        """Text files in ImageSets/Main; where there are none, those in ImageSets that are named after a split and
+        have the id of an image in their first line."""
+        files = tuple(sorted((self.root / "ImageSets/Main").glob("*.txt")))
+        others = sorted((self.root / "ImageSets").glob("*.txt")) if not files else ()
+        return files or tuple(path for path in others if named_split(path.stem.lower()) and self._begins(path))
+
+    def _begins(self, path: Path) -> bool:
+        try:
+            first = next(iter(self._read(path).ids), "")
+        except ValueError:  # a list of something else
+            return False
+        return composed(first) in self.images or self.annotation_path(first).is_file()
 
     @cached_property
     def split_files(self) -> dict[str, Path]:
-        """Text files in ImageSets/Main by TFDS's split name, in whatever case they have it, as `Train.txt`; class files
-        such as aeroplane_train.txt do not count."""
-        files = {path.stem: path for path in sorted((self.root / "ImageSets/Main").glob("*.txt"))}
-        names = [name for name in files if not _is_class_file(name, files)]
+        """Lists by TFDS's split name, in whatever case they have it, as `Train.txt`; class files such as
+        aeroplane_train.txt do not count."""
+        files = {path.stem: path for path in self.list_files}
+        names = [name for name in files if not is_class_file(name, files)]
         alike = [name for name in ("val", "valid", "validation") if name in names]
         for name in alike[1:]:
             names.remove(name)
@@ -106,16 +112,16 @@ class VocFolder:
         found: dict[str, list[Path]] = {}
         for path in self.split_files.values():
             split = named_split(path.stem.rpartition("_")[2].lower()) if "_" in path.stem else None
-            if split is None or not all(_with_mark(line) for line in _lines(path)):
+            if split is None or not all(with_mark(line) for line in lines_of(path)):
                 return {}
             found.setdefault(split, []).append(path)
-        return {split: paths for split, paths in found.items() if any(map(_lines, paths))}
+        return {split: paths for split, paths in found.items() if any(map(lines_of, paths))}
 
     def annotation_path(self, image_id: str) -> Path:
         path = self.root / "Annotations" / f"{image_id}.xml"
         if image_id.isascii() or path.is_file():
             return path
-        return path.with_name(self.annotations.get(composed(image_id), path.name))
+        return self.root / "Annotations" / self.annotations.get(composed(image_id), f"{image_id}.xml")
 
     def image_paths(self, image_id: str, filename: str | None) -> list[Path]:
         """The image of that id, else the one that the annotation names; none if neither exists, and several where
@@ -123,10 +129,11 @@ class VocFolder:
 
         The id comes first, because tools that copy annotations often leave a wrong name in them."""
         named = PureWindowsPath(filename).name if filename else ""  # takes both kinds of slash
+        named = f"{parent_of(image_id)}/{named}".removeprefix("/") if named else ""
         candidates = self.images.get(composed(image_id), [])
-        candidates = [name for name in candidates if Path(name).stem == image_id] or candidates
-        if not candidates:
-            candidates = [name for name in self.images.get(composed(Path(named).stem), []) if Path(named).suffix]
+        candidates = [name for name in candidates if os.path.splitext(name)[0] == image_id] or candidates
+        if not candidates and Path(named).suffix:
+            candidates = self.images.get(composed(os.path.splitext(named)[0]), [])
             candidates = [name for name in candidates if composed(name).lower() == composed(named).lower()]
         return [self.root / "JPEGImages" / name for name in ([named] if named in candidates else candidates)]
 
@@ -139,27 +146,37 @@ class VocFolder:
         if name == UNLISTED and not self.split_files:
             return SplitList("Annotations", self._annotated_ids)
         if name in self.class_files:
-            lists = [read_split(path, "", self.images) for path in self.class_files[name]]
+            lists = [self._read(path) for path in self.class_files[name]]
             ids = dict.fromkeys(image_id for its in lists for image_id in its.ids)
             repeats = dict.fromkeys(repeat for its in lists for repeat in its.repeats)
-            ending = self.class_files[name][0].stem.rpartition("_")[2]
-            return SplitList(f"ImageSets/Main/*_{ending}.txt", tuple(ids), tuple(repeats))
+            first = self.class_files[name][0].relative_to(self.root)
+            file = first.with_name(f"*_{first.stem.rpartition('_')[2]}.txt")
+            return SplitList(str(file), tuple(ids), tuple(repeats))
         path = self.split_files.get(name) or {path.stem: path for path in self.split_files.values()}.get(name)
         if path is None:
             existing = ", ".join(sorted(self.class_files or self.split_files)) or UNLISTED
-            raise FileNotFoundError(f"{self.root}/ImageSets/Main has no list of a split {name!r} (there: {existing})")
-        return read_split(path, str(path.relative_to(self.root)), self.images)
+            folder = self.list_files[0].parent if self.list_files else self.root / "ImageSets/Main"
+            raise FileNotFoundError(f"{folder} has no list of a split {name!r} (there: {existing})")
+        return self._read(path)
+
+    def _read(self, path: Path) -> SplitList:
+        return read_split(path, str(path.relative_to(self.root)), self.images, self.folders)
 
     @cached_property
     def _annotated_ids(self) -> tuple[str, ...]:
-        """Ids of all annotations; the log says how many images have none."""
+        """Ids of all annotations, of which those in folders count where all are; the log says what is left out."""
         if not self.annotated:
-            return tuple(sorted(self.images))
-        used = {path for image_id in self.annotations for path in self.image_paths(image_id, self._filename(image_id))}
+            return _in_no_folder(self.images)
+        ids = _in_no_folder(self.annotations)
+        used = {path for image_id in ids for path in self.image_paths(image_id, self._filename(image_id))}
         left = sum(map(len, self.images.values())) - len(used)
         if left:
             warn_once(f"{self.root}: {left} images without annotation are left out, for no list names them")
-        return tuple(sorted(self.annotations))
+        if len(ids) < len(self.annotations):
+            first = next(name for name in self.annotations.values() if parent_of(name))
+            count = len(self.annotations) - len(ids)
+            warn_once(f"{self.root}: {count} annotations in folders of Annotations are left out ({first})")
+        return ids
 
     def _filename(self, image_id: str) -> str | None:
         """The name of the image in its annotation, where no image has the annotation's own name."""
@@ -170,36 +187,14 @@ class VocFolder:
         return None
 
 
-def read_split(path: Path, name: str, known: dict[str, list[str]]) -> SplitList:
-    """The ids in a split file: one a line, perhaps with a second column -1, 0 or 1.
+def _in_no_folder(ids: Iterable[str]) -> tuple[str, ...]:
+    """The ids that lie in no folder; all where none does."""
+    return tuple(sorted([image_id for image_id in ids if not parent_of(image_id)] or ids))
 
-    An id may contain spaces; a line that is as a whole a `known` id has no second column. The name of an image's file
-    stands for its id, and quotes around it do not count, with which Datumaro writes ids that contain spaces.
 
-    Raises:
-        ValueError: a line is a path, or the text is not UTF-8.
-    """
-    ids: dict[str, None] = {}
-    repeats = []
-    for number, line in enumerate(_lines(path), 1):
-        image_id = line.strip()
-        if not image_id:
-            continue
-        parts = image_id.rsplit(maxsplit=1)
-        quoted = _QUOTED.fullmatch(image_id)
-        if quoted and composed(image_id) not in known:
-            image_id = quoted[1].strip()
-        elif composed(image_id) not in known and len(parts) == 2 and parts[1] in ("-1", "0", "1"):
-            image_id = parts[0]
-        if Path(image_id).name != image_id or PureWindowsPath(image_id).name != image_id:
-            raise ValueError(f"{path}: line {number} = {image_id!r}: a path, where the id of an image is wanted")
-        stem, suffix = Path(image_id).stem, Path(image_id).suffix
-        if composed(image_id) not in known and composed(stem) in known and suffix.lower() in IMAGE_SUFFIXES:
-            image_id = stem
-        if image_id in ids:
-            repeats.append((number, image_id))
-        ids[image_id] = None
-    return SplitList(name, tuple(ids), tuple(repeats))
+def _in_folders_of(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Files in the folders below a folder, with slashes."""
+    return ["/".join((*folders, name)) for folders, name in files_below(folder, suffixes) if folders]
 
 
 def voc_folders(root: Path) -> list[Path]:
@@ -238,35 +233,3 @@ def voc_root(root: Path) -> Path:
     if len(found) > 1:
         raise ValueError(f"{root} has several data sets; give one of them as --data.root: {', '.join(map(str, found))}")
     return found[0]
-
-
-def listed_ids(splits: dict[str, SplitList]) -> tuple[str, ...]:
-    """All ids of the splits, each once."""
-    return tuple(dict.fromkeys(image_id for split in splits.values() for image_id in split.ids))
-
-
-def with_trainval(splits: dict[str, SplitList]) -> dict[str, SplitList]:
-    """The splits, with train followed by validation as `trainval` if that is missing."""
-    if "trainval" in splits or not {"train", "validation"} <= set(splits):
-        return splits
-    return splits | {"trainval": SplitList("", listed_ids({name: splits[name] for name in ("train", "validation")}))}
-
-
-def _is_class_file(name: str, files: dict[str, Path]) -> bool:
-    """True for a file CLASS_SPLIT.txt beside another file SPLIT.txt, with a column of -1, 0 and 1."""
-    if not any(name.endswith(f"_{other}") for other in files):
-        return False
-    lines = [_QUOTED.sub(r"id\2", line).split() for line in _lines(files[name]) if line.strip()]
-    return all(len(parts) == 2 and parts[1] in ("-1", "0", "1") for parts in lines)
-
-
-def _with_mark(line: str) -> bool:
-    """True for an empty line or one with a second column -1, 0 or 1."""
-    return not line.strip() or (len(line.split()) > 1 and line.split()[-1] in ("-1", "0", "1"))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text, save it as that ({error})") from error

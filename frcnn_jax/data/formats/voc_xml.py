@@ -58,6 +58,7 @@ class Annotation:
     height: float
     objects: tuple[AnnotatedObject, ...]
     problems: tuple[Problem, ...]
+    parts: int = 0  # boxes of parts of objects, which are left out
 
 
 class UnreadableAnnotation(ValueError):
@@ -102,6 +103,7 @@ def read_annotation(path: Path) -> Annotation:
         height=height,
         objects=tuple(o for o in objects if o is not None),
         problems=tuple(problems),
+        parts=len(root.findall("object/part/bndbox")),
     )
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.data.formats.layout import Entry, LayoutReader
-from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name
-from frcnn_jax.data.formats.yolo_names import NamesFile, find_names
+from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
+from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, told_apart
+from frcnn_jax.data.formats.yolo_names import NamesFile, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
 
@@ -25,28 +25,40 @@ _EXACT = 1e-9  # pixels; twice the error of the fractions of the largest images,
 
 
 class YoloReader(LayoutReader):
-    """Images of the folders that the YAML file names, else all; labels in a folder `labels` for `images`, or beside
-    them. An image whose label file is missing or empty has no objects."""
+    """Images of the folders that the YAML file names, else all; labels in a folder `labels` for `images`, beside
+    them, or in a folder of another name. An image whose label file is missing or empty has no objects."""
 
     layout = "YAML file with names and folder labels"
 
     def __init__(self, root: Path, config: DataConfig):
-        names = find_names(root)
+        names = find_names(root) or number_classes(root)
         if names is None:
             raise FileNotFoundError(f"{root} has no data.yaml with names (or classes.txt): add it")
+        if names.numbered and not config.rename:
+            warn_once(
+                f"{root}: no file names the classes, which are class_0, class_1 and so on: name them, as with "
+                f'--data.rename "class_0=cat" "class_1=dog", or write the names, one a line, to {names.path}'
+            )
         self.names: NamesFile = names
         self.labels = {
             (tuple(map(normal_name, folders)), normal_name(name)[:-4]): "/".join((*folders, name))
             for folders, name in files_below(root, (".txt",))
         }
         super().__init__(root, config)
+        self.notes += (Note("class", name) for name in names.names.values())
 
     @staticmethod
     def fits(root: Path) -> bool:
         return find_names(root) is not None
 
+    @staticmethod
+    def may_fit(root: Path) -> bool:
+        return number_classes(root) is not None
+
     def _entries(self) -> Iterator[Entry]:
         labels = {file: self._label(file) for file in self.images}
+        if not any(labels.values()):
+            labels |= self._by_name()
         for split, files in self.names.splits(self.images, lambda file: labels[file] is not None).items():
             for file in files:
                 below = "/".join((*file.folders, file.name))
@@ -65,23 +77,36 @@ class YoloReader(LayoutReader):
             places = [(*folders[:-1], "labels", folders[-1]), (*folders, "labels"), ("labels", *folders), *places]
         return next((self.labels[place, stem] for place in places if (place, stem) in self.labels), None)
 
+    def _by_name(self) -> dict[ImageFile, str | None]:
+        """Label files in folders of any name, for the images that they alone are of."""
+        found: dict[ImageFile, str | None] = {}
+        places = [self.images.find(stem, folders, split_of(folders), by_stem=True) for folders, stem in self.labels]
+        for images, label in zip(told_apart(places), self.labels.values(), strict=True):
+            if len(images) == 1:
+                found[images[0]] = None if images[0] in found else label
+        return found
+
     def _read_all(self, entries: list[Entry]) -> Iterable[ImageRecord]:
         return map_in_threads(lambda entry: self._read(entry, self._record(entry)), entries)
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
-        faults, objects = list(record.faults), []
+        faults, objects, polygons = list(record.faults), [], 0
         rows = self._rows(entry, faults)
         if rows:
             try:
                 size = image_size(record.path.read_bytes())
             except (ValueError, OSError):
                 rows = []  # the image is named as unreadable when it is checked
-        for index, row in enumerate(rows):
-            found = _object(row.split(), index, self.names, entry.file, size)
+        for index, row in enumerate(map(str.split, rows)):
+            found = _object(row, index, self.names, entry.file, size)
             (faults if isinstance(found, Fault) else objects).append(found)
+            polygons += isinstance(found, ObjectRecord) and len(row) not in (5, 5 + self.names.pose)
+        notes = [Note("polygon", entry.file, polygons)] if polygons else []
+        notes += [Note("unlabelled", entry.name)] if entry.annotation is None else []
         return ImageRecord(
             *(record.image_id, record.path, record.file, None, tuple(objects), tuple(faults), _NOTATION),
             fractions=True,
+            notes=tuple(notes),
         )
 
     def _rows(self, entry: Entry, faults: list[Fault]) -> list[str]:
@@ -115,9 +140,11 @@ def _object(row: list[str], index: int, names: NamesFile, file: str, size: tuple
         fractions = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
     else:
         return fault("unreadable_annotation", "row", f"{len(row)} numbers, neither 5 of a box nor a polygon's")
-    if label not in names.names:
-        return fault("unknown_class", "class", f"not one of the {len(names.names)} names")
-    return ObjectRecord(index, names.names[int(label)], _pixels(fractions, size))
+    name = names.name(label)
+    if name is None:
+        known = "a whole number from 0" if names.numbered else f"one of the {len(names.names)} names"
+        return fault("unknown_class", "class", f"not {known}")
+    return ObjectRecord(index, name, _pixels(fractions, size))
 
 
 def _pixels(fractions: Box, size: tuple[int, int]) -> Box:

@@ -1,4 +1,5 @@
-"""Names and splits of a YOLO data set: from data.yaml, or names alone from classes.txt or obj.names."""
+"""Names and splits of a YOLO data set: from data.yaml, or names from a text file such as classes.txt and splits from
+Darknet's lists of images."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ from typing import Any
 import yaml
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import ImageFile, ImageTree, files_below, normal_name
+from frcnn_jax.data.formats.tree import ImageFile, ImageTree, files_below, lines_of, named_split, normal_name
+from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import canonical_split
 
-__all__ = ["NamesFile", "find_names"]
+__all__ = ["NamesFile", "find_names", "number_classes"]
 
 _KEYS = ("train", "val", "valid", "validation", "test")
-_LISTS = ("classes.txt", "obj.names")
+_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
+_OVER = 0.1  # by so much a fraction may be over 1
 _MOST_BYTES = 1 << 20  # of a YAML file that is read to see what it is
 
 
@@ -31,6 +34,13 @@ class NamesFile:
     places: dict[str, tuple[str, ...]]  # folders or lists of images by split
     base: str = ""  # `path:`, a folder before all of them
     pose: int = 0  # numbers of the keypoints after each box; 0 where rows have none
+    numbered: bool = False  # no file names the classes
+
+    def name(self, label: float) -> str | None:
+        """The name of a class by its number; None if there is none."""
+        if self.numbered:
+            return f"class_{int(label)}" if label >= 0 and label.is_integer() else None
+        return self.names.get(int(label)) if label.is_integer() else None
 
     def splits(self, images: ImageTree, labelled: Callable[[ImageFile], bool]) -> dict[str, list[ImageFile]]:
         """Images of each split: as the file says where that exists, else as the names of folders say, else all.
@@ -70,8 +80,15 @@ class NamesFile:
             return []
         if path.is_file():
             near = path.relative_to(images.root).parts[:-1]
-            lines = path.read_text("utf-8-sig").splitlines()
-            return [file for line in lines if line.strip() for file in images.find(line.strip(), near, None)[:1]]
+            lines = [line.strip() for line in lines_of(path) if line.strip()]
+            found = [images.find(line, near, None) for line in lines]
+            for what, its in (
+                ("name no image in the folder and are left out", [not files for files in found]),
+                ("name several images, of which the first is taken", [len(files) > 1 for files in found]),
+            ):
+                if any(its):
+                    warn_once(f"{path}: {sum(its)} of {len(lines)} lines {what} ({lines[its.index(True)]})")
+            return [file for files in found for file in files[:1]]
         parts = path.relative_to(images.root).parts
         return [file for file in images if file.folders[: len(parts)] == parts]
 
@@ -103,11 +120,44 @@ def find_names(root: Path) -> NamesFile | None:
         return None
     found = [file for file in map(_read_yaml, _paths(root, (".yaml", ".yml"))) if file is not None]
     if not found:
-        found = [_read_list(path) for path in _paths(root, (".txt", ".names")) if path.name.lower() in _LISTS]
+        paths = list(_paths(root, (".txt", ".names", ".labels")))
+        named = [path for path in paths if path.name.lower() in _LISTS]
+        found = [_read_list(path) for path in named or paths if named or path.suffix.lower() == ".names"]
     if len({(tuple(file.names.items()), tuple(file.places.items()), file.pose) for file in found}) > 1:
         names = " and ".join(str(file.path.relative_to(root)) for file in found)
         raise ValueError(f"{root}: {names} have names of classes; leave one of them in the folder")
-    return found[0] if found else None
+    return _with_lists(root, found[0]) if found else None
+
+
+def number_classes(root: Path) -> NamesFile | None:
+    """Classes by their numbers alone, for a YOLO data set without a file of names; None where no text file of an
+    image's name begins with a row of fractions."""
+    if not _has_rows(root, most=1 + _OVER):
+        return None
+    stems = {os.path.splitext(name)[0] for _, name in files_below(root, IMAGE_SUFFIXES)}
+    if stems.isdisjoint(os.path.splitext(name)[0] for _, name in files_below(root, (".txt",))):
+        return None
+    return _with_lists(root, NamesFile(root / "classes.txt", {}, {}, numbered=True))
+
+
+def _with_lists(root: Path, file: NamesFile) -> NamesFile:
+    """Names with the splits of Darknet's lists, `train.txt` and `valid.txt`, where no YAML file gives them."""
+    if file.places:
+        return file
+    places: dict[str, tuple[str, ...]] = {}
+    for path in _paths(root, (".txt",)):
+        split = named_split(path.stem)
+        if split and path.name.lower() not in _LISTS and _lists_images(path):
+            places[split] = (*places.get(split, ()), str(path))
+    return dataclasses.replace(file, places=places)
+
+
+def _lists_images(path: Path) -> bool:
+    """True if a text begins with the path of an image."""
+    with path.open("rb") as file:
+        lines = file.read(4096).decode("utf-8-sig", "ignore").split("\n")
+    first = next((line.strip() for line in lines if line.strip()), "")
+    return first.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _paths(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
@@ -149,15 +199,19 @@ def _read_list(path: Path) -> NamesFile:
     return NamesFile(path, {number: line for number, line in enumerate(lines) if line}, {})
 
 
-def _has_rows(root: Path) -> bool:
-    """True if a text file begins with a row of a YOLO label; the first few with any text are looked at."""
+def _has_rows(root: Path, most: float = math.inf) -> bool:
+    """True if a text file begins with a row of a YOLO label, with no number above `most` after that of the class; the
+    first few with any text are looked at."""
     looked = 0
     for folders, name in files_below(root, (".txt",)):
         with root.joinpath(*folders, name).open("rb") as file:
             row = file.readline(4096).split()
         try:
-            if len(row) >= 5 and float(row[0]).is_integer() and all(map(math.isfinite, map(float, row))):
-                return True
+            numbers = list(map(float, row))
+            if len(row) >= 5 and numbers[0].is_integer() and all(map(math.isfinite, numbers)):
+                if max(numbers[1:]) <= most:
+                    return True
+                looked += 1
         except ValueError:
             looked += 1
         if looked > 50:

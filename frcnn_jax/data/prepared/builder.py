@@ -25,12 +25,12 @@ from tqdm import tqdm
 
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.formats.voc import VOC_CORNERS, VocReader
-from frcnn_jax.data.formats.voc_archive import ARCHIVES, Archive, extract_archive
 from frcnn_jax.data.prepared.check import CheckedImage, CheckedSplit, check_splits
-from frcnn_jax.data.prepared.index import LAYOUT_FILE
+from frcnn_jax.data.prepared.index import LAYOUT_FILE, SUMMARY_FILE, tfds_split
 from frcnn_jax.data.prepared.load import load_images
 from frcnn_jax.data.prepared.report import raise_or_report
 from frcnn_jax.data.records import with_trainval
+from frcnn_jax.data.voc_archive import ARCHIVES, Archive, extract_archive
 
 __all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder"]
 
@@ -50,6 +50,7 @@ class PreparedConfig(tfds.core.BuilderConfig):
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
     year: str | None = None
     checked: dict[str, CheckedSplit] = dataclasses.field(default_factory=dict)
+    summary: tuple[str, ...] = ()  # of what was read otherwise than written
 
 
 class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -98,12 +99,16 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _stored_images(self, dl_manager: Any) -> dict[str, tuple[CheckedImage, ...]]:
         """The images of each split that is stored; writes the layout of all."""
-        splits = {name: split for name, split in self._splits(dl_manager).items() if split.images}
+        checked = self._splits(dl_manager)
+        splits = {name: split for name, split in checked.items() if split.images}
         stored = _stored_splits({name: [image.image_id for image in split.images] for name, split in splits.items()})
         layout = {name: _layout(split, stored[name]) for name, split in splits.items()}
         # This folder is a temporary one until everything is written; TFDS then renames it.
         (Path(self.data_dir) / LAYOUT_FILE).write_text(json.dumps(layout, indent=1) + "\n", "utf-8")
-        return {name: split.images for name, split in splits.items() if stored[name] == [name]}
+        empty = {name: split.dropped for name, split in checked.items() if not split.images and split.dropped}
+        summary = {"read": self.builder_config.summary, "empty": empty}
+        (Path(self.data_dir) / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+        return {tfds_split(name): split.images for name, split in splits.items() if stored[name] == [name]}
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         return {name: self._generate_examples(images) for name, images in self._stored_images(dl_manager).items()}

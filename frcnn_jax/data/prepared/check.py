@@ -56,6 +56,11 @@ class Check:
     counts: Mapping[str, int]  # images and objects there are, boxes `clipped`, images with their `own_size`
     classes: tuple[str, ...]
     way_on: Mapping[str, str] | None = None  # fields of FaultPolicy with which nothing stops; None: nothing is left
+    excused: Mapping[Fault, str] = dataclasses.field(
+        default_factory=dict
+    )  # those of `tolerated` that are many, and why
+    lenient: bool = False  # a tolerance of 0 would give something else
+    summary: tuple[str, ...] = ()  # in short, for the log when the prepared data are opened again
 
 
 def check_splits(
@@ -64,16 +69,21 @@ def check_splits(
     classes: Sequence[str],
     policy: FaultPolicy,
     left_out: int = 0,
+    excused: Mapping[Fault, str] | None = None,
 ) -> Check:
     """Images and objects of each split that the policy keeps, and the faults that it forbids.
 
     Args:
         left_out: objects of the images that are not in their records; they count for the tolerance.
+        excused: faults of images that stop nothing, however many they are, and the reason; what they concern is
+            dropped, and does not count for the tolerance.
     """
     results = {name: _check_image(image, classes, policy) for name, image in images.items()}
     faults = _all_faults(results, splits)
-    totals = {"images": len(images), "objects": left_out + sum(map(_object_count, images.values()))}
-    tolerated, errors = _tolerated(faults, images, totals, policy)
+    excused = {fault: why for fault, why in (excused or {}).items() if getattr(policy, fault.kind) == "error"}
+    counted = [image for image in images.values() if excused.keys().isdisjoint(image.faults)]
+    totals = {"images": len(counted), "objects": left_out + sum(map(_object_count, counted))}
+    tolerated, errors = _tolerated(faults, images, totals, policy, excused)
     if tolerated:
         results = {name: _check_image(image, classes, policy, tolerated) for name, image in images.items()}
     counts = {name: sum(getattr(result, name) for result in results.values()) for name in ("clipped", "own_size")}
@@ -85,9 +95,9 @@ def check_splits(
         clipped, own_size = sum(part.clipped for part in parts), sum(part.own_size for part in parts)
         checked[name] = CheckedSplit(kept, dict(sorted(dropped.items())), clipped, own_size)
     dropped = tuple(fault for fault in faults if getattr(policy, fault.kind) == "drop")
-    way_on = _way_on(images, splits, classes, policy, totals, errors) if errors else {}
+    way_on = _way_on(images, splits, classes, policy, totals, excused, errors) if errors else {}
     faults = tuple(_in_order(errors)), tuple(_in_order(tolerated)), dropped
-    return Check(checked, *faults, totals | counts, tuple(classes), way_on)
+    return Check(checked, *faults, totals | counts, tuple(classes), way_on, excused, lenient=bool(tolerated))
 
 
 def _all_faults(results: Mapping[str, _Result], splits: Mapping[str, SplitRecords]) -> list[Fault]:
@@ -101,14 +111,18 @@ def _object_count(image: LoadedImage) -> int:
 
 
 def _tolerated(
-    faults: Sequence[Fault], images: Mapping[str, LoadedImage], totals: Mapping[str, int], policy: FaultPolicy
+    faults: Sequence[Fault],
+    images: Mapping[str, LoadedImage],
+    totals: Mapping[str, int],
+    policy: FaultPolicy,
+    excused: Collection[Fault],
 ) -> tuple[frozenset[Fault], list[Fault]]:
     """The faults of images and those of objects, where they are so few that they stop nothing; and those that stop."""
     owners = {fault: name for name, image in images.items() for fault in image.faults if fault.object is None}
     listed_only = {name for name, image in images.items() if _is_listed_only(image)}
     groups: dict[str, list[Fault]] = {"images": [], "objects": [], "listed": []}
     for fault in faults:
-        if getattr(policy, fault.kind) == "error":
+        if getattr(policy, fault.kind) == "error" and fault not in excused:
             thing = "objects" if fault.object is not None else "images"
             groups["listed" if owners.get(fault) in listed_only else thing].append(fault)
     shares = {"images": policy.tolerance, "objects": policy.tolerance, "listed": _LISTED_FACTOR * policy.tolerance}
@@ -120,7 +134,7 @@ def _tolerated(
         )
         if count <= shares[thing] * totals["objects" if thing == "objects" else "images"]:
             few += group
-    tolerated = frozenset(few)
+    tolerated = frozenset(few).union(excused)
     return tolerated, [fault for group in groups.values() for fault in group if fault not in tolerated]
 
 
@@ -139,6 +153,7 @@ def _way_on(
     classes: Sequence[str],
     policy: FaultPolicy,
     totals: Mapping[str, int],
+    excused: Collection[Fault],
     errors: Sequence[Fault],
 ) -> dict[str, str] | None:
     """Settings with which no fault stops; None if they would leave no image, or no object."""
@@ -147,7 +162,7 @@ def _way_on(
     milder = [(kind, answer) for kind, answer in _MILDER.items() if kind in found]
     for count in range(len(milder) + 1):
         for answers in itertools.combinations(milder, count):
-            settings, left = _settings(images, splits, classes, policy, totals, dict(answers))
+            settings, left = _settings(images, splits, classes, policy, totals, excused, dict(answers))
             if left and (not had_objects or any(image.objects for image in left)):
                 return settings
     return None
@@ -159,6 +174,7 @@ def _settings(
     classes: Sequence[str],
     policy: FaultPolicy,
     totals: Mapping[str, int],
+    excused: Collection[Fault],
     answers: Mapping[str, str],
 ) -> tuple[dict[str, str], list[CheckedImage]]:
     """Settings with which no fault stops, and the images that they leave: these answers, and for all else a drop."""
@@ -166,7 +182,7 @@ def _settings(
     while True:
         current = dataclasses.replace(policy, **settings)
         results = {name: _check_image(image, classes, current) for name, image in images.items()}
-        _, errors = _tolerated(_all_faults(results, splits), images, totals, current)
+        _, errors = _tolerated(_all_faults(results, splits), images, totals, current, excused)
         if not errors:
             return dict(sorted(settings.items())), [result.image for result in results.values() if result.image]
         settings |= {fault.kind: "clip" if fault.kind == "box_outside" else "drop" for fault in errors}

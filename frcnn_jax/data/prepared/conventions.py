@@ -20,6 +20,7 @@ __all__ = ["CORNER_SHARE", "Conventions", "find_conventions", "follow"]
 CORNER_SHARE = 0.005
 """Least share of the objects that say how corners are counted."""
 _CORNER_COUNT = 3
+_MANY = 10  # images that state one size for each that states the other, to decide
 _INCLUSIVE = (1.0, 1.0, 0.0, 0.0)  # shift of the notation whose corners may be counted in several ways
 _SHIFTS = {  # from VOC's way: of the box, and the notation in which the box is as written
     "one_based": ((0, 0, 0, 0), _INCLUSIVE),
@@ -41,13 +42,14 @@ class Conventions:
     corners: str  # a choice of `data.corners`
     sentences: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()  # evidence against the decision; only where `orientation` is auto
+    odd: frozenset[str] = frozenset()  # ids of images with such evidence, where the others are so many that it counts
 
 
 def find_conventions(images: Sequence[LoadedImage], config: DataConfig) -> Conventions:
     """The decisions for a folder, as the settings say or, where they are `auto`, from the evidence."""
-    turn, sentences, faults = _find_orientation(images, config.orientation)
+    turn, sentences, faults, odd = _find_orientation(images, config.orientation, config.faults.tolerance)
     corners, more = _find_corners(images, config.corners, turn)
-    return Conventions(turn, corners, (*sentences, *more), tuple(faults))
+    return Conventions(turn, corners, (*sentences, *more), tuple(faults), odd)
 
 
 def follow(image: LoadedImage, conventions: Conventions) -> LoadedImage:
@@ -77,10 +79,14 @@ def follow(image: LoadedImage, conventions: Conventions) -> LoadedImage:
     return dataclasses.replace(image, record=record, size=size, faults=faults, turn=turn)
 
 
-def _find_orientation(images: Sequence[LoadedImage], setting: str) -> tuple[bool, list[str], list[Fault]]:
+def _find_orientation(
+    images: Sequence[LoadedImage], setting: str, tolerance: float
+) -> tuple[bool, list[str], list[Fault], frozenset[str]]:
+    """The decision, the sentences, faults where the evidence contradicts itself, and ids of the odd ones where hardly
+    any does: at most the tolerated share, or one in ten of the others."""
     marked = [image for image in images if image.mark != 1]
     if not marked or setting != "auto":
-        return setting != "ignore", [_orientation_text(marked, len(images), setting)] if marked else [], []
+        return setting != "ignore", [_orientation_text(marked, len(images), setting)] if marked else [], [], frozenset()
     turned, lying = [], []
     for image in marked:
         if image.mark >= 5 and image.size is not None and image.size[0] != image.size[1]:
@@ -89,17 +95,24 @@ def _find_orientation(images: Sequence[LoadedImage], setting: str) -> tuple[bool
             elif stated_size(image.record) == image.size:
                 lying.append(image)
     turn = len(turned) >= len(lying)
-    faults = []
-    if turned and lying:
-        for image in lying if turn else turned:
-            height, width = stated_size(image.record)
-            this, other = ("as it lies in the file", "turned") if turn else ("turned", "as they lie in the file")
-            message = f"the size of the image {this}, but {max(len(turned), len(lying))} others state theirs {other}"
-            value = f"{width:g} x {height:g}"
-            faults.append(Fault("orientation", image.record.file, None, "size", value, message))
+    odd, others = (lying, turned) if turn else (turned, lying)
     evidence = f"{len(turned)} state the size of the turned image, {len(lying)} that of the image as it lies"
-    evidence = evidence if turned or lying else "none of them states a size that says which"
-    return turn, [_orientation_text(marked, len(images), "apply" if turn else "ignore", evidence)], faults
+    evidence = evidence if odd or others else "none of them states a size that says which"
+    faults, ids = [], frozenset()
+    if tolerance and odd and (len(odd) <= tolerance * (len(odd) + len(others)) or len(others) >= _MANY * len(odd)):
+        ids = frozenset(image.record.image_id for image in odd)
+        evidence += f", which is decided against (the first: {odd[0].record.file})"
+    else:
+        faults = [_contradiction(image, turn, len(others)) for image in odd]
+    sentence = _orientation_text(marked, len(images), "apply" if turn else "ignore", evidence)
+    return turn, [sentence], faults, ids
+
+
+def _contradiction(image: LoadedImage, turn: bool, others: int) -> Fault:
+    height, width = stated_size(image.record) or (0, 0)
+    this, other = ("as it lies in the file", "turned") if turn else ("turned", "as they lie in the file")
+    message = f"the size of the image {this}, but {others} others state theirs {other}"
+    return Fault("orientation", image.record.file, None, "size", f"{width:g} x {height:g}", message)
 
 
 def _orientation_text(marked: Sequence[LoadedImage], count: int, decision: str, evidence: str = "") -> str:

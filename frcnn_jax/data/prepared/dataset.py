@@ -17,7 +17,15 @@ from tqdm import tqdm
 
 from frcnn_jax.data.fingerprints import content_fingerprint
 from frcnn_jax.data.images import decode_image
-from frcnn_jax.data.prepared.index import LAYOUT_FILE, Index, load_index, make_index, save_index
+from frcnn_jax.data.prepared.index import (
+    LAYOUT_FILE,
+    Index,
+    load_index,
+    make_index,
+    read_summary,
+    save_index,
+    tfds_split,
+)
 from frcnn_jax.types import GroundTruth
 
 __all__ = ["PreparedDataset"]
@@ -39,7 +47,7 @@ class PreparedDataset:
         self.name, self.directory, self._split = name, Path(directory), split
         layout = json.loads((self.directory / LAYOUT_FILE).read_text())
         if split not in layout:
-            raise ValueError(f"data set {name}: no split {split!r} with images (there: {', '.join(sorted(layout))})")
+            raise ValueError(f"data set {name}: {self._why_empty(split)} (there: {', '.join(sorted(layout))})")
         self._stored: tuple[str, ...] = tuple(layout[split]["stored"])
         self.image_ids: tuple[str, ...] = tuple(layout[split]["ids"])
         self.dropped: dict[str, int] = layout[split]["dropped"]
@@ -113,6 +121,19 @@ class PreparedDataset:
     def __reduce__(self) -> tuple:
         return PreparedDataset, (self.name, self.directory, self._split)
 
+    def _why_empty(self, split: str) -> str:
+        """Why a split that the folder has is not among the prepared ones."""
+        dropped = read_summary(self.directory)["empty"].get(split)
+        if not dropped:
+            return f"no split {split!r} with images"
+        if set(dropped) == {"missing_annotation"}:
+            return (
+                f"none of the {dropped['missing_annotation']} images of split {split!r} has an annotation; annotate "
+                "them, or take them as images without objects: --data.faults.missing-annotation empty"
+            )
+        counts = ", ".join(f"{kind} {count}" for kind, count in dropped.items())
+        return f"all images of split {split!r} were dropped for their faults ({counts}); put them right"
+
     def _open(self) -> tuple[Any, ...]:
         """TFDS's data source of each stored split."""
         with self._lock:
@@ -121,7 +142,7 @@ class PreparedDataset:
 
                 builder = tfds.builder_from_directory(str(self.directory))
                 decoders = {"image": tfds.decode.SkipDecoding()}
-                self._sources = tuple(builder.as_data_source(s, decoders=decoders) for s in self._stored)
+                self._sources = tuple(builder.as_data_source(tfds_split(s), decoders=decoders) for s in self._stored)
             return self._sources
 
     def _index(self, part: int, stored: str, turns: Sequence[int]) -> Index:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,23 @@ from frcnn_jax.atomic import replacing
 from frcnn_jax.data.images import image_size, turned_size
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["LAYOUT_FILE", "Index", "decode_objects", "load_index", "make_index", "save_index"]
+__all__ = [
+    "LAYOUT_FILE",
+    "SUMMARY_FILE",
+    "Index",
+    "decode_objects",
+    "load_index",
+    "make_index",
+    "read_summary",
+    "save_index",
+    "tfds_split",
+]
 
 LAYOUT_FILE = "frcnn_splits.json"
 """Lists for each split its ids in order, the stored splits that hold them, and what was dropped."""
+SUMMARY_FILE = "frcnn_summary.json"
+"""What was read otherwise than written, in short, as `read`; and as `empty` the splits of which no image is left, with
+what was dropped. Earlier versions wrote none."""
 _FORMAT = 1
 
 
@@ -43,6 +57,17 @@ class Index:
         return GroundTruth(
             boxes=self.boxes[part], labels=self.labels[part], difficult=self.difficult[part], crowd=crowd
         )
+
+
+def tfds_split(split: str) -> str:
+    """TFDS's name of a stored split; `all` is its word for all splits together."""
+    return "all_images" if split == "all" else split
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a prepared folder; an empty one where an earlier version prepared it."""
+    path = folder / SUMMARY_FILE
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {"read": [], "empty": {}}
 
 
 def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth:

@@ -9,12 +9,25 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.encoded.bmp import is_bmp
+from frcnn_jax.data.encoded.jpeg import is_jpeg
+from frcnn_jax.data.encoded.png import is_png
+from frcnn_jax.data.encoded.tiff import is_tiff
+from frcnn_jax.data.encoded.webp import is_webp
+from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.images import check_image, exif_orientation
 from frcnn_jax.data.records import ImageRecord, SplitRecords
 
 __all__ = ["LoadedImage", "find_classes", "load_images", "stated_size"]
+
+_IS_FORMAT = {  # is content of the format that the ending says
+    **dict.fromkeys((".jpg", ".jpeg"), is_jpeg),
+    **dict.fromkeys((".tif", ".tiff"), is_tiff),
+    ".png": is_png,
+    ".webp": is_webp,
+    ".bmp": is_bmp,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +39,7 @@ class LoadedImage:
     faults: tuple[Fault, ...]  # of the record and of the image
     mark: int = 1  # EXIF orientation, 1 ... 8
     turn: int = 1  # the same where it is followed, else 1
+    notes: tuple[Note, ...] = ()  # of the record and of the image
 
 
 def load_images(splits: Iterable[SplitRecords], root: Path, title: str) -> dict[str, LoadedImage]:
@@ -55,13 +69,15 @@ def stated_size(record: ImageRecord) -> tuple[float, float] | None:
 
 def _load_image(record: ImageRecord, root: Path) -> LoadedImage:
     faults = [fault for fault in record.faults if fault.object is None]
-    size, mark = None, 1
+    size, mark, notes = None, 1, record.notes
     if record.path is not None:
         try:
             data = record.path.read_bytes()
             size, mark = check_image(data), exif_orientation(data)
+            if not _IS_FORMAT.get(record.path.suffix.lower(), bool)(data):
+                notes = (*notes, Note("ending", os.path.relpath(record.path, root)))
         except (ValueError, OSError) as error:
             file = os.path.relpath(record.path, root)
             faults.append(Fault("unreadable_image", file, None, "file", record.path.name, str(error)))
     faults += [fault for fault in record.faults if fault.object is not None]
-    return LoadedImage(record, size, tuple(faults), mark)
+    return LoadedImage(record, size, tuple(faults), mark, notes=notes)

@@ -36,7 +36,8 @@ class RenamedReader:
 
     def read(self, split: str) -> SplitRecords:
         records = self._reader.read(split)
-        return dataclasses.replace(records, records=tuple(map(self._renamed, records.records)))
+        notes = (note for note in records.notes if not (note.kind == "class" and note.place in self.names))
+        return dataclasses.replace(records, records=tuple(map(self._renamed, records.records)), notes=tuple(notes))
 
     @cached_property
     def content(self) -> Callable[..., list[Any]] | None:
@@ -54,8 +55,11 @@ class RenamedReader:
     def check_used(self, root: Path) -> None:
         """
         Raises:
-            ValueError: no object read so far has one of the names.
+            ValueError: no object of any split has one of the names.
         """
+        for split in self.splits:
+            if not self.names.keys() <= self._found:
+                self.read(split)
         absent = [old for old in self.names if old not in self._found]
         if absent:
             there = ", ".join(sorted(self._found)) or "none"

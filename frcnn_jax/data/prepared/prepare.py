@@ -11,26 +11,29 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
+from frcnn_jax.data.faults import Fault, note_sentences
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
 from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits
 from frcnn_jax.data.prepared.content import folder_names, policy_key
-from frcnn_jax.data.prepared.conventions import find_conventions, follow
+from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, follow
 from frcnn_jax.data.prepared.hashes import FileHashes
-from frcnn_jax.data.prepared.load import find_classes, load_images
+from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
 from frcnn_jax.data.prepared.names import RenamedReader, of_classes, spelt_alike
-from frcnn_jax.data.prepared.report import raise_or_report
+from frcnn_jax.data.prepared.report import raise_or_report, say_again, summarize
 from frcnn_jax.data.prepared.splits import PooledReader, split_rule, without_tested
-from frcnn_jax.data.records import STANDARD_SPLITS, with_trainval
+from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, with_trainval
 from frcnn_jax.locks import folder_lock
 
 __all__ = ["prepare_folder", "prepare_voc"]
 
+_LEAST_SHARE = 1 / 3  # of the images that a file lists
 _log = logging.getLogger(__name__)
+_PREPARED: set[Path] = set()  # in this process, which has said all about them
 
 
 def prepare_voc(year: str, config: DataConfig) -> Path:
@@ -101,7 +104,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
         tested=request.tested,
     )
     reader = request.reader
-    if isinstance(reader, RenamedReader) and reader.content is None and request.split in STANDARD_SPLITS:
+    if isinstance(reader, RenamedReader) and reader.content is None:
         reader.check_used(request.path)  # all is read by now; a name that is not there changes no hash
     names = [f"{label}-{name}" for name in found]
     folder = Path(root) / builder_class.name
@@ -110,10 +113,13 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
         with _one_process(folder, names[0]):
             if not any(place.is_dir() for place in places):
                 check = _check_folder(request, folder / f"{names[0]}.faults.txt")
-                name = names[bool(check.tolerated)]
-                settings = PreparedConfig(name=name, classes=check.classes, checked=check.splits)
+                name = names[check.lenient]
+                settings = PreparedConfig(name=name, classes=check.classes, checked=check.splits, summary=check.summary)
                 _prepare(_build(builder_class, settings, root))
+                _PREPARED.update(places)
     place = next(place for place in places if place.is_dir())
+    if place not in _PREPARED:
+        say_again(place, str(request.path))
     if request.pooled is not None and request.split == "test":
         request.pooled.check_tested(place, request.path)
     return place, request.split
@@ -147,22 +153,30 @@ def _check_folder(request: _Request, report: Path) -> Check:
     splits, lost = without_tested({name: reader.read(name) for name in request.wanted}, tested, path)
     splits = with_trainval(splits)
     kept, others = of_classes(splits, config.classes, path)
-    if isinstance(reader, RenamedReader) and split in STANDARD_SPLITS:
+    if isinstance(reader, RenamedReader):
         reader.check_used(path)
     if not splits[split].records and not lost[split]:
         raise ValueError(f"{path}: the list of split {split!r} is empty")
     images = load_images(splits.values(), path, str(path))
+    notes = [note for split in splits.values() for note in split.notes]
+    notes += [note for image in images.values() for note in image.notes]
+    there = set(find_classes(images))
+    notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in there)]
     conventions = find_conventions(tuple(images.values()), config)  # from all objects, also those left out
     records = {record.image_id: record for part in kept.values() for record in part.records}
     images = {
         name: follow(dataclasses.replace(image, record=records[name]), conventions) for name, image in images.items()
     }
     classes = config.classes or find_classes(images)
-    check = check_splits(images, kept, classes, config.faults, sum(others.counts.values()))
+    excused = _excused(images, splits, conventions, config) if config.faults.tolerance else {}
+    check = check_splits(images, kept, classes, config.faults, sum(others.counts.values()), excused)
+    check = dataclasses.replace(check, lenient=check.lenient or bool(conventions.odd))
     if conventions.faults:  # whichever way is set then, some images state the size of the other one
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
-    raise_or_report(str(path), [check], config.faults, report, conventions.sentences)
+    measured = request.tested if config.test.startswith("folder/") else ()
+    sentences = [*conventions.sentences, *note_sentences(notes), *_without_objects(check, kept, measured)]
+    raise_or_report(str(path), [check], config.faults, report, sentences)
     if not splits[split].records:
         raise ValueError(f"{path}: the images of split {split!r} are all among those of the test")
     _warn_of_slips(str(path), classes)
@@ -174,7 +188,43 @@ def _check_folder(request: _Request, report: Path) -> Check:
         dropped = Counter(result.dropped) + Counter({"unknown_class": other, "tested": lost[name]})
         return dataclasses.replace(result, dropped=dict(sorted(dropped.items())))
 
-    return dataclasses.replace(check, splits={name: with_others(name, split) for name, split in check.splits.items()})
+    more = {"unknown_class": sum(others.counts.values()), "tested": sum(lost.values())}
+    return dataclasses.replace(
+        check,
+        splits={name: with_others(name, split) for name, split in check.splits.items()},
+        summary=summarize(check, sentences, more),
+    )
+
+
+def _excused(
+    images: Mapping[str, LoadedImage], splits: Mapping[str, SplitRecords], conventions: Conventions, config: DataConfig
+) -> dict[Fault, str]:
+    """Faults of images that stop nothing, however many they are, with the reason: images that a file lists of a whole
+    of which the folder has at least a third, and sizes of the orientation that was decided against."""
+    odd = [fault for name in conventions.odd for fault in images[name].faults if fault.kind == "size_mismatch"]
+    excused = dict.fromkeys(odd, "they state the size of the other orientation, and many more do not")
+    missing = [image for image in images.values() if image.record.optional and image.record.path is None]
+    left = [any(record.path for record in split.records) for split in splits.values() if split.records]
+    if all(left) and len(images) - len(missing) >= len(images) * _LEAST_SHARE:
+        why = f"listed, but there is no file; the other {len(images) - len(missing)} are used"
+        excused |= {fault: why for image in missing for fault in image.faults if fault.kind == "missing_image"}
+    return excused
+
+
+def _without_objects(check: Check, splits: Mapping[str, SplitRecords], measured: Sequence[str]) -> list[str]:
+    """A sentence about each split whose images have no annotation, or no object where it is measured."""
+    sentences = []
+    for name, split in splits.items():
+        missing = [any(fault.kind == "missing_annotation" for fault in record.faults) for record in split.records]
+        if missing and all(missing):
+            sentences.append(f"none of the {len(missing)} images of split {name} has an annotation")
+        elif (
+            name in measured
+            and check.splits[name].images
+            and not any(image.objects for image in check.splits[name].images)
+        ):
+            sentences.append(f"none of the {len(missing)} images of split {name} has an object")
+    return sentences
 
 
 def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:

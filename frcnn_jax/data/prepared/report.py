@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.faults import DatasetFaultError, Fault
+from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared.check import Check
+from frcnn_jax.data.prepared.index import read_summary
 
-__all__ = ["raise_or_report"]
+__all__ = ["raise_or_report", "say_again", "summarize"]
 
 _log = logging.getLogger(__name__)
 _OTHER_ANSWERS = {
@@ -30,7 +32,7 @@ def raise_or_report(
     Args:
         checks: of all parts of the data set.
         file: where the list of all faults goes, if any stops or was tolerated.
-        sentences: what was decided about the folder as a whole.
+        sentences: what was decided about the folder as a whole, and what was read otherwise than written.
 
     Raises:
         DatasetFaultError: a fault stops.
@@ -48,6 +50,12 @@ def raise_or_report(
         raise ValueError(f"{title}: no split has any image left")
     for sentence in sentences:
         _log.warning("%s: %s", title, sentence)
+    excused = {fault: why for check in checks for fault, why in check.excused.items()}
+    for why in dict.fromkeys(excused.values()):
+        its = [fault for fault, other in excused.items() if other == why]
+        text = "%s: DROPPED %d images (%s): %s; the first: %s; all of them are in %s"
+        _log.warning(text, title, len(its), _kinds(its), why, its[0], file)
+    tolerated = [fault for fault in tolerated if fault not in excused]
     if tolerated:
         _log.warning(
             "%s: dropped for a handful of faults (%s), as data.faults.tolerance = %g allows of %s; "
@@ -65,15 +73,38 @@ def raise_or_report(
             _log.warning(text, title, name, split.own_size)
 
 
+def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int]) -> tuple[str, ...]:
+    """What was read otherwise than written, in short: for the log when the prepared data are opened again.
+
+    Args:
+        others: further things that were left out, by their names.
+    """
+    dropped = Counter(fault.kind for fault in (*check.dropped, *check.tolerated))
+    counts = {kind: count for kind, count in [*sorted(dropped.items()), *others.items()] if count}
+    texts = [sentence.partition(" (")[0] for sentence in sentences]
+    texts += ["dropped " + ", ".join(f"{count} for {kind}" for kind, count in counts.items())] if counts else []
+    clipped, own_size = (check.counts[name] for name in ("clipped", "own_size"))
+    texts += [f"clipped {clipped} boxes"] if clipped else []
+    texts += [f"took the image's own size for {own_size} images"] if own_size else []
+    return tuple(texts)
+
+
+def say_again(folder: Path, title: str) -> None:
+    """Logs in one line, once in a process, what was said when a folder was prepared."""
+    texts = read_summary(folder)["read"]
+    if texts:
+        warn_once(f"{title}, as it was prepared: {'; '.join(texts)}")
+
+
 def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
     """A row for each kind of fault and what is done about it."""
     rows = [("fault", "images", "objects", "what the settings do about it")]
     tolerance = f"data.faults.tolerance = {policy.tolerance:g}"
-    for faults, answer in (
-        ([fault for check in checks for fault in check.errors], "stops"),
-        ([fault for check in checks for fault in check.tolerated], f"drop: within {tolerance}"),
-        (_dropped(checks), "drop"),
-    ):
+    excused = {fault: why for check in checks for fault, why in check.excused.items()}
+    few = [fault for check in checks for fault in check.tolerated if fault not in excused]
+    groups = [([fault for check in checks for fault in check.errors], "stops")]
+    groups += [([f for f in excused if excused[f] == why], f"drop: {why}") for why in dict.fromkeys(excused.values())]
+    for faults, answer in (*groups, (few, f"drop: within {tolerance}"), (_dropped(checks), "drop")):
         for kind in sorted({fault.kind for fault in faults}):
             objects = sum(fault.kind == kind and fault.object is not None for fault in faults)
             images = sum(fault.kind == kind for fault in faults) - objects

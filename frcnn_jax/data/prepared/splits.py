@@ -25,7 +25,7 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import file_hash, map_in_threads
-from frcnn_jax.data.formats.layout import warn_once
+from frcnn_jax.data.formats.layout import LayoutReader, warn_once
 from frcnn_jax.data.formats.table import AnnotationReader
 from frcnn_jax.data.formats.tree import composed
 from frcnn_jax.data.formats.voc import VocReader
@@ -63,11 +63,11 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig, root: P
         pooled = reader if there else PooledReader(reader, there_others, 0.0)
         return SplitRule(_only(split, _standard(pooled)), pooled, tested)
     if "validation" in there and len(there) > 1:
-        warn_once(f"{root} has no test images: those to validate with are the test, and are not trained on")
+        warn_once(f"{root} has {_no_test(reader)}: those to validate with are the test, and are not trained on")
         training = [name for name in there if name != "validation"]
         return SplitRule("validation" if split == "test" else _only(split, training[:1]), reader, ("validation",))
     pooled = PooledReader(reader, there or there_others, config.split)
-    warn_once(f"{root} has no test images: {pooled.describe()}")
+    warn_once(f"{root} has {_no_test(reader)}: {pooled.describe()}")
     return SplitRule("train" if split == "trainval" else split, pooled, ("test",))
 
 
@@ -109,7 +109,7 @@ class PooledReader:
         """Images of `train` or `test`; of another split as the other reader has it."""
         if split == "train":
             kept = tuple(record for record in self._all.records if record.image_id not in self._held_out)
-            return SplitRecords(kept, self._all.faults)
+            return SplitRecords(kept, self._all.faults, self._all.notes)
         if split == "test" and self._share:
             return SplitRecords(tuple(record for record in self._all.records if record.image_id in self._held_out))
         return self._reader.read(split)
@@ -158,16 +158,20 @@ class PooledReader:
     def _all(self) -> SplitRecords:
         splits = [self._reader.read(name) for name in self._pool]
         records = {record.image_id: record for split in splits for record in split.records}
-        return SplitRecords(tuple(records.values()), tuple(fault for split in splits for fault in split.faults))
+        faults = tuple(fault for split in splits for fault in split.faults)
+        notes = dict.fromkeys(note for split in splits for note in split.notes)
+        return SplitRecords(tuple(records.values()), faults, tuple(notes))
 
     @cached_property
     def _held_out(self) -> frozenset[str]:
         """Ids of the images for the test: at least one, and not all."""
         places = {record.image_id: _place(record) for record in self._all.records}
-        chosen = {place for place in places.values() if place < self._share}
-        if self._share and len(set(places.values())) > 1:
-            chosen = chosen or {min(places.values())}
-            chosen -= {max(places.values())} if chosen == set(places.values()) else set()
+        there = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
+        chosen = {place for place in there if place < self._share}
+        if self._share and len(there) > 1:
+            chosen = chosen or {min(there)}
+            chosen -= {max(there)} if chosen == there else set()
+        chosen |= {place for place in places.values() if place not in there and place < self._share}
         return frozenset(image_id for image_id, place in places.items() if place in chosen)
 
 
@@ -176,6 +180,13 @@ def _place(record: ImageRecord) -> float:
     name = composed(record.path.stem if record.path else Path(record.image_id).stem)
     digest = hashlib.sha256(re.sub(r"\.rf\.\w+$", "", name).encode()).digest()
     return int.from_bytes(digest[:7]) / (1 << 56)
+
+
+def _no_test(reader: AnnotationReader) -> str:
+    """What the folder has in place of a test that could be measured."""
+    images = reader.images if isinstance(reader, LayoutReader) else ()
+    count = sum(image.split == "test" for image in images)
+    return f"{count} test images without annotation, which are left out" if count else "no test images"
 
 
 def _standard(reader: AnnotationReader) -> list[str]:

@@ -58,7 +58,7 @@ def test_crowds_areas_sizes_and_images_without_objects(tmp_path):
     first, second, third, empty, _ = records.records
     assert [(item.crowd, item.area) for item in first.objects] == [(False, 1200), (True, 17.5)]
     assert [(item.crowd, item.area) for item in second.objects[:1]] == [(False, None)]
-    assert (first.size, second.size, third.size) == ((30, 40), None, None), "0 x 0 states no size"
+    assert (first.size, second.size, third.size) == ((30, 40), (0, 0), (0, 0)), "no size is stated"
     assert (empty.image_id, empty.objects, empty.path is None) == ("t_1", (), False)
 
 
@@ -135,7 +135,8 @@ def test_two_files_of_one_split_are_named_but_for_cocos_key_points(tmp_path):
     assert len(CocoReader(tmp_path, DataConfig()).read("train").records) == 2
     write_text(tmp_path / "annotations/instances_train_old.json", text)
     message = (
-        r"annotations/instances_train2017.json and annotations/instances_train_old.json are both of split 'train'; "
+        r"annotations/instances_train2017.json and annotations/instances_train_old.json are both of split 'train', but "
+        r"both list a_1.jpg; leave one of them"
     )
     with pytest.raises(ValueError, match=message):
         CocoReader(tmp_path, DataConfig())
@@ -200,3 +201,30 @@ def test_it_is_prepared_anew_where_anything_changed(tmp_path):
         change()
         seen.add(open_dataset("folder/trainval", config).directory)
     assert len(seen) == 4, "an image that no file names changes nothing"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_several_files_of_one_split_are_joined(tmp_path, order):
+    """Each with ids of its own; the categories are the same, in any order."""
+    write_coco(tmp_path)
+    path = tmp_path / "annotations/instances_train2017.json"
+    whole = CocoReader(tmp_path, DataConfig()).read("train").records
+    path.unlink()
+    for letter, picture in zip("ab", [p for p in PICTURES if p.split == "train"], strict=True):
+        content = coco_json([picture])
+        content["categories"] = content["categories"][:: order if letter == "b" else 1]
+        write_text(tmp_path / f"annotations/instances_train_{letter}.json", json.dumps(content))
+    reader = CocoReader(tmp_path, DataConfig())
+    parts = reader.read("train").records
+    boxes = [[[(item.name, item.box) for item in record.objects] for record in its] for its in (parts, whole)]
+    assert boxes[0] == boxes[1]
+    assert [(record.path, record.size) for record in parts] == [(record.path, record.size) for record in whole]
+    before = reader.content(["train"])
+    content["images"][0]["note"] = 1
+    write_text(tmp_path / "annotations/instances_train_b.json", json.dumps(content))
+    assert CocoReader(tmp_path, DataConfig()).content(["train"]) != before
+    content["categories"][0]["name"] = "other"
+    write_text(tmp_path / "annotations/instances_train_b.json", json.dumps(content))
+    files = "annotations/instances_train_a.json and annotations/instances_train_b.json"
+    with pytest.raises(ValueError, match=f"{files} are both of split 'train', but their categories differ; leave one"):
+        CocoReader(tmp_path, DataConfig())

@@ -54,7 +54,7 @@ def test_faults_and_images_without_objects(tmp_path):
         ("unreadable_annotation", 3, "ymax", ""),
         ("size_mismatch", None, "width, height", "517 x 333, 518 x 333"),
     ]
-    assert ([fault.kind for fault in lost.faults], lost.size) == (["missing_image"], None)
+    assert ([fault.kind for fault in lost.faults], lost.size) == (["missing_image"], (0, 0))
     assert [str(fault) for fault in records.faults] == [
         "labels.csv: object 5: filename = '': missing [unreadable_annotation]"
     ]

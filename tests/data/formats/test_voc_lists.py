@@ -123,3 +123,20 @@ def test_jpegimages_without_annotations_anywhere_lack_a_folder(tmp_path):
     write_text(tmp_path / "project.xml", "<annotations/>")
     with pytest.raises(FileNotFoundError, match=r"has no folder Annotations \(VOC format\)$"):
         open_reader(tmp_path, DataConfig())
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_lists_beside_the_folder_main(tmp_path, main):
+    """Those named after a split, that begin with an image of the folder; and none where Main has lists."""
+    lists_of(tmp_path, {"default": ["a_1", "b_1"]} if main else {})
+    for name, lines in (
+        ("train", ["a_1", "a_2"]), ("val", ["b_1.jpg"]), ("test", ["/data/t_1.jpg"]), ("testing", ["birds"]),
+        ("classes", ["a_1"]), ("trainval", []),
+    ):  # fmt: skip
+        write_text(tmp_path / f"ImageSets/{name}.txt", "".join(f"{line}\n" for line in lines))
+    reader = open_reader(tmp_path, DataConfig())[1]
+    expected = {"default": ["a_1", "b_1"]} if main else {"train": ["a_1", "a_2"], "validation": ["b_1"]}
+    assert {name: list(reader.read(name).ids) for name in reader.splits} == expected
+    if not main:
+        with pytest.raises(FileNotFoundError, match=r"/ImageSets has no list of a split 'test' \(there: train, valid"):
+            reader.read("test")
