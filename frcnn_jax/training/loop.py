@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedul
 from frcnn_jax.training.state import TrainState, abstract_state, build_model, create_state, initial_params
 from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import AXIS, MultiTaskLoss, check_loss, make_train_step, map_train_step
-from frcnn_jax.training.workdir import check_settings, claim_workdir
+from frcnn_jax.training.workdir import check_settings, claim_workdir, with_length
 
 
 def train(
     config: Config, workdir: str | Path, loss: MultiTaskLoss | None = None, *, accept_changed_data: bool = False
 ) -> TrainState:
-    """Trains until `config.train.steps`, going on from the newest checkpoint in `workdir` if there is one.
+    """Trains for `config.train.steps` or `epochs`, going on from the newest checkpoint in `workdir` if there is one.
 
     Interrupted by Ctrl-C or SIGTERM, it ends the step and writes a checkpoint first.
 
@@ -72,20 +72,23 @@ def train(
         check_settings(workdir, config)
         checkpoints = resources.enter_context(closing(Checkpoints(workdir, config.train.keep_checkpoints)))
         before = None if checkpoints.latest is None else checkpoints.metadata()
+        datasets = [open_dataset(name, config.data) for name in config.data.train]
+        config = with_length(config, workdir, sum(map(len, datasets)))
+        check_settings(workdir, config)
         if before is not None and checkpoints.latest > config.train.steps:
             raise ValueError(
                 f"{workdir} has reached step {checkpoints.latest}, beyond train.steps = {config.train.steps}: "
-                "give more --train.steps, or another --workdir"
+                f"give more {_length_option(config)}, or another --workdir"
             )
-        dataset, proposals, files = _open_data(config)
+        dataset, proposals, files = _open_data(config, datasets)
         record = record_data(dataset, files)
         if before is not None:
             changed = check_data(workdir, before, record, dataset, accept_changed_data)
             if changed and checkpoints.latest >= config.train.steps:
                 raise ValueError(
                     f"{workdir} is at its last step, {checkpoints.latest}, so that nothing is learned from the changed "
-                    "data and its checkpoint stays that of the data before: give more --train.steps to go on with "
-                    "them, or the data as they were"
+                    "data and its checkpoint stays that of the data before: give more "
+                    f"{_length_option(config)} to go on with them, or the data as they were"
                 )
         claim_workdir(workdir, config)
 
@@ -153,13 +156,17 @@ def _loop(
     return state
 
 
-def _open_data(config: Config) -> tuple[Any, list, tuple[str | None, ...]]:
+def _length_option(config: Config) -> str:
+    """The option of the scripts that makes the training longer."""
+    return "--train.steps" if config.train.epochs is None else "--train.epochs"
+
+
+def _open_data(config: Config, datasets: list[Any]) -> tuple[Any, Sequence, tuple[str | None, ...]]:
     """The training sets as one `Dataset`, its proposals, and the files that these were read from.
 
     Raises:
         ValueError: the sets have different classes, or a label is not one of them.
     """
-    datasets = [open_dataset(name, config.data) for name in config.data.train]
     files, _ = proposal_files(config.proposals, config.data.train)
     parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
     dataset, proposals = concatenate(datasets, parts)
