@@ -178,6 +178,11 @@ class TrainConfig:
     epochs: float | None = None
     """Length of the training in passes over its images, in place of `steps`: ceil(epochs x images / batch size)
     steps."""
+    evaluate_every: int | float | None = None
+    """Steps between measurements of the mAP on `data.validation` while training; below 1, a share of the training. The
+    last step is measured too, and the best checkpoint is kept. Not set, nothing is measured."""
+    patience: int | None = None
+    """Measurements without a better mAP after which the training ends; not set, it makes all its steps."""
     seed: int = 0
     log_every: int = 20
     checkpoint_every: int = 1000
@@ -187,6 +192,13 @@ class TrainConfig:
         kinds(self, "train")
         if self.steps is None and self.epochs is None:
             object.__setattr__(self, "steps", _PAPERS_STEPS)
-        at_least(self, "train", steps=1, epochs=0, seed=0, log_every=1, checkpoint_every=1, keep_checkpoints=1)
-        if self.epochs == 0:
-            raise SettingError("train.epochs must be above 0, not 0")
+        at_least(self, "train", steps=1, epochs=0, evaluate_every=0, patience=1, seed=0)
+        at_least(self, "train", log_every=1, checkpoint_every=1, keep_checkpoints=1)
+        for name in ("epochs", "evaluate_every"):
+            if getattr(self, name) == 0:
+                raise SettingError(f"train.{name} must be above 0, not 0")
+        if self.evaluate_every is not None and not _is_length(self.evaluate_every):
+            every = self.evaluate_every
+            raise SettingError(f"train.evaluate_every must be whole steps, or a share below 1, not {every}")
+        if self.patience is not None and self.evaluate_every is None:
+            raise SettingError(f"train.patience = {self.patience} counts measurements: set train.evaluate_every too")
