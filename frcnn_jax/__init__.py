@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.runs.detector import Detector as Detector
     from frcnn_jax.runs.detector import load_detector as load_detector
     from frcnn_jax.runs.evaluate import evaluate_run as evaluate_run
-    from frcnn_jax.training.loop import train as train
+    from frcnn_jax.runs.train import train as train
     from frcnn_jax.training.optimizer import create_optimizer as create_optimizer
     from frcnn_jax.training.state import TrainState as TrainState
     from frcnn_jax.training.state import create_state as create_state
@@ -162,7 +162,6 @@ _NAMES = {
         "make_train_step",
         "map_train_step",
     ),
-    "training.loop": ("train",),
     "detection.detect": (
         "detect",
         "detect_batch",
@@ -176,6 +175,7 @@ _NAMES = {
         "load_detector",
     ),
     "runs.evaluate": ("evaluate_run",),
+    "runs.train": ("train",),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

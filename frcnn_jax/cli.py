@@ -1,6 +1,7 @@
 """Start and end of every script: compiled functions are kept for the next start; a fault of the input is one line, not
 a traceback, and an interruption says how to go on."""
 
+import argparse
 import os
 import stat
 import sys
@@ -27,6 +28,15 @@ def run(main: Callable[[], None]) -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--checkpoint` to the options of a script."""
+    parser.add_argument(
+        "--checkpoint",
+        metavar="STEP",
+        help="best, latest or a step; not given, best where train.evaluate_every measured the run, else latest",
+    )
 
 
 def keep_compiled(program: str) -> None:

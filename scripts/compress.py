@@ -25,7 +25,7 @@ import time
 
 import numpy as np
 
-from frcnn_jax.cli import run
+from frcnn_jax.cli import checkpoint_option, run
 from frcnn_jax.config import expand_user, override
 
 ROUNDS = 3
@@ -36,6 +36,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
+    checkpoint_option(parser)
     parser.add_argument("--fc6", type=int, default=0, metavar="RANK", help="rank of fc6; 0, the default: whole")
     parser.add_argument("--fc7", type=int, default=0, metavar="RANK", help="rank of fc7; 0, the default: whole")
     parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="workdir to write")
@@ -55,20 +56,23 @@ def main() -> None:
     ranks = {"fc6_rank": arguments.fc6 or None, "fc7_rank": arguments.fc7 or None}
     out = arguments.out or compressed_workdir(arguments.workdir, **ranks)
     start = time.perf_counter()
-    if compress_run(arguments.workdir, out, **ranks):
+    chosen = {"before": arguments.checkpoint, "after": "latest"}
+    if compress_run(arguments.workdir, out, **ranks, checkpoint=arguments.checkpoint):
         print(f"Compressed in {time.perf_counter() - start:.1f} s: {out}")
     else:
         print(f"{out} holds this compression already")
 
     folders = {"before": arguments.workdir, "after": out}
-    detectors = {name: with_settings(load_detector(folder), config) for name, folder in folders.items()}
+    detectors = {name: with_settings(load_detector(folder, chosen[name]), config) for name, folder in folders.items()}
+    print(f"It is the checkpoint of step {detectors['after'].step}")
     figures = {name: sizes(detector) for name, detector in detectors.items()}
     if arguments.no_evaluate:
         scenes = [random_scene(config)]
     else:
         reports = {"before": out / "eval_before", "after": out / "eval"}
         for name, detector in detectors.items():
-            figures[name]["map"] = evaluate_run(folders[name], detector.config, directory=reports[name])["map"]
+            settings = {"directory": reports[name], "checkpoint": chosen[name]}
+            figures[name]["map"] = evaluate_run(folders[name], detector.config, **settings)["map"]
         scenes = test_scenes(config, arguments.images)
     if arguments.images and scenes:
         for name, seconds in median_times(detectors, scenes).items():

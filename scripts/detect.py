@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frcnn_jax.cli import run
+from frcnn_jax.cli import checkpoint_option, run
 from frcnn_jax.config import expand_user
 
 
@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=expand_user, metavar="IMAGE")
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
+    checkpoint_option(parser)
     parser.add_argument("--proposals", type=expand_user, help="file of proposals; computed if not given")
     parser.add_argument("--out", type=expand_user, help="folder to write to; WORKDIR/detections if not given")
     parser.add_argument("--score", type=float, default=0.5, help="least score that is drawn; JSON holds all")
@@ -45,7 +46,7 @@ def main() -> None:
     from frcnn_jax.evaluation.report import write_image
     from frcnn_jax.runs.detector import load_detector
 
-    detector = load_detector(arguments.workdir)
+    detector = load_detector(arguments.workdir, arguments.checkpoint)
     config = detector.config.proposals
     if config.method == "file" and arguments.proposals is None:
         parser.error("the detector was trained with proposals from a file: give --proposals")
@@ -96,7 +97,7 @@ def main() -> None:
         write_text(out / f"{path.stem}.detections.json", json.dumps(text, indent=1) + "\n")
         shown = int((found.scores >= arguments.score).sum())
         print(f"{path}: {len(boxes)} proposals, {shown} objects with score >= {arguments.score}")
-    print(f"Pictures and JSON are in {out}")
+    print(f"Pictures and JSON, of the checkpoint of step {detector.step}, are in {out}")
 
 
 def other_image(results: Path, image: Path) -> str | None:

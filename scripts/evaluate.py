@@ -1,4 +1,4 @@
-"""Evaluates the newest checkpoint of a run on its test set and writes WORKDIR/eval.
+"""Evaluates a checkpoint of a run on its test set and writes WORKDIR/eval.
 
     python scripts/evaluate.py --workdir runs/X [--out FOLDER] [--section.field VALUE ...]
 
@@ -14,7 +14,7 @@ and are not needed; of a folder that has none, with --data.faults.missing-annota
 import argparse
 import sys
 
-from frcnn_jax.cli import run
+from frcnn_jax.cli import checkpoint_option, run
 from frcnn_jax.config import expand_user, override
 
 
@@ -23,6 +23,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
+    checkpoint_option(parser)
     parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="where to write; WORKDIR/eval if not given")
     parser.add_argument(
         "--voc-results", type=expand_user, metavar="FOLDER", help="write results files of the VOC server"
@@ -39,7 +40,12 @@ def main() -> None:
     config = override(read_config(arguments.workdir), settings, sys.argv[0])
     out = arguments.out or arguments.workdir / "eval"
     metrics = evaluate_run(
-        arguments.workdir, config, directory=out, voc_results=arguments.voc_results, overwrite=arguments.overwrite
+        arguments.workdir,
+        config,
+        directory=out,
+        voc_results=arguments.voc_results,
+        overwrite=arguments.overwrite,
+        checkpoint=arguments.checkpoint,
     )
     print(format_metrics(metrics))
     print(f"Report: {out}/index.html")

@@ -1,4 +1,4 @@
-"""Writes the newest checkpoint of a run as one file for use elsewhere.
+"""Writes a checkpoint of a run as one file for use elsewhere.
 
 python scripts/export.py --workdir runs/X --format safetensors --out detector.safetensors
 
@@ -19,13 +19,14 @@ The docstring of frcnn_jax/runs/export.py is a whole program, from a picture to 
 import argparse
 import sys
 
-from frcnn_jax.cli import run
+from frcnn_jax.cli import checkpoint_option, run
 from frcnn_jax.config import expand_user
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
+    checkpoint_option(parser)
     parser.add_argument("--format", required=True, choices=("safetensors", "npz", "stablehlo"))
     parser.add_argument("--out", required=True, type=expand_user, metavar="FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
@@ -67,7 +68,7 @@ def export(arguments: argparse.Namespace) -> str:
     from frcnn_jax.runs.detector import load_detector
     from frcnn_jax.runs.export import export_arrays, export_stablehlo
 
-    detector = load_detector(arguments.workdir)
+    detector = load_detector(arguments.workdir, arguments.checkpoint)
     if arguments.format == "stablehlo":
         export_stablehlo(
             arguments.out,

@@ -64,7 +64,9 @@ def main() -> None:
 def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
     """Number and recall of the proposals of each data set, and pictures of some images."""
     train_files, test_file = proposal_files(config.proposals, config.data.train)
-    pairs = zip((*config.data.train, config.data.test), (*train_files, test_file), strict=True)
+    pairs = list(zip((*config.data.train, config.data.test), (*train_files, test_file), strict=True))
+    if config.data.validation is not None:
+        pairs.insert(-1, (config.data.validation, config.proposals.validation_file))
     for name, file in dict.fromkeys(pairs):
         dataset = open_dataset(name, config.data)
         start = time.monotonic()

@@ -1,4 +1,5 @@
-"""Trains the detector of a config, going on where it was, and evaluates it at the end.
+"""Trains the detector of a config, going on where it was, and evaluates it at the end: the best checkpoint where
+train.evaluate_every measured the run while it trained, else the newest.
 
 python scripts/train.py --config configs/voc07_vgg16.py --workdir runs/voc07_vgg16 [--section.field VALUE ...]
 python scripts/train.py --config configs/voc07_vgg16.py --settings    # lists them all, with the config's values
@@ -36,7 +37,7 @@ def main() -> None:
     from frcnn_jax.models.architectures import resolve_rules
     from frcnn_jax.plugins import load_plugins
     from frcnn_jax.runs.evaluate import evaluate_run
-    from frcnn_jax.training.loop import train
+    from frcnn_jax.runs.train import train
 
     load_plugins(config.plugins, arguments.workdir)
     config = resolve_rules(config)

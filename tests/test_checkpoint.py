@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, newest_checkpoint
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint
 from frcnn_jax.cli import run
 from frcnn_jax.config import Config
 from frcnn_jax.models.pixels import CENTERED_PIXELS
@@ -45,7 +45,7 @@ def save_with_little_space(workdir: str) -> None:
 
 def assert_whole(workdir: Path) -> None:
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1"]
-    with newest_checkpoint(workdir) as checkpoints:
+    with open_checkpoint(workdir) as checkpoints:
         state, _, position = checkpoints.restore(state_of(0))
         assert checkpoints.metadata() == METADATA
     assert position == {"step": 1}
@@ -89,14 +89,14 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_a_format_of_a_later_version(tmp_path):
     save(tmp_path, 1, dataclasses.replace(METADATA, format=99))
     with (
-        newest_checkpoint(tmp_path) as checkpoints,
+        open_checkpoint(tmp_path) as checkpoints,
         pytest.raises(ValueError, match="checkpoint format 99, not 1 or 2"),
     ):
         checkpoints.metadata()
 
 
 def test_reading_creates_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"), newest_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"), open_checkpoint(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from frcnn_jax.checkpoint import newest_checkpoint
+from frcnn_jax.checkpoint import open_checkpoint
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.compress import compress_run
 from frcnn_jax.runs.detector import load_detector
@@ -92,7 +92,7 @@ def test_damage_is_one_line(two, tmp_path, damage):
         # Arrays are not looked into for the metadata alone.
         if name == "metadata" and "array" in damage and damage != "no arrays":
             continue
-        with newest_checkpoint(run) as checkpoints, pytest.raises(ValueError, match=reason) as error:
+        with open_checkpoint(run) as checkpoints, pytest.raises(ValueError, match=reason) as error:
             read(checkpoints, run)
         line = str(error.value)
         assert line.startswith(f"{newest} is damaged (")
@@ -102,7 +102,7 @@ def test_damage_is_one_line(two, tmp_path, damage):
         refused += 1
     assert refused >= 2
     shutil.rmtree(newest)
-    with newest_checkpoint(run) as checkpoints:
+    with open_checkpoint(run) as checkpoints:
         assert checkpoints.restore(state_of(0))[2] == {"step": 1}
 
 
@@ -110,7 +110,7 @@ def test_the_only_checkpoint(tmp_path):
     save(tmp_path, 1)
     shutil.rmtree(tmp_path / "checkpoints/1/metadata")
     message = "is damaged (it has no metadata): delete it to begin anew, as there is no earlier one"
-    with newest_checkpoint(tmp_path) as checkpoints, pytest.raises(ValueError, match=re.escape(message)):
+    with open_checkpoint(tmp_path) as checkpoints, pytest.raises(ValueError, match=re.escape(message)):
         checkpoints.metadata()
 
 
@@ -119,7 +119,7 @@ def test_the_only_checkpoint(tmp_path):
 )
 def test_another_model_is_no_damage(two, params, arrays):
     state = dataclasses.replace(state_of(0), trainable=params)
-    with newest_checkpoint(two) as checkpoints, pytest.raises(ValueError, match=r"does not fit the model") as error:
+    with open_checkpoint(two) as checkpoints, pytest.raises(ValueError, match=r"does not fit the model") as error:
         checkpoints.restore(state)
     assert f"in {arrays} arrays: state/trainable/" in str(error.value)
     assert "damaged" not in str(error.value)
@@ -129,7 +129,7 @@ def test_what_the_system_does_not_let_be_read_is_no_damage(two, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    with newest_checkpoint(two) as checkpoints:
+    with open_checkpoint(two) as checkpoints:
         monkeypatch.setattr(checkpoints._manager, "restore", refuse)
         with pytest.raises(OSError, match=rf"^{two}/checkpoints/2 cannot be read: Permission denied$"):
             checkpoints.metadata()
@@ -139,7 +139,7 @@ def test_a_setting_of_another_version_is_no_damage(two, tmp_path):
     run = shutil.copytree(two, tmp_path / "run")
     path = run / "checkpoints/2/metadata/metadata"
     path.write_text(path.read_text().replace('"momentum"', '"momentun"'))
-    with newest_checkpoint(run) as checkpoints, pytest.raises(ValueError, match=r"unknown settings momentun") as error:
+    with open_checkpoint(run) as checkpoints, pytest.raises(ValueError, match=r"unknown settings momentun") as error:
         checkpoints.metadata()
     assert "damaged" not in str(error.value)
 

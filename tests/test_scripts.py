@@ -181,8 +181,8 @@ def detector(pictures, monkeypatch):
         box = np.float32([[0, 0, image.shape[1], image.shape[0]]])
         return Detections(boxes=box, scores=np.float32([0.9]), labels=np.int32([1]), mask=np.ones(1, bool))
 
-    stub = SimpleNamespace(config=Config(), classes=("cat",), detect=detect)
-    monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir: stub)
+    stub = SimpleNamespace(config=Config(), classes=("cat",), detect=detect, step=7)
+    monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir, checkpoint: stub)
     return seen
 
 
@@ -268,8 +268,8 @@ def test_detect_turns_images_and_says_so(pictures, monkeypatch, capsys, setting,
         box = np.float32([[0, 0, image.shape[1], image.shape[0]]])
         return Detections(boxes=box, scores=np.float32([0.9]), labels=np.int32([1]), mask=np.ones(1, bool))
 
-    stub = SimpleNamespace(config=config, classes=("cat",), detect=detect)
-    monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir: stub)
+    stub = SimpleNamespace(config=config, classes=("cat",), detect=detect, step=7)
+    monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir, checkpoint: stub)
     arguments = ("detect", "--workdir", pictures, "--proposals", pictures / "boxes.npz", path)
     assert call(monkeypatch, *arguments) is None
     (note,) = [line for line in capsys.readouterr().out.splitlines() if "EXIF" in line]

@@ -7,7 +7,7 @@ Operations and models take plain arguments; what is built on them reads these cl
 
 from frcnn_jax.config.compare import changed_settings, flat_settings
 from frcnn_jax.config.data import DataConfig, FaultPolicy, InputConfig, ProposalConfig
-from frcnn_jax.config.experiment import Config, EvalConfig
+from frcnn_jax.config.experiment import Config, EvalConfig, with_steps
 from frcnn_jax.config.files import derive, from_json, load_config, override, replace, to_json
 from frcnn_jax.config.learning import (
     CLASSIFICATION_LOSSES,
@@ -18,6 +18,7 @@ from frcnn_jax.config.learning import (
     ParameterRule,
     SamplingConfig,
     TrainConfig,
+    in_steps,
 )
 from frcnn_jax.config.paths import IMAGENET, absolute_paths, expand_user
 
@@ -43,8 +44,10 @@ __all__ = [
     "expand_user",
     "flat_settings",
     "from_json",
+    "in_steps",
     "load_config",
     "override",
     "replace",
     "to_json",
+    "with_steps",
 ]

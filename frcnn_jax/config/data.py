@@ -50,6 +50,9 @@ class DataConfig:
     """Data sets to train on, each as voc/2007/SPLIT, voc/2012/SPLIT or folder/SPLIT."""
     test: str = "voc/2007/test"
     """Data set to evaluate on."""
+    validation: str | None = None
+    """Data set that a run is measured on while it trains, and its best checkpoint chosen by (`train.evaluate_every`);
+    `test` if not set. Of a folder, its images are not in `trainval`."""
     root: PathText | None = None
     """Folder of annotated images that `folder` stands for."""
     format: str = "auto"
@@ -84,6 +87,8 @@ class DataConfig:
         for name in ("test", "format"):
             if not getattr(self, name):
                 raise SettingError(f"data.{name} must not be empty")
+        if self.validation == "":
+            raise SettingError("data.validation must not be empty")
         if not 0 <= self.split < 1:
             raise SettingError(f"data.split must be at least 0 and below 1, not {self.split}")
         for pair in self.rename:
@@ -101,6 +106,8 @@ class ProposalConfig:
     """With method `file`: a .mat or .npz file for each entry of `data.train`."""
     test_file: PathText | None = None
     """With method `file`: the file for `data.test`."""
+    validation_file: PathText | None = None
+    """With method `file`: the file for `data.validation`, where that is not `data.test`."""
     max_side: int = 500
     """Selective Search runs on the image reduced until its longer side is at most this; 0 keeps its size."""
     segment_scale: int = 150

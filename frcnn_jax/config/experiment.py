@@ -2,6 +2,8 @@
 
 import dataclasses
 import keyword
+import math
+from fractions import Fraction
 from typing import Literal
 
 from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds
@@ -56,3 +58,24 @@ class Config:
         for name in self.plugins:
             if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
                 raise SettingError(f"plugins must be names of modules, as in my_trunks or my.trunks, not {name!r}")
+
+
+def with_steps(config: Config, images: int) -> Config:
+    """`config` with the `train.steps` that its `train.epochs` come to for so many images to train on.
+
+    Without epochs it is returned as it is.
+
+    Raises:
+        SettingError: `train.steps` is given too, and is another number.
+    """
+    settings = config.train
+    if settings.epochs is None:
+        return config
+    passes = Fraction(str(float(settings.epochs))) * images  # exact: 0.1 of 30 images are 3, and not a little more
+    steps = max(math.ceil(passes / config.input.batch_size), 1)
+    if settings.steps not in (None, steps):
+        raise SettingError(
+            f"train.steps = {settings.steps} and train.epochs = {settings.epochs:g}, which come to {steps} steps for "
+            f"{images} images: give one of the two"
+        )
+    return dataclasses.replace(config, train=dataclasses.replace(settings, steps=steps))

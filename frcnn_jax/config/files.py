@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from frcnn_jax.config.checks import SettingError
 from frcnn_jax.config.experiment import Config
+from frcnn_jax.config.learning import TrainConfig
 from frcnn_jax.config.paths import expand_user
 
 Settings = TypeVar("Settings")
@@ -70,12 +71,15 @@ def replace(config: Settings, **sections: Any) -> Settings:
 
     Args:
         sections: for a section of settings a mapping from names to values, sections within it likewise, or a whole
-            section; for a single setting its value.
+            section; for a single setting its value. `train.epochs` takes the place of `train.steps`, and the other way
+            round.
 
     Raises:
         ValueError: a name is not a setting, with the nearest one; or a value is out of range.
     """
     values = {}
+    if isinstance(config, TrainConfig):
+        sections = sections | _replaced_length(sections)
     for name, value in sections.items():
         if name not in (known := [field.name for field in dataclasses.fields(config)]):
             nearest = difflib.get_close_matches(name, known, 1, 0)[0]
@@ -87,13 +91,26 @@ def replace(config: Settings, **sections: Any) -> Settings:
     return dataclasses.replace(config, **values)
 
 
+def _replaced_length(given: Mapping[str, Any]) -> dict[str, None]:
+    """The setting of the training's length that another one, among those given, takes the place of.
+
+    Raises:
+        SettingError: both are given.
+    """
+    lengths = [name for name in ("steps", "epochs") if given.get(name) is not None]
+    if len(lengths) > 1:
+        raise SettingError("train.steps and train.epochs exclude each other: give one of the two")
+    return {"epochs": None} if lengths == ["steps"] else {"steps": None} if lengths else {}
+
+
 def override(config: Config, arguments: Sequence[str], program: str | None = None) -> Config:
     """`config` with command-line settings such as `--train.steps 100` applied.
 
     An unknown name or a value of the wrong type ends the program with a message that names the nearest setting.
+    `--train.epochs` takes the place of the config's `train.steps`, and the other way round.
 
     Raises:
-        ValueError: a value is out of range.
+        ValueError: a value is out of range, or `train.steps` and `train.epochs` are both given.
     """
     import tyro
 
@@ -101,7 +118,10 @@ def override(config: Config, arguments: Sequence[str], program: str | None = Non
     hidden = io.StringIO()
     try:
         with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
-            return parse()
+            parsed = parse()
+        given = {argument.partition("=")[0] for argument in arguments}
+        lengths = {name: getattr(parsed.train, name) for name in ("steps", "epochs") if f"--train.{name}" in given}
+        return replace(parsed, train=_replaced_length(lengths))
     except SystemExit as stopped:
         # tyro draws a box around the error of a constructor, and breaks it into lines.
         error = stopped.__context__

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from fractions import Fraction
 from typing import Literal
 
 from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds
@@ -10,6 +11,25 @@ from frcnn_jax.config.paths import WeightsText
 # Names of the losses in `frcnn_jax.ops.losses`, known here so that settings are checked without importing JAX.
 CLASSIFICATION_LOSSES = ("cross_entropy", "focal")
 LOCALIZATION_LOSSES = ("smooth_l1", "giou")
+_PAPERS_STEPS = 40_000
+
+
+def in_steps(length: float, steps: int | None) -> int:
+    """A length of the settings in whole steps: a number below 1 is a share of the training, which has `steps`.
+
+    Raises:
+        ValueError: it is a share, and `steps` is None, as before the images are counted that `train.epochs` goes by.
+    """
+    if length == 0 or length >= 1:
+        return int(length)
+    if steps is None:
+        raise ValueError(f"{length:g} is a share of the training, whose number of steps is needed")
+    return max(round(Fraction(str(float(length))) * steps), 1)
+
+
+def _is_length(length: float) -> bool:
+    """True for a share below 1, or a whole number of steps."""
+    return 0 <= length < 1 or length == int(length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,11 +132,11 @@ class OptimizerConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Literal["step", "cosine"] = "step"
-    drops: tuple[int, ...] = (30_000,)
-    """Steps at which the rate is multiplied by `drop_factor` (schedule `step`)."""
+    drops: tuple[int | float, ...] = (30_000,)
+    """Steps at which the rate is multiplied by `drop_factor` (schedule `step`); below 1, shares of the training."""
     drop_factor: float = 0.1
-    warmup: int = 0
-    """Steps over which the rate grows from zero."""
+    warmup: int | float = 0
+    """Steps over which the rate grows from zero; below 1, a share of the training."""
     clip_norm: float | None = None
     """Bound on the norm of the whole gradient."""
     rules: tuple[ParameterRule, ...] = (
@@ -133,17 +153,37 @@ class OptimizerConfig:
         at_least(self, "optimizer", learning_rate=0, momentum=0, weight_decay=0, drop_factor=0, warmup=0, clip_norm=0)
         if self.momentum >= 1:
             raise SettingError(f"optimizer.momentum must be below 1, not {self.momentum}")
-        if min(self.drops, default=1) < 1:
-            raise SettingError(f"optimizer.drops must be steps of at least 1, not {self.drops}")
+        if not _is_length(self.warmup):
+            raise SettingError(f"optimizer.warmup must be whole steps, or a share below 1, not {self.warmup}")
+        shares = [drop < 1 for drop in self.drops]
+        if not all(drop > 0 and _is_length(drop) for drop in self.drops) or any(shares) != all(shares):
+            raise SettingError(f"optimizer.drops must be steps of at least 1, or shares below 1, not {self.drops}")
         if list(self.drops) != sorted(set(self.drops)):
             raise SettingError(f"optimizer.drops must be steps in ascending order, each once, not {self.drops}")
+
+    @property
+    def follows_length(self) -> bool:
+        """True where the rate at a step depends on the number of all steps."""
+        if self.schedule == "cosine":
+            return True
+        return 0 < self.warmup < 1 or any(drop < 1 for drop in self.drops)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """The training loop."""
 
-    steps: int = 40_000
+    steps: int | None = None
+    """Length of the training: 40000, the paper's, where neither this nor `epochs` is set. With `epochs` it is what they
+    come to, which the run fills in."""
+    epochs: float | None = None
+    """Length of the training in passes over its images, in place of `steps`: ceil(epochs x images / batch size)
+    steps."""
+    evaluate_every: int | float | None = None
+    """Steps between measurements of the mAP on `data.validation` while training; below 1, a share of the training. The
+    last step is measured too, and the best checkpoint is kept. Not set, nothing is measured."""
+    patience: int | None = None
+    """Measurements without a better mAP after which the training ends; not set, it makes all its steps."""
     seed: int = 0
     log_every: int = 20
     checkpoint_every: int = 1000
@@ -151,4 +191,15 @@ class TrainConfig:
 
     def __post_init__(self):
         kinds(self, "train")
-        at_least(self, "train", steps=1, seed=0, log_every=1, checkpoint_every=1, keep_checkpoints=1)
+        if self.steps is None and self.epochs is None:
+            object.__setattr__(self, "steps", _PAPERS_STEPS)
+        at_least(self, "train", steps=1, epochs=0, evaluate_every=0, patience=1, seed=0)
+        at_least(self, "train", log_every=1, checkpoint_every=1, keep_checkpoints=1)
+        for name in ("epochs", "evaluate_every"):
+            if getattr(self, name) == 0:
+                raise SettingError(f"train.{name} must be above 0, not 0")
+        if self.evaluate_every is not None and not _is_length(self.evaluate_every):
+            every = self.evaluate_every
+            raise SettingError(f"train.evaluate_every must be whole steps, or a share below 1, not {every}")
+        if self.patience is not None and self.evaluate_every is None:
+            raise SettingError(f"train.patience = {self.patience} counts measurements: set train.evaluate_every too")

@@ -1,7 +1,7 @@
 """Detections of a whole test set, their measures, and the files that show both."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,13 @@ from frcnn_jax.detection.source import PyramidSource
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
-from frcnn_jax.evaluation.voc_map import precision_recall, summarize
+from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
+
+
+class EvaluationInterrupted(Exception):
+    """An evaluation was asked to stop before its end."""
 
 
 def detect_dataset(
@@ -34,20 +38,30 @@ def detect_dataset(
     *,
     input_config: InputConfig,
     config: EvalConfig,
+    interrupted: Callable[[], bool] | None = None,
 ) -> dict[str, Detections]:
     """Detections of every image of a data set by its id, in the data set's order.
 
     While the device computes, threads read, decode and resize what comes next, and the batch before is taken apart.
+
+    Args:
+        interrupted: asked before each batch; given one, the progress bar goes when it is full.
+
+    Raises:
+        EvaluationInterrupted: `interrupted` said so.
     """
     source = PyramidSource(dataset, proposals, input_config, model.spatial_scale)
     run = partial(detect_pyramid, params, statistics, model=model, **selection_settings(config))
     found: dict[int, Detections] = {}
-    progress = tqdm(total=len(dataset), desc="Detecting", unit="image")
+    progress = tqdm(total=len(dataset), desc="Detecting", unit="image", leave=interrupted is None)
     started = time.perf_counter()
     batches = _Clocked(iterate(source, input_config.workers) if len(source) else ())
     # One batch stays under way on the device while the host takes apart the one before.
     pending: list[tuple[Pyramid, Detections]] = []
     for batch in batches:
+        if interrupted is not None and interrupted():
+            progress.close()
+            raise EvaluationInterrupted
         detections = run(jax.device_put(batch))
         for part in jax.tree.leaves(detections):
             part.copy_to_host_async()
@@ -87,6 +101,33 @@ def _collect(batch: Pyramid, detections: Detections, found: dict[int, Detections
     return int(batch.image_mask.sum())
 
 
+def measure_dataset(
+    model: FastRCNN,
+    params: Any,
+    statistics: BoxStatistics,
+    dataset: Dataset,
+    proposals: Proposals,
+    *,
+    input_config: InputConfig,
+    config: EvalConfig,
+    interrupted: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Detects and measures as `evaluate_dataset`, and writes nothing: {"map": ..., "ap": {class: ...}, ...}.
+
+    Raises:
+        EvaluationInterrupted: `interrupted`, which is asked before each batch, said so.
+    """
+    detections = detect_dataset(
+        model, params, statistics, dataset, proposals, input_config=input_config, config=config, interrupted=interrupted
+    )
+    return summarize(_curves(detections, dataset), use_07_metric=config.metric == "voc07")
+
+
+def _curves(detections: dict[str, Detections], dataset: Dataset) -> dict[str, PrecisionRecall]:
+    ground_truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
+    return precision_recall(detections, ground_truth, class_names=dataset.classes)
+
+
 def evaluate_dataset(
     model: FastRCNN,
     params: Any,
@@ -119,8 +160,7 @@ def evaluate_dataset(
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
     if voc_results is not None:
         write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
-    ground_truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
-    curves = precision_recall(detections, ground_truth, class_names=dataset.classes)
+    curves = _curves(detections, dataset)
     metrics = {
         **summarize(curves, use_07_metric=config.metric == "voc07"),
         "images": len(dataset),

@@ -50,6 +50,8 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     title = f"Average precision ({metrics['metric']}, {metrics['images']} images)"
     if "step" in metrics:
         title += f" of step {metrics['step']}"
+    if "checkpoint" in metrics:
+        title += f": {metrics['checkpoint']}"
     rows = [f"  {n:{width}}  {'no objects' if v is None else f'{v:.4f}'}" for n, v in zip(names, values, strict=True)]
     return "\n".join([title, *rows])
 

@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from frcnn_jax.atomic import new_folder
-from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, newest_checkpoint
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint
 from frcnn_jax.config import Config, absolute_paths, expand_user, replace
 from frcnn_jax.runs.detector import open_run
 from frcnn_jax.training.data_record import read_record, write_record
@@ -28,18 +28,26 @@ def compressed_workdir(workdir: str | Path, *, fc6_rank: int | None = None, fc7_
 
 
 def compress_run(
-    workdir: str | Path, out: str | Path, *, fc6_rank: int | None = None, fc7_rank: int | None = None
+    workdir: str | Path,
+    out: str | Path,
+    *,
+    fc6_rank: int | None = None,
+    fc7_rank: int | None = None,
+    checkpoint: str | int | None = None,
 ) -> bool:
-    """Writes a run to `out` whose only checkpoint is the newest one of `workdir` with fc6 and fc7 truncated.
+    """Writes a run to `out` whose only checkpoint is one of `workdir` with fc6 and fc7 truncated.
 
     It evaluates, detects and exports as any run does, and trains on: step, schedule, data position and the momentum
     of all layers but the truncated ones are those of `workdir`, which is only read.
+
+    Args:
+        checkpoint: "best", "latest" or a step, as for `load_detector`.
 
     Returns:
         False if `out` holds this very compression already; nothing is done then.
 
     Raises:
-        FileNotFoundError: there is no run, or no checkpoint yet.
+        FileNotFoundError: there is no run, no checkpoint yet, or not this one.
         FileExistsError: `out` holds anything else.
         ValueError: no rank is given, one does not fit, the run is compressed already, or `out` lies in it.
     """
@@ -48,7 +56,7 @@ def compress_run(
         raise ValueError("no rank is given for fc6 or fc7: there is nothing to compress")
     if out.resolve().is_relative_to(workdir.resolve()):
         raise ValueError(f"{out} lies in {workdir}, which is only read: give another --out")
-    config, metadata, (state, key, position) = _read(workdir)
+    config, metadata, (state, key, position) = _read(workdir, checkpoint)
     before = (config.model.fc6_rank, config.model.fc7_rank)
     if before != (None, None):
         raise ValueError(f"{workdir} is compressed already: its model has fc6_rank={before[0]}, fc7_rank={before[1]}")
@@ -69,10 +77,12 @@ def compress_run(
     return True
 
 
-def _read(workdir: Path) -> tuple[Config, CheckpointMetadata, tuple[TrainState, jax.Array, dict[str, Any]]]:
-    """Config and newest checkpoint of a run."""
+def _read(
+    workdir: Path, checkpoint: str | int | None = None
+) -> tuple[Config, CheckpointMetadata, tuple[TrainState, jax.Array, dict[str, Any]]]:
+    """Config and checkpoint of a run."""
     config = open_run(workdir)
-    with newest_checkpoint(workdir) as checkpoints:
+    with open_checkpoint(workdir, checkpoint) as checkpoints:
         metadata = checkpoints.metadata()
         return config, metadata, checkpoints.restore(abstract_state(config, len(metadata.classes) + 1))
 

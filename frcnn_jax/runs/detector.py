@@ -58,16 +58,20 @@ def open_run(workdir: str | Path) -> Config:
     return config
 
 
-def load_detector(workdir: str | Path) -> Detector:
-    """The detector of the newest checkpoint in `workdir`; the optimizer's state is not read.
+def load_detector(workdir: str | Path, checkpoint: str | int | None = None) -> Detector:
+    """The detector of a checkpoint in `workdir`; the optimizer's state is not read.
+
+    Args:
+        checkpoint: "best", "latest" or a step; if None, the best one where the run was measured while it trained
+            (`train.evaluate_every`), else the newest. `Detector.step` says which one it was.
 
     Raises:
-        FileNotFoundError: there is no run, or no checkpoint yet.
+        FileNotFoundError: there is no run, no checkpoint yet, or not this one; names those that there are.
         ImportError: a plugin of the config cannot be imported.
         ValueError: the parameters are not those of the config's model, or the config or the checkpoint cannot be read.
     """
     config = open_run(workdir)
-    arrays, metadata = read_checkpoint(workdir)
+    arrays, metadata = read_checkpoint(workdir, checkpoint=checkpoint)
     model = build_model(config, metadata.num_classes, metadata.pixels)
     return Detector(
         model=model,

@@ -5,15 +5,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+from frcnn_jax.checkpoint import read_evaluations
 from frcnn_jax.config import Config, changed_settings, expand_user
-from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.evaluation.evaluate import evaluate_dataset
 from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split
 from frcnn_jax.runs.detector import load_detector
 
 _OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers")
-_OF_TRAINING = ("data.train", "proposals.train_files")
+_OF_TRAINING = ("data.train", "data.validation", "proposals.train_files", "proposals.validation_file")
 
 
 def evaluate_run(
@@ -23,14 +24,17 @@ def evaluate_run(
     directory: str | Path | None = None,
     voc_results: str | Path | None = None,
     overwrite: bool = False,
+    checkpoint: str | int | None = None,
 ) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of `workdir` on its config's test set and writes metrics, page and pictures.
+    """Evaluates a checkpoint of `workdir` on its config's test set and writes metrics, page and pictures.
 
     Args:
         config: the run's own if None; another one to change the test set, its proposals or the way of testing.
         directory: where to write; `workdir/eval` if None.
         voc_results: folder for results files of the VOC server, also of a test set whose annotations are not public.
         overwrite: replace existing results files.
+        checkpoint: "best", "latest" or a step; if None, the best one where the run was measured while it trained
+            (`train.evaluate_every`), else the newest.
 
     Returns:
         What is written to `metrics.json`.
@@ -38,11 +42,12 @@ def evaluate_run(
     Raises:
         ValueError: `config` changes a setting that does not bear on evaluation, the test set has other classes, or
             results files cannot hold its ids or class names.
+        FileNotFoundError: there is no such checkpoint; names those that there are.
         FileExistsError: a results file already exists.
         OSError: a folder to write to is a file, or cannot be written to. Like the others, before any proposal is
             searched and any image detected.
     """
-    detector = load_detector(workdir)
+    detector = load_detector(workdir, checkpoint)
     config = detector.config if config is None else config
     _check_changes(detector.config, config)
     dataset = open_dataset(config.data.test, config.data)
@@ -73,6 +78,7 @@ def evaluate_run(
         directory=directory,
         extra={
             "step": detector.step,
+            **_chosen_by(expand_user(workdir), detector.step, dataset),
             "settings": {
                 **dataclasses.asdict(config.evaluate),
                 "scales": scales,
@@ -81,6 +87,18 @@ def evaluate_run(
         },
         voc_results=None if voc_results is None else expand_user(voc_results),
     )
+
+
+def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:
+    """The entry "checkpoint" of a run that was measured while it trained: whether it is the best one, and by what."""
+    evaluations = read_evaluations(workdir)
+    if evaluations.best is None:
+        return {}
+    if evaluations.best[0] != step:
+        return {"checkpoint": f"not the best one, which is that of step {evaluations.best[0]}"}
+    same = evaluations.measured.get("fingerprint") == dataset.fingerprint
+    by = "these images, which makes its mAP optimistic" if same else evaluations.measured.get("data")
+    return {"checkpoint": f"the best of {len(evaluations.values)}, chosen on {by}"}
 
 
 def _check_folder(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, read_evaluations
 from frcnn_jax.config import Config, absolute_paths, expand_user
-from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.pipeline import concatenate, iterate, training_source
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
 from frcnn_jax.locks import folder_lock
@@ -29,32 +29,29 @@ from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedul
 from frcnn_jax.training.state import TrainState, abstract_state, build_model, create_state, initial_params
 from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import AXIS, MultiTaskLoss, check_loss, make_train_step, map_train_step
-from frcnn_jax.training.workdir import check_settings, claim_workdir
+from frcnn_jax.training.validation import Evaluation, Validation, check_measured
+from frcnn_jax.training.workdir import check_settings, claim_workdir, with_length
 
 
 def train(
-    config: Config, workdir: str | Path, loss: MultiTaskLoss | None = None, *, accept_changed_data: bool = False
+    config: Config,
+    workdir: str | Path,
+    loss: MultiTaskLoss | None = None,
+    *,
+    accept_changed_data: bool = False,
+    open_evaluation: Callable[[Config, Dataset], Evaluation] | None = None,
 ) -> TrainState:
-    """Trains until `config.train.steps`, going on from the newest checkpoint in `workdir` if there is one.
-
-    Interrupted by Ctrl-C or SIGTERM, it ends the step and writes a checkpoint first.
+    """`runs.train.train`, which says all but the last argument, with any measurement of a run while it trains.
 
     Args:
-        loss: takes the place of `config.loss`, where the run records it by name: a loss of the tables in
-            `ops.losses`, or "module:function". To go on, the same loss is needed, passed or named.
-        accept_changed_data: go on with data that have changed since the newest checkpoint, of as many classes, each
-            at the label that it had; one that is renamed keeps its label.
+        open_evaluation: makes the measurement that `train.evaluate_every` asks for, of the config and the training
+            set, before the first step.
 
     Raises:
-        TypeError: the loss is not a `MultiTaskLoss`.
-        ValueError: the workdir holds a run with other settings or other data, or a setting does not fit the data or
-            the devices.
-        ImportError: a module of `config.plugins` or of the loss cannot be imported.
-        FolderInUseError: another process trains in `workdir`; names it.
-        FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
-        OSError: a checkpoint cannot be written, as when the disk is full. Earlier ones are left as they were.
-        KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
+        ValueError: `train.evaluate_every` is set and there is no `open_evaluation`.
     """
+    if config.train.evaluate_every is not None and open_evaluation is None:
+        raise ValueError("train.evaluate_every is set, but nothing to measure with is given: call frcnn_jax.train")
     check_loss(loss)
     workdir = expand_user(workdir)
     load_plugins(config.plugins, workdir)
@@ -72,21 +69,28 @@ def train(
         check_settings(workdir, config)
         checkpoints = resources.enter_context(closing(Checkpoints(workdir, config.train.keep_checkpoints)))
         before = None if checkpoints.latest is None else checkpoints.metadata()
+        datasets = [open_dataset(name, config.data) for name in config.data.train]
+        config = with_length(config, workdir, sum(map(len, datasets)))
+        check_settings(workdir, config)
         if before is not None and checkpoints.latest > config.train.steps:
             raise ValueError(
                 f"{workdir} has reached step {checkpoints.latest}, beyond train.steps = {config.train.steps}: "
-                "give more --train.steps, or another --workdir"
+                f"give more {_length_option(config)}, or another --workdir"
             )
-        dataset, proposals, files = _open_data(config)
+        dataset, proposals, files = _open_data(config, datasets)
         record = record_data(dataset, files)
         if before is not None:
             changed = check_data(workdir, before, record, dataset, accept_changed_data)
             if changed and checkpoints.latest >= config.train.steps:
                 raise ValueError(
                     f"{workdir} is at its last step, {checkpoints.latest}, so that nothing is learned from the changed "
-                    "data and its checkpoint stays that of the data before: give more --train.steps to go on with "
-                    "them, or the data as they were"
+                    "data and its checkpoint stays that of the data before: give more "
+                    f"{_length_option(config)} to go on with them, or the data as they were"
                 )
+        evaluation = None
+        if config.train.evaluate_every is not None:
+            evaluation = open_evaluation(config, dataset)
+            check_measured(workdir, evaluation, accept_changed_data)
         claim_workdir(workdir, config)
 
         model = build_model(config, len(dataset.classes) + 1, None if before is None else before.pixels)
@@ -103,17 +107,21 @@ def train(
         optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
         step = map_train_step(make_train_step(model, optimizer, loss=loss, sampling=config.sampling), mesh)
         schedule = learning_rate_schedule(config.optimizer, config.train.steps)
-        log = resources.enter_context(closing(MetricsLog(workdir, int(state.step), schedule)))
+        values = read_evaluations(workdir).up_to(int(state.step))
+        log = resources.enter_context(closing(MetricsLog(workdir, int(state.step), schedule, values.steps)))
+        validation = Validation(workdir, config, evaluation, model, values, log)
         metadata = CheckpointMetadata(dataset.classes, model.pixels, config, record.fingerprint, record.proposal_files)
 
         def save(state: TrainState) -> None:
-            checkpoints.save(state, key, iterator.get_state(), metadata)
+            checkpoints.save(state, key, iterator.get_state(), metadata, best=validation.best)
             write_record(workdir, record)
 
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
         # the process.
         with deferred_signals() as interrupted, resources:
-            return _loop(config, step, state, key, iterator, mesh, log, save, dataset.image_ids, interrupted)
+            return _loop(
+                config, step, state, key, iterator, mesh, log, save, validation, dataset.image_ids, interrupted
+            )
 
 
 def _loop(
@@ -125,6 +133,7 @@ def _loop(
     mesh: Mesh,
     log: MetricsLog,
     save: Callable[[TrainState], None],
+    validation: Validation,
     image_ids: tuple[str, ...],
     interrupted: Callable[[], bool],
 ) -> TrainState:
@@ -133,33 +142,48 @@ def _loop(
     # Without a bar it fits into 80 columns.
     form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
     progress = tqdm(total=steps, initial=first, desc="Training", smoothing=0.05, bar_format=form)
-    for number in range(first + 1, steps + 1):
+
+    number = first
+    # True where the run was stopped between a checkpoint and its measurement.
+    due = validation.due(number)
+    stopped = due and not validation.measure(state, interrupted, progress.write)
+    while number < steps and not stopped and not validation.exhausted:
+        number += 1
         started = time.perf_counter()
         batch = next(iterator)
         waited = time.perf_counter() - started
         state, metrics = step(state, jax.device_put(batch, by_image), key)
         log.add(number, metrics, [image_ids[i] for i in batch.image_index], waited)
         last = number == steps or interrupted()
-        checkpoint_due = last or number % config.train.checkpoint_every == 0
+        due = validation.due(number)
+        # It comes before the measurement, so that no kill or interruption of that loses the step.
+        checkpoint_due = last or due or number % config.train.checkpoint_every == 0
         if number % config.train.log_every == 0 or checkpoint_due:
             # Raises where a loss is not finite, so that no checkpoint is written after it.
             progress.set_postfix_str(log.flush())
         if checkpoint_due:
             save(state)
         progress.update()
-        if last:
-            break
+        stopped = last
+        if due:
+            stopped = interrupted() or not validation.measure(state, interrupted, progress.write) or last
     progress.close()
+    if validation.exhausted:
+        print(validation.ending(number))
     return state
 
 
-def _open_data(config: Config) -> tuple[Any, list, tuple[str | None, ...]]:
+def _length_option(config: Config) -> str:
+    """The option of the scripts that makes the training longer."""
+    return "--train.steps" if config.train.epochs is None else "--train.epochs"
+
+
+def _open_data(config: Config, datasets: list[Any]) -> tuple[Any, Sequence, tuple[str | None, ...]]:
     """The training sets as one `Dataset`, its proposals, and the files that these were read from.
 
     Raises:
         ValueError: the sets have different classes, or a label is not one of them.
     """
-    datasets = [open_dataset(name, config.data) for name in config.data.train]
     files, _ = proposal_files(config.proposals, config.data.train)
     parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
     dataset, proposals = concatenate(datasets, parts)

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,42 @@ _log = logging.getLogger(__name__)
 class MetricsLog:
     """Collects the metrics of every step and writes their means at each `flush`, to a file, TensorBoard and a line."""
 
-    def __init__(self, workdir: Path, first_step: int, learning_rate: Callable[[int], Any]):
+    def __init__(
+        self, workdir: Path, first_step: int, learning_rate: Callable[[int], Any], measured: Collection[int] = ()
+    ):
+        """
+        Args:
+            first_step: lines of later steps are dropped, as those of a run that was killed.
+            measured: steps whose `map` is known; lines with that of other steps are dropped.
+        """
         from tensorboardX import SummaryWriter
 
         self._path = workdir / "metrics.jsonl"
-        _drop_after(self._path, first_step)
+        _keep(self._path, lambda line: line["step"] <= first_step and ("map" not in line or line["step"] in measured))
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._learning_rate = learning_rate
         self._pending: list[tuple[int, Any, Sequence[str], float]] = []
         self._since = time.perf_counter()
+        self._map: float | None = None
+
+    def show_map(self, value: float) -> None:
+        """Has lines end in the mAP that was measured last."""
+        self._map = value
+
+    def add_evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Writes `map` and `ap` of a step, whose own metrics are written, as a line of their own.
+
+        Raises:
+            OSError: the file cannot be written, as when the disk is full.
+        """
+        measures = {name: metrics[name] for name in ("map", "ap")}
+        self._write({"step": step, **measures})
+        self._board.add_scalar("validation/map", measures["map"], step)
+        for name, value in measures["ap"].items():
+            if value is not None:
+                self._board.add_scalar(f"validation/ap/{name}", value, step)
+        self.show_map(measures["map"])
+        self._since = time.perf_counter()  # the time that it took is none of the steps'
 
     def add(self, step: int, metrics: Any, images: Sequence[str], waited: float) -> None:
         """Keeps a step's metrics, still on the device, the images it saw, and the seconds it waited for them."""
@@ -65,18 +92,22 @@ class MetricsLog:
             "images_per_second": images / seconds,
             "waiting_share": sum(waited for _, _, _, waited in self._pending) / seconds,
         }
-        try:
-            with self._path.open("a") as file:
-                file.write(json.dumps({"step": step, **means}) + "\n")
-        except OSError as error:  # of a write, it does not name the file
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        self._write({"step": step, **means})
         for name, value in means.items():
             self._board.add_scalar(f"train/{name}", value, step)
         self._pending, self._since = [], now
-        return (
-            f"loss {means['loss']:.2f} (class {means['classification']:.2f}, box {means['localization']:.2f}), "
-            f"{means['images_per_second']:.1f} images/s"
-        )
+        if self._map is None:
+            parts = f" (class {means['classification']:.2f}, box {means['localization']:.2f})"
+        else:  # there is no room for both in 80 columns
+            parts = f", mAP {self._map:.3f}"
+        return f"loss {means['loss']:.2f}{parts}, {means['images_per_second']:.1f} images/s"
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:  # of a write, it does not name the file
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def close(self) -> None:
         try:
@@ -85,14 +116,14 @@ class MetricsLog:
             _log.warning("TensorBoard's events are incomplete: %s", error)
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Removes the lines of steps after `step`, which a killed run wrote past its last checkpoint."""
+def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Removes the other lines, which a killed run wrote past its last checkpoint."""
     if not path.exists():
         return
     lines = []
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if wanted(json.loads(line)):
                 lines.append(line + "\n")
         except json.JSONDecodeError:
             continue  # the line that was being written when the run was killed

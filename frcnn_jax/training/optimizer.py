@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from frcnn_jax.config import OptimizerConfig, ParameterRule
+from frcnn_jax.config import OptimizerConfig, ParameterRule, in_steps
 
 
 def parameter_paths(params: Any) -> Any:
@@ -54,35 +54,50 @@ def merge(trainable: Any, frozen: Any) -> Any:
     return jax.tree.map(lambda a, b: b if a is None else a, trainable, frozen, is_leaf=lambda x: x is None)
 
 
-def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate by step: constant with drops, or a cosine to zero at `steps`; warmed up linearly from zero."""
+def learning_rate_schedule(config: OptimizerConfig, steps: int | None) -> optax.Schedule:
+    """Learning rate by step: constant with drops, or a cosine to zero at `steps`; warmed up linearly from zero.
+
+    Raises:
+        ValueError: `steps` is None, as `train.steps` is where `train.epochs` is set and the images are not counted yet,
+            and the rate depends on it.
+    """
+    if steps is None and config.follows_length:
+        raise ValueError(
+            "the learning rate depends on the number of steps, which train.epochs leaves open until the images are "
+            "counted: give it, as frcnn_jax.config.with_steps(config, images).train.steps"
+        )
+    warmup = in_steps(config.warmup, steps)
     if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(config.learning_rate, max(steps - config.warmup, 1))
+        after = optax.cosine_decay_schedule(config.learning_rate, max(steps - warmup, 1))
     else:
-        drops = {drop - config.warmup: config.drop_factor for drop in config.drops}
+        drops: dict[int, float] = {}
+        for drop in config.drops:
+            step = in_steps(drop, steps) - warmup
+            drops[step] = drops.get(step, 1.0) * config.drop_factor  # shares of few steps can be one step
         after = optax.piecewise_constant_schedule(config.learning_rate, drops)
-    if config.warmup:
-        before = optax.linear_schedule(0.0, config.learning_rate, config.warmup)
-        after = optax.join_schedules([before, after], [config.warmup])
+    if warmup:
+        before = optax.linear_schedule(0.0, config.learning_rate, warmup)
+        after = optax.join_schedules([before, after], [warmup])
     # Optax multiplies whole steps by fractions, which JAX can be set to refuse.
     return lambda step: after(jnp.asarray(step, float))
 
 
-def create_optimizer(config: OptimizerConfig, params: Any, steps: int) -> optax.GradientTransformation:
+def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) -> optax.GradientTransformation:
     """Caffe's SGD over the parameters that `config.rules` do not freeze.
 
     Args:
         config: learning rate and its schedule, momentum, weight decay, bound on the gradient's norm, and a rule for
             every parameter (section 2.3).
         params: all parameters, frozen ones too; only their paths are used.
-        steps: length of the training, at which a cosine schedule ends.
+        steps: length of the training, at which a cosine schedule ends; None if the rate does not depend on it.
 
     Returns:
         A transformation of the tree in which frozen parameters are None, `TrainState.trainable`. Its updates are
         steps to add, the learning rate included.
 
     Raises:
-        ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen.
+        ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen; or the rate depends
+            on `steps`, and that is None.
     """
     matched = match_rules(params, config.rules)
     trainable = [rule for rule in jax.tree.leaves(matched) if rule.learning_rate is not None]

@@ -84,7 +84,8 @@ def create_state(config: Config, params: Any, statistics: BoxStatistics | None =
             given, and the parameters do not tell the number of classes.
     """
     trainable, frozen = split_frozen(params, config.optimizer.rules)
-    optimizer = create_optimizer(config.optimizer, params, config.train.steps)
+    # The state is the same for any length of the training, which may not be known yet.
+    optimizer = create_optimizer(config.optimizer, params, config.train.steps or 1)
     if statistics is None:
         statistics = identity_statistics(_count_classes(config, params))
     return TrainState(

@@ -1,15 +1,26 @@
 """The workdir of a run: its settings, and which of them may change when it goes on."""
 
+import dataclasses
 from pathlib import Path
 
 from frcnn_jax.atomic import write_text
-from frcnn_jax.config import Config, absolute_paths, changed_settings, expand_user, from_json, to_json
+from frcnn_jax.config import (
+    Config,
+    absolute_paths,
+    changed_settings,
+    expand_user,
+    from_json,
+    replace,
+    to_json,
+    with_steps,
+)
 
 # Settings that may change between one start of a run and the next: they do not touch what was learned so far. Data
 # and files of proposals are compared by content instead (`data_record`), wherever they lie and however they are named.
-_FREE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.",
-         "input.workers", "input.cache_decoded", "input.test_", "data.", "proposals.train_files",
-         "proposals.test_file", "proposals.workers", "plugins")  # fmt: skip
+_FREE = ("train.steps", "train.epochs", "train.evaluate_every", "train.patience", "train.log_every",
+         "train.checkpoint_every", "train.keep_checkpoints", "evaluate.", "input.workers", "input.cache_decoded",
+         "input.test_", "data.", "proposals.train_files", "proposals.test_file", "proposals.validation_file",
+         "proposals.workers", "plugins")  # fmt: skip
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:
@@ -31,26 +42,46 @@ def check_settings(workdir: Path, config: Config) -> None:
     Raises:
         ValueError: it holds checkpoints of a run with other settings, which are named, or another program's config.
     """
-    path = workdir / "config.json"
-    if not path.exists():
+    before, now = _recorded(workdir), absolute_paths(config)
+    if before is None:
         return
-    before, now = absolute_paths(_read(path)), absolute_paths(config)
-    if not any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")):
-        return
-    changed = {
-        name: values
-        for name, values in changed_settings(before, now).items()
-        # A cosine ends at the last step.
-        if not name.startswith(_FREE) or (name == "train.steps" and config.optimizer.schedule == "cosine")
-    }
+    changed = changed_settings(before, now)
+    # Until the images are counted the number of steps is not known.
+    steps_matter = config.optimizer.follows_length and config.train.steps not in (None, before.train.steps)
+    lengths = ("train.steps", "train.epochs") if steps_matter else ()
+    changed = {name: pair for name, pair in changed.items() if name in lengths or not name.startswith(_FREE)}
     if changed:
         listed = "; ".join(f"{name} is {old!r} there and {new!r} here" for name, (old, new) in changed.items())
         advice = "Give another --workdir"
         if "train.steps" in changed:
-            advice += f" and --model.weights {workdir}, as a cosine schedule ends with its last step"
+            advice += f" and --model.weights {workdir}, as the schedule of the rate is laid out over all steps"
         if any(name in ("loss.classification", "loss.localization") for name in changed):
             advice += ', or the same loss again: by name, or as train(..., loss=...) where it is not "module:function"'
         raise ValueError(f"{workdir} holds a run with other settings: {listed}. {advice}")
+
+
+def with_length(config: Config, workdir: Path, images: int) -> Config:
+    """`config` with the steps that its epochs come to, which a line says.
+
+    A run that goes on with the epochs that it began with keeps its steps, also where its data have changed.
+
+    Raises:
+        ValueError: steps are given beside epochs, and are another number.
+    """
+    epochs = config.train.epochs
+    if epochs is None:
+        return config
+    recorded, counted = _recorded(workdir), with_steps(replace(config, train={"epochs": epochs}), images)
+    if recorded is not None and recorded.train.epochs == epochs and recorded.train.steps != counted.train.steps:
+        print(
+            f"train.epochs = {epochs:g} came to {recorded.train.steps} steps when this run began, and stays so; with "
+            f"the {images} images that there are now it would be {counted.train.steps}"
+        )
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=recorded.train.steps))
+    config = with_steps(config, images)
+    size = config.input.batch_size
+    print(f"train.epochs = {epochs:g}: {config.train.steps} steps of {size} images each, from {images} images")
+    return config
 
 
 def read_config(workdir: str | Path) -> Config:
@@ -64,6 +95,15 @@ def read_config(workdir: str | Path) -> Config:
     if not path.is_file():
         raise FileNotFoundError(f"{workdir} holds no run: there is no {path}")
     return _read(path)
+
+
+def _recorded(workdir: Path) -> Config | None:
+    """The config of the run in `workdir`, with absolute paths; None before its first checkpoint."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return None
+    config = absolute_paths(_read(path))
+    return config if any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")) else None
 
 
 def _read(path: Path) -> Config:

@@ -128,7 +128,7 @@ def test_class_names_are_checked_when_files_are_replaced_too(run, tmp_path, no_s
     files = VocFiles(tmp_path / "data")
     files.image("a", object_xml("a/b", (5, 5, 30, 25)))
     files.split("test", "a")
-    monkeypatch.setattr("frcnn_jax.runs.evaluate.load_detector", lambda workdir: detector)
+    monkeypatch.setattr("frcnn_jax.runs.evaluate.load_detector", lambda workdir, checkpoint: detector)
     data = dataclasses.replace(detector.config.data, root=str(tmp_path / "data"), classes=detector.classes)
     config = dataclasses.replace(detector.config, data=data)
     with pytest.raises(ValueError, match="'a/b' cannot be part of the name of a results file"):

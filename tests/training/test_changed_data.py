@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from frcnn_jax.checkpoint import Checkpoints, newest_checkpoint
+from frcnn_jax.checkpoint import Checkpoints, open_checkpoint
 from frcnn_jax.config import to_json
 from frcnn_jax.data.fingerprints import legacy_fingerprint
 from frcnn_jax.training import loop
@@ -222,7 +222,7 @@ def test_an_order_of_classes_that_is_given_keeps_the_labels(moved, run, caplog):
     train(config, run, accept_changed_data=True)
     assert "class 1 is 'zebra', not 'cat'" in caplog.text
     assert "with other labels" not in caplog.text
-    with newest_checkpoint(run) as checkpoints:
+    with open_checkpoint(run) as checkpoints:
         assert checkpoints.metadata().classes == ("zebra", "dog")
 
 
@@ -248,12 +248,12 @@ def test_a_run_at_its_last_step_has_no_use_for_changed_data(moved, run):
 
 def as_before(workdir, config):
     """Makes the checkpoint one of format 1, and the workdir one of its time."""
-    with newest_checkpoint(workdir) as checkpoints:
+    with open_checkpoint(workdir) as checkpoints:
         state, key, position = checkpoints.restore(abstract_state(config, 3))
         metadata = checkpoints.metadata()
     shutil.rmtree(workdir / "checkpoints")
     (workdir / "data.npz").unlink()
-    dataset, _, _ = loop._open_data(config)
+    dataset, _, _ = loop._open_data(config, [loop.open_dataset(name, config.data) for name in config.data.train])
     checkpoints = Checkpoints(workdir)
     old = dataclasses.replace(metadata, data=legacy_fingerprint(dataset), proposal_files=(), format=1)
     checkpoints.save(state, key, position, old)
@@ -275,7 +275,7 @@ def test_a_checkpoint_of_the_format_before(moved, run, caplog):
         go_on(moved, run)
     write_data(moved)
     train(run_config(moved, steps=2), run)
-    with newest_checkpoint(run) as checkpoints:
+    with open_checkpoint(run) as checkpoints:
         metadata = checkpoints.metadata()
     assert (metadata.format, len(metadata.proposal_files)) == (2, 1)
     assert metadata.data == read_record(run).fingerprint

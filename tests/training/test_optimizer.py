@@ -97,3 +97,25 @@ def test_every_parameter_needs_a_rule_and_every_rule_a_parameter():
         split_frozen(PARAMS, (ParameterRule("^conv9", None), *RULES))
     with pytest.raises(ValueError, match="freeze every parameter"):
         create_optimizer(OptimizerConfig(rules=(ParameterRule("", None),)), PARAMS, 1)
+
+
+def test_drops_and_warmup_as_shares_of_the_training():
+    shares = OptimizerConfig(learning_rate=1.0, warmup=0.1, drops=(0.5, 0.75))
+    whole = OptimizerConfig(learning_rate=1.0, warmup=2, drops=(10, 15))
+    by_share, by_steps = learning_rate_schedule(shares, 20), learning_rate_schedule(whole, 20)
+    assert [float(by_share(step)) for step in range(20)] == [float(by_steps(step)) for step in range(20)]
+    assert float(by_share(16)) == pytest.approx(0.01)
+    cosine = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, warmup=0.1, schedule="cosine"), 20)
+    np.testing.assert_allclose([float(cosine(step)) for step in (1, 2, 11, 20)], [0.5, 1, 0.5, 0], atol=1e-6)
+
+
+def test_two_drops_at_one_step_of_a_short_training_both_count():
+    schedule = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, drops=(0.5, 0.6)), 4)
+    np.testing.assert_allclose([float(schedule(step)) for step in (1, 2)], [1, 0.01], rtol=1e-5)
+
+
+def test_a_rate_that_depends_on_a_length_that_is_not_known_is_refused():
+    assert float(learning_rate_schedule(OptimizerConfig(), None)(0)) == pytest.approx(1e-3)
+    for settings in ({"schedule": "cosine"}, {"drops": (0.5,)}):
+        with pytest.raises(ValueError, match=r"number of steps, which train\.epochs leaves open .*with_steps\(config"):
+            create_optimizer(OptimizerConfig(**settings, rules=RULES), PARAMS, None)

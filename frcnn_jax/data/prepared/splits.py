@@ -51,10 +51,12 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig, root: P
     there, there_others = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
     own = re.fullmatch(r"folder/(.+)", config.test)
     test = canonical_split(own[1]) if own else None
+    measured = re.fullmatch(r"folder/(.+)", config.validation or "")
+    validation = canonical_split(measured[1]) if measured else None
     listed = isinstance(reader, VocReader) and bool(reader.folder.split_files)
-    tested = tuple(name for name in ("test", "validation") if name in there and name in ("test", test))
+    tested = tuple(name for name in ("test", "validation") if name in there and name in ("test", test, validation))
     if split not in STANDARD_SPLITS or (listed and not own and split != "test"):
-        return SplitRule(_only(split, there), reader, tested)
+        return SplitRule(_only(split, [name for name in there if name != validation]), reader, tested)
     if "test" in there:
         if there == ["test"] and there_others:
             return SplitRule("test" if split == "test" else "train", PooledReader(reader, there_others, 0.0), tested)

@@ -1,4 +1,4 @@
-"""Parameters of a run, from the newest of its checkpoints."""
+"""Parameters of a run, from one of its checkpoints."""
 
 import contextlib
 from pathlib import Path
@@ -8,23 +8,28 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
-from frcnn_jax.checkpoint import newest_checkpoint
+from frcnn_jax.checkpoint import open_checkpoint
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.formats.base import FOLDER, Arrays, own_format
 from frcnn_jax.weights.metadata import WeightsMetadata
 
 
-def read_checkpoint(workdir: str | Path, with_arrays: bool = True) -> tuple[Arrays, WeightsMetadata]:
-    """Parameters under flat names and metadata of a run's newest checkpoint; without arrays, {} and the metadata.
+def read_checkpoint(
+    workdir: str | Path, with_arrays: bool = True, checkpoint: str | int | None = None
+) -> tuple[Arrays, WeightsMetadata]:
+    """Parameters under flat names and metadata of a run's checkpoint; without arrays, {} and the metadata.
 
     Read as NumPy arrays, whatever devices they were on, and without the optimizer's state.
 
+    Args:
+        checkpoint: "best", "latest" or a step, as for `open_checkpoint`.
+
     Raises:
-        FileNotFoundError: there is no checkpoint yet.
+        FileNotFoundError: there is no checkpoint yet, or not this one.
         ValueError: it is damaged.
     """
-    with newest_checkpoint(workdir) as checkpoints:
-        step, about = checkpoints.latest, checkpoints.metadata()
+    with open_checkpoint(workdir, checkpoint) as checkpoints:
+        step, about = checkpoints.step, checkpoints.metadata()
         names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
         with checkpoints.damage_named():
             state = _restore(Path(workdir).resolve() / "checkpoints" / str(step) / "arrays", names)

@@ -4,11 +4,8 @@ import contextlib
 import dataclasses
 import errno
 import json
-import logging
 import os
-import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +14,14 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from frcnn_jax.checkpoint.errors import quiet_orbax, reason, system_code
+from frcnn_jax.checkpoint.evaluations import choose_step
 from frcnn_jax.config import Config, expand_user, from_json, to_json
 from frcnn_jax.models.pixels import PixelNormalization
 
 FORMAT = 2
 # In checkpoints of format 1, `data` covers ids and image bytes alone, and proposal files are not recorded.
 _READABLE = (1, FORMAT)
-_LONGEST = 160  # characters of a reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +37,16 @@ class CheckpointMetadata:
 
 
 @contextlib.contextmanager
-def newest_checkpoint(workdir: str | Path) -> "Iterator[Checkpoints]":
-    """The checkpoints of a run, for reading the newest one; closed when the block is left. Nothing is created.
+def open_checkpoint(workdir: str | Path, checkpoint: str | int | None = None) -> "Iterator[Checkpoints]":
+    """The checkpoints of a run, for reading one of them; closed when the block is left. Nothing is created.
+
+    Args:
+        checkpoint: "best", "latest" or a step; if None, the best one where the run was measured while it trained
+            (`train.evaluate_every`), else the newest.
 
     Raises:
-        FileNotFoundError: `workdir` holds no checkpoint yet.
+        FileNotFoundError: `workdir` holds no checkpoint yet, or not this one; names those that there are.
+        ValueError: `checkpoint` is something else.
     """
     workdir = expand_user(workdir)
     if not (workdir / "checkpoints").is_dir():  # opening would create it
@@ -52,6 +55,7 @@ def newest_checkpoint(workdir: str | Path) -> "Iterator[Checkpoints]":
     try:
         if checkpoints.latest is None:
             raise FileNotFoundError(f"{workdir} holds no checkpoint yet")
+        checkpoints.step = choose_step(workdir, checkpoint, checkpoints.steps)
         yield checkpoints
     finally:
         checkpoints.close()
@@ -62,21 +66,41 @@ class Checkpoints:
 
     A checkpoint holds the state (parameters, optimizer, step, statistics), the run's key, the position of the data
     iterator and the metadata. It is complete or not there: Orbax writes beside it and renames.
+
+    Attributes:
+        step: the checkpoint that is read; None for the newest.
     """
 
     def __init__(self, workdir: str | Path, keep: int = 2):
         self._manager = ocp.CheckpointManager(
             Path(workdir).resolve() / "checkpoints",
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False),
+            options=ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False),
         )
+        self._keep = keep
+        self.step: int | None = None
 
     @property
     def latest(self) -> int | None:
         """Step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: Any, key: jax.Array, position: dict[str, Any], metadata: CheckpointMetadata) -> None:
-        """Writes a checkpoint for the state's step, unless it already exists.
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self,
+        state: Any,
+        key: jax.Array,
+        position: dict[str, Any],
+        metadata: CheckpointMetadata,
+        best: int | None = None,
+    ) -> None:
+        """Writes a checkpoint for the state's step, unless it already exists, and removes old ones.
+
+        Args:
+            best: step of a checkpoint that is kept beside the newest ones.
 
         Raises:
             OSError: it cannot be written, as when the disk is full; earlier checkpoints are whole.
@@ -89,18 +113,21 @@ class Checkpoints:
         items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), metadata=ocp.args.JsonSave(described))
         self._remove_unfinished(step)  # of a run that was killed while it saved
         try:
-            with _quiet_orbax():
+            with quiet_orbax():
                 self._manager.save(step, args=items)
                 self._manager.wait_until_finished()
         except (OSError, ValueError) as error:  # TensorStore reports errors of the system as ValueError
             self._remove_unfinished(step)
             raise OSError(
-                f"cannot write the checkpoint of step {step} to {self._manager.directory}: {_reason(error)}. "
+                f"cannot write the checkpoint of step {step} to {self._manager.directory}: {reason(error)}. "
                 "Checkpoints of earlier steps are whole"
             ) from error
+        for old in self.steps[: -self._keep]:
+            if old != best:
+                self._manager.delete(old)
 
     def restore(self, state: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
-        """The newest checkpoint as (state, key, data position); `state` gives the arrays' shapes and devices.
+        """The checkpoint as (state, key, data position); `state` gives the arrays' shapes and devices.
 
         Raises:
             ValueError: a shape or name in the checkpoint differs from `state`'s, or it is damaged.
@@ -115,7 +142,7 @@ class Checkpoints:
         )
         try:
             with self.damage_named():
-                restored = self._manager.restore(self.latest, args=items)
+                restored = self._manager.restore(self._chosen, args=items)
         except ValueError:
             self._check_shapes(template)
             raise
@@ -124,14 +151,14 @@ class Checkpoints:
             return restored["arrays"]["state"], key, restored["metadata"]["position"]
 
     def metadata(self) -> CheckpointMetadata:
-        """Description of the newest checkpoint.
+        """Description of the checkpoint.
 
         Raises:
             ValueError: its format is not known to this version, or it is damaged.
         """
         items = ocp.args.Composite(metadata=ocp.args.JsonRestore())
         with self.damage_named():
-            described = self._manager.restore(self.latest, args=items)["metadata"]
+            described = self._manager.restore(self._chosen, args=items)["metadata"]
             known = described["format"] in _READABLE
             settings = json.dumps(described["config"]) if known else ""
         if not known:
@@ -145,34 +172,47 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def damage_named(self) -> Iterator[None]:
-        """Says of errors of reading in the block that the newest checkpoint is damaged, and what to go on from.
+        """Says of errors of reading in the block that the checkpoint is damaged, and what to go on from.
 
         Raises:
             ValueError: it is damaged; one line.
             OSError: the system does not let it be read.
         """
-        folder = Path(self._manager.directory) / str(self.latest)
+        folder = Path(self._manager.directory) / str(self._chosen)
         try:
             absent = [name for name in ("metadata", "arrays") if not (folder / name).is_dir()]
             if absent:
                 raise FileNotFoundError(f"it has no {' and no '.join(absent)}")
-            with _quiet_orbax():
+            with quiet_orbax():
                 yield
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:  # Orbax raises just that for an array that is cut off
-            code = _system_code(error)
+            code = system_code(error)
             if code not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
                 raise OSError(f"{folder} cannot be read: {os.strerror(code)}") from error
-            earlier = [step for step in self._manager.all_steps() if step != self.latest]
-            advice = f"to go on from step {max(earlier)}" if earlier else "to begin anew, as there is no earlier one"
-            raise ValueError(f"{folder} is damaged ({_reason(error)}): delete it {advice}") from error
+            raise ValueError(f"{folder} is damaged ({reason(error)}): {self._advice()}") from error
+
+    @property
+    def _chosen(self) -> int | None:
+        return self.latest if self.step is None else self.step
+
+    def _advice(self) -> str:
+        """A way on without the checkpoint that is read."""
+        others = [step for step in self.steps if step != self._chosen]
+        if self._chosen != self.latest:
+            return f"give another --checkpoint: {', '.join(map(str, others))}"
+        return (
+            f"delete it to go on from step {max(others)}"
+            if others
+            else ("delete it to begin anew, as there is no earlier one")
+        )
 
     def _check_shapes(self, template: Any) -> None:
-        """Raises ValueError where the newest checkpoint is whole and has other arrays than `template`."""
+        """Raises ValueError where the checkpoint is whole and has other arrays than `template`."""
         try:
             with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-                stored = handler.metadata(Path(self._manager.directory) / str(self.latest) / "arrays")
+                stored = handler.metadata(Path(self._manager.directory) / str(self._chosen) / "arrays")
             found, wanted = (
                 {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
                 for leaves in map(jax.tree_util.tree_leaves_with_path, (stored, template))
@@ -219,52 +259,5 @@ def _decode(described: dict[str, Any], config: Config) -> CheckpointMetadata:
     )
 
 
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Leaves out tracebacks that Orbax's and TensorStore's threads print of an error that is raised as well."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
-
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        # Of writes that end after the one that failed.
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(keep)
-    sys.unraisablehook = hook
-    try:
-        yield
-        # After an error it stays: such writes may end at any time until the process does.
-        sys.unraisablehook = before
-    finally:
-        logger.removeFilter(keep)
-
-
 def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
     return str(list(shapes[name])) if name in shapes else "missing"
-
-
-def _system_code(error: BaseException) -> int | None:
-    """The system's number of an error of Orbax or TensorStore."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore writes it
-    return int(code[1]) if code else None
-
-
-def _reason(error: BaseException) -> str:
-    """The system's own words for an error of Orbax or TensorStore, or its first line without a listing."""
-    code = _system_code(error)
-    if code is not None:
-        return os.strerror(code)
-    if isinstance(error, KeyError):
-        return f"its metadata has no {error}"
-    if type(error) is Exception and error.__cause__ is not None:
-        return _reason(error.__cause__)
-    line = str(error).strip().partition("\n")[0]
-    line = re.split(r" \[(?:source locations|\w+=)", line)[0]  # as TensorStore begins its listings
-    return (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...") or type(error).__name__

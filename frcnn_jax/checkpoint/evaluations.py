@@ -1,0 +1,102 @@
+"""The mAP of a run at some of its steps, measured while it trained, and the checkpoint to use by it.
+
+`evaluations.json` in the workdir is written after each measurement. Its values are those of checkpoints that were
+written before: a run that was killed takes the values up to the checkpoint that it goes on from, and measures the
+others again, so that it makes the same decisions.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.atomic import write_text
+
+_FILE = "evaluations.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluations:
+    """Values measured at some steps of a run, in the order of the steps."""
+
+    measured: dict[str, Any] = dataclasses.field(default_factory=dict)  # on which data, with which settings
+    values: tuple[tuple[int, float], ...] = ()  # step, mAP
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and value of the best one, the earliest of equals."""
+        return max(self.values, key=lambda pair: (pair[1], -pair[0]), default=None)
+
+    @property
+    def since_best(self) -> int:
+        """Number of measurements after the best one."""
+        return sum(step > self.best[0] for step, _ in self.values) if self.values else 0
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps that were measured."""
+        return tuple(step for step, _ in self.values)
+
+    def up_to(self, step: int) -> "Evaluations":
+        """Those of steps up to `step`."""
+        return dataclasses.replace(self, values=tuple(pair for pair in self.values if pair[0] <= step))
+
+    def add(self, step: int, value: float) -> "Evaluations":
+        """These and one more, of a later step."""
+        return dataclasses.replace(self, values=(*self.values, (step, value)))
+
+
+def read_evaluations(workdir: Path) -> Evaluations:
+    """The values that were measured in `workdir`; none where nothing was.
+
+    Raises:
+        ValueError: the file is not what `write_evaluations` writes.
+    """
+    path = workdir / _FILE
+    if not path.exists():
+        return Evaluations()
+    try:
+        stored = json.loads(path.read_text())
+        values = tuple((int(step), float(value)) for step, value in stored["values"])
+        return Evaluations(dict(stored["measured"]), values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): delete it to go on without the values in it") from error
+
+
+def write_evaluations(workdir: Path, evaluations: Evaluations) -> None:
+    """Writes the values so that they appear whole or not at all."""
+    write_text(workdir / _FILE, json.dumps(dataclasses.asdict(evaluations), indent=1) + "\n")
+
+
+def choose_step(workdir: Path, checkpoint: str | int | None, steps: Sequence[int]) -> int:
+    """The step of the checkpoint to use.
+
+    Args:
+        checkpoint: "best", "latest" or a step; if None, the best one where the run was measured, else the newest.
+        steps: of the checkpoints that there are, at least one.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint; names those that there are.
+        ValueError: `checkpoint` is something else.
+    """
+    there = f"there are {', '.join(map(str, sorted(steps)))}"
+    best = read_evaluations(workdir).up_to(max(steps)).best
+    if checkpoint is None:
+        return best[0] if best is not None and best[0] in steps else max(steps)
+    if checkpoint == "latest":
+        return max(steps)
+    if checkpoint == "best":
+        if best is None:
+            raise FileNotFoundError(
+                f"{workdir} has no best checkpoint, as it was trained without train.evaluate_every: "
+                f"give --checkpoint latest, or a step: {there}"
+            )
+        if best[0] not in steps:
+            raise FileNotFoundError(f"{workdir}: the best checkpoint, of step {best[0]}, is missing; {there}")
+        return best[0]
+    if not str(checkpoint).isdecimal():
+        raise ValueError(f"--checkpoint must be best, latest or a step, not {checkpoint!r}; {there}")
+    if int(checkpoint) not in steps:
+        raise FileNotFoundError(f"{workdir} has no checkpoint of step {checkpoint}: {there}")
+    return int(checkpoint)

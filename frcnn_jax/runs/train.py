@@ -1,0 +1,143 @@
+"""Training with what is above it: the measurement of a run on a data set while it trains."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.config import Config
+from frcnn_jax.data.dataset import Dataset, open_dataset
+from frcnn_jax.data.proposals.source import Proposals, open_proposals
+from frcnn_jax.evaluation.evaluate import EvaluationInterrupted, measure_dataset
+from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.training import loop
+from frcnn_jax.training.state import TrainState
+from frcnn_jax.training.step import MultiTaskLoss
+from frcnn_jax.types import BoxStatistics
+
+# Settings of `evaluate` that show results and change no value.
+_SHOWN = ("pictures", "picture_score")
+
+
+def train(
+    config: Config, workdir: str | Path, loss: MultiTaskLoss | None = None, *, accept_changed_data: bool = False
+) -> TrainState:
+    """Trains for `config.train.steps` or `epochs`, going on from the newest checkpoint in `workdir` if there is one.
+
+    With `train.evaluate_every` the run is measured on `data.validation` while it trains, its best checkpoint is kept
+    beside the newest ones, and `train.patience` ends it early. Interrupted by Ctrl-C or SIGTERM, it ends the step and
+    writes a checkpoint first.
+
+    Args:
+        loss: takes the place of `config.loss`, where the run records it by name: a loss of the tables in
+            `ops.losses`, or "module:function". To go on, the same loss is needed, passed or named.
+        accept_changed_data: go on with data that have changed since the newest checkpoint, of as many classes, each
+            at the label that it had; one that is renamed keeps its label.
+
+    Returns:
+        The state after the last step, which need not be the best one; `load_detector` reads that.
+
+    Raises:
+        TypeError: the loss is not a `MultiTaskLoss`.
+        ValueError: the workdir holds a run with other settings or other data, or was measured otherwise; or a setting
+            does not fit the data or the devices.
+        ImportError: a module of `config.plugins` or of the loss cannot be imported.
+        FolderInUseError: another process trains in `workdir`; names it.
+        FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
+        OSError: a checkpoint cannot be written, as when the disk is full. Earlier ones are left as they were.
+        KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
+    """
+    return loop.train(config, workdir, loss, accept_changed_data=accept_changed_data, open_evaluation=open_validation)
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationSet:
+    """A data set with its proposals, to measure a run on."""
+
+    dataset: Dataset
+    proposals: Proposals
+    config: Config
+    measured: dict[str, Any]
+
+    def __call__(
+        self, model: FastRCNN, params: Any, statistics: BoxStatistics, interrupted: Callable[[], bool]
+    ) -> dict[str, Any] | None:
+        """The measures of a state; None where it was interrupted."""
+        try:
+            return measure_dataset(
+                model,
+                params,
+                statistics,
+                self.dataset,
+                self.proposals,
+                input_config=self.config.input,
+                config=self.config.evaluate,
+                interrupted=interrupted,
+            )
+        except EvaluationInterrupted:
+            return None
+
+
+def open_validation(config: Config, training: Dataset) -> ValidationSet:
+    """The data set that `config.data.validation` names, or `data.test`. A line says which one it is.
+
+    Raises:
+        ValueError: it has other classes than the `training` set, no objects, or no file of proposals is given.
+        FileNotFoundError: it does not exist.
+    """
+    name = config.data.validation or config.data.test
+    dataset = open_dataset(name, config.data)
+    if tuple(dataset.classes) != tuple(training.classes):
+        raise ValueError(
+            f"data.validation: {dataset.name} has the classes {dataset.classes}, the training set {training.classes}: "
+            "give a set of the same classes, their order by data.classes"
+        )
+    if not any((~truth.difficult & ~truth.crowd).any() for truth in dataset.annotations):
+        raise ValueError(
+            f"data.validation: {dataset.name} has no objects to measure by: give another set, or no evaluate_every"
+        )
+    file = _proposal_file(config)
+    print(_describe(config, dataset, training))
+    proposals = open_proposals(dataset, config.proposals, file)
+    return ValidationSet(dataset, proposals, config, _measured(config, dataset, file))
+
+
+def _proposal_file(config: Config) -> str | None:
+    """The file of the data set's proposals, with method `file`."""
+    if config.proposals.method != "file":
+        return None
+    own = config.data.validation not in (None, config.data.test)
+    file = config.proposals.validation_file if own else config.proposals.test_file
+    if file is None:
+        name = "validation_file" if own else "test_file"
+        raise ValueError(f"proposals.{name}: not set, and proposals.method is 'file'")
+    return file
+
+
+def _describe(config: Config, dataset: Dataset, training: Dataset) -> str:
+    trained_on = {training.image_fingerprint(index) for index in range(len(training))}
+    shared = sum(dataset.image_fingerprint(index) in trained_on for index in range(len(dataset)))
+    line = f"The run is measured on {dataset.name}, {len(dataset)} images, and its best checkpoint is kept"
+    if shared:
+        line += f"; {shared} of them are trained on too, so that the values say little about others"
+    elif config.data.validation in (None, config.data.test):
+        line += "; the best value on the test set itself is optimistic, data.validation names another set"
+    return line
+
+
+def _measured(config: Config, dataset: Dataset, file: str | None) -> dict[str, Any]:
+    """All that a value depends on beside the state, as JSON has it."""
+    digest = None
+    if file is not None:
+        with Path(file).expanduser().open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    settings = {
+        f"evaluate.{name}": value for name, value in dataclasses.asdict(config.evaluate).items() if name not in _SHOWN
+    }
+    settings |= {
+        f"input.{name}": getattr(config.input, name) for name in ("test_scale", "test_max_size", "test_scales")
+    }
+    about = {"data": dataset.name, "fingerprint": dataset.fingerprint, "proposals": digest}
+    return json.loads(json.dumps(about | settings))

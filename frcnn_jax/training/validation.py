@@ -1,0 +1,135 @@
+"""Measurement of a run while it trains: at which steps, what the values decide, and what is left of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from frcnn_jax.checkpoint import Evaluations, read_evaluations, write_evaluations
+from frcnn_jax.config import Config, in_steps
+from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.training.metrics import MetricsLog
+from frcnn_jax.training.optimizer import learning_rate_schedule
+from frcnn_jax.training.state import TrainState
+from frcnn_jax.types import BoxStatistics
+
+# Of what is measured, the entries that are data, not settings.
+_DATA = ("data", "fingerprint", "proposals")
+
+
+class Evaluation(Protocol):
+    """A data set that is measured on, opened."""
+
+    measured: dict[str, Any]
+    """On which data and with which settings, as JSON has them; values compare where these are the same."""
+
+    def __call__(
+        self, model: FastRCNN, params: Any, statistics: BoxStatistics, interrupted: Callable[[], bool]
+    ) -> dict[str, Any] | None:
+        """{"map": ..., "ap": {class: ...}}; None if `interrupted` became true before the end."""
+        ...
+
+
+class Validation:
+    """The values of a run, and its best checkpoint; measures at the steps that the config says, if it says any."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        config: Config,
+        evaluation: Evaluation | None,
+        model: FastRCNN,
+        values: Evaluations,
+        log: MetricsLog,
+    ):
+        """
+        Args:
+            values: up to the step that the run goes on from.
+        """
+        self._workdir, self._config, self._log = workdir, config, log
+        self._evaluation, self._model = evaluation, model
+        every = config.train.evaluate_every
+        self._every = None if evaluation is None or every is None else in_steps(every, config.train.steps)
+        self._values = values if evaluation is None else Evaluations(evaluation.measured, values.values)
+        if values.values:
+            log.show_map(values.values[-1][1])
+
+    @property
+    def best(self) -> int | None:
+        """Step of the best checkpoint so far."""
+        return self._values.best[0] if self._values.values else None
+
+    @property
+    def exhausted(self) -> bool:
+        """True where so many values since the best one have not been better that the training ends."""
+        patience = self._config.train.patience
+        return patience is not None and self._values.since_best >= patience
+
+    def due(self, step: int) -> bool:
+        """True if that step is to be measured, and has not been."""
+        if self._every is None or step == 0 or step in self._values.steps:
+            return False
+        return step % self._every == 0 or step == self._config.train.steps
+
+    def measure(self, state: TrainState, interrupted: Callable[[], bool], say: Callable[[str], Any]) -> bool:
+        """Measures the state, whose checkpoint is written, and says the value; False if it was interrupted."""
+        step, before = int(state.step), self._values.best
+        # As a detector that is loaded has them, on one device, so that both share what is compiled.
+        params, statistics = jax.tree.map(_on_one_device, (state.params, state.statistics))
+        metrics = self._evaluation(self._model, params, statistics, interrupted)
+        if metrics is None:
+            return False
+        value = metrics["map"]
+        # Logged first: after a kill in between the step is measured again.
+        self._log.add_evaluation(step, metrics)
+        self._values = self._values.add(step, value)
+        write_evaluations(self._workdir, self._values)
+        line = f"Step {step}: mAP {value:.4f} on {self._values.measured['data']}"
+        say(
+            f"{line}, the best so far"
+            if self.best == step
+            else f"{line}; the best: {before[1]:.4f} at step {before[0]}"
+        )
+        return True
+
+    def ending(self, step: int) -> str:
+        """Words for the early end at `step`."""
+        best_step, best = self._values.best
+        config, steps = self._config, self._config.train.steps
+        line = (
+            f"The training ends at step {step} of {steps}: {self._values.since_best} values since step {best_step} are "
+            f"not better than its mAP of {best:.4f} (train.patience = {config.train.patience})"
+        )
+        if config.optimizer.schedule == "cosine" and step < steps:
+            rate = float(learning_rate_schedule(config.optimizer, steps)(step))
+            line += f"; its cosine is cut off at a learning rate of {rate:.2g}"
+        return line
+
+
+def check_measured(workdir: Path, evaluation: Evaluation, accept_changed: bool) -> None:
+    """Raises ValueError where values that the run has were measured otherwise, so that new ones would not compare.
+
+    Args:
+        accept_changed: compare also where the data have changed.
+    """
+    before = read_evaluations(workdir)
+    now = evaluation.measured
+    changed = {name for name in before.measured.keys() | now.keys() if before.measured.get(name) != now.get(name)}
+    if not before.values or not changed - set(_DATA if accept_changed else ()):
+        return
+    settings = sorted(changed - set(_DATA))
+    if settings:
+        listed = "; ".join(f"{name} is {before.measured.get(name)} there and {now.get(name)} here" for name in settings)
+        raise ValueError(
+            f"{workdir} was measured otherwise while it trained: {listed}. Give the same, so that the values compare; "
+            "a finished run is tested with other settings by scripts/evaluate.py"
+        )
+    raise ValueError(
+        f"{workdir} was measured on other images or proposals while it trained, of {before.measured.get('data')}, and "
+        f"now {now.get('data')}: give them as they were, or --accept-changed-data to compare the values all the same"
+    )
+
+
+def _on_one_device(array: Any) -> Any:
+    return array.addressable_shards[0].data if isinstance(array, jax.Array) else array
