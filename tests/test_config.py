@@ -240,6 +240,11 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
         (SamplingConfig, {"foreground_iou": NAN}, r"sampling\.foreground_iou must be in 0 \.\.\. 1, not nan"),
         (SamplingConfig, {"background_iou": (0.5, 0.1)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
         (SamplingConfig, {"background_iou": (0.1, NAN)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (
+            SamplingConfig,
+            {"foreground_balance": "classes"},
+            r"sampling\.foreground_balance must be one of none, class, object, not 'classes'",
+        ),
         (ModelConfig, {"dropout": 1.0}, r"model\.dropout must be in 0 \.\.\. 1, below 1, not 1\.0"),
         (ModelConfig, {"dtype": "float16"}, r"model\.dtype must be one of float32, bfloat16, not 'float16'"),
         (ModelConfig, {"fc6_rank": 0}, r"model\.fc6_rank must be at least 1, not 0"),
