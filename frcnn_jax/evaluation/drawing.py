@@ -12,7 +12,7 @@ from frcnn_jax.evaluation.fonts import drawable_names, render_text
 from frcnn_jax.evaluation.voc_map import valid_detections
 from frcnn_jax.types import Detections, GroundTruth
 
-__all__ = ["PALETTE", "check_image", "draw_detections"]
+__all__ = ["PALETTE", "check_image", "draw_detections", "draw_objects"]
 
 # By label, then from the start again; neighbours differ in hue and brightness.
 PALETTE = (
@@ -63,6 +63,22 @@ def draw_detections(
     for i in best_first:
         text = f"{names[labels[i] - 1]} {scores[i]:.2f}"
         _draw_label(canvas, text, corners[i], colors[i], max(11, round(size / 42)), plates)
+    return canvas
+
+
+def draw_objects(image: UInt8[np.ndarray, "H W 3"], ground_truth: GroundTruth) -> UInt8[np.ndarray, "H W 3"]:
+    """A copy of an RGB image with its objects in the colours of their classes, and crowds in dashed white."""
+    import cv2
+
+    check_image(image)
+    canvas = np.ascontiguousarray(image).copy()
+    line = max(2, round(math.sqrt(canvas.shape[0] * canvas.shape[1]) / 300))
+    for box, label, crowd in zip(ground_truth.boxes, ground_truth.labels, ground_truth.crowd, strict=True):
+        corners = _corners(np.asarray(box, np.float64), canvas)
+        if crowd:
+            _draw_dashed(canvas, corners, max(1, line // 2))
+        else:
+            cv2.rectangle(canvas, corners[:2], corners[2:], PALETTE[(int(label) - 1) % len(PALETTE)], line)
     return canvas
 
 

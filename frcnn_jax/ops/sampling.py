@@ -5,9 +5,14 @@ lies in `background_iou`. At most `foreground_fraction` of the RoIs are foregrou
 background fills its places; where background runs short too, places stay empty and are masked. Ground-truth boxes take
 part as proposals, so an image with objects always has foreground.
 
+Drawn uniformly, foreground is mostly of the objects that most proposals overlap, which are the large ones. Balanced, it
+goes round the classes or the objects of the image: one RoI of each, then a second one of each, while they last.
+
 A crowd is a region of objects that were not annotated one by one. It is neither matched nor a proposal, and an RoI that
 has `CROWD_COVER` of its own area or more on one crowd is not background. It may be foreground of another object.
 """
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,21 +38,26 @@ def sample_rois(
     foreground_fraction: float = 0.25,
     foreground_iou: float = 0.5,
     background_iou: tuple[float, float] = (0.1, 0.5),
+    foreground_balance: Literal["none", "class", "object"] = "none",
 ) -> RoiSample:
-    """Draws RoIs of one image uniformly and without replacement, foreground first.
+    """Draws RoIs of one image at random and without replacement, foreground first.
 
     Args:
         key: decides the draw; masked entries and the amount of padding do not.
         gt_crowd: marks crowds among the ground truth; None for none.
         background_iou: half-open range [low, high) of the largest IoU; low 0 admits boxes that touch no object.
+        foreground_balance: `none` draws foreground uniformly, `class` and `object` in equal numbers of each class, or
+            of each object, in the image. Where one has too few, the others share its places.
 
     Returns:
         `rois_per_image` RoIs; labels are those of the ground-truth box with the largest IoU (the first of several).
         Boxes are float32, or float64 if the proposals and ground truth are. Gradients do not flow through the sample.
 
     Raises:
-        ValueError: a range is empty or out of order, or a count or fraction is out of range.
+        ValueError: a range is empty or out of order, a count or fraction is out of range, or there is no such balance.
     """
+    if foreground_balance not in ("none", "class", "object"):
+        raise ValueError(f"foreground_balance must be none, class or object, not {foreground_balance!r}")
     low, high = background_iou
     if not (0 <= low < high <= foreground_iou <= 1 and rois_per_image > 0 and 0 <= foreground_fraction <= 1):
         raise ValueError(
@@ -74,7 +84,15 @@ def sample_rois(
     is_foreground = real & (largest >= foreground_iou)
     is_background = real & (largest >= low) & (largest < high) & ~on_crowd
     most_foreground = round(rois_per_image * foreground_fraction)
-    foreground, foreground_count = _choose(chance, is_foreground, min(most_foreground, len(candidates)))
+    priority = chance
+    if foreground_balance != "none" and gt_boxes.shape[0]:
+        groups = jnp.arange(gt_boxes.shape[0])
+        if foreground_balance == "class":  # each stands for the first object of its class
+            groups = jnp.argmax(gt_labels[:, None] == gt_labels[None, :], axis=1)
+        # Beside the two keys of the split.
+        turn = _draw(jax.random.fold_in(key, 2), gt_boxes.shape[0])
+        priority = _by_turns(chance, is_foreground, groups[matched], turn)
+    foreground, foreground_count = _choose(priority, is_foreground, min(most_foreground, len(candidates)))
     background, background_count = _choose(chance, is_background, min(rois_per_image, len(candidates)))
 
     place = jnp.arange(rois_per_image)
@@ -106,9 +124,24 @@ def _draw(key: PRNGKeyArray, count: int) -> Float[Array, " B"]:
     return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(jnp.arange(count))
 
 
+def _by_turns(
+    chance: Float[Array, " B"], allowed: Bool[Array, " B"], group: Int[Array, " B"], turn: Float[Array, " G"]
+) -> Float[Array, " B"]:
+    """Numbers that put the best allowed entry of each group first, then the second best of each, and so on.
+
+    Args:
+        chance: order of the entries of one group, the highest first.
+        turn: order of the groups within each round, the highest first; 0 ... 1.
+    """
+    order = jnp.argsort(jnp.where(allowed, -chance, 1.0))  # so that the others do not count
+    member = group[order][:, None] == jnp.arange(turn.shape[0])[None, :]
+    rounds = jnp.sum(jnp.where(member, jnp.cumsum(member, axis=0), 0), axis=1)
+    return turn[group] - jnp.zeros_like(chance).at[order].set(rounds.astype(chance.dtype))
+
+
 def _choose(chance: Float[Array, " B"], allowed: Bool[Array, " B"], most: int) -> tuple[Array, Array]:
     """Indices of the `most` allowed entries with the highest chance, and how many of them are real."""
-    _, chosen = jax.lax.top_k(jnp.where(allowed, chance, -1.0), most)
+    _, chosen = jax.lax.top_k(jnp.where(allowed, chance, -jnp.inf), most)
     return chosen, jnp.minimum(jnp.sum(allowed), most)
 
 

@@ -77,6 +77,7 @@ def sample_batch(
         foreground_fraction=config.foreground_fraction,
         foreground_iou=config.foreground_iou,
         background_iou=config.background_iou,
+        foreground_balance=config.foreground_balance,
     )
     proposal_mask = batch.proposal_mask & batch.image_mask[:, None]
     objects = batch.gt_boxes, batch.gt_labels, gt_mask, batch.gt_crowd

@@ -127,6 +127,17 @@ def test_difficult_objects_are_a_setting():
     assert set(np.unique(without.labels)) == {0, 1}
 
 
+def test_the_balance_of_foreground_is_a_setting():
+    """Two of the eight RoIs are foreground: with a balance one of each class, without at times two of one."""
+    draw = {
+        name: jax.jit(partial(sample_batch, config=dataclasses.replace(SAMPLING, foreground_balance=name)))
+        for name in ("none", "class")
+    }
+    labels = {name: [draw[name](small_batch(), jax.random.key(k)).labels[:, :2] for k in range(8)] for name in draw}
+    assert (np.sort(labels["class"], axis=-1) == [1, 2]).all()
+    assert not (np.sort(labels["none"], axis=-1) == [1, 2]).all()
+
+
 def test_crowds_are_not_drawn_whether_difficult_or_not():
     batch = small_batch()
     want = sample_batch(batch, KEY, config=SAMPLING)

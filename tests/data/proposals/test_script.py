@@ -74,6 +74,21 @@ def test_pictures_of_a_data_set(released, tmp_path, monkeypatch, capsys):
     assert "pictures need --out" in capsys.readouterr().err
 
 
+def test_pictures_of_augmentation(released, tmp_path, monkeypatch, capsys):
+    """Of the training set alone, and without its proposals."""
+    out = tmp_path / "drawn"
+    settings = ["--proposals.train-files", "none.mat", "--input.augment.scale-jitter", 0.5, 0.5]
+    run(monkeypatch, "--config", released / "mat.py", "--augmented", 2, "--out", out, *settings)
+    files = sorted(path.name for path in out.iterdir())
+    assert files == [f"folder_train-{name}.augmented.jpg" for name in ("a0", "a7")]
+    assert str(out / files[0]) in capsys.readouterr().out
+    # 30 x 40 pixels, shown with 64 x 85: as it is, and at half of that.
+    picture = cv2.imread(str(out / files[0]))
+    assert picture.shape == (2 * 64 + 6, 3 * 85 + 12, 3)
+    assert picture[:64, :85].min(axis=-1).mean() > 50
+    assert picture[35:64, 91:176].max() < 40
+
+
 @pytest.fixture
 def image(tmp_path):
     """A grey image of 600 x 500 and three proposals: about, on and far from (100 50 300 250)."""
@@ -126,7 +141,10 @@ def test_mistakes(image, released, monkeypatch, capsys):
         ((), "one of the arguments --config --image is required"),
         (("--config", config, "--image", picture), "not allowed with argument"),
         (("--config", config, "--boxes", "x.mat"), "--boxes and --object go with --image"),
-        (("--image", picture, "--pictures", 3, "--out", out), "--pictures goes with --config"),
+        (("--image", picture, "--pictures", 3, "--out", out), "--pictures and --augmented go with --config"),
+        (("--image", picture, "--augmented", 3, "--out", out), "--pictures and --augmented go with --config"),
+        (("--config", config, "--pictures", 1, "--augmented", 1, "--out", out), "it does not go with --pictures"),
+        (("--config", config, "--augmented", 3), "pictures need --out"),
         (("--image", picture), "pictures need --out"),
     ]
     for arguments, message in cases:
