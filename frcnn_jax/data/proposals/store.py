@@ -134,10 +134,10 @@ class ProposalStore:
         }
 
     def others(self) -> list[str]:
-        """Names of the stores beside this one, of other settings."""
-        return sorted(
-            path.parent.name for path in self.folder.parent.glob(f"*/{_SETTINGS}") if path.parent != self.folder
-        )
+        """Names of the stores of other settings beside this one; none once this one is begun."""
+        if (self.folder / _SETTINGS).exists():
+            return []
+        return sorted(path.parent.name for path in self.folder.parent.glob(f"*/{_SETTINGS}"))
 
     def find(self, fingerprints: Sequence[str]) -> dict[str, tuple[Segment, int, int]]:
         """Segment and range of the boxes of those images that are stored and intact."""

@@ -46,6 +46,11 @@ def test_regions_are_described():
     assert regions.textures.shape == (3, 80)
 
 
+def test_neighbours_share_a_side_and_no_mere_corner():
+    assert described([[0], [1], [2]]).pairs.tolist() == [[0, 1], [1, 2]]
+    assert described([[2, 1], [0, 3]]).pairs.tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
+
+
 def test_gradients_of_a_step():
     grey = np.zeros((5, 6), np.uint8)
     grey[:, 3:] = 80  # brighter to the right
@@ -56,6 +61,8 @@ def test_gradients_of_a_step():
     for flat in (left, below, above):
         assert not flat.any()
     assert planes[4, 2, 2] == planes[6, 2, 2] == 255, "both diagonals"
+    slope = gradient_planes(np.add.outer(np.arange(5), np.arange(6)).astype(np.uint8))[:, 1:-1, 1:-1]
+    np.testing.assert_array_equal(slope.max(axis=(1, 2)), [255, 0, 255, 0, 255, 0, 0, 0])  # to the lower right
 
 
 def test_the_smallest_pair_is_merged_first_where_size_decides():

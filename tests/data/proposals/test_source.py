@@ -175,6 +175,7 @@ def test_a_search_with_settings_that_are_new_says_that_the_others_are_kept(tmp_p
         caplog.clear()
         assert open_proposals(dataset, CONFIG, progress=False).computed == 0
         assert open_proposals(dataset, other, progress=False).computed == 0
+        assert open_proposals(FakeDataset(tmp_path, range(7, 9)), other, progress=False).computed == 2
         assert not caplog.text
 
 
