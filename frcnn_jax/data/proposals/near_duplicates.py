@@ -12,8 +12,17 @@ __all__ = ["without_near_duplicates"]
 _PAIRS_AT_ONCE = 1 << 20
 
 
-def without_near_duplicates(boxes: Float[np.ndarray, "P 4"], iou: float) -> Float[np.ndarray, "D 4"]:
-    """Those of `boxes` that overlap none of the kept ones before them by more than `iou`, in the same order."""
+def without_near_duplicates(boxes: Float[np.ndarray, "P 4"], iou: float, count: int) -> Float[np.ndarray, "D 4"]:
+    """The first `count` of those boxes that overlap none of the kept ones before them by more than `iou`, in order."""
+    looked_at = 2 * count  # large images have a hundred thousand boxes
+    while True:
+        kept = _kept(boxes[:looked_at], iou)
+        if len(kept) >= count or looked_at >= len(boxes):
+            return kept[:count]
+        looked_at *= 2
+
+
+def _kept(boxes: Float[np.ndarray, "P 4"], iou: float) -> Float[np.ndarray, "D 4"]:
     overlapping = np.concatenate([np.zeros((0, 2), np.int64), *_overlapping_pairs(boxes, iou)])
     keep = np.ones(len(boxes), bool)
     for first, second in overlapping[np.argsort(overlapping[:, 0], kind="stable")].tolist():

@@ -88,7 +88,7 @@ def selective_search(
     boxes = np.minimum(corners * (size / np.tile(reduced.shape[1::-1], 2)), size).astype(np.float32)
     boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= max(min_side, 1e-3)).all(axis=1)]
     ranked = rank_boxes(np.unique(boxes, axis=0))
-    return (without_near_duplicates(ranked, _SAME_IOU) if mode == "mutual" else ranked)[:max_count]
+    return without_near_duplicates(ranked, _SAME_IOU, max_count) if mode == "mutual" else ranked[:max_count]
 
 
 def _opencv(image: UInt8[np.ndarray, "h w 3"], mode: str, scale: int) -> Float[np.ndarray, "B 4"]:

@@ -136,10 +136,11 @@ def test_mutual_finds_drawn_objects_among_clutter():
     assert found >= 11  # of 12
 
 
-def test_max_count_keeps_the_first(image):
-    boxes = selective_search(image, **{**SETTINGS, "segment_scale": 20})
+@pytest.mark.parametrize("settings", [SETTINGS, MUTUAL])
+def test_max_count_keeps_the_first(image, settings):
+    boxes = selective_search(image, **{**settings, "segment_scale": 20})
     np.testing.assert_array_equal(
-        selective_search(image, **{**SETTINGS, "segment_scale": 20, "max_count": 9}), boxes[:9]
+        selective_search(image, **{**settings, "segment_scale": 20, "max_count": 9}), boxes[:9]
     )
 
 
