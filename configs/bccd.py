@@ -15,7 +15,7 @@ def get_config() -> Config:
         "folder.py",
         __file__,
         data={"root": "~/data/BCCD", "faults": {"degenerate_box": "drop"}},
-        proposals={"segment_scale": 75},
+        proposals={"method": "selective_search_quality", "max_side": 320, "segment_scale": 75},
         input={"flip_vertical": True, "cache_decoded": True},
         train={"steps": 1000},
         # Tens of cells in an image: the paper's 100 boxes of a class are too few.

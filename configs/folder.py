@@ -4,9 +4,10 @@
 
 FOLDER is in VOC's format, labelImg's, COCO's, YOLO's or CSV, which is recognised. Without test images those to validate
 with are the test, else a tenth of all. What is most worth changing:
-`--train.steps` (a few thousand for some hundred images), `--input.scales` (larger for small objects), `--input.no-flip`
-where left and right differ, `--evaluate.per-class 600` where an image has tens of objects of one class, and
-`--model.name vgg16 --model.weights FILE` with its own rules on a GPU. Not run on a data set of its own.
+`--train.steps` (a few thousand for some hundred images), `--input.scales` and `--proposals.max-side` (larger for small
+objects), `--input.no-flip` where left and right differ, `--evaluate.per-class 600` where an image has tens of objects
+of one class, and `--model.name vgg16 --model.weights FILE` with its own rules on a GPU. Not run on a data set of its
+own.
 """
 
 from frcnn_jax.config import (
@@ -26,7 +27,7 @@ from frcnn_jax.config import (
 def get_config() -> Config:
     return Config(
         data=DataConfig(train=("folder/trainval",), test="folder/test", root="~/data/mine"),
-        proposals=ProposalConfig(method="selective_search_quality", max_side=320, segment_scale=50, min_side=12),
+        proposals=ProposalConfig(method="selective_search_mutual", max_side=320, segment_scale=50, min_side=12),
         input=InputConfig(batch_size=4, scales=(480,), max_size=640, test_scale=480, test_max_size=640),
         model=ModelConfig(name="tiny", dropout=0.0),
         sampling=SamplingConfig(rois_per_image=128, foreground_fraction=0.5, background_iou=(0.0, 0.5)),

@@ -371,6 +371,7 @@ def test_what_the_recipes_for_tiny_change():
     assert {name: now for name, (_, now) in changed_settings(folder, bccd).items()} == {
         "data.root": "~/data/BCCD",
         "data.faults.degenerate_box": "drop",
+        "proposals.method": "selective_search_quality",
         "proposals.segment_scale": 75,
         "input.flip_vertical": True,
         "input.cache_decoded": True,
@@ -380,6 +381,9 @@ def test_what_the_recipes_for_tiny_change():
     }
     assert demo.optimizer == dataclasses.replace(folder.optimizer, warmup=50)
     assert (demo.evaluate.score_threshold, folder.evaluate.score_threshold) == (0.05, 0.05)
+    methods = [config.proposals.method for config in (folder, bccd, demo)]
+    assert methods == ["selective_search_mutual", "selective_search_quality", "selective_search_fast"]
+    assert bccd.proposals.max_side == 320
     assert (demo.proposals.max_side, demo.proposals.segment_scale, demo.proposals.max_count) == (160, 50, 400)
     assert (demo.sampling.rois_per_image, demo.train.steps, demo.evaluate.per_class) == (64, 420, 100)
 

@@ -178,15 +178,19 @@ def test_selective_search_says_how_many_cores_were_busy(monkeypatch):
     from bench.sizes import QUICK
     from bench.topics import Setup, proposals
 
-    # 3 seconds of processor time in 2 seconds, then 1 in 4.
-    clocks = SimpleNamespace(perf_counter=iter([10, 12, 20, 24]).__next__, process_time=iter([5, 8, 8, 9]).__next__)
+    # 3 seconds of processor time in 2 seconds, then 1 in 4, 1 in 1 and 3 in 4.
+    elapsed, busy = iter([10, 12, 20, 24, 30, 31, 40, 44]), iter([5, 8, 8, 9, 10, 11, 12, 15])
+    clocks = SimpleNamespace(perf_counter=elapsed.__next__, process_time=busy.__next__)
     monkeypatch.setattr(proposals, "time", clocks)
     monkeypatch.setattr(proposals, "cores", lambda: 2)
-    one, two = proposals.measure_proposals(Setup(QUICK))
-    assert (one.what, one.items, one.unit) == ("Selective Search fast, 48x64, 1 core", 1, "images")
-    assert (two.what, two.items) == ("Selective Search fast, 48x64, 2 cores", 2)
-    assert (one.note, two.note) == ("1.50 cores busy", "0.25 cores busy")
-    assert min(one.ours.fastest, two.ours.fastest) > 0
+    rows = proposals.measure_proposals(Setup(QUICK))
+    assert [(row.what, row.items, row.unit, row.note) for row in rows] == [
+        ("Selective Search fast, 48x64 at most 400, 1 core", 1, "images", "1.50 cores busy"),
+        ("Selective Search mutual, 48x64 at most 280, 1 core", 1, "images", "0.25 cores busy"),
+        ("Selective Search fast, 48x64 at most 400, 2 cores", 2, "images", "1.00 cores busy"),
+        ("Selective Search mutual, 48x64 at most 280, 2 cores", 2, "images", "0.75 cores busy"),
+    ]
+    assert min(row.ours.fastest for row in rows) > 0
 
 
 def test_first_step_of_a_process(capsys, tiny_sizes, small_models):

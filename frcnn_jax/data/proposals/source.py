@@ -159,6 +159,8 @@ def _complete(
     todo = sorted(index for name, index in first.items() if name not in known)
     if known and todo:
         _log.info("%s: going on after %d of %d images", dataset.name, len(known), len(first))
+    elif todo and (others := store.others()):
+        _log.info("%s: searching %s; what is stored of %s is kept", dataset.name, store.folder.name, ", ".join(others))
     fresh: dict[str, Float[np.ndarray, "P 4"]] = {}
     written = time.monotonic()
     title = f"proposals of {dataset.name}"

@@ -133,6 +133,12 @@ class ProposalStore:
             for name, start, stop in zip(segment.fingerprints, segment.offsets[:-1], segment.offsets[1:], strict=True)
         }
 
+    def others(self) -> list[str]:
+        """Names of the stores of other settings beside this one; none once this one is begun."""
+        if (self.folder / _SETTINGS).exists():
+            return []
+        return sorted(path.parent.name for path in self.folder.parent.glob(f"*/{_SETTINGS}"))
+
     def find(self, fingerprints: Sequence[str]) -> dict[str, tuple[Segment, int, int]]:
         """Segment and range of the boxes of those images that are stored and intact."""
         found = {name: self._places[name] for name in fingerprints if name in self._places}

@@ -15,8 +15,9 @@ import pytest
 
 from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.images import decode_image
-from frcnn_jax.data.proposals.selective_search import selective_search
+from frcnn_jax.data.proposals.selective_search import search_settings, selective_search
 from frcnn_jax.data.proposals.source import Proposals, open_proposals, proposal_files, select_proposals
+from frcnn_jax.data.proposals.store import settings_key
 
 CONFIG = ProposalConfig(method="selective_search_fast", max_side=0, min_side=4.0, max_count=50, workers=2)
 ROOT = Path(__file__).parents[3]
@@ -161,6 +162,29 @@ def test_other_settings_have_a_store_of_their_own(tmp_path):
     for changes in ({}, {"min_side": 20.0}, {"segment_scale": 50}, {"workers": 1}):
         open_proposals(dataset, dataclasses.replace(CONFIG, **changes), progress=False)
     assert len(segments(tmp_path)) == 3, "the number of workers makes no difference"
+
+
+def test_a_search_with_settings_that_are_new_says_that_the_others_are_kept(tmp_path, caplog):
+    dataset, other = FakeDataset(tmp_path), dataclasses.replace(CONFIG, method="selective_search_mutual")
+    names = [settings_key({"method": config.method, **search_settings(config)}) for config in (CONFIG, other)]
+    with caplog.at_level("INFO"):
+        open_proposals(dataset, CONFIG, progress=False)
+        assert not caplog.text
+        open_proposals(dataset, other, progress=False)
+        assert caplog.messages == [f"folder/train: searching {names[1]}; what is stored of {names[0]} is kept"]
+        caplog.clear()
+        assert open_proposals(dataset, CONFIG, progress=False).computed == 0
+        assert open_proposals(dataset, other, progress=False).computed == 0
+        assert open_proposals(FakeDataset(tmp_path, range(7, 9)), other, progress=False).computed == 2
+        assert not caplog.text
+
+
+def test_what_earlier_versions_stored_of_the_same_settings_is_found():
+    # Names of stores, as version 0.1 makes them.
+    names = {"fast": "4fc40001", "quality": "05818481"}
+    for mode, key in names.items():
+        config = ProposalConfig(method=f"selective_search_{mode}")
+        assert settings_key({"method": config.method, **search_settings(config)}) == f"selective_search_{mode}-{key}"
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_the_others_are_kept(tmp_path):
