@@ -9,9 +9,11 @@ import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from frcnn_jax.data.faults import Note
 from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared import prepare
 from frcnn_jax.data.prepared.index import SUMMARY_FILE
+from frcnn_jax.data.records import ImageRecord, SplitRecords
 from tests.data.formats.written import (
     PICTURES,
     Picture,
@@ -176,3 +178,11 @@ def test_images_that_nothing_names_are_said(tmp_path, caplog, write, why):
     for split in ("trainval", "test"):
         assert text in said(of(root), caplog, split)[1], "also where it is prepared"
         assert text not in said_here(of(root), caplog, split)[1]
+
+
+def test_names_of_prepared_folders_do_not_depend_on_notes():
+    """They are made of the text of records, and those of earlier versions are to be found."""
+    notes = (Note("part", "a.xml"),)
+    record, noted = ImageRecord("a", None, "a.xml"), ImageRecord("a", None, "a.xml", notes=notes, optional=True)
+    assert record != noted
+    assert repr(SplitRecords((record,))) == repr(SplitRecords((noted,), notes=notes))
