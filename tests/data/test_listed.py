@@ -85,6 +85,7 @@ def test_the_share_for_the_test_is_one_of_images_that_are_there(tmp_path):
         (tmp_path / f"set/train2017/{name}.jpg").unlink()
     train, test = (open_dataset(f"folder/{split}", config) for split in ("trainval", "test"))
     assert (len(train), len(test), len(chosen)) == (3, 1, 2)
+    assert (train.dropped, test.dropped) == ({}, {"missing_image": 2}), "they stay in the split of their names"
     assert not set(chosen) & {*train.image_ids, *test.image_ids}
 
 

@@ -9,10 +9,21 @@ import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from frcnn_jax.data.faults import Note
 from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared import prepare
 from frcnn_jax.data.prepared.index import SUMMARY_FILE
-from tests.data.formats.written import PICTURES, Picture, coco_json, write_labelimg, write_text, write_yolo
+from frcnn_jax.data.records import ImageRecord, SplitRecords
+from tests.data.formats.written import (
+    PICTURES,
+    Picture,
+    coco_json,
+    write_coco,
+    write_csv,
+    write_labelimg,
+    write_text,
+    write_yolo,
+)
 from tests.data.voc_files import object_xml, pixels
 
 PART = "<part><name>head</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>6</xmax><ymax>6</ymax></bndbox></part>"
@@ -156,3 +167,22 @@ def test_what_was_dropped_is_said_again(files, config, caplog):
     said(config, caplog)
     short = "dropped 1 for degenerate_box, 2 for unknown_class; clipped 1 boxes"
     assert said(config, caplog)[1] == [f", as it was prepared: {short}"]
+
+
+@pytest.mark.parametrize(("write", "why"), [(write_coco, "no file lists"), (write_csv, "no row names")])
+def test_images_that_nothing_names_are_said(tmp_path, caplog, write, why):
+    root = write(tmp_path / "set")
+    for name in ("plot", "background"):
+        Picture(name, "train", (20, 30)).save(root / "extra")
+    text = f": 2 images are left out, which {why} (extra/background.jpg)"
+    for split in ("trainval", "test"):
+        assert text in said(of(root), caplog, split)[1], "also where it is prepared"
+        assert text not in said_here(of(root), caplog, split)[1]
+
+
+def test_names_of_prepared_folders_do_not_depend_on_notes():
+    """They are made of the text of records, and those of earlier versions are to be found."""
+    notes = (Note("part", "a.xml"),)
+    record, noted = ImageRecord("a", None, "a.xml"), ImageRecord("a", None, "a.xml", notes=notes, optional=True)
+    assert record != noted
+    assert repr(SplitRecords((record,))) == repr(SplitRecords((noted,), notes=notes))

@@ -32,6 +32,7 @@ class CocoReader(LayoutReader):
     has is not a class."""
 
     layout = "JSON file with images, annotations and categories"
+    unnamed = "no file lists"
 
     @staticmethod
     def fits(root: Path) -> bool:

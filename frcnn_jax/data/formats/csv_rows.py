@@ -28,6 +28,7 @@ class CsvReader(LayoutReader):
     """Images that rows name. A row without class and corners is of an image without objects."""
 
     layout = "CSV file with columns filename, class, xmin, ymin, xmax and ymax"
+    unnamed = "no row names"
 
     @staticmethod
     def fits(root: Path) -> bool:

@@ -44,6 +44,8 @@ class LayoutReader:
     """
 
     layout: str
+    unnamed = ""
+    """Why images that no annotation names are left out, where the reader does not say so itself."""
 
     def __init__(self, root: Path, config: DataConfig):
         self.root, self.config = root, config
@@ -58,6 +60,11 @@ class LayoutReader:
             raise FileNotFoundError(f"{root} has no {self.layout}")
         order = [*STANDARD_SPLITS, *sorted(splits)]
         self._splits = {name: splits[name] for name in dict.fromkeys(order) if name in splits}
+        if self.unnamed:
+            used = {image for its in splits.values() for entry in its for image in entry.found}
+            left = [image.below for image in self.images if image not in used]
+            if left:
+                warn_once(f"{root}: {len(left)} images are left out, which {self.unnamed} ({left[0]})")
         standard = {entry.found for name in STANDARD_SPLITS for entry in splits.get(name, ())}
         rest = sum(entry.found not in standard for entry in splits.get(ALL, ()))
         if rest and standard:
