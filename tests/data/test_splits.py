@@ -207,3 +207,23 @@ def test_a_split_of_another_name_may_be_tested(tmp_path):
     (files.root / "ImageSets/Main/train.txt").rename(files.root / "ImageSets/Main/rest.txt")
     (files.root / "ImageSets/Main/mine.txt").unlink()
     assert ids(config_of(files.root), "trainval", "test", "rest") == [("a", "b"), ("m",), ("a", "b")]
+
+
+@pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc])
+def test_images_that_training_is_measured_on_are_not_trained_on(tmp_path, write):
+    """Also by their content; they stay what they are as a set."""
+    its = [p for split in ("train", "validation", "test") for p in pictures(split, [f"{split}0", f"{split}1"])]
+    config = config_of(write(tmp_path / "set", its))
+    measured = dataclasses.replace(config, validation="folder/val")
+    train, validation = ("train0", "train1"), ("validation0", "validation1")
+    for _ in range(2):
+        assert ids(measured, "trainval", "val", "test", "train") == [train, validation, ("test0", "test1"), train]
+        assert ids(config, "trainval") == [(*train, *validation)]
+    if write is write_voc:  # whose lists stand as they are where the test is another data set
+        elsewhere = dataclasses.replace(config, test="voc/2007/test")
+        assert ids(elsewhere, "trainval") == [(*train, *validation)]
+        assert ids(dataclasses.replace(elsewhere, validation="folder/val"), "trainval", "val") == [train, validation]
+        root = write(tmp_path / "listed", its)
+        write_text(root / "ImageSets/Main/trainval.txt", "\n".join([*train, *validation]))
+        config = dataclasses.replace(config_of(root), validation="folder/val")
+        assert ids(config, "trainval", "val") == [train, validation]
