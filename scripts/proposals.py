@@ -29,7 +29,7 @@ from frcnn_jax.cli import run
 from frcnn_jax.config import Config, expand_user, load_config, override
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
-from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals
+from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals, validation_file
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.types import Detections, GroundTruth
 
@@ -76,7 +76,8 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
     train_files, test_file = proposal_files(config.proposals, config.data.train)
     pairs = list(zip((*config.data.train, config.data.test), (*train_files, test_file), strict=True))
     if config.data.validation is not None:
-        pairs.insert(-1, (config.data.validation, config.proposals.validation_file))
+        name = config.data.validation
+        pairs.insert(-1, (name, validation_file(config.proposals, name, config.data.test)))
     for name, file in dict.fromkeys(pairs):
         dataset = open_dataset(name, config.data)
         start = time.monotonic()

@@ -258,6 +258,15 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
         (TrainConfig, {"epochs": 0}, r"train\.epochs must be above 0, not 0"),
         (TrainConfig, {"epochs": -1.0}, r"train\.epochs must be at least 0, not -1\.0"),
         (TrainConfig, {"epochs": "20"}, r"train\.epochs must be float or None, not '20'"),
+        (TrainConfig, {"evaluate_every": 0.0}, r"train\.evaluate_every must be above 0, not 0"),
+        (
+            TrainConfig,
+            {"evaluate_every": 2.5},
+            r"train\.evaluate_every must be whole steps, or a share below 1, not 2\.5",
+        ),
+        (TrainConfig, {"evaluate_every": 5, "patience": 0}, r"train\.patience must be at least 1, not 0"),
+        (TrainConfig, {"patience": 3}, r"train\.patience = 3 counts measurements: set train\.evaluate_every too"),
+        (DataConfig, {"validation": ""}, r"data\.validation must not be empty"),
         (OptimizerConfig, {"warmup": 2.5}, r"optimizer\.warmup must be whole steps, or a share below 1, not 2\.5"),
         (
             OptimizerConfig,

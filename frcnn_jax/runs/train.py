@@ -9,7 +9,7 @@ from typing import Any
 
 from frcnn_jax.config import Config
 from frcnn_jax.data.dataset import Dataset, open_dataset
-from frcnn_jax.data.proposals.source import Proposals, open_proposals
+from frcnn_jax.data.proposals.source import Proposals, open_proposals, validation_file
 from frcnn_jax.evaluation.evaluate import EvaluationInterrupted, measure_dataset
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.training import loop
@@ -98,22 +98,10 @@ def open_validation(config: Config, training: Dataset) -> ValidationSet:
         raise ValueError(
             f"data.validation: {dataset.name} has no objects to measure by: give another set, or no evaluate_every"
         )
-    file = _proposal_file(config)
+    file = validation_file(config.proposals, config.data.validation, config.data.test)
     print(_describe(config, dataset, training))
     proposals = open_proposals(dataset, config.proposals, file)
     return ValidationSet(dataset, proposals, config, _measured(config, dataset, file))
-
-
-def _proposal_file(config: Config) -> str | None:
-    """The file of the data set's proposals, with method `file`."""
-    if config.proposals.method != "file":
-        return None
-    own = config.data.validation not in (None, config.data.test)
-    file = config.proposals.validation_file if own else config.proposals.test_file
-    if file is None:
-        name = "validation_file" if own else "test_file"
-        raise ValueError(f"proposals.{name}: not set, and proposals.method is 'file'")
-    return file
 
 
 def _describe(config: Config, dataset: Dataset, training: Dataset) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from frcnn_jax.checkpoint import Evaluations, read_evaluations, write_evaluations
 from frcnn_jax.config import Config, in_steps
@@ -75,8 +76,8 @@ class Validation:
     def measure(self, state: TrainState, interrupted: Callable[[], bool], say: Callable[[str], Any]) -> bool:
         """Measures the state, whose checkpoint is written, and says the value; False if it was interrupted."""
         step, before = int(state.step), self._values.best
-        # As a detector that is loaded has them, on one device, so that both share what is compiled.
-        params, statistics = jax.tree.map(_on_one_device, (state.params, state.statistics))
+        # By way of the host they are as those of a detector that is loaded, which shares what is compiled then.
+        params, statistics = jax.tree.map(jnp.asarray, jax.device_get((state.params, state.statistics)))
         metrics = self._evaluation(self._model, params, statistics, interrupted)
         if metrics is None:
             return False
@@ -129,7 +130,3 @@ def check_measured(workdir: Path, evaluation: Evaluation, accept_changed: bool) 
         f"{workdir} was measured on other images or proposals while it trained, of {before.measured.get('data')}, and "
         f"now {now.get('data')}: give them as they were, or --accept-changed-data to compare the values all the same"
     )
-
-
-def _on_one_device(array: Any) -> Any:
-    return array.addressable_shards[0].data if isinstance(array, jax.Array) else array

@@ -216,3 +216,23 @@ def test_the_split_of_a_folder_without_splits_may_be_opened(tmp_path):
     data = open_dataset("folder/all", config_of(tmp_path / "set"))
     assert (data.image_ids, data.read_image(1).shape) == (("a", "b"), (20, 24, 3))
     assert ids(config_of(tmp_path / "set"), "all") == [("a", "b")]
+
+
+@pytest.mark.parametrize("write", [write_coco, write_yolo, write_voc])
+def test_images_that_training_is_measured_on_are_not_trained_on(tmp_path, write):
+    """Also by their content; they stay what they are as a set."""
+    its = [p for split in ("train", "validation", "test") for p in pictures(split, [f"{split}0", f"{split}1"])]
+    config = config_of(write(tmp_path / "set", its))
+    measured = dataclasses.replace(config, validation="folder/val")
+    train, validation = ("train0", "train1"), ("validation0", "validation1")
+    for _ in range(2):
+        assert ids(measured, "trainval", "val", "test", "train") == [train, validation, ("test0", "test1"), train]
+        assert ids(config, "trainval") == [(*train, *validation)]
+    if write is write_voc:  # whose lists stand as they are where the test is another data set
+        elsewhere = dataclasses.replace(config, test="voc/2007/test")
+        assert ids(elsewhere, "trainval") == [(*train, *validation)]
+        assert ids(dataclasses.replace(elsewhere, validation="folder/val"), "trainval", "val") == [train, validation]
+        root = write(tmp_path / "listed", its)
+        write_text(root / "ImageSets/Main/trainval.txt", "\n".join([*train, *validation]))
+        config = dataclasses.replace(config_of(root), validation="folder/val")
+        assert ids(config, "trainval", "val") == [train, validation]

@@ -1,5 +1,6 @@
 """Training with its measurement for real: the same values as an evaluation, the same state as without, and errors."""
 
+import signal
 from types import SimpleNamespace
 
 import jax
@@ -12,8 +13,7 @@ from frcnn_jax.config import replace
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.runs.train import ValidationSet, open_validation
-from frcnn_jax.training import loop
-from tests.training.runs import run_config, shrink_tiny, write_data
+from tests.training.runs import kill_in_measurement, run_config, shrink_tiny, write_data
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def data(tmp_path_factory):
     return root
 
 
-def test_values_are_those_of_an_evaluation_and_training_is_as_without(data, tmp_path, monkeypatch, capsys):
+def test_values_are_those_of_an_evaluation_and_nothing_is_compiled_twice(data, tmp_path, monkeypatch, capsys):
     shrink_tiny(monkeypatch.setattr)
     compiled, counts = [], []
     jax.monitoring.register_event_duration_secs_listener(
@@ -38,15 +38,17 @@ def test_values_are_those_of_an_evaluation_and_training_is_as_without(data, tmp_
 
     monkeypatch.setattr(ValidationSet, "__call__", counted)
     config = replace(run_config(data, steps=3, evaluate_every=1, keep_checkpoints=3), optimizer={"learning_rate": 0.05})
-    state = frcnn.train(config, tmp_path / "run")
+    frcnn.train(config, tmp_path / "run")
     assert counts[0] > 0
     assert counts[1:] == [0, 0]
     said = "The run is measured on folder/test, 4 images, and its best checkpoint is kept; the best value on the test"
     assert said in capsys.readouterr().out
     values = read_evaluations(tmp_path / "run").values
+    before = len(compiled)
     for step, value in values:
         metrics = evaluate_run(tmp_path / "run", directory=tmp_path / "eval", checkpoint=step)
         assert (metrics["step"], metrics["map"]) == (step, value)
+    assert len(compiled) == before
     assert len({value for _, value in values}) > 1
     best = max(values, key=lambda pair: pair[1])
     metrics = evaluate_run(tmp_path / "run")
@@ -57,9 +59,22 @@ def test_values_are_those_of_an_evaluation_and_training_is_as_without(data, tmp_
     assert metrics["checkpoint"] == f"not the best one, which is that of step {best[0]}"
     assert metrics["checkpoint"] in (tmp_path / "eval/index.html").read_text()
 
-    without = loop.train(replace(config, train={"evaluate_every": None}), tmp_path / "without")
-    jax.tree.map(np.testing.assert_array_equal, state, without)
+
+@pytest.mark.long
+def test_training_is_as_without_and_a_kill_changes_nothing(data, tmp_path, monkeypatch):
+    """Parameters to the bit, and values, of a run that is measured and killed with signal 9 in a measurement."""
+    shrink_tiny(monkeypatch.setattr)
+    without = frcnn.train(run_config(data), tmp_path / "without")
     assert "checkpoint" not in evaluate_run(tmp_path / "without")
+    config = run_config(data, evaluate_every=3, keep_checkpoints=1)
+    jax.tree.map(np.testing.assert_array_equal, frcnn.train(config, tmp_path / "whole"), without)
+    assert kill_in_measurement(data, tmp_path / "killed", 6) == -signal.SIGKILL
+    assert [step for step, _ in read_evaluations(tmp_path / "killed").values] == [3]
+    jax.tree.map(np.testing.assert_array_equal, frcnn.train(config, tmp_path / "killed"), without)
+    whole, killed = (tmp_path / name / "evaluations.json" for name in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()
+    kept = [{path.name for path in (tmp_path / name / "checkpoints").iterdir()} for name in ("whole", "killed")]
+    assert kept[0] == kept[1]
 
 
 def training_set(config):

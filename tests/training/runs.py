@@ -27,7 +27,8 @@ from frcnn_jax.config import (
 from frcnn_jax.models import architectures
 from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.tiny import TinyBackbone
-from frcnn_jax.training import loop
+from frcnn_jax.runs.train import train as measured_train
+from frcnn_jax.training import loop, validation
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.metrics import MetricsLog
 from tests.data.voc_files import HEIGHT, WIDTH, VocFiles, object_xml
@@ -124,7 +125,31 @@ def train_until_waiting(root: str, workdir: str, last: int) -> None:
 
 def kill_after(root: Path, workdir: Path, last: int) -> int:
     """Trains in a process that is killed with signal 9 once it has made step `last`; returns its exit status."""
-    code = f"from tests.training.runs import *; train_until_waiting({str(root)!r}, {str(workdir)!r}, {last})"
+    return _kill_when_waiting(f"train_until_waiting({str(root)!r}, {str(workdir)!r}, {last})")
+
+
+def measure_until_waiting(root: str, workdir: str, last: int) -> None:
+    """Trains, measured at every third step, and waits to be killed once step `last` is measured and not recorded."""
+    shrink_tiny()
+    record = validation.write_evaluations
+
+    def record_or_wait(folder, evaluations):
+        if evaluations.steps[-1] == last:
+            print("waiting", flush=True)
+            time.sleep(600)
+        record(folder, evaluations)
+
+    validation.write_evaluations = record_or_wait
+    measured_train(run_config(Path(root), evaluate_every=3, keep_checkpoints=1), workdir)
+
+
+def kill_in_measurement(root: Path, workdir: Path, last: int) -> int:
+    """`measure_until_waiting` in a process that is killed with signal 9; returns its exit status."""
+    return _kill_when_waiting(f"measure_until_waiting({str(root)!r}, {str(workdir)!r}, {last})")
+
+
+def _kill_when_waiting(call: str) -> int:
+    code = f"from tests.training.runs import *; {call}"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

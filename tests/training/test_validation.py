@@ -175,6 +175,14 @@ def test_a_killed_run_decides_as_one_that_was_not(whole, begun, data, tmp_path, 
     assert checkpoints_in(workdir) == checkpoints_in(whole)
 
 
+def test_values_after_the_checkpoint_that_a_run_goes_on_from_do_not_count(whole, data, tmp_path):
+    """As where the newest checkpoint was damaged, and deleted."""
+    run = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints/8")
+    assert go(data, run) == (8, [6, 8])
+    assert lines(run) == lines(whole)
+
+
 def test_ctrl_c_during_an_evaluation_keeps_the_checkpoint(whole, data, tmp_path, monkeypatch):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts without
     with pytest.raises(KeyboardInterrupt):

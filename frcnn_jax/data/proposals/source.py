@@ -100,6 +100,20 @@ def proposal_files(config: ProposalConfig, train: Sequence[str]) -> tuple[tuple[
     return config.train_files, config.test_file
 
 
+def validation_file(config: ProposalConfig, validation: str | None, test: str) -> str | None:
+    """The file of the set `validation`, or of `test` where that is the same or None; None with a method that computes.
+
+    Raises:
+        ValueError: with method `file`, it is not set.
+    """
+    if config.method != "file":
+        return None
+    name = "test_file" if validation in (None, test) else "validation_file"
+    if getattr(config, name) is None:
+        raise ValueError(f"proposals.{name}: not set, and proposals.method is 'file'")
+    return getattr(config, name)
+
+
 def open_proposals(
     dataset: Dataset, config: ProposalConfig, file: str | None = None, *, progress: bool = True
 ) -> Proposals:
