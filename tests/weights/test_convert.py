@@ -139,8 +139,8 @@ def test_faults_in_one_line_and_nothing_written(tmp_path, finished, imagenet, mo
         ((finished, "--num-classes", "5"), r"finished\.caffemodel is for 4 classes, the model for 5"),
         ((cut,), r"cut\.caffemodel cannot be read as weights: cut off or damaged after layer cls_score"),
         ((tmp_path / "none.caffemodel",), r"there is no .*none\.caffemodel"),
-        ((tmp_path / "a.npz",), r"a\.npz: weights are converted from \.caffemodel, \.pth, \.safetensors"),
-        ((own,), r"own\.safetensors cannot be read as weights: it is not torchvision's vgg16"),
+        ((tmp_path / "a.npz",), r"a\.npz: weights are converted from \.caffemodel, \.h5, \.pth, \.safetensors"),
+        ((own,), r"own\.safetensors cannot be read as weights: it holds no network that is read"),
     ]
     for arguments, message in faults:
         with pytest.raises(SystemExit, match=rf"convert_weights\.py: .*{message}") as caught:

@@ -161,7 +161,7 @@ def test_unknown_kind(detector, tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(
         ValueError,
-        match=rf"{name}: weights are read from \.caffemodel, \.npz, \.pth, \.safetensors and from the folder",
+        match=rf"{name}: weights are read from \.caffemodel, \.h5, \.npz, \.pth, \.safetensors and from the folder",
     ):
         load_weights(tmp_path / name, detector.model)
 

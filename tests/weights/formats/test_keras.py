@@ -12,6 +12,7 @@ from frcnn_jax.models.pixels import CAFFE_PIXELS
 from frcnn_jax.training.state import initial_params
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.convert import convert_weights
+from frcnn_jax.weights.formats.keras import read_vgg16
 from frcnn_jax.weights.load import load_weights, read_pixels
 from tests.weights.caffe_files import encode_model
 from tests.weights.formats.keras_files import keras_layers, write_groups, write_variables
@@ -100,7 +101,10 @@ def test_the_edge_detector_hed(tmp_path, expected):
 def test_half_precision_and_big_endian_numbers(tmp_path):
     layers = {name: [array.astype(">f8") for array in arrays] for name, arrays in keras_layers().items()}
     layers["block1_conv1"] = [array.astype(np.float16) for array in layers["block1_conv1"]]
-    params = load_weights(write_groups(tmp_path / "a.h5", layers), MODEL)
+    path = write_groups(tmp_path / "a.h5", layers)
+    params = load_weights(path, MODEL)
+    # As they are, for a converted file.
+    assert all(array.dtype.isnative for array in read_vgg16(path, MODEL).arrays.values())
     np.testing.assert_array_equal(params["backbone"]["conv1_1"]["kernel"], layers["block1_conv1"][0].astype(np.float32))
     np.testing.assert_array_equal(params["head"]["fc7"]["kernel"], layers["fc2"][0].astype(np.float32))
     assert params["head"]["fc7"]["kernel"].dtype == np.float32

@@ -231,7 +231,7 @@ FAULTS = {
     ),
     "another network": (
         lambda path: write_zip(path, {"conv1.weight": Tensor(np.zeros((64, 3, 7, 7), np.float32))}),
-        "it is not torchvision's vgg16",
+        "it holds no network that is read: torchvision's vgg16 has features.0.weight, its resnet18 and resnet50 have",
     ),
     "missing": (lambda path: write_zip(path, without("features.10.bias")), r"missing: backbone/conv3_1/bias float"),
     "extra": (
