@@ -15,12 +15,12 @@ be given where the weights are used: `--model.fc6-rank`, or `create_model(..., f
 import argparse
 
 from frcnn_jax.cli import run
-from frcnn_jax.config import expand_user
+from frcnn_jax.config import expand_user, expand_user_or_name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("source", type=expand_user_or_name, metavar="SOURCE")
     parser.add_argument("--model", required=True, help="vgg16, vgg_cnn_m_1024, caffenet, efficientnet_lite0 ...")
     parser.add_argument("--out", required=True, type=expand_user, metavar="FOLDER")
     parser.add_argument(

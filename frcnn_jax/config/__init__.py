@@ -19,7 +19,7 @@ from frcnn_jax.config.learning import (
     SamplingConfig,
     TrainConfig,
 )
-from frcnn_jax.config.paths import IMAGENET, absolute_paths, expand_user
+from frcnn_jax.config.paths import IMAGENET, absolute_paths, expand_user, expand_user_or_name
 
 __all__ = [
     "CLASSIFICATION_LOSSES",
@@ -41,6 +41,7 @@ __all__ = [
     "changed_settings",
     "derive",
     "expand_user",
+    "expand_user_or_name",
     "flat_settings",
     "from_json",
     "load_config",
