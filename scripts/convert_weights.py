@@ -17,12 +17,12 @@ likewise) stays so; its ranks are printed, and are to be given where the weights
 import argparse
 
 from frcnn_jax.cli import run
-from frcnn_jax.config import expand_user
+from frcnn_jax.config import expand_user, expand_user_or_name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("source", type=expand_user_or_name, metavar="SOURCE")
     parser.add_argument(
         "--model", required=True, help="vgg16, vgg_cnn_m_1024, caffenet, resnet50, efficientnet_lite0 ..."
     )

@@ -20,7 +20,7 @@ from frcnn_jax.config.learning import (
     TrainConfig,
     in_steps,
 )
-from frcnn_jax.config.paths import IMAGENET, absolute_paths, expand_user
+from frcnn_jax.config.paths import IMAGENET, absolute_paths, expand_user, expand_user_or_name
 
 __all__ = [
     "CLASSIFICATION_LOSSES",
@@ -43,6 +43,7 @@ __all__ = [
     "changed_settings",
     "derive",
     "expand_user",
+    "expand_user_or_name",
     "flat_settings",
     "from_json",
     "in_steps",

@@ -51,6 +51,11 @@ def expand_user(path: str | os.PathLike) -> Path:
     return Path(expanded)
 
 
+def expand_user_or_name(text: str) -> Path | str:
+    """`expand_user` of a path; the text "imagenet" stays as it is."""
+    return text if text == IMAGENET else expand_user(text)
+
+
 def absolute_paths(config: Settings) -> Settings:
     """`config` with every setting that is a path expanded (`~`) and made absolute from the current folder.
 

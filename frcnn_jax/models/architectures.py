@@ -42,8 +42,8 @@ def _efficientnet_lite(number: int, stages: tuple[Stage, ...], window: int) -> d
     """Two detectors with the same trunk, both with ImageNet's weights: the last stages on each RoI (`StagesHead`), or
     fc6 and fc7, which ImageNet's network does not have.
 
-    Frozen is what comes before stride 16: edges and textures as ImageNet has them, at the sizes that take most of a
-    step's time to learn.
+    Frozen is what comes before stride 16: edges and textures as ImageNet has them, whose gradients would be on the
+    largest maps.
     """
     trunk = partial(EfficientNetLiteTrunk, stages=stages[:TRUNK_STAGES])
     last_stages = partial(EfficientNetLiteStages, stages=stages[TRUNK_STAGES:])

@@ -64,7 +64,7 @@ def load_weights(
             are missing, left over or of another shape, all of them named; or a key is needed.
         ModuleNotFoundError: h5py is missing, which `.h5` needs.
     """
-    path = locate_weights(path, model.architecture)
+    path = locate_weights(path, getattr(model, "architecture", None))
     return fit_weights(
         path, read_weights(path, model), model, allow_missing=allow_missing, allow_extra=allow_extra, key=key
     )
@@ -82,7 +82,7 @@ def load_start(
     Raises:
         FileNotFoundError, ValueError: as `load_weights`.
     """
-    path = locate_weights(path, model.architecture)
+    path = locate_weights(path, getattr(model, "architecture", None))
     weights = read_weights(path, model)
     if new_heads:
         weights = without_heads(weights, model)
