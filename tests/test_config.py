@@ -241,6 +241,12 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
         ),
         (SamplingConfig, {"foreground_iou": NAN}, r"sampling\.foreground_iou must be in 0 \.\.\. 1, not nan"),
         (SamplingConfig, {"background_iou": (0.5, 0.1)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (SamplingConfig, {"background_iou": (0.5, 0.5)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (
+            SamplingConfig,
+            {"foreground_iou": 0.4},
+            r"background_iou \(0\.1, 0\.5\) must end at sampling\.foreground_iou = 0\.4 or below, as no RoI is both",
+        ),
         (SamplingConfig, {"background_iou": (0.1, NAN)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
         (
             SamplingConfig,

@@ -84,8 +84,13 @@ class SamplingConfig:
         at_least(self, "sampling", rois_per_image=1)
         in_range(self, "sampling", foreground_fraction=(0, 1), foreground_iou=(0, 1))
         least, most = self.background_iou
-        if not 0 <= least <= most <= 1:
+        if not 0 <= least < most <= 1:
             raise SettingError(f"sampling.background_iou must be a range within 0 ... 1, not {self.background_iou}")
+        if most > self.foreground_iou:
+            raise SettingError(
+                f"sampling.background_iou {self.background_iou} must end at sampling.foreground_iou = "
+                f"{self.foreground_iou} or below, as no RoI is both"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,8 +27,9 @@ def test_quick_run_prints_a_table_and_writes_json(tmp_path, capsys, tiny_sizes):
     assert rows["forward+backward, 4 RoIs"]["floor"] == 2 * forward["floor"]
     assert forward["share_of_floor"] == forward["floor"] / forward["ours"]["median"]
     assert min(forward["ours"]["samples"]) == forward["ours"]["min"] > 0
-    images, *_, kept = (row for row in document["rows"] if row["topic"] == "input")
+    images, *_, kept, augmented = (row for row in document["rows"] if row["topic"] == "input")
     assert kept["what"].endswith(", 1 core, images kept decoded")
+    assert augmented["what"] == kept["what"] + ", augmented"
     assert (images["items"], images["unit"], images["floor"]) == (2, "images", None)
     assert [row["target"] for row in document["rows"]] == [None] * len(document["rows"])  # they are for real sizes
     assert images["items_per_second"] == 2 / images["ours"]["median"]

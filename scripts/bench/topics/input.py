@@ -13,15 +13,19 @@ from bench.result import Row, Target
 from bench.sizes import STRIDE, Sizes
 from bench.timing import measure
 from bench.topics import Setup
-from frcnn_jax.config import InputConfig
+from frcnn_jax.config import AugmentConfig, InputConfig
 from frcnn_jax.data.pipeline import BatchSource, iterate, training_source
 from frcnn_jax.machine import cores
 
 TARGET = Target("rate", 250)  # images a second on one core
+ALL = AugmentConfig((0.7, 1.4), crop=0.6, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02)
 
 
 def measure_input(setup: Setup) -> list[Row]:
-    """A pass over the files on one core, on all of them in threads that read ahead, and from images kept decoded."""
+    """A pass over the files on one core, on all of them in threads that read ahead, and from images kept decoded.
+
+    The last row is with every augmentation: what it adds to the row before is its cost.
+    """
     sizes = setup.sizes
     pictures = load_pictures(setup.images, sizes.files, sizes)
     source = _training_source(pictures, sizes)
@@ -40,6 +44,8 @@ def measure_input(setup: Setup) -> list[Row]:
                 measured[name] = other.measure(name, run, lambda result: None, sizes)
     kept = partial(_read, _training_source(pictures, sizes, cache=True), 0)
     measured["1 core, images kept decoded"] = measure(kept, effort=sizes.effort), None
+    augmented = partial(_read, _training_source(pictures, sizes, cache=True, augment=ALL), 0)
+    measured["1 core, images kept decoded, augmented"] = measure(augmented, effort=sizes.effort), None
     cv2.setNumThreads(threads)
     return [
         Row(
@@ -55,8 +61,16 @@ def measure_input(setup: Setup) -> list[Row]:
     ]
 
 
-def _training_source(pictures: Pictures, sizes: Sizes, cache: bool = False) -> BatchSource:
-    config = InputConfig(batch_size=sizes.images, scales=(sizes.shorter,), max_size=sizes.longest, cache_decoded=cache)
+def _training_source(
+    pictures: Pictures, sizes: Sizes, cache: bool = False, augment: AugmentConfig | None = None
+) -> BatchSource:
+    config = InputConfig(
+        batch_size=sizes.images,
+        scales=(sizes.shorter,),
+        max_size=sizes.longest,
+        cache_decoded=cache,
+        augment=augment or AugmentConfig(),
+    )
     boxes = np.tile(np.array([[0, 0, 20, 20]], np.float32), (sizes.proposals, 1))
     steps = max(len(pictures) // sizes.images, 1)
     return training_source(pictures, [boxes] * len(pictures), config, steps, seed=0, stride=STRIDE)
