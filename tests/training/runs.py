@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from frcnn_jax.config import (
@@ -25,12 +26,14 @@ from frcnn_jax.config import (
     TrainConfig,
 )
 from frcnn_jax.models import architectures
+from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.runs.train import train as measured_train
 from frcnn_jax.training import loop, validation
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.metrics import MetricsLog
+from frcnn_jax.training.statistics import identity_statistics
 from tests.data.voc_files import HEIGHT, WIDTH, VocFiles, object_xml
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +96,10 @@ def shrink_tiny(setattr=setattr) -> None:
 
 
 def step_in_a_moment(setattr=setattr) -> None:
-    """Replaces the training step by one that is not compiled: parameters move by 1, and by the batch's first image."""
+    """Replaces the training step by one that is not compiled: parameters move by 1, and by the batch's first image.
+
+    They begin with zeros.
+    """
 
     def map_train_step(step, mesh):
         def run(state, batch, key):
@@ -105,7 +111,13 @@ def step_in_a_moment(setattr=setattr) -> None:
 
         return run
 
+    def zeros(config, model, statistics, key):
+        shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
     setattr(loop, "map_train_step", map_train_step)
+    setattr(loop, "initial_params", zeros)
+    setattr(loop, "box_statistics", lambda proposals, annotations, num_classes, **_: identity_statistics(num_classes))
 
 
 def train_until_waiting(root: str, workdir: str, last: int) -> None:
