@@ -37,12 +37,12 @@ class ModelConfig:
     """The network."""
 
     name: str = "vgg16"
-    """An architecture: caffenet, vgg_cnn_m_1024, vgg16 (the paper's S, M and L), tiny, efficientnet_lite0 to 2, or
-    one that a plug-in registers."""
+    """An architecture: caffenet, vgg_cnn_m_1024, vgg16 (the paper's S, M and L), tiny, efficientnet_lite0 to 2,
+    resnet18, resnet50, or one that a plug-in registers."""
     weights: WeightsText | None = None
     """Weights to start from: imagenet (those that an installed package holds, of efficientnet_lite0 to 2), a
-    .caffemodel, torchvision's vgg16 as .pth or .safetensors, an exported file, a folder of
-    scripts/convert_weights.py, or the workdir of a run; random if not set."""
+    .caffemodel, torchvision's vgg16, resnet18 or resnet50 as .pth or .safetensors, Keras's VGG16 as .h5, an exported
+    file, a folder of scripts/convert_weights.py, or the workdir of a run; random if not set."""
     new_heads: bool = False
     """Draw new `cls_score` and `bbox_pred` instead of those in `weights`, as for other classes."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -41,7 +41,7 @@ def read_vgg16(path: Path) -> Layers:
     if not layers.keys() & set(_LAYERS.values()):
         raise ValueError(
             "it holds no network that is read: torchvision's vgg16 has features.0.weight, "
-            "its resnet18 and resnet50 have layer1.0.conv1.weight"
+            "its resnet18 and resnet50 have layer1.0.conv1.weight, EfficientNet-Lite has _conv_stem.weight"
         )
     return layers
 
