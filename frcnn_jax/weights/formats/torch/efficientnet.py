@@ -73,6 +73,7 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
         for name in expected
         if name.startswith("head/") and not (name.startswith("head/stages/") or is_output(name))
     )
+    left = tuple(dict.fromkeys(re.sub(r"(_blocks\.\d+)\..*", r"\1", name) for name in left))  # whole blocks
     return Weights(arrays, EFFICIENTNET_LITE_PIXELS, left=left, has_heads=False, drawn=drawn)
 
 
