@@ -16,7 +16,12 @@ __all__ = ["search_image", "selective_search"]
 
 # Of mode `mutual`. Few segmentations, as they take most of the time, that differ in both colours and scale; many
 # groupings, as they are cheap. Chosen on VOC photographs: docs/performance.md.
-_SEGMENTATIONS = ((cv2.COLOR_RGB2HSV, 1), (cv2.COLOR_RGB2HSV, 4), (cv2.COLOR_RGB2Lab, 2))  # colours, times k
+_SEGMENTATIONS = (  # colours, times k
+    (cv2.COLOR_RGB2HSV, 1),
+    (cv2.COLOR_RGB2HSV, 4),
+    (cv2.COLOR_RGB2Lab, 2),
+    (cv2.COLOR_RGB2Lab, 4),
+)
 _GROUPINGS = ((1, 1, 1, 1), (0, 1, 1, 1), (0, 0, 1, 0), (0, 0, 0, 1))  # weights of colour, texture, size, fill
 _SIGMA, _SMALLEST_SEGMENT = 0.8, 50  # of the blur before, and pixels of a segment
 _SAME_IOU = 0.9
@@ -63,8 +68,8 @@ def selective_search(
     Args:
         image: RGB.
         mode: `fast` (2 colour spaces, 3 segmentations of each, 2 groupings) and `quality` (5, 5 and 4) are OpenCV's;
-            `mutual` (3 segmentations in 2 colour spaces, 4 groupings) merges all mutual nearest neighbours at once,
-            and leaves out boxes that overlap one before them by an IoU above 0.9.
+            `mutual` (2 colour spaces, 2 segmentations of each, 4 groupings) merges all mutual nearest neighbours at
+            once, and leaves out boxes that overlap one before them by an IoU above 0.9.
         max_side: the search runs on the image reduced until its longer side is at most this; 0 keeps its size.
         max_count: number of boxes kept.
         min_side: boxes with a side below this many pixels of the original image are left out.

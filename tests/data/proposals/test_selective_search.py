@@ -80,7 +80,7 @@ def test_fast_and_quality_are_those_of_opencv(image, mode):
     assert set(map(tuple, boxes.astype(int))) == set(map(tuple, expected))
 
 
-def test_mutual_groups_three_segmentations_in_the_colours_and_at_the_scales_stated(image, monkeypatch):
+def test_mutual_groups_four_segmentations_in_the_colours_and_at_the_scales_stated(image, monkeypatch):
     made, seen = [], []
     create, process = cv2.ximgproc.segmentation.createGraphSegmentation, module.group_regions
 
@@ -101,10 +101,10 @@ def test_mutual_groups_three_segmentations_in_the_colours_and_at_the_scales_stat
     selective_search(image, **{**MUTUAL, "segment_scale": 30})
     bgr = np.ascontiguousarray(image[:, :, ::-1])
     hsv, lab = cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV), cv2.cvtColor(bgr, cv2.COLOR_BGR2LAB)
-    assert [settings for settings, _ in made] == [(0.8, 30, 50), (0.8, 120, 50), (0.8, 60, 50)]
-    for (_, colours), expected in zip(made, (hsv, hsv, lab), strict=True):
+    assert [settings for settings, _ in made] == [(0.8, k, 50) for k in (30, 120, 60, 120)]
+    for (_, colours), expected in zip(made, (hsv, hsv, lab, lab), strict=True):
         np.testing.assert_array_equal(colours, expected)
-    assert seen == [(3, ((1, 1, 1, 1), (0, 1, 1, 1), (0, 0, 1, 0), (0, 0, 0, 1)), 60 * 90)]
+    assert seen == [(4, ((1, 1, 1, 1), (0, 1, 1, 1), (0, 0, 1, 0), (0, 0, 0, 1)), 60 * 90)]
 
 
 def test_mutual_leaves_out_near_duplicates(image, monkeypatch):
