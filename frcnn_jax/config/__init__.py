@@ -19,10 +19,11 @@ from frcnn_jax.config.learning import (
     SamplingConfig,
     TrainConfig,
 )
-from frcnn_jax.config.paths import absolute_paths, expand_user
+from frcnn_jax.config.paths import IMAGENET, absolute_paths, expand_user
 
 __all__ = [
     "CLASSIFICATION_LOSSES",
+    "IMAGENET",
     "LOCALIZATION_LOSSES",
     "Config",
     "DataConfig",

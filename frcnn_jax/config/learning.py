@@ -5,7 +5,7 @@ import re
 from typing import Literal
 
 from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds
-from frcnn_jax.config.paths import PathOrName
+from frcnn_jax.config.paths import WeightsText
 
 # Names of the losses in `frcnn_jax.ops.losses`, known here so that settings are checked without importing JAX.
 CLASSIFICATION_LOSSES = ("cross_entropy", "focal")
@@ -17,10 +17,11 @@ class ModelConfig:
     """The network."""
 
     name: str = "vgg16"
-    """An architecture: caffenet, vgg_cnn_m_1024, vgg16 (the paper's S, M and L), tiny, or one that a plug-in
-    registers."""
-    weights: PathOrName | None = None
-    """Weights to start from: .caffemodel, torchvision's vgg16 as .pth or .safetensors, an exported file, a folder of
+    """An architecture: caffenet, vgg_cnn_m_1024, vgg16 (the paper's S, M and L), tiny, efficientnet_lite0 to 2, or
+    one that a plug-in registers."""
+    weights: WeightsText | None = None
+    """Weights to start from: imagenet (those that an installed package holds, of efficientnet_lite0 to 2), a
+    .caffemodel, torchvision's vgg16 as .pth or .safetensors, an exported file, a folder of
     scripts/convert_weights.py, or the workdir of a run; random if not set."""
     new_heads: bool = False
     """Draw new `cls_score` and `bbox_pred` instead of those in `weights`, as for other classes."""

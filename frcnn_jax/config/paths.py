@@ -12,19 +12,26 @@ class PathMark:
     """Marks the type of a setting whose text is a path.
 
     With `or_name` the text may also be a name that is not a path: it is a path if it exists, or has a separator or a
-    suffix.
+    suffix. A text in `names` is always a name, in whatever folder the run starts.
     """
 
     or_name: bool = False
+    names: tuple[str, ...] = ()
 
-    def applies(self, text: str) -> bool:
-        """True if the text is a path."""
-        separated = os.sep in text or text.startswith("~")
-        return not self.or_name or separated or bool(Path(text).suffix) or Path(text).exists()
+    def applies(self, value: str | os.PathLike) -> bool:
+        """True if the text is a path; anything but a text is one."""
+        if not isinstance(value, str):
+            return True
+        if value in self.names:
+            return False
+        separated = os.sep in value or value.startswith("~")
+        return not self.or_name or separated or bool(Path(value).suffix) or Path(value).exists()
 
+
+IMAGENET = "imagenet"  # in place of a file: the weights that a package holds
 
 PathText = Annotated[str, PathMark()]
-PathOrName = Annotated[str, PathMark(or_name=True)]
+WeightsText = Annotated[str, PathMark(or_name=True, names=(IMAGENET,))]
 
 Settings = TypeVar("Settings")
 
@@ -66,7 +73,7 @@ def _absolute(value: Any, kind: Any) -> Any:
         items = typing.get_args(kind)[:1] * len(value)
         return tuple(_absolute(item, item_kind) for item, item_kind in zip(value, items, strict=True))
     mark = _mark(kind)
-    if value is None or mark is None or not mark.applies(os.fspath(value)):
+    if value is None or mark is None or not mark.applies(value):
         return value
     return str(expand_user(value).absolute())
 

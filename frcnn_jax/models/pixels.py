@@ -25,6 +25,7 @@ class PixelNormalization:
 
 CAFFE_PIXELS = PixelNormalization((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "bgr")
 TORCHVISION_PIXELS = PixelNormalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb")
+EFFICIENTNET_LITE_PIXELS = PixelNormalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0), "rgb")
 CENTERED_PIXELS = PixelNormalization((127.5, 127.5, 127.5), (64.0, 64.0, 64.0), "rgb")
 
 

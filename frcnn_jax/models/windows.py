@@ -9,7 +9,7 @@ from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_
 
 
 class WindowNetwork(nn.Module):
-    """Trunk, the last max pooling, and the fully connected layers below the classifier.
+    """Trunk, the last max pooling where there is one, and the layers below the classifier.
 
     Parameters have the detector's names, so that a detector's parameters fit:
     `network.apply({"params": params}, windows)`. Windows have the size that the network was trained on.
@@ -17,13 +17,13 @@ class WindowNetwork(nn.Module):
 
     backbone: nn.Module
     head: nn.Module  # maps pooled features to the vector before the classifier
-    pooling: tuple[int, int]  # size and stride of the last max pooling
+    pooling: tuple[int, int] | None  # size and stride of the last max pooling; None: there is none
     pixels: PixelNormalization = CAFFE_PIXELS
 
     def __call__(
         self, windows: Float[Array, "B H W 3"] | UInt8[Array, "B H W 3"], *, train: bool = False
     ) -> Float[Array, "B F"]:
-        """The vector before the classifier (fc7 after its ReLU).
+        """The vector before the classifier: fc7 after its ReLU, or the mean over the cells of the last stage.
 
         Args:
             windows: floating: network input as `normalize_images` makes it; uint8: RGB pixels, normalised here.
@@ -32,9 +32,9 @@ class WindowNetwork(nn.Module):
         return self.head(self.pool5(windows), train=train)
 
     def pool5(self, windows: Float[Array, "B H W 3"] | UInt8[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The last pooled features, which the first fully connected layer takes in row-major order."""
+        """The last pooled features, which fc6 takes in row-major order; without pooling, the trunk's."""
         dtype = self.backbone.dtype
         if jnp.issubdtype(windows.dtype, jnp.integer):
             windows = normalize_images(windows, None, self.pixels, dtype)
         features, _ = self.backbone(windows.astype(dtype), None)
-        return pool(features, None, *self.pooling)[0]
+        return features if self.pooling is None else pool(features, None, *self.pooling)[0]

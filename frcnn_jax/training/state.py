@@ -46,7 +46,7 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
         pixels: normalization that the weights expect; if None, that of `model.weights`, or the architecture's own.
     """
     if pixels is None and config.model.weights is not None:
-        pixels = read_pixels(config.model.weights)
+        pixels = read_pixels(config.model.weights, config.model.name)
     return create_model(
         config.model.name,
         num_classes,

@@ -10,6 +10,7 @@ from frcnn_jax.weights.formats.base import Weights
 from frcnn_jax.weights.formats.table import CONVERTED, read_foreign, refuse_existing, write_weights
 from frcnn_jax.weights.load import fit_weights
 from frcnn_jax.weights.metadata import NetworkMetadata
+from frcnn_jax.weights.published import locate_weights
 from frcnn_jax.weights.svd import stored_ranks
 
 
@@ -24,7 +25,8 @@ class Conversion:
 
 
 def convert_weights(source: str | Path, model: str, out: str | Path, num_classes: int | None = None) -> Conversion:
-    """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, or torchvision's `.pth` or `.safetensors`.
+    """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, or of torchvision's or EfficientNet-Lite's
+    `.pth`, torchvision's `.safetensors`, or "imagenet", as `load_weights` takes them.
 
     `load_weights` takes that file and the folder, with the same result as the source. Where the source has `fc6_L` and
     `fc6_U` in place of fc6, or the same of fc7, the metadata tells the ranks that the model is to be created with.
@@ -38,7 +40,7 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         FileExistsError: the file already exists.
         ValueError: the source is of no kind that is read, is damaged or does not fit the model.
     """
-    source, path = expand_user(source), expand_user(out) / CONVERTED
+    source, path = locate_weights(source, model), expand_user(out) / CONVERTED
     refuse_existing(path)
     smallest = create_model(model, num_classes or 2)
     weights = read_foreign(source, smallest)
@@ -56,6 +58,7 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         pixels=weights.pixels,
         num_classes=count if weights.has_heads else None,
         source=source.name,
+        drawn=weights.drawn,
         **ranks,
     )
     write_weights(path, weights.arrays, metadata)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from frcnn_jax.config import expand_user
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.heads import output_layers
 from frcnn_jax.types import BoxStatistics
@@ -18,6 +18,7 @@ from frcnn_jax.weights.folding import check_layer, fold_arrays, head_layers, unf
 from frcnn_jax.weights.formats.base import Weights, outputs_pattern, read_named
 from frcnn_jax.weights.formats.table import read_metadata, read_pixels, read_weights
 from frcnn_jax.weights.params import expected_shapes, match_arrays, matcher
+from frcnn_jax.weights.published import locate_weights
 from frcnn_jax.weights.svd import LAYERS, stored_ranks
 
 __all__ = ["fit_weights", "load_start", "load_weights", "read_metadata", "read_pixels", "without_heads"]
@@ -37,12 +38,14 @@ def load_weights(
 
     They detect with `frcnn_jax.detect(model, params, image, boxes)`, without statistics. To train on with statistics,
     take them out again: `unfold_statistics`. An ImageNet network has no `cls_score` and no `bbox_pred`: they are
-    drawn at random as the paper does (section 2.3), which is logged.
+    drawn at random as the paper does (section 2.3), as are fc6 and fc7 where it has none; which is logged.
 
     Args:
-        path: a `.safetensors` or `.npz` file of `scripts/export.py`; a run's workdir or its folder `checkpoints` (the
-            newest checkpoint); a `.caffemodel`, of ImageNet or a finished detector; torchvision's `vgg16` as `.pth`
-            (a state dict, or the checkpoint of a training script that holds one) or `.safetensors`; what
+        path: "imagenet", which stands for weights of ImageNet in an installed package, where the model's architecture
+            names one (`./imagenet` is a file or folder of that name); a `.safetensors` or `.npz` file of
+            `scripts/export.py`; a run's workdir or its folder `checkpoints` (the newest checkpoint); a `.caffemodel`,
+            of ImageNet or a finished detector; torchvision's `vgg16` as `.pth` (a state dict, or the checkpoint of a
+            training script that holds one) or `.safetensors`; an EfficientNet-Lite's state dict as `.pth`; what
             `scripts/convert_weights.py` made of those, file or folder.
         allow_missing: names, or regular expressions that match whole names, of parameters that the file need not
             have; they are initialised at random.
@@ -58,7 +61,7 @@ def load_weights(
             than `model.pixels`, for another number of classes, or truncated to other ranks; arrays are missing, left
             over or of another shape, all of them named; or a key is needed.
     """
-    path = expand_user(path)
+    path = locate_weights(path, model.architecture)
     return fit_weights(
         path, read_weights(path, model), model, allow_missing=allow_missing, allow_extra=allow_extra, key=key
     )
@@ -76,7 +79,7 @@ def load_start(
     Raises:
         FileNotFoundError, ValueError: as `load_weights`.
     """
-    path = expand_user(path)
+    path = locate_weights(path, model.architecture)
     weights = read_weights(path, model)
     if new_heads:
         weights = without_heads(weights, model)
@@ -128,10 +131,15 @@ def fit_weights(
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
         arrays = read_named(path, lambda _: fold_arrays(arrays, weights.statistics, deltas))
+    drawn = [] if weights.has_heads else [scores, deltas]
     if not weights.has_heads:
         missing.append(outputs_pattern(model))
+    if weights.drawn:
+        missing += map(re.escape, weights.drawn)
+        drawn = [*(layer for layer in head_layers(weights.drawn) if layer not in drawn), *drawn]
+    if drawn:
         key = jax.random.key(0) if key is None else key
-        _log.info("%s: %s and %s are drawn at random", path, scores, deltas)
+        _log.info("%s: %s and %s are drawn at random", path, ", ".join(drawn[:-1]), drawn[-1])
     bias = f"head/{scores}/bias"
     replaceable = matcher("allow_missing", missing)(bias) and matcher("allow_extra", extra)(bias)
     if bias in arrays and np.ndim(arrays[bias]) == 1 and not replaceable:

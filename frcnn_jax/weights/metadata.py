@@ -41,6 +41,7 @@ class NetworkMetadata:
     source: str  # name of the file that they were converted from
     fc6_rank: int | None = None  # of a compressed layer
     fc7_rank: int | None = None
+    drawn: tuple[str, ...] = ()  # names of parameters that the network does not have, beside `cls_score`, `bbox_pred`
 
 
 def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
@@ -84,7 +85,8 @@ def from_json(text: str | bytes | None) -> WeightsMetadata | NetworkMetadata:
             raise ValueError(f"its format is {version}, this version of frcnn_jax reads {_BEFORE_CONFIG} and {FORMAT}")
         if "network" in described:
             network = described["network"]
-            return NetworkMetadata(**network | {"pixels": _pixels(network["pixels"])})
+            drawn = tuple(network.get("drawn", ()))
+            return NetworkMetadata(**network | {"pixels": _pixels(network["pixels"]), "drawn": drawn})
         statistics = described["box_statistics"]
         metadata = WeightsMetadata(
             classes=tuple(described["classes"]),

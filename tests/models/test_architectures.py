@@ -1,6 +1,7 @@
 """The contract of an architecture, which every entry of the table passes, and one of another stride too."""
 
 import dataclasses
+import re
 from functools import cache, partial
 from typing import Any
 
@@ -88,7 +89,8 @@ def test_stride_and_channels_are_as_declared(name):
     assert (model.stride, model.spatial_scale, model.output_size) == (stride, 1 / stride, architecture.output_size)
 
 
-@each
+# Of a family one member, as the others have the same layers.
+@pytest.mark.parametrize("name", [name for name in (*ARCHITECTURES, "patches") if not re.search("lite[12]|_fc", name)])
 def test_padding_changes_nothing(name):
     """Noise in the padding of two images: features of each are those of the image alone, and zero outside."""
     model = create_model(name, 2)
@@ -125,7 +127,7 @@ def test_the_rules_cover_every_parameter(name):
     params = shapes_of(name)
     rules = jax.tree.leaves(match_rules(params, config.optimizer.rules))  # raises where one does not match
     assert len(rules) == len(jax.tree.leaves(params))
-    assert any(rule.learning_rate is None for rule in rules) == bool(ARCHITECTURES[name].window)
+    assert any(rule.learning_rate is None for rule in rules) == (name not in ("tiny", "patches"))
 
 
 def test_rules_of_a_config_stay():
@@ -157,6 +159,30 @@ def test_window_networks_take_the_detectors_parameters(name, size, pool5, fc7):
     own = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))["params"]
     assert own["backbone"] == params["backbone"]
     assert own["head"] == {layer: params["head"][layer] for layer in ("fc6", "fc7")}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "cells", "last"),
+    [
+        ("efficientnet_lite0", 224, 14, 1280),
+        ("efficientnet_lite1", 240, 15, 1280),
+        ("efficientnet_lite2", 260, 17, 1280),
+    ],
+)
+def test_window_networks_without_a_last_pooling(name, size, cells, last):
+    """The map is the trunk's; the vector is the mean over the cells of the last stage, by the head's parameters."""
+    assert (ARCHITECTURES[name].window.size, ARCHITECTURES[name].window.pooling) == (size, None)
+    network, params = create_window_network(name), shapes_of(name)
+    windows = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
+    pooled, vector = (
+        jax.eval_shape(partial(network.apply, method=method), {"params": params}, windows)
+        for method in ("pool5", "__call__")
+    )
+    assert pooled.shape == (2, cells, cells, ARCHITECTURES[name].channels)
+    assert vector.shape == (2, last)
+    own = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))["params"]
+    assert own["backbone"] == params["backbone"]
+    assert own["head"] == {"stages": params["head"]["stages"]}
 
 
 def test_a_window_network_by_hand():

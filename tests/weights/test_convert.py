@@ -17,7 +17,7 @@ from frcnn_jax.weights.convert import convert_weights
 from frcnn_jax.weights.load import load_start, load_weights, read_metadata, read_pixels
 from tests.weights.caffe_files import encode_model
 from tests.weights.detectors import save_run, small_detector
-from tests.weights.formats.test_torchvision import state_dict
+from tests.weights.formats.test_torch_vgg16 import state_dict
 from tests.weights.networks import compressed_m_layers, m_layers, small_m, small_vgg16
 from tests.weights.torch_files import write_zip
 

@@ -11,7 +11,7 @@ from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.folding import fold_statistics
 from frcnn_jax.weights.load import load_weights
 from tests.weights.caffe_files import encode_model
-from tests.weights.formats.test_torchvision import state_dict
+from tests.weights.formats.test_torch_vgg16 import state_dict
 from tests.weights.networks import m_layers, small_m
 from tests.weights.torch_files import write_zip
 

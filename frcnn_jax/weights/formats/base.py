@@ -39,6 +39,7 @@ class Weights:
     statistics: BoxStatistics | None = None  # what the deltas are in; None where they are the offsets themselves
     left: tuple[str, ...] = ()  # layers of the file that detectors have no use for
     has_heads: bool = True  # False: an ImageNet network, whose `cls_score` and `bbox_pred` are still to be drawn
+    drawn: tuple[str, ...] = ()  # names of more parameters that the file's network does not have: these are drawn too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ def own_format(
     def weights(path: Path, model: FastRCNN) -> Weights:
         arrays, metadata = read(path)
         if isinstance(metadata, NetworkMetadata):
-            return Weights(arrays, metadata.pixels, has_heads=metadata.num_classes is not None)
+            has_heads = metadata.num_classes is not None
+            return Weights(arrays, metadata.pixels, has_heads=has_heads, drawn=metadata.drawn)
         return Weights(arrays, metadata.pixels, metadata.statistics)
 
     def metadata(path: Path) -> Metadata:

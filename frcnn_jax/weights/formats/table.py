@@ -13,12 +13,15 @@ from frcnn_jax.weights.formats.caffe import CAFFEMODEL
 from frcnn_jax.weights.formats.checkpoints import CHECKPOINTS
 from frcnn_jax.weights.formats.own import NPZ, SAFETENSORS
 from frcnn_jax.weights.formats.stablehlo import STABLEHLO
+from frcnn_jax.weights.formats.torch.efficientnet import EFFICIENTNET_LITE_PTH
 from frcnn_jax.weights.formats.torch.vgg16 import TORCHVISION_PTH, TORCHVISION_SAFETENSORS
 from frcnn_jax.weights.metadata import WeightsMetadata
+from frcnn_jax.weights.published import locate_weights
 
 # Of several formats of one suffix the first that fits counts; the last one also takes what none fits, and says why not.
 FORMATS: tuple[WeightFormat, ...] = (
     CAFFEMODEL,
+    EFFICIENTNET_LITE_PTH,
     TORCHVISION_PTH,
     TORCHVISION_SAFETENSORS,
     SAFETENSORS,
@@ -48,14 +51,18 @@ def read_foreign(path: Path, model: FastRCNN) -> Weights:
     return _read(path, formats, lambda form, file: form.read(file, model))
 
 
-def read_pixels(path: str | Path) -> PixelNormalization:
+def read_pixels(path: str | Path, model: str | None = None) -> PixelNormalization:
     """The pixels that weights were trained on, to create their model with.
+
+    Args:
+        path: as `load_weights` takes it.
+        model: name of the model; only "imagenet" needs it.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: it is of no kind that is read, or damaged.
     """
-    path = expand_user(path)
+    path = locate_weights(path, model)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")
     return _read(path, FORMATS, lambda form, file: form.pixels(file))

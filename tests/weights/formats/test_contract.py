@@ -10,18 +10,19 @@ import pytest
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
-from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS
+from frcnn_jax.models.pixels import CAFFE_PIXELS, EFFICIENTNET_LITE_PIXELS, TORCHVISION_PIXELS
 from frcnn_jax.runs.export import describe
 from frcnn_jax.weights.formats import table
 from frcnn_jax.weights.formats.base import FOLDER, read_named
 from frcnn_jax.weights.formats.table import FORMATS, read_metadata, read_pixels, read_weights, write_weights
 from frcnn_jax.weights.metadata import NetworkMetadata, to_json
+from tests.models.efficientnet import NARROW, narrow_state_dict
 from tests.weights.caffe_files import encode_model
 from tests.weights.detectors import PIXELS, save_run, small_detector
-from tests.weights.formats.test_torchvision import arrays as torchvision_arrays
-from tests.weights.formats.test_torchvision import state_dict
+from tests.weights.formats.test_torch_vgg16 import arrays as torchvision_arrays
+from tests.weights.formats.test_torch_vgg16 import state_dict
 from tests.weights.networks import small_vgg16, vgg16_layers
-from tests.weights.torch_files import write_zip
+from tests.weights.torch_files import write_legacy, write_zip
 
 DETECTOR = small_detector()
 OURS = flatten_dict(DETECTOR.params, sep="/")
@@ -43,6 +44,8 @@ def make(form, folder: Path) -> Path:
         path.write_bytes(encode_model(vgg16_layers(heads=None)))
     elif name == "TORCHVISION_PTH":
         write_zip(path, state_dict())
+    elif name == "EFFICIENTNET_LITE_PTH":
+        write_legacy(path, narrow_state_dict())
     elif name == "TORCHVISION_SAFETENSORS":
         safetensors.numpy.save_file(torchvision_arrays(), path)
     elif name == "STABLEHLO":
@@ -59,7 +62,9 @@ def make(form, folder: Path) -> Path:
 @pytest.mark.parametrize("form", FORMATS, ids=name_of)
 def test_a_file_is_read_by_its_format(form, tmp_path):
     path = make(form, tmp_path)
+    is_lite = name_of(form) == "EFFICIENTNET_LITE_PTH"
     foreign = {".caffemodel": CAFFE_PIXELS}.get(form.suffix, TORCHVISION_PIXELS)
+    foreign = EFFICIENTNET_LITE_PIXELS if is_lite else foreign
     pixels = foreign if form.metadata is None else PIXELS
     assert form.fits(path)
     assert form.pixels(path) == read_pixels(path) == pixels
@@ -69,7 +74,8 @@ def test_a_file_is_read_by_its_format(form, tmp_path):
         with pytest.raises(ValueError, match="weights are read from"):
             read_weights(path, DETECTOR.model)
         return
-    model = small_vgg16() if form.metadata is None else DETECTOR.model
+    foreign_model = NARROW if is_lite else small_vgg16()
+    model = foreign_model if form.metadata is None else DETECTOR.model
     weights, again = form.read(path, model), read_weights(path, model)
     assert weights.arrays.keys() == again.arrays.keys()
     jax.tree.map(np.testing.assert_array_equal, weights.arrays, again.arrays)
