@@ -6,7 +6,9 @@ the products that exist, and a group of results is computed in one loop, which r
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -26,25 +28,30 @@ def suits_cells(lengths: tuple[int, int], size: int, stride: int, before: int) -
     return rows * columns <= _MOST_PRODUCTS
 
 
+@partial(jax.jit, static_argnums=(2, 3))
 def convolve(x: Float[Array, "N H W C"], kernel: Float[Array, "K K C"], stride: int, before: int) -> Array:
     """`depthwise_conv2d`."""
     lengths = tuple(-(-length // stride) for length in x.shape[1:3])
+    cells, taps = _cells(x), _taps(kernel)
     terms = defaultdict(list)
     for tap, cell, output in _pairs(x.shape[1:3], len(kernel), stride, before):
-        terms[output].append(x[:, *cell] * kernel[tap][None])
-    return _map(terms, lengths, jnp.zeros_like(x[:, 0, 0]))
+        terms[output].append(cells[cell] * taps[tap])
+    return _map(terms, lengths, jnp.zeros_like(cells[0, 0]))
 
 
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def input_gradient(
     cotangent: Float[Array, "N h w C"], kernel: Float[Array, "K K C"], lengths: Position, stride: int, before: int
 ) -> Array:
     """Gradient of `convolve` with respect to a map of these lengths."""
+    cells, taps = _cells(cotangent), _taps(kernel)
     terms = defaultdict(list)
     for tap, cell, output in _pairs(lengths, len(kernel), stride, before):
-        terms[cell].append(cotangent[:, *output] * kernel[tap][None])
-    return _map(terms, lengths, jnp.zeros_like(cotangent[:, 0, 0]))
+        terms[cell].append(cells[output] * taps[tap])
+    return _map(terms, lengths, jnp.zeros_like(cells[0, 0]))
 
 
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def kernel_gradient(
     x: Float[Array, "N H W C"], cotangent: Float[Array, "N h w C"], size: int, stride: int, before: int
 ) -> Float[Array, "K K C"]:
@@ -53,12 +60,12 @@ def kernel_gradient(
     # The loop adds up the products of some images before it writes anything.
     images = 2 if len(pairs) > 150 else 4
     missing = -len(x) % images
-    x, cotangent = (_by_images(a, images, missing) for a in (x, cotangent))
+    inputs, outputs = ([_cells(part) for part in _by_images(a, images, missing)] for a in (x, cotangent))
     terms = defaultdict(list)
     for image in range(images):
         for tap, cell, output in pairs:
-            terms[tap].append(x[:, image, *cell] * cotangent[:, image, *output])
-    zeros = jnp.zeros_like(x[:, 0, 0, 0])
+            terms[tap].append(inputs[image][cell] * outputs[image][output])
+    zeros = jnp.zeros_like(inputs[0][0, 0])
     lines = []
     for row in range(size):
         sums = sums_together([terms[row, column] or [zeros] for column in range(size)])
@@ -67,9 +74,24 @@ def kernel_gradient(
     return jnp.stack(lines)
 
 
-def _by_images(a: Array, images: int, missing: int) -> Array:
-    a = jnp.pad(a, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else a
-    return a.reshape(-1, images, *a.shape[1:])
+def _cells(x: Float[Array, "N H W C"]) -> dict[Position, Array]:
+    """The images' values of each cell, [N, C]."""
+    # Without the barrier XLA would compute what comes before anew in each loop.
+    flat = lax.optimization_barrier(x).reshape(len(x), -1, x.shape[-1])
+    positions = ((row, column) for row in range(x.shape[1]) for column in range(x.shape[2]))
+    return {position: lax.index_in_dim(flat, i, 1, keepdims=False) for i, position in enumerate(positions)}
+
+
+def _taps(kernel: Float[Array, "K K C"]) -> dict[Position, Array]:
+    """Each tap of the kernel, [1, C]."""
+    return {(i, j): kernel[i, j][None] for i in range(len(kernel)) for j in range(len(kernel))}
+
+
+def _by_images(x: Array, images: int, missing: int) -> list[Array]:
+    """Every first, second ... of so many images."""
+    x = jnp.pad(x, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else x
+    parts = x.reshape(-1, images, *x.shape[1:])
+    return [lax.index_in_dim(parts, i, 1, keepdims=False) for i in range(images)]
 
 
 def _map(terms: dict[Position, list[Array]], lengths: Position, zeros: Array) -> Array:

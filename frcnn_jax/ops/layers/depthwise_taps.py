@@ -1,5 +1,8 @@
 """Depthwise convolution of large maps on a CPU: the padded map, shifted to each tap of the kernel, times the tap."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -10,6 +13,7 @@ from frcnn_jax.ops.layers.sums import add_up, sums_together
 _BLOCK = (4, 2)
 
 
+@partial(jax.jit, static_argnums=(2, 3))
 def convolve(x: Float[Array, "N H W C"], kernel: Float[Array, "K K C"], stride: int, before: int) -> Array:
     """`depthwise_conv2d`."""
     size = len(kernel)
@@ -25,6 +29,7 @@ def convolve(x: Float[Array, "N H W C"], kernel: Float[Array, "K K C"], stride: 
     )
 
 
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def input_gradient(
     cotangent: Float[Array, "N h w C"],
     kernel: Float[Array, "K K C"],
@@ -61,6 +66,7 @@ def input_gradient(
     return whole[:, : lengths[0], : lengths[1]]
 
 
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def kernel_gradient(
     x: Float[Array, "N H W C"], cotangent: Float[Array, "N h w C"], size: int, stride: int, before: int
 ) -> Float[Array, "K K C"]:
