@@ -102,7 +102,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=["vgg16", "tiny"],
         metavar="MODEL",
-        help="networks of the topics that have one; the peer has vgg16, vgg_cnn_m_1024 and caffenet",
+        help="networks of the topics that have one; the peer has vgg16, vgg_cnn_m_1024, caffenet, efficientnet_lite0",
     )
     parser.add_argument(
         "--peer-python",

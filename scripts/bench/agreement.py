@@ -22,7 +22,7 @@ from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.training.step import sample_batch
 from frcnn_jax.types import Batch, Detections, RoiSample
 
-PEER_MODELS = ("vgg16", "caffenet", "vgg_cnn_m_1024")  # those that the peer has
+PEER_MODELS = ("vgg16", "caffenet", "vgg_cnn_m_1024", "efficientnet_lite0")  # those that the peer has
 
 
 def by_path(params: Any) -> dict[str, np.ndarray]:

@@ -21,9 +21,11 @@ def network_dtype() -> Any:
 
 
 def build_model(name: str, sizes: Sizes, dtype: Any = None) -> FastRCNN:
-    """`create_model`, with fully connected layers of the widths in `sizes`, if any."""
+    """`create_model`; its fully connected layers, if any, have the widths in `sizes`, if any."""
     model = create_model(name, sizes.num_classes, dtype=network_dtype() if dtype is None else dtype)
-    return model if sizes.widths is None else model.clone(head=model.head.clone(widths=sizes.widths))
+    if sizes.widths is None or not hasattr(model.head, "widths"):
+        return model
+    return model.clone(head=model.head.clone(widths=sizes.widths))
 
 
 def training_config(name: str, sizes: Sizes) -> Config:

@@ -70,6 +70,16 @@ QUICK = Sizes(
 )
 
 
+# Of photographs, for the networks that are not the paper's.
+_PHOTOGRAPHS = {"image": (480, 640), "images": 4, "rois_per_image": 128, "proposals": 1000}
+
+
+def sizes_of(name: str, sizes: Sizes) -> Sizes:
+    """`sizes`, with those of photographs in place of the paper's where the model is EfficientNet-Lite."""
+    own = name.startswith("efficientnet_lite") and sizes.image == Sizes.image
+    return dataclasses.replace(sizes, **_PHOTOGRAPHS) if own else sizes
+
+
 def decode_sizes(value: dict[str, Any]) -> Sizes:
     """`Sizes` again from `dataclasses.asdict` that went through JSON."""
     fields = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}

@@ -9,8 +9,10 @@ import torch
 import torchvision
 from torch.nn import functional
 
+from bench.pytorch.efficientnet import EfficientNetLite
 from bench.pytorch.functions import Prepared
 from bench.pytorch.networks import FastRCNN
+from bench.pytorch.parameters import Network
 from bench.sizes import Sizes
 
 LARGEST_LOG_RATIO = 4.135166556742356
@@ -147,8 +149,11 @@ def _fastest(build: Callable[..., Callable[[], Any]], device: torch.device) -> t
     return best, chosen
 
 
-def _load(name: str, inputs: dict, sizes: Sizes) -> FastRCNN:
-    network = FastRCNN(name, sizes.num_classes, sizes.widths)
+def _load(name: str, inputs: dict, sizes: Sizes) -> Network:
+    if name == "efficientnet_lite0":
+        network = EfficientNetLite(sizes.num_classes)
+    else:
+        network = FastRCNN(name, sizes.num_classes, sizes.widths)
     return network.load({path: array for path, array in inputs.items() if path.startswith(("backbone/", "head/"))})
 
 

@@ -8,21 +8,26 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
+from bench.pytorch.parameters import Network
 from bench.sizes import STRIDE
 
 MEAN = (102.9801, 115.9465, 122.7717)  # blue, green, red
 
 # Widths of fc6 and fc7, side of the RoI grid, and the layers that do not learn.
 HEADS = {"caffenet": (4096, 4096, 6), "vgg_cnn_m_1024": (4096, 1024, 6), "vgg16": (4096, 4096, 7)}
-FROZEN = {"caffenet": ("conv1.",), "vgg_cnn_m_1024": ("conv1.",), "vgg16": ("conv1_", "conv2_")}
+FROZEN = {
+    "caffenet": ("trunk.conv1.",),
+    "vgg_cnn_m_1024": ("trunk.conv1.",),
+    "vgg16": ("trunk.conv1_", "trunk.conv2_"),
+}
 
 
-class FastRCNN(nn.Module):
+class FastRCNN(Network):
     """Trunk without its last pooling, RoI pooling, fc6 and fc7 with dropout, class logits and box offsets."""
 
     def __init__(self, name: str, num_classes: int, widths: tuple[int, int] | None):
         super().__init__()
-        self.name = name
+        self.frozen = FROZEN[name]
         self.trunk = nn.Sequential(OrderedDict({"vgg16": _vgg16, "caffenet": _s, "vgg_cnn_m_1024": _m}[name]()))
         fc6, fc7, self.grid = HEADS[name]
         fc6, fc7 = (fc6, fc7) if widths is None else widths
@@ -41,54 +46,15 @@ class FastRCNN(nn.Module):
         x = functional.dropout(functional.relu(self.fc7(x)), 0.5, self.training)
         return self.cls_score(x).float(), self.bbox_pred(x).float().view(len(x), -1, 4)
 
-    def freeze(self) -> "FastRCNN":
-        """The first layers do not learn."""
-        for name, parameter in self.trunk.named_parameters():
-            parameter.requires_grad_(not name.startswith(FROZEN[self.name]))
-        return self
-
-    def load(self, arrays: dict[str, np.ndarray]) -> "FastRCNN":
-        """Takes our parameters by their paths, such as `backbone/conv1_1/kernel`."""
-        with torch.no_grad():
-            for path, array in arrays.items():
-                target = self.get_parameter(_torch_name(path))
-                target.copy_(torch.from_numpy(self._arrange(path, array)))
-        return self
-
-    def gradients(self) -> dict[str, np.ndarray]:
-        """Gradients of what learns, by our paths and arranged as ours."""
-        found = {}
-        for name, parameter in self.named_parameters():
-            if parameter.grad is not None:
-                path = _our_path(name)
-                found[path] = self._arrange(path, parameter.grad.numpy(), back=True)
-        return found
-
-    def _arrange(self, path: str, array: np.ndarray, back: bool = False) -> np.ndarray:
-        """Kernels of height, width, in, out to out, in, height, width; fc6's inputs are ordered in the same way."""
-        if path.endswith("bias"):
-            return array
-        if path.startswith("backbone/"):
-            return array.transpose((2, 3, 1, 0) if back else (3, 2, 0, 1))
+    def arrange(self, path: str, array: np.ndarray, back: bool = False) -> np.ndarray:
+        """As any network's; fc6's inputs are ordered as its input is."""
         if path == "head/fc6/kernel":
             if back:
                 grid = array.reshape(len(array), -1, self.grid, self.grid)
                 return grid.transpose(2, 3, 1, 0).reshape(-1, len(array))
             grid = array.reshape(self.grid, self.grid, -1, array.shape[1])
             return grid.transpose(3, 2, 0, 1).reshape(array.shape[1], -1)
-        return array.T
-
-
-def _torch_name(path: str) -> str:
-    _, *layer, kind = path.split("/")
-    module = layer[0] if path.startswith("head/") else f"trunk.{layer[0]}"
-    return f"{module}.{'weight' if kind == 'kernel' else 'bias'}"
-
-
-def _our_path(name: str) -> str:
-    *layer, kind = name.split(".")
-    part = "backbone" if layer[0] == "trunk" else "head"
-    return f"{part}/{layer[-1]}/{'kernel' if kind == 'weight' else 'bias'}"
+        return super().arrange(path, array, back)
 
 
 def _vgg16():

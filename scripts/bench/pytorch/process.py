@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.pytorch import fast_rcnn, functions
+from bench.pytorch import depthwise, fast_rcnn, functions
 from bench.sizes import decode_sizes
 from bench.timing import Sampler
 
 _TOPICS = {
     "rates": functions.prepare_rates,
     "roi_pool": functions.prepare_roi_pool,
+    "depthwise": depthwise.prepare_depthwise,
     "input": functions.prepare_input,
     "gradient": fast_rcnn.prepare_gradient,
     "train_step": fast_rcnn.prepare_train_step,

@@ -42,6 +42,9 @@ TOPICS = {
         True,
         "RoI max pooling alone, forward and backward; the peer's outputs are compared with ours first",
     ),
+    "depthwise": Topic(
+        "measure_depthwise", False, "depthwise convolution alone, forward and its gradients; outputs compared first"
+    ),
     "train_step": Topic(
         "measure_train_step", True, "from 8-bit pixels to updated parameters; losses and gradients are compared first"
     ),

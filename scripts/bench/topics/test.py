@@ -18,7 +18,7 @@ from bench.floors import Rates, layer_operations, pooling_operation, seconds
 from bench.peer import Peer, PeerSession, open_peer
 from bench.result import Row, Target
 from bench.scene import build_model, make_batch, network_dtype
-from bench.sizes import Sizes
+from bench.sizes import Sizes, sizes_of
 from bench.timing import measure
 from bench.topics import Setup
 from frcnn_jax.detection.detect import detect_batch, trim
@@ -35,11 +35,11 @@ def measure_test(setup: Setup) -> list[Row]:
     """Rows of each model: one image at a time and, on accelerators, images batched.
 
     Raises PeerError where the peer's logits or offsets differ from ours."""
-    return [
-        row
-        for name in setup.models
-        for row in _measure_model(name, setup.sizes, setup.rates, setup.peer if name in PEER_MODELS else None)
-    ]
+    rows = []
+    for name in setup.models:
+        peer = setup.peer if name in PEER_MODELS else None
+        rows += _measure_model(name, sizes_of(name, setup.sizes), setup.rates, peer)
+    return rows
 
 
 def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None) -> list[Row]:
@@ -110,7 +110,7 @@ def _compare_detect(name: str, params: Any, batch: Batch, sizes: Sizes) -> None:
 
 
 def _target(name: str, what: str, images: int, on_cpu: bool) -> Target | None:
-    if name != "vgg16":
+    if name not in ("vgg16", "efficientnet_lite0"):
         return None
     if on_cpu:
         return Target("ratio", 0.9) if what == "network alone" else None

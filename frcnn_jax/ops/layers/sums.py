@@ -1,0 +1,29 @@
+"""Sums of many products that XLA computes in one vectorised loop on a CPU."""
+
+import operator
+from collections.abc import Sequence
+from functools import reduce
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+
+def add_up(terms: Sequence[Array]) -> Array:
+    """The sum of arrays of one shape, in order."""
+    return reduce(operator.add, terms)
+
+
+def sums_together(lists: Sequence[Sequence[Array]]) -> list[Array]:
+    """The sum of each list of arrays, all of one shape, in one loop: what several sums read is read once.
+
+    XLA has one loop for several results only where they are the results of one reduction. So each sum is split in two
+    halves, and the reduction is over these two. It has no derivative.
+    """
+    halves = []
+    for terms in lists:
+        middle = (len(terms) + 1) // 2
+        second = add_up(terms[middle:]) if len(terms) > 1 else jnp.zeros_like(terms[0])
+        halves.append(jnp.stack([add_up(terms[:middle]), second]))
+    zeros = [jnp.zeros((), half.dtype) for half in halves]
+    return lax.reduce(halves, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (0,))
