@@ -17,7 +17,6 @@ from frcnn_jax.config import (
     InputConfig,
     ModelConfig,
     OptimizerConfig,
-    ParameterRule,
     ProposalConfig,
     SamplingConfig,
     TrainConfig,
@@ -37,7 +36,7 @@ def get_config() -> Config:
             schedule="cosine",
             warmup=100,
             clip_norm=5.0,
-            rules=(ParameterRule(r"/(bias|scale)$", 1.0, 0.0), ParameterRule(r"/kernel$")),
+            rules=(),  # the architecture's own
         ),
         train=TrainConfig(steps=2000, checkpoint_every=250),
         evaluate=EvalConfig(per_class=300, score_threshold=0.05),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.models.architectures import ARCHITECTURES as ARCHITECTURES
     from frcnn_jax.models.architectures import create_model as create_model
     from frcnn_jax.models.architectures import register_architecture as register_architecture
+    from frcnn_jax.models.architectures import resolve_rules as resolve_rules
     from frcnn_jax.models.contract import Architecture as Architecture
     from frcnn_jax.models.contract import PublishedWeights as PublishedWeights
     from frcnn_jax.models.fast_rcnn import FastRCNN as FastRCNN
@@ -133,6 +134,7 @@ _NAMES = {
         "ARCHITECTURES",
         "create_model",
         "register_architecture",
+        "resolve_rules",
     ),
     "data.dataset": (
         "Dataset",

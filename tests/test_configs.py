@@ -14,6 +14,7 @@ import pytest
 from frcnn_jax.config import InputConfig, ModelConfig, OptimizerConfig, SamplingConfig, load_config, override
 from frcnn_jax.data.batch_plan import plan_training, resized_size
 from frcnn_jax.data.pipeline import training_buckets
+from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule, match_rules, parameter_paths
 from frcnn_jax.training.state import abstract_state, build_model
 from frcnn_jax.training.step import make_train_step
@@ -39,7 +40,7 @@ EXPERIMENTS = {
 
 @cache
 def config_of(name):
-    return load_config(FOLDER / f"{name}.py")
+    return resolve_rules(load_config(FOLDER / f"{name}.py"))
 
 
 @cache

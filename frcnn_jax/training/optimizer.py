@@ -31,6 +31,8 @@ def match_rules(params: Any, rules: Sequence[ParameterRule]) -> Any:
     leaves = jax.tree.leaves(paths)
     unmatched = [path for path in leaves if not any(re.search(rule.pattern, path) for rule in rules)]
     if unmatched:
+        if not rules:
+            raise ValueError("optimizer.rules is empty: frcnn_jax.resolve_rules(config) has the architecture's own")
         raise ValueError(f"no rule in optimizer.rules matches the parameters {', '.join(unmatched)}")
     unused = [rule.pattern for rule in rules if not any(re.search(rule.pattern, path) for path in leaves)]
     if unused:
