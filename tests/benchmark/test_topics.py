@@ -187,9 +187,9 @@ def test_selective_search_says_how_many_cores_were_busy(monkeypatch):
     rows = proposals.measure_proposals(Setup(QUICK))
     assert [(row.what, row.items, row.unit, row.note) for row in rows] == [
         ("Selective Search fast, 48x64 at most 400, 1 core", 1, "images", "1.50 cores busy"),
-        ("Selective Search mutual, 48x64 at most 280, 1 core", 1, "images", "0.25 cores busy"),
+        ("Selective Search mutual, 48x64 at most 320, 1 core", 1, "images", "0.25 cores busy"),
         ("Selective Search fast, 48x64 at most 400, 2 cores", 2, "images", "1.00 cores busy"),
-        ("Selective Search mutual, 48x64 at most 280, 2 cores", 2, "images", "0.75 cores busy"),
+        ("Selective Search mutual, 48x64 at most 320, 2 cores", 2, "images", "0.75 cores busy"),
     ]
     assert min(row.ours.fastest for row in rows) > 0
 

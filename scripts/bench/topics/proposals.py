@@ -17,7 +17,7 @@ from frcnn_jax.machine import cores
 # Settings of about the same recall on photographs: docs/performance.md.
 SETTINGS = {
     "fast": {"max_side": 400, "segment_scale": 100, "min_side": 12},
-    "mutual": {"max_side": 280, "segment_scale": 50, "min_side": 12},
+    "mutual": {"max_side": 320, "segment_scale": 50, "min_side": 12},
 }
 
 
