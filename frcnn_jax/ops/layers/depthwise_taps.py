@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from frcnn_jax.ops.layers.sums import add_up, sums_together
+from frcnn_jax.ops.layers.sums import add_up, reduce_together, sums_together
 
 # Rows and columns of outputs whose products the loop of the kernel's gradient adds up before it writes anything.
 _BLOCK = (4, 2)
@@ -71,6 +71,8 @@ def kernel_gradient(
     x: Float[Array, "N H W C"], cotangent: Float[Array, "N h w C"], size: int, stride: int, before: int
 ) -> Float[Array, "K K C"]:
     """Gradient of `convolve` with respect to the kernel."""
+    if size > 3:
+        return _gradient_by_row(x, cotangent, size, stride, before)
     counts = [-(-count // block) for count, block in zip(cotangent.shape[1:3], _BLOCK, strict=True)]
     whole = [count * block for count, block in zip(counts, _BLOCK, strict=True)]
     padded = _padded(x, [stride * (length - 1) + size for length in whole], before)
@@ -92,6 +94,20 @@ def kernel_gradient(
     # Without the barrier XLA would fuse the sum over blocks in, whose loop is not vectorised.
     sums = lax.optimization_barrier(sums_together([products(i, j) for i in range(size) for j in range(size)]))
     return jnp.stack([part.sum((0, 1, 2)) for part in sums]).reshape(size, size, -1)
+
+
+def _gradient_by_row(x: Array, cotangent: Array, size: int, stride: int, before: int) -> Array:
+    """The same for kernels of many taps, whose loop over blocks would write as much as it reads: each row of outputs
+    is added up, all taps in one loop, then the rows."""
+    counts = cotangent.shape[1:3]
+    padded = _padded(x, [stride * (count - 1) + size for count in counts], before)
+    rows, columns = (stride * (count - 1) + 1 for count in counts)
+    products = [
+        padded[:, i : i + rows : stride, j : j + columns : stride] * cotangent for i in range(size) for j in range(size)
+    ]
+    # Without the barrier XLA would sum over all axes at once, with one thread.
+    sums = lax.optimization_barrier(reduce_together(products, 2))
+    return jnp.stack([part.sum((0, 1)) for part in sums]).reshape(size, size, -1)
 
 
 def _padded(x: Array, lengths: list[int], before: int) -> Array:

@@ -25,5 +25,10 @@ def sums_together(lists: Sequence[Sequence[Array]]) -> list[Array]:
         middle = (len(terms) + 1) // 2
         second = add_up(terms[middle:]) if len(terms) > 1 else jnp.zeros_like(terms[0])
         halves.append(jnp.stack([add_up(terms[:middle]), second]))
-    zeros = [jnp.zeros((), half.dtype) for half in halves]
-    return lax.reduce(halves, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (0,))
+    return reduce_together(halves, 0)
+
+
+def reduce_together(arrays: Sequence[Array], axis: int) -> list[Array]:
+    """The sum of each array over an axis, in one loop. It has no derivative."""
+    zeros = [jnp.zeros((), array.dtype) for array in arrays]
+    return lax.reduce(arrays, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (axis,))
