@@ -23,7 +23,7 @@ from pathlib import Path
 
 import jax, numpy as np
 import frcnn_jax as frcnn
-from frcnn_jax.config import DataConfig, LossConfig
+from frcnn_jax.config import DataConfig, LossConfig, replace
 from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.losses import create_loss
@@ -31,7 +31,8 @@ from frcnn_jax.training.losses import create_loss
 load_plugins(("my_trunks", "my_format"))
 model = frcnn.create_model("patches", 3)
 params = frcnn.init_params(model, jax.random.key(0))
-frcnn.create_optimizer(frcnn.load_config(CONFIG).optimizer, params, 10)
+config = frcnn.resolve_rules(replace(frcnn.load_config(CONFIG), model={"name": "patches"}))
+frcnn.create_optimizer(config.optimizer, params, 10)
 boxes = np.array([[5, 5, 60, 50], [20, 10, 90, 60.0]])
 batch = frcnn.make_batch(np.zeros((64, 96, 3), np.uint8), boxes, boxes[:1] + 2, np.array([2]))
 loss = create_loss(LossConfig(localization="my_losses:huber"))

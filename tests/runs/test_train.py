@@ -38,6 +38,7 @@ def test_values_are_those_of_an_evaluation_and_nothing_is_compiled_twice(data, t
 
     monkeypatch.setattr(ValidationSet, "__call__", counted)
     config = replace(run_config(data, steps=3, evaluate_every=1, keep_checkpoints=3), optimizer={"learning_rate": 0.05})
+    jax.clear_caches()  # other tests have evaluated the same network
     frcnn.train(config, tmp_path / "run")
     assert counts[0] > 0
     assert counts[1:] == [0, 0]
