@@ -100,3 +100,41 @@ def test_bfloat16_gradients_keep_their_type():
     assert (value.dtype, dx.dtype, dk.dtype) == (jnp.bfloat16,) * 3
     exact = jax.grad(lambda x, k: jnp.sum(conv2d(x, k, 1, 1)), argnums=1)(*(a.astype(jnp.float32) for a in (x, kernel)))
     np.testing.assert_allclose(np.asarray(dk, np.float32), exact, rtol=2e-2, atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("inputs", "outputs"), [(12, 5), (5, 12)])
+def test_one_cell_kernels_equal_a_product(inputs, outputs, dtype):
+    keys = jax.random.split(jax.random.key(6), 3)
+    x = jax.random.normal(keys[0], (2, 3, 5, inputs)).astype(dtype)
+    kernel = jax.random.normal(keys[1], (1, 1, inputs, outputs)).astype(dtype)
+    y, pullback = jax.vjp(jax.jit(lambda x, kernel: conv2d(x, kernel)), x, kernel)
+    cotangent = jax.random.normal(keys[2], y.shape).astype(dtype)
+    flat, weights, flat_cotangent = (np.asarray(a, np.float64) for a in (x, kernel[0, 0], cotangent))
+    expected = (
+        flat @ weights,
+        flat_cotangent @ weights.T,
+        np.einsum("nhwc,nhwd->cd", flat, flat_cotangent)[None, None],
+    )
+    for ours, exact in zip((y, *pullback(cotangent)), expected, strict=True):
+        assert (ours.dtype, ours.shape) == (dtype, exact.shape)
+        error = np.max(np.abs(np.asarray(ours, np.float64) - exact)) / np.max(np.abs(exact))
+        assert error < (1e-6 if dtype == "float32" else 2**-7)
+
+
+def test_one_cell_kernels_are_products_where_channels_become_fewer():
+    """Forward and backward, on a CPU; on other devices both are convolutions."""
+
+    def convolutions(inputs, outputs, platform):
+        x, kernel, cotangent = (
+            jnp.ones((1, 2, 2, inputs)),
+            jnp.ones((1, 1, inputs, outputs)),
+            jnp.ones((1, 2, 2, outputs)),
+        )
+        forward = jax.jit(conv2d).trace(x, kernel)
+        backward = jax.jit(lambda x: jax.vjp(lambda x: conv2d(x, kernel), x)[1](cotangent)[0]).trace(x)
+        return ["convolution" in f.lower(lowering_platforms=(platform,)).as_text() for f in (forward, backward)]
+
+    assert convolutions(8, 4, "cpu") == [False, True]
+    assert convolutions(4, 8, "cpu") == [True, False]
+    assert convolutions(8, 4, "cuda") == convolutions(4, 8, "cuda") == [True, True]
