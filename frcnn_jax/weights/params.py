@@ -40,8 +40,8 @@ def match_arrays(
         source: where the arrays are from, for messages.
 
     Raises:
-        ValueError: any other array is missing, left over, of another shape or not floating, all of them named; or
-            parameters are missing that may be, but there is no key; or an expression is faulty.
+        ValueError: any other array is missing, left over, of another shape, not floating or not finite, all of them
+            named; or parameters are missing that may be, but there is no key; or an expression is faulty.
     """
     may_miss, may_exceed = matcher("allow_missing", allow_missing), matcher("allow_extra", allow_extra)
     expected = expected_shapes(model)
@@ -58,6 +58,9 @@ def match_arrays(
             f"{name} is {_form(arrays[name])} where the model has {_form(expected[name])}"
             for name in misfits
             if name not in replaced
+        ],
+        "with values that are not finite": [
+            name for name in common if name not in misfits and not np.isfinite(np.asarray(arrays[name])).all()
         ],
     }
     if any(faults.values()):

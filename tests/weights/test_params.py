@@ -55,6 +55,16 @@ def test_all_faults_are_named_at_once(model, arrays):
         assert part in message
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(model, arrays, value):
+    arrays["head/fc7/bias"] = np.array(arrays["head/fc7/bias"])
+    arrays["head/fc7/bias"][3] = value
+    with pytest.raises(
+        ValueError, match=r"^f\.pth does not fit the model: with values that are not finite: head/fc7/bias$"
+    ):
+        match_arrays(arrays, model, source="f.pth")
+
+
 def test_shape_of_equal_size_is_no_match(model, arrays):
     arrays["head/fc7/kernel"] = arrays["head/fc7/kernel"].T
     with pytest.raises(ValueError, match=r"head/fc7/kernel is float32 \[8, 12\] where the model has float32 \[12, 8\]"):

@@ -4,7 +4,8 @@ Similarities are those of Selective Search (Uijlings et al., IJCV 2013, section 
 the colour histograms, of the texture histograms, a preference for small regions, and one for pairs that fill their
 common box. Greedy grouping merges the one most similar pair of the image, again and again. A round merges every pair
 of which each region is the other's most similar neighbour; the hierarchy is nearly the same, and some tens of rounds
-in NumPy take the place of hundreds of steps.
+in NumPy take the place of hundreds of steps. Of many small objects on a plain background only one a round can join it:
+there grouping ends with the objects, their clusters and the background found.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scipy import ndimage
 __all__ = ["Regions", "describe_regions", "gradient_planes", "group_regions"]
 
 _COLOUR_BINS, _TEXTURE_BINS = 25, 10
+_MOST_ROUNDS = 100  # photographs take some tens
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +76,8 @@ def gradient_planes(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "8 h w"
 def group_regions(
     segmentations: Sequence[Regions], weights: Sequence[tuple[float, float, float, float]], area: int
 ) -> Float[np.ndarray, "B 4"]:
-    """Boxes of the regions and of all that they are merged to, until no neighbours are left; with duplicates.
+    """Boxes of the regions and of all that they are merged to, until no neighbours are left or for 100 rounds; with
+    duplicates.
 
     Args:
         segmentations: of one image, grouped each on its own.
@@ -83,7 +86,7 @@ def group_regions(
     """
     grouping = _Grouping(segmentations, weights, area)
     found = [grouping.boxes.copy()]
-    while len(grouping.pairs):
+    while len(grouping.pairs) and len(found) <= _MOST_ROUNDS:
         found.append(grouping.boxes[grouping.merge_round()])
     return np.concatenate(found)
 

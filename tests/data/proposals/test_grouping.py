@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from frcnn_jax.data.proposals.grouping import describe_regions, gradient_planes, group_regions
+from frcnn_jax.data.proposals.grouping import _Grouping, describe_regions, gradient_planes, group_regions
 
 COLOUR, TEXTURE, SIZE, FILL = np.eye(4).tolist()
 GROUPINGS = [(1, 1, 1, 1), (0, 1, 1, 1), SIZE, FILL]
@@ -153,6 +153,19 @@ def test_several_groupings_are_those_of_each_alone():
     together = group_regions(parts, GROUPINGS, area)
     alone = [group_regions([part], [weights], area) for weights in GROUPINGS for part in parts]
     assert sorted(map(tuple, together)) == sorted(map(tuple, np.concatenate(alone)))
+
+
+def test_small_objects_on_a_plain_background_take_a_bounded_number_of_rounds(monkeypatch):
+    """Each round merges one of them with the background, and each has a box of its own from the start."""
+    rounds = []
+    original = _Grouping.merge_round
+    monkeypatch.setattr(_Grouping, "merge_round", lambda self: rounds.append(1) or original(self))
+    labels = np.zeros((45, 45), int)
+    labels[1::3, 1::3] = np.arange(1, 226).reshape(15, 15)
+    boxes = group_regions([described(labels)], [SIZE], labels.size)
+    assert len(rounds) == 100
+    assert len(boxes) == 226 + 100
+    assert [1, 1, 2, 2] in boxes.tolist()
 
 
 def test_the_regions_that_came_in_stay_as_they_are():

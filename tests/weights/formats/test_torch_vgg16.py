@@ -69,7 +69,7 @@ def test_pixels_must_be_torchvisions(tmp_path):
 
 
 @pytest.mark.parametrize("form", list(WRITERS))
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict"])
 def test_checkpoint_of_a_training_script(tmp_path, expected, form, prefix, name):
     """What torchvision's references and the ImageNet example save, with command line, schedule and accuracy beside."""

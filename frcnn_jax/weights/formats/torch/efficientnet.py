@@ -114,7 +114,8 @@ def _folded(tensors: Mapping[str, Stored], convolution: str, norm: str) -> tuple
     kernel, scale, shift, mean, variance = (np.asarray(tensors[name].read(), np.float64) for name in names)
     if kernel.ndim != 4 or not scale.shape == shift.shape == mean.shape == variance.shape == kernel.shape[:1]:
         raise ValueError(f"{names[0]} {list(kernel.shape)} and {norm} {list(scale.shape)} do not fit each other")
-    factor = scale / np.sqrt(variance + EPSILON)
+    with np.errstate(invalid="ignore"):  # what is not finite is named when it is loaded
+        factor = scale / np.sqrt(variance + EPSILON)
     kernel = (kernel * factor[:, None, None, None]).transpose(2, 3, 1, 0)
     if convolution.endswith("_depthwise_conv") and kernel.shape[2] == 1:
         kernel = kernel[:, :, 0]

@@ -67,7 +67,8 @@ def _fold(layer: str, kernel: Stored, norm: str, tensors: Mapping[str, Stored]) 
         sizes = " and ".join(map(str, sorted(list(shape) for shape in shapes)))
         raise ValueError(f"{norm} {sizes} does not fit {layer}.weight {list(kernel.shape)}")
     scale, shift, mean, variance = (tensors[name].read().astype(np.float64) for name in names)
-    factor = scale / np.sqrt(variance + EPSILON)
+    with np.errstate(invalid="ignore"):  # what is not finite is named when it is loaded
+        factor = scale / np.sqrt(variance + EPSILON)
 
     def read_kernel() -> np.ndarray:
         return (kernel.read() * factor[:, None, None, None]).astype(np.float32)

@@ -1,7 +1,8 @@
 """The state dict in a `.pth` file that `torch.save` wrote, without PyTorch and without running anything from the file.
 
 It is the whole of what was saved, or lies beside an optimizer and the like under a name that training scripts use, as
-in `{"model": state_dict, "optimizer": ..., "epoch": 3}`. The prefix `module.` of DataParallel is left out.
+in `{"model": state_dict, "optimizer": ..., "epoch": 3}`. The prefixes `_orig_mod.` of compiled models and `module.` of
+DataParallel are left out.
 
 A file has a pickle that describes the tensors and, beside it, their numbers. Since PyTorch 1.6 both are in a zip
 archive, not compressed: `NAME/data.pkl` and `NAME/data/KEY`. Before, and so in torchvision's published files, pickles
@@ -40,13 +41,14 @@ _DTYPES = {
 }  # fmt: skip
 # Names of the state dict in checkpoints of torchvision's scripts, the ImageNet example, and PyTorch's tutorial.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
-_PREFIX = "module."  # of each name of a model in DataParallel
+_PREFIXES = ("_orig_mod.", "module.")  # of each name of a compiled model, and of one in DataParallel
 # Saved beside state dicts: command lines, settings of schedules, accuracies, which device. Made as `_Skipped`.
 _BESIDE = (
     ("argparse", "Namespace"),
     ("pathlib", "PosixPath"),
     ("pathlib._local", "PosixPath"),  # of Python 3.13
     ("torch", "device"),
+    ("torch", "Size"),
     ("numpy", "dtype"),
     ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"),
@@ -117,7 +119,10 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which tensors do not need: it is not loaded")
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which tensors do not need: it is not loaded. Where it is a whole model, "
+                "save its tensors: torch.save(model.state_dict(), FILE)"
+            )
         return self._known[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -179,8 +184,10 @@ def _unwrapped(saved: Any) -> dict[str, Any]:
         kind = "nothing" if state == {} else f"a {type(state).__name__}"
         raise ValueError(f"{where} holds {kind}, not a state dict with tensors by name")
     names = [str(name) for name in state]
-    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in names) else ""
-    return {name.removeprefix(prefix): tensor for name, tensor in zip(names, state.values(), strict=True)}
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in names):
+            names = [name.removeprefix(prefix) for name in names]
+    return dict(zip(names, state.values(), strict=True))
 
 
 def _read_zip(path: Path, with_places: bool) -> tuple[Any, dict[str, _Place]]:
