@@ -34,8 +34,8 @@ def checkpoint_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--checkpoint` to the options of a script."""
     parser.add_argument(
         "--checkpoint",
-        metavar="STEP",
-        help="best, latest or a step; not given, best where train.evaluate_every measured the run, else latest",
+        metavar="best|latest|STEP",
+        help="the checkpoint to use; not given, best where train.evaluate_every measured the run, else latest",
     )
 
 

@@ -89,7 +89,7 @@ def choose_step(workdir: Path, checkpoint: str | int | None, steps: Sequence[int
     if checkpoint == "best":
         if best is None:
             raise FileNotFoundError(
-                f"{workdir} has no best checkpoint, as it was trained without train.evaluate_every: "
+                f"{workdir} has no best checkpoint, as it was not measured while it trained (train.evaluate_every): "
                 f"give --checkpoint latest, or a step: {there}"
             )
         if best[0] not in steps:
