@@ -427,6 +427,28 @@ def test_epochs_in_steps(epochs, images, batch_size, steps):
         with_steps(counted, images * 3 + 10 * batch_size * 100_000)
 
 
+@pytest.mark.parametrize(("images", "steps"), [(30, 100), (400, 100), (404, 101)])
+def test_epochs_come_to_a_least_number_of_steps(images, steps):
+    config = Config(train=TrainConfig(epochs=0.5, min_steps=100))
+    assert with_steps(config, images).train.steps == steps
+    with pytest.raises(ValueError, match=r"^train\.min_steps = 5 is for a length in epochs: set train\.epochs too$"):
+        TrainConfig(steps=7, min_steps=5)
+
+
+def test_another_length_takes_the_place_of_the_least_number_of_steps():
+    config = Config(train=TrainConfig(epochs=3, min_steps=100))
+    assert override(config, ["--train.seed", "1"]).train.min_steps == 100
+    for arguments, length in (
+        (["--train.steps", "12"], (12, None, 0)),
+        (["--train.epochs", "3"], (None, 3, 0)),
+        (["--train.epochs=3", "--train.min_steps=9"], (None, 3, 9)),
+        (["--train.min-steps", "9"], (None, 3, 9)),
+    ):
+        train = override(config, arguments).train
+        assert (train.steps, train.epochs, train.min_steps) == length
+    assert replace(config, train={"epochs": 4, "min_steps": 9}).train == TrainConfig(epochs=4, min_steps=9)
+
+
 def test_without_epochs_the_steps_are_those_given_or_the_papers():
     assert TrainConfig().steps == TrainConfig(steps=None, epochs=None).steps == 40_000
     assert with_steps(Config(train=TrainConfig(steps=7)), 10).train.steps == 7
