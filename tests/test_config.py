@@ -379,9 +379,27 @@ def test_a_config_derives_from_the_file_beside_it(tmp_path, monkeypatch):
         load_config(tmp_path / "derived.py")
 
 
+def test_photographs_are_trained_as_anything_else_but_from_imagenet():
+    photographs, scratch = (load_config(CONFIGS[0].parent / f"{name}.py") for name in ("folder", "folder_scratch"))
+    changed = {name.partition(".")[0] for name in changed_settings(scratch, photographs)}
+    assert changed == {"model", "optimizer", "train"}
+    assert photographs.model.weights == "imagenet"
+    assert photographs.optimizer.rules == ()
+    assert photographs.train.steps is None
+    assert photographs.optimizer.warmup < 1
+
+
+def test_voc_is_trained_as_other_photographs_and_tested_as_in_the_paper():
+    voc07, photographs = (load_config(CONFIGS[0].parent / f"{name}.py") for name in ("voc07_photos", "folder"))
+    changed = {name.rpartition(".")[0] for name in changed_settings(photographs, voc07)}
+    assert changed == {"data", "data.faults", "train", "evaluate"}
+    assert voc07.data == DataConfig(faults=FaultPolicy(tolerance=0))
+    assert voc07.evaluate == EvalConfig()
+
+
 def test_what_the_recipes_for_tiny_change():
     folder, bccd, demo = (
-        load_config(path) for stem in ("folder", "bccd", "demo") for path in CONFIGS if path.stem == stem
+        load_config(path) for stem in ("folder_scratch", "bccd", "demo") for path in CONFIGS if path.stem == stem
     )
     assert {name: now for name, (_, now) in changed_settings(folder, bccd).items()} == {
         "data.root": "~/data/BCCD",
@@ -407,7 +425,7 @@ def test_the_defaults_are_the_papers_experiment():
     (vgg16,) = [path for path in CONFIGS if path.stem == "voc07_vgg16"]
     strict = FaultPolicy(tolerance=0)  # by default a handful of faults is tolerated: in other people's data
     assert load_config(vgg16) == Config(data=DataConfig(faults=strict))
-    paper = [path for path in CONFIGS if path.stem.startswith(("voc07", "voc12", "voc0712"))]
+    paper = [path for path in CONFIGS if path.stem.startswith("voc") and path.stem != "voc07_photos"]
     assert len(paper) == 6
     assert all(load_config(path).data.faults == strict for path in paper)
     assert Config().evaluate == EvalConfig(0.3, 0.0, 100, True, "voc07")
