@@ -52,6 +52,9 @@ class CocoReader(LayoutReader):
         # Of one file as earlier versions had it, whose prepared folders keep their names.
         return [{split: its[0] if len(its) == 1 else its for split, its in files.items()}, found]
 
+    def places(self, split: str) -> tuple[str, ...]:
+        return tuple(self._files.get(split, ()))
+
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, list[str]] = {}  # of each split
         self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names of all files; True for one with objects

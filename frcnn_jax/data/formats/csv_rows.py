@@ -34,8 +34,12 @@ class CsvReader(LayoutReader):
     def fits(root: Path) -> bool:
         return next(_csv_files(root), None) is not None
 
+    def places(self, split: str) -> tuple[str, ...]:
+        return (self._files[split],) if split in self._files else ()
+
     def _entries(self) -> Iterator[Entry]:
         files: dict[str, str] = {}
+        self._files = files
         for folders, name in _csv_files(self.root):
             split, file = named_split(name[:-4]) or split_of(folders) or ALL, "/".join((*folders, name))
             if split in files:

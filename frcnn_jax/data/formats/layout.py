@@ -95,6 +95,11 @@ class LayoutReader:
         in_order = tuple(records[image_id] for image_id in sorted(records))
         return SplitRecords(in_order, tuple(faults), tuple(self.notes))
 
+    def places(self, split: str) -> tuple[str, ...]:
+        """What gives a split: the folders of its images, below the root, or files; for messages."""
+        folders = (image.folders for entry in self._splits.get(split, ()) for image in entry.found[:1])
+        return tuple("/".join(its) for its in dict.fromkeys(folders))
+
     def _entries(self) -> Iterable[Entry]:
         """The images of all splits."""
         raise NotImplementedError
@@ -125,9 +130,9 @@ class LayoutReader:
 
 
 @functools.lru_cache(maxsize=1000)
-def warn_once(text: str) -> None:
+def warn_once(text: str, level: int = logging.WARNING) -> None:
     """Logs a line once in a process, however often the folder is opened."""
-    _log.warning("%s", text)
+    _log.log(level, "%s", text)
 
 
 @contextlib.contextmanager

@@ -74,6 +74,10 @@ class VocReader:
         ids = tqdm(lines.ids, f"Reading {self.folder.root}", unit="image", leave=False, delay=2)
         return SplitRecords(tuple(map(self._record, ids)), tuple(repeats))
 
+    def places(self, split: str) -> tuple[str, ...]:
+        """The lists of a split, below the root; for messages."""
+        return self.folder.places(split)
+
     def content(self, splits: Sequence[str], hash_file: Callable[[Path], str] = file_hash) -> list[Any]:
         """The lists, and hashes of each image and its annotation. The names of prepared folders depend on its form."""
         lists: dict[str, SplitList] = with_trainval({name: self.folder.read_split(name) for name in splits})

@@ -159,6 +159,13 @@ class VocFolder:
             raise FileNotFoundError(f"{folder} has no list of a split {name!r} (there: {existing})")
         return self._read(path)
 
+    def places(self, name: str) -> tuple[str, ...]:
+        """The files that give a split, below the root; the folder of annotations where there is no list."""
+        if name == UNLISTED and not self.split_files:
+            return ("Annotations",)
+        paths = self.class_files.get(name) or [path for split, path in self.split_files.items() if split == name]
+        return tuple(str(path.relative_to(self.root)) for path in paths)
+
     def _read(self, path: Path) -> SplitList:
         return read_split(path, str(path.relative_to(self.root)), self.images, self.folders)
 
