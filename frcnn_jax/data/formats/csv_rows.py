@@ -5,23 +5,32 @@ Corners are VOC's, from which such files are made."""
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, normal_name, split_of
 from frcnn_jax.data.formats.voc import VOC_CORNERS
 from frcnn_jax.data.formats.voc_xml import CORNERS
-from frcnn_jax.data.records import ImageRecord, ObjectRecord
+from frcnn_jax.data.images import image_size
+from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord
 
 __all__ = ["CsvReader"]
 
 _SIDES = ("height", "width")
 _WANTED = {"filename", "class", *CORNERS}
+_NAMES = {  # other names of columns, as VoTT and scripts write them; the first that is there counts
+    **dict.fromkeys(("image", "image_name", "file_name", "file", "image_path"), "filename"),
+    **dict.fromkeys(("class_name", "label", "category"), "class"),
+    **{f"{corner[0]}_{corner[1:]}": corner for corner in CORNERS},
+    **dict.fromkeys(("set", "subset"), "split"),
+}
+_FRACTIONS = BoxNotation(CORNERS)
 
 
 class CsvReader(LayoutReader):
@@ -38,28 +47,36 @@ class CsvReader(LayoutReader):
         return (self._files[split],) if split in self._files else ()
 
     def _entries(self) -> Iterator[Entry]:
-        files: dict[str, str] = {}
-        self._files = files
+        self._files: dict[str, str] = {}
+        self._fractions: set[str] = set()  # files with fractions of the image in place of pixels
         for folders, name in _csv_files(self.root):
-            split, file = named_split(name[:-4]) or split_of(folders) or ALL, "/".join((*folders, name))
-            if split in files:
-                names = f"{files[split]} and {file}"
-                raise ValueError(f"{self.root}: {names} are both of split {split!r}; leave one of them in the folder")
-            files[split] = file
-            rows: dict[str, list[tuple[int, dict]]] = defaultdict(list)
-            faults = self.list_faults.setdefault(split, [])
+            of_file, file = named_split(name[:-4]) or split_of(folders) or ALL, "/".join((*folders, name))
+            rows: dict[tuple[str, str], list[tuple[int, dict]]] = defaultdict(list)
+            values: list[float] = []
             for index, row in enumerate(_rows(self.root / file)):
+                split = named_split(row.get("split", "")) or of_file
                 if row["filename"]:
-                    rows[normal_name(row["filename"])].append((index, row))
+                    rows[split, normal_name(row["filename"])].append((index, row))
                 elif any(row.values()):
-                    faults.append(Fault("unreadable_annotation", file, index, "filename", "", "missing"))
-            for image, its in rows.items():
+                    fault = Fault("unreadable_annotation", file, index, "filename", "", "missing")
+                    self.list_faults.setdefault(split, []).append(fault)
+                values += (value for corner in CORNERS if (value := _number(row[corner])) is not None)
+            if values and all(0 <= value <= 1 for value in values) and not all(map(float.is_integer, values)):
+                self._fractions.add(file)
+                self.notes.append(Note("", f"{file}: corners are fractions of the image"))
+            for split in dict.fromkeys(split for split, _ in rows) or (of_file,):
+                other = self._files.setdefault(split, file)
+                if other != file:
+                    what = f"{other} and {file} are both of split {split!r}"
+                    raise ValueError(f"{self.root}: {what}; leave one of them in the folder")
+            for (split, image), its in rows.items():
                 found = tuple(self.images.find(image, folders, split))
-                yield Entry(split, image, f"{file} ({image})", found, its)
+                yield Entry(split, image, f"{file} ({image})", found, (file, its))
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
+        file, rows = entry.annotation
         faults, objects, sizes = list(record.faults), [], {}
-        for index, row in entry.annotation:
+        for index, row in rows:
             size = tuple(_number(row.get(side)) for side in _SIDES)
             if all(side is not None and side > 0 for side in size):
                 sizes[size] = index
@@ -69,11 +86,28 @@ class CsvReader(LayoutReader):
         if len(sizes) > 1:
             texts = ", ".join(f"{width:g} x {height:g}" for height, width in sizes)
             faults.append(Fault("size_mismatch", entry.file, None, "width, height", texts, "rows of one image differ"))
-        states = any(side in row for _, row in entry.annotation for side in _SIDES)
+        states = any(side in row for _, row in rows for side in _SIDES)
         size = next(iter(sizes), (0.0, 0.0) if states else None)
+        fractions, notation = file in self._fractions, VOC_CORNERS
+        if fractions:
+            objects, notation = _in_pixels(objects, record.path), _FRACTIONS
         return ImageRecord(
-            *(record.image_id, record.path, record.file, size, tuple(objects), tuple(faults), VOC_CORNERS),
+            *(record.image_id, record.path, record.file, size, tuple(objects), tuple(faults), notation),
+            fractions=fractions,
         )
+
+
+def _in_pixels(objects: list[ObjectRecord], path: Path | None) -> list[ObjectRecord]:
+    """Objects whose corners are fractions of the image; none where it cannot be read, which is a fault of its own."""
+    try:
+        height, width = image_size(path.read_bytes()) if path else (0, 0)
+    except (ValueError, OSError):
+        return []
+    boxes = [VOC_CORNERS.written(item.box) for item in objects]
+    return [
+        dataclasses.replace(item, box=(x1 * width, y1 * height, x2 * width, y2 * height))
+        for item, (x1, y1, x2, y2) in zip(objects, boxes, strict=True)
+    ]
 
 
 def _object(row: dict[str, str], index: int, file: str) -> ObjectRecord | Fault:
@@ -108,7 +142,11 @@ def _csv_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _columns(header: list[str]) -> list[str]:
-    return [column.strip().lower() for column in header]
+    columns = [column.strip().lower() for column in header]
+    for other, name in _NAMES.items():
+        if other in columns and name not in columns:
+            columns[columns.index(other)] = name
+    return columns
 
 
 def _delimiter(header: str) -> str:
@@ -122,10 +160,14 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             header = file.readline()
             file.seek(0)
             rows = csv.reader(file, delimiter=_delimiter(header))
+            decimal_commas = _delimiter(header) == ";"  # as spreadsheets write them in many languages
             columns = _columns(next(rows))
             for row in rows:
                 if row:
                     values = [value.strip() for value in row] + [""] * (len(columns) - len(row))
-                    yield dict(zip(columns, values, strict=False))
+                    its = dict(zip(columns, values, strict=False))
+                    if decimal_commas:
+                        its |= {name: its[name].replace(",", ".") for name in CORNERS}
+                    yield its
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not UTF-8 text of rows, save it as that ({error})") from error

@@ -235,8 +235,7 @@ def _place(record: ImageRecord) -> float:
 
 def _no_test(reader: AnnotationReader) -> str:
     """What the folder has in place of a test that could be measured."""
-    images = reader.images if isinstance(reader, LayoutReader) else ()
-    count = sum(image.split == "test" for image in images)
+    count = reader.left_out("test") if isinstance(reader, LayoutReader) else 0
     return f"{count} test images without annotation, which are left out" if count else "no test images"
 
 
