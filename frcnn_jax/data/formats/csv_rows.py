@@ -5,20 +5,18 @@ Corners are VOC's, from which such files are made."""
 from __future__ import annotations
 
 import csv
-import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from frcnn_jax.data.faults import Fault, Note
+from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, normal_name, split_of
 from frcnn_jax.data.formats.voc import VOC_CORNERS
 from frcnn_jax.data.formats.voc_xml import CORNERS
-from frcnn_jax.data.images import image_size
-from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord
+from frcnn_jax.data.records import ImageRecord, ObjectRecord
 
 __all__ = ["CsvReader"]
 
@@ -30,7 +28,6 @@ _NAMES = {  # other names of columns, as VoTT and scripts write them; the first 
     **{f"{corner[0]}_{corner[1:]}": corner for corner in CORNERS},
     **dict.fromkeys(("set", "subset"), "split"),
 }
-_FRACTIONS = BoxNotation(CORNERS)
 
 
 class CsvReader(LayoutReader):
@@ -48,11 +45,9 @@ class CsvReader(LayoutReader):
 
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, str] = {}
-        self._fractions: set[str] = set()  # files with fractions of the image in place of pixels
         for folders, name in _csv_files(self.root):
             of_file, file = named_split(name[:-4]) or split_of(folders) or ALL, "/".join((*folders, name))
             rows: dict[tuple[str, str], list[tuple[int, dict]]] = defaultdict(list)
-            values: list[float] = []
             for index, row in enumerate(_rows(self.root / file)):
                 split = named_split(row.get("split", "")) or of_file
                 if row["filename"]:
@@ -60,10 +55,6 @@ class CsvReader(LayoutReader):
                 elif any(row.values()):
                     fault = Fault("unreadable_annotation", file, index, "filename", "", "missing")
                     self.list_faults.setdefault(split, []).append(fault)
-                values += (value for corner in CORNERS if (value := _number(row[corner])) is not None)
-            if values and all(0 <= value <= 1 for value in values) and not all(map(float.is_integer, values)):
-                self._fractions.add(file)
-                self.notes.append(Note("", f"{file}: corners are fractions of the image"))
             for split in dict.fromkeys(split for split, _ in rows) or (of_file,):
                 other = self._files.setdefault(split, file)
                 if other != file:
@@ -71,12 +62,11 @@ class CsvReader(LayoutReader):
                     raise ValueError(f"{self.root}: {what}; leave one of them in the folder")
             for (split, image), its in rows.items():
                 found = tuple(self.images.find(image, folders, split))
-                yield Entry(split, image, f"{file} ({image})", found, (file, its))
+                yield Entry(split, image, f"{file} ({image})", found, its)
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
-        file, rows = entry.annotation
         faults, objects, sizes = list(record.faults), [], {}
-        for index, row in rows:
+        for index, row in entry.annotation:
             size = tuple(_number(row.get(side)) for side in _SIDES)
             if all(side is not None and side > 0 for side in size):
                 sizes[size] = index
@@ -86,28 +76,11 @@ class CsvReader(LayoutReader):
         if len(sizes) > 1:
             texts = ", ".join(f"{width:g} x {height:g}" for height, width in sizes)
             faults.append(Fault("size_mismatch", entry.file, None, "width, height", texts, "rows of one image differ"))
-        states = any(side in row for _, row in rows for side in _SIDES)
+        states = any(side in row for _, row in entry.annotation for side in _SIDES)
         size = next(iter(sizes), (0.0, 0.0) if states else None)
-        fractions, notation = file in self._fractions, VOC_CORNERS
-        if fractions:
-            objects, notation = _in_pixels(objects, record.path), _FRACTIONS
         return ImageRecord(
-            *(record.image_id, record.path, record.file, size, tuple(objects), tuple(faults), notation),
-            fractions=fractions,
+            *(record.image_id, record.path, record.file, size, tuple(objects), tuple(faults), VOC_CORNERS),
         )
-
-
-def _in_pixels(objects: list[ObjectRecord], path: Path | None) -> list[ObjectRecord]:
-    """Objects whose corners are fractions of the image; none where it cannot be read, which is a fault of its own."""
-    try:
-        height, width = image_size(path.read_bytes()) if path else (0, 0)
-    except (ValueError, OSError):
-        return []
-    boxes = [VOC_CORNERS.written(item.box) for item in objects]
-    return [
-        dataclasses.replace(item, box=(x1 * width, y1 * height, x2 * width, y2 * height))
-        for item, (x1, y1, x2, y2) in zip(objects, boxes, strict=True)
-    ]
 
 
 def _object(row: dict[str, str], index: int, file: str) -> ObjectRecord | Fault:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import unicodedata
 
 import pytest
@@ -16,6 +17,7 @@ from tests.data.formats.written import (
     write_coco,
     write_csv,
     write_labelimg,
+    write_rows,
     write_text,
     write_voc,
     write_yolo,
@@ -30,7 +32,6 @@ OBJECTS = {picture.split: [] for picture in PICTURES}
 for picture in PICTURES:
     OBJECTS[picture.split] += picture.objects
 WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo, "csv": write_csv, "labelimg": write_labelimg}
-HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
 
 
 def objects(root, split, layout):
@@ -196,15 +197,6 @@ def test_coco_ids_are_texts_and_names_have_no_ending_or_are_of_windows(tmp_path)
     check(root, "coco")
 
 
-def csv_folder(root, header, row, name="labels.csv"):
-    lines = [header]
-    for picture in PICTURES:
-        picture.save(root / "images" / picture.split)
-        lines += [row(picture, label, x1 + 1, y1 + 1, x2, y2) for label, (x1, y1, x2, y2) in picture.objects]
-    write_text(root / name, "\n".join(lines) + "\n")
-    return root
-
-
 def of_split(root, caplog):
     """Objects of a folder as it is prepared, and what was said of it."""
     config = DataConfig(root=str(root), tfds_dir=str(root.parent / "tfds"))
@@ -215,50 +207,47 @@ def of_split(root, caplog):
     return list(zip(names, boxes, strict=True)), caplog.text
 
 
-@pytest.mark.parametrize(
-    ("header", "row"),
-    [
-        (HEADER, lambda p, name, *box: ",".join(map(str, (p.stem, 40, 30, name, *box)))),
-        (HEADER, lambda p, name, *box: ",".join(map(str, (f"C:\\a\\{p.name}", 40, 30, name, *box)))),
-        (f",{HEADER}", lambda p, name, *box: ",".join(map(str, (7, p.name, 40, 30, name, *box)))),
-        ('"image","xmin","ymin","xmax","ymax","label"', lambda p, name, *box: f'"{p.name}",' + "{}.0,{}.0,{}.0,{}.0,"
-         .format(*box) + f'"{name}"'),
-        ("label,class_name,image_name,x_min,y_min,x_max,y_max",
-         lambda p, name, *box: ",".join(map(str, (3, name, p.name, *box)))),
-        ("filename;class;xmin;ymin;xmax;ymax",
-         lambda p, name, *box: ";".join((p.name, name, *(f"{v},0" for v in box)))),
-        ("class,xmax,filename,ymin,xmin,ymax",
-         lambda p, name, a, b, c, d: ",".join(map(str, (name, c, p.name, b, a, d)))),
-    ],
-)  # fmt: skip
-def test_columns_of_csv_files(tmp_path, header, row, caplog):
-    root = csv_folder(tmp_path / "set", header, row)
-    assert of_split(root, caplog)[0] == OBJECTS["train"] + OBJECTS["test"]
-    assert "fractions" not in caplog.text
+def write_fractions(root, layout):
+    """Corners, or x, y, width and height, in fractions of the image."""
+    if layout == "csv":
+        return write_rows(
+            root,
+            PICTURES,
+            "filename,class,xmin,ymin,xmax,ymax",
+            lambda p, name, a, b, c, d: f"{p.name},{name},{(a - 1) / 40},{(b - 1) / 30},{c / 40},{d / 30}",
+        )
+    WRITERS[layout](root, [Picture(p.stem, "", p.size, p.objects) for p in PICTURES])
+    for path in [*root.rglob("*.json"), *root.rglob("*.xml")]:
+        text, sides = path.read_text(), (40, 30, 40, 30)
+        if layout == "coco":
+            content = json.loads(text)
+            for item in content["annotations"]:
+                item["bbox"] = [value / side for value, side in zip(item["bbox"], sides, strict=True)]
+            text = json.dumps(content)
+        for corner, side, first in zip(("xmin", "ymin", "xmax", "ymax"), sides, (1, 1, 0, 0), strict=True):
+            value = re.compile(rf"(?<=<{corner}>)\d+")
+            text = value.sub(lambda found, side=side, first=first: str((int(found[0]) - first) / side), text)
+        write_text(path, text)
+    return root
 
 
-def test_corners_of_csv_files_that_are_fractions(tmp_path, caplog):
-    def row(picture, name, xmin, ymin, xmax, ymax):
-        return f"{picture.name},{name},{(xmin - 1) / 40},{(ymin - 1) / 30},{xmax / 40},{ymax / 30}"
-
-    root = csv_folder(tmp_path / "set", "filename,class,xmin,ymin,xmax,ymax", row)
+@pytest.mark.parametrize("layout", ["csv", "coco", "labelimg"])
+def test_boxes_that_are_fractions(tmp_path, layout, caplog):
+    root = write_fractions(tmp_path / "set", layout)
     found, said = of_split(root, caplog)
-    assert found == OBJECTS["train"] + OBJECTS["test"]
-    assert f"{root}: labels.csv: corners are fractions of the image" in said
+    expected = OBJECTS["train"] + OBJECTS["test"]
+    assert [(name, pytest.approx(box, abs=1e-5)) for name, box in found] == expected
+    assert f"{root}: boxes are fractions of the image, as all 4 are between 0 and 1" in said
     assert "data.corners" not in said
 
 
-def test_a_column_of_csv_files_gives_the_splits(tmp_path):
-    for column, values in (
-        ("split", {"train": "TRAIN", "test": "TEST"}),
-        ("set", {"train": "training", "test": "test"}),
-    ):
-        root = csv_folder(
-            tmp_path / column,
-            f"{column},{HEADER}",
-            lambda p, name, *box, values=values: ",".join(map(str, (values[p.split], p.name, 40, 30, name, *box))),
-        )
-        check(root, "csv")
+def test_one_box_of_pixels_is_enough(tmp_path, caplog):
+    root = write_fractions(tmp_path / "set", "csv")
+    with (root / "labels.csv").open("a") as file:
+        file.write("p_1.jpg,cat,2,3,30,20\n")
+    found, said = of_split(root, caplog)
+    assert len(found) == 5
+    assert "fractions" not in said
 
 
 def test_a_split_of_data_yaml_that_is_named_otherwise_than_its_folder(tmp_path, caplog):
