@@ -12,6 +12,7 @@ and are not needed; of a folder that has none, with --data.faults.missing-annota
 """
 
 import argparse
+import logging
 import sys
 
 from frcnn_jax.cli import checkpoint_option, run
@@ -32,6 +33,8 @@ def main() -> None:
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
     settings += ["--data.verify"] if arguments.verify else []
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 
     from frcnn_jax.evaluation.report import format_metrics
     from frcnn_jax.runs.evaluate import evaluate_run

@@ -1,12 +1,19 @@
 """Strict defaults for every test: CPU, checked shapes, no silent broadcasting between ranks."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The tests compile much and compute little.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Scripts that the tests start would fill the user's folder of compiled functions.
-os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+# What tests compile, and scripts that they start, is kept for later tests, and not in the user's folder. Each worker
+# has a folder of its own, because JAX does not write files at once.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="frcnn_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+else:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] += f"/{os.environ['PYTEST_XDIST_WORKER']}"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from jaxtyping import install_import_hook
 

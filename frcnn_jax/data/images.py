@@ -22,7 +22,7 @@ __all__ = [
     "turned_size",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 """Endings of files that are taken for images. HEIC cannot be read, but its files are to be named as such."""
 
 _FORMATS = (  # is it one, its size, its EXIF data

@@ -87,16 +87,17 @@ def open_validation(config: Config, training: Dataset) -> ValidationSet:
         ValueError: it has other classes than the `training` set, no objects, or no file of proposals is given.
         FileNotFoundError: it does not exist.
     """
-    name = config.data.validation or config.data.test
+    name, field = config.data.validation or config.data.test, "validation" if config.data.validation else "test"
     dataset = open_dataset(name, config.data)
     if tuple(dataset.classes) != tuple(training.classes):
         raise ValueError(
-            f"data.validation: {dataset.name} has the classes {dataset.classes}, the training set {training.classes}: "
+            f"data.{field}: {dataset.name} has the classes {dataset.classes}, the training set {training.classes}: "
             "give a set of the same classes, their order by data.classes"
         )
     if not any((~truth.difficult & ~truth.crowd).any() for truth in dataset.annotations):
         raise ValueError(
-            f"data.validation: {dataset.name} has no objects to measure by: give another set, or no evaluate_every"
+            f"data.{field}: {dataset.name} of {config.data.root} has no objects to measure by: give another set by "
+            f"--data.{field}, or no train.evaluate_every"
         )
     file = validation_file(config.proposals, config.data.validation, config.data.test)
     print(_describe(config, dataset, training))

@@ -214,7 +214,11 @@ def test_what_was_killed_is_not_taken_for_complete(config):
         ("voc/2007/mine", ValueError, "unknown data set 'voc/2007/mine': known are"),
         ("coco", ValueError, "unknown data set 'coco': known are"),
         ("folder/mine", FileNotFoundError, r"no list of a split 'mine' \(there: test, train, validation\)"),
-        ("folder/empty", ValueError, "the list of split 'empty' is empty"),
+        (
+            "folder/empty",
+            ValueError,
+            "split 'empty' has no images: ImageSets/Main/empty.txt lists none; add some",
+        ),
     ],
 )
 def test_unknown_names(config, files, name, error, message):

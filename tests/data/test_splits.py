@@ -10,7 +10,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import open_dataset
-from tests.data.formats.written import Picture, write_coco, write_labelimg, write_text, write_voc, write_yolo
+from tests.data.formats.written import Picture, short, write_coco, write_labelimg, write_text, write_voc, write_yolo
 from tests.data.voc_files import VocFiles, object_xml
 
 NAMES = [f"{letter}{number}" for letter in "abcdef" for number in range(10)]
@@ -21,7 +21,8 @@ def pictures(split, names, size=(20, 24)):
 
 
 def config_of(root, **settings):
-    return DataConfig(root=str(root), tfds_dir=str(root.parent / "tfds"), test="folder/test", **settings)
+    settings = {"train": ("folder/trainval",), "test": "folder/test"} | settings
+    return DataConfig(root=str(root), tfds_dir=str(root.parent / "tfds"), **settings)
 
 
 def ids(config, *splits):
@@ -41,12 +42,21 @@ def ids(config, *splits):
 def test_splits_of_a_folder(tmp_path, write, there, train, test, caplog):
     write(tmp_path / "set", [p for split in there for p in pictures(split, [f"{split}0", f"{split}1"])])
     config = config_of(tmp_path / "set")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, "frcnn_jax"):
         assert ids(config, "trainval", "test") == [tuple(train), tuple(test)]
         assert ids(config, "trainval", "test") == [tuple(train), tuple(test)]
-    said = f"{tmp_path / 'set'} has no test images: those to validate with are the test, and are not trained on"
-    said = [] if "test" in there else [said]
-    assert [text for text in caplog.messages if "named classes have no object" not in text] == said, "once"
+    (said,) = [text for text in caplog.messages if "named classes have no object" not in text]
+    sources = {name: f"annotations/instances_{short(name)}2017.json" for name in there}
+    sources = sources if write is write_coco else {name: f"images/{short(name)}" for name in there}
+    chosen = "" if "test" in there else ", those to validate with, not trained on, as there are no test images"
+    tested = "validation" if chosen else "test"
+    trained = " and ".join(sources[name] for name in there if name != tested)
+    assert said == (
+        f"{tmp_path / 'set'}: layout {'coco' if write is write_coco else 'yolo'}, 1 class (cat); "
+        f"train: {len(train)} images of {trained}; test: 2 images of {sources[tested]}{chosen}"
+    ), "once"
+    level = next(record.levelno for record in caplog.records if record.getMessage() == said)
+    assert level == (logging.WARNING if chosen else logging.INFO)
     for split in there:
         assert ids(config, split) == [(f"{split}0", f"{split}1")]
 
@@ -66,12 +76,17 @@ def test_a_tenth_is_chosen_by_the_names(tmp_path, caplog):
         its = pictures("train", NAMES) if write is not write_labelimg else pictures("", NAMES[::-1])
         write(root, its)
         with caplog.at_level(logging.WARNING):
-            train, test, again = ids(config_of(root), "trainval", "test", "train")
+            train, test = ids(config_of(root), "trainval", "test")
+            again = ids(config_of(root), "train")[0]
         assert test == tested
         assert sorted(train) == sorted(set(NAMES) - set(tested))
         assert again == train
-        said = f"{root} has no test images: 0.1 of its images, chosen by their names, are the test (data.split)"
-        assert [text for text in caplog.messages if "named classes have no object" not in text] == [said]
+        said = "test: 6 images, 0.1 of all (data.split), chosen by their names, as there are no test images"
+        its = [text for text in caplog.messages if "named classes have no object" not in text]
+        assert its[0].startswith(
+            f"{root}: layout {('labelimg', 'coco', 'voc')[number]}, 1 class (cat); train: 54 images"
+        )
+        assert its[0].endswith(f"; {said}")
         caplog.clear()
     more = [*NAMES, *(f"g{number}" for number in range(20))]
     write_labelimg(tmp_path / "0", pictures("", more[60:]))
@@ -125,8 +140,50 @@ def test_at_least_one_image_is_tested_and_one_trained_on(tmp_path, names, share)
 
 def test_one_image_is_not_enough(tmp_path):
     write_labelimg(tmp_path / "set", pictures("", ["a0"]))
-    with pytest.raises(ValueError, match=r"the list of split 'test' is empty"):
+    with pytest.raises(
+        ValueError, match=r"set: split 'test' has no images: data\.split = 0\.1 keeps none of a "
+    ) as caught:
         ids(config_of(tmp_path / "set"), "test")
+    options = re.search(r"--data.split (\S+) --data.test (\S+)$", str(caught.value))
+    config = config_of(tmp_path / "set", split=float(options[1]), test=options[2])
+    assert ids(config, "trainval", options[2].removeprefix("folder/")) == [("a0",)] * 2
+
+
+def test_images_held_out_have_an_object(tmp_path):
+    """Else a share is named with which they have, and which leaves some to train on."""
+    tested = held_out(NAMES[:25], 0.1)
+    its = [p for p in pictures("", NAMES[:25]) if p.stem not in tested]
+    root = write_labelimg(tmp_path / "set", [*its, *(Picture(name, "", (20, 24)) for name in tested)])
+    for split in ("test", "trainval"):
+        with pytest.raises(
+            ValueError, match=rf"^{root}: none of the images chosen for the test \(2\) has an obj"
+        ) as caught:
+            ids(config_of(root), split)
+    share = re.search(r"; set another share, as with --data.split (\S+)$", str(caught.value))[1]
+    config = config_of(root, split=float(share))
+    train, test = (open_dataset(f"folder/{split}", config) for split in ("trainval", "test"))
+    assert all(any(len(truth.boxes) for truth in data.annotations) for data in (train, test))
+    assert ids(config_of(root, test="voc/2007/test"), "test") == [tested]
+
+
+def test_an_empty_list_names_the_file_and_another_split(tmp_path):
+    root = write_voc(tmp_path / "set", pictures("train", ["a"]) + pictures("validation", ["b"]))
+    write_text(root / "ImageSets/Main/test.txt", "")
+    message = "split 'test' has no images: ImageSets/Main/test.txt lists none; add some, or give another split, as "
+    with pytest.raises(ValueError, match=f"^{root}: {re.escape(message)}--data.test folder/validation$"):
+        ids(config_of(root), "test")
+    assert ids(config_of(root, test="folder/validation"), "trainval", "validation") == [("a",), ("b",)]
+
+
+def test_the_line_about_many_classes_and_folders_is_short(tmp_path, caplog):
+    its = [Picture(f"{n}", "", (20, 24), ((f"c{n:02}", (1, 2, 9, 10)),)) for n in range(14)]
+    for picture in its:
+        write_labelimg(tmp_path / "set", [picture], images=f"f{picture.stem}", xml=f"f{picture.stem}")
+    with caplog.at_level(logging.WARNING):
+        ids(config_of(tmp_path / "set"), "test")
+    names = ", ".join(f"c{n:02}" for n in range(12))
+    assert f"layout labelimg, 14 classes ({names} ...); train: " in caplog.text
+    assert re.search(r"train: \d+ images of 14 folders, the first f0; test: \d+ images?, 0.1 of all", caplog.text)
 
 
 def test_what_roboflow_made_of_one_image_stays_together(tmp_path):

@@ -32,6 +32,10 @@ def test_labelimg(tmp_path):
     )
 
 
+def test_an_empty_line_before_the_declaration(tmp_path):
+    assert written(tmp_path, f"\n  {LABELIMG}") == written(tmp_path, LABELIMG)
+
+
 def test_default_namespace_any_order_long_decimals_and_words_for_marks(tmp_path):
     found = written(tmp_path, VOTT)
     assert [item.corners for item in found.objects] == [

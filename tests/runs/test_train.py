@@ -112,12 +112,12 @@ def test_images_that_are_trained_on_are_counted(data, capsys):
 def test_what_cannot_be_measured_on_is_refused(data, monkeypatch):
     config = run_config(data, evaluate_every=2)
     dataset = training_set(config)
-    message = r"^data\.validation: folder/test has the classes .*'cow'.*: give a set of the same classes"
+    message = r"^data\.test: folder/test has the classes .*'cow'.*: give a set of the same classes"
     with pytest.raises(ValueError, match=message):
         open_validation(config, SimpleNamespace(classes=("cat", "dog", "cow")))
     test = open_dataset("folder/test", config.data)
     for truth in test.annotations:
         truth.difficult[:] = True
     monkeypatch.setattr("frcnn_jax.runs.train.open_dataset", lambda *_: test)
-    with pytest.raises(ValueError, match=r"^data\.validation: folder/test has no objects to measure by: give another"):
+    with pytest.raises(ValueError, match=r"^data\.test: folder/test of .* has no objects .*--data\.test"):
         open_validation(config, dataset)

@@ -52,6 +52,9 @@ class CocoReader(LayoutReader):
         # Of one file as earlier versions had it, whose prepared folders keep their names.
         return [{split: its[0] if len(its) == 1 else its for split, its in files.items()}, found]
 
+    def places(self, split: str) -> tuple[str, ...]:
+        return tuple(self._files.get(split, ()))
+
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, list[str]] = {}  # of each split
         self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names of all files; True for one with objects
@@ -127,16 +130,18 @@ class CocoReader(LayoutReader):
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
         image, items, names = entry.annotation
-        faults, objects = list(record.faults), []
+        faults, objects, outlines = list(record.faults), [], 0
         for index, item in items:
             found = _object(item, index, names, entry.file)
             (faults if isinstance(found, Fault) else objects).append(found)
+            outlines += isinstance(found, ObjectRecord) and not item.get("bbox")
         size = tuple(image.get(side) for side in ("height", "width"))
         stated = all(_is_number(side) and side > 0 for side in size)
         return ImageRecord(
             *(record.image_id, record.path, record.file, size if stated else (0.0, 0.0)),
             *(tuple(objects), tuple(faults), _NOTATION),
             optional=True,
+            notes=(Note("outline", entry.file, outlines),) if outlines else (),
         )
 
 
@@ -154,14 +159,40 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     name = _class_name(name)
     if not name:
         return fault("unreadable_annotation", "category_id", "the category has no name")
-    box, crowd, area = item.get("bbox"), item.get("iscrowd", 0), item.get("area")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+    box, crowd, area = _box(item), item.get("iscrowd", 0), item.get("area")
+    if box is None:
         return fault("unreadable_annotation", "bbox", "not four numbers")
     if crowd not in (0, 1, None):
         return fault("unreadable_annotation", "iscrowd", "neither 0 nor 1")
-    x, y, width, height = map(float, box)
+    x, y, width, height = box
     area = float(area) if _is_number(area) and area >= 0 else None
     return ObjectRecord(index, name, (x, y, x + width, y + height), area=area, crowd=bool(crowd))
+
+
+def _box(item: dict) -> list[float] | None:
+    """x, y, width and height, perhaps written as texts; without a box that around the polygons; None without both."""
+    box, outline = item.get("bbox"), item.get("segmentation")
+    if isinstance(box, list) and len(box) == 4:
+        box = list(map(_as_number, box))
+        return box if all(map(_is_number, box)) else None
+    if box or not (isinstance(outline, list) and outline):
+        return None
+    polygons = outline if isinstance(outline[0], list) else [outline]
+    if not all(isinstance(its, list) and len(its) >= 6 and len(its) % 2 == 0 for its in polygons):
+        return None
+    values = [value for its in polygons for value in its]
+    if not all(map(_is_number, values)):
+        return None
+    xs, ys = ([float(value) for its in polygons for value in its[start::2]] for start in (0, 1))
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _as_number(value: Any) -> Any:
+    """The number in a text; anything else unchanged."""
+    try:
+        return float(value) if isinstance(value, int | str) and not isinstance(value, bool) else value
+    except ValueError:
+        return value
 
 
 def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:

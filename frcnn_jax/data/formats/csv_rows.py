@@ -22,6 +22,12 @@ __all__ = ["CsvReader"]
 
 _SIDES = ("height", "width")
 _WANTED = {"filename", "class", *CORNERS}
+_NAMES = {  # other names of columns, as VoTT and scripts write them; the first that is there counts
+    **dict.fromkeys(("image", "image_name", "file_name", "file", "image_path"), "filename"),
+    **dict.fromkeys(("class_name", "label", "category"), "class"),
+    **{f"{corner[0]}_{corner[1:]}": corner for corner in CORNERS},
+    **dict.fromkeys(("set", "subset"), "split"),
+}
 
 
 class CsvReader(LayoutReader):
@@ -34,22 +40,27 @@ class CsvReader(LayoutReader):
     def fits(root: Path) -> bool:
         return next(_csv_files(root), None) is not None
 
+    def places(self, split: str) -> tuple[str, ...]:
+        return (self._files[split],) if split in self._files else ()
+
     def _entries(self) -> Iterator[Entry]:
-        files: dict[str, str] = {}
+        self._files: dict[str, str] = {}
         for folders, name in _csv_files(self.root):
-            split, file = named_split(name[:-4]) or split_of(folders) or ALL, "/".join((*folders, name))
-            if split in files:
-                names = f"{files[split]} and {file}"
-                raise ValueError(f"{self.root}: {names} are both of split {split!r}; leave one of them in the folder")
-            files[split] = file
-            rows: dict[str, list[tuple[int, dict]]] = defaultdict(list)
-            faults = self.list_faults.setdefault(split, [])
+            of_file, file = named_split(name[:-4]) or split_of(folders) or ALL, "/".join((*folders, name))
+            rows: dict[tuple[str, str], list[tuple[int, dict]]] = defaultdict(list)
             for index, row in enumerate(_rows(self.root / file)):
+                split = named_split(row.get("split", "")) or of_file
                 if row["filename"]:
-                    rows[normal_name(row["filename"])].append((index, row))
+                    rows[split, normal_name(row["filename"])].append((index, row))
                 elif any(row.values()):
-                    faults.append(Fault("unreadable_annotation", file, index, "filename", "", "missing"))
-            for image, its in rows.items():
+                    fault = Fault("unreadable_annotation", file, index, "filename", "", "missing")
+                    self.list_faults.setdefault(split, []).append(fault)
+            for split in dict.fromkeys(split for split, _ in rows) or (of_file,):
+                other = self._files.setdefault(split, file)
+                if other != file:
+                    what = f"{other} and {file} are both of split {split!r}"
+                    raise ValueError(f"{self.root}: {what}; leave one of them in the folder")
+            for (split, image), its in rows.items():
                 found = tuple(self.images.find(image, folders, split))
                 yield Entry(split, image, f"{file} ({image})", found, its)
 
@@ -104,7 +115,11 @@ def _csv_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _columns(header: list[str]) -> list[str]:
-    return [column.strip().lower() for column in header]
+    columns = [column.strip().lower() for column in header]
+    for other, name in _NAMES.items():
+        if other in columns and name not in columns:
+            columns[columns.index(other)] = name
+    return columns
 
 
 def _delimiter(header: str) -> str:
@@ -118,10 +133,14 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             header = file.readline()
             file.seek(0)
             rows = csv.reader(file, delimiter=_delimiter(header))
+            decimal_commas = _delimiter(header) == ";"  # as spreadsheets write them in many languages
             columns = _columns(next(rows))
             for row in rows:
                 if row:
                     values = [value.strip() for value in row] + [""] * (len(columns) - len(row))
-                    yield dict(zip(columns, values, strict=False))
+                    its = dict(zip(columns, values, strict=False))
+                    if decimal_commas:
+                        its |= {name: its[name].replace(",", ".") for name in CORNERS}
+                    yield its
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not UTF-8 text of rows, save it as that ({error})") from error

@@ -95,6 +95,16 @@ class LayoutReader:
         in_order = tuple(records[image_id] for image_id in sorted(records))
         return SplitRecords(in_order, tuple(faults), tuple(self.notes))
 
+    def left_out(self, split: str) -> int:
+        """Number of images in folders of a split that no annotation names."""
+        used = {image for its in self._splits.values() for entry in its for image in entry.found}
+        return sum(image.split == split and image not in used for image in self.images)
+
+    def places(self, split: str) -> tuple[str, ...]:
+        """What gives a split: the folders of its images, below the root, or files; for messages."""
+        folders = (image.folders for entry in self._splits.get(split, ()) for image in entry.found[:1])
+        return tuple("/".join(its) for its in dict.fromkeys(folders))
+
     def _entries(self) -> Iterable[Entry]:
         """The images of all splits."""
         raise NotImplementedError
@@ -125,9 +135,9 @@ class LayoutReader:
 
 
 @functools.lru_cache(maxsize=1000)
-def warn_once(text: str) -> None:
+def warn_once(text: str, level: int = logging.WARNING) -> None:
     """Logs a line once in a process, however often the folder is opened."""
-    _log.warning("%s", text)
+    _log.log(level, "%s", text)
 
 
 @contextlib.contextmanager

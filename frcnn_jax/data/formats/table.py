@@ -24,6 +24,9 @@ class AnnotationReader(Protocol):
     folder is up to date. Without it the records and the bytes of the images are hashed. `hash_file(path)` is the hex
     SHA-256 of a file, which is read only if it has changed; a method may do without it and take the splits alone.
 
+    A method `places(split) -> tuple[str, ...]` names the files or folders that give a split, below the root, for the
+    line in the log that says how the folder was read.
+
     A reader may have a static method `may_fit(root)` too, like `fits` but asked only where no format fits.
     """
 

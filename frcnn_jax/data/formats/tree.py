@@ -22,6 +22,7 @@ __all__ = [
     "ImageTree",
     "composed",
     "files_below",
+    "inner_folder",
     "lines_of",
     "named_split",
     "nearness",
@@ -91,6 +92,18 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
 
     if root.is_dir():
         yield from visit(str(root), ())
+
+
+def inner_folder(root: Path) -> Path:
+    """The folder that holds all of `root`, where that has nothing but one folder in another, as unpacked archives."""
+    for _ in range(_DEPTH):
+        if not root.is_dir():
+            break
+        shown = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        if len(shown) != 1 or not shown[0].is_dir():
+            break
+        root = shown[0]
+    return root
 
 
 def lines_of(path: Path) -> list[str]:
@@ -163,12 +176,12 @@ class ImageTree:
             name: a file's name, perhaps with folders before it, also in another system's form.
             near: folders of the annotation, below the root.
             split: the split that the annotation belongs to.
-            by_stem: the name has no ending, or its ending does not count.
+            by_stem: the name's ending does not count, as where it has none of an image.
         """
         *folders, last = [part for part in normal_name(name).split("/") if part not in ("", ".", "..")] or [""]
         stem, suffix = os.path.splitext(last)
-        if by_stem and suffix.lower() not in IMAGE_SUFFIXES:
-            stem, suffix = last, ""
+        if suffix.lower() not in IMAGE_SUFFIXES:
+            stem, suffix, by_stem = last, "", True
         found = self._by_stem.get(stem.casefold(), [])
         if not by_stem:
             found = [file for file in found if _suffix(file.name) == _suffix(last)]

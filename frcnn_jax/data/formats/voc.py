@@ -14,7 +14,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.tree import composed
-from frcnn_jax.data.formats.voc_folder import UNLISTED, VocFolder, in_voc_format, voc_root
+from frcnn_jax.data.formats.voc_folder import UNLISTED, VocFolder, in_voc_format, voc_part, voc_root
 from frcnn_jax.data.formats.voc_lists import SplitList, listed_ids, with_trainval
 from frcnn_jax.data.formats.voc_xml import (
     CORNERS,
@@ -47,7 +47,7 @@ class VocReader:
         root = voc_root(root)
         if annotated is None:
             empty = config is not None and config.faults.missing_annotation == "empty"
-            annotated = not empty or (root / "Annotations").is_dir()
+            annotated = not empty or voc_part(root, "Annotations").is_dir()
         self.folder = VocFolder(root, annotated)
         self._records: dict[str, ImageRecord] = {}
 
@@ -73,6 +73,10 @@ class VocReader:
         ]
         ids = tqdm(lines.ids, f"Reading {self.folder.root}", unit="image", leave=False, delay=2)
         return SplitRecords(tuple(map(self._record, ids)), tuple(repeats))
+
+    def places(self, split: str) -> tuple[str, ...]:
+        """The lists of a split, below the root; for messages."""
+        return self.folder.places(split)
 
     def content(self, splits: Sequence[str], hash_file: Callable[[Path], str] = file_hash) -> list[Any]:
         """The lists, and hashes of each image and its annotation. The names of prepared folders depend on its form."""

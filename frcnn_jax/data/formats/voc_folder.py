@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import composed, files_below, lines_of, named_split
+from frcnn_jax.data.formats.tree import composed, files_below, inner_folder, lines_of, named_split
 from frcnn_jax.data.formats.voc_lists import SplitList, is_class_file, parent_of, read_split, with_mark
 from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, is_annotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
 
-__all__ = ["UNLISTED", "VocFolder", "find_annotation", "in_voc_format", "voc_folders", "voc_root"]
+__all__ = ["UNLISTED", "VocFolder", "find_annotation", "in_voc_format", "voc_folders", "voc_part", "voc_root"]
 
 UNLISTED = ALL
 """The split of all annotated images, in a folder without lists."""
@@ -37,7 +37,7 @@ class VocFolder:
 
     def __post_init__(self) -> None:
         for name in ("JPEGImages", "Annotations" if self.annotated else "ImageSets/Main"):
-            if not (self.root / name).is_dir():
+            if not voc_part(self.root, name).is_dir():
                 what = "has no folder" if self.root.is_dir() else "does not exist; it should have a folder"
                 raise FileNotFoundError(f"{self.root} {what} {name} (VOC format){self._way_on(name)}")
 
@@ -49,9 +49,17 @@ class VocFolder:
         return f"; rename the folder of {found} to Annotations, or read it without lists: --data.format labelimg"
 
     @cached_property
+    def image_folder(self) -> Path:
+        return voc_part(self.root, "JPEGImages")
+
+    @cached_property
+    def annotation_folder(self) -> Path:
+        return voc_part(self.root, "Annotations")
+
+    @cached_property
     def images(self) -> dict[str, list[str]]:
         """Names of files below JPEGImages by the same without ending, in composed form."""
-        folder, found = self.root / "JPEGImages", {}
+        folder, found = self.image_folder, {}
         names = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
         for name in (*names, *_in_folders_of(folder, IMAGE_SUFFIXES)):
             found.setdefault(composed(os.path.splitext(name)[0]), []).append(name)
@@ -62,9 +70,11 @@ class VocFolder:
     @cached_property
     def annotations(self) -> dict[str, str]:
         """Names of files below Annotations by the same without ending, in composed form."""
-        folder = self.root / "Annotations"
-        names = [path.name for path in sorted(folder.glob("*.xml"))] if self.annotated else []
-        names += _in_folders_of(folder, (".xml",)) if self.annotated else []
+        folder = self.annotation_folder
+        if not self.annotated:
+            return {}
+        names = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() == ".xml"]
+        names += _in_folders_of(folder, (".xml",))
         return {composed(os.path.splitext(name)[0]): name for name in names}
 
     @cached_property
@@ -76,8 +86,8 @@ class VocFolder:
     def list_files(self) -> tuple[Path, ...]:
         """Text files in ImageSets/Main; where there are none, those in ImageSets that are named after a split and
         have the id of an image in their first line."""
-        files = tuple(sorted((self.root / "ImageSets/Main").glob("*.txt")))
-        others = sorted((self.root / "ImageSets").glob("*.txt")) if not files else ()
+        files = tuple(sorted(voc_part(self.root, "ImageSets/Main").glob("*.txt")))
+        others = sorted(voc_part(self.root, "ImageSets").glob("*.txt")) if not files else ()
         return files or tuple(path for path in others if named_split(path.stem.lower()) and self._begins(path))
 
     def _begins(self, path: Path) -> bool:
@@ -118,10 +128,10 @@ class VocFolder:
         return {split: paths for split, paths in found.items() if any(map(lines_of, paths))}
 
     def annotation_path(self, image_id: str) -> Path:
-        path = self.root / "Annotations" / f"{image_id}.xml"
-        if image_id.isascii() or path.is_file():
+        path = self.annotation_folder / f"{image_id}.xml"
+        if not self.annotated or path.is_file():
             return path
-        return self.root / "Annotations" / self.annotations.get(composed(image_id), f"{image_id}.xml")
+        return self.annotation_folder / self.annotations.get(composed(image_id), f"{image_id}.xml")
 
     def image_paths(self, image_id: str, filename: str | None) -> list[Path]:
         """The image of that id, else the one that the annotation names; none if neither exists, and several where
@@ -135,7 +145,7 @@ class VocFolder:
         if not candidates and Path(named).suffix:
             candidates = self.images.get(composed(os.path.splitext(named)[0]), [])
             candidates = [name for name in candidates if composed(name).lower() == composed(named).lower()]
-        return [self.root / "JPEGImages" / name for name in ([named] if named in candidates else candidates)]
+        return [self.image_folder / name for name in ([named] if named in candidates else candidates)]
 
     def read_split(self, name: str) -> SplitList:
         """The list of a split, by its name or that of its file.
@@ -155,9 +165,16 @@ class VocFolder:
         path = self.split_files.get(name) or {path.stem: path for path in self.split_files.values()}.get(name)
         if path is None:
             existing = ", ".join(sorted(self.class_files or self.split_files)) or UNLISTED
-            folder = self.list_files[0].parent if self.list_files else self.root / "ImageSets/Main"
+            folder = self.list_files[0].parent if self.list_files else voc_part(self.root, "ImageSets/Main")
             raise FileNotFoundError(f"{folder} has no list of a split {name!r} (there: {existing})")
         return self._read(path)
+
+    def places(self, name: str) -> tuple[str, ...]:
+        """The files that give a split, below the root; the folder of annotations where there is no list."""
+        if name == UNLISTED and not self.split_files:
+            return (self.annotation_folder.name,)
+        paths = self.class_files.get(name) or [path for split, path in self.split_files.items() if split == name]
+        return tuple(str(path.relative_to(self.root)) for path in paths)
 
     def _read(self, path: Path) -> SplitList:
         return read_split(path, str(path.relative_to(self.root)), self.images, self.folders)
@@ -197,14 +214,43 @@ def _in_folders_of(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     return ["/".join((*folders, name)) for folders, name in files_below(folder, suffixes) if folders]
 
 
+def voc_part(root: Path, name: str) -> Path:
+    """A folder of VOC's; where there are lists, also in another case, as `jpegimages`; images also in `Images`."""
+    return next((path for path in (root / name, *_in_another_case(root, name)) if path.is_dir()), root / name)
+
+
+def _in_another_case(root: Path, name: str) -> Iterator[Path]:
+    """Folders below `root` of that name in another case, where a list of images is among the files of `ImageSets`."""
+    lists = [path for path in _named(root, ("imagesets", "main")) if any(path.glob("*.txt"))]
+    if lists:
+        yield from _named(root, name.lower().split("/"))
+        images = _named(root, ("images",)) if name == "JPEGImages" else ()
+        yield from (path for path in images if any(its.suffix.lower() in IMAGE_SUFFIXES for its in path.iterdir()))
+
+
+def _named(root: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """Folders at a path whose case does not count."""
+    if not parts:
+        yield root
+    elif root.is_dir():
+        for path in sorted(root.iterdir()):
+            if path.name.lower() == parts[0] and path.is_dir():
+                yield from _named(path, parts[1:])
+
+
 def voc_folders(root: Path) -> list[Path]:
-    """Folders in VOC format: `root`, or else those at most two folders below it.
+    """Folders in VOC format: `root`, or else those at most two folders below it, or one in which all lies.
 
     Several are those with lists; without lists they are one data set, whose splits their names give.
     """
-    if (root / "JPEGImages").is_dir():
+    if voc_part(root, "JPEGImages").is_dir() and (
+        (root / "JPEGImages").is_dir() or voc_part(root, "Annotations").is_dir()
+    ):
         return [root]
     found = sorted(path.parent for pattern in ("*/JPEGImages", "*/*/JPEGImages") for path in root.glob(pattern))
+    inner = inner_folder(root)
+    if not found and inner != root:
+        return voc_folders(inner)
     return found if len(found) == 1 else [path for path in found if any(path.glob("ImageSets/Main/*.txt"))]
 
 
@@ -212,7 +258,8 @@ def in_voc_format(root: Path) -> bool:
     """True for folders JPEGImages, but not where their annotations lie elsewhere than in Annotations and no list names
     images: these are read as XML beside images."""
     found = voc_folders(root)
-    known = any((path / "Annotations").is_dir() or any(path.glob("ImageSets/Main/*.txt")) for path in found)
+    lists = (any(voc_part(path, "ImageSets/Main").glob("*.txt")) for path in found)
+    known = any(voc_part(path, "Annotations").is_dir() for path in found) or any(lists)
     return known or bool(found and find_annotation(root) is None)
 
 

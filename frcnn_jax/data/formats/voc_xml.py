@@ -80,7 +80,8 @@ def read_annotation(path: Path) -> Annotation:
         UnreadableAnnotation: it is not XML, contains a DTD, or its image size is not a number.
     """
     try:
-        root = defusedxml.ElementTree.parse(path, forbid_dtd=True).getroot()
+        # Scripts leave an empty line before the declaration, where XML allows nothing.
+        root = defusedxml.ElementTree.fromstring(path.read_bytes().lstrip(), forbid_dtd=True)
     except FileNotFoundError:
         raise
     except defusedxml.DTDForbidden as error:

@@ -3,9 +3,11 @@ Darknet's lists of images."""
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,15 @@ from typing import Any
 import yaml
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import ImageFile, ImageTree, files_below, lines_of, named_split, normal_name
+from frcnn_jax.data.formats.tree import (
+    ImageFile,
+    ImageTree,
+    files_below,
+    inner_folder,
+    lines_of,
+    named_split,
+    normal_name,
+)
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import canonical_split
 
@@ -114,7 +124,7 @@ def find_names(root: Path) -> NamesFile | None:
     """The names of a YOLO data set; None where the folder has none, or no label.
 
     Raises:
-        ValueError: several files have names of classes.
+        ValueError: several files have names of classes, or one that has cannot be read.
     """
     if not _has_rows(root):
         return None
@@ -161,7 +171,8 @@ def _lists_images(path: Path) -> bool:
 
 
 def _paths(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    return (root.joinpath(*folders, name) for folders, name in files_below(root, suffixes, depth=2))
+    inner = inner_folder(root)
+    return (inner.joinpath(*folders, name) for folders, name in files_below(inner, suffixes, depth=2))
 
 
 def _read_yaml(path: Path) -> NamesFile | None:
@@ -169,12 +180,17 @@ def _read_yaml(path: Path) -> NamesFile | None:
     if path.stat().st_size > _MOST_BYTES:
         return None
     try:
-        content = yaml.safe_load(path.read_text("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        text = path.read_text("utf-8-sig")
+        content = yaml.safe_load(text.replace("\t", " "))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if re.search(rb"^(names|nc)\s*:", path.read_bytes(), re.MULTILINE):
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: not YAML in UTF-8, put it right or remove it ({reason})") from error
         return None
     if not isinstance(content, dict) or not {"nc", "path", *_KEYS} & set(content):
         return None
     names = content.get("names")
+    names = names.split(",") if isinstance(names, str) else names
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         labels = {int(number): " ".join(str(name).split()) for number, name in pairs}
@@ -205,7 +221,7 @@ def _has_rows(root: Path, most: float = math.inf) -> bool:
     looked = 0
     for folders, name in files_below(root, (".txt",)):
         with root.joinpath(*folders, name).open("rb") as file:
-            row = file.readline(4096).split()
+            row = file.readline(4096).removeprefix(codecs.BOM_UTF8).split()
         try:
             numbers = list(map(float, row))
             if len(row) >= 5 and numbers[0].is_integer() and all(map(math.isfinite, numbers)):

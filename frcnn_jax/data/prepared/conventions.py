@@ -1,4 +1,5 @@
-"""Conventions that a folder's files do not state: whether marked images are turned, and how corners are counted.
+"""Conventions that a folder's files do not state: whether marked images are turned, and how corners are counted, or
+whether they are fractions of the image.
 
 Each is one decision for the whole folder, from the evidence of all its images.
 """
@@ -20,6 +21,7 @@ __all__ = ["CORNER_SHARE", "Conventions", "find_conventions", "follow"]
 CORNER_SHARE = 0.005
 """Least share of the objects that say how corners are counted."""
 _CORNER_COUNT = 3
+_ROUNDING = 1e-6  # of fractions
 _MANY = 10  # images that state one size for each that states the other, to decide
 _INCLUSIVE = (1.0, 1.0, 0.0, 0.0)  # shift of the notation whose corners may be counted in several ways
 _SHIFTS = {  # from VOC's way: of the box, and the notation in which the box is as written
@@ -42,14 +44,19 @@ class Conventions:
     corners: str  # a choice of `data.corners`
     sentences: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()  # evidence against the decision; only where `orientation` is auto
+    fractions: bool = False  # boxes are fractions of the image, in a format that has pixels
     odd: frozenset[str] = frozenset()  # ids of images with such evidence, where the others are so many that it counts
 
 
 def find_conventions(images: Sequence[LoadedImage], config: DataConfig) -> Conventions:
     """The decisions for a folder, as the settings say or, where they are `auto`, from the evidence."""
     turn, sentences, faults, odd = _find_orientation(images, config.orientation, config.faults.tolerance)
-    corners, more = _find_corners(images, config.corners, turn)
-    return Conventions(turn, corners, (*sentences, *more), tuple(faults), odd)
+    fractions = _are_fractions(images)
+    if fractions:
+        corners, more = "one_based", [f"boxes are fractions of the image, as all {fractions} are between 0 and 1"]
+    else:
+        corners, more = _find_corners(images, config.corners, turn)
+    return Conventions(turn, corners, (*sentences, *more), tuple(faults), bool(fractions), odd)
 
 
 def follow(image: LoadedImage, conventions: Conventions) -> LoadedImage:
@@ -58,6 +65,8 @@ def follow(image: LoadedImage, conventions: Conventions) -> LoadedImage:
     A stated size that is not the image's becomes a fault.
     """
     record, turn = image.record, image.mark if conventions.turn else 1
+    if conventions.fractions and image.size is not None:
+        record = _in_pixels(record, turned_size(image.size, turn))
     if conventions.corners != "one_based" and record.notation.shift == _INCLUSIVE:
         record = _recount(record, conventions.corners)
     if image.size is None:
@@ -152,6 +161,24 @@ def _find_corners(images: Sequence[LoadedImage], setting: str, turn: bool) -> tu
         few = "" if corners == "zero_based_open" else ", too few to count: these are clipped"
         evidence += f", {at_border} have xmax = width or ymax = height{few}"
     return corners, [f"corners are {_TEXTS[corners]} (data.corners auto: {evidence})"]
+
+
+def _are_fractions(images: Sequence[LoadedImage]) -> int:
+    """Number of the objects, if the corners of all are between 0 and 1 as written, and some are neither; else 0."""
+    records = [image.record for image in images]
+    if any(record.fractions for record in records):  # which the reader has made pixels
+        return 0
+    boxes = [record.notation.written(item.box) for record in records for item in record.objects]
+    inside = all(-_ROUNDING <= value <= 1 + _ROUNDING for box in boxes for value in box)
+    broken = any(abs(value - round(value)) > _ROUNDING for box in boxes for value in box)
+    return len(boxes) if inside and broken else 0
+
+
+def _in_pixels(record: ImageRecord, size: tuple[int, int]) -> ImageRecord:
+    """The record with its boxes, which are fractions of the image, in pixels."""
+    sides = (size[1], size[0]) * 2
+    objects = _mapped(record, lambda box: _each(operator.mul, record.notation.written(box), sides))
+    return dataclasses.replace(record, objects=objects, notation=BoxNotation(record.notation.names))
 
 
 def _recount(record: ImageRecord, corners: str) -> ImageRecord:

@@ -22,7 +22,7 @@ from frcnn_jax.data.records import ImageRecord, SplitRecords
 __all__ = ["LoadedImage", "find_classes", "load_images", "stated_size"]
 
 _IS_FORMAT = {  # is content of the format that the ending says
-    **dict.fromkeys((".jpg", ".jpeg"), is_jpeg),
+    **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe"), is_jpeg),
     **dict.fromkeys((".tif", ".tiff"), is_tiff),
     ".png": is_png,
     ".webp": is_webp,

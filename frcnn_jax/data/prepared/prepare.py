@@ -24,9 +24,9 @@ from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, f
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
 from frcnn_jax.data.prepared.names import RenamedReader, of_classes, spelt_alike
-from frcnn_jax.data.prepared.report import raise_or_report, say_again, summarize
-from frcnn_jax.data.prepared.splits import PooledReader, split_rule, without_tested
-from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, with_trainval
+from frcnn_jax.data.prepared.report import raise_or_report, say_again, say_layout, summarize
+from frcnn_jax.data.prepared.splits import PooledReader, SplitRule, split_rule, used_splits, without_tested
+from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
 
 __all__ = ["prepare_folder", "prepare_voc"]
@@ -72,6 +72,7 @@ class _Request:
     tested: tuple[str, ...]  # splits whose images no other may have
     config: DataConfig
     pooled: PooledReader | None  # the reader before names are changed, where it chooses the test
+    used: tuple[tuple[str, SplitRule], ...]  # what the settings name, for the log
 
 
 def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
@@ -120,6 +121,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
     place = next(place for place in places if place.is_dir())
     if place not in _PREPARED:
         say_again(place, str(request.path))
+    say_layout(place, str(request.path), request.format, request.used)
     if request.pooled is not None and request.split == "test":
         request.pooled.check_tested(place, request.path)
     return place, request.split
@@ -134,7 +136,8 @@ def _find_splits(split: str, config: DataConfig) -> _Request:
         raise ValueError(f"data.classes = {names}: no name, an empty one or one twice")
     path = expand_user(config.root).resolve()
     format_name, reader = open_reader(path, config)
-    rule = split_rule(split, reader, config, path)
+    rule = split_rule(split, reader, config)
+    used = used_splits(split, reader, config)
     split, reader = rule.split, RenamedReader(rule.reader, config.rename) if config.rename else rule.reader
     standard = [name for name in STANDARD_SPLITS if name in reader.splits]
     wanted = standard if split in STANDARD_SPLITS else [split]
@@ -143,7 +146,7 @@ def _find_splits(split: str, config: DataConfig) -> _Request:
     if config.classes is None and split not in STANDARD_SPLITS:
         config = dataclasses.replace(config, classes=_standard_classes(reader, standard))
     pooled = rule.reader if isinstance(rule.reader, PooledReader) else None
-    return _Request(path, format_name, reader, split, tuple(wanted), rule.tested, config, pooled)
+    return _Request(path, format_name, reader, split, tuple(wanted), rule.tested, config, pooled, used)
 
 
 def _check_folder(request: _Request, report: Path) -> Check:
@@ -156,7 +159,7 @@ def _check_folder(request: _Request, report: Path) -> Check:
     if isinstance(reader, RenamedReader):
         reader.check_used(path)
     if not splits[split].records and not lost[split]:
-        raise ValueError(f"{path}: the list of split {split!r} is empty")
+        raise ValueError(f"{path}: split {split!r} has no images: {_why_empty(request)}")
     images = load_images(splits.values(), path, str(path))
     notes = [note for split in splits.values() for note in split.notes]
     notes += [note for image in images.values() for note in image.notes]
@@ -175,6 +178,9 @@ def _check_folder(request: _Request, report: Path) -> Check:
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
     measured = request.tested if config.test.startswith("folder/") else ()
+    if request.pooled is not None and measured and not check.errors:
+        left = {image.image_id: bool(image.objects) for its in check.splits.values() for image in its.images}
+        request.pooled.check_objects(left, path)
     sentences = [*conventions.sentences, *note_sentences(notes), *_without_objects(check, kept, measured)]
     raise_or_report(str(path), [check], config.faults, report, sentences)
     if not splits[split].records:
@@ -194,6 +200,18 @@ def _check_folder(request: _Request, report: Path) -> Check:
         splits={name: with_others(name, split) for name, split in check.splits.items()},
         summary=summarize(check, sentences, more),
     )
+
+
+def _why_empty(request: _Request) -> str:
+    """Why a split has no image, and what to type; the end of a message."""
+    if request.split == "test" and request.pooled is not None and request.pooled.chosen:
+        return request.pooled.why_empty()
+    field = "test" if request.split == canonical_split(request.config.test.removeprefix("folder/")) else "train"
+    there = sorted(request.reader.splits, key=lambda name: name != "validation")
+    others = [name for name in there if name != request.split and request.reader.read(name).records]
+    another = f", or give another split, as --data.{field} folder/{others[0]}" if others else ""
+    places = SplitRule(request.split, request.reader).places()
+    return f"{' and '.join(places) or 'the folder'} lists none; add some{another}"
 
 
 def _excused(
@@ -223,7 +241,8 @@ def _without_objects(check: Check, splits: Mapping[str, SplitRecords], measured:
             and check.splits[name].images
             and not any(image.objects for image in check.splits[name].images)
         ):
-            sentences.append(f"none of the {len(missing)} images of split {name} has an object")
+            sentence = f"none of the {len(missing)} images of split {name} has an object, so that they measure nothing"
+            sentences.append(f"{sentence}: annotate them, or give others by --data.test")
     return sentences
 
 

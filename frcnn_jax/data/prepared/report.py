@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,14 @@ from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.faults import DatasetFaultError, Fault
 from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared.check import Check
-from frcnn_jax.data.prepared.index import read_summary
+from frcnn_jax.data.prepared.index import LAYOUT_FILE, read_summary
+from frcnn_jax.data.prepared.splits import SplitRule
 
-__all__ = ["raise_or_report", "say_again", "summarize"]
+__all__ = ["raise_or_report", "say_again", "say_layout", "summarize"]
 
 _log = logging.getLogger(__name__)
+_NAMED = 12  # classes
+_PLACES = 3
 _OTHER_ANSWERS = {
     "missing_annotation": "empty takes the image as one without objects",
     "size_mismatch": "use_image takes the boxes as pixels of the image",
@@ -94,6 +98,34 @@ def say_again(folder: Path, title: str) -> None:
     texts = read_summary(folder)["read"]
     if texts:
         warn_once(f"{title}, as it was prepared: {'; '.join(texts)}")
+
+
+def say_layout(folder: Path, title: str, layout: str, used: Sequence[tuple[str, SplitRule]]) -> None:
+    """Logs in one line, once in a process, how a folder was read: its layout, classes, and the images of each split.
+
+    Args:
+        folder: the prepared data set.
+        used: splits by what they are used for.
+    """
+    splits = json.loads((folder / LAYOUT_FILE).read_text("utf-8"))
+    classes = (folder / "labels.labels.txt").read_text("utf-8").splitlines()
+    names = ", ".join(classes[:_NAMED]) + (" ..." if len(classes) > _NAMED else "")
+    parts = [f"layout {layout}, {_counted(len(classes), 'class', 'classes')} ({names})"]
+    for use, rule in used:
+        if rule.split in splits:
+            places = [place or "the folder itself" for place in rule.places()]
+            text = f"{use}: {_counted(len(splits[rule.split]['ids']), 'image', 'images')}"
+            if len(places) > _PLACES:
+                text += f" of {len(places)} folders, the first {places[0]}"
+            elif places:
+                text += f" of {' and '.join(places)}"
+            parts.append(text + (f", {rule.why}" if rule.why else ""))
+    level = logging.WARNING if any(rule.why for _, rule in used) else logging.INFO
+    warn_once(f"{title}: {'; '.join(parts)}", level)
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:

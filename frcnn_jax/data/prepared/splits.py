@@ -18,21 +18,21 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import file_hash, map_in_threads
-from frcnn_jax.data.formats.layout import LayoutReader, warn_once
+from frcnn_jax.data.formats.layout import LayoutReader
 from frcnn_jax.data.formats.table import AnnotationReader
 from frcnn_jax.data.formats.tree import composed
 from frcnn_jax.data.formats.voc import VocReader
 from frcnn_jax.data.prepared.index import LAYOUT_FILE
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords, canonical_split
 
-__all__ = ["PooledReader", "SplitRule", "split_rule", "without_tested"]
+__all__ = ["PooledReader", "SplitRule", "split_rule", "used_splits", "without_tested"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +44,17 @@ class SplitRule:
     split: str  # to read with `reader`
     reader: AnnotationReader
     tested: tuple[str, ...] = ()  # splits whose images the others must not have
+    why: str = ""  # how the test was chosen, where the folder has none
+
+    def places(self) -> tuple[str, ...]:
+        """Folders, lists or files that give the split, below the root; none where its reader does not know them."""
+        places = getattr(self.reader, "places", lambda split: ())
+        parts = (self.split,) if self.split in self.reader.splits else ("train", "validation")
+        return tuple(dict.fromkeys(place for part in parts for place in places(part)))
 
 
-def split_rule(split: str, reader: AnnotationReader, config: DataConfig, root: Path) -> SplitRule:
-    """What `split` stands for. A line in the log says what the test is, where the folder itself does not."""
+def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> SplitRule:
+    """What `split` stands for."""
     there, there_others = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
     own = re.fullmatch(r"folder/(.+)", config.test)
     test = canonical_split(own[1]) if own else None
@@ -65,12 +72,23 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig, root: P
         pooled = reader if there else PooledReader(reader, there_others, 0.0)
         return SplitRule(_only(split, _standard(pooled)), pooled, tested)
     if "validation" in there and len(there) > 1:
-        warn_once(f"{root} has {_no_test(reader)}: those to validate with are the test, and are not trained on")
         training = [name for name in there if name != "validation"]
-        return SplitRule("validation" if split == "test" else _only(split, training[:1]), reader, ("validation",))
+        found = "validation" if split == "test" else _only(split, training[:1])
+        why = f"those to validate with, not trained on, as there are {_no_test(reader)}"
+        return SplitRule(found, reader, ("validation",), why if split == "test" else "")
     pooled = PooledReader(reader, there or there_others, config.split)
-    warn_once(f"{root} has {_no_test(reader)}: {pooled.describe()}")
-    return SplitRule("train" if split == "trainval" else split, pooled, ("test",))
+    why = f"{config.split:.6g} of all (data.split), chosen by their names, as there are {_no_test(reader)}"
+    return SplitRule("train" if split == "trainval" else split, pooled, ("test",), why if split == "test" else "")
+
+
+def used_splits(split: str, reader: AnnotationReader, config: DataConfig) -> tuple[tuple[str, SplitRule], ...]:
+    """What the settings take of the folder: what for, and what it stands for; with `split`, if they do not name it."""
+    named = [("train", name) for name in config.train]
+    named += [("validation", config.validation or ""), ("test", config.test)]
+    used = [(use, canonical_split(name[7:])) for use, name in named if name.startswith("folder/")]
+    if split not in [name for _, name in used]:
+        used.append((split, split))
+    return tuple((use, split_rule(name, reader, config)) for use, name in dict.fromkeys(used))
 
 
 def without_tested(
@@ -107,6 +125,11 @@ class PooledReader:
         if not share and "test" not in reader.splits:
             self.splits = ("train",)
 
+    @property
+    def chosen(self) -> bool:
+        """The test is a share of all."""
+        return bool(self._share)
+
     def read(self, split: str) -> SplitRecords:
         """Images of `train` or `test`; of another split as the other reader has it."""
         if split == "train":
@@ -130,15 +153,41 @@ class PooledReader:
 
         return with_share
 
-    def describe(self) -> str:
-        """A clause about the share, for the log."""
-        return f"{self._share:.6g} of its images, chosen by their names, are the test (data.split)"
+    def why_empty(self) -> str:
+        """Why no image is kept for the test, and what to type; the end of a message."""
+        name = self._pool[0]
+        return (
+            f"data.split = {self._share:.6g} keeps none of a single image; add images, or test on what is trained on: "
+            f"--data.split 0 --data.test folder/{name}"
+        )
+
+    def places(self, split: str) -> tuple[str, ...]:
+        """Those of the other reader's splits, as it has them; none for the share."""
+        places = getattr(self._reader, "places", lambda split: ())
+        if split == "train":
+            return tuple(dict.fromkeys(place for name in self._pool for place in places(name)))
+        return () if self._share else places(split)
 
     def _share_with(self, image_ids: Collection[str]) -> float | None:
         """A share with one of these images in the test and another in `train`; None if there is none."""
         places = sorted({_place(record) for record in self._all.records if record.image_id in image_ids})
         shares = ((math.floor(places[0] * scale) + 1) / scale for scale in (100, 10_000, 1_000_000) if places)
         return next((share for share in shares if share < 1 and share <= places[-1]), None)
+
+    def check_objects(self, images: Mapping[str, bool], root: Path) -> None:
+        """
+        Args:
+            images: ids of all that are left; True for one with objects.
+
+        Raises:
+            ValueError: no image chosen for the test has an object, and with another share, which it names, one would.
+        """
+        tested = [image_id for image_id in images if image_id in self._held_out]
+        with_objects = [image_id for image_id, its in images.items() if its]
+        share = None if any(images[image_id] for image_id in tested) else self._share_with(with_objects)
+        if tested and share:
+            what = f"none of the images chosen for the test ({len(tested)}) has an object"
+            raise ValueError(f"{root}: {what}; set another share, as with --data.split {share:.6g}")
 
     def check_tested(self, folder: Path, root: Path) -> None:
         """
@@ -166,11 +215,11 @@ class PooledReader:
 
     @cached_property
     def _held_out(self) -> frozenset[str]:
-        """Ids of the images for the test: at least one, and not all."""
+        """Ids of the images for the test: at least one, and not all; of a single image none."""
         places = {record.image_id: _place(record) for record in self._all.records}
         there = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
         chosen = {place for place in there if place < self._share}
-        if self._share and len(there) > 1:
+        if self._share:
             chosen = chosen or {min(there)}
             chosen -= {max(there)} if chosen == there else set()
         chosen |= {place for place in places.values() if place not in there and place < self._share}
@@ -186,8 +235,7 @@ def _place(record: ImageRecord) -> float:
 
 def _no_test(reader: AnnotationReader) -> str:
     """What the folder has in place of a test that could be measured."""
-    images = reader.images if isinstance(reader, LayoutReader) else ()
-    count = sum(image.split == "test" for image in images)
+    count = reader.left_out("test") if isinstance(reader, LayoutReader) else 0
     return f"{count} test images without annotation, which are left out" if count else "no test images"
 
 

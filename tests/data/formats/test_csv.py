@@ -4,7 +4,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.csv_rows import CsvReader
-from tests.data.formats.written import PICTURES, by_split, write_csv, write_text
+from tests.data.formats.written import PICTURES, Picture, by_split, write_csv, write_rows, write_text
 
 HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
 
@@ -84,3 +84,52 @@ def test_text_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "labels.csv").write_bytes(f"{HEADER}\na_1.jpg,40,30,Käse,1,1,40,30\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"labels.csv: not UTF-8 text of rows, save it as that \("):
         CsvReader(tmp_path, DataConfig())
+
+
+FEW = [
+    Picture("p_1", "train", (30, 40), (("cat", (1, 2, 30, 20)), ("ant", (5, 6, 20, 18)))),
+    Picture("t_1", "test", (30, 40), (("cat", (3, 2, 30, 20)),)),
+]
+
+
+def of(root, split):
+    records = CsvReader(root, DataConfig()).read(split)
+    assert not any(faults for faults in (records.faults, *(record.faults for record in records.records)))
+    return [(record.path.stem, item.name, item.box) for record in records.records for item in record.objects]
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        (HEADER, lambda p, *its: (p.stem, 40, 30, *its)),
+        (HEADER, lambda p, *its: (f"C:\\a\\{p.name}", 40, 30, *its)),
+        (f",{HEADER}", lambda p, *its: (7, p.name, 40, 30, *its)),
+        (
+            '"image","xmin","ymin","xmax","ymax","label"',
+            lambda p, name, *box: (f'"{p.name}"', *(f"{value}.0" for value in box), f'"{name}"'),
+        ),
+        ("label,class_name,image_name,x_min,y_min,x_max,y_max", lambda p, name, *box: (3, name, p.name, *box)),
+        ("filename;class;xmin;ymin;xmax;ymax", lambda p, name, *box: (p.name, name, *(f"{value},0" for value in box))),
+        ("class,xmax,filename,ymin,xmin,ymax", lambda p, name, a, b, c, d: (name, c, p.name, b, a, d)),
+    ],
+)
+def test_columns_as_tools_and_people_write_them(tmp_path, header, row):
+    mark = ";" if ";" in header else ","
+    root = write_rows(tmp_path, FEW, header, lambda *its: mark.join(map(str, row(*its))))
+    assert of(root, "all") == [(picture.stem, *item) for picture in FEW for item in picture.objects]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("split", {"train": "TRAIN", "test": "TEST"}), ("Set", {"train": "training", "test": "test"})],
+)
+def test_a_column_gives_the_splits(tmp_path, column, values):
+    def row(picture, *its):
+        return ",".join(map(str, (values[picture.split], picture.name, 40, 30, *its)))
+
+    root = write_rows(tmp_path, FEW, f"{column},{HEADER}", row)
+    for picture in FEW:
+        assert of(root, picture.split) == [(picture.stem, *item) for item in picture.objects]
+    write_text(root / "train.csv", (root / "labels.csv").read_text())
+    with pytest.raises(ValueError, match=r"labels.csv and train.csv are both of split 'train'; leave one"):
+        CsvReader(root, DataConfig())

@@ -103,7 +103,7 @@ def test_quotes_around_ids_do_not_count(tmp_path):
     assert list(open_reader(tmp_path, DataConfig())[1].read("test").ids) == ['"t_1"', '"a" b "c"', 'd"e"']
 
 
-@pytest.mark.parametrize("xml", ["xml", "annotations", "JPEGImages", "labels/xmls"])
+@pytest.mark.parametrize("xml", ["xml", "annots", "JPEGImages", "labels/xmls"])
 @pytest.mark.parametrize("below", ["", "VOC2026"])
 def test_annotations_of_jpegimages_in_another_folder(tmp_path, xml, below):
     root = write_labelimg(tmp_path / below, images="JPEGImages", xml=xml)

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -147,6 +147,16 @@ def write_csv(root: Path, pictures: Sequence[Picture] = PICTURES) -> Path:
             for picture in its:
                 for name, (x1, y1, x2, y2) in picture.objects:
                     rows.writerow([picture.name, *picture.size[::-1], name, x1 + 1, y1 + 1, x2, y2])
+    return root
+
+
+def write_rows(root: Path, pictures: Sequence[Picture], header: str, row: Callable[..., str]) -> Path:
+    """One labels.csv with the rows that `row` makes of a picture, a name and xmin, ymin, xmax, ymax."""
+    lines = [header]
+    for picture in pictures:
+        picture.save(root / "images" / picture.split)
+        lines += [row(picture, name, x1 + 1, y1 + 1, x2, y2) for name, (x1, y1, x2, y2) in picture.objects]
+    write_text(root / "labels.csv", "\n".join(lines) + "\n")
     return root
 
 
