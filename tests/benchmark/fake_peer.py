@@ -1,4 +1,4 @@
-"""Peers without PyTorch: one made of NumPy loops, which says how long it took, and one that says what its losses are."""
+"""Peers without PyTorch: one of NumPy loops, which says how long it took, and one that makes up its losses."""
 
 import sys
 from pathlib import Path

@@ -178,9 +178,9 @@ def test_a_run_of_other_rois_or_without_a_line_for_each_step_is_refused(tmp_path
     curves = read_run(tmp_path, 2, 2, [(3, 5), (3, 5)])
     assert curves.losses["classification"].tolist() == [1, 1]
     assert curves.seconds.tolist() == [0.375, 0.375]
-    with pytest.raises(ValueError, match="step 2 was made with 3 RoIs of foreground and 5 of background, where .* 4"):
+    with pytest.raises(ValueError, match=r"step 2 was made with 3 RoIs of foreground and 5 of background, where .* 4"):
         read_run(tmp_path, 2, 2, [(3, 5), (4, 4)])
-    with pytest.raises(ValueError, match="metrics.jsonl has not one line for each of 3 steps: give another --workdir"):
+    with pytest.raises(ValueError, match="has not one line for each of 3 steps: give another --workdir"):
         read_run(tmp_path, 3, 2, [(3, 5)] * 3)
 
 
@@ -190,7 +190,7 @@ def test_a_run_of_other_rois_or_without_a_line_for_each_step_is_refused(tmp_path
         (
             "1",
             "sys.exit('no such operator')",
-            "the peer failed in bench.pytorch.training, exit status 1: no such operator",
+            "the peer failed in .*, exit status 1: no such operator",
         ),
         ("1", "", "the peer made 1 of 2 steps"),
     ],
@@ -249,18 +249,18 @@ NETWORKS = {
 @pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pytorch_trains_as_we_do(tmp_path, monkeypatch, capsys, name):
-    """Images of several sizes in a batch, a rate that grows and then drops or is a cosine, gradients above the bound."""
+    """On images of several sizes in a batch, with a rate that grows and falls, and gradients above the bound."""
     pytest.importorskip("torchvision")
     import same_training
 
     # Beside other tests, threads that wait for each other at full speed take minutes.
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    cosine = name.startswith("efficientnet")
     optimizer = {
-        "learning_rate": 0.01 if name != "caffenet" else 0.001,
+        "learning_rate": 0.003 if name == "caffenet" else 0.03,
+        "weight_decay": 0.02,  # so much that it shows
         "warmup": 0.2,
-        "schedule": "cosine" if cosine else "step",
-        "drops": (6, 12),
+        "schedule": "cosine" if name.startswith("efficientnet") else "step",
+        "drops": (14, 17),
         "clip_norm": 1.0,
         "rules": run_config(tmp_path).optimizer.rules if name == "tiny" else (),
     }
@@ -276,7 +276,8 @@ def test_pytorch_trains_as_we_do(tmp_path, monkeypatch, capsys, name):
     for part in ("loss", "classification", "localization"):
         for row in rows:
             assert row[f"{part}_ours"] == pytest.approx(row[f"{part}_pytorch"], rel=1e-3, abs=1e-5), printed
-    assert rows[-1]["loss_ours"] < 0.9 * rows[0]["loss_ours"], printed
+    first, last = (np.mean([row["classification_ours"] for row in part]) for part in (rows[:5], rows[-5:]))
+    assert last < 0.9 * first, printed
     assert max(line["gradient_norm"] for line in read_metrics(tmp_path / "run")) > optimizer["clip_norm"]
     sizes = [np.load(path)["image_sizes"] for path in (tmp_path / "run/same_training/recording").glob("step_*.npz")]
     assert any((size != size[0]).any() for size in sizes)
