@@ -12,7 +12,7 @@ from frcnn_jax.config import Config, derive
 
 def get_config() -> Config:
     return derive(
-        "folder.py",
+        "folder_scratch.py",
         __file__,
         data={"root": "~/data/BCCD", "faults": {"degenerate_box": "drop"}},
         proposals={"method": "selective_search_quality", "max_side": 320, "segment_scale": 75},

@@ -11,7 +11,7 @@ from frcnn_jax.config import Config, derive
 
 def get_config() -> Config:
     return derive(
-        "folder.py",
+        "folder_scratch.py",
         __file__,
         data={"train": ("folder/train",), "root": "runs/demo/data", "tfds_dir": "runs/demo/prepared"},
         proposals={"method": "selective_search_fast", "max_side": 160, "max_count": 400},

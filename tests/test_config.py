@@ -379,9 +379,27 @@ def test_a_config_derives_from_the_file_beside_it(tmp_path, monkeypatch):
         load_config(tmp_path / "derived.py")
 
 
+def test_photographs_are_trained_as_anything_else_but_from_imagenet():
+    photographs, scratch = (load_config(CONFIGS[0].parent / f"{name}.py") for name in ("folder", "folder_scratch"))
+    changed = {name.partition(".")[0] for name in changed_settings(scratch, photographs)}
+    assert changed == {"model", "optimizer", "train"}
+    assert photographs.model.weights == "imagenet"
+    assert photographs.optimizer.rules == ()
+    assert photographs.train.steps is None
+    assert photographs.optimizer.warmup < 1
+
+
+def test_voc_is_trained_as_other_photographs_and_tested_as_in_the_paper():
+    voc07, photographs = (load_config(CONFIGS[0].parent / f"{name}.py") for name in ("voc07_photos", "folder"))
+    changed = {name.rpartition(".")[0] for name in changed_settings(photographs, voc07)}
+    assert changed == {"data", "data.faults", "train", "evaluate"}
+    assert voc07.data == DataConfig(faults=FaultPolicy(tolerance=0))
+    assert voc07.evaluate == EvalConfig()
+
+
 def test_what_the_recipes_for_tiny_change():
     folder, bccd, demo = (
-        load_config(path) for stem in ("folder", "bccd", "demo") for path in CONFIGS if path.stem == stem
+        load_config(path) for stem in ("folder_scratch", "bccd", "demo") for path in CONFIGS if path.stem == stem
     )
     assert {name: now for name, (_, now) in changed_settings(folder, bccd).items()} == {
         "data.root": "~/data/BCCD",
@@ -407,7 +425,7 @@ def test_the_defaults_are_the_papers_experiment():
     (vgg16,) = [path for path in CONFIGS if path.stem == "voc07_vgg16"]
     strict = FaultPolicy(tolerance=0)  # by default a handful of faults is tolerated: in other people's data
     assert load_config(vgg16) == Config(data=DataConfig(faults=strict))
-    paper = [path for path in CONFIGS if path.stem.startswith(("voc07", "voc12", "voc0712"))]
+    paper = [path for path in CONFIGS if path.stem.startswith("voc") and path.stem != "voc07_photos"]
     assert len(paper) == 6
     assert all(load_config(path).data.faults == strict for path in paper)
     assert Config().evaluate == EvalConfig(0.3, 0.0, 100, True, "voc07")
@@ -425,6 +443,28 @@ def test_epochs_in_steps(epochs, images, batch_size, steps):
     assert with_steps(counted, images) == counted == from_json(to_json(counted))
     with pytest.raises(ValueError, match=rf"^train\.steps = {steps} and train\.epochs = .* give one of the two$"):
         with_steps(counted, images * 3 + 10 * batch_size * 100_000)
+
+
+@pytest.mark.parametrize(("images", "steps"), [(30, 100), (400, 100), (404, 101)])
+def test_epochs_come_to_a_least_number_of_steps(images, steps):
+    config = Config(train=TrainConfig(epochs=0.5, min_steps=100))
+    assert with_steps(config, images).train.steps == steps
+    with pytest.raises(ValueError, match=r"^train\.min_steps = 5 is for a length in epochs: set train\.epochs too$"):
+        TrainConfig(steps=7, min_steps=5)
+
+
+def test_another_length_takes_the_place_of_the_least_number_of_steps():
+    config = Config(train=TrainConfig(epochs=3, min_steps=100))
+    assert override(config, ["--train.seed", "1"]).train.min_steps == 100
+    for arguments, length in (
+        (["--train.steps", "12"], (12, None, 0)),
+        (["--train.epochs", "3"], (None, 3, 0)),
+        (["--train.epochs=3", "--train.min_steps=9"], (None, 3, 9)),
+        (["--train.min-steps", "9"], (None, 3, 9)),
+    ):
+        train = override(config, arguments).train
+        assert (train.steps, train.epochs, train.min_steps) == length
+    assert replace(config, train={"epochs": 4, "min_steps": 9}).train == TrainConfig(epochs=4, min_steps=9)
 
 
 def test_without_epochs_the_steps_are_those_given_or_the_papers():

@@ -88,7 +88,7 @@ def test_the_modules_in_the_guide_to_extending(tmp_path):
     for text in modules:
         (tmp_path / re.match(r'"""(\w+\.py)"""', text)[1]).write_text(text)
     (tmp_path / "labels.csv").write_text(LABELS)
-    config = ROOT / "configs/folder.py"
+    config = ROOT / "configs/folder_scratch.py"
     code = f"CONFIG = {str(config)!r}\n{USE_EXTENSIONS}"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr[-3000:]

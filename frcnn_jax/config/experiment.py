@@ -72,7 +72,7 @@ def with_steps(config: Config, images: int) -> Config:
     if settings.epochs is None:
         return config
     passes = Fraction(str(float(settings.epochs))) * images  # exact: 0.1 of 30 images are 3, and not a little more
-    steps = max(math.ceil(passes / config.input.batch_size), 1)
+    steps = max(math.ceil(passes / config.input.batch_size), settings.min_steps, 1)
     if settings.steps not in (None, steps):
         raise SettingError(
             f"train.steps = {settings.steps} and train.epochs = {settings.epochs:g}, which come to {steps} steps for "

@@ -72,7 +72,7 @@ def replace(config: Settings, **sections: Any) -> Settings:
     Args:
         sections: for a section of settings a mapping from names to values, sections within it likewise, or a whole
             section; for a single setting its value. `train.epochs` takes the place of `train.steps`, and the other way
-            round.
+            round; both of `train.min_steps`.
 
     Raises:
         ValueError: a name is not a setting, with the nearest one; or a value is out of range.
@@ -91,8 +91,8 @@ def replace(config: Settings, **sections: Any) -> Settings:
     return dataclasses.replace(config, **values)
 
 
-def _replaced_length(given: Mapping[str, Any]) -> dict[str, None]:
-    """The setting of the training's length that another one, among those given, takes the place of.
+def _replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
+    """The settings of the training's length that another one, among those given, takes the place of.
 
     Raises:
         SettingError: both are given.
@@ -100,14 +100,17 @@ def _replaced_length(given: Mapping[str, Any]) -> dict[str, None]:
     lengths = [name for name in ("steps", "epochs") if given.get(name) is not None]
     if len(lengths) > 1:
         raise SettingError("train.steps and train.epochs exclude each other: give one of the two")
-    return {"epochs": None} if lengths == ["steps"] else {"steps": None} if lengths else {}
+    if not lengths:
+        return {}
+    replaced = {"epochs": None} if lengths == ["steps"] else {"steps": None}
+    return replaced if "min_steps" in given else replaced | {"min_steps": 0}
 
 
 def override(config: Config, arguments: Sequence[str], program: str | None = None) -> Config:
     """`config` with command-line settings such as `--train.steps 100` applied.
 
     An unknown name or a value of the wrong type ends the program with a message that names the nearest setting.
-    `--train.epochs` takes the place of the config's `train.steps`, and the other way round.
+    `--train.epochs` takes the place of the config's `train.steps`, and the other way round; both of `train.min_steps`.
 
     Raises:
         ValueError: a value is out of range, or `train.steps` and `train.epochs` are both given.
@@ -119,8 +122,9 @@ def override(config: Config, arguments: Sequence[str], program: str | None = Non
     try:
         with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
             parsed = parse()
-        given = {argument.partition("=")[0] for argument in arguments}
-        lengths = {name: getattr(parsed.train, name) for name in ("steps", "epochs") if f"--train.{name}" in given}
+        given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+        flags = {"steps": "--train.steps", "epochs": "--train.epochs", "min_steps": "--train.min-steps"}
+        lengths = {name: getattr(parsed.train, name) for name, flag in flags.items() if flag in given}
         return replace(parsed, train=_replaced_length(lengths))
     except SystemExit as stopped:
         # tyro draws a box around the error of a constructor, and breaks it into lines.

@@ -188,6 +188,9 @@ class TrainConfig:
     epochs: float | None = None
     """Length of the training in passes over its images, in place of `steps`: ceil(epochs x images / batch size)
     steps."""
+    min_steps: int = 0
+    """Least number of steps that `epochs` come to, as small data sets need more passes. Gone where another length is
+    given."""
     evaluate_every: int | float | None = None
     """Steps between measurements of the mAP on `data.validation` while training; below 1, a share of the training. The
     last step is measured too, and the best checkpoint is kept. Not set, nothing is measured."""
@@ -202,8 +205,10 @@ class TrainConfig:
         kinds(self, "train")
         if self.steps is None and self.epochs is None:
             object.__setattr__(self, "steps", _PAPERS_STEPS)
-        at_least(self, "train", steps=1, epochs=0, evaluate_every=0, patience=1, seed=0)
+        at_least(self, "train", steps=1, epochs=0, min_steps=0, evaluate_every=0, patience=1, seed=0)
         at_least(self, "train", log_every=1, checkpoint_every=1, keep_checkpoints=1)
+        if self.min_steps and self.epochs is None:
+            raise SettingError(f"train.min_steps = {self.min_steps} is for a length in epochs: set train.epochs too")
         for name in ("epochs", "evaluate_every"):
             if getattr(self, name) == 0:
                 raise SettingError(f"train.{name} must be above 0, not 0")

@@ -1,5 +1,5 @@
 """EfficientNet-Lite (Tan and Le, ICML 2019, without squeeze-and-excitation) in two parts: a trunk of stride 16, and the
-last stages, which run on each RoI. Batch normalisation is folded into kernels and biases.
+last stages, which run on each RoI or in the trunk too. Batch normalisation is folded into kernels and biases.
 
 A stage is a row of inverted residuals (Sandler et al., CVPR 2018): 1 x 1 to more channels, a depthwise convolution,
 1 x 1 to few channels without activation, added to the input where the shape stays. Padding is TensorFlow's SAME.
@@ -60,7 +60,8 @@ TRUNK_STAGES = 5  # to stride 16
 
 
 class EfficientNetLiteTrunk(nn.Module):
-    """Stem and first stages, to stride 16.
+    """Stem and first stages, to stride 16. With `deeper` stages, to stride 32, their features are appended to those at
+    stride 16, each of their cells to the four that it covers.
 
     Zeros above and on the left are as many as SAME has on even sizes, so that padding changes no feature; sizes round
     up. With `same_padding` they are SAME's on odd sizes too, for whole windows: without `sizes`.
@@ -68,6 +69,7 @@ class EfficientNetLiteTrunk(nn.Module):
 
     stages: tuple[Stage, ...] = LITE0[:TRUNK_STAGES]
     stem: int = 32  # channels
+    deeper: tuple[Stage, ...] = ()
     same_padding: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -79,7 +81,13 @@ class EfficientNetLiteTrunk(nn.Module):
         above, left = (odd_rows, odd_columns) if self.same_padding else (0, 0)
         x = jnp.pad(x, ((0, 0), (above, 1 + odd_rows - above), (left, 1 + odd_columns - left), (0, 0)))
         x = nn.relu6(Conv(self.stem, stride=2, padding=0, use_bias=True, name="stem", **types)(x))
-        x, sizes = run_stages(x, halve(sizes), self.stages, 1, same_padding=self.same_padding, **types)
+        options = {"same_padding": self.same_padding, **types}
+        x, sizes = run_blocks(x, halve(sizes), numbered_blocks(self.stages, 1), **options)
+        if self.deeper:
+            blocks = numbered_blocks(self.deeper, len(self.stages) + 1)
+            y, _ = run_blocks(x, sizes, blocks, **options)
+            y = jnp.repeat(jnp.repeat(y, 2, axis=1), 2, axis=2)[:, : x.shape[1], : x.shape[2]]
+            x = jnp.concatenate([x, y], axis=-1)
         return mask_outside(x, sizes), sizes
 
 
@@ -95,20 +103,25 @@ class EfficientNetLiteStages(nn.Module):
     @nn.compact
     def __call__(self, pooled: Float[Array, "B PH PW C"]) -> Float[Array, "B h w F"]:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x, _ = run_stages(pooled, None, self.stages, self.first, same_padding=True, **types)
+        x, _ = run_blocks(pooled, None, numbered_blocks(self.stages, self.first), same_padding=True, **types)
         return nn.relu6(Conv(self.top, 1, use_bias=True, name="top", **types)(x))
 
 
-def run_stages(
-    x: Float[Array, "N H W C"], sizes: Sizes, stages: tuple[Stage, ...], first: int, **options: Any
+def numbered_blocks(stages: tuple[Stage, ...], first: int) -> list[tuple[str, Stage]]:
+    """The blocks of the stages, each `stage<number>_<i>` with its own stride; `first` is the first one's number."""
+    return [
+        (f"stage{number}_{i}", stage if i == 1 else stage._replace(stride=1))
+        for number, stage in enumerate(stages, start=first)
+        for i in range(1, stage.repeats + 1)
+    ]
+
+
+def run_blocks(
+    x: Float[Array, "N H W C"], sizes: Sizes, blocks: list[tuple[str, Stage]], **options: Any
 ) -> tuple[Float[Array, "N h w D"], Sizes]:
-    """The stages as submodules `stage<number>_<i>` of the module that calls; `first` is the number of the first one."""
-    for number, stage in enumerate(stages, start=first):
-        for i in range(1, stage.repeats + 1):
-            block = InvertedResidual(
-                stage if i == 1 else stage._replace(stride=1), name=f"stage{number}_{i}", **options
-            )
-            x, sizes = block(x, sizes)
+    """The blocks as submodules of the module that calls."""
+    for name, stage in blocks:
+        x, sizes = InvertedResidual(stage, name=name, **options)(x, sizes)
     return x, sizes
 
 

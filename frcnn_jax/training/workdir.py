@@ -10,14 +10,13 @@ from frcnn_jax.config import (
     changed_settings,
     expand_user,
     from_json,
-    replace,
     to_json,
     with_steps,
 )
 
 # Settings that may change between one start of a run and the next: they do not touch what was learned so far. Data
 # and files of proposals are compared by content instead (`data_record`), wherever they lie and however they are named.
-_FREE = ("train.steps", "train.epochs", "train.evaluate_every", "train.patience", "train.log_every",
+_FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every", "train.patience", "train.log_every",
          "train.checkpoint_every", "train.keep_checkpoints", "evaluate.", "input.workers", "input.cache_decoded",
          "input.test_", "data.", "proposals.train_files", "proposals.test_file", "proposals.validation_file",
          "proposals.workers", "plugins")  # fmt: skip
@@ -48,7 +47,7 @@ def check_settings(workdir: Path, config: Config) -> None:
     changed = changed_settings(before, now)
     # Until the images are counted the number of steps is not known.
     steps_matter = config.optimizer.follows_length and config.train.steps not in (None, before.train.steps)
-    lengths = ("train.steps", "train.epochs") if steps_matter else ()
+    lengths = ("train.steps", "train.epochs", "train.min_steps") if steps_matter else ()
     changed = {name: pair for name, pair in changed.items() if name in lengths or not name.startswith(_FREE)}
     if changed:
         listed = "; ".join(f"{name} is {old!r} there and {new!r} here" for name, (old, new) in changed.items())
@@ -68,19 +67,23 @@ def with_length(config: Config, workdir: Path, images: int) -> Config:
     Raises:
         ValueError: steps are given beside epochs, and are another number.
     """
-    epochs = config.train.epochs
-    if epochs is None:
+    asked = config.train
+    if asked.epochs is None:
         return config
-    recorded, counted = _recorded(workdir), with_steps(replace(config, train={"epochs": epochs}), images)
-    if recorded is not None and recorded.train.epochs == epochs and recorded.train.steps != counted.train.steps:
-        print(
-            f"train.epochs = {epochs:g} came to {recorded.train.steps} steps when this run began, and stays so; with "
-            f"the {images} images that there are now it would be {counted.train.steps}"
-        )
-        return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=recorded.train.steps))
+    length = f"train.epochs = {asked.epochs:g}" + (f", at least {asked.min_steps} steps" if asked.min_steps else "")
+    uncounted = dataclasses.replace(config, train=dataclasses.replace(asked, steps=None))
+    recorded, counted = _recorded(workdir), with_steps(uncounted, images)
+    if recorded is not None and recorded.train.steps != counted.train.steps:
+        before = recorded.train
+        if (before.epochs, before.min_steps) == (asked.epochs, asked.min_steps):
+            print(
+                f"{length} came to {before.steps} steps when this run began, and stays so; with the {images} images "
+                f"that there are now it would be {counted.train.steps}"
+            )
+            return dataclasses.replace(config, train=dataclasses.replace(asked, steps=before.steps))
     config = with_steps(config, images)
     size = config.input.batch_size
-    print(f"train.epochs = {epochs:g}: {config.train.steps} steps of {size} images each, from {images} images")
+    print(f"{length}: {config.train.steps} steps of {size} images each, from {images} images")
     return config
 
 

@@ -67,6 +67,17 @@ def test_the_schedule_is_laid_out_over_the_epochs(small, data, tmp_path, capsys)
     assert list(rates(tmp_path).values()) == [0, 0.5, 1, 0.5, 0.5, 0.5]
 
 
+def test_a_small_set_gets_the_least_number_of_steps(small, data, tmp_path, capsys):
+    """And keeps it when the run goes on."""
+    config = replace(config_of(data, 1), train={"min_steps": 7, "epochs": 1})
+    assert int(train(config, tmp_path).step) == 7
+    line = "train.epochs = 1, at least 7 steps: 7 steps of 2 images each, from 8 images\n"
+    assert line in capsys.readouterr().out
+    assert (recorded(tmp_path)["steps"], recorded(tmp_path)["min_steps"]) == (7, 7)
+    assert int(train(config, tmp_path).step) == 7
+    assert with_length(replace(config, train={"min_steps": 3, "epochs": 1}), tmp_path, 8).train.steps == 4
+
+
 def test_a_finished_run_of_epochs_is_left_as_it_is_and_more_go_on(finished, data, tmp_path, capsys):
     workdir = shutil.copytree(finished, tmp_path / "run")
     before = (workdir / "metrics.jsonl").read_bytes()
