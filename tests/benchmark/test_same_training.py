@@ -25,7 +25,7 @@ from frcnn_jax.training.optimizer import create_optimizer, merge, split_frozen
 from frcnn_jax.types import BoxStatistics
 from tests.benchmark.conftest import ROOT
 from tests.benchmark.fake_peer import write_training_peer
-from tests.models.efficientnet import LAST_STAGES, TRUNK
+from tests.models.efficientnet import LAST_STAGES, STAGES, TRUNK
 from tests.training.runs import SMALL_TINY, run_config, write_data
 
 STEPS = 5
@@ -226,20 +226,22 @@ def test_what_pytorch_does_not_have_is_told_before_training(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def narrow_efficientnet(head):
-    """`efficientnet_lite0` of few channels: the last stages on each RoI, or fc6 and fc7."""
+def narrow_efficientnet(trunk, head):
+    """`efficientnet_lite0` of few channels."""
     return dataclasses.replace(
         architectures.ARCHITECTURES["efficientnet_lite0"],
-        trunk=lambda **types: TRUNK.clone(**types),
-        channels=TRUNK.stages[-1].channels,
+        trunk=lambda **types: trunk.clone(**types),
+        channels=sum(stages[-1].channels for stages in (trunk.stages, trunk.deeper) if stages),
         head=head,
     )
 
 
 NETWORKS = {
     "tiny": lambda: SMALL_TINY,
-    "efficientnet_lite0": lambda: narrow_efficientnet(partial(StagesHead, stages=LAST_STAGES)),
-    "efficientnet_lite0_fc": lambda: narrow_efficientnet(partial(FastRCNNHead, widths=(32, 16))),
+    "efficientnet_lite0": lambda: narrow_efficientnet(TRUNK, partial(StagesHead, stages=LAST_STAGES)),
+    "efficientnet_lite0_c45": lambda: narrow_efficientnet(
+        TRUNK.clone(deeper=STAGES[5:]), partial(FastRCNNHead, widths=(32, 16))
+    ),
     "caffenet": lambda: dataclasses.replace(
         architectures.ARCHITECTURES["caffenet"], head=partial(FastRCNNHead, widths=(32, 16))
     ),
@@ -261,7 +263,7 @@ def test_pytorch_trains_as_we_do(tmp_path, monkeypatch, capsys, name):
         "warmup": 0.2,
         "schedule": "cosine" if name.startswith("efficientnet") else "step",
         "drops": (14, 17),
-        "clip_norm": 1.0,
+        "clip_norm": 0.7,
         "rules": run_config(tmp_path).optimizer.rules if name == "tiny" else (),
     }
     monkeypatch.setattr(architectures, "ARCHITECTURES", {name: NETWORKS[name]()})
@@ -276,8 +278,8 @@ def test_pytorch_trains_as_we_do(tmp_path, monkeypatch, capsys, name):
     for part in ("loss", "classification", "localization"):
         for row in rows:
             assert row[f"{part}_ours"] == pytest.approx(row[f"{part}_pytorch"], rel=1e-3, abs=1e-5), printed
-    first, last = (np.mean([row["classification_ours"] for row in part]) for part in (rows[:5], rows[-5:]))
-    assert last < 0.9 * first, printed
+    classification = [row["classification_ours"] for row in rows]
+    assert min(classification) < 0.8 * classification[0], printed
     assert max(line["gradient_norm"] for line in read_metrics(tmp_path / "run")) > optimizer["clip_norm"]
     sizes = [np.load(path)["image_sizes"] for path in (tmp_path / "run/same_training/recording").glob("step_*.npz")]
     assert any((size != size[0]).any() for size in sizes)

@@ -15,10 +15,28 @@ FROZEN = ("backbone/stem/", "backbone/stage1_", "backbone/stage2_", "backbone/st
 HALVING = ("stem", "stage2_1", "stage3_1", "stage4_1", "stage6_1")  # the layers of stride 2
 
 
-def trunk(arrays: Arrays) -> nn.Module:
-    """Stem and first stages, to stride 16."""
-    layers = [("stem", _convolution(arrays, "backbone", "stem")), *_blocks(arrays, "backbone", same=False)]
-    return nn.Sequential(OrderedDict(layers))
+class Trunk(nn.Module):
+    """Stem and first stages, to stride 16; the last ones too where the trunk has them, to stride 32, each of their
+    cells beside the four that it covers."""
+
+    def __init__(self, arrays: Arrays):
+        super().__init__()
+        self.stem = _convolution(arrays, "backbone", "stem")
+        self.order = []
+        for name, block in _blocks(arrays, "backbone", same=False):
+            self.add_module(name, block)
+            self.order.append(name)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for name in self.order:
+            if name == "stage6_1":
+                first = x
+            x = getattr(self, name)(x)
+        if "stage6_1" not in self.order:
+            return x
+        x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return torch.cat([first, x[:, :, : first.shape[2], : first.shape[3]]], dim=1)
 
 
 def last_stages(arrays: Arrays) -> nn.Module:

@@ -9,13 +9,13 @@ from bench.pytorch.detector import Arrays, Detector, FullyConnectedHead, StagesH
 from bench.sizes import STRIDE
 
 # Trunk, pixels, and the beginnings of the paths that the paper's settings, or ours, freeze.
-_EFFICIENTNET = (efficientnet.trunk, efficientnet.PIXELS, efficientnet.FROZEN)
+_EFFICIENTNET = (efficientnet.Trunk, efficientnet.PIXELS, efficientnet.FROZEN)
 NETWORKS: dict[str, tuple[Callable[[Arrays], nn.Module], tuple, tuple[str, ...]]] = {
     "vgg16": (caffe_trunks.vgg16, caffe_trunks.PIXELS, ("backbone/conv1_", "backbone/conv2_")),
     "vgg_cnn_m_1024": (caffe_trunks.vgg_cnn_m_1024, caffe_trunks.PIXELS, ("backbone/conv1/",)),
     "caffenet": (caffe_trunks.caffenet, caffe_trunks.PIXELS, ("backbone/conv1/",)),
     "tiny": (tiny.Trunk, tiny.PIXELS, ()),
-    **{f"efficientnet_lite{number}{head}": _EFFICIENTNET for number in range(3) for head in ("", "_fc")},
+    **{f"efficientnet_lite{number}{kind}": _EFFICIENTNET for number in range(3) for kind in ("", "_c45", "_fc")},
 }
 GRIDS = {"vgg_cnn_m_1024": 6, "caffenet": 6}  # of the others it is 7
 

@@ -32,8 +32,8 @@ from frcnn_jax.weights.formats.table import write_weights
 from frcnn_jax.weights.metadata import WeightsMetadata
 
 # The peer's networks (`bench.pytorch.networks`), and the losses that it has.
-MODELS = ("vgg16", "vgg_cnn_m_1024", "caffenet", "tiny", "efficientnet_lite0", "efficientnet_lite1",
-          "efficientnet_lite2", "efficientnet_lite0_fc", "efficientnet_lite1_fc", "efficientnet_lite2_fc")  # fmt: skip
+MODELS = ("vgg16", "vgg_cnn_m_1024", "caffenet", "tiny",
+          *(f"efficientnet_lite{number}{kind}" for number in range(3) for kind in ("", "_c45", "_fc")))  # fmt: skip
 _LOSSES = {"classification": "cross_entropy", "localization": "smooth_l1"}
 
 
