@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import json
+import shlex
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from frcnn_jax.config import from_json, replace, to_json
+from frcnn_jax.config import from_json, load_config, override, replace, to_json
 from frcnn_jax.models import architectures
 from frcnn_jax.models.architectures import create_model
 from frcnn_jax.models.heads import FastRCNNHead, StagesHead
@@ -283,3 +284,15 @@ def test_pytorch_trains_as_we_do(tmp_path, monkeypatch, capsys, name):
     assert max(line["gradient_norm"] for line in read_metrics(tmp_path / "run")) > optimizer["clip_norm"]
     sizes = [np.load(path)["image_sizes"] for path in (tmp_path / "run/same_training/recording").glob("step_*.npz")]
     assert any((size != size[0]).any() for size in sizes)
+
+
+def test_the_commands_of_the_guide_are_understood():
+    import same_training
+
+    text = (ROOT / "docs/training.md").read_text("utf-8").replace("\\\n", " ")
+    commands = [line for line in text.splitlines() if line.startswith("python scripts/same_training.py")]
+    assert len(commands) == 2
+    for command in commands:
+        options, settings = same_training._parse(shlex.split(command)[2:])
+        assert options.steps == 200
+        override(load_config(ROOT / options.config), settings)
