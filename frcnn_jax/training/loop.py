@@ -77,7 +77,7 @@ def train(
                 f"{workdir} has reached step {checkpoints.latest}, beyond train.steps = {config.train.steps}: "
                 f"give more {_length_option(config)}, or another --workdir"
             )
-        dataset, proposals, files = _open_data(config, datasets)
+        dataset, proposals, files = open_data(config, datasets)
         record = record_data(dataset, files)
         if before is not None:
             changed = check_data(workdir, before, record, dataset, accept_changed_data)
@@ -97,7 +97,7 @@ def train(
         source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride)
         iterator = iterate(source, config.input.workers)
         if before is None:
-            state, key = _first_state(config, model, dataset, proposals)
+            state, key = first_state(config, model, dataset, proposals)
         else:
             state, key, position = checkpoints.restore(abstract_state(config, len(dataset.classes) + 1))
             iterator.set_state(position)
@@ -178,7 +178,7 @@ def _length_option(config: Config) -> str:
     return "--train.steps" if config.train.epochs is None else "--train.epochs"
 
 
-def _open_data(config: Config, datasets: list[Any]) -> tuple[Any, Sequence, tuple[str | None, ...]]:
+def open_data(config: Config, datasets: list[Any]) -> tuple[Any, Sequence, tuple[str | None, ...]]:
     """The training sets as one `Dataset`, its proposals, and the files that these were read from.
 
     Raises:
@@ -191,7 +191,7 @@ def _open_data(config: Config, datasets: list[Any]) -> tuple[Any, Sequence, tupl
     return dataset, proposals, files
 
 
-def _first_state(config: Config, model: FastRCNN, dataset: Any, proposals: Any) -> tuple[TrainState, jax.Array]:
+def first_state(config: Config, model: FastRCNN, dataset: Any, proposals: Any) -> tuple[TrainState, jax.Array]:
     """The state before the first step, and the key of the run."""
     statistics = box_statistics(
         proposals,

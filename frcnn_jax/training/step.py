@@ -84,6 +84,28 @@ def sample_batch(
     return jax.vmap(sample)(keys, batch.proposals, proposal_mask, *objects)
 
 
+def sample_step(
+    batch: Batch, key: PRNGKeyArray, step: Array | int, *, config: SamplingConfig | None = None
+) -> RoiSample:
+    """The RoIs that the function of `make_train_step` draws from a batch: every field has a leading N.
+
+    Args:
+        key: the run's.
+        step: number of updates made before.
+    """
+    return sample_batch(batch, _loss_keys(_step_key(key, step))[0], config=config)
+
+
+def _step_key(key: PRNGKeyArray, step: Array | int) -> PRNGKeyArray:
+    """The key that the loss of a step is given."""
+    return jax.random.fold_in(key, step)
+
+
+def _loss_keys(key: PRNGKeyArray) -> PRNGKeyArray:
+    """The keys [2] that a loss draws RoIs and dropout with."""
+    return jax.random.split(key)
+
+
 def _mean(arrays: Any, axis_name: str | None) -> Any:
     """The mean of each array over the devices of `axis_name`."""
     # XLA would copy every array of the gradient even where it has nothing to add to it.
@@ -148,7 +170,7 @@ def loss_fn(
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes, model.head.param_dtype)
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-    sampling_key, dropout_key = jax.random.split(key)
+    sampling_key, dropout_key = _loss_keys(key)
     sample = sample_batch(batch, sampling_key, config=sampling, first_image=device * batch.images.shape[0])
     logits, deltas = model.apply(
         {"params": params},
@@ -211,7 +233,7 @@ def make_train_step(
             return loss_fn(
                 merge(trainable, state.frozen),
                 batch,
-                jax.random.fold_in(key, state.step),
+                _step_key(key, state.step),
                 model=model,
                 loss=loss,
                 sampling=sampling,

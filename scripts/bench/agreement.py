@@ -114,7 +114,8 @@ def peer_inputs(batch: Batch, sample: RoiSample) -> dict[str, np.ndarray]:
 
 
 def _loss(params: Any, model: FastRCNN, batch: Batch, sample: RoiSample) -> jax.Array:
-    logits, deltas = model.apply({"params": params}, batch.images, sample.rois, image_sizes=batch.image_sizes)
+    images, sizes = jnp.asarray(batch.images), jnp.asarray(batch.image_sizes)
+    logits, deltas = model.apply({"params": params}, images, sample.rois, image_sizes=sizes)
     sample, logits, deltas = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (sample, logits, deltas))
     statistics = identity_statistics(model.head.num_classes)
     return multi_task_loss(

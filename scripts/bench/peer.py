@@ -80,7 +80,11 @@ class Peer:
                 "sizes": dataclasses.asdict(self.sizes),
             }  # fmt: skip
             (Path(work) / "job.json").write_text(json.dumps(job))
-            with open(Path(work) / "stderr", "w+") as errors, self._process(work, errors) as process:
+            program = "bench.pytorch.process", [work]
+            with (
+                open(Path(work) / "stderr", "w+") as errors,
+                self._process(*program, errors, GLIBC_TUNABLES=_KEEP_FREED_MEMORY) as process,
+            ):
 
                 def ask(question: str | None) -> Any:
                     with contextlib.suppress(BrokenPipeError):
@@ -101,11 +105,27 @@ class Peer:
                 finally:
                     process.kill()
 
-    def _process(self, work: str, errors: Any) -> subprocess.Popen:
+    def lines(self, module: str, *arguments: str) -> Iterator[Any]:
+        """Lines of JSON that a module of the peer's prints, as they come.
+
+        Raises:
+            PeerError: the process failed.
+        """
+        with tempfile.TemporaryFile("w+") as errors, self._process(module, arguments, errors) as process:
+            try:
+                yield from map(json.loads, process.stdout)
+                status = process.wait()
+            finally:
+                process.kill()
+            if status:
+                errors.seek(0)
+                raise PeerError(f"the peer failed in {module}, exit status {status}: {_last_line(errors.read())}")
+
+    def _process(self, module: str, arguments: Sequence[str], errors: Any, **variables: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [self.python, "-m", "bench.pytorch.process", work],
+            [self.python, "-m", module, *arguments],
             cwd=_SCRIPTS,
-            env={"GLIBC_TUNABLES": _KEEP_FREED_MEMORY, **os.environ, "PYTHONPATH": str(_SCRIPTS)},
+            env={**variables, **os.environ, "PYTHONPATH": str(_SCRIPTS)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

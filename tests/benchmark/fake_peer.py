@@ -1,4 +1,4 @@
-"""A peer made of NumPy loops, which says how long it took."""
+"""Peers without PyTorch: one of NumPy loops, which says how long it took, and one that makes up its losses."""
 
 import sys
 from pathlib import Path
@@ -37,5 +37,31 @@ for line, seconds in zip(sys.stdin, itertools.cycle([0.5, 1.5])):
 def write_peer(folder: Path, error: float = 0.0, last: str = "no such case") -> str:
     path = folder / "python"
     path.write_text(PEER.format(python=sys.executable, root=str(ROOT), error=error, last=last))
+    path.chmod(0o755)
+    return str(path)
+
+
+# Stands for one that trains: checks that the recording is there, and gives the losses that it was told to.
+TRAINING_PEER = """#!{python}
+import json, sys
+if sys.argv[1] == "-c":
+    print(json.dumps({{"torch": "0", "torchvision": "0", "cuda": False}}))
+    sys.exit()
+from pathlib import Path
+assert sys.argv[1:3] == ["-m", "bench.pytorch.training"]
+folder, layout = Path(sys.argv[3]), sys.argv[4]
+steps = json.loads((folder / "settings.json").read_text())["steps"]
+for step in range({made}):
+    assert (folder / f"step_{{step:06d}}.npz").exists()
+    loss = {{"channels_last": 3.0, "NCHW": 3.3}}[layout] + step
+    print(json.dumps({{"loss": loss, "classification": 2.0, "localization": 1.0 + step, "seconds": 0.5}}), flush=True)
+{end}
+"""
+
+
+def write_training_peer(folder: Path, made: str = "steps", end: str = "") -> str:
+    """Its losses are 3, 4 ... of which 2 are the class's; a tenth more of 3 in the second layout."""
+    path = folder / "python"
+    path.write_text(TRAINING_PEER.format(python=sys.executable, made=made, end=end))
     path.chmod(0o755)
     return str(path)

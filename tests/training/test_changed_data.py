@@ -253,7 +253,7 @@ def as_before(workdir, config):
         metadata = checkpoints.metadata()
     shutil.rmtree(workdir / "checkpoints")
     (workdir / "data.npz").unlink()
-    dataset, _, _ = loop._open_data(config, [loop.open_dataset(name, config.data) for name in config.data.train])
+    dataset, _, _ = loop.open_data(config, [loop.open_dataset(name, config.data) for name in config.data.train])
     checkpoints = Checkpoints(workdir)
     old = dataclasses.replace(metadata, data=legacy_fingerprint(dataset), proposal_files=(), format=1)
     checkpoints.save(state, key, position, old)

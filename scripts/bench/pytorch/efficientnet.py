@@ -1,89 +1,103 @@
-"""EfficientNet-Lite0 as a detector in PyTorch: the last stages on each RoI; batch normalisation folded, as in ours."""
+"""EfficientNet-Lite in PyTorch, in two parts; batch normalisation folded, as in ours."""
 
+import re
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional
 
-from bench.pytorch.parameters import Network
-from bench.sizes import STRIDE
+from bench.pytorch.detector import Arrays
 
-# Kernel, stride, expansion, channels and number of the blocks of each stage.
-STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3),
-          (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))  # fmt: skip
-TRUNK = 5  # stages before RoI pooling
-GRID = 7
+PIXELS = ((127.0,) * 3, (128.0,) * 3, "rgb")
+FROZEN = ("backbone/stem/", "backbone/stage1_", "backbone/stage2_", "backbone/stage3_")
+HALVING = ("stem", "stage2_1", "stage3_1", "stage4_1", "stage6_1")  # the layers of stride 2
 
 
-class EfficientNetLite(Network):
-    """Trunk, RoI pooling, the last stages on each RoI, their mean, class logits and box offsets."""
+class Trunk(nn.Module):
+    """Stem and first stages, to stride 16; the last ones too where the trunk has them, to stride 32, each of their
+    cells beside the four that it covers."""
 
-    frozen = ("trunk.stem.", "trunk.stage1_", "trunk.stage2_", "trunk.stage3_")
-
-    def __init__(self, num_classes: int):
+    def __init__(self, arrays: Arrays):
         super().__init__()
-        self.trunk = nn.Sequential(
-            OrderedDict([("stem", Convolution(3, 32, 3, 2, before=0)), *_blocks(32, 1, STAGES[:TRUNK], odd=False)])
-        )
-        self.stages = nn.Sequential(
-            OrderedDict([*_blocks(112, TRUNK + 1, STAGES[TRUNK:], odd=True), ("top", Convolution(320, 1280, 1))])
-        )
-        self.cls_score, self.bbox_pred = nn.Linear(1280, num_classes), nn.Linear(1280, 4 * num_classes)
+        self.stem = _convolution(arrays, "backbone", "stem")
+        self.order = []
+        for name, block in _blocks(arrays, "backbone", same=False):
+            self.add_module(name, block)
+            self.order.append(name)
 
-    def forward(self, images: torch.Tensor, rois: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """8-bit RGB [N, 3, H, W] and RoIs [R, 5] (image, inclusive corners) to logits [R, K1], offsets [R, K1, 4]."""
-        weight = self.cls_score.weight
-        features = self.trunk(((images.float() - 127) / 128).to(weight.dtype))
-        # torchvision pools in single precision only, not in bfloat16.
-        pooled = torchvision.ops.roi_pool(features.float(), rois, (GRID, GRID), 1 / STRIDE).to(features.dtype)
-        x = functional.dropout(self.stages(pooled).mean((2, 3)), 0.5, self.training)
-        return self.cls_score(x).float(), self.bbox_pred(x).float().view(len(x), -1, 4)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for name in self.order:
+            if name == "stage6_1":
+                first = x
+            x = getattr(self, name)(x)
+        if "stage6_1" not in self.order:
+            return x
+        x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return torch.cat([first, x[:, :, : first.shape[2], : first.shape[3]]], dim=1)
 
-    def windows(self, windows: torch.Tensor) -> torch.Tensor:
-        """8-bit RGB windows [B, 3, H, W] to the vector before ImageNet's classifier."""
-        return self.stages(self.trunk((windows.float() - 127) / 128)).mean((2, 3))
+
+def last_stages(arrays: Arrays) -> nn.Module:
+    """The last stages, on each RoI, and the 1 x 1 convolution after them."""
+    place = "head/stages"
+    return nn.Sequential(OrderedDict([*_blocks(arrays, place, same=True), ("top", _convolution(arrays, place, "top"))]))
 
 
 class Convolution(nn.Conv2d):
-    """With bias, and ReLU6 if `activated`. Zeros on both sides or, with `before`, that many and as many after as the
-    last cell needs, on even sizes."""
+    """With bias, and ReLU6 if `activated`.
+
+    At stride 2 there are as many zeros before the first cell as TensorFlow has on even sizes or, with `same`, on any
+    size; and as many after the last one as it takes to halve the size, rounded up.
+    """
 
     def __init__(
-        self, channels: int, outputs: int, size: int, stride: int = 1, groups: int = 1, *, before: int | None = None,
-        activated: bool = True,
-    ):  # fmt: skip
-        uneven = before is not None and stride == 2
-        super().__init__(channels, outputs, size, stride, 0 if uneven else size // 2, groups=groups)
-        self.sides = (before, size - 2 - before) * 2 if uneven else None
-        self.activated = activated
+        self, channels: int, outputs: int, size: int, stride: int, groups: int = 1, *, same: bool, activated: bool
+    ):
+        super().__init__(channels, outputs, size, stride, size // 2, groups=groups)
+        self.same, self.activated = same, activated
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = super().forward(x if self.sides is None else functional.pad(x, self.sides))
+        y = super().forward(x) if self.stride == (1, 1) else self._halve(x)
         return functional.relu6(y, inplace=True) if self.activated else y
+
+    def _halve(self, x: torch.Tensor) -> torch.Tensor:
+        size = self.kernel_size[0]
+        top, left = ((size - 2) // 2 + (side % 2 if self.same else 0) for side in x.shape[2:])
+        if (top, left) == self.padding:
+            return super().forward(x)
+        x = functional.pad(x, (left, size - 1 - left, top, size - 1 - top))
+        return functional.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
 
 
 class Block(nn.Module):
     """An inverted residual."""
 
-    def __init__(self, channels: int, outputs: int, size: int, stride: int, expansion: int, odd: bool):
+    def __init__(self, arrays: Arrays, place: str, name: str, same: bool):
         super().__init__()
-        wide = expansion * channels
-        self.expand = nn.Identity() if expansion == 1 else Convolution(channels, wide, 1)
-        before = None if odd else (size - stride) // 2
-        self.depthwise = Convolution(wide, wide, size, stride, groups=wide, before=before)
-        self.project = Convolution(wide, outputs, 1, activated=False)
-        self.residual = stride == 1 and channels == outputs
+        path, stride = f"{place}/{name}", 2 if name in HALVING else 1
+        expands = f"{path}/expand/kernel" in arrays
+        self.expand = _convolution(arrays, path, "expand") if expands else nn.Identity()
+        size, _, wide = arrays[f"{path}/depthwise/kernel"].shape
+        self.depthwise = Convolution(wide, wide, size, stride, wide, same=same, activated=True)
+        self.project = _convolution(arrays, path, "project", activated=False)
+        channels = arrays[f"{path}/expand/kernel"].shape[2] if expands else wide
+        self.residual = stride == 1 and channels == self.project.out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.project(self.depthwise(self.expand(x)))
         return x + y if self.residual else y
 
 
-def _blocks(channels: int, first: int, stages: tuple, *, odd: bool):
-    """Names and blocks; `odd` maps have as many zeros on all sides."""
-    for number, (size, stride, expansion, outputs, count) in enumerate(stages, start=first):
-        for i in range(1, count + 1):
-            yield f"stage{number}_{i}", Block(channels, outputs, size, stride if i == 1 else 1, expansion, odd)
-            channels = outputs
+def _convolution(arrays: Arrays, place: str, name: str, activated: bool = True) -> Convolution:
+    size, _, channels, outputs = arrays[f"{place}/{name}/kernel"].shape
+    return Convolution(channels, outputs, size, 2 if name in HALVING else 1, same=False, activated=activated)
+
+
+def _blocks(arrays: Arrays, place: str, *, same: bool) -> Iterator[tuple[str, Block]]:
+    """Names and blocks of the stages at `place`, in order."""
+    stages = re.compile(rf"{place}/stage(\d+)_(\d+)/")
+    found = {tuple(map(int, match.groups())) for match in map(stages.match, arrays) if match}
+    for stage, i in sorted(found):
+        yield f"stage{stage}_{i}", Block(arrays, place, f"stage{stage}_{i}", same)

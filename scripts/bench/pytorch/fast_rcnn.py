@@ -9,10 +9,9 @@ import torch
 import torchvision
 from torch.nn import functional
 
-from bench.pytorch.efficientnet import EfficientNetLite
+from bench.pytorch.detector import Detector
 from bench.pytorch.functions import Prepared
-from bench.pytorch.networks import FastRCNN
-from bench.pytorch.parameters import Network
+from bench.pytorch.networks import build_network
 from bench.sizes import Sizes
 
 LARGEST_LOG_RATIO = 4.135166556742356
@@ -27,7 +26,7 @@ VARIANTS = {  # layout, compiled
 def prepare_gradient(cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
     """Loss and gradients of our parameters, without dropout, to compare with ours. Nothing to time."""
     tensors = _tensors(inputs, ("images", "rois", "labels", "targets"), device)
-    network = _load(cases[0], inputs, sizes).to(device).freeze().eval()
+    network = _load(cases[0], inputs).to(device).freeze().eval()
     loss = _loss(network, *tensors)
     loss.backward()
     return Prepared({}, {"loss": loss.detach().cpu().numpy(), **network.cpu().gradients()})
@@ -42,7 +41,7 @@ def prepare_train_step(
 
     def build(layout: torch.memory_format, compiled: bool) -> Callable[[], Any]:
         nonlocal parameters
-        network = _load(cases[0], inputs, sizes).to(device, memory_format=layout).train().freeze()
+        network = _load(cases[0], inputs).to(device, memory_format=layout).train().freeze()
         parameters = sum(p.numel() for p in network.parameters())
         learned = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
         groups = [
@@ -82,7 +81,7 @@ def prepare_test(cases: Sequence[str], inputs: dict, device: torch.device, sizes
 
         def build(layout, compiled, name=name, images=images, boxes=boxes, rois=rois, nms=what == "with NMS"):
             if (layout, compiled) not in models:
-                network = _load(name, inputs, sizes).eval().to(device, dtype, memory_format=layout)
+                network = _load(name, inputs).eval().to(device, dtype, memory_format=layout)
                 models[layout, compiled] = torch.compile(network) if compiled else network
             model, pixels = models[layout, compiled], images.contiguous(memory_format=layout)
 
@@ -149,12 +148,8 @@ def _fastest(build: Callable[..., Callable[[], Any]], device: torch.device) -> t
     return best, chosen
 
 
-def _load(name: str, inputs: dict, sizes: Sizes) -> Network:
-    if name == "efficientnet_lite0":
-        network = EfficientNetLite(sizes.num_classes)
-    else:
-        network = FastRCNN(name, sizes.num_classes, sizes.widths)
-    return network.load({path: array for path, array in inputs.items() if path.startswith(("backbone/", "head/"))})
+def _load(name: str, inputs: dict) -> Detector:
+    return build_network(name, {path: a for path, a in inputs.items() if path.startswith(("backbone/", "head/"))})
 
 
 def _tensors(inputs: dict, names: tuple[str, ...], device: torch.device) -> list[torch.Tensor]:

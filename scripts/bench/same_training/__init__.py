@@ -1,0 +1,1 @@
+"""Parts of scripts/same_training.py."""
