@@ -488,6 +488,10 @@ def test_epochs_and_steps_take_each_others_place(before):
         replace(config, train={"steps": 5, "epochs": 20})
 
 
+def test_a_rate_need_not_drop():
+    assert OptimizerConfig(drops=()).drops == ()
+
+
 def test_lengths_below_one_are_shares():
     assert [in_steps(length, 860) for length in (0, 1, 100, 0.1, 0.75, 0.0001)] == [0, 1, 100, 86, 645, 1]
     assert in_steps(100, None) == 100

@@ -164,8 +164,7 @@ class OptimizerConfig:
             raise SettingError(f"optimizer.momentum must be below 1, not {self.momentum}")
         if not _is_length(self.warmup):
             raise SettingError(f"optimizer.warmup must be whole steps, or a share below 1, not {self.warmup}")
-        shares = [drop < 1 for drop in self.drops]
-        if not all(drop > 0 and _is_length(drop) for drop in self.drops) or any(shares) != all(shares):
+        if not all(drop > 0 and _is_length(drop) for drop in self.drops) or len({drop < 1 for drop in self.drops}) > 1:
             raise SettingError(f"optimizer.drops must be steps of at least 1, or shares below 1, not {self.drops}")
         if list(self.drops) != sorted(set(self.drops)):
             raise SettingError(f"optimizer.drops must be steps in ascending order, each once, not {self.drops}")
