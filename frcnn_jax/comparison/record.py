@@ -1,0 +1,118 @@
+"""What a system of the comparison took and reached: a JSON file that is written anew at each entry, and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from frcnn_jax.atomic import write_text
+
+__all__ = ["TEST_STAGES", "TRAIN_STAGES", "Record", "peak_memory"]
+
+TRAIN_STAGES = ("fine_tuning", "features", "svms", "regressors")
+TEST_STAGES = ("warp", "resize", "convolution", "pooling", "fc", "suppression")
+_SECONDS_BETWEEN_WRITES = 5.0
+
+
+class Record:
+    """Times by stage, memory, disk and mAP of a system with a model.
+
+    Attributes:
+        content: {"system", "model", "train": {stage: {"seconds", "share"}}, "test": {variant: {stage: {"seconds",
+            "images", "share"}}}, ...}; seconds are of what was timed, `share` is its part of the whole work.
+    """
+
+    def __init__(self, path: str | Path, *, system: str, model: str):
+        """Opens the record at `path`, or begins it.
+
+        Raises:
+            ValueError: the file is of another system or model, or damaged.
+        """
+        self.path = Path(path)
+        self.content: dict[str, Any] = {"system": system, "model": model, "train": {}, "test": {}}
+        if self.path.exists():
+            try:
+                found = json.loads(self.path.read_text())
+                names = (found["system"], found["model"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{self.path}: damaged ({error}): delete it, what it timed is timed again") from error
+            if names != (system, model):
+                raise ValueError(f"{self.path}: the record of {' '.join(names)}, not of {system} {model}")
+            self.content = found
+
+    @contextlib.contextmanager
+    def train(self, stage: str, *, share: float = 1.0) -> Iterator[Callable[[], None]]:
+        """Adds the time of the block to a stage of training, also where the block is left by an exception.
+
+        Yields a function to call now and then in a long block: what it has seen is not lost to a kill.
+
+        Args:
+            share: part of the stage's whole work that its blocks do together; below 1 the time is extrapolated.
+        """
+        entry = self.content["train"].setdefault(_known(stage, TRAIN_STAGES), {"seconds": 0.0})
+        entry["share"] = share
+        started = written = time.perf_counter()
+
+        def tick(least: float = _SECONDS_BETWEEN_WRITES) -> None:
+            nonlocal started, written
+            now = time.perf_counter()
+            entry["seconds"] += now - started
+            started = now
+            if now - written >= least:
+                self._write()
+                written = now
+
+        try:
+            yield tick
+        finally:
+            tick(0)
+
+    def add_test(self, stage: str, seconds: float, *, images: int, share: float = 1.0, variant: str = "") -> None:
+        """Sets the time of a stage of the test, over so many images; `variant` keeps other ways of testing apart."""
+        entry = {"seconds": float(seconds), "images": int(images), "share": share}
+        self.content["test"].setdefault(variant, {})[_known(stage, TEST_STAGES)] = entry
+        self._write()
+
+    def set(self, **entries: Any) -> None:
+        """Sets further entries: map, disk_bytes, steps, windows, paper_share, settings and the like."""
+        self.content |= entries
+        self._write()
+
+    def train_seconds(self) -> tuple[float, bool]:
+        """Time of all stages of training, and True where part of it is extrapolated."""
+        return _total(self.content["train"].values())
+
+    def test_seconds(self, variant: str = "") -> tuple[float, bool]:
+        """Time an image, NaN where it was not measured, and True where part of it is extrapolated."""
+        stages = self.content["test"].get(variant, {})
+        if not stages:
+            return math.nan, False
+        return _total({**entry, "seconds": entry["seconds"] / entry["images"]} for entry in stages.values())
+
+    def _write(self) -> None:
+        self.content["memory_bytes"] = max(self.content.get("memory_bytes", 0), peak_memory())
+        write_text(self.path, json.dumps(self.content, indent=1, allow_nan=False) + "\n")
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _known(stage: str, stages: tuple[str, ...]) -> str:
+    if stage not in stages:
+        raise ValueError(f"record: no stage {stage!r}; there are {', '.join(stages)}")
+    return stage
+
+
+def _total(entries: Any) -> tuple[float, bool]:
+    entries = list(entries)
+    return sum(entry["seconds"] / entry["share"] for entry in entries), any(entry["share"] < 1 for entry in entries)
