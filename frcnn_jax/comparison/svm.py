@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-__all__ = ["LinearSvms", "liblinear_bytes", "svm_objective", "train_svm", "train_svms"]
+__all__ = ["SOLVERS", "LinearSvms", "liblinear_bytes", "svm_objective", "train_svm", "train_svms"]
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +105,19 @@ def train_svm(
     )
     solver.fit(features, is_positive)
     return solver.coef_[0].astype(np.float32), float(solver.intercept_[0])
+
+
+def train_svms_by_liblinear(
+    features: Float[np.ndarray, "M F"],
+    is_positive: Bool[np.ndarray, "M K"],
+    mask: Bool[np.ndarray, "M K"],
+    **settings: float,
+) -> LinearSvms:
+    """`train_svm` of each class in turn, with arguments as of `train_svms`."""
+    weights, biases = np.zeros((mask.shape[1], features.shape[1]), np.float32), np.zeros(mask.shape[1], np.float32)
+    for k in np.flatnonzero(mask.any(axis=0)):
+        weights[k], biases[k] = train_svm(features[mask[:, k]], is_positive[mask[:, k], k], **settings)
+    return LinearSvms(jnp.asarray(weights), jnp.asarray(biases))
 
 
 def train_svms(
@@ -227,3 +240,6 @@ def _descend(
     )
     end = lax.while_loop(lambda state: (state.gaps > tolerance).any() & (state.checks < max_checks), passes, start)
     return end.weights, end.last, end.gaps
+
+
+SOLVERS = {"device": train_svms, "liblinear": train_svms_by_liblinear}
