@@ -74,8 +74,13 @@ class Record:
         finally:
             tick(0)
 
+    def set_train(self, stage: str, seconds: float, *, share: float = 1.0) -> None:
+        """Sets the time of a stage of training that was measured elsewhere."""
+        self.content["train"][_known(stage, TRAIN_STAGES)] = {"seconds": float(seconds), "share": share}
+        self._write()
+
     def add_test(self, stage: str, seconds: float, *, images: int, share: float = 1.0, variant: str = "") -> None:
-        """Sets the time of a stage of the test, over so many images; `variant` keeps other ways of testing apart."""
+        """Notes the time of a stage of the test over so many images; `variant` is "svd" for compressed layers."""
         entry = {"seconds": float(seconds), "images": int(images), "share": share}
         self.content["test"].setdefault(variant, {})[_known(stage, TEST_STAGES)] = entry
         self._write()
