@@ -38,14 +38,21 @@ class Record:
         self.path = Path(path)
         self.content: dict[str, Any] = {"system": system, "model": model, "train": {}, "test": {}}
         if self.path.exists():
-            try:
-                found = json.loads(self.path.read_text())
-                names = (found["system"], found["model"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{self.path}: damaged ({error}): delete it, what it timed is timed again") from error
-            if names != (system, model):
-                raise ValueError(f"{self.path}: the record of {' '.join(names)}, not of {system} {model}")
+            found = _content(self.path)
+            if (found["system"], found["model"]) != (system, model):
+                raise ValueError(f"{path}: the record of {found['system']} {found['model']}, not of {system} {model}")
             self.content = found
+
+    @classmethod
+    def read(cls, path: str | Path) -> Record:
+        """The record at `path`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: the file is damaged.
+        """
+        found = _content(Path(path))
+        return cls(path, system=found["system"], model=found["model"])
 
     @contextlib.contextmanager
     def train(self, stage: str, *, share: float = 1.0) -> Iterator[Callable[[], None]]:
@@ -110,6 +117,16 @@ def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if not {"system", "model", "train", "test"} <= content.keys():
+            raise ValueError("entries are missing")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged ({error}): delete it, what it timed is timed again") from error
+    return content
 
 
 def _known(stage: str, stages: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from frcnn_jax.atomic import write_text
 from frcnn_jax.comparison.record import TEST_STAGES, TRAIN_STAGES, Record
 
-__all__ = ["PAPER", "SYSTEMS", "Row", "Table", "build_table", "to_html", "to_markdown", "write_table"]
+__all__ = ["PAPER", "SYSTEMS", "Row", "Table", "build_table", "find_records", "to_html", "to_markdown", "write_table"]
 
 SYSTEMS = {"fast_rcnn": "Fast R-CNN", "rcnn": "R-CNN", "sppnet": "SPPnet"}
 _LETTERS = {"caffenet": "S", "vgg_cnn_m_1024": "M", "vgg16": "L"}
@@ -78,9 +78,18 @@ class _Figure(NamedTuple):
         return _Figure(self.value / (other.value or math.nan), self.extrapolated or other.extrapolated)
 
 
+def find_records(workdir: str | Path) -> list[Record]:
+    """The records of all systems below a workdir.
+
+    Raises:
+        ValueError: one is damaged.
+    """
+    return [Record.read(path) for path in sorted(Path(workdir).glob("*/record.json"))]
+
+
 def build_table(records: Iterable[Record]) -> Table:
-    """The table of some records, in the paper's order of systems, by model as they come."""
-    records = sorted(records, key=lambda record: list(SYSTEMS).index(record.content["system"]))
+    """The table of some records, in the paper's order of systems and networks, other networks after those by name."""
+    records = sorted(records, key=lambda record: _place(record.content["system"], record.content["model"]))
     keys = [(record.content["system"], record.content["model"]) for record in records]
     baselines = {key[1]: record for key, record in zip(keys, records, strict=True) if key[0] == "rcnn"}
     rows = [row for row in _rows(records, keys, baselines) if any(row.ours)]
@@ -132,6 +141,11 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
     yield row("images to train, test", entry("images", lambda counts: ", ".join(f"{count:,}" for count in counts)))
     yield row("proposals an image", entry("proposals", "{:,.0f}".format))
     yield row("device", entry("device", str))
+
+
+def _place(system: str, model: str) -> tuple[int, int, str]:
+    letters = list(_LETTERS)
+    return list(SYSTEMS).index(system), letters.index(model) if model in letters else len(letters), model
 
 
 def _column(system: str, model: str) -> str:

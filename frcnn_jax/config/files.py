@@ -103,8 +103,8 @@ def _replaced_length(given: Mapping[str, Any]) -> dict[str, None]:
     return {"epochs": None} if lengths == ["steps"] else {"steps": None} if lengths else {}
 
 
-def override(config: Config, arguments: Sequence[str], program: str | None = None) -> Config:
-    """`config` with command-line settings such as `--train.steps 100` applied.
+def override(config: Settings, arguments: Sequence[str], program: str | None = None) -> Settings:
+    """`config`, or another dataclass of settings, with command-line settings such as `--train.steps 100` applied.
 
     An unknown name or a value of the wrong type ends the program with a message that names the nearest setting.
     `--train.epochs` takes the place of the config's `train.steps`, and the other way round.
@@ -114,7 +114,7 @@ def override(config: Config, arguments: Sequence[str], program: str | None = Non
     """
     import tyro
 
-    parse = functools.partial(tyro.cli, Config, default=config, args=list(arguments), prog=program)
+    parse = functools.partial(tyro.cli, type(config), default=config, args=list(arguments), prog=program)
     hidden = io.StringIO()
     try:
         with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
