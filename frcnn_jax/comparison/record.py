@@ -26,7 +26,7 @@ class Record:
 
     Attributes:
         content: {"system", "model", "train": {stage: {"seconds", "share"}}, "test": {variant: {stage: {"seconds",
-            "images", "share"}}}, ...}; seconds are of what was timed, `share` is its part of the whole work.
+            "images", "share"}}}, ...}; seconds are of what was timed, `share` is its part of the whole.
     """
 
     def __init__(self, path: str | Path, *, system: str, model: str):
@@ -87,7 +87,12 @@ class Record:
         self._write()
 
     def add_test(self, stage: str, seconds: float, *, images: int, share: float = 1.0, variant: str = "") -> None:
-        """Notes the time of a stage of the test over so many images; `variant` is "svd" for compressed layers."""
+        """Notes the time of a stage of the test over so many images.
+
+        Args:
+            share: of the test images that these are; below 1 the time an image is marked as extrapolated.
+            variant: "svd" for compressed layers.
+        """
         entry = {"seconds": float(seconds), "images": int(images), "share": share}
         self.content["test"].setdefault(variant, {})[_known(stage, TEST_STAGES)] = entry
         self._write()
@@ -99,14 +104,16 @@ class Record:
 
     def train_seconds(self) -> tuple[float, bool]:
         """Time of all stages of training, and True where part of it is extrapolated."""
-        return _total(self.content["train"].values())
+        entries = self.content["train"].values()
+        return sum(entry["seconds"] / entry["share"] for entry in entries), any(e["share"] < 1 for e in entries)
 
     def test_seconds(self, variant: str = "") -> tuple[float, bool]:
         """Time an image, NaN where it was not measured, and True where part of it is extrapolated."""
         stages = self.content["test"].get(variant, {})
         if not stages:
             return math.nan, False
-        return _total({**entry, "seconds": entry["seconds"] / entry["images"]} for entry in stages.values())
+        entries = stages.values()
+        return sum(entry["seconds"] / entry["images"] for entry in entries), any(e["share"] < 1 for e in entries)
 
     def _write(self) -> None:
         self.content["memory_bytes"] = max(self.content.get("memory_bytes", 0), peak_memory())
@@ -133,8 +140,3 @@ def _known(stage: str, stages: tuple[str, ...]) -> str:
     if stage not in stages:
         raise ValueError(f"record: no stage {stage!r}; there are {', '.join(stages)}")
     return stage
-
-
-def _total(entries: Any) -> tuple[float, bool]:
-    entries = list(entries)
-    return sum(entry["seconds"] / entry["share"] for entry in entries), any(entry["share"] < 1 for entry in entries)

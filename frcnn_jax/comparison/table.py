@@ -156,7 +156,8 @@ def _column(system: str, model: str) -> str:
 def _stage(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return ""
-    seconds = entry["seconds"] / entry.get("images", 1) / entry["share"]
+    # Of training the rest is added, of testing the mean over the images stands for all.
+    seconds = entry["seconds"] / entry.get("images", entry["share"])
     return _Figure(seconds, entry["share"] < 1).text(_duration)
 
 

@@ -57,7 +57,7 @@ def test_a_part_is_extrapolated(tmp_path, clock):
     record.add_test("convolution", 6.0, images=3)
     record.add_test("fc", 1.0, images=3, share=0.5)
     record.add_test("fc", 1.0, images=4, variant="svd")
-    assert record.test_seconds() == (pytest.approx(2 + 2 / 3), True)
+    assert record.test_seconds() == (pytest.approx(2 + 1 / 3), True)
     assert record.test_seconds("svd") == (0.25, False)
     assert math.isnan(record.test_seconds("other")[0])
 
