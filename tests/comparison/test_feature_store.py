@@ -1,5 +1,6 @@
 """Stored features: what was written is read, what was killed is made again, what is stale or too large is refused."""
 
+import errno
 import json
 import os
 import shutil
@@ -179,3 +180,23 @@ def test_fingerprints_tell_names_shapes_and_values_apart():
     assert fingerprint(tree) == fingerprint({"b": np.zeros(2, np.float32), "a": np.arange(4, dtype=np.float32)})
     others = [{**tree, "b": jnp.ones(2)}, {"a": tree["a"], "c": tree["b"]}, {**tree, "a": tree["a"].reshape(2, 2)}]
     assert len({fingerprint(other) for other in [tree, *others]}) == 4
+
+
+def test_an_image_whose_rows_cannot_be_written_is_missing(tmp_path, monkeypatch):
+    with write_features(tmp_path, COUNTS, 4, made_from=MADE_FROM) as store:
+        store.write(0, rows(0))
+        monkeypatch.setattr(os, "pwrite", fail_on_rows(os.pwrite))
+        with pytest.raises(OSError, match="No space left"):
+            store.write(0, rows(0))
+        assert store.missing() == [0, 1, 2]
+
+
+def fail_on_rows(pwrite):
+    """`os.pwrite` on a disk that has space for marks alone."""
+
+    def write(descriptor, content, offset):
+        if len(content) > 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(descriptor, content, offset)
+
+    return write
