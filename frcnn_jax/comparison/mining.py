@@ -171,7 +171,8 @@ class _Mining:
         if not classes:
             return
         rows = np.unique(np.concatenate([*(self.positives[k] for k in classes), *(self.negatives[k] for k in classes)]))
-        read = self.features.select(rows)[:] * self.scale
+        read = self.features.select(rows)[:]
+        read *= self.scale
         is_positive = np.zeros((len(rows), len(self.positives)), bool)
         mask = np.zeros_like(is_positive)
         for k in classes:

@@ -113,7 +113,9 @@ def train_svms_by_liblinear(
     mask: Bool[np.ndarray, "M K"],
     **settings: float,
 ) -> LinearSvms:
-    """`train_svm` of each class in turn, with arguments as of `train_svms`."""
+    """`train_svm` of each class in turn, with arguments as of `train_svms`; the log says how much memory it takes."""
+    most = liblinear_bytes(int(mask.sum(axis=0).max(initial=0)), features.shape[1])
+    _log.info("liblinear: up to %.2g GB for %d features of one class's examples", most / 1e9, features.shape[1])
     weights, biases = np.zeros((mask.shape[1], features.shape[1]), np.float32), np.zeros(mask.shape[1], np.float32)
     for k in np.flatnonzero(mask.any(axis=0)):
         weights[k], biases[k] = train_svm(features[mask[:, k]], is_positive[mask[:, k], k], **settings)
