@@ -65,8 +65,8 @@ def whitening(targets: Float[np.ndarray, "n 4"]) -> Whitening:
 
 
 def ridge_bytes(pairs: int, features: int) -> int:
-    """Memory that the largest class takes while it is fitted, with `pairs` pairs: the equation, twice, and a batch."""
-    return 2 * 8 * min(pairs, features + 1) ** 2 + 3 * _BATCH_BYTES
+    """Memory that the largest class takes while it is fitted, with `pairs` pairs: the equation and a batch."""
+    return 8 * min(pairs, features + 1) ** 2 + 3 * _BATCH_BYTES
 
 
 def fit_box_regressors(
@@ -122,22 +122,24 @@ def _ridge(
         return batch
 
     if count > length:
-        equation, right = np.zeros((length + 1, length + 1)), np.zeros((length + 1, 4))
+        equation, right = np.zeros((length + 1, length + 1), order="F"), np.zeros((length + 1, 4))
         for part in parts:
             batch = read(part)
-            equation += batch.T @ batch
+            # Adds batch^T batch to the upper triangle, in place, in half the time of a whole product.
+            equation = scipy.linalg.blas.dsyrk(1.0, batch.T, beta=1.0, c=equation, overwrite_c=True)
             right += batch.T @ targets[part]
         return _solve(equation, right, regularization)
-    equation = np.empty((count, count))
-    for i, first in enumerate(parts):
-        batch = read(first)
-        for second in parts[: i + 1]:
-            equation[first, second] = batch @ (batch if second == first else read(second)).T
-            equation[second, first] = equation[first, second].T
+    equation = np.zeros((count, count), order="F")
+    for i, second in enumerate(parts):
+        batch = read(second)
+        for first in parts[: i + 1]:
+            equation[first, second] = (batch if first == second else read(first)) @ batch.T
     dual = _solve(equation, targets, regularization)
     return sum(read(part).T @ dual[part] for part in parts)
 
 
 def _solve(equation: Float[np.ndarray, "m m"], right: Float[np.ndarray, "m 4"], regularization: float) -> np.ndarray:
+    """The solution by Cholesky's decomposition, which takes the upper triangle of `equation` and its place."""
     equation[np.diag_indices(len(equation))] += regularization
-    return scipy.linalg.solve(equation, right, assume_a="pos", overwrite_a=True)
+    factor = scipy.linalg.cho_factor(equation, lower=False, overwrite_a=True, check_finite=False)
+    return scipy.linalg.cho_solve(factor, right, check_finite=False)

@@ -108,5 +108,5 @@ def test_arrays_of_different_pairs_are_refused():
 
 
 def test_memory():
-    assert ridge_bytes(100_000, 9216) == 2 * 8 * 9217**2 + 3 * 2**26
-    assert ridge_bytes(1000, 25088) == 2 * 8 * 1000**2 + 3 * 2**26
+    assert ridge_bytes(100_000, 9216) == 8 * 9217**2 + 3 * 2**26
+    assert ridge_bytes(1000, 25088) == 8 * 1000**2 + 3 * 2**26
