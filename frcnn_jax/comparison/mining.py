@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from tqdm import tqdm
 
 from frcnn_jax.atomic import replacing
 from frcnn_jax.comparison.feature_store import FeatureStore
@@ -113,7 +114,8 @@ def mine_svms(
     mining = _Mining(features, _positives(features, labels, num_classes), solver, scale, leave)
     start = 0 if state is None else mining.load(Path(state), settings)
     saved = time.monotonic()
-    for index in range(start, len(features)):
+    indices = range(start, len(features))
+    for index in tqdm(indices, desc="Mining", unit="image", initial=start, total=len(features), disable=not indices):
         last = index == len(features) - 1
         joined = mining.join(index, overlaps(index) < negative_iou, join)
         due = ~mining.trained | (mining.joined > retrain_at) | last
@@ -179,13 +181,14 @@ class _Mining:
             is_positive[np.searchsorted(rows, self.positives[k]), k] = True
             mask[:, k] = is_positive[:, k]
             mask[np.searchsorted(rows, self.negatives[k]), k] = True
+        counts = [int(part.sum()) for part in (is_positive, mask & ~is_positive)]
+        _log.info("SVMs of %d classes are trained on %d objects and %d negatives", len(classes), *counts)
         svms = self.solver(read, is_positive, mask)
         weights, biases = np.asarray(svms.weights), np.asarray(svms.biases)
         self.weights[classes], self.biases[classes] = weights[classes], biases[classes]
         scores = read @ self.weights.T + self.biases
         for k in classes:
             found = scores[np.searchsorted(rows, self.negatives[k]), k]
-            _log.info("class %d: SVM of %d objects and %d negatives", k + 1, len(self.positives[k]), len(found))
             self.negatives[k] = self.negatives[k][found >= self.leave]
         self.joined[classes], self.trained[classes] = 0, True
 
