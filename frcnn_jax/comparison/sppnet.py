@@ -230,7 +230,8 @@ def fine_tune(run: Run, network: Network, params: Any, pooled: FeatureStore, kep
         seed=run.seed,
     )
     task = Task({"head": params["head"]}, f"head/{CLASSIFIER}", jnp.asarray, logits, network.model.pixels)
-    return fine_tune_once(run, task, source, held_out, settings, fixed={"backbone": params["backbone"]})
+    paper, fixed = SppnetConfig().fine_tuning, {"backbone": params["backbone"]}
+    return fine_tune_once(run, task, source, held_out, settings, paper, fixed)
 
 
 def compute_vectors(run: Run, network: Network, params: Any) -> FeatureStore:

@@ -158,11 +158,13 @@ def fine_tune_once(
     source: WindowBatches,
     held_out: WindowBatches | None,
     settings: FineTuningConfig,
+    paper: FineTuningConfig,
     fixed: Mapping[str, Any] | None = None,
 ) -> Any:
     """The parameters after fine-tuning, which is not done again where `network.npz` has them.
 
     Args:
+        paper: settings whose windows are the whole schedule.
         fixed: parameters that are not tuned, which are kept beside the others.
     """
     path = run.folder / _NETWORK
@@ -184,7 +186,7 @@ def fine_tune_once(
             steps=done.steps,
             chosen_step=done.chosen,
             windows=done.steps * settings.batch_size,
-            paper_share=done.steps / type(settings)().steps,
+            paper_share=done.steps * settings.batch_size / (paper.steps * paper.batch_size),
             held_out_losses=[list(pair) for pair in done.losses],
         )
         save_arrays(path, {**done.params, **(fixed or {})})
