@@ -133,11 +133,11 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
         for stage in TEST_STAGES:
             found = [_stage(record.content["test"].get(name, {}).get(stage)) for record in records]
             yield row(f"test{' with SVD' * (name == 'svd')}: {_STAGES[stage]}", found)
-    yield row("peak memory", entry("memory_bytes", _gigabytes))
-    yield row("features on disk", entry("disk_bytes", _gigabytes))
+    yield row("peak memory", entry("memory_bytes", _size))
+    yield row("features on disk", entry("disk_bytes", _size))
     yield row("training steps", entry("steps", "{:,}".format))
     yield row("windows seen in training", entry("windows", "{:,}".format))
-    yield row("share of the paper's schedule", entry("paper_share", "{:.1%}".format))
+    yield row("share of the paper's schedule", entry("paper_share", _percent))
     yield row("images to train, test", entry("images", lambda counts: ", ".join(f"{count:,}" for count in counts)))
     yield row("proposals an image", entry("proposals", "{:,.0f}".format))
     yield row("device", entry("device", str))
@@ -178,9 +178,13 @@ def _average(value: float) -> str:
     return f"{value:.3f}"
 
 
-def _gigabytes(size: float | dict[str, float]) -> str:
-    total = sum(size.values()) if isinstance(size, dict) else size
-    return f"{total / 1e9:.3g} GB"
+def _size(size: float) -> str:
+    unit, length = next((u, n) for u, n in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1)) if size >= n or n == 1)
+    return f"{size / length:.3g} {unit}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}%"
 
 
 def _cell(ours: str, paper: str) -> str:

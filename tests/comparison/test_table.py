@@ -17,16 +17,17 @@ def records(tmp_path):
     fast.add_test("fc", 1.0, images=10)
     fast.add_test("convolution", 4.0, images=10, variant="svd")
     fast.add_test("fc", 0.5, images=10, variant="svd")
-    fast.set(map=0.5123, map_svd=0.5, steps=1200, paper_share=0.03, images=[300, 150], device="cpu")
+    fast.set(map=0.5123, map_svd=0.5, steps=1200, paper_share=0.0301, images=[300, 150], device="cpu")
     rcnn = Record(tmp_path / "rcnn.json", system="rcnn", model="vgg16")
     rcnn.set_train("fine_tuning", 3600.0, share=0.5)
     rcnn.set_train("features", 7200.0)
     rcnn.set_train("svms", 0.02)
     rcnn.add_test("warp", 2.0, images=2)
     rcnn.add_test("fc", 30.0, images=2, share=0.1)
-    rcnn.set(disk_bytes={"vectors": 3_000_000_000, "pooled": 500_000_000}, windows=1280)
+    rcnn.set(disk_bytes=3_500_000_000, windows=1280)
     spp = Record(tmp_path / "spp.json", system="sppnet", model="tiny")
     spp.set_train("features", 90.0)
+    spp.set(disk_bytes=1234, paper_share=0.00004)
     return [rcnn, spp, fast]
 
 
@@ -52,9 +53,9 @@ def test_figures_by_hand(records):
     assert found["test: warp"] == ["", "1 s", ""]
     assert found["test: layers after pooling"] == ["0.1 s", "15 s†", ""]
     assert found["test with SVD: layers after pooling"] == ["50 ms", "", ""]
-    assert found["features on disk"] == ["", "3.5 GB", ""]
+    assert found["features on disk"] == ["", "3.5 GB", "1.23 kB"]
     assert found["training steps"] == ["1,200", "", ""]
-    assert found["share of the paper's schedule"] == ["3.0%", "", ""]
+    assert found["share of the paper's schedule"] == ["3%", "", "0.004%"]
     assert found["images to train, test"] == ["300, 150", "", ""]
     # What nobody has is left out.
     assert not {"test: pooling", "train: box regressors"} & found.keys()
