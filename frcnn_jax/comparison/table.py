@@ -134,10 +134,10 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
             found = [_stage(record.content["test"].get(name, {}).get(stage)) for record in records]
             yield row(f"test{' with SVD' * (name == 'svd')}: {_STAGES[stage]}", found)
     yield row("peak memory", entry("memory_bytes", _size))
-    yield row("features on disk", entry("disk_bytes", _size))
-    yield row("training steps", entry("steps", "{:,}".format))
-    yield row("windows seen in training", entry("windows", "{:,}".format))
-    yield row("share of the paper's schedule", entry("paper_share", _percent))
+    yield row("features on disk", [_disk(record.content).text(_size) for record in records])
+    yield row("training steps made", entry("steps", "{:,}".format))
+    yield row("windows seen in them", entry("windows", "{:,}".format))
+    yield row("share of the paper's schedule", entry("paper_share", lambda share: f"{100 * share:.2g}%"))
     yield row("images to train, test", entry("images", lambda counts: ", ".join(f"{count:,}" for count in counts)))
     yield row("proposals an image", entry("proposals", "{:,.0f}".format))
     yield row("device", entry("device", str))
@@ -161,6 +161,12 @@ def _stage(entry: dict[str, Any] | None) -> str:
     return _Figure(seconds, entry["share"] < 1).text(_duration)
 
 
+def _disk(content: dict[str, Any]) -> _Figure:
+    """Bytes of the features of all images."""
+    share = content["train"].get("features", {}).get("share", 1.0)
+    return _Figure(content.get("disk_bytes", math.nan) / share, share < 1)
+
+
 def _duration(seconds: float) -> str:
     for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= length or unit == "s":
@@ -181,10 +187,6 @@ def _average(value: float) -> str:
 def _size(size: float) -> str:
     unit, length = next((u, n) for u, n in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1)) if size >= n or n == 1)
     return f"{size / length:.3g} {unit}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g}%"
 
 
 def _cell(ours: str, paper: str) -> str:
