@@ -137,8 +137,8 @@ def pool(
         rows = np.flatnonzero(level_of == number)
         chosen = np.zeros((max(1 << (len(rows) - 1).bit_length(), 64), 4), np.float32)
         chosen[: len(rows)] = boxes[rows]
-        pixels, size = watch("resize", _resize, image, scale, bucket)
-        features, valid = watch("convolution", _convolve, params, pixels, size, model=network.model)
+        pixels, size = watch("resize", resize, image, scale, bucket)
+        features, valid = watch("convolution", convolve, params, pixels, size, model=network.model)
         pooled = watch("pooling", _pool, features, valid, chosen, np.float32(scale), network=network)
         yield rows, pooled
 
@@ -152,15 +152,17 @@ def describe(
         yield Part(rows, pooled, vectors.astype(jnp.float32))
 
 
-def _resize(
+def resize(
     image: UInt8[np.ndarray, "H W 3"], scale: float, bucket: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "1 h w 3"], Int[np.ndarray, "1 2"]]:
+    """A batch of one image, resized and padded, and its rows and columns without padding."""
     resized = resize_image(image, scale)
     return pad_image(resized, bucket)[None], np.array([resized.shape[:2]], np.int32)
 
 
 @partial(jax.jit, static_argnames="model")
-def _convolve(params: Any, pixels: Array, size: Array, *, model: FastRCNN) -> tuple[Array, Array]:
+def convolve(params: Any, pixels: Array, size: Array, *, model: FastRCNN) -> tuple[Array, Array]:
+    """The feature map of a batch of one image, and its rows and columns that are not padding."""
     features, sizes = model.apply({"params": params}, pixels, size, method="features")
     return features[0], sizes[0]
 

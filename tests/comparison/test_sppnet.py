@@ -84,8 +84,8 @@ def test_each_box_is_pooled_at_the_scale_where_its_area_is_closest(opened):
     parts = list(sppnet.pool(network, params, image, boxes, untimed))
     assert [rows.tolist() for rows, _ in parts] == [[1, 3], [0, 2]]
     for (rows, pooled), shorter in zip(parts, (48, 64), strict=True):
-        pixels, size = sppnet._resize(image, shorter / 30, network.level(image, shorter)[1])
-        features, valid = sppnet._convolve(params, pixels, size, model=network.model)
+        pixels, size = sppnet.resize(image, shorter / 30, network.level(image, shorter)[1])
+        features, valid = sppnet.convolve(params, pixels, size, model=network.model)
         cells = pyramid_cells(jnp.asarray(boxes[rows]), shorter / 30, valid)
         expected = jax.jit(spatial_pyramid_pool)(features, cells, valid_size=valid)
         np.testing.assert_allclose(pooled[: len(rows)], expected.reshape(len(rows), -1), rtol=1e-5, atol=1e-6)
