@@ -7,7 +7,8 @@
 Each system with each network is a folder of the workdir, SYSTEM-MODEL, and a process of its own, so that its peak
 memory is its own. What is done is not done again: killed, the same command goes on. --comparison.share 0.01 does that
 share of the images and steps, and extrapolates the times. comparison.html and comparison.md in the workdir show all
-that is there, also of earlier commands.
+that is there, also of earlier commands. --systems fast_rcnn_svm, after fast_rcnn, puts SVMs in place of its softmax
+(Fast R-CNN's table 8).
 """
 
 import argparse
@@ -21,11 +22,16 @@ import sys
 import threading
 from pathlib import Path
 
-from frcnn_jax.comparison.settings import ComparisonConfig
-
 from frcnn_jax.cli import run
+from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config, expand_user, load_config, override, replace
 
+MODULES = {
+    "rcnn": "rcnn",
+    "sppnet": "sppnet",
+    "fast_rcnn": "fast_rcnn",
+    "fast_rcnn_svm": "ablations.fast_rcnn_svm",
+}
 SYSTEMS = ("rcnn", "sppnet", "fast_rcnn")
 WITHOUT_SPPNET = ("caffenet", "vgg_cnn_m_1024")  # the paper has no SPPnet of S and M
 
@@ -43,7 +49,7 @@ def main() -> None:
     )
     parser.add_argument("--config", required=True, type=expand_user, help="file with get_config()")
     parser.add_argument("--workdir", type=expand_user, help="folder of all systems")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
+    parser.add_argument("--systems", nargs="+", choices=list(MODULES), default=SYSTEMS)
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="networks; if not given, the config's")
     parser.add_argument("--settings", action="store_true", help="list all settings and exit")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -78,7 +84,7 @@ def main() -> None:
 def train_and_test(system: str, config: Config, comparison: ComparisonConfig, workdir: Path) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
-    module = importlib.import_module(f"frcnn_jax.comparison.{system}")
+    module = importlib.import_module(f"frcnn_jax.comparison.{MODULES[system]}")
     folder = workdir / f"{system}-{config.model.name}"
     module.train(config, comparison, folder)
     module.test(config, comparison, folder)

@@ -1,5 +1,4 @@
-"""The paper's table of systems (Fast R-CNN, table 4) from records, with the paper's figures beside, as a page and as
-Markdown."""
+"""The paper's table of systems (Fast R-CNN, tables 4 and 8), from records and with its figures beside."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from frcnn_jax.comparison.record import TEST_STAGES, TRAIN_STAGES, Record
 
 __all__ = ["PAPER", "SYSTEMS", "Row", "Table", "build_table", "find_records", "to_html", "to_markdown", "write_table"]
 
-SYSTEMS = {"fast_rcnn": "Fast R-CNN", "rcnn": "R-CNN", "sppnet": "SPPnet"}
+SYSTEMS = {"fast_rcnn": "Fast R-CNN", "fast_rcnn_svm": "Fast R-CNN, SVMs", "rcnn": "R-CNN", "sppnet": "SPPnet"}
 _LETTERS = {"caffenet": "S", "vgg_cnn_m_1024": "M", "vgg16": "L"}
 _MARK = "\u2020"  # of what is extrapolated
 
@@ -22,6 +21,9 @@ PAPER: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("fast_rcnn", "caffenet"): (1.2, 0.10, 0.06, 0.571, 0.565),
     ("fast_rcnn", "vgg_cnn_m_1024"): (2.0, 0.15, 0.08, 0.592, 0.587),
     ("fast_rcnn", "vgg16"): (9.5, 0.32, 0.22, 0.669, 0.666),
+    ("fast_rcnn_svm", "caffenet"): (None, None, None, 0.563, None),
+    ("fast_rcnn_svm", "vgg_cnn_m_1024"): (None, None, None, 0.587, None),
+    ("fast_rcnn_svm", "vgg16"): (None, None, None, 0.668, None),
     ("rcnn", "caffenet"): (22, 9.8, None, 0.585, None),
     ("rcnn", "vgg_cnn_m_1024"): (28, 12.1, None, 0.602, None),
     ("rcnn", "vgg16"): (84, 47.0, None, 0.660, None),
