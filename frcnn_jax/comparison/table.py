@@ -1,5 +1,4 @@
-"""The paper's table of systems (Fast R-CNN, table 4) from records, with the paper's figures beside, as a page and as
-Markdown."""
+"""The paper's table of systems (Fast R-CNN, tables 4 and 8), from records and with its figures beside."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from frcnn_jax.comparison.record import TEST_STAGES, TRAIN_STAGES, Record
 
 __all__ = ["PAPER", "SYSTEMS", "Row", "Table", "build_table", "find_records", "to_html", "to_markdown", "write_table"]
 
-SYSTEMS = {"fast_rcnn": "Fast R-CNN", "rcnn": "R-CNN", "sppnet": "SPPnet"}
+SYSTEMS = {"fast_rcnn": "Fast R-CNN", "fast_rcnn_svm": "Fast R-CNN, SVMs", "rcnn": "R-CNN", "sppnet": "SPPnet"}
 _LETTERS = {"caffenet": "S", "vgg_cnn_m_1024": "M", "vgg16": "L"}
 _MARK = "\u2020"  # of what is extrapolated
 
@@ -22,6 +21,9 @@ PAPER: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("fast_rcnn", "caffenet"): (1.2, 0.10, 0.06, 0.571, 0.565),
     ("fast_rcnn", "vgg_cnn_m_1024"): (2.0, 0.15, 0.08, 0.592, 0.587),
     ("fast_rcnn", "vgg16"): (9.5, 0.32, 0.22, 0.669, 0.666),
+    ("fast_rcnn_svm", "caffenet"): (None, None, None, 0.563, None),
+    ("fast_rcnn_svm", "vgg_cnn_m_1024"): (None, None, None, 0.587, None),
+    ("fast_rcnn_svm", "vgg16"): (None, None, None, 0.668, None),
     ("rcnn", "caffenet"): (22, 9.8, None, 0.585, None),
     ("rcnn", "vgg_cnn_m_1024"): (28, 12.1, None, 0.602, None),
     ("rcnn", "vgg16"): (84, 47.0, None, 0.660, None),
@@ -133,11 +135,11 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
         for stage in TEST_STAGES:
             found = [_stage(record.content["test"].get(name, {}).get(stage)) for record in records]
             yield row(f"test{' with SVD' * (name == 'svd')}: {_STAGES[stage]}", found)
-    yield row("peak memory", entry("memory_bytes", _gigabytes))
-    yield row("features on disk", entry("disk_bytes", _gigabytes))
-    yield row("training steps", entry("steps", "{:,}".format))
-    yield row("windows seen in training", entry("windows", "{:,}".format))
-    yield row("share of the paper's schedule", entry("paper_share", "{:.1%}".format))
+    yield row("peak memory", entry("memory_bytes", _size))
+    yield row("features on disk", [_disk(record.content).text(_size) for record in records])
+    yield row("training steps made", entry("steps", "{:,}".format))
+    yield row("windows seen in them", entry("windows", "{:,}".format))
+    yield row("share of the paper's schedule", entry("paper_share", lambda share: f"{100 * share:.2g}%"))
     yield row("images to train, test", entry("images", lambda counts: ", ".join(f"{count:,}" for count in counts)))
     yield row("proposals an image", entry("proposals", "{:,.0f}".format))
     yield row("device", entry("device", str))
@@ -161,6 +163,12 @@ def _stage(entry: dict[str, Any] | None) -> str:
     return _Figure(seconds, entry["share"] < 1).text(_duration)
 
 
+def _disk(content: dict[str, Any]) -> _Figure:
+    """Bytes of the features of all images."""
+    share = content["train"].get("features", {}).get("share", 1.0)
+    return _Figure(content.get("disk_bytes", math.nan) / share, share < 1)
+
+
 def _duration(seconds: float) -> str:
     for unit, length in (("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= length or unit == "s":
@@ -178,9 +186,9 @@ def _average(value: float) -> str:
     return f"{value:.3f}"
 
 
-def _gigabytes(size: float | dict[str, float]) -> str:
-    total = sum(size.values()) if isinstance(size, dict) else size
-    return f"{total / 1e9:.3g} GB"
+def _size(size: float) -> str:
+    unit, length = next((u, n) for u, n in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1)) if size >= n or n == 1)
+    return f"{size / length:.3g} {unit}"
 
 
 def _cell(ours: str, paper: str) -> str:
