@@ -137,7 +137,7 @@ def pool(
     for number in np.unique(level_of):
         scale, bucket = levels[number]
         rows = np.flatnonzero(level_of == number)
-        # Pooling takes long to compile: counts are 64, 256, 1024 ... Before fc6, most of the padding is cut off.
+        # Few counts, 64, 256, 1024 ..., as pooling takes long to compile; before fc6, most of the padding is cut off.
         count = next(64 << 2 * i for i in itertools.count() if 64 << 2 * i >= len(rows))
         chosen = np.zeros((count, 4), np.float32)
         chosen[: len(rows)] = boxes[rows]
@@ -166,9 +166,11 @@ def resize(
 
 @partial(jax.jit, static_argnames="model")
 def convolve(params: Any, pixels: Array, size: Array, *, model: FastRCNN) -> tuple[Array, Array]:
-    """The feature map of a batch of one image, and its rows and columns that are not padding."""
+    """The feature map of a batch of one image, padded to multiples of 32 cells, and its rows and columns without."""
     features, sizes = model.apply({"params": params}, pixels, size, method="features")
-    return features[0], sizes[0]
+    # Maps of many scales and shapes so have a few sizes, for each of which pooling takes seconds to compile.
+    rows, columns = (-length % 32 for length in features.shape[1:3])
+    return jnp.pad(features[0], ((0, rows), (0, columns), (0, 0))), sizes[0]
 
 
 @partial(jax.jit, static_argnames="network")
@@ -187,13 +189,9 @@ def _pool(features: Array, valid: Array, boxes: Array, scale: Array, *, network:
     return pooled.reshape(len(boxes), -1).astype(jnp.float32)
 
 
-@partial(jax.jit, static_argnames="head")
-def _vectors(layers: Any, pooled: Array, *, head: nn.Module) -> Array:
-    return _hidden(head, layers, pooled)
-
-
-def _hidden(head: nn.Module, layers: Any, pooled: Float[Array, "B F"], **options: Any) -> Float[Array, "B V"]:
-    return head.apply({"params": layers}, pooled[:, None, None].astype(head.dtype), **options)
+@partial(jax.jit, static_argnames=("head", "train"))
+def _vectors(layers: Any, pooled: Array, rngs: Any = None, *, head: nn.Module, train: bool = False) -> Array:
+    return head.apply({"params": layers}, pooled[:, None, None].astype(head.dtype), train=train, rngs=rngs)
 
 
 def pool_windows(run: Run, network: Network, params: Any) -> tuple[FeatureStore, Kept, Pairs]:
@@ -222,7 +220,7 @@ def fine_tune(run: Run, network: Network, params: Any, pooled: FeatureStore, kep
 
     def logits(params: Any, inputs: Array, key: Array | None) -> Float[Array, "B K1"]:
         rngs = None if key is None else {"dropout": key}
-        vectors = _hidden(network.head, params["head"], inputs, train=key is not None, rngs=rngs)
+        vectors = _vectors(params["head"], inputs, rngs, head=network.head, train=key is not None)
         return classify(vectors, params, CLASSIFIER)
 
     source, held_out = batches(
