@@ -180,11 +180,13 @@ def fine_tune_once(
             timed=partial(run.record.train, "fine_tuning", share=timed / max(settings.steps, 1)),
             skip_first=run.comparison.share < 1,
         )
+        windows = done.steps * settings.batch_size
+        paper = getattr(ComparisonConfig(), run.record.content["system"]).fine_tuning
         run.record.set(
             steps=done.steps,
             chosen_step=done.chosen,
-            windows=done.steps * settings.batch_size,
-            paper_share=done.steps / type(settings)().steps,
+            windows=windows,
+            paper_share=windows / (paper.steps * paper.batch_size),
             held_out_losses=[list(pair) for pair in done.losses],
         )
         save_arrays(path, {**done.params, **(fixed or {})})
