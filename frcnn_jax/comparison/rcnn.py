@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from frcnn_jax.comparison.feature_store import FeatureStore
-from frcnn_jax.comparison.settings import ComparisonConfig
+from frcnn_jax.comparison.settings import ComparisonConfig, RcnnConfig
 from frcnn_jax.comparison.stages.batches import batches
 from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, train_regressors, train_svms
 from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features, untimed
@@ -154,7 +154,7 @@ def fine_tune(run: Run) -> tuple[WindowNetwork, Any, Warp]:
     settings = run.comparison.rcnn.fine_tuning
     source, held_out = batches(windows, run.num_images, settings, read, share=run.comparison.share, seed=run.seed)
     task = Task(params, f"head/{scores}", load, logits, network.pixels)
-    return network, fine_tune_once(run, task, source, held_out, settings), warp
+    return network, fine_tune_once(run, task, source, held_out, settings, RcnnConfig().fine_tuning), warp
 
 
 def describe(network: WindowNetwork, params: Any, warp: Warp, at_once: int) -> Callable[..., Iterator[Part]]:

@@ -8,6 +8,7 @@ At test all proposals of an image share its convolutions.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,8 @@ from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
 from frcnn_jax.comparison.windows import Kept, candidates, keep_windows, label_windows
 from frcnn_jax.config import Config
 from frcnn_jax.data.batch_plan import choose_bucket, default_buckets, resize_scale, resized_size
-from frcnn_jax.data.pipeline import resize_image
+from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, resize_image
+from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.detection.roi_plan import choose_levels
 from frcnn_jax.models.architectures import find_architecture
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -135,12 +137,14 @@ def pool(
     for number in np.unique(level_of):
         scale, bucket = levels[number]
         rows = np.flatnonzero(level_of == number)
-        chosen = np.zeros((max(1 << (len(rows) - 1).bit_length(), 64), 4), np.float32)
+        # Pooling takes long to compile: counts are 64, 256, 1024 ... Before fc6, most of the padding is cut off.
+        count = next(64 << 2 * i for i in itertools.count() if 64 << 2 * i >= len(rows))
+        chosen = np.zeros((count, 4), np.float32)
         chosen[: len(rows)] = boxes[rows]
         pixels, size = watch("resize", resize, image, scale, bucket)
         features, valid = watch("convolution", convolve, params, pixels, size, model=network.model)
         pooled = watch("pooling", _pool, features, valid, chosen, np.float32(scale), network=network)
-        yield rows, pooled
+        yield rows, pooled[: round_up(len(rows), PROPOSAL_MULTIPLE)]
 
 
 def describe(
@@ -230,7 +234,8 @@ def fine_tune(run: Run, network: Network, params: Any, pooled: FeatureStore, kep
         seed=run.seed,
     )
     task = Task({"head": params["head"]}, f"head/{CLASSIFIER}", jnp.asarray, logits, network.model.pixels)
-    return fine_tune_once(run, task, source, held_out, settings, fixed={"backbone": params["backbone"]})
+    paper, fixed = SppnetConfig().fine_tuning, {"backbone": params["backbone"]}
+    return fine_tune_once(run, task, source, held_out, settings, paper, fixed)
 
 
 def compute_vectors(run: Run, network: Network, params: Any) -> FeatureStore:

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from frcnn_jax.comparison.stages.features import untimed
 
 from frcnn_jax.comparison import fast_rcnn
 from frcnn_jax.comparison.record import Record
+from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.config import replace
 from frcnn_jax.detection.detect import trim
 from tests.comparison.cases import case, shrink_tiny

@@ -23,6 +23,9 @@ RANDOM = np.random.default_rng(0)
 INPUTS, LABELS = RANDOM.normal(size=(40, 4, 3)).astype(np.float32), RANDOM.integers(0, 2, (40, 4)).astype(np.int32)
 
 
+EVENTS = []  # of the clock, and measurements
+
+
 class Source:
     """Batches of four rows, without flips."""
 
@@ -60,8 +63,11 @@ def run(folder, settings=SETTINGS, source=None, held_out=None, stop_after=None, 
             if len(ticks) == stop_after:
                 raise ZeroDivisionError
 
+        EVENTS.append("start")
         yield tick
+        EVENTS.append("stop")
 
+    EVENTS.clear()
     done = fine_tune(
         folder,
         Task(params(), "head/scores", jnp.asarray, logits, CENTERED_PIXELS),
@@ -124,7 +130,12 @@ def losses(monkeypatch):
     from frcnn_jax.comparison.stages import fine_tuning
 
     script, compile_ = [], fine_tuning._compile
-    monkeypatch.setattr(fine_tuning, "_compile", lambda *a: (compile_(*a)[0], lambda params: script.pop(0)))
+
+    def measure(params):
+        EVENTS.append("measure")
+        return script.pop(0)
+
+    monkeypatch.setattr(fine_tuning, "_compile", lambda *a: (compile_(*a)[0], measure))
     return script
 
 
@@ -135,6 +146,7 @@ def test_it_ends_when_the_loss_on_held_out_windows_does_not_fall(tmp_path, losse
     assert (done.steps, done.chosen) == (8, 4)
     assert done.losses == ((2, 3.0), (4, 1.0), (6, 2.0), (8, 1.5))
     assert losses == [0.1]
+    assert ["start", *["stop", "measure", "start"] * 4, "stop"] == EVENTS
     # The parameters are those of the best measurement.
     four, _ = run(tmp_path / "four", dataclasses.replace(settings, steps=4, held_out=0.0), source=Source(4))
     jax.tree.map(np.testing.assert_array_equal, done.params, four.params)

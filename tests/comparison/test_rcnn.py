@@ -54,7 +54,7 @@ def test_what_is_left_on_disk(trained):
     assert set(record["train"]) == {"fine_tuning", "features", "svms", "regressors"}
     assert set(record["test"][""]) == {"warp", "convolution", "fc", "suppression"}
     assert all(stage["images"] == 4 for stage in record["test"][""].values())
-    assert (record["steps"], record["windows"], record["paper_share"]) == (6, 72, 72 / 8_960_000)
+    assert (record["steps"], record["windows"], record["paper_share"]) == (6, 72, 72 / (128 * 70_000))
     assert record["map"] == metrics["map"]
     # 7 objects, and 9 proposals of 7 images; the vector of 16, and 3 x 3 cells of 16.
     pairs = json.loads((folder / "pooled/settings.json").read_text())["counts"]

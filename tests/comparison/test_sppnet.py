@@ -59,7 +59,7 @@ def test_what_is_left_on_disk(trained):
     assert set(record["train"]) == {"fine_tuning", "features", "svms", "regressors"}
     assert set(record["test"][""]) == {"resize", "convolution", "pooling", "fc", "suppression"}
     assert (record["steps"], record["windows"], record["images"]) == (6, 72, [8, 4])
-    assert record["paper_share"] == 72 / 11_520_000
+    assert record["paper_share"] == 72 / (128 * 90_000)
     assert record["map"] == metrics["map"]
 
 

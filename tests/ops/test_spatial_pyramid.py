@@ -78,6 +78,8 @@ def test_padding_changes_nothing():
         ([16, 33, 49, 101], 1.0, {"rule": "code"}, [1, 3, 3, 6]),
         # The code for ZF: floor((x + 1 - 21 + 6.5) / 16 + 1/2) and ceil((x + 1 - 21 - 6.5) / 16 - 1/2).
         ([16, 33, 49, 101], 1.0, {"rule": "code", "origin": 21, "margin": 6.5}, [0, 1, 1, 5]),
+        # Corners 1 and 14 are the code's 2 and 15: floor(8 / 16 + 1/2) and ceil(9 / 16 - 1/2).
+        ([1, 1, 15, 15], 1.0, {"rule": "code"}, [1, 1, 1, 1]),
         # A pixel: 41 and 41 give 3 and 2.
         ([41, 41, 42, 42], 1.0, {"rule": "code"}, [2.5, 2.5, 2.5, 2.5]),
         # Beyond a map of 7 rows and 9 columns.

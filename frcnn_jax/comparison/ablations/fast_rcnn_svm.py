@@ -28,6 +28,7 @@ from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import Config
 from frcnn_jax.data.batch_plan import choose_bucket, default_buckets, resize_scale, resized_size
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
+from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.models.architectures import find_architecture
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.heads import HiddenLayers, output_layers
@@ -145,7 +146,7 @@ def describe(
     scale = resize_scale(image.shape[:2], settings.test_scale, settings.test_max_size)
     buckets = default_buckets((settings.test_scale,), settings.test_max_size, model.stride)
     bucket = buckets[choose_bucket(resized_size(image.shape[:2], scale), buckets)]
-    rois = np.zeros((max(-(-len(boxes) // PROPOSAL_MULTIPLE), 1) * PROPOSAL_MULTIPLE, 4), np.float32)
+    rois = np.zeros((round_up(len(boxes), PROPOSAL_MULTIPLE), 4), np.float32)
     rois[: len(boxes)] = boxes
     pixels, size = watch("resize", resize, image, scale, bucket)
     features, valid = watch("convolution", convolve, detector.params, pixels, size, model=model)

@@ -108,20 +108,22 @@ def fine_tune(
         metadata = describe(config=config)
         interrupted = resources.enter_context(deferred_signals())
         progress = resources.enter_context(closing(tqdm(total=steps, initial=number, desc="Fine-tuning")))
+        clock = resources.enter_context(ExitStack())
 
         def due(number: int) -> bool:
             return held_out is not None and number > 0 and (number % settings.measure_every == 0 or number == steps)
 
         def measured(values: Evaluations, number: int) -> Evaluations:
             if due(number) and number not in values.steps:
+                clock.close()  # the paper measures nothing while it trains
                 # The best of `Evaluations` is the highest.
                 values = values.add(number, -measure(merge(state.trainable, state.frozen)))
                 write_evaluations(folder, values)
                 progress.set_postfix_str(f"loss on held-out windows {-values.values[-1][1]:.3f}")
             return values
 
-        tick = None if skip_first else resources.enter_context(timed())
         values = measured(values, number)
+        tick = None if skip_first else clock.enter_context(timed())
         while number < steps and not _exhausted(values, number, settings) and not interrupted():
             inputs, labels, flips = next(iterator)
             state, loss = update(state, _flip(task.load(inputs), flips), labels, key)
@@ -134,11 +136,12 @@ def fine_tune(
                     )
                 best = None if values.best is None else values.best[0]
                 checkpoints.save(state, key, iterator.get_state(), metadata, best=best)
-                values = measured(values, number)
+                before, values = values, measured(values, number)
+                tick = tick if values is before else None
             progress.update()
             if tick is None:
                 jax.block_until_ready(loss)
-                tick = resources.enter_context(timed())
+                tick = clock.enter_context(timed())
             tick()
         if interrupted():
             return FineTuned(None, number, number, ())  # the signal has its effect when the block is left

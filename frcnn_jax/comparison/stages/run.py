@@ -158,11 +158,13 @@ def fine_tune_once(
     source: WindowBatches,
     held_out: WindowBatches | None,
     settings: FineTuningConfig,
+    paper: FineTuningConfig,
     fixed: Mapping[str, Any] | None = None,
 ) -> Any:
     """The parameters after fine-tuning, which is not done again where `network.npz` has them.
 
     Args:
+        paper: settings whose windows are the whole schedule.
         fixed: parameters that are not tuned, which are kept beside the others.
     """
     path = run.folder / _NETWORK
@@ -180,13 +182,11 @@ def fine_tune_once(
             timed=partial(run.record.train, "fine_tuning", share=timed / max(settings.steps, 1)),
             skip_first=run.comparison.share < 1,
         )
-        windows = done.steps * settings.batch_size
-        paper = getattr(ComparisonConfig(), run.record.content["system"]).fine_tuning
         run.record.set(
             steps=done.steps,
             chosen_step=done.chosen,
-            windows=windows,
-            paper_share=windows / (paper.steps * paper.batch_size),
+            windows=done.steps * settings.batch_size,
+            paper_share=done.steps * settings.batch_size / (paper.steps * paper.batch_size),
             held_out_losses=[list(pair) for pair in done.losses],
         )
         save_arrays(path, {**done.params, **(fixed or {})})

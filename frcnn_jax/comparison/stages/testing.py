@@ -18,6 +18,7 @@ from frcnn_jax.comparison.stages.run import Run
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.config import replace
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
+from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.evaluation.evaluate import write_evaluation
 from frcnn_jax.types import Detections
 
@@ -129,4 +130,4 @@ def _candidates(
 
 
 def _padded(count: int) -> int:
-    return max(-(-count // PROPOSAL_MULTIPLE), 1) * PROPOSAL_MULTIPLE
+    return round_up(count, PROPOSAL_MULTIPLE)
