@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from frcnn_jax.atomic import write_text
 
 __all__ = ["TEST_STAGES", "TRAIN_STAGES", "Record", "peak_memory"]
@@ -116,7 +118,9 @@ class Record:
         return sum(entry["seconds"] / entry["images"] for entry in entries), any(e["share"] < 1 for e in entries)
 
     def _write(self) -> None:
-        self.content["memory_bytes"] = max(self.content.get("memory_bytes", 0), peak_memory())
+        for name, peak in (("memory_bytes", peak_memory()), ("device_memory_bytes", _peak_device_memory())):
+            if peak:
+                self.content[name] = max(self.content.get(name, 0), peak)
         write_text(self.path, json.dumps(self.content, indent=1, allow_nan=False) + "\n")
 
 
@@ -124,6 +128,11 @@ def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _peak_device_memory() -> int:
+    """The most memory that JAX has held on the first device, in bytes; 0 of a CPU, whose memory is this process's."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -121,14 +121,15 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
         values = [record.content.get(name) for record in records]
         return ["" if value is None else form(value) for value in values]
 
+    average = "{:.3f}".format
     yield row("train time", [f.text(_duration) for f in train], 0, lambda hours: _duration(3600 * hours))
     yield row("train speedup", over(train, Record.train_seconds), 0, _times, speedups)
     for number, (name, figures) in enumerate(tests.items()):
         suffix = " with SVD" * (name == "svd")
         yield row(f"test time an image{suffix}", [f.text(_duration) for f in figures], 1 + number, _duration)
         yield row(f"test speedup{suffix}", over(figures, Record.test_seconds), 1 + number, _times, speedups)
-    yield row("mAP", entry("map", _average), 3, _average)
-    yield row("mAP with SVD", entry("map_svd", _average), 4, _average)
+    yield row("mAP", entry("map", average), 3, average)
+    yield row("mAP with SVD", entry("map_svd", average), 4, average)
     for stage in TRAIN_STAGES:
         yield row(f"train: {_STAGES[stage]}", [_stage(r.content["train"].get(stage)) for r in records])
     for name in tests:
@@ -136,6 +137,7 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
             found = [_stage(record.content["test"].get(name, {}).get(stage)) for record in records]
             yield row(f"test{' with SVD' * (name == 'svd')}: {_STAGES[stage]}", found)
     yield row("peak memory", entry("memory_bytes", _size))
+    yield row("peak memory of the device", entry("device_memory_bytes", _size))
     yield row("features on disk", [_disk(record.content).text(_size) for record in records])
     yield row("training steps made", entry("steps", "{:,}".format))
     yield row("windows seen in them", entry("windows", "{:,}".format))
@@ -180,10 +182,6 @@ def _duration(seconds: float) -> str:
 
 def _times(ratio: float) -> str:
     return f"{ratio:.3g}\u00d7"
-
-
-def _average(value: float) -> str:
-    return f"{value:.3f}"
 
 
 def _size(size: float) -> str:

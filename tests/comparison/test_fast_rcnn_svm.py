@@ -8,6 +8,7 @@ import pytest
 
 from frcnn_jax.comparison.ablations import fast_rcnn_svm
 from frcnn_jax.comparison.feature_store import FeatureStore
+from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.config import replace
@@ -50,10 +51,15 @@ def test_vectors_and_offsets_are_the_detectors(trained):
 def test_end_to_end(trained):
     config, comparison, root = trained
     folder = root / "svm"
+    fast = Record(root / "record.json", system="fast_rcnn", model="tiny")
+    fast.set_train("fine_tuning", 7.5)
+    fast.set(steps=2, windows=32, paper_share=0.25)
     fast_rcnn_svm.train(config, comparison, folder, root / "run")
     metrics = fast_rcnn_svm.test(config, comparison, folder, root / "run")
     record = json.loads((folder / "record.json").read_text())
-    assert set(record["train"]) == {"features", "svms"}
+    assert set(record["train"]) == {"fine_tuning", "features", "svms"}
+    assert record["train"]["fine_tuning"] == {"seconds": 7.5, "share": 1}
+    assert (record["steps"], record["windows"], record["paper_share"]) == (2, 32, 0.25)
     assert set(record["test"][""]) == {"resize", "convolution", "pooling", "fc", "suppression"}
     assert record["map"] == metrics["map"]
     made_from = json.loads((folder / "vectors/settings.json").read_text())["made_from"]

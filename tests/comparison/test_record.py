@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,6 +68,17 @@ def test_further_entries_stay(tmp_path):
     record = Record(tmp_path / "a.json", system="rcnn", model="tiny")
     record.set(steps=8)
     assert (record.content["map"], record.content["steps"]) == (0.5, 8)
+
+
+def test_memory_of_an_accelerator_is_its_own_entry(tmp_path, monkeypatch):
+    Record(tmp_path / "a.json", system="rcnn", model="tiny").set(map=0.5)
+    assert "device_memory_bytes" not in Record.read(tmp_path / "a.json").content
+    peaks = [5, 3]
+    device = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": peaks.pop(0)})
+    monkeypatch.setattr(module.jax, "local_devices", lambda: [device])
+    for _ in range(2):
+        Record(tmp_path / "a.json", system="rcnn", model="tiny").set(map=0.5)
+        assert Record.read(tmp_path / "a.json").content["device_memory_bytes"] == 5
 
 
 def test_faults_are_named(tmp_path):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.sppnet import convolve, resize
 from frcnn_jax.comparison.stages.classifiers import load_svms, train_svms
@@ -78,6 +79,7 @@ def train(
                 found[part.rows] = part.vectors[: len(part.rows)]
             return {"vectors": found}
 
+        _record_fine_tuning(run.record, source)
         vectors = store_features(run, {"vectors": ([len(b) for b in boxes], length)}, compute, detector.params)
         run.record.set(disk_bytes=vectors["vectors"].nbytes)
         train_svms(run, vectors["vectors"])
@@ -110,6 +112,15 @@ def _load(config: Config, folder: str | Path, fast_rcnn: str | Path | None) -> t
     workdir = Path(fast_rcnn or Path(folder).parent / f"fast_rcnn-{config.model.name}" / "run").absolute()
     detector = load_detector(workdir)
     return detector, Source(str(workdir), detector.step)
+
+
+def _record_fine_tuning(record: Record, source: Source) -> None:
+    """Counts the training of the Fast R-CNN in, where it was a part of the comparison."""
+    path = Path(source.workdir).parent / "record.json"
+    if path.exists():
+        found = Record.read(path).content
+        record.set_train("fine_tuning", **found["train"]["fine_tuning"])
+        record.set(**{name: found[name] for name in ("steps", "windows", "paper_share")})
 
 
 def _channels(detector: Detector) -> int:
