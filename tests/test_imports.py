@@ -23,6 +23,7 @@ LAYERS = (
     ("detection",),
     ("evaluation",),
     ("runs",),
+    ("comparison",),
 )
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

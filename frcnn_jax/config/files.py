@@ -106,8 +106,8 @@ def _replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
     return replaced if "min_steps" in given else replaced | {"min_steps": 0}
 
 
-def override(config: Config, arguments: Sequence[str], program: str | None = None) -> Config:
-    """`config` with command-line settings such as `--train.steps 100` applied.
+def override(config: Settings, arguments: Sequence[str], program: str | None = None) -> Settings:
+    """`config`, or another dataclass of settings, with command-line settings such as `--train.steps 100` applied.
 
     An unknown name or a value of the wrong type ends the program with a message that names the nearest setting.
     `--train.epochs` takes the place of the config's `train.steps`, and the other way round; both of `train.min_steps`.
@@ -117,7 +117,7 @@ def override(config: Config, arguments: Sequence[str], program: str | None = Non
     """
     import tyro
 
-    parse = functools.partial(tyro.cli, Config, default=config, args=list(arguments), prog=program)
+    parse = functools.partial(tyro.cli, type(config), default=config, args=list(arguments), prog=program)
     hidden = io.StringIO()
     try:
         with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):

@@ -31,7 +31,9 @@ class RoiPlan:
         return np.cumsum(self.counts) - self.counts
 
 
-def choose_levels(boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"]) -> Int[np.ndarray, " P"]:
+def choose_levels(
+    boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"], area: float = CANONICAL_AREA
+) -> Int[np.ndarray, " P"]:
     """The level at which each box, resized by that level's scale, has an area closest to 224 x 224 (section 3).
 
     The distance is that of the areas, not of their logarithms; of equal distances the first level counts.
@@ -39,10 +41,11 @@ def choose_levels(boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L
     Args:
         boxes: half-open x1 y1 x2 y2 in pixels of the original image.
         scales: of each level, resized size / original size.
+        area: in square pixels of the resized image, in place of 224 x 224.
     """
     sides = np.maximum(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0)
     areas = sides.prod(axis=1)[:, None] * np.square(np.asarray(scales, np.float64))
-    return np.abs(areas - CANONICAL_AREA).argmin(axis=1)
+    return np.abs(areas - area).argmin(axis=1)
 
 
 def feature_corners(

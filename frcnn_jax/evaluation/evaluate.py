@@ -153,13 +153,36 @@ def evaluate_dataset(
     Raises:
         ValueError: results files cannot hold the data set's classes or image ids; checked before the first image.
     """
-    directory = Path(directory)
     if voc_results is not None:
         voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
         check_image_ids(voc_results, dataset.image_ids)
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
     if voc_results is not None:
         write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
+    return write_evaluation(
+        detections, dataset, config=config, directory=directory, title=f"Fast R-CNN on {dataset.name}", extra=extra
+    )
+
+
+def write_evaluation(
+    detections: dict[str, Detections],
+    dataset: Dataset,
+    *,
+    config: EvalConfig,
+    directory: str | Path,
+    title: str,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measures the detections of a data set, and writes `metrics.json`, `index.html` and `images/` to `directory`.
+
+    Args:
+        title: of the page.
+        extra: further entries of `metrics.json`.
+
+    Returns:
+        What is written to `metrics.json`.
+    """
+    directory = Path(directory)
     curves = _curves(detections, dataset)
     metrics = {
         **summarize(curves, use_07_metric=config.metric == "voc07"),
@@ -180,5 +203,5 @@ def evaluate_dataset(
             ground_truth=dataset.annotations[index],
             min_score=config.picture_score,
         )
-    write_report(directory, metrics, pictures, curves, title=f"Fast R-CNN on {dataset.name}")
+    write_report(directory, metrics, pictures, curves, title=title)
     return metrics

@@ -136,6 +136,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         output_size=(7, 7),
         head=partial(FastRCNNHead, widths=(512, 256)),
         weights="none: trained from scratch",
+        window=WindowInput(112, None, partial(HiddenLayers, widths=(512, 256))),
     ),
     **_efficientnet_lite(0, LITE0, 224),
     **_efficientnet_lite(1, LITE1, 240),

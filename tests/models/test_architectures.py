@@ -141,6 +141,7 @@ def test_rules_of_a_config_stay():
         ("caffenet", 227, (6, 6, 256), 4096),
         ("vgg_cnn_m_1024", 224, (6, 6, 512), 1024),
         ("vgg16", 224, (7, 7, 512), 4096),
+        ("tiny", 112, (7, 7, 192), 256),
     ],
 )
 def test_window_networks_take_the_detectors_parameters(name, size, pool5, fc7):
@@ -241,8 +242,8 @@ def test_what_cannot_be_registered(unchecked_types, name, architecture, message)
 def test_what_is_not_there():
     with pytest.raises(ValueError, match=r"no model 'vgg17'; there are caffenet, .* named in `plugins`"):
         resolve_rules(Config(model=ModelConfig(name="vgg17")))
-    with pytest.raises(ValueError, match="'tiny' has no network for whole windows"):
-        create_window_network("tiny")
+    with pytest.raises(ValueError, match="'efficientnet_lite0_fc' has no network for whole windows"):
+        create_window_network("efficientnet_lite0_fc")
 
 
 class Linear(nn.Module):

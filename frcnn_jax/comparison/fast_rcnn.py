@@ -1,0 +1,184 @@
+"""Fast R-CNN beside R-CNN and SPPnet: trained and evaluated as ever, with its times by stage in a record, and once more
+with its fully connected layers truncated (section 3.1)."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from frcnn_jax.checkpoint import open_checkpoint
+from frcnn_jax.comparison.record import Record
+from frcnn_jax.comparison.settings import ComparisonConfig
+from frcnn_jax.comparison.stages.features import Watch
+from frcnn_jax.comparison.stages.run import part_of
+from frcnn_jax.config import Config, expand_user, replace, with_steps
+from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.proposals.source import open_proposals
+from frcnn_jax.detection.detect import selection_settings
+from frcnn_jax.detection.inputs import single_pyramid
+from frcnn_jax.detection.pyramid import Pyramid
+from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.models.architectures import resolve_rules
+from frcnn_jax.plugins import load_plugins
+from frcnn_jax.runs.compress import compress_run, compressed_workdir
+from frcnn_jax.runs.detector import Detector, load_detector
+from frcnn_jax.runs.evaluate import evaluate_run
+from frcnn_jax.runs.train import train as train_run
+from frcnn_jax.types import BoxStatistics, Detections
+from frcnn_jax.weights.svd import LAYERS
+
+_PAPER_ROIS = 40_000 * 128
+_LARGEST_RANKS = {"fc6": 1024, "fc7": 256}
+
+
+def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
+    """Trains in `folder/run`, going on where it was, and notes how long its steps took.
+
+    With a share below 1 so many of the steps are made, at least two, of which the first is not timed, as it compiles.
+
+    Raises:
+        ValueError, OSError and the like: as `frcnn_jax.train`.
+    """
+    folder = expand_user(folder)
+    load_plugins(config.plugins, folder)
+    config = resolve_rules(config)
+    record = Record(folder / "record.json", system="fast_rcnn", model=config.model.name)
+    datasets = [open_dataset(name, config.data) for name in config.data.train]
+    images = sum(map(len, datasets))
+    config = with_steps(config, images)
+    total, skipped = config.train.steps, 0
+    if comparison.share < 1:
+        steps, skipped = min(max(part_of(total, comparison.share), 2), total), 1
+        lengths = {"steps": steps, "log_every": 1, "checkpoint_every": steps, "evaluate_every": None}
+        config = replace(config, train=lengths)
+    train_run(config, folder / "run")
+    seconds, timed = _training_time(folder / "run", config.input.batch_size, skipped)
+    with open_checkpoint(folder / "run", "latest") as checkpoints:
+        done = checkpoints.latest
+    record.set_train("fine_tuning", seconds, share=timed / total if comparison.share < 1 else 1.0)
+    windows = done * config.input.batch_size * config.sampling.rois_per_image
+    record.set(steps=done, windows=windows, paper_share=windows / _PAPER_ROIS, images=[images])
+
+
+def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
+    """Times the stages of detection, one image at a time, and evaluates, without SVD and with it where the head allows.
+
+    With a share below 1 so many of the test images are timed, and no mAP is measured.
+    """
+    folder = expand_user(folder)
+    record = Record(folder / "record.json", system="fast_rcnn", model=config.model.name)
+    run = folder / "run"
+    detector = load_detector(run)
+    _test(detector, run, comparison, record, "")
+    ranks = _ranks(detector)
+    if ranks is not None:
+        compressed = compressed_workdir(run, **ranks)
+        compress_run(run, compressed, **ranks)
+        _test(load_detector(compressed), compressed, comparison, record, "svd")
+
+
+def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: Record, variant: str) -> None:
+    suffix = "_svd" * (variant == "svd")
+    done = {"step": detector.step, "share": comparison.share}
+    if record.content.get(f"tested{suffix}") == done:
+        return
+    config = detector.config
+    dataset = open_dataset(config.data.test, config.data)
+    proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
+    count = part_of(len(dataset), comparison.share)
+    # Spread over the test set, so that they are as its images are.
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)) if count else []
+    time_image, watch = _timed(detector), Watch()
+    for index in chosen:
+        time_image(watch, dataset.read_image(int(index)), proposals[int(index)])
+    for stage, seconds in watch.seconds.items():
+        record.add_test(stage, seconds, images=len(chosen), share=comparison.share, variant=variant)
+    if comparison.share == 1:
+        metrics = evaluate_run(run)
+        record.set(**{f"map{suffix}": metrics["map"], f"ap{suffix}": metrics["ap"]})
+    record.set(
+        images=[record.content["images"][0], len(dataset)],
+        proposals=float(np.mean([len(proposals[int(index)]) for index in chosen] or [0])),
+        device=jax.devices()[0].device_kind,
+        **{f"tested{suffix}": done},
+    )
+
+
+def _training_time(run: Path, batch_size: int, skipped: int) -> tuple[float, int]:
+    """Seconds of the steps of a run, evaluations between them not counted, and how many these were.
+
+    Args:
+        skipped: lines of its metrics that do not count.
+    """
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "images_per_second" in line]
+    steps = np.diff([0, *(line["step"] for line in lines)])
+    seconds = steps * batch_size / np.array([line["images_per_second"] for line in lines])
+    return float(seconds[skipped:].sum()), int(steps[skipped:].sum())
+
+
+def _ranks(detector: Detector) -> dict[str, int] | None:
+    """Ranks of fc6 and fc7, a quarter of their widths and at most the paper's; None of a head without them."""
+    head = detector.params["head"]
+    if not set(LAYERS) <= head.keys():
+        return None
+    shapes = {layer: head[layer]["kernel"].shape for layer in LAYERS}
+    return {
+        f"{layer}_rank": max(min(_LARGEST_RANKS[layer], width // 4, inputs), 1)
+        for layer, (inputs, width) in shapes.items()
+    }
+
+
+def _timed(detector: Detector) -> Callable[[Watch, UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"]], Detections]:
+    """`frcnn_jax.detect` of one image with its proposals, a stage at a time."""
+    model, params, settings = detector.model, detector.params, detector.config.input
+    prepare = partial(
+        single_pyramid,
+        scales=settings.test_scales or (settings.test_scale,),
+        max_size=settings.test_max_size,
+        spatial_scale=model.spatial_scale,
+    )
+
+    @jax.jit
+    def features_of(params: Any, images: Array, sizes: Array) -> tuple[Array, Array]:
+        return model.apply({"params": params}, images, sizes, method="features")
+
+    @jax.jit
+    def pool(pyramid: Pyramid, features: list[tuple[Array, Array]]) -> Float[Array, "U PH PW C"]:
+        parts = [
+            model.apply({}, maps, level.rois, level.scales, sizes, method="pool")[0]
+            for level, (maps, sizes) in zip(pyramid.levels, features, strict=True)
+        ]
+        if [len(part) for part in parts] == [pyramid.num_rois]:
+            return parts[0]
+        pooled = jnp.zeros((pyramid.num_rois, *parts[0].shape[1:]), parts[0].dtype)
+        for level, part in zip(pyramid.levels, parts, strict=True):
+            pooled = pooled.at[level.slots[0]].set(part, mode="drop")
+        return pooled
+
+    @jax.jit
+    def classify(params: Any, pooled: Array) -> tuple[Array, Array]:
+        return model.apply({"params": params}, pooled, method=lambda module, x: module.head(x))
+
+    @jax.jit
+    def select(statistics: BoxStatistics, pyramid: Pyramid, logits: Array, deltas: Array) -> Detections:
+        index, mask = pyramid.roi_index[0], pyramid.proposal_mask[0]
+        options = selection_settings(detector.config.evaluate)
+        return select_detections(
+            logits[index], deltas[index], pyramid.proposals[0], mask, pyramid.original_sizes[0], statistics, **options
+        )
+
+    def run(watch: Watch, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"]) -> Detections:
+        pyramid = jax.device_put(watch("resize", prepare, image, boxes))
+        maps = [watch("convolution", features_of, params, level.images, level.image_sizes) for level in pyramid.levels]
+        pooled = watch("pooling", pool, pyramid, maps)
+        logits, deltas = watch("fc", classify, params, pooled)
+        return watch("suppression", select, detector.statistics, pyramid.replace(levels=()), logits, deltas)
+
+    return run

@@ -1,0 +1,71 @@
+"""Overlaps of the boxes of one image with its objects, on the host: by class, and as pairs to regress boxes from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from frcnn_jax.ops.boxes import box_area, encode_boxes, paired_intersection, pairwise_iou
+from frcnn_jax.ops.sampling import CROWD_COVER
+from frcnn_jax.types import GroundTruth
+
+__all__ = ["box_pairs", "class_overlaps", "overlaps"]
+
+
+def overlaps(boxes: Float[np.ndarray, "P 4"], objects: Float[np.ndarray, "G 4"]) -> Float[np.ndarray, "P G"]:
+    """IoU of each box with each object."""
+    # Rounded up to few distinct shapes, so that few functions are compiled.
+    found = _pairwise_iou(_pad(boxes, 512), _pad(objects, 32))
+    return np.asarray(found)[: len(boxes), : len(objects)]
+
+
+def class_overlaps(boxes: Float[np.ndarray, "P 4"], truth: GroundTruth, num_classes: int) -> Float[np.ndarray, "P K"]:
+    """The highest IoU of each box with an object of each class, difficult ones included; 0 where there are none.
+
+    For a crowd it is the share of the box's own area that the crowd covers, from `CROWD_COVER` on: with objects that
+    were not annotated one by one, such a box is no negative of their class.
+    """
+    values = np.asarray(_covers(_pad(boxes, 512), _pad(truth.boxes, 32)))[: len(boxes), : len(truth.boxes)]
+    values = np.where(truth.crowd[None, :], values * (values >= CROWD_COVER), overlaps(boxes, truth.boxes))
+    found = np.zeros((len(boxes), num_classes), np.float32)
+    for label in np.unique(truth.labels):
+        found[:, label - 1] = values[:, truth.labels == label].max(axis=1)
+    return found
+
+
+def box_pairs(
+    boxes: Float[np.ndarray, "P 4"], truth: GroundTruth, min_iou: float, *, inclusive: bool = False
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, "n 4"]]:
+    """The pairs of a box and the object that it overlaps most, of one image.
+
+    Args:
+        truth: difficult objects count, crowds do not.
+        min_iou: pairs above this IoU are taken; with `inclusive` those at it too.
+
+    Returns:
+        Rows of `boxes`, labels 1 ... K, and float32 offsets from the box to the object as of `encode_boxes`.
+    """
+    objects, labels = truth.boxes[~truth.crowd], truth.labels[~truth.crowd]
+    if not len(objects):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
+    values = overlaps(boxes, objects)
+    best, highest = values.argmax(axis=1), values.max(axis=1)
+    rows = np.flatnonzero(highest >= min_iou if inclusive else highest > min_iou)
+    offsets = _encode(_pad(boxes[rows], 512), _pad(objects[best[rows]], 512))
+    return rows, labels[best[rows]].astype(np.int64), np.asarray(offsets)[: len(rows)]
+
+
+_pairwise_iou, _encode = jax.jit(pairwise_iou), jax.jit(encode_boxes)
+
+
+@jax.jit
+def _covers(boxes: Float[Array, "P 4"], objects: Float[Array, "G 4"]) -> Float[Array, "P G"]:
+    """Share of each box's area that lies on each object; 0 for an empty box."""
+    area = box_area(boxes)[:, None]
+    return paired_intersection(boxes[:, None], objects[None, :]) / jnp.where(area > 0, area, 1)
+
+
+def _pad(boxes: Float[np.ndarray, "B 4"], multiple: int) -> Float[np.ndarray, "_ 4"]:
+    padded = np.zeros((max(-(-len(boxes) // multiple), 1) * multiple, 4), np.float32)
+    padded[: len(boxes)] = boxes
+    return padded

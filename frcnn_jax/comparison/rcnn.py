@@ -1,0 +1,218 @@
+"""R-CNN (Girshick et al., CVPR 2014): the whole network on the window of each proposal.
+
+Training is a sequence of stages, each with its result on disk. The network is fine-tuned by a softmax on windows that
+are drawn from all images. Then the vector before the classifier is computed for every window of every image, and the
+last pooled features for those near an object. On the vectors a linear SVM is trained for each class, with hard
+negatives; from the pooled features box offsets are regressed. At test, each proposal goes through warp, convolutions
+and layers on its own: nothing is shared between proposals that overlap.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from frcnn_jax.comparison.feature_store import FeatureStore
+from frcnn_jax.comparison.settings import ComparisonConfig, RcnnConfig
+from frcnn_jax.comparison.stages.batches import batches
+from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, train_regressors, train_svms
+from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features, untimed
+from frcnn_jax.comparison.stages.fine_tuning import Task
+from frcnn_jax.comparison.stages.run import (
+    Run,
+    classify,
+    fine_tune_once,
+    load_network,
+    open_test,
+    open_training,
+    pad_image,
+    padded_side,
+)
+from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
+from frcnn_jax.comparison.windows import candidates, label_windows
+from frcnn_jax.config import Config
+from frcnn_jax.models.architectures import create_window_network, find_architecture
+from frcnn_jax.models.heads import output_layers
+from frcnn_jax.models.pixels import PixelNormalization, normalize_images
+from frcnn_jax.models.windows import WindowNetwork
+from frcnn_jax.ops.warp import warp_window
+
+SYSTEM = "rcnn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Warp:
+    """The way from an image to windows that a network takes."""
+
+    size: int
+    context: int
+    pixels: PixelNormalization
+
+    def around(
+        self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, "4"]
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Int[np.ndarray, "2"], Float[np.ndarray, "4"]]:
+        """The part of an image that the window of a box shows, padded, its size, and the box in it."""
+        x1, y1, x2, y2 = box
+        growth = self.context / (self.size - 2 * self.context)
+        x, y = (max(int(low - growth * (high - low)) - 2, 0) for low, high in ((x1, x2), (y1, y2)))
+        right, bottom = (int(high + growth * (high - low)) + 3 for low, high in ((x1, x2), (y1, y2)))
+        part = image[y : max(bottom, y + 1), x : max(right, x + 1)]
+        return *padded(part), np.asarray(box, np.float32) - np.array([x, y, x, y], np.float32)
+
+    def __call__(
+        self, image: UInt8[Array, "H W 3"], size: Int[Array, "2"], boxes: Float[Array, "B 4"]
+    ) -> Float[Array, "B S S 3"]:
+        """Windows of a padded image whose own rows and columns are `size`."""
+        return _warp(image, size, boxes, warp=self)
+
+
+def padded(image: UInt8[np.ndarray, "h w 3"]) -> tuple[UInt8[np.ndarray, "H W 3"], Int[np.ndarray, "2"]]:
+    """An image padded to one of few sizes, and its own."""
+    height, width = image.shape[:2]
+    return pad_image(image, (padded_side(height), padded_side(width))), np.array([height, width], np.int32)
+
+
+@partial(jax.jit, static_argnames="warp")
+def _warp(image: Array, size: Array, boxes: Array, *, warp: Warp) -> Array:
+    # What is outside the image is 0 after normalisation: the mean.
+    normalized = normalize_images(image[None], size[None], warp.pixels)[0]
+    cut = partial(warp_window, normalized, image_size=size, size=warp.size, context=warp.context)
+    return jax.vmap(lambda box: cut(box))(boxes)
+
+
+def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
+    """Trains all stages in `folder`; those whose results are there are skipped.
+
+    Raises:
+        ValueError: the folder holds another system, or one made from other data or with other settings; or the
+            architecture has no network for whole windows.
+        FolderInUseError: another process works there.
+        FloatingPointError: the loss of fine-tuning is not finite.
+        OSError: the disk has too little space for the features.
+        KeyboardInterrupt: interrupted while fine-tuning, which goes on from there when called again.
+    """
+    with open_training(config, comparison, folder, SYSTEM, comparison.rcnn) as run:
+        network, params, warp = fine_tune(run)
+        vectors, pooled, pairs = compute_features(run, network, params, warp)
+        run.record.set(disk_bytes=vectors.nbytes + pooled.nbytes)
+        train_svms(run, vectors)
+        train_regressors(run, pooled, np.arange(len(pairs.labels)), pairs)
+
+
+def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> dict[str, Any]:
+    """Tests the system in `folder`, and writes metrics, page and pictures to `eval/` there.
+
+    Returns:
+        {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`; nothing where `comparison.share` is below 1.
+
+    Raises:
+        FileNotFoundError: it is not trained.
+        ValueError, FolderInUseError: as `train`.
+    """
+    with open_test(config, comparison, folder, SYSTEM, comparison.rcnn) as run:
+        network, _, _, warp = build(run)
+        params, svms, regressors = load_network(run), load_svms(run), load_regressors(run)
+        features = describe(network, params, warp, comparison.rcnn.windows_at_once)
+        return test_system(run, features, score_by_svms(svms, regressors), (params, svms, regressors))
+
+
+def build(run: Run) -> tuple[WindowNetwork, Any, str, Warp]:
+    """The network, its parameters before fine-tuning, the name of its classifier, and the windows that it takes.
+
+    The classifier is the detector's layer of scores. The layer of offsets is left out.
+    """
+    model, params = run.detector()
+    name = run.config.model.name
+    network = create_window_network(name, dtype=model.backbone.dtype, pixels=model.pixels)
+    scores, offsets = output_layers(model.head)
+    head = {layer: arrays for layer, arrays in params["head"].items() if layer != offsets}
+    warp = Warp(find_architecture(name).window.size, run.comparison.rcnn.context, network.pixels)
+    return network, {**params, "head": head}, scores, warp
+
+
+def fine_tune(run: Run) -> tuple[WindowNetwork, Any, Warp]:
+    """The network after fine-tuning on warped windows of all images, 32 of objects and 96 of background at a time."""
+    network, params, scores, warp = build(run)
+    windows = label_windows(run.proposals[: run.num_images], run.annotations)
+
+    def read(rows: Int[np.ndarray, " B"]) -> list[tuple[np.ndarray, ...]]:
+        return [warp.around(run.images[int(windows.images[row])], windows.boxes[row]) for row in rows]
+
+    def load(parts: list[tuple[np.ndarray, ...]]) -> Float[Array, "B S S 3"]:
+        return jnp.concatenate([warp(image, size, box[None]) for image, size, box in parts])
+
+    def logits(params: Any, inputs: Array, key: Array | None) -> Float[Array, "B K1"]:
+        rngs = None if key is None else {"dropout": key}
+        return classify(network.apply({"params": params}, inputs, train=key is not None, rngs=rngs), params, scores)
+
+    settings = run.comparison.rcnn.fine_tuning
+    source, held_out = batches(windows, run.num_images, settings, read, share=run.comparison.share, seed=run.seed)
+    task = Task(params, f"head/{scores}", load, logits, network.pixels)
+    return network, fine_tune_once(run, task, source, held_out, settings, RcnnConfig().fine_tuning), warp
+
+
+def describe(network: WindowNetwork, params: Any, warp: Warp, at_once: int) -> Callable[..., Iterator[Part]]:
+    """The function that gives the features of an image's boxes, `at_once` windows at a time."""
+
+    def features(image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"], watch: Any) -> Iterator[Part]:
+        pixels, size = map(jnp.asarray, padded(image))
+        for start in range(0, len(boxes), at_once):
+            rows = np.arange(start, min(start + at_once, len(boxes)))
+            chunk = np.zeros((at_once, 4), np.float32)
+            chunk[: len(rows)] = boxes[rows]
+            windows = watch("warp", warp, pixels, size, chunk)
+            pooled = watch("convolution", _pooled, params, windows, network=network)
+            vectors = watch("fc", _vectors, params, pooled, network=network)
+            yield Part(rows, pooled.reshape(at_once, -1).astype(jnp.float32), vectors.astype(jnp.float32))
+
+    return features
+
+
+@partial(jax.jit, static_argnames="network")
+def _pooled(params: Any, windows: Array, *, network: WindowNetwork) -> Array:
+    return network.apply({"params": params}, windows, method="pool5")
+
+
+@partial(jax.jit, static_argnames="network")
+def _vectors(params: Any, pooled: Array, *, network: WindowNetwork) -> Array:
+    return network.apply({"params": params}, pooled, method=lambda module, x: module.head(x))
+
+
+def compute_features(
+    run: Run, network: WindowNetwork, params: Any, warp: Warp
+) -> tuple[FeatureStore, FeatureStore, Pairs]:
+    """Vectors of every window, pooled features of those that boxes are regressed from, and what they are regressed to.
+
+    The published code keeps the pooled features of every window, which is tens of times as much.
+    """
+    boxes = [candidates(run.proposals[i], truth) for i, truth in enumerate(run.annotations)]
+    pairs = regression_pairs(run)
+    features = describe(network, params, warp, run.comparison.rcnn.windows_at_once)
+    window = jax.ShapeDtypeStruct((1, warp.size, warp.size, 3), jnp.float32)
+    cells, vector = (
+        jax.eval_shape(partial(network.apply, method=method), {"params": params}, window)
+        for method in ("pool5", "__call__")
+    )
+
+    def compute(index: int) -> dict[str, Float[np.ndarray, "B F"]]:
+        vectors = np.zeros((len(boxes[index]), vector.size), np.float32)
+        pooled = np.zeros((len(pairs.rows[index]), cells.size), np.float32)
+        for part in features(run.images[index], boxes[index], untimed):
+            vectors[part.rows] = part.vectors[: len(part.rows)]
+            kept, places, found = np.intersect1d(pairs.rows[index], part.rows, return_indices=True)
+            if len(kept):
+                pooled[places] = np.asarray(part.pooled)[found]
+        return {"vectors": vectors, "pooled": pooled}
+
+    plans = {
+        "vectors": ([len(b) for b in boxes], vector.size),
+        "pooled": ([len(rows) for rows in pairs.rows], cells.size),
+    }
+    stores = store_features(run, plans, compute, params)
+    return stores["vectors"], stores["pooled"], pairs

@@ -1,0 +1,250 @@
+"""SPPnet (He et al., ECCV 2014): convolution once an image, then a spatial pyramid of each proposal.
+
+Training is a sequence of stages, each with its result on disk. Features are pooled for the windows that fine-tuning can
+draw, and fc6, fc7 and a classifier are trained on what is stored of them. The convolutions are not trained, as that
+would change what is stored. Then the vector before the classifier is computed for every window of every image. On the
+vectors a linear SVM is trained for each class, with hard negatives; from the pooled features box offsets are regressed.
+At test all proposals of an image share its convolutions.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from frcnn_jax.comparison.feature_store import FeatureStore
+from frcnn_jax.comparison.settings import ComparisonConfig, SppnetConfig
+from frcnn_jax.comparison.stages.batches import batches
+from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, train_regressors, train_svms
+from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features, untimed
+from frcnn_jax.comparison.stages.fine_tuning import Task
+from frcnn_jax.comparison.stages.run import (
+    Run,
+    classify,
+    fine_tune_once,
+    load_network,
+    open_test,
+    open_training,
+    pad_image,
+)
+from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
+from frcnn_jax.comparison.windows import Kept, candidates, keep_windows, label_windows
+from frcnn_jax.config import Config
+from frcnn_jax.data.batch_plan import choose_bucket, default_buckets, resize_scale, resized_size
+from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, resize_image
+from frcnn_jax.detection.pyramid import round_up
+from frcnn_jax.detection.roi_plan import choose_levels
+from frcnn_jax.models.architectures import find_architecture
+from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.models.heads import HiddenLayers
+from frcnn_jax.ops.spatial_pyramid import pyramid_cells, spatial_pyramid_pool
+
+SYSTEM = "sppnet"
+CLASSIFIER = "cls_score"
+
+
+def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
+    """Trains all stages in `folder`; those whose results are there are skipped.
+
+    Raises:
+        ValueError: the folder holds another system, or one made from other data or with other settings.
+        FolderInUseError: another process works there.
+        FloatingPointError: the loss of fine-tuning is not finite.
+        OSError: the disk has too little space for the features.
+        KeyboardInterrupt: interrupted while fine-tuning, which goes on from there when called again.
+    """
+    with open_training(config, comparison, folder, SYSTEM, comparison.sppnet) as run:
+        network, params = build(run)
+        pooled, kept, pairs = pool_windows(run, network, params)
+        params = fine_tune(run, network, params, pooled, kept)
+        vectors = compute_vectors(run, network, params)
+        run.record.set(disk_bytes=vectors.nbytes + pooled.nbytes)
+        train_svms(run, vectors)
+        train_regressors(run, pooled, kept.rows_of(pairs.rows), pairs)
+
+
+def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> dict[str, Any]:
+    """Tests the system in `folder`, and writes metrics, page and pictures to `eval/` there.
+
+    Returns:
+        {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`; nothing where `comparison.share` is below 1.
+
+    Raises:
+        FileNotFoundError: it is not trained.
+        ValueError, FolderInUseError: as `train`.
+    """
+    with open_test(config, comparison, folder, SYSTEM, comparison.sppnet) as run:
+        network, _ = build(run)
+        params, svms, regressors = load_network(run), load_svms(run), load_regressors(run)
+        features = partial(describe, network, params)
+        return test_system(run, features, score_by_svms(svms, regressors), (params, svms, regressors))
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Convolutions of a detector, pyramid pooling, fc6 and fc7."""
+
+    model: FastRCNN
+    head: nn.Module
+    channels: int  # of the feature map
+    settings: SppnetConfig
+
+    @property
+    def num_features(self) -> int:
+        """Pooled features of a box."""
+        return sum(n * n for n in self.settings.levels) * self.channels
+
+    def level(self, image: UInt8[np.ndarray, "H W 3"], shorter: int) -> tuple[float, tuple[int, int]]:
+        """Factor that brings the shorter side of an image to `shorter`, and the size that it is then padded to."""
+        scale = resize_scale(image.shape[:2], shorter, self.settings.max_size)
+        buckets = default_buckets((shorter,), self.settings.max_size, self.model.stride)
+        return scale, buckets[choose_bucket(resized_size(image.shape[:2], scale), buckets)]
+
+
+def build(run: Run) -> tuple[Network, Any]:
+    """The network, and its parameters before fine-tuning: the detector's convolutions, fc6 and fc7 drawn as new layers,
+    and a classifier, drawn with a deviation of 0.01."""
+    settings = run.comparison.sppnet
+    model, params = run.detector()
+    widths = settings.widths or getattr(model.head, "widths", (512, 256))
+    head = HiddenLayers(widths, run.config.model.dropout, dtype=model.backbone.dtype)
+    network = Network(model, head, find_architecture(run.config.model.name).channels, settings)
+    hidden_key, classifier_key = jax.random.split(jax.random.fold_in(jax.random.key(run.seed), 1))
+    layers = head.init(hidden_key, jnp.zeros((1, 1, 1, network.num_features), head.dtype))["params"]
+    kernel = 0.01 * jax.random.normal(classifier_key, (widths[1], len(run.dataset.classes) + 1))
+    layers[CLASSIFIER] = {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1])}
+    return network, {"backbone": params["backbone"], "head": layers}
+
+
+def pool(
+    network: Network, params: Any, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"], watch: Any
+) -> Iterator[tuple[Int[np.ndarray, " n"], Float[Array, "B F"]]]:
+    """Pooled features of an image's boxes: rows of boxes with what is pooled for them, scale by scale.
+
+    Each box is pooled at the scale at which its area is closest to that of the windows that the network was trained on.
+    """
+    settings = network.settings
+    levels = [network.level(image, shorter) for shorter in settings.scales]
+    level_of = choose_levels(boxes, np.array([scale for scale, _ in levels]), settings.area**2)
+    for number in np.unique(level_of):
+        scale, bucket = levels[number]
+        rows = np.flatnonzero(level_of == number)
+        # Few counts, 64, 256, 1024 ..., as pooling takes long to compile; before fc6, most of the padding is cut off.
+        count = next(64 << 2 * i for i in itertools.count() if 64 << 2 * i >= len(rows))
+        chosen = np.zeros((count, 4), np.float32)
+        chosen[: len(rows)] = boxes[rows]
+        pixels, size = watch("resize", resize, image, scale, bucket)
+        features, valid = watch("convolution", convolve, params, pixels, size, model=network.model)
+        pooled = watch("pooling", _pool, features, valid, chosen, np.float32(scale), network=network)
+        yield rows, pooled[: round_up(len(rows), PROPOSAL_MULTIPLE)]
+
+
+def describe(
+    network: Network, params: Any, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"], watch: Any
+) -> Iterator[Part]:
+    """Features of an image's boxes, scale by scale."""
+    for rows, pooled in pool(network, params, image, boxes, watch):
+        vectors = watch("fc", _vectors, params["head"], pooled, head=network.head)
+        yield Part(rows, pooled, vectors.astype(jnp.float32))
+
+
+def resize(
+    image: UInt8[np.ndarray, "H W 3"], scale: float, bucket: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, "1 h w 3"], Int[np.ndarray, "1 2"]]:
+    """A batch of one image, resized and padded, and its rows and columns without padding."""
+    resized = resize_image(image, scale)
+    return pad_image(resized, bucket)[None], np.array([resized.shape[:2]], np.int32)
+
+
+@partial(jax.jit, static_argnames="model")
+def convolve(params: Any, pixels: Array, size: Array, *, model: FastRCNN) -> tuple[Array, Array]:
+    """The feature map of a batch of one image, padded to multiples of 32 cells, and its rows and columns without."""
+    features, sizes = model.apply({"params": params}, pixels, size, method="features")
+    # Maps of many scales and shapes so have a few sizes, for each of which pooling takes seconds to compile.
+    rows, columns = (-length % 32 for length in features.shape[1:3])
+    return jnp.pad(features[0], ((0, rows), (0, columns), (0, 0))), sizes[0]
+
+
+@partial(jax.jit, static_argnames="network")
+def _pool(features: Array, valid: Array, boxes: Array, scale: Array, *, network: Network) -> Array:
+    settings = network.settings
+    cells = pyramid_cells(
+        boxes,
+        scale,
+        valid,
+        stride=network.model.stride,
+        rule=settings.cells,
+        origin=settings.origin,
+        margin=settings.margin,
+    )
+    pooled = spatial_pyramid_pool(features, cells, settings.levels, valid)
+    return pooled.reshape(len(boxes), -1).astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnames=("head", "train"))
+def _vectors(layers: Any, pooled: Array, rngs: Any = None, *, head: nn.Module, train: bool = False) -> Array:
+    return head.apply({"params": layers}, pooled[:, None, None].astype(head.dtype), train=train, rngs=rngs)
+
+
+def pool_windows(run: Run, network: Network, params: Any) -> tuple[FeatureStore, Kept, Pairs]:
+    """Pooled features on disk, and what they are of.
+
+    The published code stores those of every window, also of those that nothing is learned from.
+    """
+    settings, regression = run.comparison.sppnet.fine_tuning, run.comparison.regression
+    least = min(settings.background_iou[0], regression.min_iou if regression.enabled else 1.0)
+    kept = keep_windows(label_windows(run.proposals[: run.num_images], run.annotations), run.num_images, least)
+
+    def compute(index: int) -> dict[str, Float[np.ndarray, "B F"]]:
+        boxes = candidates(run.proposals[index], run.annotations[index])[kept.masks[index]]
+        found = np.zeros((len(boxes), network.num_features), np.float32)
+        for rows, pooled in pool(network, params, run.images[index], boxes, untimed):
+            found[rows] = pooled[: len(rows)]
+        return {"pooled": found}
+
+    plans = {"pooled": ([int(mask.sum()) for mask in kept.masks], network.num_features)}
+    return store_features(run, plans, compute, params["backbone"])["pooled"], kept, regression_pairs(run)
+
+
+def fine_tune(run: Run, network: Network, params: Any, pooled: FeatureStore, kept: Kept) -> Any:
+    """The parameters after fine-tuning fc6, fc7 and the classifier on stored features."""
+    settings = run.comparison.sppnet.fine_tuning
+
+    def logits(params: Any, inputs: Array, key: Array | None) -> Float[Array, "B K1"]:
+        rngs = None if key is None else {"dropout": key}
+        vectors = _vectors(params["head"], inputs, rngs, head=network.head, train=key is not None)
+        return classify(vectors, params, CLASSIFIER)
+
+    source, held_out = batches(
+        kept.windows,
+        run.num_images,
+        settings,
+        lambda rows: pooled.select(rows)[:],
+        share=run.comparison.share,
+        seed=run.seed,
+    )
+    task = Task({"head": params["head"]}, f"head/{CLASSIFIER}", jnp.asarray, logits, network.model.pixels)
+    paper, fixed = SppnetConfig().fine_tuning, {"backbone": params["backbone"]}
+    return fine_tune_once(run, task, source, held_out, settings, paper, fixed)
+
+
+def compute_vectors(run: Run, network: Network, params: Any) -> FeatureStore:
+    """Vectors before the classifier of every window, on disk."""
+    boxes = [candidates(run.proposals[i], truth) for i, truth in enumerate(run.annotations)]
+
+    def compute(index: int) -> dict[str, Float[np.ndarray, "B V"]]:
+        found = np.zeros((len(boxes[index]), network.head.widths[1]), np.float32)
+        for part in describe(network, params, run.images[index], boxes[index], untimed):
+            found[part.rows] = part.vectors[: len(part.rows)]
+        return {"vectors": found}
+
+    plans = {"vectors": ([len(b) for b in boxes], network.head.widths[1])}
+    return store_features(run, plans, compute, params)["vectors"]

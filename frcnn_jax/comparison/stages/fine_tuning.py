@@ -1,0 +1,192 @@
+"""Fine-tuning of a network, or of its last layers, by a softmax on windows that are drawn from all images."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from tqdm import tqdm
+
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, Evaluations, read_evaluations, write_evaluations
+from frcnn_jax.comparison.settings import FineTuningConfig
+from frcnn_jax.comparison.stages.batches import WindowBatches
+from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, TrainConfig, replace
+from frcnn_jax.data.pipeline import iterate
+from frcnn_jax.models.pixels import PixelNormalization
+from frcnn_jax.ops.losses import cross_entropy
+from frcnn_jax.training.interruption import deferred_signals
+from frcnn_jax.training.optimizer import create_optimizer, merge
+from frcnn_jax.training.state import TrainState, create_state
+from frcnn_jax.training.statistics import identity_statistics
+
+__all__ = ["FineTuned", "Task", "fine_tune", "optimizer_config"]
+
+
+class Task(NamedTuple):
+    """The network that is fine-tuned, and its inputs."""
+
+    params: Any
+    classifier: str  # path of the new layer, as in "head/cls_score"
+    load: Callable[[Any], Float[Array, "B *F"]]  # what a batch's `read` gave, as the input on the device
+    logits: Callable[[Any, Array, PRNGKeyArray | None], Float[Array, "B K1"]]  # of params, input, key of the dropout
+    pixels: PixelNormalization  # that the network takes
+
+
+class FineTuned(NamedTuple):
+    """Parameters after fine-tuning, and the way to them."""
+
+    params: Any
+    steps: int  # that were made
+    chosen: int  # step that the parameters are of
+    losses: tuple[tuple[int, float], ...]  # step, loss on windows that are held out
+
+
+def optimizer_config(settings: FineTuningConfig, classifier: str) -> OptimizerConfig:
+    """SGD in Caffe's form: biases have twice the rate and no decay, the classifier its own multiple of both."""
+    return OptimizerConfig(
+        learning_rate=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        drops=settings.drops,
+        rules=(
+            ParameterRule(f"^{classifier}/kernel$", settings.classifier_rate),
+            ParameterRule(f"^{classifier}/bias$", 2 * settings.classifier_rate, 0.0),
+            ParameterRule("/(bias|scale)$", 2.0, 0.0),
+            ParameterRule("/kernel$"),
+        ),
+    )
+
+
+def fine_tune(
+    folder: Path,
+    task: Task,
+    source: WindowBatches,
+    held_out: WindowBatches | None,
+    *,
+    config: Config,
+    settings: FineTuningConfig,
+    describe: Callable[[Config], CheckpointMetadata],
+    timed: Callable[[], AbstractContextManager[Callable[[], None]]],
+    skip_first: bool = False,
+) -> FineTuned:
+    """Makes the steps that `source` has, going on from the newest checkpoint in `folder`; `task.params` are used up.
+
+    Interrupted by Ctrl-C or SIGTERM, it ends the step and writes a checkpoint first. With `held_out` it ends when the
+    loss has not fallen for `settings.patience` measurements, but not before `settings.least_steps`.
+
+    Args:
+        describe: `describe(config=...)` gives the metadata of the checkpoints, of the config with the optimizer of the
+            fine-tuning.
+        timed: gives the block that is timed, and with it a function to call now and then.
+        skip_first: leave out the first step, in which the program is compiled.
+
+    Raises:
+        FloatingPointError: the loss is not finite; names the step.
+        KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
+    """
+    steps = len(source)
+    length = TrainConfig(steps=max(steps, 1), seed=config.train.seed)
+    config = replace(config, optimizer=optimizer_config(settings, task.classifier), train=length)
+    optimizer = create_optimizer(config.optimizer, task.params, steps)
+    state, key = create_state(config, task.params, identity_statistics(2)), jax.random.key(config.train.seed)
+    update, measure = _compile(task, optimizer, held_out)
+    with ExitStack() as resources:
+        checkpoints = resources.enter_context(closing(Checkpoints(folder)))
+        iterator = iterate(source, config.input.workers, prefetch=2)
+        if checkpoints.latest is not None:
+            state, key, position = checkpoints.restore(state)
+            iterator.set_state(position)
+        number = int(state.step)
+        values = read_evaluations(folder).up_to(number)
+        metadata = describe(config=config)
+        interrupted = resources.enter_context(deferred_signals())
+        progress = resources.enter_context(closing(tqdm(total=steps, initial=number, desc="Fine-tuning")))
+        clock = resources.enter_context(ExitStack())
+
+        def due(number: int) -> bool:
+            return held_out is not None and number > 0 and (number % settings.measure_every == 0 or number == steps)
+
+        def measured(values: Evaluations, number: int) -> Evaluations:
+            if due(number) and number not in values.steps:
+                clock.close()  # the paper measures nothing while it trains
+                # The best of `Evaluations` is the highest.
+                values = values.add(number, -measure(merge(state.trainable, state.frozen)))
+                write_evaluations(folder, values)
+                progress.set_postfix_str(f"loss on held-out windows {-values.values[-1][1]:.3f}")
+            return values
+
+        values = measured(values, number)
+        tick = None if skip_first else clock.enter_context(timed())
+        while number < steps and not _exhausted(values, number, settings) and not interrupted():
+            inputs, labels, flips = next(iterator)
+            state, loss = update(state, _flip(task.load(inputs), flips), labels, key)
+            number += 1
+            if due(number) or number % settings.checkpoint_every == 0 or number == steps or interrupted():
+                if not math.isfinite(loss):
+                    raise FloatingPointError(
+                        f"fine-tuning: the loss is {float(loss)} in step {number}: give a lower "
+                        "fine_tuning.learning_rate, in another --workdir"
+                    )
+                best = None if values.best is None else values.best[0]
+                checkpoints.save(state, key, iterator.get_state(), metadata, best=best)
+                before, values = values, measured(values, number)
+                tick = tick if values is before else None
+            progress.update()
+            if tick is None:
+                jax.block_until_ready(loss)
+                tick = clock.enter_context(timed())
+            tick()
+        if interrupted():
+            return FineTuned(None, number, number, ())  # the signal has its effect when the block is left
+        chosen = number
+        if values.best is not None and values.best[0] != number:
+            chosen = checkpoints.step = values.best[0]
+            state, _, _ = checkpoints.restore(state)
+    losses = tuple((step, -value) for step, value in values.values)
+    return FineTuned(merge(state.trainable, state.frozen), number, chosen, losses)
+
+
+def _compile(
+    task: Task, optimizer: optax.GradientTransformation, held_out: WindowBatches | None
+) -> tuple[Callable, Callable[[Any], float]]:
+    """The update of the state by a batch, and the mean loss of parameters on the windows held out."""
+
+    def mean_loss(params: Any, inputs: Array, labels: Array, key: PRNGKeyArray | None) -> Float[Array, ""]:
+        return jnp.mean(cross_entropy(task.logits(params, inputs, key), labels))
+
+    @partial(jax.jit, donate_argnums=0)
+    def update(state: TrainState, inputs: Array, labels: Array, key: PRNGKeyArray) -> tuple[TrainState, Array]:
+        def loss(trainable: Any) -> Array:
+            return mean_loss(merge(trainable, state.frozen), inputs, labels, jax.random.fold_in(key, state.step))
+
+        value, gradient = jax.value_and_grad(loss)(state.trainable)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        return TrainState(state.step + 1, trainable, state.frozen, opt_state, state.statistics), value
+
+    without_dropout = jax.jit(partial(mean_loss, key=None))
+
+    def measure(params: Any) -> float:
+        found = [without_dropout(params, task.load(held_out[i][0]), held_out[i][1]) for i in range(len(held_out))]
+        return float(np.mean(found))
+
+    return update, measure
+
+
+def _exhausted(values: Evaluations, number: int, settings: FineTuningConfig) -> bool:
+    return bool(values.values) and number >= settings.least_steps and values.since_best >= settings.patience
+
+
+@jax.jit
+def _flip(inputs: Array, flips: Bool[Array, " B"]) -> Array:
+    """Windows [B, S, S, C] flipped left to right where `flips` says so; features [B, F] as they are."""
+    if inputs.ndim != 4:
+        return inputs
+    return jnp.where(flips[:, None, None, None], inputs[:, :, ::-1], inputs)

@@ -1,0 +1,224 @@
+"""A system at work: its data, its folder, and fine-tuning, which both systems do once."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from frcnn_jax.checkpoint import CheckpointMetadata
+from frcnn_jax.comparison.feature_store import fingerprint
+from frcnn_jax.comparison.record import Record
+from frcnn_jax.comparison.settings import ComparisonConfig, FineTuningConfig
+from frcnn_jax.comparison.stages.batches import WindowBatches
+from frcnn_jax.comparison.stages.fine_tuning import Task, fine_tune
+from frcnn_jax.comparison.stages.folder import (
+    check_folder,
+    claim_folder,
+    describe_settings,
+    is_claimed,
+    load_arrays,
+    save_arrays,
+)
+from frcnn_jax.config import Config, ParameterRule, absolute_paths, expand_user, replace
+from frcnn_jax.data.dataset import Dataset, open_dataset
+from frcnn_jax.data.image_cache import DecodedImages
+from frcnn_jax.data.pipeline import concatenate
+from frcnn_jax.data.proposals.source import open_proposals, proposal_files
+from frcnn_jax.locks import folder_lock
+from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.plugins import load_plugins
+from frcnn_jax.training.state import build_model, initial_params
+from frcnn_jax.training.statistics import identity_statistics
+from frcnn_jax.types import GroundTruth
+
+__all__ = [
+    "Run",
+    "classify",
+    "fine_tune_once",
+    "load_network",
+    "open_test",
+    "open_training",
+    "pad_image",
+    "padded_side",
+    "part_of",
+]
+
+_NETWORK = "network.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A system at work on a data set."""
+
+    config: Config
+    comparison: ComparisonConfig
+    folder: Path
+    dataset: Dataset
+    proposals: Sequence[Float[np.ndarray, "P 4"]]  # of each image
+    num_images: int  # the first ones of the data set, which are used
+    images: DecodedImages
+    record: Record
+    made_from: Mapping[str, Any]  # all that decides what is on disk
+
+    @property
+    def annotations(self) -> Sequence[GroundTruth]:
+        """Objects of the images that are used."""
+        return self.dataset.annotations[: self.num_images]
+
+    @property
+    def seed(self) -> int:
+        """Decides all that is random."""
+        return self.config.train.seed
+
+    @property
+    def share(self) -> float:
+        """Share of the images that is used."""
+        return self.num_images / max(len(self.dataset), 1)
+
+    def detector(self) -> tuple[FastRCNN, Any]:
+        """Fast R-CNN's model, and parameters to start from: those of `model.weights`, or random ones."""
+        num_classes = len(self.dataset.classes) + 1
+        model, key = build_model(self.config, num_classes), jax.random.key(self.seed)
+        # The detector's own rules, by which some of its layers are frozen, are not for these systems.
+        learning = replace(self.config, optimizer={"rules": (ParameterRule(""),)})
+        return model, initial_params(learning, model, identity_statistics(num_classes), key)
+
+
+@contextlib.contextmanager
+def open_training(
+    config: Config, comparison: ComparisonConfig, folder: str | Path, system: str, settings: Any
+) -> Iterator[Run]:
+    """The training set, its proposals, and the folder, which is locked while the block runs.
+
+    Args:
+        settings: the system's own.
+
+    Raises:
+        ValueError: the folder holds another system, or one made from other data or with other settings.
+        FolderInUseError: another process works there.
+    """
+    folder = expand_user(folder)
+    load_plugins(config.plugins, folder)
+    config = absolute_paths(config)
+    with folder_lock(folder, purpose=f"training {system}"):
+        description = describe_settings(config, comparison, system, settings)
+        check_folder(folder, description)
+        datasets = [open_dataset(name, config.data) for name in config.data.train]
+        files, _ = proposal_files(config.proposals, config.data.train)
+        parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
+        dataset, proposals = concatenate(datasets, parts)
+        boxes = [np.asarray(proposals[i]) for i in range(len(dataset))]
+        description |= {"data": dataset.fingerprint, "proposals": fingerprint(boxes)}
+        claim_folder(folder, description)
+        record = Record(folder / "record.json", system=system, model=config.model.name)
+        record.set(images=[len(dataset), *record.content.get("images", ())[1:]])
+        yield Run(
+            config,
+            comparison,
+            folder,
+            dataset,
+            proposals,
+            part_of(len(dataset), comparison.share),
+            DecodedImages(dataset, keep=config.input.cache_decoded),
+            record,
+            description,
+        )
+
+
+@contextlib.contextmanager
+def open_test(
+    config: Config, comparison: ComparisonConfig, folder: str | Path, system: str, settings: Any
+) -> Iterator[Run]:
+    """The test set, its proposals, and a folder that holds the system, trained; arguments and errors as above."""
+    folder = expand_user(folder)
+    load_plugins(config.plugins, folder)
+    config = absolute_paths(config)
+    if not is_claimed(folder):
+        raise FileNotFoundError(f"{folder} holds no trained {system}: train it first")
+    with folder_lock(folder, purpose=f"testing {system}"):
+        check_folder(folder, describe_settings(config, comparison, system, settings))
+        dataset = open_dataset(config.data.test, config.data)
+        proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
+        record = Record(folder / "record.json", system=system, model=config.model.name)
+        count = part_of(len(dataset), comparison.share)
+        yield Run(config, comparison, folder, dataset, proposals, count, DecodedImages(dataset), record, {})
+
+
+def fine_tune_once(
+    run: Run,
+    task: Task,
+    source: WindowBatches,
+    held_out: WindowBatches | None,
+    settings: FineTuningConfig,
+    paper: FineTuningConfig,
+    fixed: Mapping[str, Any] | None = None,
+) -> Any:
+    """The parameters after fine-tuning, which is not done again where `network.npz` has them.
+
+    Args:
+        paper: settings whose windows are the whole schedule.
+        fixed: parameters that are not tuned, which are kept beside the others.
+    """
+    path = run.folder / _NETWORK
+    if not path.exists():
+        # The first step of a share is not timed, as it compiles.
+        timed = max(len(source) - (run.comparison.share < 1), 1)
+        done = fine_tune(
+            run.folder,
+            task,
+            source,
+            held_out,
+            config=run.config,
+            settings=settings,
+            describe=partial(CheckpointMetadata, run.dataset.classes, task.pixels, data=run.dataset.fingerprint),
+            timed=partial(run.record.train, "fine_tuning", share=timed / max(settings.steps, 1)),
+            skip_first=run.comparison.share < 1,
+        )
+        run.record.set(
+            steps=done.steps,
+            chosen_step=done.chosen,
+            windows=done.steps * settings.batch_size,
+            paper_share=done.steps * settings.batch_size / (paper.steps * paper.batch_size),
+            held_out_losses=[list(pair) for pair in done.losses],
+        )
+        save_arrays(path, {**done.params, **(fixed or {})})
+    return load_network(run)
+
+
+def load_network(run: Run) -> Any:
+    """The parameters after fine-tuning. Errors as of `load_arrays`."""
+    return load_arrays(run.folder / _NETWORK)
+
+
+def classify(vectors: Float[Array, "B V"], params: Any, layer: str) -> Float[Array, "B K1"]:
+    """Logits of the classifier, which is the head's layer of that name, in float32."""
+    classifier = params["head"][layer]
+    return vectors.astype(jnp.float32) @ classifier["kernel"] + classifier["bias"][None]
+
+
+def part_of(count: int, share: float) -> int:
+    """A share of `count` things, at least one of them if there is one."""
+    return min(count, max(math.ceil(count * share), 1))
+
+
+def padded_side(length: int) -> int:
+    """A side that an image is padded to, so that few programs are compiled: 128, 192, 256, 384, 512 ..."""
+    side = 128
+    while side < length:
+        side = side * 4 // 3 if side % 3 == 0 else side * 3 // 2
+    return side
+
+
+def pad_image(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """`image` with zeros at the bottom and right."""
+    padded = np.zeros((*size, 3), np.uint8)
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded

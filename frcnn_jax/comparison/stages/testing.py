@@ -1,0 +1,133 @@
+"""The test of a system: scores and offsets of each image's proposals, detections, mAP, and the time of each stage."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from tqdm import tqdm
+
+from frcnn_jax.comparison.feature_store import FeatureStore, fingerprint, write_features
+from frcnn_jax.comparison.ridge import BoxRegressors
+from frcnn_jax.comparison.scoring import CandidatePool, Candidates, select_candidates
+from frcnn_jax.comparison.stages.features import Describe, Watch
+from frcnn_jax.comparison.stages.run import Run
+from frcnn_jax.comparison.svm import LinearSvms
+from frcnn_jax.config import replace
+from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
+from frcnn_jax.detection.pyramid import round_up
+from frcnn_jax.evaluation.evaluate import write_evaluation
+from frcnn_jax.types import Detections
+
+__all__ = ["Score", "detect_all", "score_by_svms", "test_system"]
+
+Score = Callable[[Float[Array, "B F"], Float[Array, "B V"]], tuple[Float[Array, "B K"], Float[Array, "B K 4"] | None]]
+"""Scores and offsets of boxes for each class, of their pooled features and vectors."""
+
+_NONE = -1e30  # score of no candidate on disk, where infinity is refused
+
+
+def score_by_svms(svms: LinearSvms, regressors: BoxRegressors | None) -> Score:
+    """Scores by SVMs, offsets by regressors; no offsets without regressors."""
+
+    @jax.jit
+    def score(pooled: Array, vectors: Array) -> tuple[Array, Array | None]:
+        return svms.score(vectors), None if regressors is None else regressors.predict(pooled)
+
+    return score
+
+
+def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> dict[str, Any]:
+    """Detects in the test set, and writes metrics, page and pictures to `eval/` as for Fast R-CNN.
+
+    Args:
+        made_from: arrays that decide scores and offsets.
+
+    Returns:
+        What is written to `metrics.json`; nothing of a share of the images.
+    """
+    detections = detect_all(run, describe, score, made_from)
+    counts = [len(run.proposals[index]) for index in range(run.num_images)]
+    run.record.set(
+        images=[run.record.content["images"][0], len(run.dataset)],
+        proposals=float(np.mean(counts)) if counts else 0.0,
+        device=jax.devices()[0].device_kind,
+    )
+    if run.num_images < len(run.dataset):
+        return {}
+    metrics = write_evaluation(
+        detections,
+        run.dataset,
+        # An SVM's score is 0 at the margin between an object and none.
+        config=replace(run.config.evaluate, picture_score=0.0),
+        directory=run.folder / "eval",
+        title=f"{run.record.content['system']} on {run.dataset.name}",
+    )
+    run.record.set(map=metrics["map"], ap=metrics["ap"])
+    return metrics
+
+
+def detect_all(run: Run, describe: Describe, score: Score, made_from: Any) -> dict[str, Detections]:
+    """Detections of each image by its id. Candidates are kept on disk image by image, so that a killed test goes on."""
+    settings, num_classes = run.comparison.selection, len(run.dataset.classes)
+    boxes = [np.asarray(run.proposals[i], np.float32) for i in range(run.num_images)]
+    counts = [num_classes * min(settings.per_class, _padded(len(b))) for b in boxes]
+    about = {
+        "data": run.dataset.fingerprint,
+        "proposals": fingerprint(boxes),
+        "system": fingerprint(made_from),
+        "per_class": settings.per_class,
+    }
+    folder = run.folder / "tested"
+    watch, select = Watch(), partial(select_candidates, per_class=settings.per_class)
+    with write_features(folder, counts, 9, made_from=about) as writer:
+        missing = writer.missing()
+        for index in tqdm(missing, desc="Testing", unit="image"):
+            found = _candidates(run, index, boxes[index], describe, score, select, watch)
+            rows = np.concatenate([found.boxes, found.regressed, found.scores[..., None]], axis=-1).reshape(-1, 9)
+            writer.write(index, np.where(np.isfinite(rows), rows, _NONE))
+    store = FeatureStore.open(folder, about)
+    pool = CandidatePool(run.num_images, num_classes, average=settings.average)
+    for index in range(run.num_images):
+        rows = store[index].reshape(num_classes, -1, 9)
+        scores = np.where(rows[..., 8] > _NONE / 2, rows[..., 8], -np.inf).astype(np.float32)
+        pool.add(run.dataset.image_ids[index], Candidates(boxes=rows[..., :4], regressed=rows[..., 4:8], scores=scores))
+    detections = watch("suppression of all", pool.detections, settings.nms_iou)
+    if missing:
+        later = watch.seconds.pop("suppression of all") * len(missing) / run.num_images
+        watch.seconds["suppression"] += later
+        for stage, seconds in watch.seconds.items():
+            run.record.add_test(stage, seconds, images=len(missing), share=run.share)
+    return detections
+
+
+def _candidates(
+    run: Run,
+    index: int,
+    boxes: Float[np.ndarray, "P 4"],
+    describe: Describe,
+    score: Score,
+    select: Callable[..., Candidates],
+    watch: Watch,
+) -> Candidates:
+    """The candidates of one image, on the host."""
+    count, num_classes = _padded(len(boxes)), len(run.dataset.classes)
+    scores, deltas = np.zeros((count, num_classes), np.float32), np.zeros((count, num_classes, 4), np.float32)
+    for part in describe(run.images[index], boxes, watch):
+        part_scores, part_deltas = watch("fc", score, part.pooled, part.vectors)
+        scores[part.rows] = part_scores[: len(part.rows)]
+        if part_deltas is not None:
+            deltas[part.rows] = part_deltas[: len(part.rows)]
+    padded = np.zeros((count, 4), np.float32)
+    padded[: len(boxes)] = boxes
+    mask = np.arange(count) < len(boxes)
+    size = np.asarray(run.dataset.sizes[index], np.int32)
+    arguments = jax.tree.map(jnp.asarray, (scores, padded, mask, size, deltas))
+    return jax.device_get(watch("suppression", select, *arguments))
+
+
+def _padded(count: int) -> int:
+    return round_up(count, PROPOSAL_MULTIPLE)

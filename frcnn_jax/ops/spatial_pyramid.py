@@ -1,0 +1,69 @@
+"""Spatial pyramid pooling of boxes, as SPPnet has it (He et al., ECCV 2014), by RoI pooling."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Real
+
+from frcnn_jax.ops.precision import as_array
+from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
+
+PYRAMID = (6, 3, 2, 1)
+
+
+def spatial_pyramid_pool(
+    features: Float[Array, "H W C"],
+    cells: Real[Array, "R 4"],
+    levels: tuple[int, ...] = PYRAMID,
+    valid_size: Int[Array, "2"] | None = None,
+) -> Float[Array, "R B C"]:
+    """Max-pools each box to grids of n x n for every n of `levels`, 50 bins for the paper's.
+
+    Bin k of n covers cells floor(k w / n) ... ceil((k + 1) w / n) - 1 of w, as in RoI pooling, whose gradient it has.
+
+    Args:
+        features: feature map of any floating dtype.
+        cells: inclusive corners x1 y1 x2 y2 in feature cells (`pyramid_cells`).
+        valid_size: rows and columns of the map's real top-left part where the rest is padding; the whole map if None.
+
+    Returns:
+        The bins level after level, each in row-major order.
+    """
+    pooled = [roi_max_pool(features, cells, (n, n), 1.0, valid_size) for n in levels]
+    return jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[-1]) for level in pooled], axis=1)
+
+
+def pyramid_cells(
+    boxes: Real[Array, "R 4"],
+    scale: Real[Array, ""] | float,
+    map_size: Int[Array, "2"],
+    *,
+    stride: int = 16,
+    rule: Literal["paper", "code"] = "paper",
+    origin: float | int = 0,
+    margin: float | int = 6,
+) -> Float[Array, "R 4"]:
+    """The feature cells of boxes, inclusive corners inside the map.
+
+    With `rule` paper these are the cells whose centre lies inside the box (appendix A); with code, the box counts as
+    larger by `margin` pixels on each side, less half a cell. Where none is left it is the one in the middle.
+
+    Args:
+        boxes: half-open x1 y1 x2 y2 in pixels of the image before resizing.
+        scale: resized size / original size.
+        map_size: rows and columns of the feature map.
+        stride: pixels of the resized image from one cell to the next.
+        origin: pixel at the centre of the first cell.
+    """
+    corners = project_rois(boxes, scale) - origin
+    low, high = corners[:, :2], corners[:, 2:]
+    if rule == "paper":
+        first, last = jnp.floor(low / stride) + 1, jnp.ceil(high / stride) - 1
+    else:
+        # The code counts pixels from 1.
+        first = jnp.floor((low + 1 + margin) / stride + 0.5)
+        last = jnp.ceil((high + 1 - margin) / stride - 0.5)
+    middle = (first + last) / 2
+    first, last = (jnp.where(first > last, middle, edge) for edge in (first, last))
+    limit = as_array(map_size)[::-1].astype(first.dtype)[None] - 1
+    return jnp.concatenate([jnp.clip(first, 0, limit), jnp.clip(last, 0, limit)], axis=1)

@@ -1,0 +1,93 @@
+"""Fast R-CNN's record: the time of its steps, ranks, stages that give what `detect` gives, evaluation with SVD."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from frcnn_jax.comparison import fast_rcnn
+from frcnn_jax.comparison.record import Record
+from frcnn_jax.comparison.stages.features import untimed
+from frcnn_jax.config import replace
+from frcnn_jax.detection.detect import trim
+from tests.comparison.cases import case, shrink_tiny
+from tests.training.runs import step_in_a_moment, write_data
+from tests.weights.detectors import small_detector
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_tiny(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_data(root)
+    return root
+
+
+def test_time_of_the_steps_by_hand(tmp_path):
+    lines = [
+        {"step": 1, "images_per_second": 0.5},
+        {"step": 4, "images_per_second": 3.0},
+        {"step": 4, "map": 0.3, "ap": {}},
+        {"step": 6, "images_per_second": 1.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # Batches of two images: 1 step of 4 s, 3 of 2 s together, 2 of 4 s together.
+    assert fast_rcnn._training_time(tmp_path, 2, 0) == (10, 6)
+    assert fast_rcnn._training_time(tmp_path, 2, 1) == (6, 5)
+
+
+def test_training_is_recorded_and_goes_on(data, tmp_path, monkeypatch):
+    step_in_a_moment(monkeypatch.setattr)
+    config, comparison = case(data)
+    fast_rcnn.train(config, comparison, tmp_path)
+    content = Record.read(tmp_path / "record.json").content
+    assert content["train"]["fine_tuning"]["share"] == 1
+    assert content["train"]["fine_tuning"]["seconds"] > 0
+    # 12 steps of 2 images with 8 RoIs each.
+    assert (content["steps"], content["windows"], content["images"]) == (12, 192, [8])
+    assert content["paper_share"] == 192 / 5_120_000
+    fast_rcnn.train(config, comparison, tmp_path)
+    assert Record.read(tmp_path / "record.json").content["train"] == content["train"]
+
+
+def test_a_share_of_the_steps_is_extrapolated(data, tmp_path, monkeypatch):
+    step_in_a_moment(monkeypatch.setattr)
+    config, comparison = case(data)
+    fast_rcnn.train(config, dataclasses.replace(comparison, share=0.25), tmp_path)
+    content = Record.read(tmp_path / "record.json").content
+    # Three steps of twelve, of which the first is not timed.
+    assert (content["steps"], content["train"]["fine_tuning"]["share"]) == (3, 2 / 12)
+
+
+def test_ranks():
+    def detector(*shapes):
+        head = {name: {"kernel": np.zeros(shape)} for name, shape in zip(("fc6", "fc7"), shapes, strict=False)}
+        return SimpleNamespace(params={"head": head})
+
+    assert fast_rcnn._ranks(detector((25088, 4096), (4096, 4096))) == {"fc6_rank": 1024, "fc7_rank": 256}
+    assert fast_rcnn._ranks(detector((18432, 4096), (4096, 1024))) == {"fc6_rank": 1024, "fc7_rank": 256}
+    assert fast_rcnn._ranks(detector((100, 512), (512, 256))) == {"fc6_rank": 100, "fc7_rank": 64}
+    assert fast_rcnn._ranks(detector((100, 512))) is None
+
+
+@pytest.mark.parametrize("scales", [pytest.param((), marks=pytest.mark.long), (48, 96)])
+def test_the_stages_together_detect(scales):
+    detector = small_detector()
+    detector = dataclasses.replace(detector, config=replace(detector.config, input={"test_scales": scales}))
+    random = np.random.default_rng(0)
+    image = random.integers(0, 255, (40, 60, 3), np.uint8)
+    low = random.uniform(0, 25, (12, 2))
+    boxes = np.concatenate([low, low + random.uniform(6, 15, (12, 2))], axis=1).astype(np.float32)
+    found = trim(fast_rcnn._timed(detector)(untimed, image, boxes))
+    expected = detector.detect(image, boxes)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.boxes, expected.boxes, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)

@@ -1,0 +1,176 @@
+"""Fine-tuning of a linear layer: rates, going on after a kill, the end by windows that are held out."""
+
+import contextlib
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from frcnn_jax.checkpoint import CheckpointMetadata
+from frcnn_jax.comparison.settings import FineTuningConfig
+from frcnn_jax.comparison.stages.fine_tuning import Task, fine_tune
+from frcnn_jax.config import Config, InputConfig
+from frcnn_jax.models.pixels import CENTERED_PIXELS
+from frcnn_jax.ops.losses import cross_entropy
+
+CONFIG = Config(input=InputConfig(workers=0))
+SETTINGS = FineTuningConfig(
+    steps=8, learning_rate=0.1, drops=(5,), momentum=0.5, weight_decay=0.01, checkpoint_every=3, classifier_rate=10
+)
+RANDOM = np.random.default_rng(0)
+INPUTS, LABELS = RANDOM.normal(size=(40, 4, 3)).astype(np.float32), RANDOM.integers(0, 2, (40, 4)).astype(np.int32)
+
+
+EVENTS = []  # of the clock, and measurements
+
+
+class Source:
+    """Batches of four rows, without flips."""
+
+    def __init__(self, steps, first=0):
+        self.steps, self.first = steps, first
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, step):
+        return INPUTS[self.first + step], LABELS[self.first + step], np.zeros(4, bool)
+
+
+def params():
+    return {
+        "body": {"kernel": jnp.eye(3), "bias": jnp.zeros(3)},
+        "head": {"scores": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}},
+    }
+
+
+def logits(params, inputs, key):
+    x = inputs @ params["body"]["kernel"] + params["body"]["bias"][None]
+    if key is not None:
+        x = x * jax.random.bernoulli(key, 0.5, x.shape)
+    return x @ params["head"]["scores"]["kernel"] + params["head"]["scores"]["bias"][None]
+
+
+def run(folder, settings=SETTINGS, source=None, held_out=None, stop_after=None, logits=logits, skip_first=False):
+    ticks = []
+
+    @contextlib.contextmanager
+    def timed():
+        def tick():
+            ticks.append(1)
+            if len(ticks) == stop_after:
+                raise ZeroDivisionError
+
+        EVENTS.append("start")
+        yield tick
+        EVENTS.append("stop")
+
+    EVENTS.clear()
+    done = fine_tune(
+        folder,
+        Task(params(), "head/scores", jnp.asarray, logits, CENTERED_PIXELS),
+        source or Source(settings.steps),
+        held_out,
+        config=CONFIG,
+        settings=settings,
+        describe=lambda config: CheckpointMetadata(("cat",), CENTERED_PIXELS, config, "data"),
+        timed=timed,
+        skip_first=skip_first,
+    )
+    return done, len(ticks)
+
+
+def test_the_first_step_by_hand(tmp_path):
+    """Rate 0.1, 1 for the classifier, twice for biases; decay on kernels alone."""
+    settings = dataclasses.replace(SETTINGS, steps=1)
+    without_dropout = lambda params, inputs, key: logits(params, inputs, None)  # noqa: E731
+    done, _ = run(tmp_path, settings, logits=without_dropout)
+    before = params()
+
+    def loss(params):
+        return cross_entropy(logits(params, INPUTS[0], None), jnp.asarray(LABELS[0])).mean()
+
+    gradient = jax.grad(loss)(before)
+    assert (done.steps, done.chosen, done.losses) == (1, 1, ())
+    rates = {"body": {"kernel": 0.1, "bias": 0.2}, "head": {"scores": {"kernel": 1.0, "bias": 2.0}}}
+    decays = {"body": {"kernel": 0.01, "bias": 0.0}, "head": {"scores": {"kernel": 0.01, "bias": 0.0}}}
+    expected = jax.tree.map(lambda p, g, rate, decay: p - rate * (g + decay * p), before, gradient, rates, decays)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), done.params, expected)
+
+
+def test_going_on_after_a_kill_changes_nothing(tmp_path):
+    whole, ticks = run(tmp_path / "whole")
+    assert ticks == 8
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "killed", stop_after=5)  # the newest checkpoint is of step 3
+    killed, ticks = run(tmp_path / "killed")
+    assert (ticks, killed.steps) == (5, 8)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, killed.params)
+    again, ticks = run(tmp_path / "killed")
+    assert ticks == 0
+    jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
+
+
+def test_the_first_step_may_be_left_out_of_the_time(tmp_path):
+    _, ticks = run(tmp_path, skip_first=True)
+    assert ticks == 8  # the block begins after the first step, which its tick then ends at once
+
+
+def test_no_steps(tmp_path):
+    done, _ = run(tmp_path, dataclasses.replace(SETTINGS, steps=0))
+    assert done.steps == 0
+    jax.tree.map(np.testing.assert_array_equal, done.params, params())
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Scripted losses on held-out windows, in the order in which they are measured."""
+    from frcnn_jax.comparison.stages import fine_tuning
+
+    script, compile_ = [], fine_tuning._compile
+
+    def measure(params):
+        EVENTS.append("measure")
+        return script.pop(0)
+
+    monkeypatch.setattr(fine_tuning, "_compile", lambda *a: (compile_(*a)[0], measure))
+    return script
+
+
+def test_it_ends_when_the_loss_on_held_out_windows_does_not_fall(tmp_path, losses):
+    settings = dataclasses.replace(SETTINGS, steps=40, held_out=0.5, measure_every=2, patience=2, least_steps=0)
+    losses += [3.0, 1.0, 2.0, 1.5, 0.1]
+    done, _ = run(tmp_path, settings, held_out=Source(1))
+    assert (done.steps, done.chosen) == (8, 4)
+    assert done.losses == ((2, 3.0), (4, 1.0), (6, 2.0), (8, 1.5))
+    assert losses == [0.1]
+    assert ["start", *["stop", "measure", "start"] * 4, "stop"] == EVENTS
+    # The parameters are those of the best measurement.
+    four, _ = run(tmp_path / "four", dataclasses.replace(settings, steps=4, held_out=0.0), source=Source(4))
+    jax.tree.map(np.testing.assert_array_equal, done.params, four.params)
+    again, ticks = run(tmp_path, settings, held_out=Source(1))
+    assert (ticks, again.steps, again.chosen, again.losses) == (0, 8, 4, done.losses)
+
+
+def test_it_makes_the_least_steps(tmp_path, losses):
+    settings = dataclasses.replace(SETTINGS, steps=12, held_out=0.5, measure_every=2, patience=1, least_steps=8)
+    losses += [1.0, 2.0, 3.0, 0.5, 0.6, 0.7]
+    done, _ = run(tmp_path, settings, held_out=Source(1))
+    assert (done.steps, done.chosen) == (10, 8)
+
+
+def test_the_loss_is_that_of_the_held_out_windows_without_dropout(tmp_path):
+    settings = dataclasses.replace(SETTINGS, steps=2, held_out=0.5, measure_every=2)
+    done, _ = run(tmp_path, settings, held_out=Source(2, first=20))
+    expected = np.mean(
+        [cross_entropy(logits(done.params, INPUTS[i], None), jnp.asarray(LABELS[i])).mean() for i in (20, 21)]
+    )
+    np.testing.assert_allclose(done.losses[0][1], expected, rtol=1e-5)
+
+
+def test_a_loss_that_is_not_finite(tmp_path):
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in step 3: give a lower fine_tuning.learning_rate"):
+        run(tmp_path, settings)

@@ -1,0 +1,192 @@
+"""R-CNN end to end on drawn images with a small network, stage by stage."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from frcnn_jax.comparison import rcnn
+from frcnn_jax.comparison.feature_store import FeatureWriter
+from frcnn_jax.comparison.rcnn import Warp
+from frcnn_jax.comparison.stages import classifiers, run
+from frcnn_jax.comparison.stages.folder import load_arrays
+from frcnn_jax.comparison.windows import candidates
+from frcnn_jax.config import replace
+from frcnn_jax.models.architectures import create_window_network
+from frcnn_jax.models.pixels import CENTERED_PIXELS, normalize_images
+from frcnn_jax.ops.warp import warp_window
+from tests.comparison.cases import case, shrink_tiny
+from tests.training.runs import write_data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_tiny(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_data(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    """A folder with R-CNN trained and tested, and what the test returned."""
+    folder = data / "rcnn"
+    rcnn.train(*case(data), folder)
+    return folder, rcnn.test(*case(data), folder)
+
+
+def test_what_is_left_on_disk(trained):
+    folder, metrics = trained
+    assert metrics["images"] == 4
+    assert metrics == json.loads((folder / "eval/metrics.json").read_text())
+    assert (folder / "eval/index.html").exists()
+    record = json.loads((folder / "record.json").read_text())
+    assert set(record["train"]) == {"fine_tuning", "features", "svms", "regressors"}
+    assert set(record["test"][""]) == {"warp", "convolution", "fc", "suppression"}
+    assert all(stage["images"] == 4 for stage in record["test"][""].values())
+    assert (record["steps"], record["windows"], record["paper_share"]) == (6, 72, 72 / (128 * 70_000))
+    assert record["map"] == metrics["map"]
+    # 7 objects, and 9 proposals of 7 images; the vector of 16, and 3 x 3 cells of 16.
+    pairs = json.loads((folder / "pooled/settings.json").read_text())["counts"]
+    assert record["disk_bytes"] == 4 * (70 * 16 + sum(pairs) * 144)
+
+
+def test_features_are_those_of_each_window_alone(trained, data):
+    folder, _ = trained
+    config, comparison = case(data)
+    network, params = create_window_network("tiny"), load_arrays(folder / "network.npz")
+    with run.open_training(config, comparison, folder, "rcnn", comparison.rcnn) as opened:
+        image = normalize_images(jnp.asarray(opened.images[4][None]), None, CENTERED_PIXELS)[0]
+        boxes = candidates(opened.proposals[4], opened.annotations[4])
+        _, _, _, warp = rcnn.build(opened)
+        vectors, pooled, pairs = rcnn.compute_features(opened, network, params, warp)
+    windows = jax.vmap(lambda box: warp_window(image, box, size=48, context=4))(jnp.asarray(boxes))
+    expected = jax.jit(network.apply)({"params": params}, windows)
+    np.testing.assert_allclose(vectors[4], expected, rtol=1e-4, atol=1e-5)
+    rows = pairs.rows[4]
+    assert 0 < len(rows) < len(boxes)
+    cells = rcnn._pooled(params, windows, network=network)[rows].reshape(len(rows), -1)
+    np.testing.assert_allclose(pooled[4], cells, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_done_is_not_done_again(trained, data, monkeypatch):
+    folder, metrics = trained
+
+    def again(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(run, "fine_tune", again)
+    monkeypatch.setattr(classifiers, "mine_svms", again)
+    monkeypatch.setattr(classifiers, "fit_box_regressors", again)
+    monkeypatch.setattr(FeatureWriter, "write", again)
+    rcnn.train(*case(data), folder)
+    before = json.loads((folder / "record.json").read_text())["test"]
+    assert rcnn.test(*case(data), folder) == metrics
+    assert json.loads((folder / "record.json").read_text())["test"] == before
+
+
+def test_features_go_on_where_a_run_was_stopped(trained, data, monkeypatch):
+    folder, _ = trained
+    stopped, written, write = data / "stopped", [], FeatureWriter.write
+    shutil.copytree(folder, stopped)
+    for name in ("vectors", "pooled", "svms.npz", "regressors.npz", "mining.npz"):
+        (shutil.rmtree if (stopped / name).is_dir() else type(stopped).unlink)(stopped / name)
+
+    def write_some(self, index, rows):
+        if len(written) == 7:  # both stores of three images, and one of the fourth
+            raise ZeroDivisionError
+        written.append((self.folder.name, index))
+        write(self, index, rows)
+
+    monkeypatch.setattr(FeatureWriter, "write", write_some)
+    with pytest.raises(ZeroDivisionError):
+        rcnn.train(*case(data), stopped)
+    monkeypatch.setattr(FeatureWriter, "write", lambda *a: (written.append((a[0].folder.name, a[1])), write(*a)))
+    rcnn.train(*case(data), stopped)
+    assert [index for name, index in written if name == "vectors"] == [0, 1, 2, 3, 3, 4, 5, 6, 7]
+    for name in ("vectors/features.bin", "pooled/features.bin"):
+        assert (stopped / name).read_bytes() == (folder / name).read_bytes()
+    for name in ("svms.npz", "regressors.npz"):
+        jax.tree.map(np.testing.assert_array_equal, load_arrays(stopped / name), load_arrays(folder / name))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c, s: (replace(c, model={"dropout": 0.5}), s), r"another model\.dropout, 0\.3 and not 0\.5"),
+        (
+            lambda c, s: (c, replace(s, svm={"c": 2.0})),
+            r"another svm\.c, 0\.1 and not 2\.0: give that again, or another",
+        ),
+        (
+            lambda c, s: (c, replace(s, rcnn={"fine_tuning": {"steps": 9}})),
+            r"settings\.fine_tuning\.steps, 6 and not 9",
+        ),
+    ],
+)
+def test_other_settings_are_refused(trained, data, change, message):
+    for function in (rcnn.train, rcnn.test):
+        with pytest.raises(ValueError, match=message):
+            function(*change(*case(data)), trained[0])
+
+
+def test_other_data_are_refused(trained, data, tmp_path):
+    config, comparison = case(data)
+    boxes = dict(np.load(data / "train.npz"))
+    np.savez(tmp_path / "other.npz", **boxes | {"a0": boxes["a0"][1:]})
+    config = replace(config, proposals={"train_files": (str(tmp_path / "other.npz"),)})
+    with pytest.raises(ValueError, match="another proposals"):
+        rcnn.train(config, comparison, trained[0])
+
+
+def test_settings_of_the_test_may_change(trained, data):
+    config, comparison = case(data)
+    comparison = replace(comparison, selection={"per_class": 3, "nms_iou": 0.5})
+    folder = data / "other_test"
+    shutil.copytree(trained[0], folder)
+    with pytest.raises(ValueError, match="per_class: 100 there and 3 here"):
+        rcnn.test(config, comparison, folder)
+    shutil.rmtree(folder / "tested")
+    assert rcnn.test(config, comparison, folder)["images"] == 4
+
+
+def test_before_training(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no trained rcnn: train it first"):
+        rcnn.test(*case(data), tmp_path)
+
+
+@pytest.mark.long
+def test_a_share(data):
+    """Times of a quarter of the images and a step of six beside the first."""
+    config, comparison = case(data)
+    comparison = dataclasses.replace(comparison, share=0.25)
+    rcnn.train(config, comparison, data / "share")
+    assert rcnn.test(config, comparison, data / "share") == {}
+    record = json.loads((data / "share/record.json").read_text())
+    shares = {stage: entry["share"] for stage, entry in record["train"].items()}
+    assert shares == {"fine_tuning": 2 / 6, "features": 2 / 8, "svms": 2 / 8, "regressors": 2 / 8}
+    assert {(entry["images"], entry["share"]) for entry in record["test"][""].values()} == {(1, 0.25)}
+    assert "map" not in record
+
+
+def test_the_part_of_an_image_gives_the_same_window():
+    random = np.random.default_rng(0)
+    image, warp = random.integers(0, 256, (150, 260, 3)).astype(np.uint8), Warp(32, 4, CENTERED_PIXELS)
+    corners, sides = random.integers(-10, 200, (20, 2)), random.integers(1, 120, (20, 2))
+    whole, size = rcnn.padded(image)
+    assert whole.shape == (192, 384, 3)
+    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    expected = warp(whole, size, boxes)
+    for box, window in zip(boxes, expected, strict=True):
+        part, part_size, moved = warp.around(image, box)
+        np.testing.assert_allclose(warp(part, part_size, moved[None])[0], window, atol=1e-5)
