@@ -382,7 +382,7 @@ def test_a_config_derives_from_the_file_beside_it(tmp_path, monkeypatch):
 def test_photographs_are_trained_as_anything_else_but_from_imagenet():
     photographs, scratch = (load_config(CONFIGS[0].parent / f"{name}.py") for name in ("folder", "folder_scratch"))
     changed = {name.partition(".")[0] for name in changed_settings(scratch, photographs)}
-    assert changed == {"model", "optimizer", "train"}
+    assert changed == {"model", "input", "sampling", "optimizer", "train"}
     assert photographs.model.weights == "imagenet"
     assert photographs.optimizer.rules == ()
     assert photographs.train.steps is None

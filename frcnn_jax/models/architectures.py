@@ -39,9 +39,11 @@ def _caffe_rules(frozen: str) -> tuple[ParameterRule, ...]:
 
 
 def _efficientnet_lite(number: int, stages: tuple[Stage, ...], window: int) -> dict[str, Architecture]:
-    """Three detectors with ImageNet's weights. The last stages are on each RoI (`StagesHead`), or in the trunk, beside
-    its features at stride 16 (`_c45`, after the usual names of the maps), or left out (`_fc`). These two have fc6 and
-    fc7, which ImageNet's network does not have.
+    """Three detectors with ImageNet's weights. The last stages run on each RoI (`StagesHead`), or are left out for fc6
+    and fc7 (`_fc`), which ImageNet's network does not have.
+
+    With `_expanded`, RoIs are pooled after the first layer of these stages, in place of before it. There features are
+    not negative, as where max pooling is usual, and that layer runs once an image.
 
     Frozen is what comes before stride 16: edges and textures as ImageNet has them, whose gradients would be on the
     largest maps.
@@ -64,12 +66,15 @@ def _efficientnet_lite(number: int, stages: tuple[Stage, ...], window: int) -> d
         ),
     )
     by_layers = dataclasses.replace(by_stages, head=partial(FastRCNNHead, widths=(512, 256)), window=None)
-    both_maps = dataclasses.replace(
-        by_layers,
-        trunk=partial(trunk, deeper=stages[TRUNK_STAGES:]),
-        channels=stages[TRUNK_STAGES - 1].channels + stages[-1].channels,
+    expansion = stages[TRUNK_STAGES].expansion
+    expanded = dataclasses.replace(
+        by_stages,
+        trunk=partial(trunk, expansion=expansion),
+        channels=expansion * by_stages.channels,
+        head=partial(StagesHead, stages=partial(last_stages, expanded=True)),
+        window=None,
     )
-    return {name: by_stages, f"{name}_fc": by_layers, f"{name}_c45": both_maps}
+    return {name: by_stages, f"{name}_fc": by_layers, f"{name}_expanded": expanded}
 
 
 def _resnet(name: str, blocks: tuple[int, int, int, int], bottleneck: bool) -> Architecture:
@@ -195,8 +200,8 @@ def create_model(
     roi_pooling: str = "xla",
 ) -> FastRCNN:
     """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L), "efficientnet_lite0" to 2,
-    the same with fc6 and fc7 ("efficientnet_lite0_fc", "efficientnet_lite0_c45"), "resnet18", "resnet50", "tiny", or a
-    registered one.
+    the same in other forms ("efficientnet_lite0_expanded", "efficientnet_lite0_fc"), "resnet18", "resnet50", "tiny", or
+    a registered one.
 
     Args:
         num_classes: classes including background: 21 for VOC.

@@ -1,5 +1,5 @@
 """EfficientNet-Lite (Tan and Le, ICML 2019, without squeeze-and-excitation) in two parts: a trunk of stride 16, and the
-last stages, which run on each RoI or in the trunk too. Batch normalisation is folded into kernels and biases.
+last stages, which run on each RoI. Batch normalisation is folded into kernels and biases.
 
 A stage is a row of inverted residuals (Sandler et al., CVPR 2018): 1 x 1 to more channels, a depthwise convolution,
 1 x 1 to few channels without activation, added to the input where the shape stays. Padding is TensorFlow's SAME.
@@ -60,8 +60,8 @@ TRUNK_STAGES = 5  # to stride 16
 
 
 class EfficientNetLiteTrunk(nn.Module):
-    """Stem and first stages, to stride 16. With `deeper` stages, to stride 32, their features are appended to those at
-    stride 16, each of their cells to the four that it covers.
+    """Stem and first stages, to stride 16; with an `expansion`, the first layer of the next stage too, 1 x 1 to so many
+    times the channels and ReLU6.
 
     Zeros above and on the left are as many as SAME has on even sizes, so that padding changes no feature; sizes round
     up. With `same_padding` they are SAME's on odd sizes too, for whole windows: without `sizes`.
@@ -69,7 +69,7 @@ class EfficientNetLiteTrunk(nn.Module):
 
     stages: tuple[Stage, ...] = LITE0[:TRUNK_STAGES]
     stem: int = 32  # channels
-    deeper: tuple[Stage, ...] = ()
+    expansion: int = 1
     same_padding: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -83,12 +83,22 @@ class EfficientNetLiteTrunk(nn.Module):
         x = nn.relu6(Conv(self.stem, stride=2, padding=0, use_bias=True, name="stem", **types)(x))
         options = {"same_padding": self.same_padding, **types}
         x, sizes = run_blocks(x, halve(sizes), numbered_blocks(self.stages, 1), **options)
-        if self.deeper:
-            blocks = numbered_blocks(self.deeper, len(self.stages) + 1)
-            y, _ = run_blocks(x, sizes, blocks, **options)
-            y = jnp.repeat(jnp.repeat(y, 2, axis=1), 2, axis=2)[:, : x.shape[1], : x.shape[2]]
-            x = jnp.concatenate([x, y], axis=-1)
+        if self.expansion > 1:
+            x = Expansion(self.expansion * x.shape[-1], name=f"stage{len(self.stages) + 1}_1", **types)(x)
         return mask_outside(x, sizes), sizes
+
+
+class Expansion(nn.Module):
+    """The first layer of an inverted residual, by the names that it has there."""
+
+    channels: int
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W D"]:
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return nn.relu6(Conv(self.channels, 1, use_bias=True, name="expand", **types)(x))
 
 
 class EfficientNetLiteStages(nn.Module):
@@ -97,13 +107,16 @@ class EfficientNetLiteStages(nn.Module):
     stages: tuple[Stage, ...] = LITE0[TRUNK_STAGES:]
     first: int = TRUNK_STAGES + 1  # number of the first of these stages
     top: int = 1280  # channels
+    expanded: bool = False  # the features that come in are those after the first layer
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "B PH PW C"]) -> Float[Array, "B h w F"]:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x, _ = run_blocks(pooled, None, numbered_blocks(self.stages, self.first), same_padding=True, **types)
+        (name, stage), *others = numbered_blocks(self.stages, self.first)
+        blocks = [(name, stage._replace(expansion=1) if self.expanded else stage), *others]
+        x, _ = run_blocks(pooled, None, blocks, same_padding=True, **types)
         return nn.relu6(Conv(self.top, 1, use_bias=True, name="top", **types)(x))
 
 

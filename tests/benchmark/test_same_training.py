@@ -232,7 +232,7 @@ def narrow_efficientnet(trunk, head):
     return dataclasses.replace(
         architectures.ARCHITECTURES["efficientnet_lite0"],
         trunk=lambda **types: trunk.clone(**types),
-        channels=sum(stages[-1].channels for stages in (trunk.stages, trunk.deeper) if stages),
+        channels=trunk.expansion * trunk.stages[-1].channels,
         head=head,
     )
 
@@ -240,8 +240,8 @@ def narrow_efficientnet(trunk, head):
 NETWORKS = {
     "tiny": lambda: SMALL_TINY,
     "efficientnet_lite0": lambda: narrow_efficientnet(TRUNK, partial(StagesHead, stages=LAST_STAGES)),
-    "efficientnet_lite0_c45": lambda: narrow_efficientnet(
-        TRUNK.clone(deeper=STAGES[5:]), partial(FastRCNNHead, widths=(32, 16))
+    "efficientnet_lite0_expanded": lambda: narrow_efficientnet(
+        TRUNK.clone(expansion=STAGES[5].expansion), partial(StagesHead, stages=partial(LAST_STAGES, expanded=True))
     ),
     "caffenet": lambda: dataclasses.replace(
         architectures.ARCHITECTURES["caffenet"], head=partial(FastRCNNHead, widths=(32, 16))

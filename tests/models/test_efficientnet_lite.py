@@ -21,7 +21,7 @@ from frcnn_jax.models.heads import HiddenStages
 from frcnn_jax.models.pixels import EFFICIENTNET_LITE_PIXELS
 from frcnn_jax.models.windows import WindowNetwork
 from frcnn_jax.weights.load import load_weights
-from tests.models.efficientnet import LAST_STAGES, NARROW, STAGES, STORED, narrow_state_dict
+from tests.models.efficientnet import LAST_STAGES, NARROW, STAGES, STORED, TRUNK, narrow_state_dict
 from tests.weights.torch_files import write_legacy
 
 
@@ -62,28 +62,21 @@ def test_windows_have_tensorflows_padding(params):
     assert_close(network.apply({"params": params}, window)[0], STORED["vector"])
 
 
-def test_features_at_both_strides(params):
-    """Those at stride 16, then those of the last stages, each cell on the four that it covers; on odd sizes too."""
-    shallow, deep, both = (
-        EfficientNetLiteTrunk(STAGES[:n], stem=4, deeper=STAGES[n:m]) for n, m in ((5, 5), (7, 7), (5, 7))
-    )
-    last = {name: part for name, part in params["head"]["stages"].items() if name != "top"}
-    images = jnp.asarray(np.random.default_rng(0).integers(-2, 3, (2, 76, 128, 3)), jnp.float32)
-    sizes = jnp.array([[76, 128], [64, 80]])
-    values = {"params": {**params["backbone"], **last}}
-    features, cells = jax.jit(both.apply)(values, images, sizes)
-    (near, _), (far, _) = (
-        jax.jit(shallow.apply)({"params": params["backbone"]}, images, sizes),
-        jax.jit(deep.apply)(values, images, sizes),
-    )
-    assert features.shape == (2, 5, 8, 6 + 7)
-    np.testing.assert_array_equal(cells, [[5, 8], [4, 5]])
-    np.testing.assert_array_equal(features[..., :6], near)
-    for i, (rows, columns) in enumerate(cells.tolist()):
-        for row in range(rows):
-            for column in range(columns):
-                assert_close(features[i, row, column, 6:], np.asarray(far[i, row // 2, column // 2]))
-        np.testing.assert_array_equal(features[i].at[:rows, :columns].set(0), 0)
+def test_pooled_after_the_first_layer_of_the_last_stages(params):
+    """Trunk and stages divided there are the same network; features are ReLU6's."""
+    images = jnp.asarray(np.random.default_rng(0).integers(-2, 3, (2, 7 * 16, 7 * 16, 3)), jnp.float32)
+    sizes = jnp.array([[112, 112], [64, 80]])
+    first = params["head"]["stages"]
+    expand = {"stage6_1": {"expand": first["stage6_1"]["expand"]}}
+    others = first | {"stage6_1": {name: part for name, part in first["stage6_1"].items() if name != "expand"}}
+    trunk = TRUNK.clone(expansion=STAGES[5].expansion)
+    features, cells = jax.jit(trunk.apply)({"params": params["backbone"] | expand}, images, sizes)
+    before, _ = jax.jit(TRUNK.apply)({"params": params["backbone"]}, images, sizes)
+    assert features.shape == (2, 7, 7, 12)
+    assert 0 <= float(features.min()) < float(features.max()) <= 6
+    np.testing.assert_array_equal(features[1].at[: cells[1, 0], : cells[1, 1]].set(0), 0)
+    stages = jax.jit(LAST_STAGES(expanded=True).apply)({"params": others}, features[:1])
+    assert_close(stages, np.asarray(LAST_STAGES().apply({"params": first}, before[:1])))
 
 
 def test_the_mean_of_the_last_stages_is_scored(params):
@@ -125,8 +118,8 @@ def test_random_parameters_keep_the_scale():
 
 
 def test_which_is_which():
-    """The plain names have the last stages in their heads; those with _fc have fc6 and fc7, on the same trunk; those
-    with _c45 the last stages in their trunk, then fc6 and fc7."""
+    """The plain names have the last stages in their heads, those with _expanded all but the first layer of them; those
+    with _fc have fc6 and fc7."""
     for name in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"):
         plain, other = create_model(name, 4), create_model(f"{name}_fc", 4)
         assert plain.backbone == other.backbone
@@ -134,7 +127,6 @@ def test_which_is_which():
         assert plain.head.stages().stages == {"0": LITE0, "1": LITE1, "2": LITE2}[name[-1]][5:]
         assert other.head.widths == (512, 256)
         assert ARCHITECTURES[name].rules == ARCHITECTURES[f"{name}_fc"].rules
-        both = create_model(f"{name}_c45", 4)
-        assert both.backbone.deeper == plain.head.stages().stages
-        assert both.backbone.clone(deeper=()) == plain.backbone
-        assert both.head == other.head
+        expanded = create_model(f"{name}_expanded", 4)
+        assert expanded.backbone == plain.backbone.clone(expansion=6)
+        assert expanded.head.stages() == plain.head.stages().clone(expanded=True)

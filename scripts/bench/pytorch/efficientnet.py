@@ -16,8 +16,7 @@ HALVING = ("stem", "stage2_1", "stage3_1", "stage4_1", "stage6_1")  # the layers
 
 
 class Trunk(nn.Module):
-    """Stem and first stages, to stride 16; the last ones too where the trunk has them, to stride 32, each of their
-    cells beside the four that it covers."""
+    """Stem and first stages, to stride 16; the first layer of the next stage too where the trunk has it."""
 
     def __init__(self, arrays: Arrays):
         super().__init__()
@@ -26,17 +25,14 @@ class Trunk(nn.Module):
         for name, block in _blocks(arrays, "backbone", same=False):
             self.add_module(name, block)
             self.order.append(name)
+        if "backbone/stage6_1/expand/kernel" in arrays:
+            self.stage6_1 = nn.ModuleDict({"expand": _convolution(arrays, "backbone/stage6_1", "expand")})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         for name in self.order:
-            if name == "stage6_1":
-                first = x
             x = getattr(self, name)(x)
-        if "stage6_1" not in self.order:
-            return x
-        x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        return torch.cat([first, x[:, :, : first.shape[2], : first.shape[3]]], dim=1)
+        return self.stage6_1["expand"](x) if hasattr(self, "stage6_1") else x
 
 
 def last_stages(arrays: Arrays) -> nn.Module:
@@ -97,7 +93,7 @@ def _convolution(arrays: Arrays, place: str, name: str, activated: bool = True) 
 
 def _blocks(arrays: Arrays, place: str, *, same: bool) -> Iterator[tuple[str, Block]]:
     """Names and blocks of the stages at `place`, in order."""
-    stages = re.compile(rf"{place}/stage(\d+)_(\d+)/")
+    stages = re.compile(rf"{place}/stage(\d+)_(\d+)/project/")
     found = {tuple(map(int, match.groups())) for match in map(stages.match, arrays) if match}
     for stage, i in sorted(found):
         yield f"stage{stage}_{i}", Block(arrays, place, f"stage{stage}_{i}", same)

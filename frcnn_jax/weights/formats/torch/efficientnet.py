@@ -52,8 +52,11 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
 
     layers = {"backbone/stem": ("_conv_stem", "_bn0")}
     for number, block in enumerate(blocks):
-        parts = {ours: names for ours, names in _PARTS.items() if f"{block}/{ours}/kernel" in expected}
-        layers |= {f"{block}/{ours}": tuple(f"_blocks.{number}.{name}" for name in parts[ours]) for ours in parts}
+        # A trunk may end with the first layer of a block whose others are in the head.
+        for place in dict.fromkeys((block, f"backbone/{block.rpartition('/')[2]}")):
+            for ours, names in _PARTS.items():
+                if f"{place}/{ours}/kernel" in expected:
+                    layers[f"{place}/{ours}"] = tuple(f"_blocks.{number}.{name}" for name in names)
     if "head/stages/top/kernel" in expected:
         layers["head/stages/top"] = ("_conv_head", "_bn1")
 
