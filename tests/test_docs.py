@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 import frcnn_jax
 from frcnn_jax.config import Config, DataConfig, FaultPolicy, load_config, override
+from frcnn_jax.models.architectures import ARCHITECTURES
 from tests.training.runs import shrink_tiny
 
 ROOT = Path(__file__).parents[1]
@@ -97,16 +99,25 @@ def test_the_modules_in_the_guide_to_extending(tmp_path):
 @pytest.mark.parametrize(
     "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
 )
-def test_the_training_commands_are_understood(path):
+def test_the_training_commands_are_understood(path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    compare = importlib.import_module("compare")
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for option in ("script", "--config", "--workdir"):
         parser.add_argument(option)
+    for option, choices in (("--systems", compare.MODULES), ("--models", ARCHITECTURES)):
+        parser.add_argument(option, nargs="+", choices=choices)
+    parser.add_argument("--settings", action="store_true")
     lines = [line.strip() for line in path.read_text("utf-8").replace("\\\n", " ").splitlines()]
-    commands = [shlex.split(line)[1:] for line in lines if line.startswith("python scripts/train.py --config configs/")]
+    start = re.compile(r"python scripts/(train|compare).py --config configs/")
+    commands = [shlex.split(line)[1:] for line in lines if start.match(line)]
     assert commands or path.name == "performance.md"
     for command in commands:
         options, settings = parser.parse_known_args(command)
-        override(load_config(ROOT / options.config), settings)
+        config = load_config(ROOT / options.config)
+        if options.script == "scripts/compare.py":
+            config = compare.Settings(**vars(config))
+        override(config, settings)
 
 
 def test_the_guide_to_own_data_has_every_fault_and_every_answer():
