@@ -1,5 +1,6 @@
 """Strict defaults for every test: CPU, checked shapes, no silent broadcasting between ranks."""
 
+import logging
 import os
 import tempfile
 
@@ -26,6 +27,15 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)
+
+
+@pytest.fixture(autouse=True)
+def quiet_log():
+    """What a script sets that runs in this process, as what the log shows, is gone afterwards."""
+    logger = logging.getLogger("frcnn_jax")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture

@@ -85,11 +85,17 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> No
 
 def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: Record, variant: str) -> None:
     suffix = "_svd" * (variant == "svd")
-    done = {"step": detector.step, "share": comparison.share}
-    if record.content.get(f"tested{suffix}") == done:
-        return
     config = detector.config
     dataset = open_dataset(config.data.test, config.data)
+    tested_with = {name: value for name, value in vars(config.input).items() if name.startswith("test_")}
+    done = {
+        "step": detector.step,
+        "share": comparison.share,
+        "data": dataset.fingerprint,
+        "settings": repr((config.evaluate, tested_with)),
+    }
+    if record.content.get(f"tested{suffix}") == done:
+        return
     proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     count = part_of(len(dataset), comparison.share)
     # Spread over the test set, so that they are as its images are.

@@ -251,7 +251,8 @@ def create_window_network(
     """
     architecture = find_architecture(name)
     if architecture.window is None:
-        raise ValueError(f"{name!r} has no network for whole windows")
+        others = ", ".join(known for known, other in ARCHITECTURES.items() if other.window is not None)
+        raise ValueError(f"{name!r} has no network for whole windows; those that have one: {others}")
     types = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}
     trunk = architecture.window.trunk or architecture.trunk
     return WindowNetwork(

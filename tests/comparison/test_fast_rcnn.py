@@ -58,6 +58,19 @@ def test_training_is_recorded_and_goes_on(data, tmp_path, monkeypatch):
     assert Record.read(tmp_path / "record.json").content["train"] == content["train"]
 
 
+def test_another_evaluation_is_a_test_anew(data, tmp_path, monkeypatch):
+    step_in_a_moment(monkeypatch.setattr)
+    config, comparison = case(data)
+    evaluated = []
+    monkeypatch.setattr(fast_rcnn, "_ranks", lambda detector: None)
+    monkeypatch.setattr(fast_rcnn, "evaluate_run", lambda run: evaluated.append(run) or {"map": 0.5, "ap": {}})
+    for per_class, times in ((100, 1), (100, 1), (50, 2)):
+        changed = replace(config, evaluate={"per_class": per_class})
+        fast_rcnn.train(changed, comparison, tmp_path)
+        fast_rcnn.test(changed, comparison, tmp_path)
+        assert len(evaluated) == times
+
+
 def test_a_share_of_the_steps_is_extrapolated(data, tmp_path, monkeypatch):
     step_in_a_moment(monkeypatch.setattr)
     config, comparison = case(data)

@@ -1,8 +1,12 @@
 """Fast R-CNN with SVMs: its vectors and offsets are the detector's, and the whole runs on drawn images."""
 
 import json
+from functools import partial
+from types import SimpleNamespace
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,9 +16,11 @@ from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.config import replace
+from frcnn_jax.models.heads import FastRCNNHead, StagesHead
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.training.loop import train
 from tests.comparison.cases import case, shrink_tiny
+from tests.models.efficientnet import LAST_STAGES
 from tests.training.runs import write_data
 
 
@@ -46,6 +52,17 @@ def test_vectors_and_offsets_are_the_detectors(trained):
     mean, std = np.asarray(detector.statistics.mean), np.asarray(detector.statistics.std)
     assert not np.allclose(std[1:], 1)
     np.testing.assert_allclose(deltas, (offsets * std[None] + mean[None])[:, 1:], rtol=1e-4, atol=1e-6)
+
+
+def test_the_layers_below_those_of_scores():
+    heads = {5: FastRCNNHead(3, widths=(8, 5)), 9: StagesHead(3, partial(LAST_STAGES, expanded=True))}
+    backbone = SimpleNamespace(dtype=jnp.float32)
+    for length, head in heads.items():
+        network = fast_rcnn_svm.hidden_network(SimpleNamespace(head=head, backbone=backbone))
+        vectors, _ = network.init_with_output(jax.random.key(0), jnp.zeros((2, 7, 7, 12)))
+        assert vectors.shape == (2, length)
+    with pytest.raises(ValueError, match=r"of a FastRCNNHead or a StagesHead, not of Dense"):
+        fast_rcnn_svm.hidden_network(SimpleNamespace(head=nn.Dense(3), backbone=backbone))
 
 
 def test_end_to_end(trained):

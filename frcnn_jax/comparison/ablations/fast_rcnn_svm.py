@@ -31,7 +31,7 @@ from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
 from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.models.architectures import find_architecture
 from frcnn_jax.models.fast_rcnn import FastRCNN
-from frcnn_jax.models.heads import HiddenLayers, output_layers
+from frcnn_jax.models.heads import FastRCNNHead, HiddenLayers, HiddenStages, StagesHead, output_layers
 from frcnn_jax.runs.detector import Detector, load_detector
 
 SYSTEM = "fast_rcnn_svm"
@@ -128,10 +128,17 @@ def _channels(detector: Detector) -> int:
 
 
 def hidden_network(model: FastRCNN) -> nn.Module:
-    """The head without its layers of scores and offsets, with the head's parameters."""
-    window = find_architecture(model.architecture).window
-    types = {"dtype": model.backbone.dtype}
-    return HiddenLayers(model.head.widths, **types) if window is None else window.hidden(**types)
+    """The head without its layers of scores and offsets, with the head's parameters.
+
+    Raises:
+        ValueError: it is neither a `FastRCNNHead` nor a `StagesHead`.
+    """
+    head, dtype = model.head, model.backbone.dtype
+    if isinstance(head, StagesHead):
+        return HiddenStages(head.stages, dtype=dtype)
+    if isinstance(head, FastRCNNHead):
+        return HiddenLayers(head.widths, dtype=dtype)
+    raise ValueError(f"fast_rcnn_svm takes the vector of a FastRCNNHead or a StagesHead, not of {type(head).__name__}")
 
 
 def describe(
