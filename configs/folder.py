@@ -7,8 +7,8 @@ with are the test, else a tenth of all. Frozen are the stem and the first three 
 2 % of the weights; only the layers of scores and offsets are drawn at random, all else starts from ImageNet.
 
 Two images a step, as in the paper, and 64 RoIs of each. `min_steps` is about ten minutes of training on two cores, and
-what up to 600 images get; more have four epochs. What is most worth changing: `--train.epochs` (16 for 20 classes, see
-`voc07_photos.py`), `--input.scales` and `--proposals.max-side` (larger for small objects), `--input.no-flip` where left
+what up to 600 images get; more have four epochs. What is most worth changing: `--train.epochs` (more for many
+classes), `--input.scales` and `--proposals.max-side` (larger for small objects), `--input.no-flip` where left
 and right differ, `--evaluate.per-class 600` where an image has tens of objects of one class. For microscopes and
 drawings, which have little in common with photographs, there is `folder_scratch.py`.
 """

@@ -2,7 +2,7 @@
 
     python scripts/train.py --config configs/voc07_photos.py --workdir runs/voc07_photos
 
-It downloads VOC 2007 (0.9 GB), trains on trainval and tests on test.
+It downloads VOC 2007 (0.9 GB), trains on trainval and tests on test. Not run yet: the number of epochs is a guess.
 """
 
 from frcnn_jax.config import Config, derive

@@ -32,7 +32,7 @@ def script(tmp_path, monkeypatch):
         def __init__(self, command, stdin):
             commands.append(command)
             system, model = (command[command.index(name) + 1] for name in ("--systems", "--models"))
-            record = Record(tmp_path / f"work/{system}-{model}/record.json", system=system, model=model)
+            record = Record(tmp_path / f"table/{system}-{model}/record.json", system=system, model=model)
             record.set_train("fine_tuning", 60 * len(commands))
 
         def __enter__(self):
@@ -62,7 +62,7 @@ def systems(commands):
 
 
 def test_each_system_and_network_has_a_process_of_its_own(script, tmp_path, capsys):
-    work = ["--workdir", str(tmp_path / "work")]
+    work = ["--workdir", str(tmp_path / "table")]
     commands = script(*work, "--train.steps", "7", "--comparison.share", "0.5")
     assert systems(commands) == [("rcnn", "tiny"), ("sppnet", "tiny"), ("fast_rcnn", "tiny")]
     for command in commands:
@@ -75,20 +75,20 @@ def test_each_system_and_network_has_a_process_of_its_own(script, tmp_path, caps
     printed = capsys.readouterr().out
     fast = ["Fast R-CNN caffenet (S)", "Fast R-CNN vgg16 (L)", "Fast R-CNN tiny"]
     expected = [*fast, "R-CNN tiny", "SPPnet vgg16 (L)", "SPPnet tiny"]
-    heading = (tmp_path / "work/comparison.md").read_text().splitlines()[0]
+    heading = (tmp_path / "table/comparison.md").read_text().splitlines()[0]
     assert [cell.strip() for cell in heading.split("|")][2:-1] == expected
     assert heading in printed
     assert "sppnet with caffenet: left out, as in the paper" in printed
-    assert f"Table: {tmp_path}/work/comparison.html" in printed
+    assert f"Table: {tmp_path}/table/comparison.html" in printed
 
 
 @pytest.mark.parametrize(("code", "exits"), [(1, 1), (-9, 137)])
 def test_a_system_that_fails_ends_the_comparison(script, tmp_path, code, exits):
     with pytest.raises(SystemExit) as stopped:
-        script("--workdir", str(tmp_path / "work"), returns=[0, code])
+        script("--workdir", str(tmp_path / "table"), returns=[0, code])
     assert stopped.value.code == exits
     # What was done before is in the table.
-    assert "| R-CNN tiny |" in (tmp_path / "work/comparison.md").read_text()
+    assert "| R-CNN tiny |" in (tmp_path / "table/comparison.md").read_text()
 
 
 def test_mistakes_are_named_before_anything_is_done(script, tmp_path, capsys):

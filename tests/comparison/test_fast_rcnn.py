@@ -12,23 +12,11 @@ from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.config import replace
 from frcnn_jax.detection.detect import trim
-from tests.comparison.cases import case, shrink_tiny
-from tests.training.runs import step_in_a_moment, write_data
+from tests.comparison.cases import case
+from tests.training.runs import step_in_a_moment
 from tests.weights.detectors import small_detector
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_tiny(patch.setattr)
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_data(root)
-    return root
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def test_time_of_the_steps_by_hand(tmp_path):

@@ -19,22 +19,9 @@ from frcnn_jax.config import replace
 from frcnn_jax.models.architectures import create_window_network
 from frcnn_jax.models.pixels import CENTERED_PIXELS, normalize_images
 from frcnn_jax.ops.warp import warp_window
-from tests.comparison.cases import case, shrink_tiny
-from tests.training.runs import write_data
+from tests.comparison.cases import case
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_tiny():
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_tiny(patch.setattr)
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_data(root)
-    return root
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture(scope="module")

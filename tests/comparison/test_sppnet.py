@@ -14,22 +14,9 @@ from frcnn_jax.comparison.stages.folder import load_arrays
 from frcnn_jax.comparison.windows import candidates, keep_windows, label_windows
 from frcnn_jax.config import replace
 from frcnn_jax.ops.spatial_pyramid import pyramid_cells, spatial_pyramid_pool
-from tests.comparison.cases import case, shrink_tiny
-from tests.training.runs import write_data
+from tests.comparison.cases import case
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_tiny():
-    with pytest.MonkeyPatch.context() as patch:
-        shrink_tiny(patch.setattr)
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    write_data(root)
-    return root
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def settings(data):
