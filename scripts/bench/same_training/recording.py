@@ -33,7 +33,7 @@ from frcnn_jax.weights.metadata import WeightsMetadata
 
 # The peer's networks (`bench.pytorch.networks`), and the losses that it has.
 MODELS = ("vgg16", "vgg_cnn_m_1024", "caffenet", "tiny",
-          *(f"efficientnet_lite{i}{kind}" for i in range(3) for kind in ("", "_expanded", "_fc")))  # fmt: skip
+          *(f"efficientnet_lite{i}{kind}" for i in range(3) for kind in ("", "_fc")))  # fmt: skip
 _LOSSES = {"classification": "cross_entropy", "localization": "smooth_l1"}
 
 
