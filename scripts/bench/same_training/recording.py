@@ -1,4 +1,4 @@
-"""What a training run of ours computes from, in files that need nothing of ours to be read.
+"""Inputs of a training run, in files that are read without this package.
 
     settings.json    model, steps, grid (side of an RoI's), stride, localization_weight, optimizer; device and cores
     start.npz        parameters before the first step as `scripts/export.py` writes them: box statistics and pixel
