@@ -24,6 +24,7 @@ LAYERS = (
     ("evaluation",),
     ("runs",),
     ("comparison",),
+    ("commands",),
 )
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 
