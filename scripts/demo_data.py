@@ -1,25 +1,7 @@
-"""Makes the demo's data set, scenes of handwritten digits in VOC format.
-
-python scripts/demo_data.py FOLDER [--train 600] [--test 150] [--seed 0]
-"""
-
-import argparse
+"""Makes the demo's data set of handwritten digits: `python scripts/demo_data.py --help`."""
 
 from frcnn_jax.cli import run
-from frcnn_jax.config import expand_user
-from frcnn_jax.data.demo import make_demo
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=expand_user, help="folder to make")
-    parser.add_argument("--train", type=int, default=600, help="training images")
-    parser.add_argument("--test", type=int, default=150, help="test images")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    make_demo(arguments.folder, train_images=arguments.train, test_images=arguments.test, seed=arguments.seed)
-    print(f"{arguments.folder}: {arguments.train} training and {arguments.test} test images of digits in VOC format")
-
+from frcnn_jax.commands.demo_data import main
 
 if __name__ == "__main__":
     run(main)

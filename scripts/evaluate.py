@@ -1,60 +1,7 @@
-"""Evaluates a checkpoint of a run on its test set and writes WORKDIR/eval.
+"""Evaluates a checkpoint of a run on its test set: `python scripts/evaluate.py --help`."""
 
-    python scripts/evaluate.py --workdir runs/X [--out FOLDER] [--section.field VALUE ...]
-
-The test set, its proposals and the way of testing can be changed: the sections data, proposals and evaluate, and
-input.test_*, input.buckets and input.workers.
-
-    python scripts/evaluate.py --workdir runs/X --data.test voc/2012/test --voc-results FOLDER
-
-writes comp4_det_SPLIT_CLASS.txt for the VOC server to FOLDER as well. The annotations of that test set are not public,
-and are not needed; of a folder that has none, with --data.faults.missing-annotation empty.
-"""
-
-import argparse
-import logging
-import sys
-
-from frcnn_jax.cli import checkpoint_option, run
-from frcnn_jax.config import expand_user, override
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
-    checkpoint_option(parser)
-    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="where to write; WORKDIR/eval if not given")
-    parser.add_argument(
-        "--voc-results", type=expand_user, metavar="FOLDER", help="write results files of the VOC server"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing results files")
-    parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
-    arguments, settings = parser.parse_known_args()
-    settings += ["--data.verify"] if arguments.verify else []
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    logging.getLogger("frcnn_jax").setLevel(logging.INFO)
-
-    from frcnn_jax.evaluation.report import format_metrics
-    from frcnn_jax.runs.evaluate import evaluate_run
-    from frcnn_jax.training.workdir import read_config
-
-    config = override(read_config(arguments.workdir), settings, sys.argv[0])
-    out = arguments.out or arguments.workdir / "eval"
-    metrics = evaluate_run(
-        arguments.workdir,
-        config,
-        directory=out,
-        voc_results=arguments.voc_results,
-        overwrite=arguments.overwrite,
-        checkpoint=arguments.checkpoint,
-    )
-    print(format_metrics(metrics))
-    print(f"Report: {out}/index.html")
-    if arguments.voc_results is not None:
-        print(f"Results for the VOC server are in {arguments.voc_results}")
-
+from frcnn_jax.cli import run
+from frcnn_jax.commands.evaluate import main
 
 if __name__ == "__main__":
     run(main)

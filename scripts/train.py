@@ -1,54 +1,7 @@
-"""Trains the detector of a config, going on where it was, and evaluates it at the end: the best checkpoint where
-train.evaluate_every measured the run while it trained, else the newest.
-
-python scripts/train.py --config configs/voc07_vgg16.py --workdir runs/voc07_vgg16 [--section.field VALUE ...]
-python scripts/train.py --config configs/voc07_vgg16.py --settings    # lists them all, with the config's values
-"""
-
-import argparse
-import logging
-import sys
+"""Trains the detector of a config, and evaluates it: `python scripts/train.py --help`."""
 
 from frcnn_jax.cli import run
-from frcnn_jax.config import expand_user, load_config, override
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=expand_user, help="file with get_config()")
-    parser.add_argument("--workdir", type=expand_user, help="folder of the run")
-    parser.add_argument(
-        "--accept-changed-data",
-        action="store_true",
-        help="go on with training data that have changed since the newest checkpoint",
-    )
-    parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
-    parser.add_argument("--settings", action="store_true", help="list all settings and exit")
-    arguments, settings = parser.parse_known_args()
-    settings += ["--data.verify"] if arguments.verify else []
-    config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])
-    if arguments.workdir is None:
-        parser.error("the following arguments are required: --workdir")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    logging.getLogger("frcnn_jax").setLevel(logging.INFO)
-
-    from frcnn_jax.data.dataset import open_dataset
-    from frcnn_jax.evaluation.report import format_metrics
-    from frcnn_jax.models.architectures import resolve_rules
-    from frcnn_jax.plugins import load_plugins
-    from frcnn_jax.runs.evaluate import evaluate_run
-    from frcnn_jax.runs.train import train
-
-    load_plugins(config.plugins, arguments.workdir)
-    config = resolve_rules(config)
-    try:
-        open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
-    train(config, arguments.workdir, accept_changed_data=arguments.accept_changed_data)
-    print(format_metrics(evaluate_run(arguments.workdir)))
-    print(f"Report: {arguments.workdir}/eval/index.html")
-
+from frcnn_jax.commands.train import main
 
 if __name__ == "__main__":
     run(main)

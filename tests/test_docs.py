@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib
 import re
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 import frcnn_jax
+from frcnn_jax.commands import compare
 from frcnn_jax.config import Config, DataConfig, FaultPolicy, load_config, override
 from frcnn_jax.models.architectures import ARCHITECTURES
 from tests.training.runs import shrink_tiny
@@ -99,9 +99,7 @@ def test_the_modules_in_the_guide_to_extending(tmp_path):
 @pytest.mark.parametrize(
     "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
 )
-def test_the_training_commands_are_understood(path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    compare = importlib.import_module("compare")
+def test_the_training_commands_are_understood(path):
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for option in ("script", "--config", "--workdir"):
         parser.add_argument(option)

@@ -24,6 +24,8 @@ LAYERS = (
     ("evaluation",),
     ("runs",),
     ("comparison",),
+    ("commands",),
+    ("__main__",),
 )
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

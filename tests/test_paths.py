@@ -12,10 +12,11 @@ from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.training.workdir import read_config
 from frcnn_jax.weights.convert import convert_weights
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
+COMMANDS = sorted(path for folder in ("scripts", "frcnn_jax/commands") for path in (ROOT / folder).glob("*.py"))
 
 
-@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", COMMANDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_arguments_that_are_paths_are_expanded(script):
     """An argument that is used as a path, or that says that it is a file or folder, has the one type for that."""
     text = script.read_text()

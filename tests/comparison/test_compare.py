@@ -66,8 +66,8 @@ def test_each_system_and_network_has_a_process_of_its_own(script, tmp_path, caps
     commands = script(*work, "--train.steps", "7", "--comparison.share", "0.5")
     assert systems(commands) == [("rcnn", "tiny"), ("sppnet", "tiny"), ("fast_rcnn", "tiny")]
     for command in commands:
-        assert command[:2] == [sys.executable, str(SCRIPT)]
-        assert command[6:11] == ["--train.steps", "7", "--comparison.share", "0.5", "--child"]
+        assert command[:5] == [sys.executable, "-P", "-m", "frcnn_jax", "compare"]
+        assert command[9:14] == ["--train.steps", "7", "--comparison.share", "0.5", "--child"]
     # The table has what earlier commands left too; the paper has no SPPnet of S and M.
     capsys.readouterr()
     commands = script(*work, "--models", "vgg16", "caffenet", "--systems", "sppnet", "fast_rcnn")
@@ -108,11 +108,11 @@ def test_mistakes_are_named_before_anything_is_done(script, tmp_path, capsys):
 
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
-    load = f"import os, runpy, sys, time; script = runpy.run_path({str(SCRIPT)!r}); "
+    load = "import os, sys, time; from frcnn_jax.commands import compare; "
     child = load + (
-        f"script['end_with_parent'](); open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+        f"compare.end_with_parent(); open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(100)"
     )
-    parent = load + f"script['in_a_process_of_its_own']([sys.executable, '-c', {child!r}])"
+    parent = load + f"compare.in_a_process_of_its_own([sys.executable, '-c', {child!r}])"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", parent], env=environment) as process:
         deadline = time.monotonic() + 60

@@ -1,0 +1,113 @@
+"""Trains and tests R-CNN, SPPnet and Fast R-CNN on the same data, proposals and networks, and makes the paper's table.
+
+    frcnn compare --config X --workdir FOLDER [--systems rcnn sppnet fast_rcnn]
+        [--models M ...] [--SETTING VALUE ...] [--comparison.SETTING VALUE ...]
+    frcnn compare --config X --settings
+
+Each system with each network is a folder of the workdir, SYSTEM-MODEL, and a process of its own, so that its peak
+memory is its own. What is done is not done again: killed, the same command goes on. --comparison.share 0.01 does that
+share of the images and steps, and extrapolates the times. comparison.html and comparison.md in the workdir show all
+that is there, also of earlier commands. --systems fast_rcnn_svm, after fast_rcnn, puts SVMs in place of its softmax
+(Fast R-CNN's table 8).
+"""
+
+import argparse
+import dataclasses
+import importlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from frcnn_jax.cli import make_parser
+from frcnn_jax.comparison.settings import ComparisonConfig
+from frcnn_jax.config import Config, expand_user, load_config, override, replace
+
+MODULES = {
+    "rcnn": "rcnn",
+    "sppnet": "sppnet",
+    "fast_rcnn": "fast_rcnn",
+    "fast_rcnn_svm": "ablations.fast_rcnn_svm",
+}
+SYSTEMS = ("rcnn", "sppnet", "fast_rcnn")
+WITHOUT_SPPNET = ("caffenet", "vgg_cnn_m_1024")  # the paper has no SPPnet of S and M
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Config):
+    """All settings of a comparison."""
+
+    comparison: ComparisonConfig = dataclasses.field(default_factory=ComparisonConfig)
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
+    parser.add_argument("--workdir", type=expand_user, help="folder of all systems; needed, but for --settings")
+    parser.add_argument(
+        "--systems", nargs="+", choices=list(MODULES), default=SYSTEMS, metavar="SYSTEM", help=", ".join(MODULES)
+    )
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="networks; if not given, the config's")
+    parser.add_argument("--settings", action="store_true", help="list all settings, with the config's values, and exit")
+    parser.add_argument("--child", metavar="PROGRAM", help=argparse.SUPPRESS)
+    arguments, given = parser.parse_known_args()
+    values = vars(load_config(arguments.config)).copy()
+    settings = override(Settings(**values), ["--help"] if arguments.settings else given, sys.argv[0])
+    if arguments.workdir is None:
+        parser.error("the following arguments are required: --workdir")
+    config = Config(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Config)})
+    models = arguments.models or [config.model.name]
+    if arguments.child is not None:
+        sys.argv[0] = arguments.child  # for messages
+        end_with_parent()
+        config = replace(config, model={"name": models[0]})
+        train_and_test(arguments.systems[0], config, settings.comparison, arguments.workdir)
+        return
+
+    from frcnn_jax.comparison.table import find_records, to_markdown, write_table
+
+    program = [sys.executable, "-P", "-m", "frcnn_jax", "compare"]
+    command = [*program, "--config", arguments.config, "--workdir", arguments.workdir, *given]
+    for model in models:
+        for system in arguments.systems:
+            if system == "sppnet" and model in WITHOUT_SPPNET:
+                print(f"{system} with {model}: left out, as in the paper", flush=True)
+                continue
+            print(f"{system} with {model}", flush=True)
+            in_a_process_of_its_own([*command, "--child", sys.argv[0], "--systems", system, "--models", model])
+            write_table(arguments.workdir, find_records(arguments.workdir))
+    print(to_markdown(write_table(arguments.workdir, find_records(arguments.workdir))))
+    print(f"Table: {arguments.workdir}/comparison.html")
+
+
+def train_and_test(system: str, config: Config, comparison: ComparisonConfig, workdir: Path) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("frcnn_jax").setLevel(logging.INFO)
+    module = importlib.import_module(f"frcnn_jax.comparison.{MODULES[system]}")
+    folder = workdir / f"{system}-{config.model.name}"
+    module.train(config, comparison, folder)
+    module.test(config, comparison, folder)
+
+
+def in_a_process_of_its_own(command: list) -> None:
+    """Runs a command, which reads its standard input to know when this process ends; exits where it failed."""
+    with subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the terminal sends it to both
+            code = process.wait()
+    if code:
+        sys.exit(code if code > 0 else 128 - code)
+
+
+def end_with_parent() -> None:
+    """Has this process stop as by SIGTERM, in good order, when the one that started it ends."""
+
+    def watch() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,70 @@
+"""Computes the region proposals of a config's data sets, or reads them from its files; prints their recall, draws some.
+
+    frcnn proposals --config X [--pictures N --out FOLDER] [--SETTING VALUE ...]
+    frcnn proposals --config X --augmented N --out FOLDER [--SETTING VALUE ...]
+    frcnn proposals --image A.jpg [--boxes FILE] --out FOLDER
+        [--object X1 Y1 X2 Y2 ...]
+
+With a config, N images of each data set are drawn as FOLDER/SPLIT-NAME.proposals.jpg: objects dashed in white, and for
+each the proposal that overlaps it the most, in the colour of its class and with its IoU.
+
+With --augmented no proposals are computed: N images of each training set are drawn as they are and, five times, as
+`input.augment` and the flips change them, to FOLDER/SPLIT-NAME.augmented.jpg. Objects are in the colour of their class;
+what is left of one that is cut, where nothing is learned, is dashed in white.
+
+With an image, its proposals are computed, or read from a FILE as --proposals of `detect` takes it, and drawn as
+FOLDER/A.proposals.jpg. Boxes of objects (half-open, pixels) are drawn with the best proposals in the same way, and
+their IoU is printed. Without any, proposals from all over the image are drawn, none that overlaps a drawn one by half.
+"""
+
+import logging
+import sys
+
+from frcnn_jax.cli import make_parser
+from frcnn_jax.config import Config, expand_user, load_config, override
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=expand_user, help="name of a config, or file with get_config()")
+    source.add_argument("--image", type=expand_user, help="an image in place of data sets")
+    parser.add_argument("--pictures", type=int, default=0, metavar="N", help="images drawn of each data set")
+    parser.add_argument("--augmented", type=int, default=0, metavar="N", help="training images drawn as augmented")
+    parser.add_argument(
+        "--boxes", type=expand_user, metavar="FILE", help="proposals of the image; computed if not given"
+    )
+    parser.add_argument(
+        "--object",
+        type=float,
+        nargs=4,
+        action="append",
+        metavar=("X1", "Y1", "X2", "Y2"),
+        help="an object of the image, again for each; none if not given",
+    )
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for pictures; needed for them")
+    parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
+    arguments, settings = parser.parse_known_args()
+    settings += ["--data.verify"] if arguments.verify else []
+    if arguments.config and (arguments.boxes or arguments.object):
+        parser.error("--boxes and --object go with --image")
+    if arguments.image and (arguments.pictures or arguments.augmented):
+        parser.error("--pictures and --augmented go with --config")
+    if arguments.pictures and arguments.augmented:
+        parser.error("--augmented computes no proposals, so that it does not go with --pictures")
+    if (arguments.image or arguments.pictures or arguments.augmented) and arguments.out is None:
+        parser.error("pictures need --out")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("frcnn_jax").setLevel(logging.INFO)
+    config = override(load_config(arguments.config) if arguments.config else Config(), settings, sys.argv[0])
+
+    from frcnn_jax.commands.show_proposals import of_augmentation, of_datasets, of_image
+    from frcnn_jax.plugins import load_plugins
+
+    load_plugins(config.plugins)
+    if arguments.augmented:
+        of_augmentation(config, arguments.augmented, arguments.out)
+    elif arguments.config:
+        of_datasets(config, arguments.pictures, arguments.out)
+    else:
+        of_image(config, arguments.image, arguments.boxes, arguments.object or [], arguments.out)

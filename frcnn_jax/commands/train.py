@@ -1,0 +1,51 @@
+"""Trains the detector of a config, going on where it was, and evaluates it at the end.
+
+    frcnn train --config voc07_vgg16 --workdir FOLDER [--SETTING VALUE ...]
+    frcnn train --config voc07_vgg16 --settings
+
+Evaluated is the best checkpoint where train.evaluate_every measured the run while it trained, else the newest. Any
+setting of the config can be given, as --train.steps 3000; --settings lists them.
+"""
+
+import logging
+import sys
+
+from frcnn_jax.cli import make_parser
+from frcnn_jax.config import expand_user, load_config, override
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
+    parser.add_argument("--workdir", type=expand_user, help="folder of the run; needed, but for --settings")
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="go on with training data that have changed since the newest checkpoint",
+    )
+    parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
+    parser.add_argument("--settings", action="store_true", help="list all settings, with the config's values, and exit")
+    arguments, settings = parser.parse_known_args()
+    settings += ["--data.verify"] if arguments.verify else []
+    config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])
+    if arguments.workdir is None:
+        parser.error("the following arguments are required: --workdir")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("frcnn_jax").setLevel(logging.INFO)
+
+    from frcnn_jax.data.dataset import open_dataset
+    from frcnn_jax.evaluation.report import format_metrics
+    from frcnn_jax.models.architectures import resolve_rules
+    from frcnn_jax.plugins import load_plugins
+    from frcnn_jax.runs.evaluate import evaluate_run
+    from frcnn_jax.runs.train import train
+
+    load_plugins(config.plugins, arguments.workdir)
+    config = resolve_rules(config)
+    try:
+        open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
+    train(config, arguments.workdir, accept_changed_data=arguments.accept_changed_data)
+    print(format_metrics(evaluate_run(arguments.workdir)))
+    print(f"Report: {arguments.workdir}/eval/index.html")
