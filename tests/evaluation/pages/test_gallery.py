@@ -17,7 +17,7 @@ CLASSES = ("<b>&</script>", "two")
 
 
 class Scenes:
-    """A data set whose image i is of gray 10 * i."""
+    """A data set whose image i is of gray 10 * i, for the first twenty."""
 
     name, classes = "folder/test", CLASSES
 
@@ -29,7 +29,7 @@ class Scenes:
         return len(self.image_ids)
 
     def read_image(self, index):
-        return np.full((*self._size, 3), 10 * index, np.uint8)
+        return np.full((*self._size, 3), 10 * (index % 20), np.uint8)
 
 
 def written(directory, ids, annotations, found, **settings):
