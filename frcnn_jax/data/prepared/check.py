@@ -47,7 +47,7 @@ class CheckedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What is left of the splits, and what was wrong."""
+    """The splits without what was dropped, and the faults."""
 
     splits: dict[str, CheckedSplit]
     errors: tuple[Fault, ...]  # faults that stop

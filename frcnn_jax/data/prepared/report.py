@@ -78,7 +78,7 @@ def raise_or_report(
 
 
 def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int]) -> tuple[str, ...]:
-    """What was read otherwise than written, in short: for the log when the prepared data are opened again.
+    """Deviations of the reading from the files, in short: for the log when the prepared data are opened again.
 
     Args:
         others: further things that were left out, by their names.
