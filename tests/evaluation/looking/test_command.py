@@ -41,7 +41,10 @@ def test_proposals_are_searched(folder, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "--data.root FOLDER is missing"), (["--proposals", "0"], "--proposals: must be at least 1, not 0")],
+    [
+        (["--config", "voc07_vgg16"], "--data.root FOLDER is missing"),
+        (["--proposals", "0"], "--proposals: must be at least 1, not 0"),
+    ],
 )
 def test_what_is_missing_is_said(monkeypatch, capsys, arguments, message):
     with pytest.raises(SystemExit):

@@ -77,7 +77,7 @@ def test_page_knows_detections_and_objects(tmp_path):
         [1, 1, 0.9, *A],
         [1, 1, None, *B],
         [1, 0, None, *C],
-        [2, 1, None, 50, 0, 55.2, 9],
+        [2, 1, None, 50, 0, 55, 9],
     ]
 
 
