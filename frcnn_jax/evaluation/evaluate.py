@@ -17,9 +17,10 @@ from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.source import PyramidSource
+from frcnn_jax.evaluation.coco import check_pycocotools, evaluate_coco
 from frcnn_jax.evaluation.drawing import draw_detections
+from frcnn_jax.evaluation.outputs.files import ResultFiles
 from frcnn_jax.evaluation.report import write_metrics, write_report
-from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
@@ -139,26 +140,29 @@ def evaluate_dataset(
     config: EvalConfig,
     directory: str | Path,
     extra: dict[str, Any] | None = None,
-    voc_results: str | Path | None = None,
+    files: ResultFiles | None = None,
 ) -> dict[str, Any]:
     """Detects, measures, and writes `metrics.json`, `index.html` and `images/` to `directory`.
 
     Args:
         extra: further entries of `metrics.json`.
-        voc_results: folder for results files of the VOC server; none are written if None.
+        files: files of the detections for other programs.
 
     Returns:
         {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`, with `extra` beside.
 
     Raises:
-        ValueError: results files cannot hold the data set's classes or image ids; checked before the first image.
+        ImportError: `config.coco` is set and pycocotools is not installed.
+        ValueError: files cannot hold the data set's classes or image ids.
+        OSError: a file exists, or cannot be written. Like the others, before the first image.
     """
-    if voc_results is not None:
-        voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
-        check_image_ids(voc_results, dataset.image_ids)
+    if config.coco:
+        check_pycocotools()
+    if files is not None:
+        files.check(dataset)
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
-    if voc_results is not None:
-        write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
+    if files is not None:
+        files.write(detections, dataset, min_score=config.picture_score)
     return write_evaluation(
         detections, dataset, config=config, directory=directory, title=f"Fast R-CNN on {dataset.name}", extra=extra
     )
@@ -191,6 +195,9 @@ def write_evaluation(
         "dataset": dataset.name,
         **(extra or {}),
     }
+    if config.coco:
+        truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
+        metrics["coco"] = evaluate_coco(detections, truth, class_names=dataset.classes)
     write_metrics(directory / "metrics.json", metrics)
     pictures = {}
     # Spread over the whole test set rather than its first images.
