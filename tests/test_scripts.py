@@ -200,7 +200,7 @@ def test_detect_overwrites_no_result_of_another_image(pictures, detector, monkey
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (out / "same.detections.json").write_text("[]")
     code = call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out)
-    assert f"{out}/same.detections.json is not a file of detect.py" in code
+    assert f"{out}/same.detections.json is not a file of `detect`" in code
 
 
 def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypatch, capsys):

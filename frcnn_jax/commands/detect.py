@@ -1,6 +1,6 @@
 """Finds objects in images and videos with a trained detector.
 
-    python scripts/detect.py --workdir runs/X IMAGE ... FOLDER ... VIDEO ... [--out FOLDER] [--score 0.5] [--every N]
+    frcnn detect --workdir runs/X IMAGE ... FOLDER ... VIDEO ... [--out FOLDER]
 
 Each image gets a picture and a JSON file, NAME.detections.json; each video an annotated video, NAME.detections.mp4,
 and NAME.detections.jsonl with a line for each frame. A folder stands for the images in it. The form of the files is in
@@ -14,14 +14,12 @@ those of the file of proposals too, are in the turned image; "orientation" in th
 for none.
 """
 
-import argparse
-
-from frcnn_jax.cli import checkpoint_option
+from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("files", nargs="+", type=expand_user, metavar="FILE", help="image, folder of images, or video")
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     checkpoint_option(parser)
@@ -39,7 +37,7 @@ def main() -> None:
         "--voc-xml",
         type=expand_user,
         metavar="FOLDER",
-        help="write VOC XML of what is drawn too, to correct in labelImg",
+        help="write VOC XML of what is drawn, to correct in labelImg; none if not given",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing XML files")
     arguments = parser.parse_args()

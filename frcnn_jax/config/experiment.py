@@ -28,8 +28,8 @@ class EvalConfig:
     """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
     coco: bool = False
     """COCO's measures too, by pycocotools: AP at IoU .50 to .95, of small, medium and large objects, and AR."""
-    pictures: int = 16
-    """Images of the test set drawn with their detections."""
+    pictures: int = 200
+    """Images of the test set drawn with their detections: the best, the worst, and some from all over it."""
     picture_score: float = 0.5
     """Detections below this score are not drawn."""
 

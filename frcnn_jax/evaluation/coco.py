@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from frcnn_jax.evaluation.outputs.coco_json import coco_annotations, coco_results, own_ids
+from frcnn_jax.evaluation.valid_records import paired_records
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = ["check_pycocotools", "coco_measures", "evaluate_coco", "format_coco"]
@@ -53,9 +54,7 @@ def evaluate_coco(
         ValueError: the images of the two differ, a record is malformed, or a label is outside 1 ... K.
     """
     check_pycocotools()
-    if set(detections) != set(ground_truth):
-        image = min(set(detections) ^ set(ground_truth))
-        raise ValueError(f"image {image!r} is not in both detections and ground_truth")
+    paired_records(detections, ground_truth)  # raises where they are not of the same images
     ids = own_ids(list(ground_truth), len(class_names))
     return coco_measures(coco_annotations(ids, ground_truth, class_names), coco_results(ids, detections))
 

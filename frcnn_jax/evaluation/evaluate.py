@@ -1,7 +1,7 @@
 """Detections of a whole test set, their measures, and the files that show both."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.source import PyramidSource
+from frcnn_jax.evaluation.analysis.error_kinds import error_kinds
+from frcnn_jax.evaluation.analysis.matches import match_dataset
+from frcnn_jax.evaluation.analysis.measures import best_f1, object_overlaps, proposal_ceiling, recall_by_size
 from frcnn_jax.evaluation.coco import check_pycocotools, evaluate_coco
-from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.outputs.files import ResultFiles
+from frcnn_jax.evaluation.pages.gallery import write_gallery
 from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -142,7 +145,7 @@ def evaluate_dataset(
     extra: dict[str, Any] | None = None,
     files: ResultFiles | None = None,
 ) -> dict[str, Any]:
-    """Detects, measures, and writes `metrics.json`, `index.html` and `images/` to `directory`.
+    """Detects, measures, and writes `metrics.json`, `index.html`, figures and pictures to `directory`.
 
     Args:
         extra: further entries of `metrics.json`.
@@ -164,7 +167,13 @@ def evaluate_dataset(
     if files is not None:
         files.write(detections, dataset, min_score=config.picture_score)
     return write_evaluation(
-        detections, dataset, config=config, directory=directory, title=f"Fast R-CNN on {dataset.name}", extra=extra
+        detections,
+        dataset,
+        config=config,
+        directory=directory,
+        title=f"Fast R-CNN on {dataset.name}",
+        proposals=proposals,
+        extra=extra,
     )
 
 
@@ -175,12 +184,14 @@ def write_evaluation(
     config: EvalConfig,
     directory: str | Path,
     title: str,
+    proposals: Sequence[np.ndarray] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measures the detections of a data set, and writes `metrics.json`, `index.html` and `images/` to `directory`.
+    """Measures the detections of a data set, and writes `metrics.json`, `index.html` and pictures to `directory`.
 
     Args:
         title: of the page.
+        proposals: boxes of each image, for the ceiling that they put to the recall.
         extra: further entries of `metrics.json`.
 
     Returns:
@@ -188,27 +199,31 @@ def write_evaluation(
     """
     directory = Path(directory)
     curves = _curves(detections, dataset)
+    truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
+    in_order = {image_id: detections[image_id] for image_id in truth}
+    matches = match_dataset(in_order, truth, num_classes=len(dataset.classes))
+    use_07_metric = config.metric == "voc07"
+    overlaps = None if proposals is None else object_overlaps(proposals, dataset.annotations)
+    errors = error_kinds(matches, dataset.classes, use_07_metric=use_07_metric)
     metrics = {
-        **summarize(curves, use_07_metric=config.metric == "voc07"),
+        **summarize(curves, use_07_metric=use_07_metric),
         "images": len(dataset),
         "iou_threshold": 0.5,
         "dataset": dataset.name,
+        "best_f1": {name: best_f1(curve) for name, curve in curves.items()},
+        "errors": errors["kinds"],
+        "errors_by_class": errors["classes"],
+        "recall_by_size": recall_by_size(matches, overlaps),
         **(extra or {}),
     }
     if config.coco:
-        truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
         metrics["coco"] = evaluate_coco(detections, truth, class_names=dataset.classes)
+    if overlaps is not None:
+        per_image = sum(map(len, proposals)) / max(len(dataset), 1)
+        metrics["proposals"] = {"per_image": per_image, **proposal_ceiling(matches, overlaps, dataset.classes)}
     write_metrics(directory / "metrics.json", metrics)
-    pictures = {}
-    # Spread over the whole test set rather than its first images.
-    for index in np.unique(np.linspace(0, len(dataset) - 1, min(config.pictures, len(dataset))).astype(int)):
-        image_id = dataset.image_ids[index]
-        pictures[image_id] = draw_detections(
-            dataset.read_image(int(index)),
-            detections[image_id],
-            dataset.classes,
-            ground_truth=dataset.annotations[index],
-            min_score=config.picture_score,
-        )
-    write_report(directory, metrics, pictures, curves, title=title)
+    gallery = write_gallery(
+        directory, dataset, detections, matches, pictures=config.pictures, min_score=config.picture_score
+    )
+    write_report(directory, metrics, curves, title=title, gallery=gallery)
     return metrics

@@ -70,7 +70,7 @@ def _other_file(results: Path, file: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{results} is not a file of detect.py: give another --out, or move it ({error!r})") from error
+        raise ValueError(f"{results} is not a file of `detect`: give another --out, or move it ({error!r})") from error
     if not before.is_absolute():
         return f"{before} in an unknown folder"
     return str(before) if before.resolve() != file.resolve() else None

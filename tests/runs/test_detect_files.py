@@ -172,5 +172,5 @@ def test_results_of_another_file_are_not_overwritten(clip, tmp_path):
         check_results(out, [], [other])
     check_results(out, [other], [])  # an image of that name has files of other names
     (out / "clip.avi.detections.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match=r"jsonl is not a file of detect\.py"):
+    with pytest.raises(ValueError, match="jsonl is not a file of `detect`"):
         check_results(out, [], [clip])

@@ -16,7 +16,7 @@ from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.formats.coco import CocoReader
 from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.data.prepared.names import RenamedReader
-from frcnn_jax.evaluation.voc_map import valid_detections
+from frcnn_jax.evaluation.valid_records import valid_detections, valid_ground_truth
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = [
@@ -90,23 +90,21 @@ def coco_annotations(
         sizes: height and width of each image, to be stated; measures need none.
 
     Raises:
-        ValueError: a label is outside 1 ... K.
+        ValueError: a record is malformed, or a label is outside 1 ... K.
     """
     images, annotations = [], []
     for image, truth in ground_truth.items():
         number = ids.images[image]
         height, width = (0, 0) if sizes is None else (int(side) for side in sizes[image])
         images.append({"id": number, "file_name": image, "height": height, "width": width})
-        boxes = np.asarray(truth.boxes, np.float64).reshape(-1, 4)
-        for box, label, difficult, crowd in zip(boxes, truth.labels, truth.difficult, truth.crowd, strict=True):
-            if not 1 <= label <= len(class_names):
-                raise ValueError(f"image {image!r}: ground truth: label {label} is outside 1 ... {len(class_names)}")
+        objects = valid_ground_truth(truth, f"image {image!r}", len(class_names))
+        for box, label, difficult, crowd in zip(*objects, strict=True):
             x1, y1, x2, y2 = box.tolist()
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
-                    "category_id": ids.categories[int(label) - 1],
+                    "category_id": ids.categories[label - 1],
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": (x2 - x1) * (y2 - y1),
                     "iscrowd": int(difficult or crowd),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from frcnn_jax.evaluation.voc_map import valid_detections
+from frcnn_jax.evaluation.valid_records import valid_detections
 from frcnn_jax.types import Detections
 
 __all__ = ["detections_table", "to_supervision"]

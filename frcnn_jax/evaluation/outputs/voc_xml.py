@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from frcnn_jax.atomic import write_text
-from frcnn_jax.evaluation.voc_map import valid_detections
+from frcnn_jax.evaluation.valid_records import valid_detections
 from frcnn_jax.types import Detections
 
 __all__ = ["check_xml_files", "voc_xml", "write_voc_xml", "xml_file"]
