@@ -140,14 +140,11 @@ def test_the_api_reference(tmp_path):
     command = [sys.executable, str(script), "--out", str(tmp_path / "api")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert (result.returncode, result.stderr) == (0, "")
-    pages = {
-        name: html.unescape((tmp_path / f"api/{name}.html").read_text()) for name in ("frcnn_jax", "frcnn_jax/config")
-    }
-    for page in pages.values():
-        assert 'href="#' in page
-    assert all(f'id="{name}"' in pages["frcnn_jax"] for name in frcnn_jax.__all__)
-    assert all(f'id="{name}"' in pages["frcnn_jax/config"] for name in frcnn_jax.config.__all__)
-    text = re.sub(r"<[^>]+>", "", pages["frcnn_jax"])
+    files = ("frcnn_jax.html", "frcnn_jax/config.html")
+    page, settings = (html.unescape((tmp_path / "api" / name).read_text("utf-8")) for name in files)
+    assert all(f'id="{name}"' in page for name in frcnn_jax.__all__)
+    assert all(f'id="{name}"' in settings for name in frcnn_jax.config.__all__)
+    text = re.sub(r"<[^>]+>", "", page)
     assert 'features: Float[Array, "H W C"]' in text
     assert "key: PRNGKeyArray" in text
     assert not re.search(r"jaxtyping\.|jaxlib\.| object at 0x", text)

@@ -124,13 +124,13 @@ def test_detect_overwrites_no_result_of_another_image(pictures, detector, monkey
     for _ in range(2):
         assert call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out) is None
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert set(before) == {"same.detections.jpg", "same.detections.json"}
+    assert set(before) == {"same.detections.png", "same.detections.json"}
     assert call(monkeypatch, "detect", "--workdir", pictures, second, "--out", out) == 2
     assert f"{out} holds detections of {first}: give another --out for {second}" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (out / "same.detections.json").write_text("[]")
     code = call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out)
-    assert f"{out}/same.detections.json is not a file of detect.py" in code
+    assert f"{out}/same.detections.json is not a file of `detect`" in code
 
 
 def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypatch, capsys):

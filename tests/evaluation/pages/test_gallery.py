@@ -17,7 +17,7 @@ CLASSES = ("<b>&</script>", "two")
 
 
 class Scenes:
-    """A data set whose image i is of gray 10 * i."""
+    """A data set whose image i is of gray 10 * i, for the first twenty."""
 
     name, classes = "folder/test", CLASSES
 
@@ -29,7 +29,7 @@ class Scenes:
         return len(self.image_ids)
 
     def read_image(self, index):
-        return np.full((*self._size, 3), 10 * index, np.uint8)
+        return np.full((*self._size, 3), 10 * (index % 20), np.uint8)
 
 
 def written(directory, ids, annotations, found, **settings):
@@ -77,7 +77,7 @@ def test_page_knows_detections_and_objects(tmp_path):
         [1, 1, 0.9, *A],
         [1, 1, None, *B],
         [1, 0, None, *C],
-        [2, 1, None, 50, 0, 55.2, 9],
+        [2, 1, None, 50, 0, 55, 9],
     ]
 
 
