@@ -67,14 +67,14 @@ def layers_in_backward_pass(config):
 def commands(path):
     """(config, settings) of each command to train or evaluate that a text gives, continued lines joined."""
     own = argparse.ArgumentParser(allow_abbrev=False)
-    for option in ("script", "--config", "--workdir", "--out", "--voc-results"):
+    for option in ("command", "--config", "--workdir", "--out", "--voc-results"):
         own.add_argument(option)
     own.add_argument("--settings", action="store_true")
     lines = map(str.strip, path.read_text().replace("\\\n", " ").splitlines())
     for line in lines:
-        if line.startswith(("python scripts/train.py", "python scripts/evaluate.py")):
+        if line.startswith(("frcnn train", "frcnn evaluate")):
             options, settings = own.parse_known_args(shlex.split(line)[1:])
-            yield Path(options.config or options.workdir).stem, settings
+            yield options.config or Path(options.workdir).name, settings
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
