@@ -92,7 +92,6 @@ def start(folder, *command):
     """A process in `folder`, which compiles without optimisation; the package is found wherever the tests find it."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(paths),
     }

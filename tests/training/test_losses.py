@@ -149,7 +149,7 @@ def run_script(name, *arguments, folder):
         "import runpy, sys\nfrom tests.training.runs import shrink_tiny\n"
         f"shrink_tiny()\nsys.argv = {argv!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     # -P: the current folder is searched as for a script, by the program alone.
     return subprocess.run(
