@@ -11,7 +11,7 @@ from frcnn_jax.data import images as decoding
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.evaluation.looking.page import format_survey, remarks
 from frcnn_jax.evaluation.looking.survey import survey_folder
-from tests.data.voc_files import VocFiles, object_xml
+from tests.data.voc_files import HEIGHT, WIDTH, VocFiles, annotation_xml, object_xml, with_exif_orientation
 
 
 def settings(root, **data):
@@ -157,9 +157,14 @@ def test_remarks_name_what_to_type(tmp_path):
 
 
 def test_a_view_is_the_data_set_that_would_be_prepared(folder):
+    turned = with_exif_orientation((folder / "JPEGImages/b.jpg").read_bytes(), 6)
+    (folder / "JPEGImages/b.jpg").write_bytes(turned)
+    xml = annotation_xml(object_xml("cat", (2, 3, 10, 32)), width=HEIGHT, height=WIDTH)
+    (folder / "Annotations/b.xml").write_text(xml)
     config = settings(folder, faults={"tolerance": 0.9}, train=("folder/trainval",), test="folder/test")
     view = survey_folder(config).view
     assert isinstance(view, Dataset)
+    assert view.read_image(view.image_ids.index("b")).shape == (WIDTH, HEIGHT, 3)
     for split in ("train", "test"):
         prepared = open_dataset(f"folder/{split}", config.data)
         indices = [view.image_ids.index(name) for name in prepared.image_ids]
