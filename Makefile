@@ -23,7 +23,7 @@ demo: .venv/installed-$(VERSION)
 	@echo "Checkpoints         $(RUN)/checkpoints/"
 
 test: lint
-	.venv-test/bin/pytest -n auto
+	.venv-test/bin/pytest -n auto --dist worksteal
 
 # What takes minutes alone, as comparisons with PyTorch of whole networks, for which it installs that too.
 test-long: .venv-test/installed-long-$(VERSION)
