@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.encoded.bmp import bmp_size, is_bmp
 from frcnn_jax.data.encoded.jpeg import check_jpeg, is_jpeg, jpeg_exif, jpeg_size
 from frcnn_jax.data.encoded.png import is_png, png_exif, png_size
@@ -96,13 +97,20 @@ def image_size(data: bytes) -> tuple[int, int]:
     raise ValueError(f"neither JPEG nor PNG, WebP, BMP or TIFF ({len(data)} bytes)")
 
 
-def check_image(data: bytes) -> tuple[int, int]:
+def check_image(data: bytes, max_pixels: int = DataConfig.max_pixels) -> tuple[int, int]:
     """Height and width of a complete image that decodes to that size.
 
     Raises:
-        ValueError: the image is not complete or cannot be decoded.
+        ValueError: the image is not complete, has more pixels than `max_pixels`, which is told without decoding it,
+            or cannot be decoded.
     """
     size = image_size(data)
+    pixels = size[0] * size[1]
+    if pixels > max_pixels:
+        raise ValueError(
+            f"{size[1]} x {size[0]} pixels, more than data.max_pixels = {max_pixels}: reduce it, or set "
+            f"--data.max-pixels {pixels}, for which {3 * pixels / 1e9:.1f} GB of memory are needed"
+        )
     if is_jpeg(data):
         check_jpeg(data)  # before OpenCV, whose decoder prints what is wrong
     decoded = decode_image(data).shape[:2]
