@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import cv2
 import numpy as np
 from jaxtyping import UInt8
@@ -43,6 +46,28 @@ _OTHERS = (  # start of what else is found under an image's name, from byte 0 or
 )
 
 
+class _Silence:
+    """A block in which OpenCV prints no warning, as it does of each odd tag of a TIFF; several threads may be in it."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._level = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                cv2.utils.logging.setLogLevel(self._level)
+
+
+_OPENCV_SILENT = _Silence()
+
+
 def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"]:
     """The RGB pixels of an encoded image.
 
@@ -55,10 +80,12 @@ def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"
     Raises:
         ValueError: OpenCV cannot decode the data.
     """
-    if is_tiff(data):
+    tiff = is_tiff(data)
+    if tiff:
         data = tiff_as_it_lies(data)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        with _OPENCV_SILENT if tiff else contextlib.nullcontext():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ValueError(f"cannot be decoded: {error.err}") from error
     if image is None:

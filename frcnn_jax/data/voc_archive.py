@@ -73,19 +73,27 @@ def extract_archive(path: Path) -> Path:
         return folder
     try:
         with new_folder(folder) as temporary:
-            for member, content in tqdm(_files(path), f"Unpacking {path.name}", unit="file"):
+            for member, content in tqdm(_members(path), f"Unpacking {path.name}", unit="file"):
                 target = temporary.joinpath(*member)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as file:
-                    shutil.copyfileobj(content, file, _CHUNK)
+                (target if content is None else target.parent).mkdir(parents=True, exist_ok=True)
+                if content is not None:
+                    with target.open("wb") as file:
+                        shutil.copyfileobj(content, file, _CHUNK)
+    except tarfile.TarError as error:  # while a file was copied
+        raise _unusable(path, error) from error
     except OSError:
         if not folder.is_dir():  # else another process was faster
             raise
     return folder
 
 
-def _files(path: Path) -> Iterator[tuple[tuple[str, ...], IO[bytes]]]:
-    """Path and content of each file that is needed."""
+def _unusable(path: Path, error: Exception) -> ValueError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ValueError(f"{path} cannot be unpacked: {reason}; delete it to download it again")
+
+
+def _members(path: Path) -> Iterator[tuple[tuple[str, ...], IO[bytes] | None]]:
+    """Path and content of each file that is needed; of a folder, which may be empty, no content."""
     try:
         with tarfile.open(path, "r:") as archive:
             before = -1
@@ -94,15 +102,14 @@ def _files(path: Path) -> Iterator[tuple[tuple[str, ...], IO[bytes]]]:
                     raise ValueError(f"its member {member.name[:_SHOWN]!r} has no size")
                 before = archive.offset
                 parts = PurePosixPath(member.name).parts
-                if member.isdir() or not _NEEDED.intersection(parts[-2:]):
+                if not _NEEDED.intersection(parts[-2:]):
                     continue
-                if not member.isreg() or member.issparse():
+                if not (member.isreg() or member.isdir()) or member.issparse():
                     raise ValueError(f"its member {member.name[:_SHOWN]!r} is not a file")
                 if member.name.startswith("/") or ".." in parts or "\0" in member.name:
                     raise ValueError(f"its member {member.name[:_SHOWN]!r} has a path that leads out of the archive")
-                yield parts, archive.extractfile(member)
+                yield parts, None if member.isdir() else archive.extractfile(member)
     except (OSError, GeneratorExit):
         raise
     except Exception as error:  # a damaged archive can fail in any way
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path} cannot be unpacked: {reason}; delete it to download it again") from error
+        raise _unusable(path, error) from error

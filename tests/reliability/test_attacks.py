@@ -139,3 +139,12 @@ def test_an_archive_sets_no_modes_and_is_unpacked_as_a_whole(tmp_path):
         (tmp_path / "cut.tar").write_bytes(data[:cut])
         with pytest.raises(ValueError, match=r"cut\.tar cannot be unpacked: .*delete it to download it again"):
             extract_archive(tmp_path / "cut.tar")
+
+
+def test_an_archive_that_is_cut_within_a_file(tmp_path):
+    name, _, _ = IMAGE
+    path = archive(tmp_path / "voc.tar", (name, bytes(5000), {}))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"voc\.tar cannot be unpacked: unexpected end of data; delete it to download"):
+        extract_archive(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["voc.tar"]

@@ -32,8 +32,8 @@ def check(found: dict) -> None:
     shown = "\n".join(f"input {fault['input']}: {fault['fault']}" for fault in found["faults"][:5])
     assert not found["faults"], f"{found['kind']}: {len(found['faults'])} faults\n{shown}"
     assert sum(found["outcomes"].values()) == found["inputs"]
-    # Of what is damaged some is noticed, and of what is not much damaged some is read.
-    assert found["kind"] == "yolo" or found["outcomes"]["result"] < found["inputs"]
+    # Some is noticed, in two kinds as faults in a result, and some that is little damaged is read.
+    assert found["kind"] in ("xml", "yolo") or found["outcomes"]["result"] < found["inputs"]
     assert found["outcomes"].get("result", 0) > 0
 
 
