@@ -14,7 +14,7 @@ COMMANDS = {
     "inspect-data": "look at a folder of annotated images before training",
     "train": "train a detector, or go on with a run, and evaluate it",
     "evaluate": "evaluate a checkpoint of a run on its test set",
-    "detect": "find objects in images",
+    "detect": "find objects in images and videos",
     "proposals": "compute region proposals, measure their recall, draw them",
     "export": "write a detector as one file for use elsewhere",
     "compress": "compress a detector by truncated SVD",

@@ -38,6 +38,22 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)
 
 
+# Times of compilations since compiled programs were last dropped.
+COMPILATIONS = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: COMPILATIONS.append(seconds) if event.endswith("/backend_compile_duration") else None
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Drops compiled programs once there are 500: each takes about 2 MB, and kept to the end they come to 5 GB."""
+    yield
+    if len(COMPILATIONS) >= 500:
+        jax.clear_caches()
+        COMPILATIONS.clear()
+
+
 @pytest.fixture(autouse=True)
 def quiet_log():
     """Undoes what a command that runs in this process sets, as the log's level."""

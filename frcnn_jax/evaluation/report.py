@@ -110,7 +110,7 @@ def write_report(
         numbered={name: text for name, text in zip(curves, drawable_names(list(curves)), strict=True) if text != name},
         f1_figure=bool(best),
         kinds=MEANINGS,
-        sizes={name: f"{a:g}² to {b:g}²" if b < math.inf else f"from {a:g}²" for name, (a, b) in bounds.items()},
+        sizes={name: f"{a:g}² to {b:g}²" if b < math.inf else f"{a:g}² and more" for name, (a, b) in bounds.items()},
         gallery=gallery,
     )
     write_text(directory / "index.html", html)

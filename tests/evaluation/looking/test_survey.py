@@ -11,7 +11,7 @@ from frcnn_jax.data import images as decoding
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.evaluation.looking.page import format_survey, remarks
 from frcnn_jax.evaluation.looking.survey import survey_folder
-from tests.data.voc_files import VocFiles, object_xml
+from tests.data.voc_files import HEIGHT, WIDTH, VocFiles, annotation_xml, object_xml, with_exif_orientation
 
 
 def settings(root, **data):
@@ -41,13 +41,28 @@ def test_splits_classes_and_sizes(folder):
     assert (train.images, train.objects, train.empty, train.most) == (2, 1, 1, 1)
     assert train.used == "trained on but for 1 that are tested on"
     assert (test.images, test.objects, test.empty, test.most, test.used) == (3, 3, 1, 2, "tested on")
-    assert survey.class_rows() == [
-        {"class": "cat", "objects": 2, "images": 2, "train": 1, "test": 1, "small": 2, "medium": 0, "large": 0}
-        | {"difficult": 1, "crowds": 0},
-        {"class": "dog", "objects": 2, "images": 2, "train": 0, "test": 2, "small": 1, "medium": 1, "large": 0}
-        | {"difficult": 0, "crowds": 0},
-    ]
+    assert survey.class_table() == (
+        ["class", "objects", "images", "train", "test", "small", "medium", "large", "difficult"],
+        [["cat", 2, 2, 1, 1, 2, 0, 0, 1], ["dog", 2, 2, 0, 2, 1, 1, 0, 0]],
+    )
     assert not (folder / "prepared").exists()
+
+
+def test_lists_that_are_no_standard_splits(tmp_path):
+    files = VocFiles(tmp_path)
+    for name in ("a", "b", "c"):
+        files.image(name, object_xml("cat"))
+    files.split("pets_train", "a", "b")
+    files.split("pets_val", "c")
+    files.split("others", "b")
+    survey = survey_folder(settings(tmp_path, train=("folder/pets_train",), test="folder/pets_val"))
+    assert {name: (its.images, its.used) for name, its in survey.splits.items()} == {
+        "pets_train": (2, "trained on"),
+        "pets_val": (1, "tested on"),
+    }
+    assert set(survey.split_of) == {"pets_train", "pets_val"}
+    missing = survey_folder(settings(tmp_path, train=("folder/pets_train",), test="folder/nothing"))
+    assert any("no split 'nothing'" in note or "nothing" in note for note in missing.notes)
 
 
 def test_all_faults_and_how_to_go_on(folder):
@@ -142,9 +157,14 @@ def test_remarks_name_what_to_type(tmp_path):
 
 
 def test_a_view_is_the_data_set_that_would_be_prepared(folder):
+    turned = with_exif_orientation((folder / "JPEGImages/b.jpg").read_bytes(), 6)
+    (folder / "JPEGImages/b.jpg").write_bytes(turned)
+    xml = annotation_xml(object_xml("cat", (2, 3, 10, 32)), width=HEIGHT, height=WIDTH)
+    (folder / "Annotations/b.xml").write_text(xml)
     config = settings(folder, faults={"tolerance": 0.9}, train=("folder/trainval",), test="folder/test")
     view = survey_folder(config).view
     assert isinstance(view, Dataset)
+    assert view.read_image(view.image_ids.index("b")).shape == (WIDTH, HEIGHT, 3)
     for split in ("train", "test"):
         prepared = open_dataset(f"folder/{split}", config.data)
         indices = [view.image_ids.index(name) for name in prepared.image_ids]

@@ -17,7 +17,7 @@ from frcnn_jax.evaluation.analysis.measures import best_f1, recall_by_size
 from frcnn_jax.evaluation.looking.page import write_page
 from frcnn_jax.evaluation.looking.samples import sample_pictures
 from frcnn_jax.evaluation.looking.survey import survey_folder
-from frcnn_jax.evaluation.pages.gallery import write_gallery
+from frcnn_jax.evaluation.pages import gallery
 from frcnn_jax.evaluation.report import write_report
 from frcnn_jax.evaluation.voc_map import evaluate_voc, precision_recall
 from tests.data.voc_files import VocFiles, object_xml
@@ -75,8 +75,8 @@ def report(tmp_path_factory):
         "errors_by_class": errors["classes"],
         "recall_by_size": recall_by_size(matches),
     }
-    gallery = write_gallery(directory, Scenes(ids, truths), by_id, matches, pictures=100, min_score=0.5)
-    return write_report(directory, metrics, curves, gallery=gallery)
+    chosen = gallery.write_gallery(directory, Scenes(ids, truths), by_id, matches, pictures=100, min_score=0.5)
+    return write_report(directory, metrics, curves, gallery=chosen)
 
 
 SHOWN = """
@@ -148,6 +148,36 @@ def test_boxes_are_drawn_over_the_picture(report):
         ["ignored", "two 0.95", [40, 0, 10, 10]],
         ["hit", "two 0.90", [0, 0, 10, 10]],
     ]
+
+
+def test_many_images_do_not_choke_it(tmp_path, monkeypatch):
+    """5,000 images with 100 detections each: 48 cards, however many there are, and filters over all of them."""
+    monkeypatch.setattr(gallery, "draw_detections", lambda image, *_, **__: image)
+    ids = [f"{i:04d}" for i in range(5000)]
+    random = np.random.default_rng(0)
+    boxes = np.tile(np.float32([[0, 0, 10, 10]]), (100, 1))
+    found = {
+        name: detections(*zip(boxes, random.random(100) ** 3, random.integers(1, 3, 100), strict=True)) for name in ids
+    }
+    truths = {name: truth((A,)) for name in ids}
+    matches = match_dataset(found, truths, num_classes=2)
+    chosen = gallery.write_gallery(tmp_path, Scenes(ids, truths.values()), found, matches, pictures=5000, min_score=0.5)
+    metrics = evaluate_voc(found, truths, class_names=NAMES)
+    page = write_report(tmp_path, metrics, precision_recall(found, truths, class_names=NAMES), gallery=chosen)
+    assert page.stat().st_size < 20e6
+    script = (
+        SHOWN
+        + """
+    const before = names().length;
+    set("show", "false"); set("class", 2); set("score", 0.99);
+    return [before, document.getElementById("count").textContent, names().length];
+    """
+    )
+    before, count, after = probed(page, script)
+    sure = sum(bool((its.scores[its.labels == 2] >= 0.99).any()) for its in found.values())
+    assert before == 48
+    assert abs(int(count.split()[0]) - sure) < 0.05 * sure  # of rounded scores
+    assert after == 48
 
 
 @pytest.mark.parametrize("width", [360, 1400])

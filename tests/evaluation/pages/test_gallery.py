@@ -119,6 +119,16 @@ def test_images_are_chosen_by_what_is_right_and_wrong():
     assert len(choose_images(none, 4, 3, 0.5)) == 3
 
 
+def test_each_class_has_its_turn_of_missed_objects():
+    """Half of the images are wrong altogether; one is right but for the only object of class two, which is missed."""
+    others = [[20 * i, 0, 20 * i + 10, 10] for i in range(5, 15)]
+    annotations = [truth((A,)) for _ in range(20)]
+    found = [detections((B, 0.9)) if i < 10 else detections((A, 0.8)) for i in range(20)]
+    annotations[15] = truth(*((box,) for box in others), (C, 2))
+    found[15] = detections(*((box, 0.7) for box in others))
+    assert 15 in choose_images(match_dataset(found, annotations), 20, 6, 0.5)
+
+
 @pytest.mark.parametrize(("size", "expected"), [((30, 60), (20, 40)), ((30, 40), (30, 40)), ((1, 600), (1, 40))])
 def test_thumbnail(size, expected):
     assert thumbnail(np.zeros((*size, 3), np.uint8), 40).shape == (*expected, 3)
