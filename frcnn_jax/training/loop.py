@@ -21,6 +21,7 @@ from frcnn_jax.data.proposals.source import open_proposals, proposal_files
 from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.data_record import check_data, check_labels, record_data, write_record
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
@@ -103,6 +104,8 @@ def train(
         model = build_model(config, len(dataset.classes) + 1, None if before is None else before.pixels)
         source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride)
         iterator = iterate(source, config.input.workers)
+        iterator = PatientIterator(iterator, config.input.read_timeout, source.being_read)
+        resources.callback(iterator.close)
         if before is None:
             state, key = first_state(config, model, dataset, proposals)
         else:

@@ -29,11 +29,9 @@ class MetricsLog:
             first_step: lines of later steps are dropped, as those of a run that was killed.
             measured: steps whose `map` is known; lines with that of other steps are dropped.
         """
-        from tensorboardX import SummaryWriter
-
         self._path = workdir / "metrics.jsonl"
         _keep(self._path, lambda line: line["step"] <= first_step and ("map" not in line or line["step"] in measured))
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._board = _Board(workdir / "tensorboard", first_step + 1)
         self._learning_rate = learning_rate
         self._pending: list[tuple[int, Any, Sequence[str], float]] = []
         self._since = time.perf_counter()
@@ -132,10 +130,40 @@ class MetricsLog:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def close(self) -> None:
-        try:
-            self._board.close()
-        except OSError as error:  # would hide the error that ends the run; all is in the JSON lines as well
-            _log.warning("TensorBoard's events are incomplete: %s", error)
+        self._board.close()
+
+
+class _Board:
+    """TensorBoard's events, which are no reason to stop: all is in the JSON lines as well.
+
+    Where its thread meets an error, as of a full disk, tensorboardX's own writer waits for that thread for ever.
+    """
+
+    def __init__(self, folder: Path, purge_step: int):
+        from tensorboardX import SummaryWriter
+
+        self._failed = False
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        events = self._writer.file_writer.event_writer._ev_writer
+        for name in ("write_event", "flush", "close"):
+            setattr(events, name, self._guarded(getattr(events, name)))
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._guarded(self._writer.close)()
+
+    def _guarded(self, function: Callable) -> Callable:
+        def call(*arguments: Any) -> None:
+            try:
+                function(*arguments)
+            except OSError as error:
+                if not self._failed:
+                    _log.warning("TensorBoard's events are incomplete: %s", error)
+                self._failed = True
+
+        return call
 
 
 def _picture(name: str, picture: UInt8[np.ndarray, "H W 3"]) -> Any:
