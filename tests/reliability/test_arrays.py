@@ -179,3 +179,9 @@ def test_short_runs_of_numbers_are_not_looked_for_in_all_of_the_rest(monkeypatch
     assert sum(looked_at) < 3 * len(content)
     one = memoryview((bytes([1 << 3 | FIXED32]) + bytes(4)) * 1000 + bytes([2 << 3 | FIXED32]) + bytes(4))
     assert [field.count for field in fields(one, 0, len(one))] == [1000, 1]
+
+
+def test_names_of_variables_are_told_as_a_terminal_can_show_them(tmp_path):
+    (tmp_path / "a.mat").write_bytes(mat_file((1, 4), name=b"box\r\n\x1b[2Jes" + b"x" * 100, more=matlab(9, bytes(32))))
+    with pytest.raises(ValueError, match=r"no variable 'boxes' \(it has: box\?\?\?\[2Jesx{52}\)$"):
+        read_proposal_file(tmp_path / "a.mat", ["a"], np.array([[9, 9]]), "error")

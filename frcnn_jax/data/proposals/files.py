@@ -143,7 +143,7 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read as a .mat file: {error}") from None
     if "boxes" not in content:
-        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(there) or 'none'})")
+        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(there[:20]) or 'none'})")
     boxes = content["boxes"]
     if boxes.dtype != object:
         if len(image_ids) != 1:
