@@ -2,8 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from frcnn_jax.training.step import AXIS, MultiTaskLoss, check_loss, make_train_
 from frcnn_jax.training.validation import Evaluation, Validation, check_measured
 from frcnn_jax.training.workdir import check_settings, claim_workdir, with_length
 
+# RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
+MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
+
 
 def train(
     config: Config,
@@ -41,12 +45,15 @@ def train(
     *,
     accept_changed_data: bool = False,
     open_evaluation: Callable[[Config, Dataset], Evaluation] | None = None,
+    open_pictures: Callable[..., MakePictures] | None = None,
 ) -> TrainState:
     """`runs.train.train`, which says all but the last argument, with any measurement of a run while it trains.
 
     Args:
         open_evaluation: makes the measurement that `train.evaluate_every` asks for, of the config and the training
             set, before the first step.
+        open_pictures: makes what `train.pictures_every` shows, of the config, the model, the training set, its
+            proposals and the measurement; without it there are no pictures.
 
     Raises:
         ValueError: `train.evaluate_every` is set and there is no `open_evaluation`.
@@ -113,6 +120,9 @@ def train(
         values = read_evaluations(workdir).up_to(int(state.step))
         log = resources.enter_context(closing(MetricsLog(workdir, int(state.step), schedule, values.steps)))
         validation = Validation(workdir, config, evaluation, model, values, log)
+        pictures = None
+        if open_pictures is not None and config.train.pictures_every:
+            pictures = open_pictures(config, model, dataset, proposals, evaluation)
         metadata = CheckpointMetadata(dataset.classes, model.pixels, config, record.fingerprint, record.proposal_files)
 
         def save(state: TrainState) -> None:
@@ -123,7 +133,8 @@ def train(
         # the process.
         with deferred_signals() as interrupted, resources:
             return _loop(
-                config, step, state, key, iterator, mesh, log, save, validation, dataset.image_ids, interrupted
+                *(config, step, state, key, iterator, mesh, log, save, validation, pictures),
+                *(dataset.image_ids, interrupted),
             )
 
 
@@ -137,6 +148,7 @@ def _loop(
     log: MetricsLog,
     save: Callable[[TrainState], None],
     validation: Validation,
+    pictures: MakePictures | None,
     image_ids: tuple[str, ...],
     interrupted: Callable[[], bool],
 ) -> TrainState:
@@ -157,6 +169,8 @@ def _loop(
         waited = time.perf_counter() - started
         state, metrics = step(state, jax.device_put(batch, by_image), key)
         log.add(number, metrics, [image_ids[i] for i in batch.image_index], waited)
+        if pictures is not None and number % config.train.pictures_every == 0:
+            log.add_pictures(number, partial(pictures, state, batch, key, number))
         last = number == steps or interrupted()
         due = validation.due(number)
         # It comes before the measurement, so that no kill or interruption of that loses the step.

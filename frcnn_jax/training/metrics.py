@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from frcnn_jax.atomic import write_text
 
 _log = logging.getLogger(__name__)
+_PICTURE_SIDE = 800  # pixels of the longer side in TensorBoard
 
 
 class MetricsLog:
@@ -34,6 +36,7 @@ class MetricsLog:
         self._pending: list[tuple[int, Any, Sequence[str], float]] = []
         self._since = time.perf_counter()
         self._map: float | None = None
+        self._pictures = True
 
     def show_map(self, value: float) -> None:
         """Has lines end in the mAP that was measured last."""
@@ -53,6 +56,25 @@ class MetricsLog:
                 self._board.add_scalar(f"validation/ap/{name}", value, step)
         self.show_map(measures["map"])
         self._since = time.perf_counter()  # the time that it took is none of the steps'
+
+    def add_pictures(self, step: int, make: Callable[[], Mapping[str, UInt8[np.ndarray, "H W 3"]]]) -> None:
+        """Writes RGB pictures to TensorBoard by their names; the time that making them takes is none of the steps'.
+
+        An error, as of a device without the memory for it, ends the pictures and not the training.
+        """
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        if not self._pictures:
+            return
+        jax.block_until_ready([metrics for _, metrics, _, _ in self._pending[-1:]])
+        started = time.perf_counter()
+        try:
+            values = [_picture(name, picture) for name, picture in make().items()]
+            self._board.file_writer.add_summary(Summary(value=values), step)
+        except Exception as error:
+            self._pictures = False
+            _log.warning("no more pictures in TensorBoard (train.pictures_every): %s", str(error).partition("\n")[0])
+        self._since += time.perf_counter() - started
 
     def add(self, step: int, metrics: Any, images: Sequence[str], waited: float) -> None:
         """Keeps a step's metrics, still on the device, the images it saw, and the seconds it waited for them."""
@@ -142,6 +164,19 @@ class _Board:
                 self._failed = True
 
         return call
+
+
+def _picture(name: str, picture: UInt8[np.ndarray, "H W 3"]) -> Any:
+    """A value of TensorBoard's events: JPEG, because PNG would make photographs ten times as large."""
+    import cv2
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    scale = min(_PICTURE_SIDE / max(picture.shape[:2]), 1)
+    size = [max(round(side * scale), 1) for side in picture.shape[1::-1]]
+    reduced = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", cv2.cvtColor(reduced, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 90))[1].tobytes()
+    image = Summary.Image(height=size[1], width=size[0], colorspace=3, encoded_image_string=data)
+    return Summary.Value(tag=name, image=image)
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
