@@ -198,4 +198,5 @@ def _as_rows(array: Any, where: str) -> Float[np.ndarray, "P 4"]:
         return np.zeros((0, 4))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"{where}: expected numbers of shape [P, 4], got {array.dtype} {list(array.shape)}")
-    return array.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is named as an invalid box
+        return array.astype(np.float64)
