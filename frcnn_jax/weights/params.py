@@ -12,7 +12,6 @@ from jaxtyping import PRNGKeyArray
 
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 
-
 _LONGEST = 100  # letters of an array's name in a message
 
 
