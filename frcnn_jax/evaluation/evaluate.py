@@ -17,6 +17,8 @@ from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.source import PyramidSource
+from frcnn_jax.distributed.arrays import gather_bytes
+from frcnn_jax.distributed.talk import from_first, gather, is_first, process_count, process_index
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
@@ -43,37 +45,84 @@ def detect_dataset(
     """Detections of every image of a data set by its id, in the data set's order.
 
     While the device computes, threads read, decode and resize what comes next, and the batch before is taken apart.
+    Several processes share the batches, each on one device, and all return the detections of all images.
 
     Args:
         interrupted: asked before each batch; given one, the progress bar goes when it is full.
 
     Raises:
-        EvaluationInterrupted: `interrupted` said so.
+        EvaluationInterrupted: `interrupted` said so, in one of the processes.
     """
-    source = PyramidSource(dataset, proposals, input_config, model.spatial_scale)
+    source = _Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale))
     run = partial(detect_pyramid, params, statistics, model=model, **selection_settings(config))
     found: dict[int, Detections] = {}
-    progress = tqdm(total=len(dataset), desc="Detecting", unit="image", leave=interrupted is None)
+    total = source.images if process_count() > 1 else len(dataset)
+    progress = tqdm(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())
     started = time.perf_counter()
     batches = _Clocked(iterate(source, input_config.workers) if len(source) else ())
     # One batch stays under way on the device while the host takes apart the one before.
     pending: list[tuple[Pyramid, Detections]] = []
+    finished = True
     for batch in batches:
         if interrupted is not None and interrupted():
-            progress.close()
-            raise EvaluationInterrupted
+            finished = False
+            break
         detections = run(jax.device_put(batch))
         for part in jax.tree.leaves(detections):
             part.copy_to_host_async()
         pending.append((batch, detections))
         if len(pending) > 1:
             progress.update(_collect(*pending.pop(0), found))
+    if not all(gather(finished)):
+        progress.close()
+        raise EvaluationInterrupted
     for item in pending:
         progress.update(_collect(*item, found))
     share = batches.waited / (time.perf_counter() - started)
     progress.set_postfix_str(f"{share:.0%} of the time waiting for images")
     progress.close()
+    found = _of_all_processes(found)
     return {dataset.image_ids[index]: found[index] for index in range(len(dataset))}
+
+
+class _Share:
+    """The batches of a source that this process takes: every n-th, of n processes."""
+
+    def __init__(self, source: PyramidSource):
+        self._source, self._steps = source, range(process_index(), len(source), process_count())
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, step: int) -> Pyramid:
+        return self._source[self._steps[int(step)]]
+
+    @property
+    def images(self) -> int:
+        return sum(self._source.image_count(step) for step in self._steps)
+
+
+def _of_all_processes(found: dict[int, Detections]) -> dict[int, Detections]:
+    """The detections of all processes, by image index; on the host, and the same to the bit."""
+    if process_count() == 1:
+        return found
+    own_counts = [[index, len(each.scores)] for index, each in found.items()]
+    columns = [np.concatenate(parts) for parts in zip(*map(jax.tree.leaves, found.values()), strict=True)] or []
+    kinds = gather([[column.dtype.str, *column.shape[1:]] for column in columns])
+    contents = gather_bytes(b"".join(column.tobytes() for column in columns))
+    everything: dict[int, Detections] = {}
+    for counts, of_columns, content in zip(gather(own_counts), kinds, contents, strict=True):
+        total = sum(count for _, count in counts)
+        arrays, start = [], 0
+        for kind, *shape in of_columns:
+            size = total * int(np.prod(shape)) * np.dtype(kind).itemsize
+            arrays.append(np.frombuffer(content[start : start + size], kind).reshape(total, *shape))
+            start += size
+        end = 0
+        for index, count in counts:
+            everything[index] = Detections(*(array[end : end + count] for array in arrays))
+            end += count
+    return everything
 
 
 class _Clocked:
@@ -157,11 +206,14 @@ def evaluate_dataset(
         voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
         check_image_ids(voc_results, dataset.image_ids)
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
-    if voc_results is not None:
-        write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
-    return write_evaluation(
-        detections, dataset, config=config, directory=directory, title=f"Fast R-CNN on {dataset.name}", extra=extra
-    )
+
+    def write() -> dict[str, Any]:
+        if voc_results is not None:
+            write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
+        title = f"Fast R-CNN on {dataset.name}"
+        return write_evaluation(detections, dataset, config=config, directory=directory, title=title, extra=extra)
+
+    return from_first(write)
 
 
 def write_evaluation(

@@ -5,13 +5,26 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from frcnn_jax.checkpoint import read_evaluations
-from frcnn_jax.config import Config, changed_settings, expand_user
+from frcnn_jax.config import Config, changed_settings, expand_user, from_json, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
+from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals
+from frcnn_jax.distributed.arrays import from_first_process
+from frcnn_jax.distributed.disk import first_on_disk
+from frcnn_jax.distributed.start import start
+from frcnn_jax.distributed.talk import from_first, is_first, process_count, same
 from frcnn_jax.evaluation.evaluate import evaluate_dataset
 from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split
-from frcnn_jax.runs.detector import load_detector
+from frcnn_jax.models.fast_rcnn import init_params
+from frcnn_jax.models.pixels import PixelNormalization
+from frcnn_jax.plugins import load_plugins
+from frcnn_jax.runs.detector import Detector, load_detector
+from frcnn_jax.training.state import build_model
+from frcnn_jax.training.statistics import identity_statistics
 
 _OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers")
 _OF_TRAINING = ("data.train", "data.validation", "proposals.train_files", "proposals.validation_file")
@@ -47,25 +60,25 @@ def evaluate_run(
         OSError: a folder to write to is a file, or cannot be written to. Like the others, before any proposal is
             searched and any image detected.
     """
-    detector = load_detector(workdir, checkpoint)
+    if config is not None:
+        start(config.distributed)
+    detector = _load_in_all(workdir, checkpoint)
     config = detector.config if config is None else config
     _check_changes(detector.config, config)
-    dataset = open_dataset(config.data.test, config.data)
+    with first_on_disk(data_dir(config.data)):
+        dataset = open_dataset(config.data.test, config.data)
     if dataset.classes != detector.classes:
         raise ValueError(
             f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}: "
             "give data.test a set of the detector's classes, their order by data.classes, or train on the new ones"
         )
     directory = expand_user(workdir) / "eval" if directory is None else expand_user(directory)
-    _check_folder(directory)
-    if voc_results is not None:
-        voc_results = expand_user(voc_results)
-        check_image_ids(voc_results, dataset.image_ids)
-        files = voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
-        _check_folder(voc_results)
-        for path in filter(Path.exists, [] if overwrite else files):
-            raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another folder")
-    proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
+    voc_results = None if voc_results is None else expand_user(voc_results)
+    if is_first():
+        _check_places(directory, voc_results, dataset, overwrite)
+    same("another test set", dataset.fingerprint, "give each the same data, by data.root and data.tfds_dir")
+    with first_on_disk(data_dir(config.data)):
+        proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     scales = list(config.input.test_scales or (config.input.test_scale,))
     return evaluate_dataset(
         detector.model,
@@ -78,15 +91,52 @@ def evaluate_run(
         directory=directory,
         extra={
             "step": detector.step,
-            **_chosen_by(expand_user(workdir), detector.step, dataset),
+            **from_first(lambda: _chosen_by(expand_user(workdir), detector.step, dataset)),
             "settings": {
                 **dataclasses.asdict(config.evaluate),
                 "scales": scales,
                 "max_size": config.input.test_max_size,
             },
         },
-        voc_results=None if voc_results is None else expand_user(voc_results),
+        voc_results=voc_results,
     )
+
+
+def _load_in_all(workdir: str | Path, checkpoint: str | int | None) -> Detector:
+    """`load_detector`; of several processes, process 0 reads it and gives it to the others."""
+    detector = load_detector(workdir, checkpoint) if is_first() else None
+    if process_count() == 1:
+        return detector
+
+    def describe() -> dict[str, Any]:
+        pixels = dataclasses.asdict(detector.model.pixels)
+        return {
+            "config": to_json(detector.config),
+            "classes": detector.classes,
+            "pixels": pixels,
+            "step": detector.step,
+        }
+
+    about = from_first(describe)
+    config, classes, pixels = from_json(about["config"]), tuple(about["classes"]), about["pixels"]
+    load_plugins(config.plugins, workdir)
+    pixels = PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"])
+    model = build_model(config, len(classes) + 1, pixels)
+    shapes = jax.eval_shape(lambda: (init_params(model, jax.random.key(0)), identity_statistics(len(classes) + 1)))
+    found = (detector.params, detector.statistics) if is_first() else shapes
+    params, statistics = jax.tree.map(jnp.asarray, from_first_process(found))
+    return Detector(model, params, statistics, classes, config, about["step"])
+
+
+def _check_places(directory: Path, voc_results: Path | None, dataset: Dataset, overwrite: bool) -> None:
+    """Raises ValueError or OSError where results cannot be written."""
+    _check_folder(directory)
+    if voc_results is not None:
+        check_image_ids(voc_results, dataset.image_ids)
+        files = voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
+        _check_folder(voc_results)
+        for path in filter(Path.exists, [] if overwrite else files):
+            raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another folder")
 
 
 def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:

@@ -20,18 +20,31 @@ class MetricsLog:
     """Collects the metrics of every step and writes their means at each `flush`, to a file, TensorBoard and a line."""
 
     def __init__(
-        self, workdir: Path, first_step: int, learning_rate: Callable[[int], Any], measured: Collection[int] = ()
+        self,
+        workdir: Path | None,
+        first_step: int,
+        learning_rate: Callable[[int], Any],
+        measured: Collection[int] = (),
     ):
         """
         Args:
+            workdir: None for a process that writes nothing.
             first_step: lines of later steps are dropped, as those of a run that was killed.
             measured: steps whose `map` is known; lines with that of other steps are dropped.
         """
         from tensorboardX import SummaryWriter
 
-        self._path = workdir / "metrics.jsonl"
-        _keep(self._path, lambda line: line["step"] <= first_step and ("map" not in line or line["step"] in measured))
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._writes = workdir is not None
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard") if self._writes else None,
+            purge_step=first_step + 1,
+            write_to_disk=self._writes,
+        )
+        if self._writes:
+            self._path = workdir / "metrics.jsonl"
+            _keep(
+                self._path, lambda line: line["step"] <= first_step and ("map" not in line or line["step"] in measured)
+            )
         self._learning_rate = learning_rate
         self._pending: list[tuple[int, Any, Sequence[str], float]] = []
         self._since = time.perf_counter()
@@ -103,6 +116,8 @@ class MetricsLog:
         return f"loss {means['loss']:.2f}{parts}, {means['images_per_second']:.1f} images/s"
 
     def _write(self, line: dict[str, Any]) -> None:
+        if not self._writes:
+            return
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps(line) + "\n")

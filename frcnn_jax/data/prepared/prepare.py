@@ -29,7 +29,7 @@ from frcnn_jax.data.prepared.splits import PooledReader, SplitRule, split_rule, 
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
 
-__all__ = ["prepare_folder", "prepare_voc"]
+__all__ = ["data_dir", "prepare_folder", "prepare_voc"]
 
 _LEAST_SHARE = 1 / 3  # of the images that a file lists
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
     """
     from frcnn_jax.data.prepared.builder import CheckedVoc, PreparedConfig
 
-    root = _data_dir(config)
+    root = data_dir(config)
     strict = CheckedVoc(config=year, data_dir=root, file_format="array_record")
     builder = strict
     faults = dataclasses.replace(config.faults, tolerance=0)
@@ -94,7 +94,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
 
     request = _find_splits(split, config)
     builder_class = VocFolderBuilder if request.format == "voc" else FolderBuilder
-    root = _data_dir(config)
+    root = data_dir(config)
     label = re.sub(r"[^A-Za-z0-9]+", "_", request.path.name).strip("_") or "root"
     key = hashlib.sha256(os.fsencode(request.path)).hexdigest()[:16]
     hashes = FileHashes(Path(root) / "frcnn_files" / f"{label}-{key}.npz", verify=config.verify)
@@ -262,8 +262,8 @@ def _warn_of_slips(title: str, classes: Sequence[str]) -> None:
             _log.warning("%s: classes of their own, but spelt alike: %s", title, ", ".join(map(repr, names)))
 
 
-def _data_dir(config: DataConfig) -> str:
-    """Folder of all prepared data sets."""
+def data_dir(config: DataConfig) -> str:
+    """Folder of all prepared data sets: `tfds_dir`, or that of tensorflow_datasets."""
     from tensorflow_datasets.core import constants
 
     return str(expand_user(config.tfds_dir or constants.DATA_DIR).resolve())
