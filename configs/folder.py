@@ -20,7 +20,7 @@ def get_config() -> Config:
     return derive(
         "folder_scratch.py",
         __file__,
-        model={"name": "efficientnet_lite0_expanded", "weights": "imagenet"},
+        model={"name": "efficientnet_lite0", "weights": "imagenet"},
         input={"batch_size": 2},
         sampling={"rois_per_image": 64},
         optimizer={"learning_rate": 0.003, "warmup": 0.05},

@@ -1,10 +1,13 @@
-"""Start and end of every script: compiled functions are kept for the next start; a fault of the input is one line, not
-a traceback, and an interruption says how to go on."""
+"""Start, options and end of every command: compiled functions are kept for the next start; `--help` fits the terminal;
+a fault of the input is one line, not a traceback, and an interruption says how to go on."""
 
 import argparse
 import os
+import re
+import shutil
 import stat
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,24 +17,63 @@ _CACHE_SETTINGS = (_CACHE_DIR, "JAX_ENABLE_COMPILATION_CACHE")
 _LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
+_WIDEST = 100  # columns of a help text, however wide the terminal
+
+
 def run(main: Callable[[], None]) -> None:
-    """Runs a script's `main`; exits with 1 and a line for bad input, with 130 for an interruption."""
-    name = Path(sys.argv[0]).name
-    keep_compiled(name)
+    """Runs the `main` of a command; exits with 1 and a line for bad input, with 130 for an interruption."""
+    keep_compiled(_program())
     try:
         main()
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        sys.exit(f"{name}: {error}")
+        sys.exit(f"{_program()}: {error}")
     except KeyboardInterrupt:
         print(
-            f"\n{name}: interrupted; what was finished is kept, and the same command goes on from there",
+            f"\n{_program()}: interrupted; what was finished is kept, and the same command goes on from there",
             file=sys.stderr,
         )
         sys.exit(130)
 
 
+def _program() -> str:
+    """Name of the command as it was typed: `train.py` or `frcnn train`."""
+    return Path(sys.argv[0]).name
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """A parser of a command's options, without abbreviations, so that settings of a config can stand beside them.
+
+    Args:
+        description: paragraphs are filled to the width of the terminal, indented lines stay as they are.
+    """
+    return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help that keeps the paragraphs of a docstring and adds the default of each option that has one."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(shutil.get_terminal_size().columns, _WIDEST) - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = re.split(r"\n\s*\n", text.strip())
+        return "\n\n".join(
+            textwrap.indent(part, indent)
+            if part.startswith(" ")
+            else textwrap.fill(part, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+            for part in paragraphs
+        )
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if any(default is without for without in (None, False, argparse.SUPPRESS)) or "default" in text:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{text} (default: {shown})"
+
+
 def checkpoint_option(parser: argparse.ArgumentParser) -> None:
-    """Adds `--checkpoint` to the options of a script."""
+    """Adds `--checkpoint` to the options of a command."""
     parser.add_argument(
         "--checkpoint",
         metavar="best|latest|STEP",
@@ -42,7 +84,7 @@ def checkpoint_option(parser: argparse.ArgumentParser) -> None:
 def keep_compiled(program: str) -> None:
     """Has JAX keep the functions it compiles in `cache_folder()`, unless its own variables say something about that.
 
-    For scripts only, and before JAX is imported: a library leaves the settings of its process alone. A line on stderr
+    For commands only, and before JAX is imported: a library leaves the settings of its process alone. A line on stderr
     says where nothing can be kept.
     """
     if any(name in os.environ for name in _CACHE_SETTINGS):

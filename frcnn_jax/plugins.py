@@ -79,7 +79,7 @@ def _find(module: str) -> ModuleSpec | None:
 
 
 def _describe(error: BaseException) -> str:
-    """What was raised, in one line, and where: in the last line of code that is not Python's own import system."""
+    """The error in one line, with its place: the last line of code that is not Python's own import system."""
     message = " ".join(str(error).split())
     if isinstance(error, ImportError):
         return message

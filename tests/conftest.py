@@ -31,7 +31,7 @@ jax.config.update("jax_threefry_partitionable", True)
 
 @pytest.fixture(autouse=True)
 def quiet_log():
-    """What a script sets that runs in this process, as what the log shows, is gone afterwards."""
+    """Undoes what a command that runs in this process sets, as the log's level."""
     logger = logging.getLogger("frcnn_jax")
     level = logger.level
     yield

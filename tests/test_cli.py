@@ -1,4 +1,4 @@
-"""What scripts have in common: where compiled functions are kept, and by whom that folder may be written."""
+"""Common behaviour of commands: where compiled functions are kept, and by whom that folder may be written."""
 
 import os
 import subprocess

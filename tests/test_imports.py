@@ -25,6 +25,7 @@ LAYERS = (
     ("runs",),
     ("comparison",),
     ("commands",),
+    ("__main__",),
 )
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

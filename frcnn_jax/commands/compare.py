@@ -1,8 +1,8 @@
 """Trains and tests R-CNN, SPPnet and Fast R-CNN on the same data, proposals and networks, and makes the paper's table.
 
-    python scripts/compare.py --config configs/X.py --workdir runs/compare [--systems rcnn sppnet fast_rcnn]
-        [--models vgg16 ...] [--section.field VALUE ...] [--comparison.section.field VALUE ...]
-    python scripts/compare.py --config configs/X.py --settings    # lists them all, with the config's values
+    frcnn compare --config X --workdir FOLDER [--systems rcnn sppnet fast_rcnn]
+        [--models M ...] [--SETTING VALUE ...] [--comparison.SETTING VALUE ...]
+    frcnn compare --config X --settings
 
 Each system with each network is a folder of the workdir, SYSTEM-MODEL, and a process of its own, so that its peak
 memory is its own. What is done is not done again: killed, the same command goes on. --comparison.share 0.01 does that
@@ -22,7 +22,7 @@ import sys
 import threading
 from pathlib import Path
 
-from frcnn_jax.cli import run
+from frcnn_jax.cli import make_parser
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config, expand_user, load_config, override, replace
 
@@ -44,15 +44,15 @@ class Settings(Config):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
+    parser.add_argument("--workdir", type=expand_user, help="folder of all systems; needed, but for --settings")
+    parser.add_argument(
+        "--systems", nargs="+", choices=list(MODULES), default=SYSTEMS, metavar="SYSTEM", help=", ".join(MODULES)
     )
-    parser.add_argument("--config", required=True, type=expand_user, help="file with get_config()")
-    parser.add_argument("--workdir", type=expand_user, help="folder of all systems")
-    parser.add_argument("--systems", nargs="+", choices=list(MODULES), default=SYSTEMS)
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="networks; if not given, the config's")
-    parser.add_argument("--settings", action="store_true", help="list all settings and exit")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--settings", action="store_true", help="list all settings, with the config's values, and exit")
+    parser.add_argument("--child", metavar="PROGRAM", help=argparse.SUPPRESS)
     arguments, given = parser.parse_known_args()
     values = vars(load_config(arguments.config)).copy()
     settings = override(Settings(**values), ["--help"] if arguments.settings else given, sys.argv[0])
@@ -60,7 +60,8 @@ def main() -> None:
         parser.error("the following arguments are required: --workdir")
     config = Config(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Config)})
     models = arguments.models or [config.model.name]
-    if arguments.child:
+    if arguments.child is not None:
+        sys.argv[0] = arguments.child  # for messages
         end_with_parent()
         config = replace(config, model={"name": models[0]})
         train_and_test(arguments.systems[0], config, settings.comparison, arguments.workdir)
@@ -68,24 +69,15 @@ def main() -> None:
 
     from frcnn_jax.comparison.table import find_records, to_markdown, write_table
 
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        __name__,
-        "--config",
-        arguments.config,
-        "--workdir",
-        arguments.workdir,
-        *given,
-    ]
+    program = [sys.executable, "-P", "-m", "frcnn_jax", "compare"]
+    command = [*program, "--config", arguments.config, "--workdir", arguments.workdir, *given]
     for model in models:
         for system in arguments.systems:
             if system == "sppnet" and model in WITHOUT_SPPNET:
                 print(f"{system} with {model}: left out, as in the paper", flush=True)
                 continue
             print(f"{system} with {model}", flush=True)
-            in_a_process_of_its_own([*command, "--child", "--systems", system, "--models", model])
+            in_a_process_of_its_own([*command, "--child", sys.argv[0], "--systems", system, "--models", model])
             write_table(arguments.workdir, find_records(arguments.workdir))
     print(to_markdown(write_table(arguments.workdir, find_records(arguments.workdir))))
     print(f"Table: {arguments.workdir}/comparison.html")
@@ -119,7 +111,3 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,12 +1,13 @@
 """Compresses a run's detector by truncated SVD (section 3.1 of the paper), and shows what it gains and what it costs.
 
-python scripts/compress.py --workdir runs/X --fc6 1024 --fc7 256 [--out FOLDER] [--section.field VALUE ...]
+    frcnn compress --workdir runs/X --fc6 1024 --fc7 256 [--out FOLDER]
+        [--SETTING VALUE ...]
 
 fc6 and fc7 become two layers each, with as many numbers between them as --fc6 and --fc7 say; without one of the two
 that layer stays whole. The paper's ranks are 1024 and 256, for layers of 25088 x 4096 and 4096 x 4096.
 
-FOLDER (runs/X-svd-fc6-1024-fc7-256 if not given) is a workdir like any other: evaluate.py, detect.py and export.py
-take it, and train.py trains on in it with `--model.fc6-rank 1024 --model.fc7-rank 256` and more `--train.steps`. To
+FOLDER (runs/X-svd-fc6-1024-fc7-256 if not given) is a workdir like any other: `evaluate`, `detect` and `export`
+take it, and `train` trains on in it with `--model.fc6-rank 1024 --model.fc7-rank 256` and more `--train.steps`. To
 fine-tune with another schedule, give it to a new run as `--model.weights` with the same two settings. runs/X is only
 read. A folder that holds this very compression is measured again, any other is refused.
 
@@ -16,28 +17,27 @@ With --no-evaluate no data is needed; the time is that of a random image with pr
 FOLDER/compression.json holds the figures. Settings change the evaluation alone.
 """
 
-import argparse
 import dataclasses
 import json
 import statistics
 import sys
 import time
 
-from frcnn_jax.cli import checkpoint_option
+from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user, override
 
 ROUNDS = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     checkpoint_option(parser)
-    parser.add_argument("--fc6", type=int, default=0, metavar="RANK", help="rank of fc6; 0, the default: whole")
-    parser.add_argument("--fc7", type=int, default=0, metavar="RANK", help="rank of fc7; 0, the default: whole")
-    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="workdir to write")
+    parser.add_argument("--fc6", type=int, default=0, metavar="RANK", help="rank of fc6; 0: whole")
+    parser.add_argument("--fc7", type=int, default=0, metavar="RANK", help="rank of fc7; 0: whole")
+    parser.add_argument(
+        "--out", type=expand_user, metavar="FOLDER", help="workdir to write; named as above if not given"
+    )
     parser.add_argument("--no-evaluate", action="store_true", help="no mAP")
     parser.add_argument("--images", type=int, default=8, metavar="N", help="images whose time is taken; 0: no times")
     arguments, settings = parser.parse_known_args()

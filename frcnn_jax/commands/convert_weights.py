@@ -1,6 +1,6 @@
 """Converts published weights into a file of frcnn_jax.
 
-    python scripts/convert_weights.py SOURCE --model vgg16 --out FOLDER [--num-classes 21]
+    frcnn convert-weights SOURCE --model vgg16 --out FOLDER [--num-classes 21]
 
 SOURCE: a .caffemodel (an ImageNet network or a finished Fast R-CNN detector); torchvision's vgg16, resnet18 or resnet50
 as .pth or .safetensors; an EfficientNet-Lite as .pth; Keras's VGG16 as .h5; or imagenet: the weights of that model in
@@ -14,18 +14,17 @@ likewise) stays so; its ranks are printed, and are to be given where the weights
 `create_model(..., fc6_rank=...)`.
 """
 
-import argparse
-
+from frcnn_jax.cli import make_parser
 from frcnn_jax.config import expand_user, expand_user_or_name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=expand_user_or_name, metavar="SOURCE")
+    parser = make_parser(__doc__)
+    parser.add_argument("source", type=expand_user_or_name, metavar="SOURCE", help="file, or imagenet")
     parser.add_argument(
-        "--model", required=True, help="vgg16, vgg_cnn_m_1024, caffenet, resnet50, efficientnet_lite0 ..."
+        "--model", required=True, help="network: vgg16, vgg_cnn_m_1024, caffenet, resnet50, efficientnet_lite0 ..."
     )
-    parser.add_argument("--out", required=True, type=expand_user, metavar="FOLDER")
+    parser.add_argument("--out", required=True, type=expand_user, metavar="FOLDER", help="folder to write")
     parser.add_argument(
         "--num-classes",
         type=int,

@@ -1,19 +1,21 @@
 """Makes the demo's data set, scenes of handwritten digits in VOC format.
 
-python scripts/demo_data.py FOLDER [--train 600] [--test 150] [--seed 0]
+    frcnn demo-data FOLDER [--train 600] [--test 150] [--seed 0]
+
+A folder that is this data set already stays as it is, any other is refused. Train on it with
+`frcnn train --config demo --data.root FOLDER`.
 """
 
-import argparse
-
+from frcnn_jax.cli import make_parser
 from frcnn_jax.config import expand_user
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("folder", type=expand_user, help="folder to make")
     parser.add_argument("--train", type=int, default=600, help="training images")
     parser.add_argument("--test", type=int, default=150, help="test images")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of all draws")
     arguments = parser.parse_args()
 
     from frcnn_jax.data.demo import make_demo

@@ -1,6 +1,6 @@
 """Finds objects in images with a trained detector; writes a picture and a JSON file for each.
 
-    python scripts/detect.py --workdir runs/X IMAGE ... [--proposals FILE] [--out FOLDER] [--score 0.5]
+    frcnn detect --workdir runs/X IMAGE ... [--proposals FILE] [--out FOLDER]
 
 Proposals are computed as in training, or read from FILE: .npz with an array [P, 4] for each image's name without
 ending (x1 y1 x2 y2, half-open pixels), or .mat as published with the original release.
@@ -9,17 +9,16 @@ An image with an EXIF orientation is turned as viewers turn it, unless the run h
 those of FILE too, are in the turned image; "orientation" in the JSON is the mark that was followed, 1 for none.
 """
 
-import argparse
 import json
 from pathlib import Path
 
-from frcnn_jax.cli import checkpoint_option
+from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", nargs="+", type=expand_user, metavar="IMAGE")
+    parser = make_parser(__doc__)
+    parser.add_argument("images", nargs="+", type=expand_user, metavar="IMAGE", help="images to look at")
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     checkpoint_option(parser)
     parser.add_argument("--proposals", type=expand_user, help="file of proposals; computed if not given")
@@ -109,7 +108,7 @@ def other_image(results: Path, image: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{results} is not a file of detect.py: give another --out, or move it ({error!r})") from error
+        raise ValueError(f"{results} is not a file of `detect`: give another --out, or move it ({error!r})") from error
     if not before.is_absolute():
         return f"{before} in an unknown folder"
     return str(before) if before.resolve() != image.resolve() else None

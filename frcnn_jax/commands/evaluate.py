@@ -1,33 +1,34 @@
 """Evaluates a checkpoint of a run on its test set and writes WORKDIR/eval.
 
-    python scripts/evaluate.py --workdir runs/X [--out FOLDER] [--section.field VALUE ...]
+    frcnn evaluate --workdir runs/X [--out FOLDER] [--SETTING VALUE ...]
 
 The test set, its proposals and the way of testing can be changed: the sections data, proposals and evaluate, and
 input.test_*, input.buckets and input.workers.
 
-    python scripts/evaluate.py --workdir runs/X --data.test voc/2012/test --voc-results FOLDER
+    frcnn evaluate --workdir runs/X --data.test voc/2012/test
+        --voc-results FOLDER
 
 writes comp4_det_SPLIT_CLASS.txt for the VOC server to FOLDER as well. The annotations of that test set are not public,
 and are not needed; of a folder that has none, with --data.faults.missing-annotation empty.
 """
 
-import argparse
 import logging
 import sys
 
-from frcnn_jax.cli import checkpoint_option
+from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import Config, DistributedConfig, expand_user, from_json, override, to_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     checkpoint_option(parser)
     parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="where to write; WORKDIR/eval if not given")
     parser.add_argument(
-        "--voc-results", type=expand_user, metavar="FOLDER", help="write results files of the VOC server"
+        "--voc-results",
+        type=expand_user,
+        metavar="FOLDER",
+        help="write results files of the VOC server; none if not given",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing results files")
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")

@@ -1,6 +1,6 @@
 """Writes a checkpoint of a run as one file for use elsewhere.
 
-python scripts/export.py --workdir runs/X --format safetensors --out detector.safetensors
+    frcnn export --workdir runs/X --format safetensors --out X.safetensors
 
 safetensors, npz: the parameters under flat names such as backbone/conv1_1/kernel, with classes, pixel normalisation,
 box statistics and test settings as metadata. `frcnn_jax.load_weights(FILE, model)` reads them back.
@@ -11,7 +11,9 @@ stablehlo: a function with the weights inside that runs with jax and flatbuffers
     from jax import export
     function = export.deserialize(bytearray(open(FILE, "rb").read()))
     about = json.loads(zipfile.ZipFile(FILE).read("metadata.json"))
-    found = function.call(image, image_size, original_size, scale, proposals, proposal_mask)
+    found = function.call(
+        image, image_size, original_size, scale, proposals, proposal_mask
+    )
 
 The docstring of frcnn_jax/runs/export.py is a whole program, from a picture to detections.
 """
@@ -19,16 +21,16 @@ The docstring of frcnn_jax/runs/export.py is a whole program, from a picture to 
 import argparse
 import sys
 
-from frcnn_jax.cli import checkpoint_option
+from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     checkpoint_option(parser)
-    parser.add_argument("--format", required=True, choices=("safetensors", "npz", "stablehlo"))
-    parser.add_argument("--out", required=True, type=expand_user, metavar="FILE")
+    parser.add_argument("--format", required=True, choices=("safetensors", "npz", "stablehlo"), help="see above")
+    parser.add_argument("--out", required=True, type=expand_user, metavar="FILE", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     stablehlo = parser.add_argument_group("stablehlo")
     stablehlo.add_argument(
@@ -45,7 +47,12 @@ def main() -> None:
         help="boxes that it takes; the config's proposals.max_count if not given",
     )
     stablehlo.add_argument(
-        "--platforms", nargs="+", choices=("cpu", "cuda", "rocm", "tpu"), default=["cpu", "cuda", "tpu"]
+        "--platforms",
+        nargs="+",
+        choices=("cpu", "cuda", "rocm", "tpu"),
+        default=["cpu", "cuda", "tpu"],
+        metavar="PLATFORM",
+        help="devices that it runs on, of cpu, cuda, rocm and tpu",
     )
     arguments = parser.parse_args()
     if arguments.format != "stablehlo":

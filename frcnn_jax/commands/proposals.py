@@ -1,8 +1,9 @@
 """Computes the region proposals of a config's data sets, or reads them from its files; prints their recall, draws some.
 
-    python scripts/proposals.py --config configs/X.py [--pictures N --out FOLDER] [--proposals.max-side 320 ...]
-    python scripts/proposals.py --config configs/X.py --augmented N --out FOLDER [--input.augment.crop 0.6 ...]
-    python scripts/proposals.py --image A.jpg [--boxes FILE] [--object X1 Y1 X2 Y2 ...] --out FOLDER
+    frcnn proposals --config X [--pictures N --out FOLDER] [--SETTING VALUE ...]
+    frcnn proposals --config X --augmented N --out FOLDER [--SETTING VALUE ...]
+    frcnn proposals --image A.jpg [--boxes FILE] --out FOLDER
+        [--object X1 Y1 X2 Y2 ...]
 
 With a config, N images of each data set are drawn as FOLDER/SPLIT-NAME.proposals.jpg: objects dashed in white, and for
 each the proposal that overlaps it the most, in the colour of its class and with its IoU.
@@ -11,30 +12,37 @@ With --augmented no proposals are computed: N images of each training set are dr
 `input.augment` and the flips change them, to FOLDER/SPLIT-NAME.augmented.jpg. Objects are in the colour of their class;
 what is left of one that is cut, where nothing is learned, is dashed in white.
 
-With an image, its proposals are computed, or read from a FILE as --proposals of detect.py takes it, and drawn as
+With an image, its proposals are computed, or read from a FILE as --proposals of `detect` takes it, and drawn as
 FOLDER/A.proposals.jpg. Boxes of objects (half-open, pixels) are drawn with the best proposals in the same way, and
 their IoU is printed. Without any, proposals from all over the image are drawn, none that overlaps a drawn one by half.
 """
 
-import argparse
 import logging
 import sys
 
+from frcnn_jax.cli import make_parser
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = make_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", type=expand_user, help="file with get_config()")
-    source.add_argument("--image", type=expand_user, help="a single image")
+    source.add_argument("--config", type=expand_user, help="name of a config, or file with get_config()")
+    source.add_argument("--image", type=expand_user, help="an image in place of data sets")
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="images drawn of each data set")
     parser.add_argument("--augmented", type=int, default=0, metavar="N", help="training images drawn as augmented")
-    parser.add_argument("--boxes", type=expand_user, metavar="FILE", help="proposals of the image")
-    parser.add_argument("--object", type=float, nargs=4, action="append", metavar=("X1", "Y1", "X2", "Y2"))
-    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for pictures")
+    parser.add_argument(
+        "--boxes", type=expand_user, metavar="FILE", help="proposals of the image; computed if not given"
+    )
+    parser.add_argument(
+        "--object",
+        type=float,
+        nargs=4,
+        action="append",
+        metavar=("X1", "Y1", "X2", "Y2"),
+        help="an object of the image, again for each; none if not given",
+    )
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for pictures; needed for them")
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
     settings += ["--data.verify"] if arguments.verify else []

@@ -1,29 +1,31 @@
-"""Trains the detector of a config, going on where it was, and evaluates it at the end: the best checkpoint where
-train.evaluate_every measured the run while it trained, else the newest.
+"""Trains the detector of a config, going on where it was, and evaluates it at the end.
 
-python scripts/train.py --config configs/voc07_vgg16.py --workdir runs/voc07_vgg16 [--section.field VALUE ...]
-python scripts/train.py --config configs/voc07_vgg16.py --settings    # lists them all, with the config's values
+    frcnn train --config voc07_vgg16 --workdir FOLDER [--SETTING VALUE ...]
+    frcnn train --config voc07_vgg16 --settings
+
+Evaluated is the best checkpoint where train.evaluate_every measured the run while it trained, else the newest. Any
+setting of the config can be given, as --train.steps 3000; --settings lists them.
 """
 
-import argparse
 import logging
 import sys
 from pathlib import Path
 
+from frcnn_jax.cli import make_parser
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=expand_user, help="file with get_config()")
-    parser.add_argument("--workdir", type=expand_user, help="folder of the run")
+    parser = make_parser(__doc__)
+    parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
+    parser.add_argument("--workdir", type=expand_user, help="folder of the run; needed, but for --settings")
     parser.add_argument(
         "--accept-changed-data",
         action="store_true",
         help="go on with training data that have changed since the newest checkpoint",
     )
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
-    parser.add_argument("--settings", action="store_true", help="list all settings and exit")
+    parser.add_argument("--settings", action="store_true", help="list all settings, with the config's values, and exit")
     arguments, settings = parser.parse_known_args()
     settings += ["--data.verify"] if arguments.verify else []
     config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])

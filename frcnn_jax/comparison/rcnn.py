@@ -169,7 +169,8 @@ def describe(network: WindowNetwork, params: Any, warp: Warp, at_once: int) -> C
             windows = watch("warp", warp, pixels, size, chunk)
             pooled = watch("convolution", _pooled, params, windows, network=network)
             vectors = watch("fc", _vectors, params, pooled, network=network)
-            yield Part(rows, pooled.reshape(at_once, -1).astype(jnp.float32), vectors.astype(jnp.float32))
+            cells = _regression_features(pooled, network=network)
+            yield Part(rows, cells.astype(jnp.float32), vectors.astype(jnp.float32))
 
     return features
 
@@ -184,6 +185,11 @@ def _vectors(params: Any, pooled: Array, *, network: WindowNetwork) -> Array:
     return network.apply({"params": params}, pooled, method=lambda module, x: module.head(x))
 
 
+@partial(jax.jit, static_argnames="network")
+def _regression_features(pooled: Array, *, network: WindowNetwork) -> Array:
+    return network.apply({}, pooled, method="regression_features")
+
+
 def compute_features(
     run: Run, network: WindowNetwork, params: Any, warp: Warp
 ) -> tuple[FeatureStore, FeatureStore, Pairs]:
@@ -195,10 +201,11 @@ def compute_features(
     pairs = regression_pairs(run)
     features = describe(network, params, warp, run.comparison.rcnn.windows_at_once)
     window = jax.ShapeDtypeStruct((1, warp.size, warp.size, 3), jnp.float32)
-    cells, vector = (
+    maps, vector = (
         jax.eval_shape(partial(network.apply, method=method), {"params": params}, window)
         for method in ("pool5", "__call__")
     )
+    cells = jax.eval_shape(partial(_regression_features, network=network), maps)
 
     def compute(index: int) -> dict[str, Float[np.ndarray, "B F"]]:
         vectors = np.zeros((len(boxes[index]), vector.size), np.float32)

@@ -1,4 +1,4 @@
-"""What a system of the comparison took and reached: a JSON file that is written anew at each entry, and goes on."""
+"""Times, sizes and results of a system of the comparison, in a JSON file that is rewritten at each entry."""
 
 from __future__ import annotations
 

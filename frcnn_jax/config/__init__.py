@@ -9,7 +9,7 @@ from frcnn_jax.config.compare import changed_settings, flat_settings
 from frcnn_jax.config.data import AugmentConfig, DataConfig, FaultPolicy, InputConfig, ProposalConfig
 from frcnn_jax.config.distributed import DistributedConfig
 from frcnn_jax.config.experiment import Config, EvalConfig, with_steps
-from frcnn_jax.config.files import derive, from_json, load_config, override, replace, to_json
+from frcnn_jax.config.files import config_names, derive, from_json, load_config, override, replace, to_json
 from frcnn_jax.config.learning import (
     CLASSIFICATION_LOSSES,
     LOCALIZATION_LOSSES,
@@ -43,6 +43,7 @@ __all__ = [
     "TrainConfig",
     "absolute_paths",
     "changed_settings",
+    "config_names",
     "derive",
     "expand_user",
     "expand_user_or_name",

@@ -27,8 +27,8 @@ class EvalConfig:
     paper measures what box regression gains (table 6)."""
     metric: Literal["voc07", "voc10"] = "voc07"
     """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
-    pictures: int = 16
-    """Images of the test set drawn with their detections."""
+    pictures: int = 200
+    """Images of the test set drawn with their detections: the best, the worst, and some from all over it."""
     picture_score: float = 0.5
     """Detections below this score are not drawn."""
 

@@ -24,15 +24,16 @@ Settings = TypeVar("Settings")
 
 
 def load_config(path: str | Path) -> Config:
-    """The `Config` that the Python file at `path` returns from `get_config()`; `~` is expanded.
+    """The `Config` that a Python file returns from `get_config()`.
+
+    Args:
+        path: the file, `~` is expanded; or the name of a config that comes with the package, such as "voc07_vgg16".
 
     Raises:
-        FileNotFoundError: the file does not exist.
+        FileNotFoundError: no such file or name; lists the names.
         ValueError: it has no `get_config`, that returns something else, or a setting in it is wrong.
     """
-    path = expand_user(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no config file {path}")
+    path = _find_config(expand_user(path))
     if path.suffix != ".py":
         raise ValueError(f"{path}: a config is a .py file with get_config()")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -47,23 +48,62 @@ def load_config(path: str | Path) -> Config:
     return config
 
 
+def config_names() -> tuple[str, ...]:
+    """Names of the configs that come with the package, for `load_config`."""
+    return tuple(sorted(path.stem for path in _config_folder().glob("*.py") if path.stem != "__init__"))
+
+
+def _config_folder() -> Path:
+    """The folder `configs`: in the package where it is installed, beside it in a clone."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _find_config(path: Path) -> Path:
+    """The file at `path`, or the package's where `path` is a name."""
+    names = config_names()
+    if _is_name(path):
+        if path.name in names:
+            return _config_folder() / f"{path}.py"
+        nearest = difflib.get_close_matches(path.name, names, 1)
+        meant = f", the nearest is {nearest[0]}" if nearest else ""
+        raise FileNotFoundError(
+            f"no config is named {path}{meant}; there are {', '.join(names)}; a file of yours is given by its path, "
+            f"as ./{path}.py"
+        )
+    if path.is_file():
+        return path
+    if path.stem in names:
+        raise FileNotFoundError(f"no config file {path}; --config {path.stem} is the one that comes with frcnn_jax")
+    listed = f"; those that come with frcnn_jax are {', '.join(names)}" if path.parent.name == "configs" else ""
+    raise FileNotFoundError(f"no config file {path}{listed}")
+
+
+def _is_name(path: Path) -> bool:
+    return not path.suffix and path.parent == Path()
+
+
 def derive(base: str | Path, beside: str, **sections: Any) -> Config:
     """The config of another file with some settings replaced, for a file that says only what differs.
 
-    Configs are loaded by path, so that one cannot import another; it names the file, relative to its own:
+    Configs are loaded by path, so that one cannot import another; it names the file, relative to its own, or a config
+    that comes with the package:
 
         def get_config() -> Config:
-            return derive("voc07_vgg16.py", __file__, model={"name": "caffenet"}, train={"steps": 60_000})
+            return derive("voc07_vgg16", __file__, model={"name": "caffenet"}, train={"steps": 60_000})
 
     Args:
-        base: file with `get_config()`, relative to the folder of `beside` unless absolute.
+        base: file with `get_config()`, relative to the folder of `beside` unless absolute; or a name, as for
+            `load_config`.
         beside: the deriving file, `__file__`.
         sections: as for `replace`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_config` and `replace`.
     """
-    return replace(load_config(Path(beside).parent / expand_user(base)), **sections)
+    base = expand_user(base)
+    return replace(load_config(base if _is_name(base) else Path(beside).parent / base), **sections)
 
 
 def replace(config: Settings, **sections: Any) -> Settings:

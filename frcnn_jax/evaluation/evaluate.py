@@ -1,7 +1,7 @@
 """Detections of a whole test set, their measures, and the files that show both."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.source import PyramidSource
-from frcnn_jax.distributed.arrays import gather_bytes
-from frcnn_jax.distributed.talk import from_first, gather, is_first, process_count, process_index
-from frcnn_jax.evaluation.drawing import draw_detections
+from frcnn_jax.distributed.talk import from_first, gather, is_first, process_count
+from frcnn_jax.evaluation.analysis.error_kinds import error_kinds
+from frcnn_jax.evaluation.analysis.matches import match_dataset
+from frcnn_jax.evaluation.analysis.measures import best_f1, object_overlaps, proposal_ceiling, recall_by_size
+from frcnn_jax.evaluation.pages.gallery import write_gallery
 from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
+from frcnn_jax.evaluation.sharing import Share, of_all_processes
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
@@ -53,7 +56,7 @@ def detect_dataset(
     Raises:
         EvaluationInterrupted: `interrupted` said so, in one of the processes.
     """
-    source = _Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale))
+    source = Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale))
     run = partial(detect_pyramid, params, statistics, model=model, **selection_settings(config))
     found: dict[int, Detections] = {}
     total = source.images if process_count() > 1 else len(dataset)
@@ -81,48 +84,8 @@ def detect_dataset(
     share = batches.waited / (time.perf_counter() - started)
     progress.set_postfix_str(f"{share:.0%} of the time waiting for images")
     progress.close()
-    found = _of_all_processes(found)
+    found = of_all_processes(found)
     return {dataset.image_ids[index]: found[index] for index in range(len(dataset))}
-
-
-class _Share:
-    """The batches of a source that this process takes: every n-th, of n processes."""
-
-    def __init__(self, source: PyramidSource):
-        self._source, self._steps = source, range(process_index(), len(source), process_count())
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __getitem__(self, step: int) -> Pyramid:
-        return self._source[self._steps[int(step)]]
-
-    @property
-    def images(self) -> int:
-        return sum(self._source.image_count(step) for step in self._steps)
-
-
-def _of_all_processes(found: dict[int, Detections]) -> dict[int, Detections]:
-    """The detections of all processes, by image index; on the host, and the same to the bit."""
-    if process_count() == 1:
-        return found
-    own_counts = [[index, len(each.scores)] for index, each in found.items()]
-    columns = [np.concatenate(parts) for parts in zip(*map(jax.tree.leaves, found.values()), strict=True)] or []
-    kinds = gather([[column.dtype.str, *column.shape[1:]] for column in columns])
-    contents = gather_bytes(b"".join(column.tobytes() for column in columns))
-    everything: dict[int, Detections] = {}
-    for counts, of_columns, content in zip(gather(own_counts), kinds, contents, strict=True):
-        total = sum(count for _, count in counts)
-        arrays, start = [], 0
-        for kind, *shape in of_columns:
-            size = total * int(np.prod(shape)) * np.dtype(kind).itemsize
-            arrays.append(np.frombuffer(content[start : start + size], kind).reshape(total, *shape))
-            start += size
-        end = 0
-        for index, count in counts:
-            everything[index] = Detections(*(array[end : end + count] for array in arrays))
-            end += count
-    return everything
 
 
 class _Clocked:
@@ -190,7 +153,7 @@ def evaluate_dataset(
     extra: dict[str, Any] | None = None,
     voc_results: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Detects, measures, and writes `metrics.json`, `index.html` and `images/` to `directory`.
+    """Detects, measures, and writes `metrics.json`, `index.html`, figures and pictures to `directory`.
 
     Args:
         extra: further entries of `metrics.json`.
@@ -210,8 +173,15 @@ def evaluate_dataset(
     def write() -> dict[str, Any]:
         if voc_results is not None:
             write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
-        title = f"Fast R-CNN on {dataset.name}"
-        return write_evaluation(detections, dataset, config=config, directory=directory, title=title, extra=extra)
+        return write_evaluation(
+            detections,
+            dataset,
+            config=config,
+            directory=directory,
+            title=f"Fast R-CNN on {dataset.name}",
+            proposals=proposals,
+            extra=extra,
+        )
 
     return from_first(write)
 
@@ -223,12 +193,14 @@ def write_evaluation(
     config: EvalConfig,
     directory: str | Path,
     title: str,
+    proposals: Sequence[np.ndarray] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measures the detections of a data set, and writes `metrics.json`, `index.html` and `images/` to `directory`.
+    """Measures the detections of a data set, and writes `metrics.json`, `index.html` and pictures to `directory`.
 
     Args:
         title: of the page.
+        proposals: boxes of each image, for the ceiling that they put to the recall.
         extra: further entries of `metrics.json`.
 
     Returns:
@@ -236,24 +208,29 @@ def write_evaluation(
     """
     directory = Path(directory)
     curves = _curves(detections, dataset)
+    truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
+    in_order = {image_id: detections[image_id] for image_id in truth}
+    matches = match_dataset(in_order, truth, num_classes=len(dataset.classes))
+    use_07_metric = config.metric == "voc07"
+    overlaps = None if proposals is None else object_overlaps(proposals, dataset.annotations)
+    errors = error_kinds(matches, dataset.classes, use_07_metric=use_07_metric)
     metrics = {
-        **summarize(curves, use_07_metric=config.metric == "voc07"),
+        **summarize(curves, use_07_metric=use_07_metric),
         "images": len(dataset),
         "iou_threshold": 0.5,
         "dataset": dataset.name,
+        "best_f1": {name: best_f1(curve) for name, curve in curves.items()},
+        "errors": errors["kinds"],
+        "errors_by_class": errors["classes"],
+        "recall_by_size": recall_by_size(matches, overlaps),
         **(extra or {}),
     }
+    if overlaps is not None:
+        per_image = sum(map(len, proposals)) / max(len(dataset), 1)
+        metrics["proposals"] = {"per_image": per_image, **proposal_ceiling(matches, overlaps, dataset.classes)}
     write_metrics(directory / "metrics.json", metrics)
-    pictures = {}
-    # Spread over the whole test set rather than its first images.
-    for index in np.unique(np.linspace(0, len(dataset) - 1, min(config.pictures, len(dataset))).astype(int)):
-        image_id = dataset.image_ids[index]
-        pictures[image_id] = draw_detections(
-            dataset.read_image(int(index)),
-            detections[image_id],
-            dataset.classes,
-            ground_truth=dataset.annotations[index],
-            min_score=config.picture_score,
-        )
-    write_report(directory, metrics, pictures, curves, title=title)
+    gallery = write_gallery(
+        directory, dataset, detections, matches, pictures=config.pictures, min_score=config.picture_score
+    )
+    write_report(directory, metrics, curves, title=title, gallery=gallery)
     return metrics

@@ -17,15 +17,25 @@ half-open boxes here measure `x2 - x1`, which is the same number for the same bo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from frcnn_jax.evaluation.valid_records import paired_records, valid_detections, valid_ground_truth
 from frcnn_jax.types import Detections, GroundTruth
 
-__all__ = ["PrecisionRecall", "average_precision", "evaluate_voc", "precision_recall", "summarize", "valid_detections"]
+__all__ = [
+    "PrecisionRecall",
+    "average_of_hits",
+    "average_precision",
+    "best_object",
+    "evaluate_voc",
+    "precision_recall",
+    "summarize",
+    "valid_detections",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,10 +110,10 @@ def precision_recall(
     scores, labels, targets = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     gt_labels, gt_difficult, crowded = [np.zeros(0, np.int64)], [np.zeros(0, bool)], [np.zeros(0, bool)]
     gt_count = 0
-    for where, found, truth in _images(detections, ground_truth):
+    for where, found, truth in paired_records(detections, ground_truth):
         boxes_i, scores_i, labels_i = valid_detections(found, where, num_classes)
-        gt_boxes_i, gt_labels_i, gt_difficult_i, crowd_i = _valid_ground_truth(truth, where, num_classes)
-        match, on_crowd = _best_object(boxes_i, labels_i, gt_boxes_i, gt_labels_i, crowd_i, iou_threshold)
+        gt_boxes_i, gt_labels_i, gt_difficult_i, crowd_i = valid_ground_truth(truth, where, num_classes)
+        match, on_crowd = best_object(boxes_i, labels_i, gt_boxes_i, gt_labels_i, crowd_i, iou_threshold)
         scores.append(scores_i)
         labels.append(labels_i)
         targets.append(np.where(match < 0, -1, match + gt_count))
@@ -137,14 +147,24 @@ def average_precision(curve: PrecisionRecall, *, use_07_metric: bool = True) -> 
     of 10 fall short of 3 * 0.1, 6 * 0.1 and 7 * 0.1 by the last bit. VOC 2010: the area under that best precision as a
     function of recall.
     """
-    if curve.objects == 0:
+    hits = np.flatnonzero(np.diff(curve.true_positives, prepend=0))
+    return average_of_hits(curve.precision[hits], curve.objects, use_07_metric=use_07_metric)
+
+
+def average_of_hits(precision: Float[np.ndarray, " H"], objects: int, *, use_07_metric: bool = True) -> float | None:
+    """Average precision from the precision at each object found, by falling score: all that it depends on.
+
+    Returns:
+        None without objects.
+    """
+    if objects == 0:
         return None
-    envelope = np.maximum.accumulate(curve.precision[::-1])[::-1]
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
     if use_07_metric:
-        first = np.searchsorted(curve.recall, np.arange(11) * 0.1, side="left")
+        recall = np.arange(1, len(precision) + 1) / objects
+        first = np.searchsorted(recall, np.arange(11) * 0.1, side="left")
         return float(np.append(envelope, 0.0)[first].sum() / 11)
-    rises = np.diff(curve.true_positives, prepend=0) > 0
-    return float(envelope[rises].sum() / curve.objects)
+    return float(envelope.sum() / objects)
 
 
 def summarize(curves: Mapping[str, PrecisionRecall], *, use_07_metric: bool = True) -> dict[str, Any]:
@@ -160,72 +180,7 @@ def summarize(curves: Mapping[str, PrecisionRecall], *, use_07_metric: bool = Tr
     }
 
 
-def valid_detections(
-    detections: Detections, where: str, num_classes: int | None = None
-) -> tuple[Float[np.ndarray, "D 4"], Float[np.ndarray, " D"], Int[np.ndarray, " D"]]:
-    """Boxes, scores and labels of the entries that are not masked, checked; float64, float64 and int64.
-
-    Args:
-        where: names the image in messages.
-        num_classes: K; any positive label will do if None.
-
-    Raises:
-        ValueError: a shape or dtype is wrong, a score or coordinate is not finite, a box is reversed, or a label is
-            outside 1 ... K.
-    """
-    where = f"{where}: detections"
-    mask = np.asarray(detections.mask)
-    count = _length(mask, "b", f"{where}.mask")
-    boxes, scores, labels = (np.asarray(a) for a in (detections.boxes, detections.scores, detections.labels))
-    _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
-    _check_shape(scores, (count,), "fiu", f"{where}.scores")
-    _check_shape(labels, (count,), "iu", f"{where}.labels")
-    # Integers and half precision as well: their own differences and areas would wrap or be infinite.
-    boxes, scores, labels = boxes[mask].astype(np.float64), scores[mask].astype(np.float64), labels[mask]
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{where}.scores: {scores[~np.isfinite(scores)][0]} is not finite")
-    _check_boxes(boxes, f"{where}.boxes")
-    _check_labels(labels, num_classes, f"{where}.labels")
-    return boxes, scores, labels.astype(np.int64)
-
-
-def _valid_ground_truth(
-    truth: GroundTruth, where: str, num_classes: int | None
-) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"], Bool[np.ndarray, " G"], Bool[np.ndarray, " G"]]:
-    where = f"{where}: ground truth"
-    difficult = np.asarray(truth.difficult)
-    count = _length(difficult, "b", f"{where}.difficult")
-    boxes, labels, crowd = (np.asarray(a) for a in (truth.boxes, truth.labels, truth.crowd))
-    _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
-    _check_shape(labels, (count,), "iu", f"{where}.labels")
-    _check_shape(crowd, (count,), "b", f"{where}.crowd")
-    boxes = boxes.astype(np.float64)
-    _check_boxes(boxes, f"{where}.boxes")
-    _check_labels(labels, num_classes, f"{where}.labels")
-    return boxes, labels.astype(np.int64), difficult, crowd
-
-
-def _images(detections: Any, ground_truth: Any) -> Iterator[tuple[str, Detections, GroundTruth]]:
-    """Pairs of the two records of an image, with a name for messages, in the order of `detections`."""
-    if isinstance(detections, Mapping) != isinstance(ground_truth, Mapping):
-        raise ValueError("detections and ground_truth must both be mappings by image id or both be sequences")
-    if isinstance(detections, Mapping):
-        unknown = [image for image in detections if image not in ground_truth]
-        missing = [image for image in ground_truth if image not in detections]
-        if unknown:
-            raise ValueError(f"ground_truth: no entry for {len(unknown)} images with detections, as {unknown[0]!r}")
-        if missing:
-            raise ValueError(
-                f"detections: no entry, not even an empty one, for {len(missing)} images, as {missing[0]!r}"
-            )
-        return ((f"image {image!r}", found, ground_truth[image]) for image, found in detections.items())
-    if len(detections) != len(ground_truth):
-        raise ValueError(f"detections of {len(detections)} images, ground truth of {len(ground_truth)}")
-    pairs = zip(detections, ground_truth, strict=True)
-    return ((f"image {i}", found, truth) for i, (found, truth) in enumerate(pairs))
-
-
-def _best_object(
+def best_object(
     boxes: Float[np.ndarray, "D 4"],
     labels: Int[np.ndarray, " D"],
     gt_boxes: Float[np.ndarray, "G 4"],
@@ -273,28 +228,3 @@ def _curve(
         objects=objects,
         detections=len(order),
     )
-
-
-def _length(array: np.ndarray, kinds: str, where: str) -> int:
-    _check_shape(array, (array.shape or (0,))[:1], kinds, where)
-    return len(array)
-
-
-def _check_shape(array: np.ndarray, shape: tuple[int, ...], kinds: str, where: str) -> None:
-    if array.shape != shape:
-        raise ValueError(f"{where}: shape {array.shape}, expected {shape}")
-    kind = "f" if array.dtype.name == "bfloat16" else array.dtype.kind  # which NumPy does not know
-    if kind not in kinds:
-        raise ValueError(f"{where}: wrong dtype {array.dtype}")
-
-
-def _check_boxes(boxes: np.ndarray, where: str) -> None:
-    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1))
-    if bad.any():
-        raise ValueError(f"{where}: {boxes[bad][0].tolist()} is reversed or not finite")
-
-
-def _check_labels(labels: np.ndarray, num_classes: int | None, where: str) -> None:
-    bad = labels < 1 if num_classes is None else (labels < 1) | (labels > num_classes)
-    if bad.any():
-        raise ValueError(f"{where}: {labels[bad][0]} is outside 1 ... {'K' if num_classes is None else num_classes}")

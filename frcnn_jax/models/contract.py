@@ -23,6 +23,9 @@ class WindowInput:
     [B, F], with the parameters that the detector's head has for that."""
     trunk: Callable[..., nn.Module] | None = None
     """The trunk with the ImageNet network's padding; None: the detector's."""
+    regression_pooling: tuple[int, int] | None = None
+    """Size and stride of a max pooling before R-CNN's box regressors alone, where the pooled features are too many for
+    them; None: there is none."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ class WindowNetwork(nn.Module):
     head: nn.Module  # maps pooled features to the vector before the classifier
     pooling: tuple[int, int] | None  # size and stride of the last max pooling; None: there is none
     pixels: PixelNormalization = CAFFE_PIXELS
+    regression_pooling: tuple[int, int] | None = None  # the same before box regressors alone
 
     def __call__(
         self, windows: Float[Array, "B H W 3"] | UInt8[Array, "B H W 3"], *, train: bool = False
@@ -38,3 +39,9 @@ class WindowNetwork(nn.Module):
             windows = normalize_images(windows, None, self.pixels, dtype)
         features, _ = self.backbone(windows.astype(dtype), None)
         return features if self.pooling is None else pool(features, None, *self.pooling)[0]
+
+    def regression_features(self, pooled: Float[Array, "B h w C"]) -> Float[Array, "B D"]:
+        """The features that R-CNN's boxes are regressed from, as one row for each window."""
+        if self.regression_pooling is not None:
+            pooled, _ = pool(pooled, None, *self.regression_pooling)
+        return pooled.reshape(len(pooled), -1)

@@ -21,7 +21,7 @@ from frcnn_jax.weights.svd import LAYERS, compress_head
 
 
 def compressed_workdir(workdir: str | Path, *, fc6_rank: int | None = None, fc7_rank: int | None = None) -> Path:
-    """Where the compressed run goes by default: beside the run, as in `voc07-svd-fc6-1024-fc7-256`."""
+    """Default folder of the compressed run: beside the run, as in `voc07-svd-fc6-1024-fc7-256`."""
     workdir = expand_user(workdir).resolve()
     ranks = [f"{layer}-{rank}" for layer, rank in zip(LAYERS, (fc6_rank, fc7_rank), strict=True) if rank is not None]
     return workdir.with_name("-".join([workdir.name, "svd", *ranks]))

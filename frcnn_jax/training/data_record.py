@@ -177,7 +177,7 @@ def _identity(record: DataRecord) -> tuple[tuple[str, ...], str, tuple[str, ...]
 
 
 def _changes(before: CheckpointMetadata, record: DataRecord | None, now: DataRecord) -> list[str]:
-    """What differs, one phrase each. Without a record, images are not told apart."""
+    """The differences, one phrase each. Without a record, images are not told apart."""
     found = [
         f"class {label} is {new!r}, not {old!r}"
         for label, (old, new) in enumerate(zip(before.classes, now.classes, strict=True), 1)

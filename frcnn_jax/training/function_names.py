@@ -71,7 +71,7 @@ def _value(value: Any, outer: tuple[int, ...]) -> str:
 
 
 def _code(code: types.CodeType) -> str:
-    """What a function does, without where it stands."""
+    """The code of a function without its file and line."""
     constants = [_code(c) if isinstance(c, types.CodeType) else _value(c, ()) for c in code.co_consts]
     return repr((code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants))
 

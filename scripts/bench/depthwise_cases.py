@@ -65,5 +65,5 @@ def cases(sizes: Sizes) -> tuple[Case, ...]:
 
 
 def compared(part: str, array: np.ndarray) -> np.ndarray:
-    """What of a result is compared: some channels of the last map, or the whole kernel."""
+    """The compared part of a result: some channels of the last map, or the whole kernel."""
     return array if part == "kernel gradient" else array[-1, ..., :8]

@@ -239,8 +239,7 @@ def narrow_efficientnet(trunk, head):
 
 NETWORKS = {
     "tiny": lambda: SMALL_TINY,
-    "efficientnet_lite0": lambda: narrow_efficientnet(TRUNK, partial(StagesHead, stages=LAST_STAGES)),
-    "efficientnet_lite0_expanded": lambda: narrow_efficientnet(
+    "efficientnet_lite0": lambda: narrow_efficientnet(
         TRUNK.clone(expansion=STAGES[5].expansion), partial(StagesHead, stages=partial(LAST_STAGES, expanded=True))
     ),
     "caffenet": lambda: dataclasses.replace(

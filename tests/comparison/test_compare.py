@@ -66,8 +66,8 @@ def test_each_system_and_network_has_a_process_of_its_own(script, tmp_path, caps
     commands = script(*work, "--train.steps", "7", "--comparison.share", "0.5")
     assert systems(commands) == [("rcnn", "tiny"), ("sppnet", "tiny"), ("fast_rcnn", "tiny")]
     for command in commands:
-        assert command[:4] == [sys.executable, "-P", "-m", "frcnn_jax.commands.compare"]
-        assert command[8:13] == ["--train.steps", "7", "--comparison.share", "0.5", "--child"]
+        assert command[:5] == [sys.executable, "-P", "-m", "frcnn_jax", "compare"]
+        assert command[9:14] == ["--train.steps", "7", "--comparison.share", "0.5", "--child"]
     # The table has what earlier commands left too; the paper has no SPPnet of S and M.
     capsys.readouterr()
     commands = script(*work, "--models", "vgg16", "caffenet", "--systems", "sppnet", "fast_rcnn")

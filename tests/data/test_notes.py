@@ -1,4 +1,4 @@
-"""What is read otherwise than it is written is counted and said, once in full, and in short when opened again."""
+"""Deviations of the reading from the files are counted and said, once in full, and in short when opened again."""
 
 import dataclasses
 import json

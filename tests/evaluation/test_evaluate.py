@@ -11,6 +11,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, EvalConfig, InputConfig
 from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.proposals.recall import proposal_recall
 from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect
 from frcnn_jax.evaluation import evaluate
@@ -107,9 +108,26 @@ def test_files_that_are_written(case, tmp_path):
     assert metrics["map"] == expected["map"]
     assert metrics["ap"] == expected["ap"]
     pictures = list((directory / "images").iterdir())
-    assert sorted(path.stem for path in pictures) == ["t2", "t3"]  # the first and the last of three
+    assert len(pictures) == 2
+    assert {path.stem for path in pictures} < set(dataset.image_ids)
+    assert [path.name for path in sorted((directory / "thumbnails").iterdir())] == sorted(p.name for p in pictures)
     assert all(cv2.imread(str(path)).shape[2] == 3 for path in pictures)
     assert "folder/test" in (directory / "index.html").read_text()
+
+
+def test_measures_beside_the_average_precision(case, tmp_path):
+    metrics = evaluate_dataset(*case, input_config=INPUT, config=EVALUATE, directory=tmp_path)
+    dataset, proposals = case[3:]
+    lost = sum(kind["lost"] for kind in metrics["errors"].values())
+    assert lost == pytest.approx(1 - metrics["map"])
+    assert set(metrics["errors_by_class"]) == {"one", "two"}  # those with objects
+    assert sum(size["objects"] for size in metrics["recall_by_size"].values()) == 3
+    recall = proposal_recall(list(proposals), dataset.annotations, dataset.classes, (0.5,))[0.5]
+    assert metrics["proposals"]["recall"] == recall["overall"]
+    assert metrics["proposals"]["recall_by_class"]["two"] == recall["per_class"]["two"]
+    assert metrics["proposals"]["recall_by_class"]["three"] is None
+    assert metrics["proposals"]["per_image"] == 8
+    assert set(metrics["best_f1"]) == set(dataset.classes)
 
 
 def test_results_for_the_voc_server(case, tmp_path):

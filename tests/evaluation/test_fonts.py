@@ -89,7 +89,7 @@ def test_figure_and_page_say_which_names_are_numbered(tmp_path):
     assert " \u0436\u0443\u043a</text>" in svg
     assert "\u9f8d" not in svg
     assert "Names in characters that no installed font has are given as numbers, such as class 2." in svg
-    page = write_report(tmp_path, metrics, {}, curves).read_text(encoding="utf-8")
+    page = write_report(tmp_path, metrics, curves).read_text(encoding="utf-8")
     assert "<tr><td>\u9f8d<td>class 2" in page
     assert "<tr><td>cat<td>cat" in page
     assert "In the figure and the pictures, \u9f8d: given as numbers" in page
@@ -102,7 +102,7 @@ def test_figure_and_page_with_a_font_for_every_name_say_nothing(tmp_path):
     assert " \u9f8d</text>" in svg
     assert "Dragons" in svg
     assert "given as numbers" not in svg
-    page = write_report(tmp_path, metrics, {}, curves).read_text(encoding="utf-8")
+    page = write_report(tmp_path, metrics, curves).read_text(encoding="utf-8")
     assert "<tr><td>\u9f8d<td>1.0000" in page
     assert "numbers" not in page
     # The square, in the legend's ink.

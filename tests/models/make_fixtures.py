@@ -186,7 +186,7 @@ def draw_rois(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def run(text: str, model: bytes, image: np.ndarray, rois: np.ndarray, results: dict[str, str]) -> dict[str, np.ndarray]:
-    """What OpenCV computes for one image."""
+    """OpenCV's outputs for one image."""
     net = cv2.dnn.readNetFromCaffe(*(np.frombuffer(part, np.uint8) for part in (text.encode(), model)))
     net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     net.enableFusion(False)

@@ -163,15 +163,18 @@ def test_window_networks_take_the_detectors_parameters(name, size, pool5, fc7):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "cells", "last"),
+    ("name", "size", "cells", "last", "regressed"),
     [
-        ("efficientnet_lite0", 224, 14, 1280),
-        ("efficientnet_lite1", 240, 15, 1280),
-        ("efficientnet_lite2", 260, 17, 1280),
+        ("efficientnet_lite0", 224, 14, 1280, 5 * 5 * 672),
+        ("efficientnet_lite1", 240, 15, 1280, 5 * 5 * 672),
+        ("efficientnet_lite2", 260, 17, 1280, 6 * 6 * 720),
+        ("resnet18", 224, 14, 512, 7 * 7 * 256),
+        ("resnet50", 224, 14, 2048, 4 * 4 * 1024),
     ],
 )
-def test_window_networks_without_a_last_pooling(name, size, cells, last):
-    """The map is the trunk's; the vector is the mean over the cells of the last stage, by the head's parameters."""
+def test_window_networks_without_a_last_pooling(name, size, cells, last, regressed):
+    """The map is the trunk's, and pooled where boxes are regressed from it; the vector is the mean over the cells of
+    the last stage, by the head's parameters."""
     assert (ARCHITECTURES[name].window.size, ARCHITECTURES[name].window.pooling) == (size, None)
     network, params = create_window_network(name), shapes_of(name)
     windows = jax.ShapeDtypeStruct((2, size, size, 3), jnp.uint8)
@@ -181,9 +184,21 @@ def test_window_networks_without_a_last_pooling(name, size, cells, last):
     )
     assert pooled.shape == (2, cells, cells, ARCHITECTURES[name].channels)
     assert vector.shape == (2, last)
+    rows = jax.eval_shape(lambda pooled: network.apply({}, pooled, method="regression_features"), pooled)
+    assert rows.shape == (2, regressed)
     own = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, size, size, 3))))["params"]
     assert own["backbone"] == params["backbone"]
     assert own["head"] == {"stages": params["head"]["stages"]}
+
+
+def test_regression_features_by_hand():
+    pooled = jnp.arange(2 * 4 * 4 * 1, dtype=jnp.float32).reshape(2, 4, 4, 1)
+    network = WindowNetwork(Patches(), HiddenLayers((8, 6)), None)
+    np.testing.assert_array_equal(network.apply({}, pooled, method="regression_features"), np.arange(32).reshape(2, 16))
+    network = network.clone(regression_pooling=(2, 2))
+    np.testing.assert_array_equal(
+        network.apply({}, pooled, method="regression_features"), [[5, 7, 13, 15], [21, 23, 29, 31]]
+    )
 
 
 def test_a_window_network_by_hand():

@@ -118,15 +118,13 @@ def test_random_parameters_keep_the_scale():
 
 
 def test_which_is_which():
-    """The plain names have the last stages in their heads, those with _expanded all but the first layer of them; those
-    with _fc have fc6 and fc7."""
+    """The plain names have the last stages in their heads, but for the first layer, which is the trunk's; those with
+    _fc have fc6 and fc7."""
     for name in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"):
         plain, other = create_model(name, 4), create_model(f"{name}_fc", 4)
-        assert plain.backbone == other.backbone
+        assert plain.backbone == other.backbone.clone(expansion=6)
+        assert plain.head.stages().expanded
         assert plain.pixels == other.pixels == EFFICIENTNET_LITE_PIXELS
         assert plain.head.stages().stages == {"0": LITE0, "1": LITE1, "2": LITE2}[name[-1]][5:]
         assert other.head.widths == (512, 256)
         assert ARCHITECTURES[name].rules == ARCHITECTURES[f"{name}_fc"].rules
-        expanded = create_model(f"{name}_expanded", 4)
-        assert expanded.backbone == plain.backbone.clone(expansion=6)
-        assert expanded.head.stages() == plain.head.stages().clone(expanded=True)

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is used: the best one where it was measured, the newest, or one by its step."""
+"""Choice of a run's checkpoint: the best one where it was measured, the newest, or one by its step."""
 
 import dataclasses
 import json

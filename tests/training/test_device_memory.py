@@ -1,4 +1,4 @@
-"""What crosses to the device in a run, and what is held there: one batch of uint8 pixels a step, one state."""
+"""Transfers to the device in a run, and memory held there: one batch of uint8 pixels a step, one state."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is written is loaded back exactly; everything else is refused in one line that names the file."""
+"""Written weights are loaded back exactly; everything else is refused in one line that names the file."""
 
 import dataclasses
 import os

@@ -144,13 +144,11 @@ def test_what_it_is_for_must_be_known():
         PublishedWeights("my.weights", "*.pth", "my-weights")
 
 
-@pytest.mark.parametrize(
-    "name", ["efficientnet_lite0", "efficientnet_lite1_fc", "efficientnet_lite2", "efficientnet_lite0_expanded"]
-)
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1_fc", "efficientnet_lite2"])
 def test_the_published_packages(name):
     """The file of each has every array that its detectors do not draw, in their shapes."""
     file, model = locate_weights("imagenet", name), create_model(name, 3)
-    assert file.name.startswith(name.replace("_", "-").removesuffix("-fc").removesuffix("-expanded"))
+    assert file.name.startswith(name.replace("_", "-").removesuffix("-fc"))
     weights, shapes = read_weights(file, model), expected_shapes(model)
     drawn = {name for name in shapes if name.split("/")[1] in ("fc6", "fc7", "cls_score", "bbox_pred")}
     assert {name: array.shape for name, array in weights.arrays.items()} == {

@@ -65,6 +65,7 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
         config=replace(run.config.evaluate, picture_score=0.0),
         directory=run.folder / "eval",
         title=f"{run.record.content['system']} on {run.dataset.name}",
+        proposals=run.proposals,
     )
     run.record.set(map=metrics["map"], ap=metrics["ap"])
     return metrics

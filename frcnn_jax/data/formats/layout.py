@@ -101,7 +101,7 @@ class LayoutReader:
         return sum(image.split == split and image not in used for image in self.images)
 
     def places(self, split: str) -> tuple[str, ...]:
-        """What gives a split: the folders of its images, below the root, or files; for messages."""
+        """Source of a split, for messages: the folders of its images below the root, or files."""
         folders = (image.folders for entry in self._splits.get(split, ()) for image in entry.found[:1])
         return tuple("/".join(its) for its in dict.fromkeys(folders))
 

@@ -9,8 +9,10 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.coco import CocoReader
 from frcnn_jax.data.formats.csv_rows import CsvReader
 from frcnn_jax.data.formats.labelimg import LabelImgReader
+from frcnn_jax.data.formats.tree import files_below
 from frcnn_jax.data.formats.voc import VocReader
 from frcnn_jax.data.formats.yolo import YoloReader
+from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import SplitRecords
 
 __all__ = ["FORMATS", "AnnotationReader", "open_reader", "register_format"]
@@ -98,13 +100,18 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
     if name not in ("auto", *FORMATS):
         raise ValueError(f"data.format = {name!r}: unknown; known are {', '.join(sorted(FORMATS))} and auto")
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} does not exist or is not a folder")
+        fault = "is a file" if root.is_file() else "does not exist"
+        raise FileNotFoundError(f"data.root = {root} {fault}: give the folder of images and annotations by --data.root")
     names = [name] if name != "auto" else [known for known, reader in FORMATS.items() if reader.fits(root)]
     if not names:
         names = [known for known, reader in FORMATS.items() if getattr(reader, "may_fit", lambda root: False)(root)]
     if not names:
         layouts = ", no ".join(f"{reader.layout} ({_title(known)})" for known, reader in FORMATS.items())
-        raise FileNotFoundError(f"{root} has no {layouts}: its format is not known")
+        images = sum(1 for _ in files_below(root, IMAGE_SUFFIXES))
+        raise FileNotFoundError(
+            f"data.root = {root}: its format is not known. It has {images} images, but no {layouts}. Give the folder "
+            "of images and annotations by --data.root"
+        )
     if len(names) > 1:
         fit = f"the formats {' and '.join(names)} fit"
         raise ValueError(f"{root}: {fit}; set data.format to one of them, as with --data.format {names[0]}")

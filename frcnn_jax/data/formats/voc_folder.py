@@ -42,7 +42,7 @@ class VocFolder:
                 raise FileNotFoundError(f"{self.root} {what} {name} (VOC format){self._way_on(name)}")
 
     def _way_on(self, lacking: str) -> str:
-        """What to do where annotations lie elsewhere, as the rest of a message."""
+        """Advice for annotations that lie elsewhere, as the end of a message."""
         found = find_annotation(self.root) if lacking == "Annotations" else None
         if found is None:
             return ""

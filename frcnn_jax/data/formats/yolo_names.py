@@ -176,7 +176,7 @@ def _paths(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _read_yaml(path: Path) -> NamesFile | None:
-    """What a file says of a data set; None if it is about something else."""
+    """The data set that a file describes; None if it describes something else."""
     if path.stat().st_size > _MOST_BYTES:
         return None
     try:

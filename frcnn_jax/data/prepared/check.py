@@ -15,7 +15,7 @@ from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.prepared.load import LoadedImage, stated_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord, SplitRecords
 
-__all__ = ["Check", "CheckedImage", "CheckedSplit", "check_splits"]
+__all__ = ["Check", "CheckedImage", "CheckedSplit", "check_splits", "without_objects"]
 
 _ROUNDING = 1e-9  # pixels; of corners moved by 1 and back
 _TOLERANCE = 1e-3  # pixels; other tools round when they turn fractions of the size into coordinates
@@ -47,7 +47,7 @@ class CheckedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What is left of the splits, and what was wrong."""
+    """The splits without what was dropped, and the faults."""
 
     splits: dict[str, CheckedSplit]
     errors: tuple[Fault, ...]  # faults that stop
@@ -98,6 +98,23 @@ def check_splits(
     way_on = _way_on(images, splits, classes, policy, totals, excused, errors) if errors else {}
     faults = tuple(_in_order(errors)), tuple(_in_order(tolerated)), dropped
     return Check(checked, *faults, totals | counts, tuple(classes), way_on, excused, lenient=bool(tolerated))
+
+
+def without_objects(check: Check, splits: Mapping[str, SplitRecords], measured: Sequence[str]) -> list[str]:
+    """A sentence about each split whose images have no annotation, or no object where it is measured."""
+    sentences = []
+    for name, split in splits.items():
+        missing = [any(fault.kind == "missing_annotation" for fault in record.faults) for record in split.records]
+        if missing and all(missing):
+            sentences.append(f"none of the {len(missing)} images of split {name} has an annotation")
+        elif (
+            name in measured
+            and check.splits[name].images
+            and not any(image.objects for image in check.splits[name].images)
+        ):
+            sentence = f"none of the {len(missing)} images of split {name} has an object, so that they measure nothing"
+            sentences.append(f"{sentence}: annotate them, or give others by --data.test")
+    return sentences
 
 
 def _all_faults(results: Mapping[str, _Result], splits: Mapping[str, SplitRecords]) -> list[Fault]:

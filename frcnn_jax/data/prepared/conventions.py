@@ -38,7 +38,7 @@ _TEXTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Conventions:
-    """What was decided, and the sentences that say so."""
+    """Decisions for a whole folder, and the sentences that state them."""
 
     turn: bool  # images with an EXIF orientation
     corners: str  # a choice of `data.corners`

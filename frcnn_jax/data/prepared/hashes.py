@@ -93,7 +93,7 @@ def _mark(name: str) -> Mark:
 
 
 def _load(path: Path) -> dict[str, tuple[Mark, bytes]]:
-    """What is remembered; nothing where the file is missing, damaged or of another version."""
+    """The remembered hashes; none where the file is missing, damaged or of another version."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if int(arrays["version"]) != _VERSION:

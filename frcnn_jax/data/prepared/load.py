@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -42,8 +42,13 @@ class LoadedImage:
     notes: tuple[Note, ...] = ()  # of the record and of the image
 
 
-def load_images(splits: Iterable[SplitRecords], root: Path, title: str) -> dict[str, LoadedImage]:
-    """Reads and decodes the image of every record, with a progress bar.
+def load_images(
+    splits: Iterable[SplitRecords], root: Path, title: str, check_file: Callable[[bytes], tuple[int, int]] = check_image
+) -> dict[str, LoadedImage]:
+    """Reads and checks the image of every record, with a progress bar.
+
+    Args:
+        check_file: the size of an encoded image, or ValueError where it cannot be used; `check_image` decodes it.
 
     Raises:
         ValueError: an id stands for two images.
@@ -53,7 +58,7 @@ def load_images(splits: Iterable[SplitRecords], root: Path, title: str) -> dict[
         other = records.setdefault(record.image_id, record)
         if other.path != record.path:
             raise ValueError(f"{root}: the id {record.image_id!r} stands for {other.path} and for {record.path}")
-    found = map_in_threads(lambda record: _load_image(record, root), list(records.values()))
+    found = map_in_threads(lambda record: _load_image(record, root, check_file), list(records.values()))
     return {image.record.image_id: image for image in tqdm(found, f"Checking {title}", len(records), unit="image")}
 
 
@@ -67,13 +72,13 @@ def stated_size(record: ImageRecord) -> tuple[float, float] | None:
     return record.size if record.size is not None and min(record.size) > 0 else None
 
 
-def _load_image(record: ImageRecord, root: Path) -> LoadedImage:
+def _load_image(record: ImageRecord, root: Path, check_file: Callable[[bytes], tuple[int, int]]) -> LoadedImage:
     faults = [fault for fault in record.faults if fault.object is None]
     size, mark, notes = None, 1, record.notes
     if record.path is not None:
         try:
             data = record.path.read_bytes()
-            size, mark = check_image(data), exif_orientation(data)
+            size, mark = check_file(data), exif_orientation(data)
             if not _IS_FORMAT.get(record.path.suffix.lower(), bool)(data):
                 notes = (*notes, Note("ending", os.path.relpath(record.path, root)))
         except (ValueError, OSError) as error:

@@ -15,7 +15,7 @@ from typing import Any
 from frcnn_jax.data.formats.table import AnnotationReader
 from frcnn_jax.data.records import ImageRecord, SplitRecords
 
-__all__ = ["OtherClasses", "RenamedReader", "of_classes", "spelt_alike"]
+__all__ = ["OtherClasses", "RenamedReader", "of_classes", "spelt_alike", "warn_of_slips"]
 
 _log = logging.getLogger(__name__)
 
@@ -119,3 +119,13 @@ def of_classes(
 def spelt_alike(name: str) -> str:
     """The same for names that differ in case or in forms of letters alone."""
     return unicodedata.normalize("NFKC", name).casefold()
+
+
+def warn_of_slips(title: str, classes: Sequence[str]) -> None:
+    """Logs what is not a fault but may be a slip: classes that are spelt alike."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(spelt_alike(name), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            _log.warning("%s: classes of their own, but spelt alike: %s", title, ", ".join(map(repr, names)))

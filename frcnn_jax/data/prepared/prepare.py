@@ -11,25 +11,26 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
 from frcnn_jax.data.faults import Fault, note_sentences
 from frcnn_jax.data.formats.table import AnnotationReader, open_reader
-from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits
+from frcnn_jax.data.images import check_image
+from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits, without_objects
 from frcnn_jax.data.prepared.content import folder_names, policy_key
 from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, follow
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
-from frcnn_jax.data.prepared.names import RenamedReader, of_classes, spelt_alike
+from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, warn_of_slips
 from frcnn_jax.data.prepared.report import raise_or_report, say_again, say_layout, summarize
 from frcnn_jax.data.prepared.splits import PooledReader, SplitRule, split_rule, used_splits, without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
 
-__all__ = ["data_dir", "prepare_folder", "prepare_voc"]
+__all__ = ["Examination", "Request", "data_dir", "examine_folder", "find_splits", "prepare_folder", "prepare_voc"]
 
 _LEAST_SHARE = 1 / 3  # of the images that a file lists
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Request:
+class Request:
     """A split of a folder that is to be prepared, and what is prepared with it."""
 
     path: Path
@@ -92,7 +93,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
     """
     from frcnn_jax.data.prepared.builder import FolderBuilder, PreparedConfig, VocFolderBuilder
 
-    request = _find_splits(split, config)
+    request = find_splits(split, config)
     builder_class = VocFolderBuilder if request.format == "voc" else FolderBuilder
     root = data_dir(config)
     label = re.sub(r"[^A-Za-z0-9]+", "_", request.path.name).strip("_") or "root"
@@ -127,7 +128,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
     return place, request.split
 
 
-def _find_splits(split: str, config: DataConfig) -> _Request:
+def find_splits(split: str, config: DataConfig) -> Request:
     """The folder's format and reader, and the splits that are prepared for `split`."""
     if config.root is None:
         raise ValueError(f"data set folder/{split}: data.root is not set; give a folder of annotated images")
@@ -146,21 +147,39 @@ def _find_splits(split: str, config: DataConfig) -> _Request:
     if config.classes is None and split not in STANDARD_SPLITS:
         config = dataclasses.replace(config, classes=_standard_classes(reader, standard))
     pooled = rule.reader if isinstance(rule.reader, PooledReader) else None
-    return _Request(path, format_name, reader, split, tuple(wanted), rule.tested, config, pooled, used)
+    return Request(path, format_name, reader, split, tuple(wanted), rule.tested, config, pooled, used)
 
 
-def _check_folder(request: _Request, report: Path) -> Check:
-    """The check of a folder with no fault that stops; the list of its faults goes to the file `report`."""
-    path, reader, split, config = request.path, request.reader, request.split, request.config
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """A folder as it was read and checked."""
+
+    splits: dict[str, SplitRecords]  # as read
+    kept: dict[str, SplitRecords]  # without images that are tested, and without objects of other classes
+    lost: Counter[str]  # images that each split lost to a tested one
+    others: OtherClasses
+    images: dict[str, LoadedImage]
+    check: Check
+    notes: tuple[str, ...]  # what was decided, and what is read otherwise than written
+
+
+def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, int]] = check_image) -> Examination:
+    """Reads the splits of a request and checks their images and objects; what is wrong is in the result.
+
+    Args:
+        check_file: the size of an encoded image, or ValueError where it cannot be used.
+    """
+    path, reader, config = request.path, request.reader, request.config
     tested = [name for name in request.tested if name in request.wanted]
-    splits, lost = without_tested({name: reader.read(name) for name in request.wanted}, tested, path)
+    read = {name: reader.read(name) for name in request.wanted}
+    splits, lost = without_tested(read, tested, path)
     splits = with_trainval(splits)
     kept, others = of_classes(splits, config.classes, path)
     if isinstance(reader, RenamedReader):
         reader.check_used(path)
-    if not splits[split].records and not lost[split]:
-        raise ValueError(f"{path}: split {split!r} has no images: {_why_empty(request)}")
-    images = load_images(splits.values(), path, str(path))
+    if not splits[request.split].records and not lost[request.split]:
+        raise ValueError(f"{path}: split {request.split!r} has no images: {_why_empty(request)}")
+    images = load_images(splits.values(), path, str(path), check_file)
     notes = [note for split in splits.values() for note in split.notes]
     notes += [note for image in images.values() for note in image.notes]
     there = set(find_classes(images))
@@ -178,15 +197,22 @@ def _check_folder(request: _Request, report: Path) -> Check:
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
     measured = request.tested if config.test.startswith("folder/") else ()
-    if request.pooled is not None and measured and not check.errors:
+    sentences = (*conventions.sentences, *note_sentences(notes), *without_objects(check, kept, measured))
+    return Examination(read, kept, lost, others, images, check, sentences)
+
+
+def _check_folder(request: Request, report: Path) -> Check:
+    """The check of a folder with no fault that stops; the list of its faults goes to the file `report`."""
+    path, config, found = request.path, request.config, examine_folder(request)
+    check, others, lost = found.check, found.others, found.lost
+    if request.pooled is not None and request.tested and config.test.startswith("folder/") and not check.errors:
         left = {image.image_id: bool(image.objects) for its in check.splits.values() for image in its.images}
         request.pooled.check_objects(left, path)
-    sentences = [*conventions.sentences, *note_sentences(notes), *_without_objects(check, kept, measured)]
-    raise_or_report(str(path), [check], config.faults, report, sentences)
-    if not splits[split].records:
-        raise ValueError(f"{path}: the images of split {split!r} are all among those of the test")
-    _warn_of_slips(str(path), classes)
-    if not classes:
+    raise_or_report(str(path), [check], config.faults, report, found.notes)
+    if not found.kept[request.split].records:
+        raise ValueError(f"{path}: the images of split {request.split!r} are all among those of the test")
+    warn_of_slips(str(path), check.classes)
+    if not check.classes:
         raise ValueError(f"{path}: its annotations name no class; give the names in data.classes")
 
     def with_others(name: str, result: CheckedSplit) -> CheckedSplit:
@@ -198,11 +224,11 @@ def _check_folder(request: _Request, report: Path) -> Check:
     return dataclasses.replace(
         check,
         splits={name: with_others(name, split) for name, split in check.splits.items()},
-        summary=summarize(check, sentences, more),
+        summary=summarize(check, found.notes, more),
     )
 
 
-def _why_empty(request: _Request) -> str:
+def _why_empty(request: Request) -> str:
     """Why a split has no image, and what to type; the end of a message."""
     if request.split == "test" and request.pooled is not None and request.pooled.chosen:
         return request.pooled.why_empty()
@@ -229,41 +255,14 @@ def _excused(
     return excused
 
 
-def _without_objects(check: Check, splits: Mapping[str, SplitRecords], measured: Sequence[str]) -> list[str]:
-    """A sentence about each split whose images have no annotation, or no object where it is measured."""
-    sentences = []
-    for name, split in splits.items():
-        missing = [any(fault.kind == "missing_annotation" for fault in record.faults) for record in split.records]
-        if missing and all(missing):
-            sentences.append(f"none of the {len(missing)} images of split {name} has an annotation")
-        elif (
-            name in measured
-            and check.splits[name].images
-            and not any(image.objects for image in check.splits[name].images)
-        ):
-            sentence = f"none of the {len(missing)} images of split {name} has an object, so that they measure nothing"
-            sentences.append(f"{sentence}: annotate them, or give others by --data.test")
-    return sentences
-
-
 def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:
     """Class names in the standard splits, for another split, so that its labels agree with theirs; None without."""
     records = [record for name in standard for record in reader.read(name).records]
     return tuple(sorted({item.name for record in records for item in record.objects})) or None
 
 
-def _warn_of_slips(title: str, classes: Sequence[str]) -> None:
-    """Logs what is not a fault but may be a slip: classes that are spelt alike."""
-    alike: dict[str, list[str]] = {}
-    for name in classes:
-        alike.setdefault(spelt_alike(name), []).append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            _log.warning("%s: classes of their own, but spelt alike: %s", title, ", ".join(map(repr, names)))
-
-
 def data_dir(config: DataConfig) -> str:
-    """Folder of all prepared data sets: `tfds_dir`, or that of tensorflow_datasets."""
+    """Folder of all prepared data sets."""
     from tensorflow_datasets.core import constants
 
     return str(expand_user(config.tfds_dir or constants.DATA_DIR).resolve())

@@ -16,7 +16,7 @@ from frcnn_jax.data.prepared.check import Check
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, read_summary
 from frcnn_jax.data.prepared.splits import SplitRule
 
-__all__ = ["raise_or_report", "say_again", "say_layout", "summarize"]
+__all__ = ["fault_table", "raise_or_report", "say_again", "say_layout", "summarize", "way_on_lines"]
 
 _log = logging.getLogger(__name__)
 _NAMED = 12  # classes
@@ -47,8 +47,8 @@ def raise_or_report(
     if errors or tolerated:
         _write_list(file, {"stops": errors, "dropped, tolerated": tolerated, "dropped": _dropped(checks)})
     if errors:
-        before = [*_table(checks, policy), *(f"  {sentence}" for sentence in sentences)]
-        raise DatasetFaultError(title, errors, (before, [f"All of them are in {file}", *_way_on(checks, errors)]))
+        before = [*fault_table(checks, policy), *(f"  {sentence}" for sentence in sentences)]
+        raise DatasetFaultError(title, errors, (before, [f"All of them are in {file}", *way_on_lines(checks, errors)]))
     splits = {name: split for check in checks for name, split in check.splits.items()}
     if not any(split.images for split in splits.values()):
         raise ValueError(f"{title}: no split has any image left")
@@ -78,7 +78,7 @@ def raise_or_report(
 
 
 def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int]) -> tuple[str, ...]:
-    """What was read otherwise than written, in short: for the log when the prepared data are opened again.
+    """Deviations of the reading from the files, in short: for the log when the prepared data are opened again.
 
     Args:
         others: further things that were left out, by their names.
@@ -128,7 +128,7 @@ def _counted(count: int, one: str, several: str) -> str:
     return f"{count} {one if count == 1 else several}"
 
 
-def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
+def fault_table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
     """A row for each kind of fault and what is done about it."""
     rows = [("fault", "images", "objects", "what the settings do about it")]
     tolerance = f"data.faults.tolerance = {policy.tolerance:g}"
@@ -152,7 +152,7 @@ def _table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
     return [*lines, f"  of {_totals(checks)}; {tolerance} drops up to that share of each in place of stopping"]
 
 
-def _way_on(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
+def way_on_lines(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
     """Settings to copy."""
     lines = []
     if any(fault.kind == "orientation" for fault in errors):

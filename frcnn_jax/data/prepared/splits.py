@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SplitRule:
-    """What a name of a split stands for in a folder."""
+    """The images that a split's name stands for in a folder."""
 
     split: str  # to read with `reader`
     reader: AnnotationReader
@@ -54,7 +54,7 @@ class SplitRule:
 
 
 def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> SplitRule:
-    """What `split` stands for."""
+    """The rule for `split`."""
     there, there_others = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
     own = re.fullmatch(r"folder/(.+)", config.test)
     test = canonical_split(own[1]) if own else None
@@ -82,7 +82,7 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> Spli
 
 
 def used_splits(split: str, reader: AnnotationReader, config: DataConfig) -> tuple[tuple[str, SplitRule], ...]:
-    """What the settings take of the folder: what for, and what it stands for; with `split`, if they do not name it."""
+    """The splits that the settings use: purpose and rule of each; `split` too, if they do not name it."""
     named = [("train", name) for name in config.train]
     named += [("validation", config.validation or ""), ("test", config.test)]
     used = [(use, canonical_split(name[7:])) for use, name in named if name.startswith("folder/")]
@@ -234,7 +234,7 @@ def _place(record: ImageRecord) -> float:
 
 
 def _no_test(reader: AnnotationReader) -> str:
-    """What the folder has in place of a test that could be measured."""
+    """The reason why there is no test to measure, as part of a message."""
     count = reader.left_out("test") if isinstance(reader, LayoutReader) else 0
     return f"{count} test images without annotation, which are left out" if count else "no test images"
 

@@ -52,7 +52,7 @@ def read_proposal_file(
 def iterate_proposal_file(
     path: str | Path, image_ids: Sequence[str], sizes: Int[np.ndarray, "N 2"], invalid: str, *, subset: bool = False
 ) -> Iterator[Float[np.ndarray, "P 4"]]:
-    """As `read_proposal_file`, image by image: of an .npz file by id one image is in memory at a time.
+    """Proposals image by image, otherwise like `read_proposal_file`. Of an .npz file by id one image is in memory.
 
     Raises:
         FileNotFoundError, ValueError: as there; invalid boxes after the last image.
@@ -92,7 +92,7 @@ def _clean(
     invalid: str,
     source: str,
 ) -> Iterator[Float[np.ndarray, "P 4"]]:
-    """As `clean_boxes`, image by image; the error is raised after the last."""
+    """Cleaned boxes image by image, otherwise like `clean_boxes`; the error is raised after the last."""
     if invalid not in ("error", "drop", "clip"):
         raise ValueError(f"proposals.invalid: expected 'error', 'drop' or 'clip', got {invalid!r}")
     counts: dict[str, int] = {}

@@ -15,7 +15,7 @@ NETWORKS: dict[str, tuple[Callable[[Arrays], nn.Module], tuple, tuple[str, ...]]
     "vgg_cnn_m_1024": (caffe_trunks.vgg_cnn_m_1024, caffe_trunks.PIXELS, ("backbone/conv1/",)),
     "caffenet": (caffe_trunks.caffenet, caffe_trunks.PIXELS, ("backbone/conv1/",)),
     "tiny": (tiny.Trunk, tiny.PIXELS, ()),
-    **{f"efficientnet_lite{number}{kind}": _EFFICIENTNET for number in range(3) for kind in ("", "_expanded", "_fc")},
+    **{f"efficientnet_lite{number}{kind}": _EFFICIENTNET for number in range(3) for kind in ("", "_fc")},
 }
 GRIDS = {"vgg_cnn_m_1024": 6, "caffenet": 6}  # of the others it is 7
 

@@ -1,4 +1,4 @@
-"""What a training run of ours computes from, in files that need nothing of ours to be read.
+"""Inputs of a training run, in files that are read without this package.
 
     settings.json    model, steps, grid (side of an RoI's), stride, localization_weight, optimizer; device and cores
     start.npz        parameters before the first step as `scripts/export.py` writes them: box statistics and pixel
@@ -33,7 +33,7 @@ from frcnn_jax.weights.metadata import WeightsMetadata
 
 # The peer's networks (`bench.pytorch.networks`), and the losses that it has.
 MODELS = ("vgg16", "vgg_cnn_m_1024", "caffenet", "tiny",
-          *(f"efficientnet_lite{i}{kind}" for i in range(3) for kind in ("", "_expanded", "_fc")))  # fmt: skip
+          *(f"efficientnet_lite{i}{kind}" for i in range(3) for kind in ("", "_fc")))  # fmt: skip
 _LOSSES = {"classification": "cross_entropy", "localization": "smooth_l1"}
 
 

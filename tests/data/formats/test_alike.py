@@ -86,8 +86,20 @@ def test_a_folder_of_another_format_is_refused_by_each(tmp_path, known):
     assert not FORMATS[known].fits(tmp_path / "set")
     with pytest.raises(FileNotFoundError, match="set has no"):
         open_reader(tmp_path / "set", DataConfig(format=known))
-    with pytest.raises(FileNotFoundError, match="its format is not known"):
+    with pytest.raises(FileNotFoundError, match=r"its format is not known\. It has 0 images, but no folder JPEGImages"):
         open_reader(tmp_path / "set", DataConfig())
+
+
+def test_a_root_that_cannot_be_read_names_the_option(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a.jpg", "b.PNG"):
+        (tmp_path / "images" / name).touch()
+    with pytest.raises(FileNotFoundError, match=r"known\. It has 2 images, but no .* annotations by --data\.root"):
+        open_reader(tmp_path, DataConfig())
+    with pytest.raises(FileNotFoundError, match=r"= .*a\.jpg is a file: give the folder .* by --data\.root"):
+        open_reader(tmp_path / "images/a.jpg", DataConfig())
+    with pytest.raises(FileNotFoundError, match=r"= .*none does not exist: give the folder .* by --data\.root"):
+        open_reader(tmp_path / "none", DataConfig())
 
 
 def test_names_in_two_forms_of_unicode_are_one(tmp_path):

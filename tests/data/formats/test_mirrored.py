@@ -10,6 +10,8 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.data.proposals.files import read_proposal_file
+from frcnn_jax.evaluation.analysis.matches import match_dataset
+from frcnn_jax.evaluation.pages.gallery import write_gallery
 from frcnn_jax.evaluation.report import write_report
 from frcnn_jax.evaluation.results import write_voc_results
 from frcnn_jax.evaluation.voc_map import precision_recall, summarize
@@ -140,10 +142,10 @@ def test_ids_with_a_slash_go_through_proposals_results_and_the_page(tmp_path):
     curves = precision_recall(found, truth, class_names=data.classes)
     metrics = summarize(curves, use_07_metric=False)
     assert metrics["map"] == 1
-    pictures = {name: data.read_image(index) for index, name in enumerate(data.image_ids)}
-    page = write_report(
-        tmp_path / "eval", {**metrics, "dataset": "x", "images": 3, "iou_threshold": 0.5}, pictures, curves
-    )
+    matches = match_dataset(found, truth, num_classes=len(data.classes))
+    gallery = write_gallery(tmp_path / "eval", data, found, matches, pictures=3, min_score=0.5)
+    metrics = {**metrics, "dataset": "x", "images": 3, "iou_threshold": 0.5}
+    page = write_report(tmp_path / "eval", metrics, curves, gallery=gallery)
     assert len(list((tmp_path / "eval/images").iterdir())) == 3
     assert all(name in page.read_text() for name in data.image_ids)
 

@@ -195,7 +195,7 @@ def test_whole_detector_for_a_compressed_model(tmp_path):
 
 
 def test_compressed_layers_may_be_replaced(tmp_path):
-    """What the caller lists is not compared."""
+    """Listed layers are not compared."""
     path = write(tmp_path, encode_model(compressed_m_layers()))
     lists = {"allow_missing": ["head/fc[67]/.*"], "allow_extra": ["head/fc[67]_[LU]/.*"]}
     params = load_weights(path, small_m(), **lists, key=jax.random.key(0))

@@ -73,7 +73,7 @@ def test_training_starts_without_top(tmp_path, expected, caplog):
 
 
 def test_converted(tmp_path, monkeypatch):
-    """What is to be drawn is known to the converted file."""
+    """The converted file names the layers to draw."""
 
     def create(name, num_classes, pixels=CAFFE_PIXELS, **ranks):
         return small_vgg16(num_classes, pixels)

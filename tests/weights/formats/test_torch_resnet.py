@@ -166,7 +166,7 @@ def test_a_network_that_no_architecture_has(tmp_path):
 
 
 def test_another_network_where_the_lists_allow_for_it(tmp_path, expected):
-    """What differs may be left out and drawn, if the caller says so."""
+    """Layers that differ may be left out and drawn, if the caller says so."""
     state = arrays() | {"layer1.2.conv1.weight": np.ones((2, 2, 3, 3), np.float32)}
     state |= {f"layer1.2.bn1.{part}": ONES for part in ("weight", "bias", "running_mean", "running_var")}
     params = load_weights(write(tmp_path / "a.pth", state), BASIC, allow_extra="layer1_2/conv1/.*")

@@ -72,7 +72,7 @@ def test_pixels_must_be_torchvisions(tmp_path):
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict"])
 def test_checkpoint_of_a_training_script(tmp_path, expected, form, prefix, name):
-    """What torchvision's references and the ImageNet example save, with command line, schedule and accuracy beside."""
+    """Files as torchvision's references and the ImageNet example save: with command line, schedule and accuracy."""
     momentum = {i: {"momentum_buffer": Tensor(np.ones(3, np.float32))} for i in range(2)}
     saved = {
         "epoch": 3,

@@ -64,7 +64,7 @@ class _Storage(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where the numbers of a storage are in the file, in bytes."""
+    """Place of a storage's numbers in the file, in bytes."""
 
     start: int
     size: int
@@ -212,7 +212,7 @@ def _read_zip(path: Path, with_places: bool) -> tuple[Any, dict[str, _Place]]:
 
 
 def _check_entry(path: Path, info: zipfile.ZipInfo) -> _Place:
-    """Where the content of a zip entry is, once its checksum is right."""
+    """Place of a zip entry's content in the file, after its checksum was found right."""
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{info.filename} is compressed, which torch.save never does")
     with path.open("rb") as file:

@@ -1,0 +1,74 @@
+"""Looks at a folder of annotated images before anything is trained, in seconds: what is in it, and what is wrong.
+
+    frcnn inspect-data --data.root FOLDER [--out FOLDER] [--proposals [N]] [--config X.py] [--section.field VALUE ...]
+
+Printed are the layout, the splits, the objects by class and size, images that are there twice, and all faults, with
+what training would do about them. Images are checked by their headers; --verify decodes all of them.
+
+With --out FOLDER the same is written to FOLDER/index.html, one page that opens offline, with objects of each class, the
+largest, smallest and most crowded, and training images as the settings of the config show them to the network.
+
+With --proposals the proposals of N images (200 if not given) are searched where they are not stored, for their recall
+and for the RoIs on the page. They are those of the training that follows.
+"""
+
+import argparse
+import logging
+import sys
+
+from frcnn_jax.config import Config, expand_user, load_config, override
+
+_IMAGES = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", type=expand_user, help="file with get_config(); the paper's settings if not given")
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for the page")
+    parser.add_argument(
+        "--proposals",
+        type=int,
+        nargs="?",
+        const=_IMAGES,
+        metavar="N",
+        help=f"search the proposals of N images, {_IMAGES} if not given",
+    )
+    parser.add_argument("--verify", action="store_true", help="decode all images; the same as --data.verify")
+    arguments, settings = parser.parse_known_args()
+    if arguments.proposals is not None and arguments.proposals < 1:
+        parser.error(f"argument --proposals: must be at least 1, not {arguments.proposals}")
+    settings += ["--data.verify"] if arguments.verify else []
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    config = override(load_config(arguments.config) if arguments.config else Config(), settings, sys.argv[0])
+    if config.data.root is None:
+        parser.error("--data.root FOLDER is missing: the folder to look at")
+
+    from frcnn_jax.evaluation.looking.page import format_survey, write_page
+    from frcnn_jax.evaluation.looking.survey import survey_folder
+    from frcnn_jax.plugins import load_plugins
+
+    load_plugins(config.plugins)
+    survey = survey_folder(config)
+    recall = None
+    if arguments.proposals and len(survey.view):
+        from frcnn_jax.evaluation.looking.network import sampled_recall
+
+        recall = sampled_recall(survey.view, config, arguments.proposals)
+    print(format_survey(survey, config, recall))
+    if arguments.out is None:
+        print("\nWith --out FOLDER: a page with pictures")
+        return
+
+    from frcnn_jax.evaluation.looking.network import network_pictures
+    from frcnn_jax.evaluation.looking.samples import sample_pictures
+    from frcnn_jax.models.architectures import ARCHITECTURES
+
+    trained = [i for i, split in enumerate(survey.split_of) if "trained on" in survey.splits[split].used]
+    network = []
+    if trained:
+        stride = ARCHITECTURES[config.model.name].stride
+        network = network_pictures(survey.view.part(trained), config, stride, search=recall is not None)
+    path = write_page(survey, config, sample_pictures(survey), network, arguments.out / "index.html", recall)
+    print(f"\nPage: {path}")

@@ -1,0 +1,1 @@
+"""Measures beside the average precision: kinds of errors, recall by size, the best score."""

@@ -1,0 +1,169 @@
+"""Detections and objects of a whole test set, and how they belong together.
+
+A detection is a hit or ignored by the rule of `voc_map`. Any other is an error, of the first kind that fits:
+
+    duplicate      at least `iou_threshold` with an object of its class, which a better detection has found
+    localization   at least `BACKGROUND_IOU` with an object of its class
+    class          at least `iou_threshold` with an object of another class
+    both           at least `BACKGROUND_IOU` with an object of another class
+    background     less with every object
+
+An object that was not found, and that no error of the kinds localization and class is about, is missed. These are the
+kinds of TIDE (Bolya et al., ECCV 2020), with VOC's own rule about duplicates first. Crowds are no such objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from frcnn_jax.evaluation.valid_records import paired_records, valid_detections, valid_ground_truth
+from frcnn_jax.evaluation.voc_map import best_object
+from frcnn_jax.types import Detections, GroundTruth
+
+__all__ = ["BACKGROUND_IOU", "HIT", "IGNORED", "KINDS", "MEANINGS", "Matches", "match_dataset"]
+
+BACKGROUND_IOU = 0.1
+KINDS = ("class", "localization", "both", "duplicate", "background", "missed")
+MEANINGS = {
+    "class": "confused with another class",
+    "localization": "of the right class, but misplaced",
+    "both": "of another class, and misplaced",
+    "duplicate": "of an object that a better one has found",
+    "background": "of no object",
+    "missed": "an object that nothing is about",
+}
+"""What a detection of each kind is, for pages."""
+HIT, IGNORED = -1, -2
+"""In place of an index into `KINDS`, for what is not an error."""
+_CLASS, _LOCALIZATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matches:
+    """All detections and objects, image after image."""
+
+    image: Int[np.ndarray, " D"]  # position of the image
+    boxes: Float[np.ndarray, "D 4"]
+    scores: Float[np.ndarray, " D"]
+    labels: Int[np.ndarray, " D"]
+    kinds: Int[np.ndarray, " D"]  # index into KINDS, HIT or IGNORED
+    aims: Int[np.ndarray, " D"]  # the object that a hit or an error is about; -1 for the kinds both and background
+    object_image: Int[np.ndarray, " G"]
+    object_boxes: Float[np.ndarray, "G 4"]
+    object_labels: Int[np.ndarray, " G"]
+    counted: Bool[np.ndarray, " G"]  # neither difficult nor a crowd
+    found_by: Int[np.ndarray, " G"]  # the detection that hits the object; -1 for none
+
+    @property
+    def missed(self) -> Bool[np.ndarray, " G"]:
+        """Objects that no hit, and no error of the kinds localization and class, is about."""
+        repairable = (self.kinds == _LOCALIZATION) | (self.kinds == _CLASS)
+        about = np.zeros(len(self.counted), bool)
+        about[self.aims[repairable]] = True
+        return self.counted & (self.found_by < 0) & ~about
+
+
+def match_dataset(
+    detections: Mapping[str, Detections] | Sequence[Detections],
+    ground_truth: Mapping[str, GroundTruth] | Sequence[GroundTruth],
+    *,
+    iou_threshold: float = 0.5,
+    num_classes: int | None = None,
+) -> Matches:
+    """The matches of a test set; arguments and errors as in `evaluate_voc`."""
+    parts: dict[str, list[np.ndarray]] = {field.name: [] for field in dataclasses.fields(Matches)}
+    detection_count = object_count = 0
+    for image, (where, found, truth) in enumerate(paired_records(detections, ground_truth)):
+        boxes, scores, labels = valid_detections(found, where, num_classes)
+        gt_boxes, gt_labels, difficult, crowd = valid_ground_truth(truth, where, num_classes)
+        kinds, aims, found_by = _match(boxes, scores, labels, gt_boxes, gt_labels, difficult, crowd, iou_threshold)
+        part = {
+            "image": np.full(len(boxes), image),
+            "boxes": boxes,
+            "scores": scores,
+            "labels": labels,
+            "kinds": kinds,
+            "aims": np.where(aims < 0, -1, aims + object_count),
+            "object_image": np.full(len(gt_boxes), image),
+            "object_boxes": gt_boxes,
+            "object_labels": gt_labels,
+            "counted": ~(difficult | crowd),
+            "found_by": np.where(found_by < 0, -1, found_by + detection_count),
+        }
+        for name, array in part.items():
+            parts[name].append(array)
+        detection_count, object_count = detection_count + len(boxes), object_count + len(gt_boxes)
+    return Matches(**{name: np.concatenate([_EMPTY[name], *arrays]) for name, arrays in parts.items()})
+
+
+_EMPTY = {
+    field.name: np.zeros(
+        (0, 4) if "boxes" in field.name else 0,
+        {"scores": float, "counted": bool}.get(field.name, float if "boxes" in field.name else np.int64),
+    )
+    for field in dataclasses.fields(Matches)
+}
+
+
+def _match(
+    boxes: Float[np.ndarray, "D 4"],
+    scores: Float[np.ndarray, " D"],
+    labels: Int[np.ndarray, " D"],
+    gt_boxes: Float[np.ndarray, "G 4"],
+    gt_labels: Int[np.ndarray, " G"],
+    difficult: Bool[np.ndarray, " G"],
+    crowd: Bool[np.ndarray, " G"],
+    threshold: float,
+) -> tuple[Int[np.ndarray, " D"], Int[np.ndarray, " D"], Int[np.ndarray, " G"]]:
+    """Kind and aim of each detection of an image, and the detection that finds each object."""
+    match, on_crowd = best_object(boxes, labels, gt_boxes, gt_labels, crowd, threshold)
+    found_by = np.full(len(gt_boxes), -1)
+    order = np.argsort(-scores, kind="stable")
+    claims = order[match[order] >= 0]
+    claims = claims[~difficult[match[claims]]]
+    targets, first = np.unique(match[claims], return_index=True)
+    found_by[targets] = claims[first]
+
+    own, own_iou, other, other_iou = _nearest(boxes, labels, gt_boxes, gt_labels, crowd)
+    kinds = np.full(len(boxes), _BACKGROUND)
+    aims = np.full(len(boxes), -1)
+    kinds[other_iou >= BACKGROUND_IOU] = _BOTH
+    for kind, chosen, aim in (
+        (_CLASS, other_iou >= threshold, other),
+        (_LOCALIZATION, own_iou >= BACKGROUND_IOU, own),
+        (_DUPLICATE, match >= 0, match),
+    ):
+        kinds[chosen], aims[chosen] = kind, aim[chosen]
+    kinds[found_by[targets]] = HIT
+    ignored = on_crowd.copy()
+    ignored[match >= 0] |= difficult[match[match >= 0]]
+    kinds[ignored & (kinds != HIT)] = IGNORED
+    return kinds, aims, found_by
+
+
+def _nearest(
+    boxes: Float[np.ndarray, "D 4"],
+    labels: Int[np.ndarray, " D"],
+    gt_boxes: Float[np.ndarray, "G 4"],
+    gt_labels: Int[np.ndarray, " G"],
+    crowd: Bool[np.ndarray, " G"],
+) -> tuple[Int[np.ndarray, " D"], Float[np.ndarray, " D"], Int[np.ndarray, " D"], Float[np.ndarray, " D"]]:
+    """For each detection the object of its class with the largest IoU and that IoU, and the same of other classes."""
+    if not len(boxes) or not len(gt_boxes):
+        none, zero = np.full(len(boxes), -1), np.zeros(len(boxes))
+        return none, zero, none, zero
+    common = np.minimum(boxes[:, None, 2:], gt_boxes[:, 2:]) - np.maximum(boxes[:, None, :2], gt_boxes[:, :2])
+    overlap = np.maximum(common, 0).prod(axis=2)
+    areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, gt_boxes)]
+    union = areas[0][:, None] + areas[1] - overlap
+    iou = np.where(crowd, 0, overlap / np.where(union > 0, union, 1))
+    same = labels[:, None] == gt_labels
+    found = []
+    for values in (np.where(same, iou, 0), np.where(same, 0, iou)):
+        best = values.argmax(axis=1)
+        found += [best, values[np.arange(len(boxes)), best]]
+    return tuple(found)

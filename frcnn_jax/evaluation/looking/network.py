@@ -1,0 +1,176 @@
+"""Training images as the network sees them, with the RoIs of a step, and the recall of proposals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from frcnn_jax.config import Config
+from frcnn_jax.data.batch_plan import plan_training
+from frcnn_jax.data.pipeline import BatchSource, training_buckets
+from frcnn_jax.data.proposals.recall import proposal_recall
+from frcnn_jax.data.proposals.selective_search import search_settings
+from frcnn_jax.data.proposals.source import open_proposals
+from frcnn_jax.data.proposals.store import ProposalStore
+from frcnn_jax.evaluation.analysis.measures import SIZES, object_overlaps, size_names
+from frcnn_jax.evaluation.drawing import PALETTE, draw_objects
+from frcnn_jax.evaluation.looking.samples import Picture, embedded
+from frcnn_jax.evaluation.looking.view import FolderView
+from frcnn_jax.evaluation.pages.gallery import thumbnail
+from frcnn_jax.types import Batch, GroundTruth
+
+__all__ = ["Recall", "network_pictures", "sampled_recall", "stored_proposals"]
+
+_WIDE = 400  # pixels of the longer side
+_GRAY = (170, 170, 170)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recall:
+    """The share of the objects that proposals cover, by IoU; NaN without objects."""
+
+    images: int  # that were searched
+    proposals: float  # of an image
+    overall: dict[float, float]
+    classes: dict[str, dict[float, float]]
+    sizes: dict[str, dict[float, float]]
+
+
+def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Sequence[float] = (0.5, 0.7)) -> Recall:
+    """Recall of the proposals of `count` images from all over the folder, which are searched where they are not stored.
+
+    Raises:
+        ValueError: the config's proposals come from a file.
+    """
+    search_settings(config.proposals)
+    chosen = np.unique(np.linspace(0, len(view) - 1, min(count, len(view))).astype(int)).tolist()
+    part = view.part(chosen)
+    proposals = open_proposals(part, config.proposals)
+    found = proposal_recall(list(proposals), part.annotations, part.classes, thresholds)
+    overlaps = object_overlaps(proposals, part.annotations)
+    sizes = size_names(np.concatenate([np.zeros((0, 4)), *(truth.boxes for truth in part.annotations)]))
+    counted = np.concatenate([np.zeros(0, bool), *(~(truth.difficult | truth.crowd) for truth in part.annotations)])
+
+    def share(name: str, threshold: float) -> float:
+        its = overlaps[(sizes == name) & counted]
+        return float((its >= threshold).mean()) if len(its) else float("nan")
+
+    return Recall(
+        images=len(part),
+        proposals=sum(map(len, proposals)) / max(len(part), 1),
+        overall={t: found[t]["overall"] for t in thresholds},
+        classes={name: {t: found[t]["per_class"][name] for t in thresholds} for name in part.classes},
+        sizes={name: {t: share(name, t) for t in thresholds} for name in SIZES},
+    )
+
+
+def stored_proposals(view: FolderView, config: Config) -> list[Float[np.ndarray, "P 4"]] | None:
+    """Proposals of all images of the view where all of them are stored; None else. Nothing is searched."""
+    if config.proposals.method == "file" or not len(view):
+        return None
+    arguments = search_settings(config.proposals)
+    names = [view.image_fingerprint(index) for index in range(len(view))]
+    try:
+        store = ProposalStore(view.shared_directory, {"method": config.proposals.method, **arguments})
+    except (ValueError, OSError):
+        return None
+    places = store.find(names)
+    if not set(names) <= set(places):
+        return None
+    return [places[name][0].boxes[places[name][1] : places[name][2]] for name in names]
+
+
+def network_pictures(view: FolderView, config: Config, stride: int, *, search: bool, count: int = 6) -> list[Picture]:
+    """The first images of a training on `view`: resized, augmented, flipped and padded to their bucket.
+
+    Where proposals are at hand, the RoIs of a step are drawn too: foreground in the colour of its class, background in
+    gray. Objects are drawn in their colours, without proposals, or dashed in white.
+
+    Args:
+        stride: of the architecture, for the buckets.
+        search: search the proposals that are not stored.
+    """
+    settings = config.input
+    steps = max(-(-count // settings.batch_size), 1)
+    plan = plan_training(
+        view.sizes,
+        steps,
+        settings.batch_size,
+        scales=settings.scales,
+        longest=settings.max_size,
+        buckets=training_buckets(settings, stride),
+        flip=settings.flip,
+        flip_vertical=settings.flip_vertical,
+        seed=config.train.seed,
+        names=view.image_ids,
+    )
+    # Of a large batch not more than is shown.
+    keep = min(settings.batch_size, count)
+    plan = dataclasses.replace(
+        plan, **{name: getattr(plan, name)[:, :keep] for name in ("images", "scales", "flipped", "flipped_vertical")}
+    )
+    used = np.unique(plan.images).tolist()
+    part = view.part(used)
+    found = open_proposals(part, config.proposals) if search else stored_proposals(part, config)
+    boxes = [np.zeros((0, 4), np.float32)] * len(used) if found is None else list(found)
+    plan = dataclasses.replace(plan, images=np.searchsorted(used, plan.images))
+    most = max(len(truth.labels) for truth in part.annotations)
+    source = BatchSource(part, boxes, plan, max_objects=max(most, 1), augment=settings.augment, seed=config.train.seed)
+    pictures: list[Picture] = []
+    for step in range(len(plan)):
+        batch = source[step]
+        sample = None if found is None else _sample(batch, config, step)
+        for n in range(len(batch.images)):
+            pictures.append(_picture(part, batch, n, None if sample is None else _at(sample, n)))
+    return pictures[:count]
+
+
+def _sample(batch: Batch, config: Config, step: int) -> Any:
+    """The RoIs of a step, on the host."""
+    import jax
+
+    from frcnn_jax.training.step import sample_step
+
+    run = jax.jit(lambda batch: sample_step(batch, jax.random.key(config.train.seed), step, config=config.sampling))
+    return jax.device_get(run(batch))
+
+
+def _at(sample: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    real = sample.mask[n]
+    return sample.rois[n][real], sample.labels[n][real]
+
+
+def _picture(view: FolderView, batch: Batch, n: int, rois: tuple[np.ndarray, np.ndarray] | None) -> Picture:
+    real, scale = batch.gt_mask[n], batch.scales[n]
+    crowd = np.zeros(real.sum(), bool) if batch.gt_crowd is None else batch.gt_crowd[n][real]
+    image, text = batch.images[n], ""
+    if rois is not None:
+        image = _draw_rois(image, rois[0] * scale, rois[1])
+        text = f"; {(rois[1] > 0).sum()} RoIs of objects, {(rois[1] == 0).sum()} of background"
+        crowd = np.ones_like(crowd)  # which draws them dashed
+    truth = GroundTruth(
+        boxes=batch.gt_boxes[n][real] * scale,
+        labels=batch.gt_labels[n][real],
+        difficult=batch.gt_difficult[n][real],
+        crowd=crowd,
+    )
+    height, width = batch.image_sizes[n]
+    padded = batch.images.shape[1:3]
+    caption = f"{view.image_ids[batch.image_index[n]]}: {width} x {height} in {padded[1]} x {padded[0]}{text}"
+    return embedded(thumbnail(draw_objects(image, truth), _WIDE), caption)
+
+
+def _draw_rois(
+    image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "R 4"], labels: np.ndarray
+) -> UInt8[np.ndarray, "H W 3"]:
+    canvas = image.copy()
+    line = max(round(max(canvas.shape[:2]) / 400), 1)
+    for label, box in sorted(zip(labels.tolist(), np.round(boxes).astype(int).tolist(), strict=True)):
+        color = PALETTE[(label - 1) % len(PALETTE)] if label else _GRAY
+        cv2.rectangle(canvas, box[:2], (box[2] - 1, box[3] - 1), color, line)
+    return canvas

@@ -1,0 +1,167 @@
+"""A survey as lines to print and as a page that opens offline."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from frcnn_jax.atomic import write_text
+from frcnn_jax.config import Config
+from frcnn_jax.evaluation.analysis.measures import SIZES
+from frcnn_jax.evaluation.looking.network import Recall
+from frcnn_jax.evaluation.looking.samples import Picture
+from frcnn_jax.evaluation.looking.survey import Survey
+from frcnn_jax.evaluation.pages.render import render_page
+
+__all__ = ["format_survey", "remarks", "write_page"]
+
+_EXAMPLES = 3
+_EQUAL = 5  # groups of equal images that are printed
+
+
+def format_survey(survey: Survey, config: Config, recall: Recall | None = None) -> str:
+    """The survey as lines: splits, classes, equal images, remarks, faults, and the recall of proposals if given."""
+    facts = survey.splits.values()
+    lines = [
+        f"{survey.folder}: layout {survey.format}, {len(survey.view.classes)} classes, "
+        f"{len(survey.view)} images, {sum(split.objects for split in facts)} objects",
+        "",
+        *_table(
+            ("split", "images", "objects", "without objects", "most in one", "used"),
+            [(name, s.images, s.objects, s.empty, s.most, s.used) for name, s in survey.splits.items()],
+        ),
+    ]
+    rows = survey.class_rows()
+    if rows:
+        columns = _columns(rows)
+        lines += ["", *_table(columns, [[row[name] for name in columns] for row in rows])]
+        lines.append(f"  ({_sizes()})")
+    if recall is not None:
+        thresholds = list(recall.overall)
+        named = [("all objects", recall.overall), *recall.classes.items(), *recall.sizes.items()]
+        title = f"recall of {recall.proposals:.0f} proposals an image, {recall.images} images"
+        heads = (title, *(f"IoU {threshold:g}" for threshold in thresholds))
+        lines += ["", *_table(heads, [(name, *map(_share, its.values())) for name, its in named])]
+    lines += ["", *_equal_lines(survey), *remarks(survey, config), *survey.notes]
+    lines += ["", *_fault_lines(survey)]
+    return "\n".join(lines)
+
+
+def remarks(survey: Survey, config: Config) -> list[str]:
+    """What the settings do to these data and may not be meant to, each with what to type."""
+    found = []
+    most = max((split.most for split in survey.splits.values()), default=0)
+    if most > config.input.max_objects:
+        found.append(
+            f"an image has {most} objects, more than input.max_objects = {config.input.max_objects}: training stops "
+            f"there; set it with --input.max-objects {most}"
+        )
+    least = config.proposals.min_side
+    sides = [(truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1) for truth in survey.view.annotations]
+    small = int(sum((side < least).sum() for side in sides))
+    if small and config.proposals.method != "file":
+        share = small / max(sum(map(len, sides)), 1)
+        found.append(
+            f"{small} objects ({share:.1%}) have a side below proposals.min_side = {least:g} pixels, and no proposal "
+            f"is that small; set it with --proposals.min-side {max(math.floor(_percentile(sides)), 1)}"
+        )
+    if not any("trained on" in split.used and split.objects for split in survey.splits.values()):
+        found.append("no split that is trained on has an object")
+    return found
+
+
+def write_page(
+    survey: Survey,
+    config: Config,
+    pictures: dict[str, dict[str, list[Picture]]],
+    network: list[Picture],
+    path: str | Path,
+    recall: Recall | None = None,
+) -> Path:
+    """Write the page, one file with all pictures inside; returns its path.
+
+    Args:
+        pictures: of `sample_pictures`.
+        network: of `network_pictures`.
+    """
+    path = Path(path)
+    sizes = survey.view.sizes
+    rows = survey.class_rows()
+    html = render_page(
+        "look.html",
+        survey=survey,
+        objects=sum(split.objects for split in survey.splits.values()),
+        rows=rows,
+        columns=_columns(rows),
+        largest=max((row["objects"] for row in rows), default=0),
+        size_note=_sizes(),
+        image_sizes=np.stack([sizes.min(axis=0), np.median(sizes, axis=0), sizes.max(axis=0)]).astype(int).tolist()
+        if len(sizes)
+        else [],
+        remarks=remarks(survey, config),
+        faults={
+            kind: (len(its), [str(fault) for fault in its[:_EXAMPLES]], max(len(its) - _EXAMPLES, 0))
+            for kind, its in survey.faults.items()
+        },
+        pictures=pictures,
+        network=network,
+        recall=recall,
+    )
+    write_text(path, html)
+    return path
+
+
+def _columns(rows: list[dict[str, str | int]]) -> list[str]:
+    """Columns of the table of classes: marks only where some object has them."""
+    names = rows[0] if rows else ()
+    return [name for name in names if name not in ("difficult", "crowds") or any(row[name] for row in rows)]
+
+
+def _equal_lines(survey: Survey) -> list[str]:
+    if not survey.equal:
+        return ["No image is there twice."]
+    across = sum(len({split for split, _ in group}) > 1 for group in survey.equal)
+    lines = [
+        f"{len(survey.equal)} images are there more than once with the same bytes, {across} of them in several splits:"
+    ]
+    lines += ["  " + " = ".join(f"{split}/{name}" for split, name in group) for group in survey.equal[:_EQUAL]]
+    return lines + ([f"  ... and {len(survey.equal) - _EQUAL} more"] if len(survey.equal) > _EQUAL else [])
+
+
+def _fault_lines(survey: Survey) -> list[str]:
+    if not survey.faults:
+        return ["No faults."]
+    lines = ["Faults; training would stop:" if survey.stops else "Faults:", *survey.answers]
+    for kind, its in survey.faults.items():
+        lines += [f"  {fault}" for fault in its[:_EXAMPLES]]
+        lines += [f"  ... and {len(its) - _EXAMPLES} more of {kind}"] if len(its) > _EXAMPLES else []
+    return [*lines, *survey.way_on]
+
+
+def _percentile(sides: list[np.ndarray]) -> float:
+    """A side that all but one in a hundred objects have."""
+    return float(np.percentile(np.concatenate(sides), 1))
+
+
+def _sizes() -> str:
+    small, medium = (round(high**0.5) for _, high in list(SIZES.values())[:2])
+    return f"small: area below {small} x {small} pixels, large: from {medium} x {medium}"
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _table(heads: tuple[str, ...] | list[str], rows: list) -> list[str]:
+    """Lines with a column of text, then columns of numbers, the last one of text again where it is."""
+    texts = [list(map(str, heads)), *(list(map(str, row)) for row in rows)]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(heads))]
+    lines = []
+    for row in texts:
+        cells = [f"{row[0]:<{widths[0]}}"]
+        for head, cell, width in zip(heads[1:], row[1:], widths[1:], strict=True):
+            cells.append(f"{cell:<{width}}" if head == "used" else f"{cell:>{width}}")
+        lines.append("  ".join(cells).rstrip())
+    return lines

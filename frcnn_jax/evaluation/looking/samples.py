@@ -1,0 +1,144 @@
+"""Pictures of a folder: objects of each class, the largest and smallest, the most crowded images."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from frcnn_jax.data.files import map_in_threads
+from frcnn_jax.evaluation.drawing import PALETTE, draw_objects
+from frcnn_jax.evaluation.looking.survey import Survey
+from frcnn_jax.evaluation.pages.gallery import jpeg, thumbnail
+
+__all__ = ["Picture", "embedded", "sample_pictures"]
+
+_OF_CLASS, _EXTREMES, _IMAGES = 6, 8, 6
+_CLASSES = 60  # most classes that are shown
+_TILE, _WIDE = 130, 280  # pixels of the longer side
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture that stands inside the page."""
+
+    source: str  # data URL
+    caption: str
+    width: int  # pixels
+
+
+Draw = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "h w 3"]]
+
+
+def embedded(image: UInt8[np.ndarray, "H W 3"], caption: str) -> Picture:
+    """An RGB image as a picture."""
+    source = "data:image/jpeg;base64," + base64.b64encode(jpeg(image, quality=80)).decode()
+    return Picture(source, caption, image.shape[1])
+
+
+def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
+    """Pictures by section and by class or kind. Each image is decoded once; one that cannot be is left out."""
+    view = survey.view
+    owner = np.repeat(np.arange(len(view)), [len(truth.labels) for truth in view.annotations])
+    boxes = np.concatenate([np.zeros((0, 4)), *(truth.boxes for truth in view.annotations)])
+    labels, crowd = (
+        np.concatenate([np.zeros(0, int), *(getattr(truth, name) for truth in view.annotations)])
+        for name in ("labels", "crowd")
+    )
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    wanted: list[tuple[str, str, int, Draw, str]] = []
+
+    def add_objects(section: str, group: str, chosen: Iterable[int], context: float) -> None:
+        for at in chosen:
+            index = int(owner[at])
+            width, height = boxes[at, 2:] - boxes[at, :2]
+            caption = f"{view.image_ids[index]}: {width:.0f} x {height:.0f}"
+            if section == "objects":
+                caption = f"{view.classes[labels[at] - 1]}, {caption}"
+            wanted.append((section, group, index, _crop(boxes[at], int(labels[at]), context), caption))
+
+    by_class = np.bincount(labels.astype(int), minlength=len(view.classes) + 1)[1:]
+    for label in np.sort(np.argsort(-by_class, kind="stable")[:_CLASSES]) + 1:
+        its = np.flatnonzero((labels == label) & (crowd == 0))
+        add_objects("classes", view.classes[label - 1], _spread(its, area, owner), 0.25)
+    order = np.argsort(area, kind="stable")
+    order = order[crowd[order] == 0]
+    add_objects("objects", "largest", order[::-1][:_EXTREMES], 0.1)
+    add_objects("objects", "smallest", order[:_EXTREMES], 2.0)
+
+    counts = np.array([len(truth.labels) for truth in view.annotations], int)
+    crowded = np.argsort(-counts, kind="stable")[:_IMAGES]
+    empty = np.flatnonzero(counts == 0)
+    empty = empty[np.unique(np.linspace(0, len(empty) - 1, _IMAGES).astype(int))] if len(empty) else empty
+    place = {image_id: i for i, image_id in enumerate(view.image_ids)}
+    equal = [place[name] for group in survey.equal for _, name in group if name in place][:_IMAGES]
+    for group, chosen in (("most crowded", crowded), ("without objects", empty), ("equal images", equal)):
+        for index in chosen:
+            caption = f"{view.image_ids[index]} ({survey.split_of[index]}): {counts[index]} objects"
+            wanted.append(("images", group, int(index), _whole(view.annotations[index]), caption))
+    return _draw(view.read_image, wanted)
+
+
+def _draw(read: Callable[[int], Any], wanted: Sequence[tuple[str, str, int, Draw, str]]) -> dict:
+    """The pictures by section and group, in the order in which they are wanted."""
+    tasks: dict[int, list[int]] = {}
+    for number, (_, _, index, _, _) in enumerate(wanted):
+        tasks.setdefault(index, []).append(number)
+
+    def pictures(index: int) -> list[tuple[int, Picture]]:
+        try:
+            image = read(index)
+        except (ValueError, OSError):
+            return []
+        return [(number, embedded(wanted[number][3](image), wanted[number][4])) for number in tasks[index]]
+
+    sources = dict(pair for pairs in map_in_threads(pictures, list(tasks)) for pair in pairs)
+    sections: dict[str, dict[str, list[Picture]]] = {}
+    for number, (section, group, *_) in enumerate(wanted):
+        if number in sources:
+            sections.setdefault(section, {}).setdefault(group, []).append(sources[number])
+    return sections
+
+
+def _spread(its: Int[np.ndarray, " O"], area: Float[np.ndarray, " G"], owner: Int[np.ndarray, " G"]) -> list[int]:
+    """Objects of all sizes, in the order of their area, of different images where there are enough."""
+    order = its[np.argsort(area[its], kind="stable")]
+    first: dict[int, int] = {}
+    for at in order[np.random.default_rng(0).permutation(len(order))]:
+        first.setdefault(int(owner[at]), int(at))
+    chosen = [at for at in order if first[int(owner[at])] == at] if len(first) >= _OF_CLASS else list(order)
+    places = np.unique(np.linspace(0, len(chosen) - 1, _OF_CLASS).astype(int)) if chosen else []
+    return [int(chosen[place]) for place in places]
+
+
+def _crop(box: Float[np.ndarray, " 4"], label: int, context: float) -> Draw:
+    def draw(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        height, width = image.shape[:2]
+        margin = max(context * float((box[2:] - box[:2]).max()), 8)
+        x1, y1 = (int(max(value - margin, 0)) for value in box[:2])
+        x2, y2 = (
+            int(min(np.ceil(value + margin), limit)) for value, limit in zip(box[2:], (width, height), strict=True)
+        )
+        part = image[y1:y2, x1:x2]
+        scale = _TILE / max(part.shape[:2])
+        size = [max(round(side * scale), 1) for side in part.shape[1::-1]]
+        tile = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        corners = np.round((box - [x1, y1, x1, y1]) * scale).astype(int)
+        last = np.array(tile.shape[1::-1]) - 1
+        cv2.rectangle(tile, np.clip(corners[:2], 0, last), np.clip(corners[2:] - 1, 0, last), _color(label), 2)
+        return tile
+
+    return draw
+
+
+def _whole(truth: Any) -> Draw:
+    return lambda image: thumbnail(draw_objects(image, truth), _WIDE)
+
+
+def _color(label: int) -> tuple[int, int, int]:
+    return PALETTE[(label - 1) % len(PALETTE)]

@@ -1,0 +1,190 @@
+"""What a folder holds: splits, objects by class and size, equal images, faults. Images are not decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from frcnn_jax.config import Config, expand_user
+from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.images import check_image, image_size
+from frcnn_jax.data.prepared.check import CheckedImage
+from frcnn_jax.data.prepared.prepare import Examination, Request, data_dir, examine_folder, find_splits
+from frcnn_jax.data.prepared.report import fault_table, way_on_lines
+from frcnn_jax.data.records import SplitRecords
+from frcnn_jax.evaluation.analysis.measures import SIZES, size_names
+from frcnn_jax.evaluation.looking.view import FolderView
+
+__all__ = ["SplitFacts", "Survey", "equal_images", "survey_folder"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitFacts:
+    """Numbers of a split: of images that can be used, and of their objects."""
+
+    images: int
+    objects: int
+    empty: int  # images without objects
+    most: int  # objects of one image
+    used: str  # what the settings take it for
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """A folder before it is trained on. Images and objects with faults that the settings drop are left out."""
+
+    folder: Path
+    format: str
+    splits: dict[str, SplitFacts]
+    view: FolderView  # images of all splits, each once
+    split_of: tuple[str, ...]  # the split of each of them
+    notes: tuple[str, ...]
+    faults: dict[str, tuple[Fault, ...]]  # by kind
+    answers: tuple[str, ...]  # lines: what the settings do about the faults
+    stops: bool  # a fault stops the preparation
+    way_on: tuple[str, ...]  # lines: how to go on then
+    equal: tuple[tuple[tuple[str, str], ...], ...]  # groups of images of one content, each as split and id
+
+    def class_rows(self) -> list[dict[str, str | int]]:
+        """For each class its objects, the images that have some, those of each split and size, and its marks."""
+        rows = []
+        truths = self.view.annotations
+        image = np.repeat(np.arange(len(truths)), [len(truth.labels) for truth in truths])
+        labels, difficult, crowd = (
+            np.concatenate([np.zeros(0, int), *(getattr(truth, name) for truth in truths)])
+            for name in ("labels", "difficult", "crowd")
+        )
+        sizes = size_names(np.concatenate([np.zeros((0, 4)), *(truth.boxes for truth in truths)]))
+        splits = np.array(self.split_of)[image] if len(image) else np.zeros(0, str)
+        for label, name in enumerate(self.view.classes, start=1):
+            its = labels == label
+            rows.append(
+                {
+                    "class": name,
+                    "objects": int(its.sum()),
+                    "images": len(np.unique(image[its])),
+                    **{split: int((splits[its] == split).sum()) for split in dict.fromkeys(self.split_of)},
+                    **{size: int((sizes[its] == size).sum()) for size in SIZES},
+                    "difficult": int(difficult[its].sum()),
+                    "crowds": int(crowd[its].sum()),
+                }
+            )
+        return rows
+
+
+def survey_folder(config: Config) -> Survey:
+    """Looks at the folder `config.data.root`, with the settings by which it would be trained on.
+
+    Images are checked by their headers, and decoded too with `config.data.verify`.
+
+    Raises:
+        ValueError: no root is set, no format fits or several do, or a setting is wrong.
+        FileNotFoundError: there is no such folder, or it is in no known format.
+    """
+    data = config.data
+    if not data.test.startswith("folder/"):
+        data = dataclasses.replace(data, train=("folder/trainval",), test="folder/test", validation=None)
+    elif not any(name.startswith("folder/") for name in data.train):
+        data = dataclasses.replace(data, train=("folder/trainval",))
+    with _collected_log() as said:
+        request = find_splits(data.train[0].removeprefix("folder/"), data)
+        found = examine_folder(request, check_image if data.verify else image_size)
+    check = found.check
+    faults: dict[str, list[Fault]] = {}
+    for fault in (*check.errors, *check.tolerated, *check.dropped):
+        faults.setdefault(fault.kind, []).append(fault)
+    images, split_of = _images(found)
+    folder = expand_user(data.root).resolve()
+    return Survey(
+        folder=folder,
+        format=request.format,
+        splits=_split_facts(found, request),
+        view=FolderView(f"folder {folder.name}", images, check.classes, data_dir(data)),
+        split_of=tuple(split_of),
+        notes=tuple(dict.fromkeys([*found.notes, *said])),
+        faults={kind: tuple(its) for kind, its in sorted(faults.items())},
+        answers=tuple(fault_table([check], data.faults)) if faults else (),
+        stops=bool(check.errors),
+        way_on=tuple(way_on_lines([check], check.errors)) if check.errors else (),
+        equal=equal_images({name: found.splits[name] for name in _parts(found.splits)}),
+    )
+
+
+def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """Groups of images with the same bytes in these splits, those in two splits first; each image as split and id.
+
+    Only files of equal size are read.
+    """
+    places: dict[Path, list[tuple[str, str]]] = {}
+    for name, split in splits.items():
+        for record in split.records:
+            if record.path is not None:
+                places.setdefault(record.path, []).append((name, record.image_id))
+    by_size: dict[int, list[Path]] = {}
+    for path in places:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    alike = list(itertools.chain.from_iterable(paths for paths in by_size.values() if len(paths) > 1))
+    groups: dict[str, list[Path]] = {}
+    for path, digest in zip(alike, map_in_threads(file_hash, alike), strict=True):
+        groups.setdefault(digest, []).append(path)
+    alone = [[path] for path in places.keys() - set(alike)]
+    found = [tuple(place for path in paths for place in places[path]) for paths in (*groups.values(), *alone)]
+    equal = sorted(group for group in found if len(group) > 1)
+    return tuple(sorted(equal, key=lambda group: len({split for split, _ in group}) == 1))
+
+
+def _parts(splits: Mapping[str, SplitRecords]) -> list[str]:
+    """The splits without `trainval` where its parts are there."""
+    return [name for name in splits if name != "trainval" or not {"train", "validation"} <= splits.keys()]
+
+
+def _images(found: Examination) -> tuple[list[CheckedImage], list[str]]:
+    """All images that can be used, each once, and their splits."""
+    images: dict[str, tuple[CheckedImage, str]] = {}
+    for name in _parts(found.splits):
+        for image in found.check.splits[name].images:
+            images.setdefault(image.image_id, (image, name))
+    return [image for image, _ in images.values()], [name for _, name in images.values()]
+
+
+def _split_facts(found: Examination, request: Request) -> dict[str, SplitFacts]:
+    uses: dict[str, list[str]] = {}
+    parts = _parts(found.splits)
+    for use, rule in request.used:
+        for name in (rule.split,) if rule.split in parts else ("train", "validation"):
+            uses.setdefault(name, []).append({"train": "trained on", "test": "tested on"}.get(use, use))
+    facts = {}
+    for name in parts:
+        counts = [len(image.objects) for image in found.check.splits[name].images]
+        used = ", ".join(dict.fromkeys(uses.get(name, ())))
+        lost = f" but for {found.lost[name]} that are tested on" if found.lost[name] else ""
+        empty = sum(count == 0 for count in counts)
+        facts[name] = SplitFacts(len(counts), sum(counts), empty, max(counts, default=0), used + lost)
+    return facts
+
+
+@contextmanager
+def _collected_log() -> Iterator[list[str]]:
+    """What the package logs meanwhile, in place of the log."""
+    messages: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                messages.append(record.getMessage())
+
+    logger, collector = logging.getLogger("frcnn_jax"), Collector()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate

@@ -1,0 +1,1 @@
+"""HTML pages that open offline: templates beside this file, and what fills them."""

@@ -1,0 +1,100 @@
+"""Figures of a report: precision over recall, and F1 over the score, a curve for each class."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frcnn_jax.atomic import write_bytes
+from frcnn_jax.evaluation.analysis.measures import f1_scores
+from frcnn_jax.evaluation.drawing import PALETTE
+from frcnn_jax.evaluation.fonts import drawable_names, font_families
+from frcnn_jax.evaluation.voc_map import PrecisionRecall
+
+__all__ = ["plot_f1", "plot_precision_recall"]
+
+_POINTS = 2000  # of a curve
+
+
+def plot_precision_recall(
+    curves: Mapping[str, PrecisionRecall], path: str | Path, *, ap: Mapping[str, float | None] | None = None
+) -> None:
+    """Draw the curves of the classes that have objects, with their AP in the legend if given.
+
+    Args:
+        curves: of classes 1 ... K in this order. One whose name has characters that no installed font has is written as
+            its label, `class 3`, with a note below the axes.
+    """
+    _plot(
+        curves,
+        path,
+        {"xlabel": "recall", "ylabel": "precision", "xlim": (0, 1.01), "ylim": (0, 1.02)},
+        lambda curve: (curve.recall, curve.precision),
+        ap or {},
+    )
+
+
+def plot_f1(
+    curves: Mapping[str, PrecisionRecall],
+    path: str | Path,
+    *,
+    best: Mapping[str, Mapping[str, float] | None] | None = None,
+) -> None:
+    """Draw F1 over the least score of the detections, for the classes that have objects.
+
+    Args:
+        curves: as for `plot_precision_recall`.
+        best: `best_f1` of each class; the highest F1 stands in the legend.
+    """
+    values = {name: its["f1"] for name, its in (best or {}).items() if its}
+    limits = {"xlabel": "score", "ylabel": "F1", "ylim": (0, 1.02)}
+    _plot(curves, path, limits, lambda curve: (curve.scores, f1_scores(curve)), values)
+
+
+def _plot(
+    curves: Mapping[str, PrecisionRecall],
+    path: str | Path,
+    axes_settings: dict[str, Any],
+    points: Callable[[PrecisionRecall], tuple[np.ndarray, np.ndarray]],
+    values: Mapping[str, float | None],
+) -> None:
+    """A figure with a curve for each class that has objects, and its value in the legend."""
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    axes = figure.add_subplot(**axes_settings)
+    axes.grid(alpha=0.3)
+    shown = drawable_names(list(curves))
+    for i, (name, curve) in enumerate(curves.items()):
+        if curve.objects == 0:
+            continue
+        some = np.unique(np.linspace(0, len(curve.scores) - 1, _POINTS).astype(int)) if len(curve.scores) else []
+        x, y = points(curve)
+        color = tuple(value / 255 for value in PALETTE[i % len(PALETTE)])
+        # The number in front also keeps Matplotlib from hiding a name that starts with an underscore.
+        prefix = " " if values.get(name) is None else f"{values[name]:.3f}  "
+        axes.plot(
+            x[some],
+            y[some],
+            color=color,
+            linestyle=("-", "--", ":", "-.")[i // len(PALETTE) % 4],
+            label=prefix + shown[i].replace("$", r"\$"),
+        )
+    if axes.lines:
+        columns = math.ceil(len(axes.lines) / 25)
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", ncols=columns, frameon=False)
+        for text in legend.get_texts():
+            text.set_fontfamily(font_families(text.get_text()))
+    numbered = [text for text, name in zip(shown, curves, strict=True) if text != name]
+    if numbered:
+        note = f"Names in characters that no installed font has are given as numbers, such as {numbered[0]}."
+        figure.supxlabel(note, fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:])
+    write_bytes(path, buffer.getvalue())

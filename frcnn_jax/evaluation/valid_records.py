@@ -1,0 +1,104 @@
+"""Detections and ground truth from outside: pairs of records of an image, checked before they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from frcnn_jax.types import Detections, GroundTruth
+
+__all__ = ["paired_records", "valid_detections", "valid_ground_truth"]
+
+
+def paired_records(detections: Any, ground_truth: Any) -> Iterator[tuple[str, Detections, GroundTruth]]:
+    """Pairs of the two records of an image, with a name for messages, in the order of `detections`."""
+    if isinstance(detections, Mapping) != isinstance(ground_truth, Mapping):
+        raise ValueError("detections and ground_truth must both be mappings by image id or both be sequences")
+    if isinstance(detections, Mapping):
+        unknown = [image for image in detections if image not in ground_truth]
+        missing = [image for image in ground_truth if image not in detections]
+        if unknown:
+            raise ValueError(f"ground_truth: no entry for {len(unknown)} images with detections, as {unknown[0]!r}")
+        if missing:
+            raise ValueError(
+                f"detections: no entry, not even an empty one, for {len(missing)} images, as {missing[0]!r}"
+            )
+        return ((f"image {image!r}", found, ground_truth[image]) for image, found in detections.items())
+    if len(detections) != len(ground_truth):
+        raise ValueError(f"detections of {len(detections)} images, ground truth of {len(ground_truth)}")
+    pairs = zip(detections, ground_truth, strict=True)
+    return ((f"image {i}", found, truth) for i, (found, truth) in enumerate(pairs))
+
+
+def valid_detections(
+    detections: Detections, where: str, num_classes: int | None = None
+) -> tuple[Float[np.ndarray, "D 4"], Float[np.ndarray, " D"], Int[np.ndarray, " D"]]:
+    """Boxes, scores and labels of the entries that are not masked, checked; float64, float64 and int64.
+
+    Args:
+        where: names the image in messages.
+        num_classes: K; any positive label will do if None.
+
+    Raises:
+        ValueError: a shape or dtype is wrong, a score or coordinate is not finite, a box is reversed, or a label is
+            outside 1 ... K.
+    """
+    where = f"{where}: detections"
+    mask = np.asarray(detections.mask)
+    count = _length(mask, "b", f"{where}.mask")
+    boxes, scores, labels = (np.asarray(a) for a in (detections.boxes, detections.scores, detections.labels))
+    _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
+    _check_shape(scores, (count,), "fiu", f"{where}.scores")
+    _check_shape(labels, (count,), "iu", f"{where}.labels")
+    # Integers and half precision as well: their own differences and areas would wrap or be infinite.
+    boxes, scores, labels = boxes[mask].astype(np.float64), scores[mask].astype(np.float64), labels[mask]
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{where}.scores: {scores[~np.isfinite(scores)][0]} is not finite")
+    _check_boxes(boxes, f"{where}.boxes")
+    _check_labels(labels, num_classes, f"{where}.labels")
+    return boxes, scores, labels.astype(np.int64)
+
+
+def valid_ground_truth(
+    truth: GroundTruth, where: str, num_classes: int | None
+) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"], Bool[np.ndarray, " G"], Bool[np.ndarray, " G"]]:
+    """Boxes, labels, difficult marks and crowds of an image's objects, checked as `valid_detections` does."""
+    where = f"{where}: ground truth"
+    difficult = np.asarray(truth.difficult)
+    count = _length(difficult, "b", f"{where}.difficult")
+    boxes, labels, crowd = (np.asarray(a) for a in (truth.boxes, truth.labels, truth.crowd))
+    _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
+    _check_shape(labels, (count,), "iu", f"{where}.labels")
+    _check_shape(crowd, (count,), "b", f"{where}.crowd")
+    boxes = boxes.astype(np.float64)
+    _check_boxes(boxes, f"{where}.boxes")
+    _check_labels(labels, num_classes, f"{where}.labels")
+    return boxes, labels.astype(np.int64), difficult, crowd
+
+
+def _length(array: np.ndarray, kinds: str, where: str) -> int:
+    _check_shape(array, (array.shape or (0,))[:1], kinds, where)
+    return len(array)
+
+
+def _check_shape(array: np.ndarray, shape: tuple[int, ...], kinds: str, where: str) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{where}: shape {array.shape}, expected {shape}")
+    kind = "f" if array.dtype.name == "bfloat16" else array.dtype.kind  # which NumPy does not know
+    if kind not in kinds:
+        raise ValueError(f"{where}: wrong dtype {array.dtype}")
+
+
+def _check_boxes(boxes: np.ndarray, where: str) -> None:
+    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1))
+    if bad.any():
+        raise ValueError(f"{where}: {boxes[bad][0].tolist()} is reversed or not finite")
+
+
+def _check_labels(labels: np.ndarray, num_classes: int | None, where: str) -> None:
+    bad = labels < 1 if num_classes is None else (labels < 1) | (labels > num_classes)
+    if bad.any():
+        raise ValueError(f"{where}: {labels[bad][0]} is outside 1 ... {'K' if num_classes is None else num_classes}")

@@ -1,0 +1,124 @@
+"""The pictures of a report: which ones, their files, and what the page knows of them."""
+
+import urllib.parse
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.evaluation.analysis.matches import HIT, IGNORED, KINDS, match_dataset
+from frcnn_jax.evaluation.pages.gallery import choose_images, thumbnail, write_gallery
+from frcnn_jax.evaluation.report import write_report
+from frcnn_jax.evaluation.voc_map import evaluate_voc, precision_recall
+from tests.evaluation.pages.reading import Page
+from tests.evaluation.records import A, B, C, detections, truth
+
+CLASSES = ("<b>&</script>", "two")
+
+
+class Scenes:
+    """A data set whose image i is of gray 10 * i."""
+
+    name, classes = "folder/test", CLASSES
+
+    def __init__(self, ids, annotations, size=(20, 60)):
+        self.image_ids, self.annotations, self._size = tuple(ids), tuple(annotations), size
+        self.sizes = np.tile(np.int32(size), (len(self.image_ids), 1))
+
+    def __len__(self):
+        return len(self.image_ids)
+
+    def read_image(self, index):
+        return np.full((*self._size, 3), 10 * index, np.uint8)
+
+
+def written(directory, ids, annotations, found, **settings):
+    dataset, found = Scenes(ids, annotations), dict(zip(ids, found, strict=True))
+    truths = dict(zip(ids, annotations, strict=True))
+    matches = match_dataset(found, truths, num_classes=2)
+    settings = {"pictures": len(ids), "min_score": 0.5, **settings}
+    gallery = write_gallery(directory, dataset, found, matches, **settings)
+    measures = evaluate_voc(found, truths, class_names=CLASSES)
+    curves = precision_recall(found, truths, class_names=CLASSES)
+    return gallery, Page(write_report(directory, measures, curves, gallery=gallery).read_text("utf-8"))
+
+
+def test_files_of_awkward_ids_are_found_from_the_page(tmp_path):
+    ids = ["000004", "a b", "sub/dir", "../up", "ü%2F#?", "sub%2Fdir", "</script><b>"]
+    gallery, page = written(tmp_path / "eval", ids, [truth((A,))] * 7, [detections((A, 0.9))] * 7)
+    assert page.data["gallery"] == gallery
+    assert [image["name"] for image in gallery["images"]] == ids
+    files = set()
+    for i, image in enumerate(gallery["images"]):
+        for kind in ("file", "thumbnail"):
+            path = (tmp_path / "eval" / urllib.parse.unquote(image[kind])).resolve()
+            files.add(path)
+            assert abs(int(cv2.imread(str(path))[-1, -1, 0]) - 10 * i) <= 3
+    others = {(tmp_path / "eval" / name).resolve() for name in ("index.html", "precision_recall.png")}
+    assert {path.resolve() for path in tmp_path.rglob("*") if path.is_file()} == files | others
+    assert len(files) == 14
+
+
+def test_page_knows_detections_and_objects(tmp_path):
+    found = detections((A, 0.9), (B, 0.8, 2), (C, 0.7), (A, 0.6))
+    objects = truth((A,), (B,), (C, 1, True), ([50, 0, 55.25, 9], 2))
+    gallery, _ = written(tmp_path, ["a"], [objects], [found])
+    assert (gallery["classes"], gallery["kinds"], gallery["score"]) == (list(CLASSES), list(KINDS[:-1]), 0.5)
+    assert gallery["scores"] == [0.5, 0.9]
+    (image,) = gallery["images"]
+    assert image["size"] == [60, 20]
+    assert image["detections"] == [
+        [1, 0.9, HIT, *A],
+        [2, 0.8, KINDS.index("class"), *B],
+        [1, 0.7, IGNORED, *C],
+        [1, 0.6, KINDS.index("duplicate"), *A],
+    ]
+    assert image["objects"] == [
+        [1, 1, 0.9, *A],
+        [1, 1, None, *B],
+        [1, 0, None, *C],
+        [2, 1, None, 50, 0, 55.2, 9],
+    ]
+
+
+def test_scores_of_machines_without_probabilities(tmp_path):
+    gallery, _ = written(tmp_path, ["a"], [truth((A,))], [detections((A, 1.25), (B, -0.301))], min_score=0.0)
+    assert gallery["scores"] == [-0.31, 1.25]
+
+
+def test_the_best_hundred_detections_are_known(tmp_path):
+    found = detections(*((A, i / 200) for i in range(150)))
+    gallery, _ = written(tmp_path, ["a"], [truth((A,))], [found])
+    assert [row[1] for row in gallery["images"][0]["detections"]] == [i / 200 for i in range(149, 49, -1)]
+
+
+def test_without_pictures_there_is_no_gallery(tmp_path):
+    gallery, page = written(tmp_path, ["a"], [truth((A,))], [detections((A, 0.9))], pictures=0)
+    assert gallery is None
+    assert page.data == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "precision_recall.png"}
+
+
+def test_images_are_chosen_by_what_is_right_and_wrong():
+    """Image 3 has a false alarm, 5 a missed object, 7 a class of its own; all others are equal and right."""
+    annotations = [truth((A,)) for _ in range(10)]
+    found = [detections((A, 0.8)) for _ in range(10)]
+    found[3] = detections((A, 0.8), (B, 0.7))
+    found[5] = detections((A, 0.3))
+    annotations[7], found[7] = truth((A, 2)), detections((A, 0.9, 2))
+    matches = match_dataset(found, annotations)
+    assert {3, 5, 7} <= set(choose_images(matches, 10, 6, 0.5))
+    chosen = choose_images(matches, 10, 8, 0.5)
+    assert {0, 9, 3, 5, 7} <= set(chosen)  # a quarter from all over
+    assert len(chosen) == len(set(chosen)) == 8
+    assert chosen == sorted(chosen)
+    assert choose_images(matches, 10, 10, 0.5) == choose_images(matches, 10, 99, 0.5) == list(range(10))
+    assert choose_images(matches, 10, 0, 0.5) == []
+    assert choose_images(match_dataset([], []), 0, 5, 0.5) == []
+    none = match_dataset([detections()] * 4, [truth()] * 4)
+    assert len(choose_images(none, 4, 3, 0.5)) == 3
+
+
+@pytest.mark.parametrize(("size", "expected"), [((30, 60), (20, 40)), ((30, 40), (30, 40)), ((1, 600), (1, 40))])
+def test_thumbnail(size, expected):
+    assert thumbnail(np.zeros((*size, 3), np.uint8), 40).shape == (*expected, 3)

@@ -1,0 +1,116 @@
+"""The command `frcnn`: its list, names of commands and configs, and the help of each."""
+
+import argparse
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from frcnn_jax import __main__ as frcnn
+from frcnn_jax.config import config_names, derive, load_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def start(monkeypatch, *arguments, program="/usr/bin/frcnn"):
+    """Exit status, or the message it exits with, of `frcnn` in this process; None where it ends well."""
+    monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+    try:
+        frcnn.main()
+    except SystemExit as stopped:
+        return stopped.code
+    return None
+
+
+def test_the_list_has_every_command_and_config(monkeypatch, capsys):
+    modules = {name.replace("-", "_") for name in frcnn.COMMANDS}
+    folder = Path(frcnn.__file__).parent / "commands"
+    assert modules == {path.stem for path in folder.glob("*.py") if "def main()" in path.read_text()}
+    assert modules <= {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    for arguments in ((), ("--help",), ("-h",)):
+        assert start(monkeypatch, *arguments) is None
+        printed = capsys.readouterr().out
+        assert max(map(len, printed.splitlines())) <= 80
+        listed = [line.split()[0] for line in printed.partition("commands:\n")[2].partition("\n\n")[0].splitlines()]
+        assert listed == list(frcnn.COMMANDS)
+        assert set(config_names()) <= set(printed.split())
+    assert start(monkeypatch, "--version") is None
+    assert capsys.readouterr().out.startswith("frcnn_jax 0.")
+
+
+def test_an_unknown_command_names_the_nearest(monkeypatch, capsys):
+    assert start(monkeypatch, "convert_weights", "--help") == 2
+    refused = "frcnn: no command 'convert_weights', the nearest is convert-weights; frcnn --help lists them\n"
+    assert capsys.readouterr() == ("", refused)
+
+
+def test_messages_name_what_was_typed(monkeypatch, tmp_path, capsys):
+    nowhere = tmp_path / "nowhere"
+    for program, name in (("/usr/bin/frcnn", "frcnn"), ("/x/frcnn_jax/__main__.py", "python -m frcnn_jax")):
+        message = start(monkeypatch, "evaluate", "--workdir", nowhere, program=program)
+        assert message.startswith(f"{name} evaluate: {nowhere} holds no run")
+        assert start(monkeypatch, "demo-data", "--help", program=program) == 0
+        assert capsys.readouterr().out.startswith(f"usage: {name} demo-data ")
+    listed = subprocess.run([sys.executable, "-m", "frcnn_jax"], capture_output=True, text=True, check=True).stdout
+    assert listed.startswith("usage: python -m frcnn_jax COMMAND")
+
+
+@pytest.mark.parametrize("name", frcnn.COMMANDS)
+def test_help_is_complete_and_fits_the_terminal(name, monkeypatch, capsys):
+    parsers = []
+    print_help = argparse.ArgumentParser.print_help
+    monkeypatch.setattr(argparse.ArgumentParser, "print_help", lambda self: (parsers.append(self), print_help(self)))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert start(monkeypatch, name, "--help") == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"\n    frcnn {name} " in text
+    assert importlib.import_module(f"frcnn_jax.commands.{name.replace('-', '_')}").__doc__.split("\n")[0][:40] in text
+    for action in parsers[0]._actions:
+        if action.help == argparse.SUPPRESS:
+            continue
+        label = ", ".join(action.option_strings) or action.metavar or action.dest
+        assert action.help, f"{label} has no help"
+        told = " ".join(text.rpartition(f"\n  {label}")[2].partition("\n  -")[0].split())
+        assert action.help.split("%")[0] in told
+        if not any(action.default is without for without in (None, False, argparse.SUPPRESS)):
+            default = action.default if isinstance(action.default, (list, tuple)) else [action.default]
+            assert f"(default: {' '.join(map(str, default))})" in told
+        elif action.option_strings and not action.required and action.nargs != 0:
+            assert any(words in told for words in ("not given", "needed", "in place of", "name of a config")), told
+
+
+def test_every_config_is_found_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert set(config_names()) == {path.stem for path in (ROOT / "configs").glob("*.py")}
+    for name in config_names():
+        assert load_config(name) == load_config(ROOT / f"configs/{name}.py")
+    (tmp_path / "mine.py").write_text(
+        "from frcnn_jax.config import derive\n\n\ndef get_config():\n"
+        "    return derive('voc07_vgg16', __file__, train={'steps': 7})\n"
+    )
+    assert load_config("mine.py") == derive("voc07_vgg16.py", ROOT / "configs/x.py", train={"steps": 7})
+    (tmp_path / "demo").write_text("a file of the name of a config")
+    assert load_config("demo") == load_config(ROOT / "configs/demo.py")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("configs/folder.py", "no config file configs/folder.py; --config folder is the one that comes with frcnn_jax"),
+        ("folder.py", "no config file folder.py; --config folder is the one"),
+        ("configs/none.py", "no config file configs/none.py; those that come with frcnn_jax are bccd, demo, folder, "),
+        ("voc07_vgg_16", "no config is named voc07_vgg_16, the nearest is voc07_vgg16; there are bccd, demo, folder, "),
+        ("mine", "no config is named mine; there are bccd, demo, folder, "),
+        ("mine", "a file of yours is given by its path, as ./mine.py"),
+    ],
+)
+def test_a_config_that_is_not_there_names_what_to_type(config, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    told = start(monkeypatch, "train", "--config", config, "--workdir", "run")
+    assert told.startswith("frcnn train: ")
+    assert message in told
+    assert "\n" not in told
+    assert not list(tmp_path.iterdir())
