@@ -12,6 +12,7 @@ writes comp4_det_SPLIT_CLASS.txt for the VOC server to FOLDER as well. The annot
 and are not needed; of a folder that has none, with --data.faults.missing-annotation empty.
 """
 
+import argparse
 import logging
 import sys
 

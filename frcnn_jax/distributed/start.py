@@ -59,6 +59,7 @@ def start(settings: DistributedConfig) -> None:
             ) from error
     if process_count() > 1:
         begin_watch(settings.heartbeat)
+        jax.devices()  # all processes find each other's at once: none may wait for another one before
 
 
 @contextmanager
@@ -76,10 +77,10 @@ def processes(settings: DistributedConfig) -> Iterator[None]:
         return
     mark_output(process_index())
     watch = current_watch()
-    if is_first():
-        host = socket.gethostname()
-        print(f"{process_count()} processes with {jax.device_count()} devices; process 0 is on {host}")
     try:
+        if is_first():
+            host = socket.gethostname()
+            print(f"{process_count()} processes with {jax.device_count()} devices; process 0 is on {host}")
         with _signals():
             yield
             gather("done")

@@ -42,6 +42,7 @@ class Watch:
     def __init__(self, heartbeat: int):
         self._heartbeat = heartbeat
         self._seen: dict[str, tuple[str, float]] = {}  # last sign of each process, and when it came
+        self._lost: set[str] = set()
         self._state = threading.Condition()
         self._received: Callable[[], bool] = lambda: False  # true once a signal has come
         self._step: int | None = None  # begun by now; None while this process does not train
@@ -76,7 +77,7 @@ class Watch:
         sys.stderr.flush()
         until = time.monotonic() + (2 * GRACE if process_index() == 0 else 0)
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            while time.monotonic() < until and len(self._found("ended")) < process_count():
+            while time.monotonic() < until and len(self._found("ended").keys() | self._lost) < process_count():
                 time.sleep(0.1)
         os._exit(code)
 
@@ -160,6 +161,7 @@ class Watch:
             if self._seen.get(index, ("", 0.0))[0] != sign:
                 self._seen[index] = (sign, now)
             elif now - self._seen[index][1] > self._heartbeat:
+                self._lost.add(index)
                 must_end(f"process {index} was lost: no sign of life for {self._heartbeat} s")
         self._wanted = bool(self._found("stop"))
         if self._wanted:

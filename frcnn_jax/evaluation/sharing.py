@@ -1,6 +1,5 @@
 """An evaluation by several processes: the batches that each takes, and the detections of all in every one."""
 
-import jax
 import numpy as np
 
 from frcnn_jax.detection.pyramid import Pyramid
@@ -10,6 +9,10 @@ from frcnn_jax.distributed.talk import gather, process_count, process_index
 from frcnn_jax.types import Detections
 
 __all__ = ["Share", "of_all_processes"]
+
+
+# Fields of an image's detections: kind, and shape of a row.
+_COLUMNS = {"boxes": (np.float32, 4), "scores": (np.float32,), "labels": (np.int32,), "mask": (np.bool_,)}
 
 
 class Share:
@@ -30,23 +33,25 @@ class Share:
 
 
 def of_all_processes(found: dict[int, Detections]) -> dict[int, Detections]:
-    """The detections of all processes, by image index; on the host, and the same to the bit."""
+    """The detections of all processes, by image index, the same to the bit."""
     if process_count() == 1:
         return found
-    own_counts = [[index, len(each.scores)] for index, each in found.items()]
-    columns = [np.concatenate(parts) for parts in zip(*map(jax.tree.leaves, found.values()), strict=True)] or []
-    kinds = gather([[column.dtype.str, *column.shape[1:]] for column in columns])
+    own = {name: [getattr(each, name) for each in found.values()] for name in _COLUMNS}
+    columns = [
+        np.concatenate([np.zeros((0, *shape), kind), *own[name]], dtype=kind)
+        for name, (kind, *shape) in _COLUMNS.items()
+    ]
+    counts = gather([[index, len(each.scores)] for index, each in found.items()])
     contents = gather_bytes(b"".join(column.tobytes() for column in columns))
     everything: dict[int, Detections] = {}
-    for counts, of_columns, content in zip(gather(own_counts), kinds, contents, strict=True):
-        total = sum(count for _, count in counts)
-        arrays, start = [], 0
-        for kind, *shape in of_columns:
+    for images, content in zip(counts, contents, strict=True):
+        total, start, arrays = sum(count for _, count in images), 0, {}
+        for name, (kind, *shape) in _COLUMNS.items():
             size = total * int(np.prod(shape)) * np.dtype(kind).itemsize
-            arrays.append(np.frombuffer(content[start : start + size], kind).reshape(total, *shape))
+            arrays[name] = np.frombuffer(content[start : start + size], kind).reshape(total, *shape)
             start += size
         end = 0
-        for index, count in counts:
-            everything[index] = Detections(*(array[end : end + count] for array in arrays))
+        for index, count in images:
+            everything[index] = Detections(**{name: array[end : end + count] for name, array in arrays.items()})
             end += count
     return everything

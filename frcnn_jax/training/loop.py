@@ -65,6 +65,11 @@ def train(
     mesh = data_mesh()
     places = local_places(mesh, config.input.batch_size)
     same("other settings", to_json(config), "start all with the same command")
+    if mesh.size > 1:
+        print(
+            f"{mesh.size} devices share batches of {config.input.batch_size} images, which changes neither rate nor "
+            "steps; a batch k times as large wants k times the rate, 1/k of the steps and drops, and some warm-up"
+        )
     if loss is None:
         loss = create_loss(config.loss, workdir)
     else:

@@ -83,9 +83,11 @@ class MetricsLog:
         values = jax.device_get([metrics for _, metrics, _, _ in self._pending])
         # A finite loss can have a gradient that is not, and the parameters after it are lost.
         finite = [math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"]) for metrics in values]
+        by_device = [np.atleast_1d(metrics.pop("finite", True)) for metrics in values]
         if not all(finite):
             bad = finite.index(False)
             (step, _, images, _), metrics = self._pending[bad], values[bad]
+            images = _of_devices(images, ~by_device[bad]) or images
             del self._pending[bad:]
             if self._pending:
                 self.flush()
@@ -129,6 +131,12 @@ class MetricsLog:
             self._board.close()
         except OSError as error:  # would hide the error that ends the run; all is in the JSON lines as well
             _log.warning("TensorBoard's events are incomplete: %s", error)
+
+
+def _of_devices(images: Sequence[str], chosen: np.ndarray) -> list[str]:
+    """The images of a batch that are on the chosen devices, of all that share it."""
+    each = len(images) // len(chosen)
+    return [image for place, image in enumerate(images) if chosen[place // each]]
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:

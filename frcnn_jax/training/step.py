@@ -217,7 +217,8 @@ def make_train_step(
     """The pure step of one device, `(state, batch, key) -> (state, metrics)`, averaging over `axis_name`.
 
     The key is the run's and the same in every step; the step folds its number into it. Map the function with
-    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own.
+    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own. On several
+    devices the metrics have "finite" [D] too, whether the loss of each device's images is.
 
     Args:
         fixed_order: sum gradients in the order of the devices, in place of the order that a `pmean` takes.
@@ -241,7 +242,10 @@ def make_train_step(
             )
 
         gradient, metrics = jax.grad(trainable_loss, has_aux=True)(state.trainable)
+        finite = jnp.isfinite(metrics["loss"])
         gradient, metrics = mean_over_devices((gradient, metrics), axis_name, fixed_order=fixed_order)
+        if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
+            metrics["finite"] = jax.lax.all_gather(finite, axis_name)
         if axis_name is not None:
             devices = jax.lax.axis_size(axis_name)
             metrics |= {kind: devices * metrics[kind] for kind in ("foreground", "background")}
