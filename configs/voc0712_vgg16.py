@@ -1,6 +1,6 @@
 """VOC 2007 with VGG16 (model L), trained on 07 trainval and 12 trainval together (07+12), tested on 07 test.
 
-    python scripts/train.py --config configs/voc0712_vgg16.py --workdir runs/voc0712_vgg16 \
+    frcnn train --config voc0712_vgg16 --workdir runs/voc0712_vgg16 \
         --model.weights VGG16.caffemodel
 
 Paper: VOC07 mAP 70.0 (Table 1), training time not given. Reached: not run.

@@ -1,6 +1,6 @@
 """VOC 2007 with CaffeNet (model S), trained on 07 trainval, tested on 07 test.
 
-    python scripts/train.py --config configs/voc07_caffenet.py --workdir runs/voc07_caffenet \
+    frcnn train --config voc07_caffenet --workdir runs/voc07_caffenet \
         --model.weights CaffeNet.caffemodel
 
 The weights are those of the ImageNet network; conv1 keeps them, all above is learned (section 4.5). Paper: VOC07 mAP

@@ -1,6 +1,6 @@
 """VOC 2007 from ImageNet on a CPU: the recipe of `folder.py` with more passes over the photographs.
 
-    python scripts/train.py --config configs/voc07_photos.py --workdir runs/voc07_photos
+    frcnn train --config voc07_photos --workdir runs/voc07_photos
 
 It downloads VOC 2007 (0.9 GB), trains on trainval and tests on test. Not run yet: the number of epochs is a guess.
 """

@@ -1,6 +1,6 @@
 """VOC 2007 with VGG16 (model L): the paper's main row, trained on 07 trainval, tested on 07 test.
 
-    python scripts/train.py --config configs/voc07_vgg16.py --workdir runs/voc07_vgg16 --model.weights VGG16.caffemodel
+    frcnn train --config voc07_vgg16 --workdir runs/voc07_vgg16 --model.weights VGG16.caffemodel
 
 The weights are those of the ImageNet network (or torchvision's vgg16, .pth). Without them conv1 and conv2 stay random
 and frozen, which a warning says. Paper: VOC07 mAP 66.9 (Tables 1 and 4), 9.5 h of training on one K40. Reached: not

@@ -1,6 +1,6 @@
 """VOC 2007 with VGG16 (model L) at five scales, in training and at test; trained on 07 trainval, tested on 07 test.
 
-    python scripts/train.py --config configs/voc07_vgg16_multiscale.py --workdir runs/voc07_vgg16_multiscale \
+    frcnn train --config voc07_vgg16_multiscale --workdir runs/voc07_vgg16_multiscale \
         --model.weights VGG16.caffemodel
 
 In training a scale is drawn for each image; at test each proposal is pooled from the scale at which its area is closest

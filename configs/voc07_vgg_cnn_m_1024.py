@@ -1,6 +1,6 @@
 """VOC 2007 with VGG_CNN_M_1024 (model M), trained on 07 trainval, tested on 07 test.
 
-    python scripts/train.py --config configs/voc07_vgg_cnn_m_1024.py --workdir runs/voc07_vgg_cnn_m_1024 \
+    frcnn train --config voc07_vgg_cnn_m_1024 --workdir runs/voc07_vgg_cnn_m_1024 \
         --model.weights VGG_CNN_M_1024.caffemodel
 
 The weights are those of the ImageNet network; conv1 keeps them, all above is learned (section 4.5). Paper: VOC07 mAP

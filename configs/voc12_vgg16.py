@@ -1,7 +1,7 @@
 """VOC 2012 with VGG16 (model L), trained on 12 trainval, to be tested on 12 test by the evaluation server.
 
-    python scripts/train.py --config configs/voc12_vgg16.py --workdir runs/voc12_vgg16 --model.weights VGG16.caffemodel
-    python scripts/evaluate.py --workdir runs/voc12_vgg16 --data.test voc/2012/test --out runs/voc12_vgg16/server \
+    frcnn train --config voc12_vgg16 --workdir runs/voc12_vgg16 --model.weights VGG16.caffemodel
+    frcnn evaluate --workdir runs/voc12_vgg16 --data.test voc/2012/test --out runs/voc12_vgg16/server \
         --voc-results runs/voc12_vgg16/server/results
 
 The annotations of 12 test were never published: the second command writes the files that the server takes (comp4).
@@ -14,7 +14,7 @@ The schedule is 60k steps and 20k at a tenth of the rate; section 2.3 gives 12 t
 
 The paper's 68.4 (VOC10: 68.8) is of 07++12, which holds 07 test, so that the server alone can measure it (section 5.3):
 
-    python scripts/train.py --config configs/voc12_vgg16.py --workdir runs/voc07pp12_vgg16 \
+    frcnn train --config voc12_vgg16 --workdir runs/voc07pp12_vgg16 \
         --model.weights VGG16.caffemodel --data.train voc/2007/trainval voc/2007/test voc/2012/trainval \
         --data.test voc/2012/test --train.steps 100000 --optimizer.drops 40000 80000
 

@@ -11,9 +11,10 @@ from frcnn_jax.cli import run
 from frcnn_jax.config import config_names
 
 COMMANDS = {
+    "inspect-data": "look at a folder of annotated images before training",
     "train": "train a detector, or go on with a run, and evaluate it",
     "evaluate": "evaluate a checkpoint of a run on its test set",
-    "detect": "find objects in images",
+    "detect": "find objects in images and videos",
     "proposals": "compute region proposals, measure their recall, draw them",
     "export": "write a detector as one file for use elsewhere",
     "compress": "compress a detector by truncated SVD",

@@ -4,9 +4,15 @@ import logging
 import os
 import tempfile
 
+import jaxlib.version
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The tests compile much and compute little.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The tests compile much and compute little, on every core. Programs of separate operations compile in half the time of
+# those that XLA's newer emitters fuse; later versions have no such choice, and end at a flag that they do not know.
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+if jaxlib.version.__version_info__ < (0, 11):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 # What tests compile, and scripts that they start, is kept for later tests, and not in the user's folder. Each worker
 # has a folder of its own, because JAX does not write files at once.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -27,6 +33,22 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)
+
+
+# Times of compilations since compiled programs were last dropped.
+COMPILATIONS = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: COMPILATIONS.append(seconds) if event.endswith("/backend_compile_duration") else None
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Drops compiled programs once there are 500: each takes about 2 MB, and kept to the end they come to 5 GB."""
+    yield
+    if len(COMPILATIONS) >= 500:
+        jax.clear_caches()
+        COMPILATIONS.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import doctest
+import html
+import importlib
 import re
 import shlex
 import subprocess
@@ -20,6 +23,7 @@ from frcnn_jax.models.architectures import ARCHITECTURES
 from tests.training.runs import shrink_tiny
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "configs/README.md"]
 USE_EXTENSIONS = """
 from pathlib import Path
 
@@ -61,9 +65,8 @@ def small_tiny():
         yield
 
 
-def test_the_code_in_the_readme(small_tiny, monkeypatch, capsys):
+def test_the_code_in_the_readme_and_the_guide_to_python(small_tiny, monkeypatch, capsys):
     """Block after block in one namespace, as a person would type them."""
-    monkeypatch.chdir(ROOT)
     namespace = {}
 
     def load_detector(workdir):
@@ -73,10 +76,11 @@ def test_the_code_in_the_readme(small_tiny, monkeypatch, capsys):
         )
 
     monkeypatch.setattr(frcnn_jax, "load_detector", load_detector)
-    blocks = code_blocks(ROOT / "README.md")
-    assert len(blocks) >= 5
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
+    for name, least in (("README.md", 2), ("docs/python.md", 5)):
+        blocks = code_blocks(ROOT / name)
+        assert len(blocks) >= least
+        for block in blocks:
+            exec(compile(block, name, "exec"), namespace)
     step, loss = capsys.readouterr().out.split()
     assert int(step) == 20
     assert np.isfinite(float(loss))
@@ -96,26 +100,67 @@ def test_the_modules_in_the_guide_to_extending(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", PAGES[:-1], ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_training_commands_are_understood(path):
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for option in ("script", "--config", "--workdir"):
+    for option in ("command", "--config", "--workdir"):
         parser.add_argument(option)
     for option, choices in (("--systems", compare.MODULES), ("--models", ARCHITECTURES)):
         parser.add_argument(option, nargs="+", choices=choices)
     parser.add_argument("--settings", action="store_true")
     lines = [line.strip() for line in path.read_text("utf-8").replace("\\\n", " ").splitlines()]
-    start = re.compile(r"python scripts/(train|compare).py --config configs/")
+    start = re.compile(r"python scripts/(?:train|compare).py --config configs/|frcnn (?:train|compare) --config [a-z]")
     commands = [shlex.split(line)[1:] for line in lines if start.match(line)]
-    assert commands or path.name == "performance.md"
+    assert commands or path.name not in ("own_data.md", "training.md", "extending.md", "comparison.md", "results.md")
     for command in commands:
         options, settings = parser.parse_known_args(command)
-        config = load_config(ROOT / options.config)
-        if options.script == "scripts/compare.py":
+        config = load_config(ROOT / options.config if options.config.endswith(".py") else options.config)
+        if "compare" in options.command:
             config = compare.Settings(**vars(config))
         override(config, settings)
+
+
+def test_the_examples_in_docstrings():
+    modules = [importlib.import_module(f"frcnn_jax.{home}") for home in sorted(set(frcnn_jax._HOMES.values()))]
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(result.failed for result in results) == 0
+    assert sum(result.attempted for result in results) >= 3
+
+
+def test_every_public_name_has_a_docstring():
+    for name in frcnn_jax.__all__:
+        assert name.isupper() or getattr(frcnn_jax, name).__doc__, name
+    for name in frcnn_jax.config.__all__:
+        assert name.isupper() or getattr(frcnn_jax.config, name).__doc__, name
+
+
+def test_the_api_reference(tmp_path):
+    pytest.importorskip("pdoc")
+    script = ROOT / "scripts/api_reference.py"
+    command = [sys.executable, str(script), "--out", str(tmp_path / "api")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert (result.returncode, result.stderr) == (0, "")
+    files = ("frcnn_jax.html", "frcnn_jax/config.html")
+    page, settings = (html.unescape((tmp_path / "api" / name).read_text("utf-8")) for name in files)
+    assert all(f'id="{name}"' in page for name in frcnn_jax.__all__)
+    assert all(f'id="{name}"' in settings for name in frcnn_jax.config.__all__)
+    text = re.sub(r"<[^>]+>", "", page)
+    assert 'features: Float[Array, "H W C"]' in text
+    assert "key: PRNGKeyArray" in text
+    assert not re.search(r"jaxtyping\.|jaxlib\.| object at 0x", text)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert link.startswith("https://") or (path.parent / link.partition("#")[0]).exists(), link
+
+
+def test_the_index_has_every_page():
+    index = ROOT / "docs/README.md"
+    listed = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)]+)\)", index.read_text("utf-8"))}
+    assert {path.resolve() for path in PAGES} - listed == {index.resolve(), (ROOT / "README.md").resolve()}
 
 
 def test_the_guide_to_own_data_has_every_fault_and_every_answer():

@@ -25,7 +25,7 @@ LAYERS = (
     ("runs",),
     ("comparison",),
     ("commands",),
-    ("__main__",),
+    ("__main__", "configs"),
 )
 LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 

@@ -128,8 +128,7 @@ def test_every_network(name, dtype):
         return sum(jnp.sum(x) for x in outputs)
 
     sizes, scales = jax.ShapeDtypeStruct((2, 2), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.float32)
-    for train in (False, True):
-        jax.eval_shape(jax.grad(partial(run, train=train)), params, images, rois, sizes, scales)
+    jax.eval_shape(jax.grad(partial(run, train=True)), params, images, rois, sizes, scales)
     jax.eval_shape(partial(run, sizes=None, scales=None, train=False), params, images, rois)
 
 

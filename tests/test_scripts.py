@@ -1,10 +1,8 @@
-"""The programs in scripts/: a run from training to detections, and what they say about mistakes."""
+"""The programs in scripts/, in this process: their options, and what they say about mistakes."""
 
 import gc
 import json
-import os
 import runpy
-import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -18,23 +16,10 @@ from frcnn_jax.config import Config, DataConfig, to_json
 from frcnn_jax.data.prepared.dataset import PreparedDataset
 from frcnn_jax.types import Detections
 from tests.data.voc_files import with_exif_orientation
-from tests.training.runs import TEST, run_config, write_data
+from tests.training.runs import run_config, write_data
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
-
-
-def run(script, *arguments):
-    """The result of a script in a process of its own, which compiles without optimisation."""
-    command = [sys.executable, str(ROOT / f"scripts/{script}.py"), *map(str, arguments)]
-    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=280)
-
-
-def succeed(script, *arguments):
-    result = run(script, *arguments)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
 
 
 def call(monkeypatch, script, *arguments):
@@ -58,61 +43,6 @@ def config_file(root, **settings):
         f"def get_config():\n    return from_json(Path({str(root / 'settings.json')!r}).read_text())\n"
     )
     return path
-
-
-def test_from_training_to_detections(tmp_path):
-    data, workdir = tmp_path / "data", tmp_path / "run"
-    write_data(data)
-    config = config_file(data, log_every=1)
-
-    printed = succeed("proposals", "--config", config)
-    assert "folder/train: 8 images, 63 proposals" in printed
-    assert "folder/test: 4 images, 27 proposals" in printed
-
-    printed = succeed("train", "--config", config, "--workdir", workdir, "--train.steps", 2)
-    assert "Average precision (voc07, 4 images)" in printed
-    assert [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()] == [1, 2]
-    assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 2
-    files = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "data.npz", ".lock", "eval"}
-    assert {path.name for path in workdir.iterdir()} == files
-    metrics = json.loads((workdir / "eval/metrics.json").read_text())
-    assert (metrics["images"], metrics["step"], metrics["metric"]) == (4, 2, "voc07")
-
-    others = ["--out", tmp_path / "again", "--voc-results", tmp_path / "voc", "--evaluate.pictures", 1]
-    printed = succeed("evaluate", "--workdir", workdir, "--evaluate.metric", "voc10", "--verify", *others)
-    assert "Average precision (voc10, 4 images)" in printed
-    assert json.loads((tmp_path / "again/metrics.json").read_text())["metric"] == "voc10"
-    assert json.loads((workdir / "eval/metrics.json").read_text())["metric"] == "voc07"
-    files = [tmp_path / f"voc/comp4_det_test_{name}.txt" for name in ("cat", "dog")]
-    assert {line.split()[0] for path in files for line in path.read_text().splitlines()} == {"t0", "t1", "t3"}
-
-    images = [data / f"JPEGImages/{name}.jpg" for name in TEST]
-    everything = ["--workdir", workdir, "--proposals", data / "test.npz", "--out", tmp_path / "found", "--score", 0.01]
-    printed = succeed("detect", *images, *everything)
-    assert f"{images[0]}: 9 proposals," in printed
-    assert f"{images[2]}: 0 proposals, 0 objects with score >= 0.01" in printed
-    for path in images:
-        found = json.loads((tmp_path / f"found/{path.stem}.detections.json").read_text())
-        assert (found["image"], found["height"], found["width"]) == (str(path), 30, 40)
-        for row in found["detections"]:
-            assert row["class"] in ("cat", "dog")
-            assert 0 < row["score"] <= 1
-            x1, y1, x2, y2 = row["box"]
-            assert 0 <= x1 <= x2 <= 40
-            assert 0 <= y1 <= y2 <= 30
-        height, width, _ = cv2.imread(str(tmp_path / f"found/{path.stem}.detections.jpg")).shape
-        assert height * 4 == width * 3
-    assert json.loads((tmp_path / "found/t0.detections.json").read_text())["detections"]
-    assert not json.loads((tmp_path / "found/t2.detections.json").read_text())["detections"]
-
-    refused = run("train", "--config", config, "--workdir", workdir, "--train.seed", 5)
-    assert refused.returncode == 1
-    # Where the tests were started with SIGINT ignored, a line between them says so.
-    layout, *_, message = refused.stderr.splitlines()
-    lists = "train: 8 images of ImageSets/Main/train.txt; test: 4 images of ImageSets/Main/test.txt"
-    assert layout == f"INFO {data}: layout voc, 2 classes (cat, dog); {lists}"
-    assert message.startswith("train.py:")
-    assert "train.seed is 0 there and 5 here" in message
 
 
 @pytest.mark.parametrize("script", ["train", "proposals"])
@@ -194,13 +124,13 @@ def test_detect_overwrites_no_result_of_another_image(pictures, detector, monkey
     for _ in range(2):
         assert call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out) is None
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert set(before) == {"same.detections.jpg", "same.detections.json"}
+    assert set(before) == {"same.detections.png", "same.detections.json"}
     assert call(monkeypatch, "detect", "--workdir", pictures, second, "--out", out) == 2
     assert f"{out} holds detections of {first}: give another --out for {second}" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (out / "same.detections.json").write_text("[]")
     code = call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out)
-    assert f"{out}/same.detections.json is not a file of detect.py" in code
+    assert f"{out}/same.detections.json is not a file of `detect`" in code
 
 
 def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypatch, capsys):

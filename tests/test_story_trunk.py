@@ -13,6 +13,7 @@ from frcnn_jax.config import to_json
 from tests.training.runs import TEST, run_config, write_data
 
 ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
 PLUGIN = '''
 """The README's trunk, registered."""
 
@@ -60,8 +61,22 @@ def get_config():
     config = from_json((Path(__file__).parent / "settings.json").read_text())
     return replace(config, plugins=("my_trunks",), model={"name": "patches"}, optimizer={"rules": ()})
 """
+# Commands one after the other, each of which has to import the plug-in anew.
+SEVERAL = """
+import json, runpy, sys
+
+from frcnn_jax.models.architectures import ARCHITECTURES
+
+for arguments in json.loads(sys.argv[1]):
+    ARCHITECTURES.pop("patches", None)
+    sys.modules.pop("my_trunks", None)
+    sys.argv = arguments
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as stopped:
+        print("stopped by", stopped.code)
+"""
 LOAD_BACK = """
-import sys
 import jax, numpy as np
 from jax import export
 
@@ -92,7 +107,6 @@ def start(folder, *command):
     """A process in `folder`, which compiles without optimisation; the package is found wherever the tests find it."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(paths),
     }
@@ -108,10 +122,16 @@ def finish(process):
     return process.returncode, out, errors
 
 
-def succeed(folder, script, *arguments):
-    code, out, errors = finish(start(folder, ROOT / f"scripts/{script}.py", *arguments))
+def succeed(folder, *command):
+    code, out, errors = finish(start(folder, *command))
     assert code == 0, errors[-3000:]
+    assert "stopped by" not in out, out
     return out
+
+
+def several(*commands):
+    """Arguments of one process that runs scripts one after the other; as for a script, only they search its folder."""
+    return "-P", "-c", SEVERAL, json.dumps([[str(SCRIPTS / f"{name}.py"), *map(str, rest)] for name, *rest in commands])
 
 
 def kill_after_a_checkpoint(process, workdir):
@@ -139,10 +159,9 @@ def story(tmp_path):
 
 
 def test_a_trunk_in_a_plugin_from_training_to_export(story, tmp_path_factory):
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
     workdir = story / "run"
-    training = ("train", "--config", story / "mine.py", "--workdir", workdir)
-    process = start(story, ROOT / "scripts/train.py", *training[1:], "--train.steps", 100_000)
+    training = (SCRIPTS / "train.py", "--config", story / "mine.py", "--workdir", workdir)
+    process = start(story, *training, "--train.steps", 100_000)
     reached = kill_after_a_checkpoint(process, workdir)
     assert process.returncode == -9
     assert not (workdir / "eval").exists()
@@ -156,34 +175,39 @@ def test_a_trunk_in_a_plugin_from_training_to_export(story, tmp_path_factory):
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] == reached + 6
-
     metrics = json.loads((workdir / "eval/metrics.json").read_text())
     assert (metrics["step"], metrics["images"]) == (reached + 6, 4)
-    assert "Average precision" in succeed(story, "evaluate", "--workdir", "run", "--out", "again")
-    assert json.loads((story / "again/metrics.json").read_text())["map"] == metrics["map"]
 
+    (story / "load_back.py").write_text(LOAD_BACK)
     image = story / f"data/JPEGImages/{TEST[0]}.jpg"
-    succeed(story, "detect", "--workdir", "run", image, "--proposals", story / "data/test.npz", "--out", "found")
+    run = ("--workdir", "run")
+    bucket = ("--bucket", 64, 96, "--proposals", 8, "--platforms", "cpu")
+    printed = succeed(
+        story,
+        *several(
+            ("evaluate", *run, "--out", "again"),
+            ("detect", *run, image, "--proposals", story / "data/test.npz", "--out", "found"),
+            ("export", *run, "--format", "safetensors", "--out", "exported.safetensors"),
+            ("export", *run, "--format", "stablehlo", "--out", "exported.stablehlo", *bucket),
+            (story / "load_back",),
+        ),
+    )
+    assert "Average precision" in printed
+    assert json.loads((story / "again/metrics.json").read_text())["map"] == metrics["map"]
     assert json.loads((story / f"found/{TEST[0]}.detections.json").read_text())["detections"]
+    assert printed.count(f"patches after {reached + 6} steps") == 2
+    *_, count, _ = printed.split()
+    assert int(count) > 0
 
-    for kind, more in (
-        ("safetensors", ()),
-        ("stablehlo", ("--bucket", 64, 96, "--proposals", 8, "--platforms", "cpu")),
-    ):
-        printed = succeed(story, "export", "--workdir", "run", "--format", kind, "--out", f"exported.{kind}", *more)
-        assert f"patches after {reached + 6} steps" in printed
-    code, printed, errors = finish(start(story, "-c", LOAD_BACK))
-    assert code == 0, errors[-3000:]
-    assert int(printed.split()[0]) > 0
-
-    for script, *arguments in (
-        training,
+    refused = several(
+        ("train", *training[1:]),
         ("detect", "--workdir", workdir, image),
         ("compress", "--workdir", workdir, "--fc6", 4, "--no-evaluate"),
-    ):
-        code, _, errors = finish(start(elsewhere, ROOT / f"scripts/{script}.py", *arguments))
-        assert code == 1
-        assert errors == (
-            f"{script}.py: plugins: no module my_trunks: put its folder on PYTHONPATH, install it with pip, or start "
-            "from its folder\n"
-        )
+    )
+    code, printed, _ = finish(start(tmp_path_factory.mktemp("elsewhere"), *refused))
+    assert code == 0
+    assert printed == "".join(
+        f"stopped by {script}.py: plugins: no module my_trunks: put its folder on PYTHONPATH, install it with pip, or "
+        "start from its folder\n"
+        for script in ("train", "detect", "compress")
+    )

@@ -10,6 +10,9 @@ input.test_*, input.buckets and input.workers.
 
 writes comp4_det_SPLIT_CLASS.txt for the VOC server to FOLDER as well. The annotations of that test set are not public,
 and are not needed; of a folder that has none, with --data.faults.missing-annotation empty.
+
+--coco adds COCO's measures, which need pycocotools. --coco-results and --voc-xml write the detections for other
+programs: docs/results_elsewhere.md describes the files.
 """
 
 import argparse
@@ -31,10 +34,24 @@ def main() -> None:
         metavar="FOLDER",
         help="write results files of the VOC server; none if not given",
     )
+    parser.add_argument(
+        "--coco-results",
+        type=expand_user,
+        metavar="FILE.json",
+        help="write the detections as COCO results; none if not given",
+    )
+    parser.add_argument(
+        "--voc-xml",
+        type=expand_user,
+        metavar="FOLDER",
+        help="write VOC XML of detections from evaluate.picture_score on, to correct in labelImg; none if not given",
+    )
+    parser.add_argument("--coco", action="store_true", help="COCO's measures too; the same as --evaluate.coco")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results files")
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
     settings += ["--data.verify"] if arguments.verify else []
+    settings += ["--evaluate.coco"] if arguments.coco else []
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 
@@ -49,6 +66,7 @@ def main() -> None:
 def evaluate(arguments: argparse.Namespace, settings: list[str]) -> None:
     """Evaluates and prints the measures; several processes do it together."""
     from frcnn_jax.distributed.talk import from_first
+    from frcnn_jax.evaluation.outputs.coco_json import annotations_file
     from frcnn_jax.evaluation.report import format_metrics
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.training.workdir import read_config
@@ -61,6 +79,8 @@ def evaluate(arguments: argparse.Namespace, settings: list[str]) -> None:
         config,
         directory=out,
         voc_results=arguments.voc_results,
+        coco_results=arguments.coco_results,
+        voc_xml=arguments.voc_xml,
         overwrite=arguments.overwrite,
         checkpoint=arguments.checkpoint,
     )
@@ -68,3 +88,9 @@ def evaluate(arguments: argparse.Namespace, settings: list[str]) -> None:
     print(f"Report: {out}/index.html")
     if arguments.voc_results is not None:
         print(f"Results for the VOC server are in {arguments.voc_results}")
+    if arguments.coco_results is not None:
+        beside = annotations_file(arguments.coco_results)
+        numbers = f"of {beside}" if beside.exists() else "of the data set's own file"
+        print(f"COCO results, with numbers of images and classes {numbers}, are in {arguments.coco_results}")
+    if arguments.voc_xml is not None:
+        print(f"VOC XML is in {arguments.voc_xml}")

@@ -1,6 +1,7 @@
 """Looks at a folder of annotated images before anything is trained, in seconds: what is in it, and what is wrong.
 
-    frcnn inspect-data --data.root FOLDER [--out FOLDER] [--proposals [N]] [--config X.py] [--section.field VALUE ...]
+    frcnn inspect-data --data.root FOLDER [--out FOLDER] [--proposals [N]]
+        [--config folder] [--SETTING VALUE ...]
 
 Printed are the layout, the splits, the objects by class and size, images that are there twice, and all faults, with
 what training would do about them. Images are checked by their headers; --verify decodes all of them.
@@ -12,28 +13,28 @@ With --proposals the proposals of N images (200 if not given) are searched where
 and for the RoIs on the page. They are those of the training that follows.
 """
 
-import argparse
 import logging
 import sys
 
-from frcnn_jax.config import Config, expand_user, load_config, override
+from frcnn_jax.cli import make_parser
+from frcnn_jax.config import expand_user, load_config, override
 
 _IMAGES = 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--config", default="folder", type=expand_user, help="name of a config, or file with get_config()"
     )
-    parser.add_argument("--config", type=expand_user, help="file with get_config(); the paper's settings if not given")
-    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for the page")
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for the page; none if not given")
     parser.add_argument(
         "--proposals",
         type=int,
         nargs="?",
         const=_IMAGES,
         metavar="N",
-        help=f"search the proposals of N images, {_IMAGES} if not given",
+        help=f"search the proposals of N images, of {_IMAGES} where N is not given",
     )
     parser.add_argument("--verify", action="store_true", help="decode all images; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
@@ -41,7 +42,7 @@ def main() -> None:
         parser.error(f"argument --proposals: must be at least 1, not {arguments.proposals}")
     settings += ["--data.verify"] if arguments.verify else []
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    config = override(load_config(arguments.config) if arguments.config else Config(), settings, sys.argv[0])
+    config = override(load_config(arguments.config), settings, sys.argv[0])
     if config.data.root is None:
         parser.error("--data.root FOLDER is missing: the folder to look at")
 
@@ -63,12 +64,12 @@ def main() -> None:
 
     from frcnn_jax.evaluation.looking.network import network_pictures
     from frcnn_jax.evaluation.looking.samples import sample_pictures
-    from frcnn_jax.models.architectures import ARCHITECTURES
+    from frcnn_jax.models.architectures import find_architecture
 
     trained = [i for i, split in enumerate(survey.split_of) if "trained on" in survey.splits[split].used]
     network = []
     if trained:
-        stride = ARCHITECTURES[config.model.name].stride
+        stride = find_architecture(config.model.name).stride
         network = network_pictures(survey.view.part(trained), config, stride, search=recall is not None)
     path = write_page(survey, config, sample_pictures(survey), network, arguments.out / "index.html", recall)
     print(f"\nPage: {path}")

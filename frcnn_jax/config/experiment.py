@@ -27,6 +27,8 @@ class EvalConfig:
     paper measures what box regression gains (table 6)."""
     metric: Literal["voc07", "voc10"] = "voc07"
     """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
+    coco: bool = False
+    """COCO's measures too, by pycocotools: AP at IoU .50 to .95, of small, medium and large objects, and AR."""
     pictures: int = 200
     """Images of the test set drawn with their detections: the best, the worst, and some from all over it."""
     picture_score: float = 0.5

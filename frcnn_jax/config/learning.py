@@ -42,14 +42,14 @@ class ModelConfig:
     weights: WeightsText | None = None
     """Weights to start from: imagenet (those that an installed package holds, of efficientnet_lite0 to 2), a
     .caffemodel, torchvision's vgg16, resnet18 or resnet50 as .pth or .safetensors, Keras's VGG16 as .h5, an exported
-    file, a folder of scripts/convert_weights.py, or the workdir of a run; random if not set."""
+    file, a folder of `frcnn convert-weights`, or the workdir of a run; random if not set."""
     new_heads: bool = False
     """Draw new `cls_score` and `bbox_pred` instead of those in `weights`, as for other classes."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; parameters are float32."""
     dropout: float = 0.5
     fc6_rank: int | None = None
-    """Make two layers of fc6, for weights that scripts/compress.py truncated to this rank (section 3.1)."""
+    """Make two layers of fc6, for weights that `frcnn compress` truncated to this rank (section 3.1)."""
     fc7_rank: int | None = None
     roi_pooling: Literal["xla", "pallas"] = "xla"
     """RoI pooling on a GPU: by XLA's operations or by kernels; elsewhere always the former."""

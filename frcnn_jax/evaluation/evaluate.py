@@ -21,9 +21,10 @@ from frcnn_jax.distributed.talk import from_first, gather, is_first, process_cou
 from frcnn_jax.evaluation.analysis.error_kinds import error_kinds
 from frcnn_jax.evaluation.analysis.matches import match_dataset
 from frcnn_jax.evaluation.analysis.measures import best_f1, object_overlaps, proposal_ceiling, recall_by_size
+from frcnn_jax.evaluation.coco import check_pycocotools, evaluate_coco
+from frcnn_jax.evaluation.outputs.files import ResultFiles
 from frcnn_jax.evaluation.pages.gallery import write_gallery
 from frcnn_jax.evaluation.report import write_metrics, write_report
-from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
 from frcnn_jax.evaluation.sharing import Share, of_all_processes
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -151,28 +152,31 @@ def evaluate_dataset(
     config: EvalConfig,
     directory: str | Path,
     extra: dict[str, Any] | None = None,
-    voc_results: str | Path | None = None,
+    files: ResultFiles | None = None,
 ) -> dict[str, Any]:
     """Detects, measures, and writes `metrics.json`, `index.html`, figures and pictures to `directory`.
 
     Args:
         extra: further entries of `metrics.json`.
-        voc_results: folder for results files of the VOC server; none are written if None.
+        files: files of the detections for other programs.
 
     Returns:
         {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`, with `extra` beside.
 
     Raises:
-        ValueError: results files cannot hold the data set's classes or image ids; checked before the first image.
+        ImportError: `config.coco` is set and pycocotools is not installed.
+        ValueError: files cannot hold the data set's classes or image ids.
+        OSError: a file exists, or cannot be written. Like the others, before the first image.
     """
-    if voc_results is not None:
-        voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
-        check_image_ids(voc_results, dataset.image_ids)
+    if config.coco and is_first():
+        check_pycocotools()
+    if files is not None:
+        files.check(dataset)
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
 
     def write() -> dict[str, Any]:
-        if voc_results is not None:
-            write_voc_results(voc_results, detections, dataset.classes, voc_split(dataset.name))
+        if files is not None:
+            files.write(detections, dataset, min_score=config.picture_score)
         return write_evaluation(
             detections,
             dataset,
@@ -225,6 +229,8 @@ def write_evaluation(
         "recall_by_size": recall_by_size(matches, overlaps),
         **(extra or {}),
     }
+    if config.coco:
+        metrics["coco"] = evaluate_coco(detections, truth, class_names=dataset.classes)
     if overlaps is not None:
         per_image = sum(map(len, proposals)) / max(len(dataset), 1)
         metrics["proposals"] = {"per_image": per_image, **proposal_ceiling(matches, overlaps, dataset.classes)}

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from frcnn_jax.atomic import write_bytes, write_text
 from frcnn_jax.evaluation.analysis.matches import MEANINGS
 from frcnn_jax.evaluation.analysis.measures import SIZES
+from frcnn_jax.evaluation.coco import format_coco
 from frcnn_jax.evaluation.drawing import check_image, draw_detections
 from frcnn_jax.evaluation.fonts import drawable_names
 from frcnn_jax.evaluation.pages.figures import plot_f1, plot_precision_recall
@@ -45,7 +46,7 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """The AP of each class and their mean as lines to print."""
+    """The AP of each class and their mean as lines to print; below them COCO's measures, if they were measured."""
     names = [*metrics["ap"], "mean"]
     values = [*metrics["ap"].values(), metrics["map"]]
     width = max(len(name) for name in names)
@@ -55,6 +56,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     if "checkpoint" in metrics:
         title += f": {metrics['checkpoint']}"
     rows = [f"  {n:{width}}  {'no objects' if v is None else f'{v:.4f}'}" for n, v in zip(names, values, strict=True)]
+    rows += format_coco(metrics["coco"]) if "coco" in metrics else []
     return "\n".join([title, *rows])
 
 
@@ -108,7 +110,7 @@ def write_report(
         numbered={name: text for name, text in zip(curves, drawable_names(list(curves)), strict=True) if text != name},
         f1_figure=bool(best),
         kinds=MEANINGS,
-        sizes={name: f"{a:g}² to {b:g}²" if b < math.inf else f"from {a:g}²" for name, (a, b) in bounds.items()},
+        sizes={name: f"{a:g}² to {b:g}²" if b < math.inf else f"{a:g}² and more" for name, (a, b) in bounds.items()},
         gallery=gallery,
     )
     write_text(directory / "index.html", html)

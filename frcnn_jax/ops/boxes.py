@@ -30,7 +30,12 @@ def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Flo
 
 
 def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "A B"]:
-    """Intersection over union, 0 ... 1; 0 where either box is empty."""
+    """Intersection over union, 0 ... 1; 0 where either box is empty.
+
+    >>> a, b = jnp.array([[0, 0, 4, 2]]), jnp.array([[2, 0, 4, 2], [4, 0, 8, 2]])
+    >>> pairwise_iou(a, b).tolist()
+    [[0.5, 0.0]]
+    """
     a, b = widen(a), widen(b)
     common = paired_intersection(a[:, None, :], b[None, :, :])
     union = box_area(a)[:, None] + box_area(b)[None, :] - common
@@ -57,6 +62,9 @@ def encode_boxes(rois: Real[Array, "*B 4"], boxes: Real[Array, "*B 4"]) -> Float
     Returns:
         tx, ty: distance of the centres over the RoI's size; tw, th: log of the ratio of the sizes.
         Sizes count as at least one thousandth of a pixel, so that empty boxes give finite numbers.
+
+    >>> encode_boxes(jnp.array([0, 0, 8, 8]), jnp.array([2, 0, 10, 8])).tolist()
+    [0.25, 0.0, 0.0, 0.0]
     """
     rx, ry, rw, rh = _centre_and_size(rois)
     bx, by, bw, bh = _centre_and_size(boxes)

@@ -1,7 +1,6 @@
 """The evaluation of a run on its test set."""
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,10 @@ from frcnn_jax.distributed.arrays import from_first_process
 from frcnn_jax.distributed.disk import first_on_disk
 from frcnn_jax.distributed.start import start
 from frcnn_jax.distributed.talk import from_first, is_first, process_count, same
+from frcnn_jax.evaluation.coco import check_pycocotools
 from frcnn_jax.evaluation.evaluate import evaluate_dataset
-from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split
+from frcnn_jax.evaluation.outputs.coco_json import file_ids
+from frcnn_jax.evaluation.outputs.files import ResultFiles, check_folder
 from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.plugins import load_plugins
@@ -36,6 +37,8 @@ def evaluate_run(
     *,
     directory: str | Path | None = None,
     voc_results: str | Path | None = None,
+    coco_results: str | Path | None = None,
+    voc_xml: str | Path | None = None,
     overwrite: bool = False,
     checkpoint: str | int | None = None,
 ) -> dict[str, Any]:
@@ -45,6 +48,9 @@ def evaluate_run(
         config: the run's own if None; another one to change the test set, its proposals or the way of testing.
         directory: where to write; `workdir/eval` if None.
         voc_results: folder for results files of the VOC server, also of a test set whose annotations are not public.
+        coco_results: JSON file for COCO results. Numbers of images and classes are those of the data set's own COCO
+            file, or of annotations that are written beside it, to FILE.annotations.json.
+        voc_xml: folder for VOC XML of the detections that score at least `config.evaluate.picture_score`.
         overwrite: replace existing results files.
         checkpoint: "best", "latest" or a step; if None, the best one where the run was measured while it trained
             (`train.evaluate_every`), else the newest.
@@ -56,6 +62,7 @@ def evaluate_run(
         ValueError: `config` changes a setting that does not bear on evaluation, the test set has other classes, or
             results files cannot hold its ids or class names.
         FileNotFoundError: there is no such checkpoint; names those that there are.
+        ImportError: `evaluate.coco` is set and pycocotools is not installed.
         FileExistsError: a results file already exists.
         OSError: a folder to write to is a file, or cannot be written to. Like the others, before any proposal is
             searched and any image detected.
@@ -73,9 +80,19 @@ def evaluate_run(
             "give data.test a set of the detector's classes, their order by data.classes, or train on the new ones"
         )
     directory = expand_user(workdir) / "eval" if directory is None else expand_user(directory)
-    voc_results = None if voc_results is None else expand_user(voc_results)
-    if is_first():
-        _check_places(directory, voc_results, dataset, overwrite)
+    files = None
+    if is_first():  # which alone writes them
+        check_folder(directory)
+        if config.evaluate.coco:
+            check_pycocotools()
+        files = ResultFiles(
+            voc_results=None if voc_results is None else expand_user(voc_results),
+            coco_results=None if coco_results is None else expand_user(coco_results),
+            voc_xml=None if voc_xml is None else expand_user(voc_xml),
+            overwrite=overwrite,
+            coco_ids=None if coco_results is None else file_ids(dataset, config.data),
+        )
+        files.check(dataset)
     same("another test set", dataset.fingerprint, "give each the same data, by data.root and data.tfds_dir")
     with first_on_disk(data_dir(config.data)):
         proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
@@ -98,7 +115,7 @@ def evaluate_run(
                 "max_size": config.input.test_max_size,
             },
         },
-        voc_results=voc_results,
+        files=files,
     )
 
 
@@ -128,17 +145,6 @@ def _load_in_all(workdir: str | Path, checkpoint: str | int | None) -> Detector:
     return Detector(model, params, statistics, classes, config, about["step"])
 
 
-def _check_places(directory: Path, voc_results: Path | None, dataset: Dataset, overwrite: bool) -> None:
-    """Raises ValueError or OSError where results cannot be written."""
-    _check_folder(directory)
-    if voc_results is not None:
-        check_image_ids(voc_results, dataset.image_ids)
-        files = voc_results_files(voc_results, dataset.classes, voc_split(dataset.name))
-        _check_folder(voc_results)
-        for path in filter(Path.exists, [] if overwrite else files):
-            raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another folder")
-
-
 def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:
     """The entry "checkpoint" of a run that was measured while it trained: whether it is the best one, and by what."""
     evaluations = read_evaluations(workdir)
@@ -149,15 +155,6 @@ def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:
     same = evaluations.measured.get("fingerprint") == dataset.fingerprint
     by = "these images, which makes its mAP optimistic" if same else evaluations.measured.get("data")
     return {"checkpoint": f"the best of {len(evaluations.values)}, chosen on {by}"}
-
-
-def _check_folder(path: Path) -> None:
-    """Raises OSError where `path` is not a folder that can be made or written to; makes none."""
-    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    if not existing.is_dir():
-        raise NotADirectoryError(f"{path}: {existing} is a file, not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: {existing} cannot be written to")
 
 
 def _check_changes(before: Config, now: Config) -> None:

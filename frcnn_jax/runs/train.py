@@ -10,6 +10,7 @@ from typing import Any
 from frcnn_jax.config import Config
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.proposals.source import Proposals, open_proposals, validation_file
+from frcnn_jax.evaluation.coco import check_pycocotools
 from frcnn_jax.evaluation.evaluate import EvaluationInterrupted, measure_dataset
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.training import loop
@@ -17,8 +18,8 @@ from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.step import MultiTaskLoss
 from frcnn_jax.types import BoxStatistics
 
-# Settings of `evaluate` that show results and change no value.
-_SHOWN = ("pictures", "picture_score")
+# Settings of `evaluate` that show results, or measure otherwise too, and change no value.
+_SHOWN = ("coco", "pictures", "picture_score")
 
 
 def train(
@@ -43,12 +44,15 @@ def train(
         TypeError: the loss is not a `MultiTaskLoss`.
         ValueError: the workdir holds a run with other settings or other data, or was measured otherwise; or a setting
             does not fit the data or the devices.
-        ImportError: a module of `config.plugins` or of the loss cannot be imported.
+        ImportError: a module of `config.plugins` or of the loss cannot be imported, or `evaluate.coco` is set and
+            pycocotools is not installed.
         FolderInUseError: another process trains in `workdir`; names it.
         FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
         OSError: a checkpoint cannot be written, as when the disk is full. Earlier ones are left as they were.
         KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
     """
+    if config.evaluate.coco:
+        check_pycocotools()  # before the training, at whose end it is needed
     return loop.train(config, workdir, loss, accept_changed_data=accept_changed_data, open_evaluation=open_validation)
 
 

@@ -126,7 +126,7 @@ def check_measured(workdir: Path, evaluation: Evaluation, accept_changed: bool) 
         listed = "; ".join(f"{name} is {before.measured.get(name)} there and {now.get(name)} here" for name in settings)
         raise ValueError(
             f"{workdir} was measured otherwise while it trained: {listed}. Give the same, so that the values compare; "
-            "a finished run is tested with other settings by scripts/evaluate.py"
+            "a finished run is tested with other settings by frcnn evaluate"
         )
     raise ValueError(
         f"{workdir} was measured on other images or proposals while it trained, of {before.measured.get('data')}, and "

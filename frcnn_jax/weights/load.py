@@ -44,11 +44,11 @@ def load_weights(
     Args:
         path: "imagenet", which stands for weights of ImageNet in an installed package, where the model's architecture
             names one (`./imagenet` is a file or folder of that name); a `.safetensors` or `.npz` file of
-            `scripts/export.py`; a run's workdir or its folder `checkpoints` (the newest checkpoint); a `.caffemodel`,
+            `frcnn export`; a run's workdir or its folder `checkpoints` (the newest checkpoint); a `.caffemodel`,
             of ImageNet or a finished detector; torchvision's `vgg16`, `resnet18` or `resnet50` as `.pth` (a state dict,
             or the checkpoint of a training script that holds one) or `.safetensors`; an EfficientNet-Lite's state
             dict as `.pth`; Keras's VGG16 as `.h5`, with and without its fully connected layers; what
-            `scripts/convert_weights.py` made of those, file or folder.
+            `frcnn convert-weights` made of those, file or folder.
         allow_missing: names, or regular expressions that match whole names, of parameters that the file need not
             have; they are initialised at random.
         allow_extra: names or expressions of arrays that are left out. An array whose shape differs from the model's

@@ -149,7 +149,6 @@ def whole(tmp_path_factory):
     command = [sys.executable, SCRIPT, "--config", root / "small.py", "--workdir", root / "work", *settings]
     environment = os.environ | {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{root}",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
     }
     return root / "work", list(map(str, command)), environment

@@ -106,10 +106,10 @@ def test_the_guide_has_the_command_of_its_picture_and_every_setting():
     text = (ROOT / "docs/own_data.md").read_text("utf-8").split("\n## Augmentation\n")[1]
     assert (ROOT / "docs" / re.search(r"!\[.*\]\((.*)\)", text)[1]).stat().st_size < 60_000
     lines = text.replace("\\\n", " ").splitlines()
-    (command,) = [line for line in lines if line.startswith("python scripts/proposals.py")]
-    _, _, _, path, *arguments = shlex.split(command)
+    (command,) = [line for line in lines if line.startswith("frcnn proposals")]
+    _, _, _, name, *arguments = shlex.split(command)
     assert arguments[:1] == ["--augmented"]
-    config = override(load_config(ROOT / path), arguments[arguments.index("--out") + 2 :])
+    config = override(load_config(name), arguments[arguments.index("--out") + 2 :])
     for field in dataclasses.fields(AugmentConfig):
         assert f"`{field.name}`" in text
         assert getattr(config.input.augment, field.name) != field.default or field.name == "min_visible"

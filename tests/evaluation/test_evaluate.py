@@ -16,6 +16,7 @@ from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect
 from frcnn_jax.evaluation import evaluate
 from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset
+from frcnn_jax.evaluation.outputs.files import ResultFiles
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import BoxStatistics
 from tests.data.voc_files import VocFiles, object_xml
@@ -132,7 +133,8 @@ def test_measures_beside_the_average_precision(case, tmp_path):
 
 def test_results_for_the_voc_server(case, tmp_path):
     directory = tmp_path / "voc"
-    evaluate_dataset(*case, input_config=INPUT, config=EVALUATE, directory=tmp_path / "eval", voc_results=directory)
+    files = ResultFiles(voc_results=directory)
+    evaluate_dataset(*case, input_config=INPUT, config=EVALUATE, directory=tmp_path / "eval", files=files)
     found = detect_dataset(*case, input_config=INPUT, config=EVALUATE)
     names = {path.name for path in directory.iterdir()}
     assert names == {f"comp4_det_test_{name}.txt" for name in ("one", "two", "three")}
@@ -146,8 +148,9 @@ def test_ids_that_results_files_cannot_hold_are_refused_before_the_first_image(c
     renamed.image_ids = ("t 3", "t1", "")
     monkeypatch.setattr(evaluate, "detect_dataset", lambda *_, **__: pytest.fail("detected"))
     settings = {"input_config": INPUT, "config": EVALUATE, "directory": tmp_path / "eval"}
+    files = ResultFiles(voc_results=tmp_path / "voc")
     with pytest.raises(ValueError, match=r"voc: image id 't 3' .* \(2 of 3 ids"):
-        evaluate_dataset(model, params, statistics, renamed, proposals, voc_results=tmp_path / "voc", **settings)
+        evaluate_dataset(model, params, statistics, renamed, proposals, files=files, **settings)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
+from frcnn_jax.data.formats.voc_xml import read_annotation
+from frcnn_jax.evaluation.report import format_metrics
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
+from frcnn_jax.runs.train import train
 from tests.data.voc_files import VocFiles, object_xml
 from tests.weights.detectors import CLASSES, SMALL_TINY, save_run, small_detector
 
@@ -95,6 +98,69 @@ def test_results_are_not_overwritten_unless_told_to(run, tmp_path):
     assert not (tmp_path / "eval").exists()
     evaluate_run(run[0], **settings, overwrite=True)
     assert [len((directory / name).read_text().splitlines()) for name in FILES] == lines
+
+
+def test_the_same_detections_as_coco_results_and_xml(run, tmp_path):
+    detector, found = load_detector(run[0]), tmp_path / "out/found.json"
+    config = changed(run, "--evaluate.picture-score", "0.3")
+    metrics = evaluate_run(run[0], config, directory=tmp_path / "eval", coco_results=found, voc_xml=tmp_path / "xml")
+    rows = json.loads(found.read_text())
+    assert len(rows) == sum(metrics["detections"].values()) > 3
+    annotations = json.loads((tmp_path / "out/found.annotations.json").read_text())
+    assert [(image["id"], image["file_name"]) for image in annotations["images"]] == [(1, "a"), (2, "b")]
+    assert (annotations["images"][0]["height"], annotations["images"][0]["width"]) == (30, 40)
+    assert [item["name"] for item in annotations["categories"]] == list(detector.classes)
+    assert [item["bbox"] for item in annotations["annotations"]] == [[4, 4, 26, 21]] * 6
+    for number, image in ((1, "a"), (2, "b")):
+        drawn = sorted(
+            detector.classes[row["category_id"] - 1]
+            for row in rows
+            if row["image_id"] == number and row["score"] >= 0.3
+        )
+        annotation = read_annotation(tmp_path / f"xml/{image}.xml")
+        assert sorted(item.name for item in annotation.objects) == drawn
+        assert (annotation.width, annotation.height) == (40, 30)
+    assert 0 < sum(row["score"] >= 0.3 for row in rows) < len(rows)
+
+
+@pytest.mark.parametrize("argument", ["coco_results", "voc_xml"])
+def test_neither_are_these_overwritten(run, tmp_path, no_search, argument):
+    path = {"coco_results": tmp_path / "found.json", "voc_xml": tmp_path / "xml"}[argument]
+    mine = {"coco_results": tmp_path / "found.annotations.json", "voc_xml": tmp_path / "xml/b.xml"}[argument]
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"{mine} exist.*: give --overwrite to replace"):
+        evaluate_run(run[0], directory=tmp_path / "eval", **{argument: path})
+    with pytest.raises(AssertionError, match="proposals are opened"):
+        evaluate_run(run[0], directory=tmp_path / "eval", **{argument: path}, overwrite=True)
+    assert mine.read_text() == "mine"
+
+
+def test_coco_results_are_a_file(run, tmp_path, no_search):
+    with pytest.raises(ValueError, match=f"^{tmp_path}: COCO results are a file; give its name, which ends in .json$"):
+        evaluate_run(run[0], directory=tmp_path / "eval", coco_results=tmp_path)
+
+
+def test_cocos_measures(run, tmp_path):
+    pytest.importorskip("pycocotools")
+    metrics = evaluate_run(run[0], changed(run, "--evaluate.coco"), directory=tmp_path)
+    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
+    assert set(metrics["coco"]["ap"]) == set(metrics["ap"])
+    assert 0 <= metrics["coco"]["AR_100"] <= 1
+    assert metrics["coco"]["AP_medium"] is None  # all objects are small
+    assert f"AP50 {metrics['coco']['AP50']:.4f}" in format_metrics(metrics)
+    plain = evaluate_run(run[0], directory=tmp_path / "plain")
+    assert "coco" not in plain
+    assert plain["map"] == metrics["map"]
+
+
+def test_without_pycocotools_it_is_told_first(run, tmp_path, no_search, monkeypatch):
+    monkeypatch.setattr("frcnn_jax.evaluation.coco.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install pycocotools"):
+        evaluate_run(run[0], changed(run, "--evaluate.coco"), directory=tmp_path / "eval")
+    with pytest.raises(ImportError, match="pip install pycocotools"):
+        train(changed(run, "--evaluate.coco"), tmp_path / "work")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -172,7 +172,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(small, data, tmp_path):
 
 def test_a_checkpoint_of_two_devices_is_restored_on_one(tmp_path):
     code = f"from tests.weights.detectors import *; save_run(small_detector(), Path({str(tmp_path)!r}), devices=2)"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    two = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    flags = {"XLA_FLAGS": two, "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | flags, capture_output=True, text=True, timeout=120
     )

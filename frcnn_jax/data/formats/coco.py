@@ -55,6 +55,16 @@ class CocoReader(LayoutReader):
     def places(self, split: str) -> tuple[str, ...]:
         return tuple(self._files.get(split, ()))
 
+    def numbers(self) -> tuple[dict[str, set[Any]], dict[str, set[Any]]]:
+        """The ids in the files: of each image by the id that its record has, of each class by its name."""
+        images, classes = defaultdict(set), defaultdict(set)
+        for entry in (entry for its in self._splits.values() for entry in its if entry.found):
+            images[self._ids[entry.found[0]]].add(_number(entry.annotation[0]["id"]))
+        for key, name in self._categories:
+            if key is not None and name is not None:
+                classes[_class_name(name)].add(_number(key))
+        return images, classes
+
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, list[str]] = {}  # of each split
         self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names of all files; True for one with objects
@@ -237,6 +247,12 @@ def _key(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int | str) else None
+
+
+def _number(value: Any) -> Any:
+    """An id as a number where it is one, however it is written."""
+    key = _key(value)
+    return int(key) if re.fullmatch(r"\d+", key) else key
 
 
 def _is_number(value: Any) -> bool:

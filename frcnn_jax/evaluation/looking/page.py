@@ -33,11 +33,9 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
             [(name, s.images, s.objects, s.empty, s.most, s.used) for name, s in survey.splits.items()],
         ),
     ]
-    rows = survey.class_rows()
+    heads, rows = survey.class_table()
     if rows:
-        columns = _columns(rows)
-        lines += ["", *_table(columns, [[row[name] for name in columns] for row in rows])]
-        lines.append(f"  ({_sizes()})")
+        lines += ["", *_table(heads, rows), f"  ({_sizes()})"]
     if recall is not None:
         thresholds = list(recall.overall)
         named = [("all objects", recall.overall), *recall.classes.items(), *recall.sizes.items()]
@@ -88,14 +86,14 @@ def write_page(
     """
     path = Path(path)
     sizes = survey.view.sizes
-    rows = survey.class_rows()
+    heads, rows = survey.class_table()
     html = render_page(
         "look.html",
         survey=survey,
         objects=sum(split.objects for split in survey.splits.values()),
         rows=rows,
-        columns=_columns(rows),
-        largest=max((row["objects"] for row in rows), default=0),
+        heads=heads,
+        largest=max((row[1] for row in rows), default=0),
         size_note=_sizes(),
         image_sizes=np.stack([sizes.min(axis=0), np.median(sizes, axis=0), sizes.max(axis=0)]).astype(int).tolist()
         if len(sizes)
@@ -111,12 +109,6 @@ def write_page(
     )
     write_text(path, html)
     return path
-
-
-def _columns(rows: list[dict[str, str | int]]) -> list[str]:
-    """Columns of the table of classes: marks only where some object has them."""
-    names = rows[0] if rows else ()
-    return [name for name in names if name not in ("difficult", "crowds") or any(row[name] for row in rows)]
 
 
 def _equal_lines(survey: Survey) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frcnn_jax.config import Config, expand_user
+from frcnn_jax.config import Config, DataConfig, expand_user
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.images import check_image, image_size
@@ -52,9 +52,11 @@ class Survey:
     way_on: tuple[str, ...]  # lines: how to go on then
     equal: tuple[tuple[tuple[str, str], ...], ...]  # groups of images of one content, each as split and id
 
-    def class_rows(self) -> list[dict[str, str | int]]:
-        """For each class its objects, the images that have some, those of each split and size, and its marks."""
-        rows = []
+    def class_table(self) -> tuple[list[str], list[list[str | int]]]:
+        """Heads and a row for each class: objects, images that have some, objects by split, by size, and marked ones.
+
+        Marks that no object has are left out.
+        """
         truths = self.view.annotations
         image = np.repeat(np.arange(len(truths)), [len(truth.labels) for truth in truths])
         labels, difficult, crowd = (
@@ -63,20 +65,15 @@ class Survey:
         )
         sizes = size_names(np.concatenate([np.zeros((0, 4)), *(truth.boxes for truth in truths)]))
         splits = np.array(self.split_of)[image] if len(image) else np.zeros(0, str)
+        columns = [(split, splits == split) for split in self.splits]
+        columns += [(size, sizes == size) for size in SIZES]
+        columns += [(name, its > 0) for name, its in (("difficult", difficult), ("crowds", crowd)) if its.any()]
+        rows = []
         for label, name in enumerate(self.view.classes, start=1):
             its = labels == label
-            rows.append(
-                {
-                    "class": name,
-                    "objects": int(its.sum()),
-                    "images": len(np.unique(image[its])),
-                    **{split: int((splits[its] == split).sum()) for split in dict.fromkeys(self.split_of)},
-                    **{size: int((sizes[its] == size).sum()) for size in SIZES},
-                    "difficult": int(difficult[its].sum()),
-                    "crowds": int(crowd[its].sum()),
-                }
-            )
-        return rows
+            row = [name, int(its.sum()), len(np.unique(image[its]))]
+            rows.append(row + [int((its & column).sum()) for _, column in columns])
+        return ["class", "objects", "images", *(head for head, _ in columns)], rows
 
 
 def survey_folder(config: Config) -> Survey:
@@ -93,28 +90,55 @@ def survey_folder(config: Config) -> Survey:
         data = dataclasses.replace(data, train=("folder/trainval",), test="folder/test", validation=None)
     elif not any(name.startswith("folder/") for name in data.train):
         data = dataclasses.replace(data, train=("folder/trainval",))
-    with _collected_log() as said:
-        request = find_splits(data.train[0].removeprefix("folder/"), data)
-        found = examine_folder(request, check_image if data.verify else image_size)
-    check = found.check
+    looked = _examine(data)
+    checks = [found.check for _, found, _ in looked]
     faults: dict[str, list[Fault]] = {}
-    for fault in (*check.errors, *check.tolerated, *check.dropped):
+    for fault in dict.fromkeys(f for check in checks for f in (*check.errors, *check.tolerated, *check.dropped)):
         faults.setdefault(fault.kind, []).append(fault)
-    images, split_of = _images(found)
-    folder = expand_user(data.root).resolve()
+    images: dict[str, tuple[CheckedImage, str]] = {}
+    splits: dict[str, SplitFacts] = {}
+    read: dict[str, SplitRecords] = {}
+    for request, found, _ in looked:
+        splits |= {name: facts for name, facts in _split_facts(found, request).items() if name not in splits}
+        for name in _parts(found.splits):
+            read.setdefault(name, found.splits[name])
+            for image in found.check.splits[name].images:
+                images.setdefault(image.image_id, (image, name))
+    folder, errors = expand_user(data.root).resolve(), [fault for check in checks for fault in check.errors]
+    classes = tuple(dict.fromkeys(name for check in checks for name in check.classes))
     return Survey(
         folder=folder,
-        format=request.format,
-        splits=_split_facts(found, request),
-        view=FolderView(f"folder {folder.name}", images, check.classes, data_dir(data)),
-        split_of=tuple(split_of),
-        notes=tuple(dict.fromkeys([*found.notes, *said])),
+        format=looked[0][0].format,
+        splits=splits,
+        view=FolderView(f"folder {folder.name}", [its for its, _ in images.values()], classes, data_dir(data)),
+        split_of=tuple(name for _, name in images.values()),
+        notes=tuple(dict.fromkeys(note for _, found, said in looked for note in (*found.notes, *said))),
         faults={kind: tuple(its) for kind, its in sorted(faults.items())},
-        answers=tuple(fault_table([check], data.faults)) if faults else (),
-        stops=bool(check.errors),
-        way_on=tuple(way_on_lines([check], check.errors)) if check.errors else (),
-        equal=equal_images({name: found.splits[name] for name in _parts(found.splits)}),
+        answers=tuple(fault_table(checks, data.faults)) if faults else (),
+        stops=bool(errors),
+        way_on=tuple(way_on_lines(checks, errors)) if errors else (),
+        equal=equal_images(read),
     )
+
+
+def _examine(data: DataConfig) -> list[tuple[Request, Examination, list[str]]]:
+    """The examinations that together cover the splits that the settings name, and what the log said at each."""
+    named = [*data.train, data.validation or "", data.test]
+    looked: list[tuple[Request, Examination, list[str]]] = []
+    for name in dict.fromkeys(name.removeprefix("folder/") for name in named if name.startswith("folder/")):
+        with _collected_log() as said:
+            try:
+                request = find_splits(name, data)
+                if any(set(request.wanted) <= set(other.wanted) for other, _, _ in looked):
+                    continue
+                found = examine_folder(request, check_image if data.verify else image_size)
+            except (ValueError, OSError) as error:
+                if not looked:
+                    raise
+                looked[0][2].append(str(error))
+                continue
+        looked.append((request, found, said))
+    return looked
 
 
 def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, str], ...], ...]:
@@ -143,15 +167,6 @@ def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, s
 def _parts(splits: Mapping[str, SplitRecords]) -> list[str]:
     """The splits without `trainval` where its parts are there."""
     return [name for name in splits if name != "trainval" or not {"train", "validation"} <= splits.keys()]
-
-
-def _images(found: Examination) -> tuple[list[CheckedImage], list[str]]:
-    """All images that can be used, each once, and their splits."""
-    images: dict[str, tuple[CheckedImage, str]] = {}
-    for name in _parts(found.splits):
-        for image in found.check.splits[name].images:
-            images.setdefault(image.image_id, (image, name))
-    return [image for image, _ in images.values()], [name for _, name in images.values()]
 
 
 def _split_facts(found: Examination, request: Request) -> dict[str, SplitFacts]:

@@ -163,10 +163,10 @@ def _page_data(dataset: Dataset, matches: Matches, chosen: Sequence[int], score:
                 "thumbnail": f"thumbnails/{stem}.jpg",
                 "size": [width, height],
                 "detections": [
-                    [label, round(value, 4), kind, *box]
+                    [label, round(value, 3), kind, *box]
                     for label, value, kind, box in zip(
                         *(matches.labels[its].tolist(), matches.scores[its].tolist(), matches.kinds[its].tolist()),
-                        matches.boxes[its].round(1).tolist(),
+                        matches.boxes[its].round().astype(int).tolist(),
                         strict=True,
                     )
                 ],
@@ -185,12 +185,12 @@ def _page_data(dataset: Dataset, matches: Matches, chosen: Sequence[int], score:
 
 def _objects(matches: Matches, its: slice) -> list[list[Any]]:
     """Label, whether it counts, the score of its hit, and box, of each object."""
-    scores = [None if by < 0 else round(float(matches.scores[by]), 4) for by in matches.found_by[its].tolist()]
+    scores = [None if by < 0 else round(float(matches.scores[by]), 3) for by in matches.found_by[its].tolist()]
     return [
         [label, int(counted), score, *box]
         for label, counted, score, box in zip(
             *(matches.object_labels[its].tolist(), matches.counted[its].tolist(), scores),
-            matches.object_boxes[its].round(1).tolist(),
+            matches.object_boxes[its].round().astype(int).tolist(),
             strict=True,
         )
     ]

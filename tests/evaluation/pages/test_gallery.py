@@ -17,7 +17,7 @@ CLASSES = ("<b>&</script>", "two")
 
 
 class Scenes:
-    """A data set whose image i is of gray 10 * i."""
+    """A data set whose image i is of gray 10 * i, for the first twenty."""
 
     name, classes = "folder/test", CLASSES
 
@@ -29,7 +29,7 @@ class Scenes:
         return len(self.image_ids)
 
     def read_image(self, index):
-        return np.full((*self._size, 3), 10 * index, np.uint8)
+        return np.full((*self._size, 3), 10 * (index % 20), np.uint8)
 
 
 def written(directory, ids, annotations, found, **settings):
@@ -77,7 +77,7 @@ def test_page_knows_detections_and_objects(tmp_path):
         [1, 1, 0.9, *A],
         [1, 1, None, *B],
         [1, 0, None, *C],
-        [2, 1, None, 50, 0, 55.2, 9],
+        [2, 1, None, 50, 0, 55, 9],
     ]
 
 
@@ -117,6 +117,16 @@ def test_images_are_chosen_by_what_is_right_and_wrong():
     assert choose_images(match_dataset([], []), 0, 5, 0.5) == []
     none = match_dataset([detections()] * 4, [truth()] * 4)
     assert len(choose_images(none, 4, 3, 0.5)) == 3
+
+
+def test_each_class_has_its_turn_of_missed_objects():
+    """Half of the images are wrong altogether; one is right but for the only object of class two, which is missed."""
+    others = [[20 * i, 0, 20 * i + 10, 10] for i in range(5, 15)]
+    annotations = [truth((A,)) for _ in range(20)]
+    found = [detections((B, 0.9)) if i < 10 else detections((A, 0.8)) for i in range(20)]
+    annotations[15] = truth(*((box,) for box in others), (C, 2))
+    found[15] = detections(*((box, 0.7) for box in others))
+    assert 15 in choose_images(match_dataset(found, annotations), 20, 6, 0.5)
 
 
 @pytest.mark.parametrize(("size", "expected"), [((30, 60), (20, 40)), ((30, 40), (30, 40)), ((1, 600), (1, 40))])

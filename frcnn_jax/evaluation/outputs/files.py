@@ -1,0 +1,90 @@
+"""Files of detections that an evaluation writes beside its own, for other programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from frcnn_jax.data.dataset import Dataset
+from frcnn_jax.evaluation.outputs.coco_json import (
+    CocoIds,
+    annotations_file,
+    coco_annotations,
+    own_ids,
+    write_coco_results,
+)
+from frcnn_jax.evaluation.outputs.voc_xml import check_xml_files, write_voc_xml
+from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
+from frcnn_jax.types import Detections
+
+__all__ = ["ResultFiles", "check_folder"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultFiles:
+    """Where to write; what is None is not written."""
+
+    voc_results: Path | None = None  # folder for results files of the VOC server
+    coco_results: Path | None = None  # JSON file of COCO results
+    voc_xml: Path | None = None  # folder for VOC XML
+    overwrite: bool = False  # files that exist
+    coco_ids: CocoIds | None = None  # numbers of the data set's own COCO files
+
+    def check(self, dataset: Dataset) -> None:
+        """
+        Raises:
+            ValueError: a file cannot hold the data set's ids or class names.
+            FileExistsError: a file already exists.
+            OSError: a folder to write to is a file, or cannot be written to.
+        """
+        files: list[Path] = []
+        if self.voc_results is not None:
+            check_image_ids(self.voc_results, dataset.image_ids)
+            files += voc_results_files(self.voc_results, dataset.classes, voc_split(dataset.name))
+            check_folder(self.voc_results)
+        if self.coco_results is not None:
+            if self.coco_results.suffix.lower() != ".json" or self.coco_results.is_dir():
+                raise ValueError(f"{self.coco_results}: COCO results are a file; give its name, which ends in .json")
+            files += [self.coco_results, *self._annotations()]
+            check_folder(self.coco_results.parent)
+        if self.voc_xml is not None:
+            check_folder(self.voc_xml)
+            check_xml_files(self.voc_xml, dataset.image_ids, overwrite=self.overwrite)
+        for path in filter(Path.exists, [] if self.overwrite else files):
+            raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another name")
+
+    def write(self, detections: Mapping[str, Detections], dataset: Dataset, *, min_score: float) -> None:
+        """Writes the detections of a data set.
+
+        Args:
+            min_score: detections below this score are left out of XML.
+        """
+        if self.voc_results is not None:
+            write_voc_results(self.voc_results, detections, dataset.classes, voc_split(dataset.name))
+        sizes = dict(zip(dataset.image_ids, dataset.sizes.tolist(), strict=True))
+        if self.coco_results is not None:
+            ids, annotations = self.coco_ids, None
+            if ids is None:
+                ids = own_ids(dataset.image_ids, len(dataset.classes))
+                truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
+                annotations = coco_annotations(ids, truth, dataset.classes, sizes)
+            write_coco_results(self.coco_results, detections, ids, annotations)
+        if self.voc_xml is not None:
+            for image, found in detections.items():
+                # The reader of a data set, as labelImg, goes by the name of the XML file.
+                name = f"{image.rpartition('/')[2]}.jpg"
+                write_voc_xml(self.voc_xml, image, name, sizes[image], found, dataset.classes, min_score=min_score)
+
+    def _annotations(self) -> list[Path]:
+        return [] if self.coco_ids is not None else [annotations_file(self.coco_results)]
+
+
+def check_folder(path: Path) -> None:
+    """Raises OSError where `path` is not a folder that can be made or written to; makes none."""
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{path}: {existing} is a file, not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: {existing} cannot be written to")

@@ -1,0 +1,111 @@
+"""Detections as VOC's XML files, one for each image: labelImg opens them, and a corrected folder is a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from frcnn_jax.atomic import write_text
+from frcnn_jax.evaluation.valid_records import valid_detections
+from frcnn_jax.types import Detections
+
+__all__ = ["check_xml_files", "voc_xml", "write_voc_xml", "xml_file"]
+
+Corners = tuple[int, int, int, int]
+
+
+def xml_file(directory: str | Path, image_id: str) -> Path:
+    """The file of an image, by which labelImg and the reader of a data set find each other; an id `a/b` gives a folder.
+
+    Raises:
+        ValueError: the id leads out of the directory.
+    """
+    parts = image_id.split("/")
+    if not all(parts) or ".." in parts or "." in parts or "\\" in image_id:
+        raise ValueError(f"{directory}: image id {image_id!r} cannot be the name of an XML file")
+    return Path(directory).joinpath(*parts[:-1], f"{parts[-1]}.xml")
+
+
+def check_xml_files(directory: str | Path, image_ids: Iterable[str], *, overwrite: bool = False) -> None:
+    """Raises ValueError where an id cannot be a file's name, FileExistsError where a file exists that is not to be
+    overwritten: it may have been corrected by hand."""
+    existing = [path for path in (xml_file(directory, image) for image in image_ids) if path.exists()]
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} others" if len(existing) > 1 else ""
+        raise FileExistsError(
+            f"{existing[0]}{more} exist and may hold corrections: give --overwrite to replace them, or another folder"
+        )
+
+
+def write_voc_xml(
+    directory: str | Path,
+    image_id: str,
+    filename: str,
+    size: tuple[int, int],
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    min_score: float = 0.5,
+) -> Path:
+    """Writes the file of an image, `voc_xml`; returns its path.
+
+    Args:
+        filename: of the image.
+        size: its height and width, in the frame of the boxes.
+        min_score: detections below this score are left out.
+
+    Raises:
+        ValueError: the detections are malformed or of an unnamed class, or the id cannot be a file's name.
+    """
+    path = xml_file(directory, image_id)
+    boxes, scores, labels = valid_detections(detections, f"image {image_id!r}", len(class_names))
+    kept = np.flatnonzero(scores >= min_score)
+    objects = [(class_names[labels[i] - 1], _corners(boxes[i], size)) for i in kept]
+    write_text(path, voc_xml(filename, size, objects))
+    return path
+
+
+def voc_xml(filename: str, size: tuple[int, int], objects: Iterable[tuple[str, Corners]]) -> str:
+    """An annotation as VOC has it.
+
+    Args:
+        size: height and width.
+        objects: name of the class, and xmin ymin xmax ymax in whole pixels, 1-based and inclusive.
+    """
+    height, width = size
+    lines = [
+        "<annotation>",
+        f"  <filename>{escape(filename)}</filename>",
+        "  <source><database>Unknown</database></source>",
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
+        "  <segmented>0</segmented>",
+    ]
+    for name, corners in objects:
+        box = "".join(
+            f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        )
+        lines += [
+            "  <object>",
+            f"    <name>{escape(name)}</name>",
+            "    <pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>",
+            f"    <bndbox>{box}</bndbox>",
+            "  </object>",
+        ]
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def _corners(box: np.ndarray, size: tuple[int, int]) -> Corners:
+    """The whole pixels nearest to a half-open box, inside the image: 1-based, and at least two in each direction,
+    because a box of one is empty to readers that do not count as VOC does."""
+    x1, y1, x2, y2 = np.floor(box + 0.5).astype(int).tolist()
+    (xmin, xmax), (ymin, ymax) = _ends(x1, x2, size[1]), _ends(y1, y2, size[0])
+    return xmin, ymin, xmax, ymax
+
+
+def _ends(start: int, stop: int, length: int) -> tuple[int, int]:
+    """First and last pixel, from 1, of a half-open range in an image of that length."""
+    first = min(max(start + 1, 1), max(length - 1, 1))
+    return first, max(min(stop, length), min(first + 1, length))

@@ -1,0 +1,232 @@
+"""Detections in files: a picture and a JSON file for each image, a video and a file of JSON lines for each video."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from frcnn_jax.atomic import replacing, write_bytes, write_text
+from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.proposals.selective_search import search_image
+from frcnn_jax.evaluation.drawing import draw_detections
+from frcnn_jax.evaluation.outputs.voc_xml import write_voc_xml
+from frcnn_jax.machine import cores
+from frcnn_jax.runs.detect_inputs import ImageInput
+from frcnn_jax.runs.detector import Detector
+from frcnn_jax.runs.video import Frame, read_frames, video_facts, writing_video
+from frcnn_jax.types import Detections
+
+__all__ = ["PictureFormat", "check_results", "detect_images", "detect_video", "result_files"]
+
+PictureFormat = Literal["input", "jpg", "png", "none"]
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+_MOST_THREADS = 16  # each holds a frame of a video
+
+
+def result_files(out: Path, file: Path, *, video: bool) -> tuple[Path, Path]:
+    """The JSON of a file's detections, and the video or the picture, whose ending may also be .png."""
+    name = out / f"{file.stem}.detections"
+    endings = (".jsonl", ".mp4") if video else (".json", ".jpg")
+    return name.with_name(name.name + endings[0]), name.with_name(name.name + endings[1])
+
+
+def check_results(out: Path, images: Iterable[Path], videos: Iterable[Path]) -> None:
+    """Looks for results in `out` of other files that have the same names.
+
+    Raises:
+        FileExistsError: there are some.
+        ValueError: a file in their place is something else.
+    """
+    for video, files in ((False, images), (True, videos)):
+        for file in files:
+            other = _other_file(result_files(out, file, video=video)[0], file)
+            if other is not None:
+                raise FileExistsError(f"{out} holds detections of {other}: give another --out for {file}")
+
+
+def _other_file(results: Path, file: Path) -> str | None:
+    """The file whose detections are in `results`, if it is not this one; None also without results.
+
+    Raises:
+        ValueError: `results` holds something else.
+    """
+    try:
+        with results.open() as text:
+            about = json.loads(text.readline() if results.suffix == ".jsonl" else text.read())
+        # Old results have no "path" but "image", as it was given in a folder that is not known.
+        before = Path(about["path"] if "path" in about else about["image"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{results} is not a file of `detect`: give another --out, or move it ({error!r})") from error
+    if not before.is_absolute():
+        return f"{before} in an unknown folder"
+    return str(before) if before.resolve() != file.resolve() else None
+
+
+def detect_images(
+    detector: Detector,
+    images: Sequence[ImageInput],
+    out: Path,
+    *,
+    proposals: Sequence[Float[np.ndarray, "P 4"]] | None = None,
+    score: float = 0.5,
+    pictures: PictureFormat = "input",
+    voc_xml: Path | None = None,
+) -> None:
+    """Writes NAME.detections.json and a picture for each image, with a line for each and a progress bar.
+
+    Images are decoded one by one; proposals are computed in all cores, some images ahead.
+
+    Args:
+        proposals: of each image; computed as the run's config says if None.
+        score: least score of detections that are drawn and counted; JSON holds all.
+        pictures: their format. Of an input that keeps every pixel, "input" is PNG, of others JPEG.
+        voc_xml: folder for VOC XML of what is drawn; none is written if None.
+    """
+    config = detector.config.proposals
+    if proposals is None:
+        pairs = _ahead(lambda image: search_image(_decoded(image), config), images)
+    else:
+        pairs = zip(images, proposals, strict=True)
+    with contextlib.closing(tqdm(total=len(images), desc="Detecting", unit="image", disable=len(images) <= 1)) as bar:
+        for file, boxes in pairs:
+            image = _decoded(file)
+            found = detector.detect(image, boxes)
+            if pictures != "none":
+                _write_picture(out, file.path, pictures, _draw(detector, image, found, score))
+            _write_json(detector, file, image.shape[:2], found, out)
+            if voc_xml is not None:
+                about = file.path.stem, file.path.name, file.size, found, detector.classes
+                write_voc_xml(voc_xml, *about, min_score=score)
+            bar.write(f"{file.path}: {len(boxes)} proposals, {_count(found, score)} objects with score >= {score}")
+            bar.update()
+
+
+def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, score: float = 0.5) -> None:
+    """Writes NAME.detections.mp4 and NAME.detections.jsonl of a video, with a progress bar and a line.
+
+    A line of the JSON lines is a frame. The video shows these frames at the speed of the original. An interruption
+    leaves both with the frames until then.
+
+    Args:
+        every: detect in each `every`-th frame, from the first on.
+        score: least score of detections that are drawn and counted; JSON holds all.
+
+    Raises:
+        ValueError: the video cannot be read.
+        OSError: a result cannot be written, as when the disk is full.
+    """
+    facts, config = video_facts(path), detector.config.proposals
+    lines, video = result_files(out, path, video=True)
+    count = objects = 0
+    stopped: KeyboardInterrupt | None = None
+    expected = math.ceil(facts.frames / every)
+    pairs = _ahead(lambda frame: search_image(frame.image, config), read_frames(path, every))
+    with (
+        contextlib.closing(tqdm(total=expected or None, desc=path.name, unit="frame")) as bar,
+        replacing(lines) as temporary,
+        temporary.open("w") as file,
+        writing_video(video, facts.rate / every) as add,
+    ):
+        try:
+            for frame, boxes in pairs:
+                found = detector.detect(frame.image, boxes)
+                add(_draw(detector, frame.image, found, score))
+                file.write(json.dumps(_frame_json(detector, path, frame, found)) + "\n")
+                count, objects = count + 1, objects + _count(found, score)
+                bar.update()
+        except KeyboardInterrupt as error:
+            if not count:
+                raise
+            stopped = error
+    print(f"{path}: {_frames_text(count, every, expected)}, {objects} objects with score >= {score}")
+    if stopped is not None:
+        raise stopped
+
+
+def _ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Pairs of an item and `function` of it, computed in threads a few items ahead."""
+    workers = min(cores(), _MOST_THREADS)
+    items, running = iter(items), deque[tuple[Any, Future]]()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while True:
+            while len(running) <= workers and (item := next(items, None)) is not None:
+                running.append((item, pool.submit(function, item)))
+            if not running:
+                return
+            item, future = running.popleft()
+            yield item, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decoded(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
+    return decode_image(image.path.read_bytes(), image.turn)
+
+
+def _count(found: Detections, score: float) -> int:
+    return int((found.scores >= score).sum())
+
+
+def _draw(detector: Detector, image: np.ndarray, found: Detections, score: float) -> UInt8[np.ndarray, "H W 3"]:
+    return draw_detections(image, found, detector.classes, min_score=score)
+
+
+def _write_picture(out: Path, path: Path, pictures: str, picture: np.ndarray) -> None:
+    """Writes NAME.detections.jpg or .png, and removes that of an earlier call that has the other ending."""
+    ending = pictures if pictures != "input" else "png" if path.suffix.lower() in _LOSSLESS else "jpg"
+    _, jpeg = result_files(out, path, video=False)
+    files = {"jpg": jpeg, "png": jpeg.with_suffix(".png")}
+    bgr = np.ascontiguousarray(picture[:, :, ::-1])
+    write_bytes(files[ending], cv2.imencode(f".{ending}", bgr, _JPEG if ending == "jpg" else ())[1].tobytes())
+    files["png" if ending == "jpg" else "jpg"].unlink(missing_ok=True)
+
+
+def _rows(detector: Detector, found: Detections) -> list[dict[str, Any]]:
+    return [
+        {"class": detector.classes[label - 1], "score": float(score), "box": [float(x) for x in box]}
+        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
+    ]
+
+
+def _write_json(detector: Detector, file: ImageInput, size: tuple[int, int], found: Detections, out: Path) -> None:
+    text = {
+        "image": str(file.path),  # as it was given; "path" is what tells images apart
+        "path": str(file.path.resolve()),
+        "height": size[0],
+        "width": size[1],
+        "orientation": file.turn,  # EXIF mark by which the image was turned; 1: as it lies in the file
+        "detections": _rows(detector, found),
+    }
+    write_text(result_files(out, file.path, video=False)[0], json.dumps(text, indent=1) + "\n")
+
+
+def _frame_json(detector: Detector, path: Path, frame: Frame, found: Detections) -> dict[str, Any]:
+    return {
+        "video": str(path),
+        "path": str(path.resolve()),
+        "frame": frame.index,
+        "seconds": round(frame.seconds, 3),
+        "height": frame.image.shape[0],
+        "width": frame.image.shape[1],
+        "detections": _rows(detector, found),
+    }
+
+
+def _frames_text(count: int, every: int, expected: int) -> str:
+    text = f"{count} frames" if every == 1 else f"{count} frames, one in {every}"
+    return f"{text} ({expected} by its header)" if count < expected - 1 else text

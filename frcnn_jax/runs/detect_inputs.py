@@ -1,0 +1,115 @@
+"""Files to detect in, as they are given: images, folders of images, and videos."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from frcnn_jax.data.files import map_in_threads
+from frcnn_jax.data.images import IMAGE_SUFFIXES, check_image, exif_orientation, turned_size
+from frcnn_jax.runs.video import VIDEO_SUFFIXES
+
+__all__ = ["ImageInput", "check_images", "find_inputs"]
+
+_PICTURES = (".detections.jpg", ".detections.png")  # ours, of an earlier call
+_KINDS = f"give images, folders of images, or videos ({', '.join(VIDEO_SUFFIXES)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInput:
+    """An image that can be read."""
+
+    path: Path
+    size: tuple[int, int]  # height and width, turned
+    mark: int  # its EXIF orientation, 1 for none
+    turn: int  # the mark if it is followed, else 1
+
+
+def find_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The images and the videos that paths stand for, each once: files, and the images of folders by their names.
+
+    Folders inside a folder are not searched; hidden files, and pictures of earlier detections, are left out.
+
+    Raises:
+        ValueError: a path does not exist, a folder has no images, or the results of two files would have one name.
+    """
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise ValueError(f"no file {', '.join(missing)}: {_KINDS}")
+    files = [file for path in paths for file in (_folder_images(path) if path.is_dir() else [path])]
+    files = list({(file.resolve(), file.name): file for file in files}.values())
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
+    for kind, its in (("images", images), ("videos", videos)):
+        _check_names(kind, its)
+    return images, videos
+
+
+def _folder_images(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    images = [
+        file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.lower().endswith(_PICTURES)
+    ]
+    if not images:
+        videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+        inner = [path for path in folder.iterdir() if path.is_dir()]
+        hint = "give a folder that has some, or files"
+        if videos:
+            hint = f"its {len(videos)} videos are to be given one by one, as {videos[0]}"
+        elif inner:
+            hint = f"folders inside it are not searched; give them too, as {min(inner)}"
+        raise ValueError(f"{folder} has no images: {hint}")
+    return images
+
+
+def _check_names(kind: str, files: Sequence[Path]) -> None:
+    by_name: dict[str, list[Path]] = {}
+    for file in files:
+        by_name.setdefault(file.stem, []).append(file)
+    repeated = {name: its for name, its in by_name.items() if len(its) > 1}
+    if repeated:
+        shown = ", ".join(sorted(repeated)[:5]) + (" ..." if len(repeated) > 5 else "")
+        first, second, *_ = next(iter(repeated.values()))
+        raise ValueError(
+            f"several {kind} are named {shown}; their results would overwrite each other: "
+            f"detect in {first} and {second} by two calls, each with an --out of its own"
+        )
+
+
+def check_images(paths: Sequence[Path], orientation: Literal["auto", "apply", "ignore"]) -> list[ImageInput]:
+    """The images, each of which is complete and can be decoded.
+
+    Args:
+        orientation: `data.orientation` of the run, which says whether marked images are turned.
+
+    Raises:
+        ValueError: some are not; names the first and counts them.
+    """
+    found, faults = [], []
+    results = map_in_threads(_check, paths)
+    for path, result in zip(
+        paths, tqdm(results, "Checking", len(paths), unit="image", delay=2, leave=False), strict=True
+    ):
+        if isinstance(result, str):
+            faults.append(f"{path}: {result}")
+            continue
+        size, mark = result
+        turn = 1 if orientation == "ignore" else mark
+        found.append(ImageInput(path, turned_size(size, turn), mark, turn))
+    if faults:
+        more = f" ({len(faults)} of {len(paths)} files cannot be read)" if len(paths) > 1 else ""
+        raise ValueError(f"{faults[0]}{more}: {_KINDS}")
+    return found
+
+
+def _check(path: Path) -> tuple[tuple[int, int], int] | str:
+    """Size and EXIF orientation of an image, or what is wrong with it."""
+    try:
+        data = path.read_bytes()
+        return check_image(data), exif_orientation(data)
+    except (ValueError, OSError) as error:
+        return str(error)

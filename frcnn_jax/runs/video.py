@@ -1,0 +1,149 @@
+"""Videos, by OpenCV: frames of a file one after the other, and a file of frames."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+__all__ = ["VIDEO_SUFFIXES", "Frame", "VideoFacts", "read_frames", "video_facts", "writing_video"]
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts")
+"""Endings of files that are taken for videos."""
+_CONVERT = "OpenCV cannot read it; convert it, as by: ffmpeg -i VIDEO -c:v libx264 -pix_fmt yuv420p OTHER.mp4"
+_USUAL_RATE = 25.0  # of a file that states none
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoFacts:
+    """What a video says about itself. Its frames are turned as viewers turn them."""
+
+    size: tuple[int, int]  # height and width of its first frame
+    rate: float  # frames per second
+    frames: int  # as stated, which need not be exact; 0 where it is not stated
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One frame of a video."""
+
+    index: int  # from 0, counting all frames
+    seconds: float  # after the start
+    image: UInt8[np.ndarray, "H W 3"]  # RGB
+
+
+def video_facts(path: str | Path) -> VideoFacts:
+    """The facts of a video, whose first frame is read.
+
+    Raises:
+        ValueError: OpenCV cannot read it.
+    """
+    with _opened(path) as capture:
+        found, image = capture.read()
+        if not found:
+            raise ValueError(f"{path}: {_CONVERT}")
+        return VideoFacts(image.shape[:2], _rate(capture), max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0))
+
+
+def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
+    """Frames 0, `every`, 2 `every` ... of a video, up to its end or its first frame that cannot be read.
+
+    Raises:
+        ValueError: OpenCV cannot read it.
+    """
+    with _opened(path) as capture:
+        rate, index = _rate(capture), 0
+        while capture.grab():
+            if index % every == 0:
+                # Phones film at a rate that varies; the time is 0 where the file has none.
+                seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                found, image = capture.retrieve()
+                if not found:
+                    return
+                yield Frame(index, seconds if seconds > 0 else index / rate, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            index += 1
+
+
+@contextlib.contextmanager
+def writing_video(path: str | Path, rate: float) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"]], None]]:
+    """Yields a function that adds an RGB frame to the MPEG-4 video `path`, which ends in .mp4.
+
+    The file appears when the block is left, unless an exception ends it. All frames get the size of the first one.
+    Without a frame there is no file.
+
+    Args:
+        rate: frames per second.
+
+    Raises:
+        OSError: the video cannot be written, or frames are missing in it, as when the disk is full.
+    """
+    writer = _Writer(Path(path), rate)
+    try:
+        yield writer.add
+    except BaseException:
+        writer.close(keep=False)
+        raise
+    writer.close(keep=True)
+
+
+class _Writer:
+    """A video under another name beside its own, which it gets in the end."""
+
+    def __init__(self, path: Path, rate: float):
+        # OpenCV goes by the ending.
+        self._path, self._partial = path, path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        self._rate, self._size, self._count = rate, (0, 0), 0
+        self._video: cv2.VideoWriter | None = None
+
+    def add(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
+        if self._video is None:
+            self._size = image.shape[1::-1]
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._video = cv2.VideoWriter(str(self._partial), codec, self._rate, self._size)
+            if not self._video.isOpened():
+                width, height = self._size
+                raise OSError(f"{self._path}: OpenCV cannot write a video of {width} x {height} pixels there")
+        if image.shape[1::-1] != self._size:
+            image = cv2.resize(image, self._size)
+        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._count += 1
+
+    def close(self, *, keep: bool) -> None:
+        if self._video is not None:
+            self._video.release()
+        try:
+            if keep and self._count:
+                self._check()
+                self._partial.replace(self._path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        """Raises OSError where the file has fewer frames than were given to it: OpenCV does not say so itself."""
+        capture = cv2.VideoCapture(str(self._partial))
+        found = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        capture.release()
+        if found < self._count:
+            raise OSError(f"{self._path}: of {self._count} frames only {found} could be written; is the disk full?")
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[cv2.VideoCapture]:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise ValueError(f"{path}: {_CONVERT}")
+        yield capture
+    finally:
+        capture.release()
+
+
+def _rate(capture: cv2.VideoCapture) -> float:
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if 0 < rate <= 1000 else _USUAL_RATE

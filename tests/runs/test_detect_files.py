@@ -1,0 +1,176 @@
+"""Detections written to files: of a folder of images, and of a video frame by frame."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.config import Config, ProposalConfig
+from frcnn_jax.data.formats.voc_xml import read_annotation
+from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video
+from frcnn_jax.runs.detect_inputs import check_images
+from frcnn_jax.runs.detector import Detector
+from frcnn_jax.runs.video import read_frames, video_facts, writing_video
+from tests.evaluation.records import detections
+
+BOX = [100.0, 50.0, 300.0, 250.0]
+
+
+class Stub(Detector):
+    """Finds a cat in each image, and a dog that is not sure, and keeps what it was asked."""
+
+    def __init__(self, method="selective_search_fast", stop_after=None):
+        super().__init__(
+            None, None, None, ("cat", "dog"), Config(proposals=ProposalConfig(method=method, max_side=100)), 7
+        )
+        object.__setattr__(self, "asked", [])
+        object.__setattr__(self, "stop_after", stop_after)
+
+    def detect(self, image, boxes):
+        if len(self.asked) == self.stop_after:
+            raise KeyboardInterrupt
+        self.asked.append((image.shape, len(boxes)))
+        return detections((BOX, 0.9, 1), ([0, 0, 40, 40], 0.25, 2))
+
+
+@pytest.fixture
+def images(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "c.bmp", "d.webp"):
+        image = cv2.resize(random.integers(0, 256, (8, 9, 3), np.uint8), (500, 400), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / name), image)
+    (tmp_path / "out").mkdir()
+    return check_images(sorted(path for path in tmp_path.iterdir() if path.is_file()), "auto")
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_pictures_are_as_good_as_the_images(images, tmp_path, capsys):
+    detector, out = Stub(), tmp_path / "out"
+    detect_images(detector, images, out)
+    assert files(out) == [
+        *("a.detections.json", "a.detections.png", "b.detections.jpg", "b.detections.json"),
+        *("c.detections.json", "c.detections.png", "d.detections.jpg", "d.detections.json"),
+    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(image.path) for image in images]
+    assert all(line.endswith("proposals, 1 objects with score >= 0.5") for line in lines)
+    # Away from what is drawn, nothing but the encoding changes a pixel.
+    original, drawn = (cv2.imread(str(path))[280:] for path in (tmp_path / "a.png", out / "a.detections.png"))
+    np.testing.assert_array_equal(drawn, original)
+    original, drawn = (cv2.imread(str(path))[280:] for path in (tmp_path / "b.jpg", out / "b.detections.jpg"))
+    assert np.abs(drawn.astype(int) - original).mean() < 0.7
+    assert [asked[0] for asked in detector.asked] == [(400, 500, 3)] * 4
+    assert min(asked[1] for asked in detector.asked) > 0
+
+
+def test_json_of_an_image(images, tmp_path):
+    detect_images(Stub(), images[:1], tmp_path / "out", proposals=[np.zeros((3, 4), np.float32)])
+    assert json.loads((tmp_path / "out/a.detections.json").read_text()) == {
+        "image": str(images[0].path),
+        "path": str(images[0].path.resolve()),
+        "height": 400,
+        "width": 500,
+        "orientation": 1,
+        "detections": [
+            {"class": "cat", "score": pytest.approx(0.9), "box": BOX},
+            {"class": "dog", "score": pytest.approx(0.25), "box": [0, 0, 40, 40]},
+        ],
+    }
+
+
+def test_the_format_of_pictures(images, tmp_path):
+    out, boxes = tmp_path / "out", [np.zeros((0, 4), np.float32)] * 4
+    detect_images(Stub(), images, out, proposals=boxes, pictures="none")
+    assert {path.suffix for path in out.iterdir()} == {".json"}
+    for ending, other in (("jpg", "png"), ("png", "jpg")):
+        detect_images(Stub(), images, out, proposals=boxes, pictures=ending)
+        assert len(list(out.glob(f"*.detections.{ending}"))) == 4
+        assert not list(out.glob(f"*.{other}"))  # none of the call before is left
+
+
+def test_xml_of_what_is_drawn(images, tmp_path):
+    detect_images(
+        Stub(), images[:2], tmp_path / "out", proposals=[np.zeros((0, 4), np.float32)] * 2, voc_xml=tmp_path / "xml"
+    )
+    assert files(tmp_path / "xml") == ["a.xml", "b.xml"]
+    annotation = read_annotation(tmp_path / "xml/b.xml")
+    assert (annotation.filename, annotation.width, annotation.height) == ("b.jpg", 500, 400)
+    assert [(item.name, item.corners) for item in annotation.objects] == [("cat", (101, 51, 300, 250))]
+
+
+def test_an_error_in_a_search_is_not_lost(images, tmp_path):
+    with pytest.raises(ValueError, match=r"proposals\.method is 'file'"):
+        detect_images(Stub("file"), images, tmp_path / "out")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path, random = tmp_path / "clip.avi.mp4", np.random.default_rng(0)
+    image = cv2.resize(random.integers(0, 256, (8, 9, 3), np.uint8), (480, 320), interpolation=cv2.INTER_CUBIC)
+    with writing_video(path, 20.0) as add:
+        for index in range(7):
+            add(np.roll(image, 10 * index, axis=1))
+    (tmp_path / "out").mkdir()
+    return path
+
+
+def test_a_video(clip, tmp_path, capsys):
+    detector, out = Stub(), tmp_path / "out"
+    detect_video(detector, clip, out, every=3)
+    assert files(out) == ["clip.avi.detections.jsonl", "clip.avi.detections.mp4"]
+    rows = [json.loads(line) for line in (out / "clip.avi.detections.jsonl").read_text().splitlines()]
+    assert [(row["frame"], row["seconds"]) for row in rows] == [(0, 0), (3, 0.15), (6, 0.3)]
+    assert rows[1] == {
+        "video": str(clip),
+        "path": str(clip.resolve()),
+        "frame": 3,
+        "seconds": 0.15,
+        "height": 320,
+        "width": 480,
+        "detections": [
+            {"class": "cat", "score": pytest.approx(0.9), "box": BOX},
+            {"class": "dog", "score": pytest.approx(0.25), "box": [0, 0, 40, 40]},
+        ],
+    }
+    facts = video_facts(out / "clip.avi.detections.mp4")
+    assert (facts.frames, facts.size) == (3, (320, 480))
+    assert facts.rate == pytest.approx(20 / 3, rel=1e-3)  # as fast as the original
+    before = list(read_frames(clip, 3))
+    for frame, original in zip(read_frames(out / "clip.avi.detections.mp4"), before, strict=True):
+        assert np.abs(frame.image[260:, 320:].astype(int) - original.image[260:, 320:]).mean() < 8
+        red, green, blue = frame.image[52:248, 99:102].reshape(-1, 3).mean(0)
+        assert red > 150 > max(green, blue)
+    assert capsys.readouterr().out == f"{clip}: 3 frames, one in 3, 3 objects with score >= 0.5\n"
+    assert min(asked[1] for asked in detector.asked) > 0
+
+
+def test_an_interruption_leaves_the_frames_until_then(clip, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        detect_video(Stub(stop_after=2), clip, tmp_path / "out")
+    assert len((tmp_path / "out/clip.avi.detections.jsonl").read_text().splitlines()) == 2
+    assert video_facts(tmp_path / "out/clip.avi.detections.mp4").frames == 2
+    assert capsys.readouterr().out == f"{clip}: 2 frames (7 by its header), 2 objects with score >= 0.5\n"
+
+
+def test_an_interruption_before_the_first_frame_leaves_nothing(clip, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        detect_video(Stub(stop_after=0), clip, tmp_path / "out")
+    assert files(tmp_path / "out") == []
+
+
+def test_results_of_another_file_are_not_overwritten(clip, tmp_path):
+    out = tmp_path / "out"
+    detect_video(Stub(), clip, out, every=6)
+    check_results(out, [], [clip])
+    (tmp_path / "more").mkdir()
+    other = tmp_path / "more/clip.avi.mov"
+    with pytest.raises(FileExistsError, match=f"{out} holds detections of {clip}: give another --out for {other}"):
+        check_results(out, [], [other])
+    check_results(out, [other], [])  # an image of that name has files of other names
+    (out / "clip.avi.detections.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="jsonl is not a file of `detect`"):
+        check_results(out, [], [clip])

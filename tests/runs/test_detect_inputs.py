@@ -1,0 +1,68 @@
+"""Files to detect in: what paths stand for, and what is refused before the first image."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from frcnn_jax.runs.detect_inputs import check_images, find_inputs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "a.JPG", "c.webp", ".hidden.png", "a.detections.jpg", "b.detections.png", "inner/d.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(path.suffix, np.zeros((20, 30, 3), np.uint8))[1].tobytes())
+    (tmp_path / "photos/notes.txt").write_text("not an image")
+    (tmp_path / "clips").mkdir()
+    for name in ("clip.mp4", "other.MOV"):
+        (tmp_path / "clips" / name).write_bytes(b"")
+    return tmp_path
+
+
+def test_a_folder_stands_for_its_images_by_name(folder):
+    photos = folder / "photos"
+    clip = folder / "clips/clip.mp4"
+    images, videos = find_inputs([clip, photos, photos / "b.png", folder / "clips/other.MOV"])
+    assert images == [photos / "a.JPG", photos / "b.png", photos / "c.webp"]
+    assert videos == [clip, folder / "clips/other.MOV"]
+    # A file that is given counts, whatever its name.
+    assert find_inputs([photos / "notes.txt"]) == ([photos / "notes.txt"], [])
+
+
+def test_what_paths_cannot_stand_for(folder):
+    photos, empty = folder / "photos", folder / "empty"
+    empty.mkdir()
+    (folder / "more").mkdir()
+    for name in ("b.png", "b.jpg"):
+        (folder / "more" / name).write_bytes(b"")
+    (folder / "more/clip.mov").write_bytes(b"")
+    cases = {
+        (photos, folder / "nothing"): f"no file {folder}/nothing: give images, folders of images, or videos (.mp4,",
+        (empty,): f"{empty} has no images: give a folder that has some, or files",
+        (folder / "clips",): f"its 2 videos are to be given one by one, as {folder}/clips/clip.mp4",
+        (folder,): f"folders inside it are not searched; give them too, as {folder}/clips",
+        (folder / "more",): f"several images are named b; their results would overwrite each other: detect in "
+        f"{folder}/more/b.jpg and {folder}/more/b.png by two calls",
+        (photos, folder / "more/b.jpg"): "several images are named b;",
+        (folder / "clips/clip.mp4", folder / "more/clip.mov"): "several videos are named clip;",
+    }
+    for paths, message in cases.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            find_inputs(list(paths))
+
+
+def test_all_images_are_checked_at_once(folder):
+    images = [folder / "photos" / name for name in ("b.png", "notes.txt", "a.JPG", "cut.png")]
+    images[3].write_bytes(images[0].read_bytes()[:-20])
+    with pytest.raises(
+        ValueError, match=r"notes\.txt: neither JPEG nor .* \(2 of 4 files cannot be read\): give images"
+    ):
+        check_images(images, "auto")
+    found = check_images(images[::2], "auto")
+    assert [(image.path, image.size, image.mark, image.turn) for image in found] == [
+        (images[0], (20, 30), 1, 1),
+        (images[2], (20, 30), 1, 1),
+    ]

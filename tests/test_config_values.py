@@ -1,0 +1,169 @@
+"""Values of settings: what is out of range or of another kind is refused by its name."""
+
+from pathlib import Path
+
+import pytest
+
+from frcnn_jax.config import (
+    CLASSIFICATION_LOSSES,
+    LOCALIZATION_LOSSES,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    FaultPolicy,
+    InputConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ParameterRule,
+    ProposalConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+
+INF, NAN = float("inf"), float("nan")
+
+
+def test_paths_may_be_path_objects():
+    assert DataConfig(root=Path("x")).root == Path("x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (TrainConfig, {"log_every": 0}, r"train\.log_every must be at least 1, not 0"),
+        (InputConfig, {"batch_size": 0}, r"input\.batch_size must be at least 1"),
+        (InputConfig, {"scales": ()}, r"input\.scales"),
+        (InputConfig, {"test_scales": (600, 0)}, r"input\.test_scales must be lengths of at least 1, not \(600, 0\)"),
+        (InputConfig, {"scales": [600]}, r"input\.scales must be a tuple of int, not \[600\]"),
+        (InputConfig, {"buckets": ((64, 0),)}, r"input\.buckets must be heights and widths of at least 1"),
+        (
+            InputConfig,
+            {"buckets": ((64,),)},
+            r"input\.buckets must be a tuple of a tuple of int, int, not \(\(64,\),\)",
+        ),
+        (InputConfig, {"max_objects": 0}, r"input\.max_objects must be at least 1, not 0"),
+        (
+            AugmentConfig,
+            {"scale_jitter": (0.0, 1.0)},
+            r"input\.augment\.scale_jitter must be a range above 0, not \(0\.0,",
+        ),
+        (
+            AugmentConfig,
+            {"scale_jitter": (2.0, 1.0)},
+            r"input\.augment\.scale_jitter must be a range above 0, not \(2\.0,",
+        ),
+        (
+            AugmentConfig,
+            {"scale_jitter": (1.0, INF)},
+            r"input\.augment\.scale_jitter must be a range above 0, not \(1\.0,",
+        ),
+        (
+            AugmentConfig,
+            {"scale_jitter": (NAN, 1.0)},
+            r"input\.augment\.scale_jitter must be a range above 0, not \(nan,",
+        ),
+        (
+            AugmentConfig,
+            {"scale_jitter": 0.5},
+            r"input\.augment\.scale_jitter must be a tuple of float, float, not 0\.5",
+        ),
+        (AugmentConfig, {"crop": 0.0}, r"input\.augment\.crop must be above 0 and at most 1, not 0\.0"),
+        (AugmentConfig, {"crop": 1.1}, r"input\.augment\.crop must be above 0 and at most 1, not 1\.1"),
+        (AugmentConfig, {"crop": NAN}, r"input\.augment\.crop must be above 0 and at most 1, not nan"),
+        (AugmentConfig, {"min_visible": 1.5}, r"input\.augment\.min_visible must be in 0 \.\.\. 1, not 1\.5"),
+        (AugmentConfig, {"brightness": -0.1}, r"input\.augment\.brightness must be in 0 \.\.\. 1, not -0\.1"),
+        (AugmentConfig, {"contrast": 1.1}, r"input\.augment\.contrast must be in 0 \.\.\. 1, not 1\.1"),
+        (AugmentConfig, {"saturation": NAN}, r"input\.augment\.saturation must be in 0 \.\.\. 1, not nan"),
+        (AugmentConfig, {"hue": 0.6}, r"input\.augment\.hue must be in 0 \.\.\. 0\.5, not 0\.6"),
+        (InputConfig, {"augment": {"hue": 0.1}}, r"input\.augment must be AugmentConfig, not \{'hue': 0\.1\}"),
+        (InputConfig, {"flip": 1}, r"input\.flip must be bool, not 1"),
+        (DataConfig, {"train": ()}, r"data\.train must name at least one data set, not \(\)"),
+        (DataConfig, {"test": ""}, r"data\.test must not be empty"),
+        (FaultPolicy, {"box_outside": "cut"}, r"data\.faults\.box_outside must be one of error, drop, clip, not 'cut'"),
+        (ProposalConfig, {"max_count": 0}, r"proposals\.max_count must be at least 1, not 0"),
+        (ProposalConfig, {"min_side": INF}, r"proposals\.min_side must be at least 0, not inf"),
+        (ProposalConfig, {"method": "edge_boxes"}, r"proposals\.method must be one of selective_search_fast, "),
+        (SamplingConfig, {"rois_per_image": 0}, r"sampling\.rois_per_image must be at least 1"),
+        (
+            SamplingConfig,
+            {"foreground_fraction": 1.5},
+            r"sampling\.foreground_fraction must be in 0 \.\.\. 1, not 1\.5",
+        ),
+        (SamplingConfig, {"foreground_iou": NAN}, r"sampling\.foreground_iou must be in 0 \.\.\. 1, not nan"),
+        (SamplingConfig, {"background_iou": (0.5, 0.1)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (SamplingConfig, {"background_iou": (0.5, 0.5)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (
+            SamplingConfig,
+            {"foreground_iou": 0.4},
+            r"background_iou \(0\.1, 0\.5\) must end at sampling\.foreground_iou = 0\.4 or below, as no RoI is both",
+        ),
+        (SamplingConfig, {"background_iou": (0.1, NAN)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
+        (
+            SamplingConfig,
+            {"foreground_balance": "classes"},
+            r"sampling\.foreground_balance must be one of none, class, object, not 'classes'",
+        ),
+        (ModelConfig, {"dropout": 1.0}, r"model\.dropout must be in 0 \.\.\. 1, below 1, not 1\.0"),
+        (ModelConfig, {"dtype": "float16"}, r"model\.dtype must be one of float32, bfloat16, not 'float16'"),
+        (ModelConfig, {"fc6_rank": 0}, r"model\.fc6_rank must be at least 1, not 0"),
+        (LossConfig, {"classification": "hinge"}, r'loss\.classification must be cross_entropy, focal or "module:fun'),
+        (LossConfig, {"localization": "focal"}, r"loss\.localization must be smooth_l1, giou or .*, not 'focal'"),
+        (LossConfig, {"localization": "a b:c"}, r"loss\.localization must be .*, not 'a b:c'"),
+        (TrainConfig, {"seed": -1}, r"train\.seed must be at least 0, not -1"),
+        (TrainConfig, {"steps": 2.5}, r"train\.steps must be int or None, not 2\.5"),
+        (TrainConfig, {"epochs": 0}, r"train\.epochs must be above 0, not 0"),
+        (TrainConfig, {"epochs": -1.0}, r"train\.epochs must be at least 0, not -1\.0"),
+        (TrainConfig, {"epochs": "20"}, r"train\.epochs must be float or None, not '20'"),
+        (TrainConfig, {"evaluate_every": 0.0}, r"train\.evaluate_every must be above 0, not 0"),
+        (
+            TrainConfig,
+            {"evaluate_every": 2.5},
+            r"train\.evaluate_every must be whole steps, or a share below 1, not 2\.5",
+        ),
+        (TrainConfig, {"evaluate_every": 5, "patience": 0}, r"train\.patience must be at least 1, not 0"),
+        (TrainConfig, {"patience": 3}, r"train\.patience = 3 counts measurements: set train\.evaluate_every too"),
+        (DataConfig, {"validation": ""}, r"data\.validation must not be empty"),
+        (OptimizerConfig, {"warmup": 2.5}, r"optimizer\.warmup must be whole steps, or a share below 1, not 2\.5"),
+        (
+            OptimizerConfig,
+            {"drops": (0.5, 40)},
+            r"optimizer\.drops must be steps .*, or shares below 1, not \(0\.5, 40\)",
+        ),
+        (OptimizerConfig, {"drops": (40.5,)}, r"optimizer\.drops must be steps of at least 1, or shares"),
+        (EvalConfig, {"per_class": 0}, r"evaluate\.per_class must be at least 1, not 0"),
+        (EvalConfig, {"per_class": True}, r"evaluate\.per_class must be int, not True"),
+        (EvalConfig, {"score_threshold": NAN}, r"evaluate\.score_threshold must be in 0 \.\.\. 1, not nan"),
+        (EvalConfig, {"nms_iou": 30.0}, r"evaluate\.nms_iou must be in 0 \.\.\. 1, not 30\.0"),
+        (EvalConfig, {"picture_score": -0.5}, r"evaluate\.picture_score must be in 0 \.\.\. 1, not -0\.5"),
+        (Config, {"plugins": ("my-trunks",)}, r"plugins must be names of modules, .*, not 'my-trunks'"),
+        (Config, {"plugins": ("trunks.py/",)}, r"plugins must be names of modules, .*, not 'trunks\.py/'"),
+        (Config, {"model": {"name": "tiny"}}, r"config\.model must be ModelConfig, not \{'name': 'tiny'\}"),
+        (OptimizerConfig, {"momentum": 1.0}, r"optimizer\.momentum must be below 1, not 1\.0"),
+        (OptimizerConfig, {"drops": (0, 40)}, r"optimizer\.drops must be steps of at least 1, .*, not \(0, 40\)"),
+        (ParameterRule, {"pattern": "a", "learning_rate": -1.0}, r"optimizer\.rules\.learning_rate must be at least 0"),
+        (LossConfig, {"localization_weight": -1.0}, r"loss\.localization_weight must be at least 0, not -1\.0"),
+        (OptimizerConfig, {"learning_rate": float("nan")}, r"optimizer\.learning_rate must be at least 0, not nan"),
+        (OptimizerConfig, {"clip_norm": -1.0}, r"optimizer\.clip_norm must be at least 0, not -1\.0"),
+        (OptimizerConfig, {"drops": (80, 40)}, r"optimizer\.drops must be steps in ascending order.*\(80, 40\)"),
+        (OptimizerConfig, {"drops": (40, 40)}, r"optimizer\.drops must be"),
+        (ParameterRule, {"pattern": "conv("}, r"optimizer\.rules: 'conv\(' is not a regular expression: missing \)"),
+    ],
+)
+def test_values_out_of_range(kind, settings, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "my_losses:hinge", "my.losses:hinge"])
+def test_names_of_losses(name):
+    assert LossConfig(classification=name).classification == name
+
+
+def test_the_known_losses_are_those_that_exist():
+    from frcnn_jax.training.losses import create_loss
+
+    for classification in CLASSIFICATION_LOSSES:
+        for localization in LOCALIZATION_LOSSES:
+            assert create_loss(LossConfig(classification, localization))
