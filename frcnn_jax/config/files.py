@@ -179,7 +179,7 @@ def override(config: Settings, arguments: Sequence[str], program: str | None = N
 def to_json(config: Config) -> str:
     """`config` as JSON text that `from_json` reads back, without `distributed`, which belongs to a start."""
     settings = dataclasses.asdict(config)
-    del settings["distributed"]
+    settings.pop("distributed", None)
     return json.dumps(settings, indent=2) + "\n"
 
 

@@ -97,3 +97,13 @@ def test_an_evaluation_that_is_shared_out_has_the_same_digits(data, tmp_path):
     run(f"evaluate_here({str(tmp_path / '3')!r})", 3)
     one, three = ((tmp_path / name / "eval/metrics.json").read_text() for name in "13")
     assert one == three
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_a_run_that_is_measured_by_several_processes_has_the_same_values(data, tmp_path):
+    for processes, devices in DIVISIONS[2]:
+        train(data, tmp_path / str(processes), processes, devices, steps=4, evaluate_every=2)
+    one, two = ((tmp_path / name / "evaluations.json").read_text() for name in "12")
+    assert one == two
+    assert len(json.loads(two)["values"]) == 2
