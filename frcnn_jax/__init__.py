@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.detection.detect import trim as trim
     from frcnn_jax.detection.inputs import make_batch as make_batch
     from frcnn_jax.detection.selection import select_detections as select_detections
+    from frcnn_jax.evaluation.coco import evaluate_coco as evaluate_coco
+    from frcnn_jax.evaluation.outputs.libraries import detections_table as detections_table
+    from frcnn_jax.evaluation.outputs.libraries import to_supervision as to_supervision
     from frcnn_jax.evaluation.voc_map import evaluate_voc as evaluate_voc
     from frcnn_jax.models.architectures import ARCHITECTURES as ARCHITECTURES
     from frcnn_jax.models.architectures import create_model as create_model
@@ -171,6 +174,11 @@ _NAMES = {
     ),
     "detection.inputs": ("make_batch",),
     "detection.selection": ("select_detections",),
+    "evaluation.coco": ("evaluate_coco",),
+    "evaluation.outputs.libraries": (
+        "detections_table",
+        "to_supervision",
+    ),
     "evaluation.voc_map": ("evaluate_voc",),
     "runs.detector": (
         "Detector",

@@ -81,8 +81,10 @@ def _naming(path: Path, temporary: Path) -> Iterator[None]:
     except OSError as error:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         about = not names or any(name.startswith(str(temporary)) for name in names)
-        if error.errno is None or not about:
+        if not about:
             raise
+        if error.errno is None:  # of NumPy, which says how many bytes it has written
+            raise OSError(f"{path} cannot be written: {error}") from error
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -25,6 +25,12 @@ def run(main: Callable[[], None]) -> None:
     keep_compiled(_program())
     try:
         main()
+    except TimeoutError as error:
+        # The thread that does not answer would hold the process back.
+        print(f"{_program()}: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(f"{_program()}: {error}")
     except KeyboardInterrupt:

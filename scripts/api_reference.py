@@ -7,6 +7,7 @@ A docstring or signature that cannot be shown as it is written is an error. Need
 
 import inspect
 import re
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,6 @@ def write_reference(folder: Path) -> None:
         import pdoc.render
     except ImportError as error:
         raise ImportError(f"{error}: pip install -e '.[docs]'") from error
-
-    import tempfile
 
     # pdoc formats what functions return, Python their arguments.
     pdoc.doc.formatannotation = inspect.formatannotation = format_annotation

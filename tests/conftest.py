@@ -21,6 +21,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 else:
     os.environ["JAX_COMPILATION_CACHE_DIR"] += f"/{os.environ['PYTEST_XDIST_WORKER']}"
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Which plug-ins were given is noted in the user's folder of state.
+STATE = tempfile.TemporaryDirectory(prefix="frcnn_jax_tests_")
+os.environ["XDG_STATE_HOME"] = STATE.name
 
 from jaxtyping import install_import_hook
 

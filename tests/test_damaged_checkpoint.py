@@ -57,6 +57,7 @@ DAMAGES = {
     "an array cut off": (cut, "OUT_OF_RANGE|Truncated|DATA_LOSS"),
     "an array missing": (remove_largest, "NOT_FOUND|No such file|FAILED_PRECONDITION"),
 }
+BY_SIZE = r"(metadata|arrays)/\S+ (has \d+ of \d+ bytes|is missing)|it has no "
 READERS = {
     "metadata": lambda checkpoints, folder: checkpoints.metadata(),
     "restore": lambda checkpoints, folder: checkpoints.restore(state_of(0)),
@@ -81,24 +82,32 @@ def two(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("noted", [True, False], ids=["sizes noted", "of an earlier version"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_one_line(two, tmp_path, damage):
+def test_damage_is_one_line(two, tmp_path, damage, noted):
     run = shutil.copytree(two, tmp_path / "run")
     newest = run / "checkpoints/2"
     hurt, reason = DAMAGES[damage]
+    if not noted:
+        for note in run.rglob("checksums.json"):
+            note.unlink()
     hurt(newest)
     refused = 0
     for name, read in READERS.items():
         # Arrays are not looked into for the metadata alone.
-        if name == "metadata" and "array" in damage and damage != "no arrays":
+        if name == "metadata" and not noted and "array" in damage and damage != "no arrays":
             continue
-        with open_checkpoint(run) as checkpoints, pytest.raises(ValueError, match=reason) as error:
+        with (
+            open_checkpoint(run) as checkpoints,
+            pytest.raises(ValueError, match=BY_SIZE if noted else reason) as error,
+        ):
             read(checkpoints, run)
         line = str(error.value)
         assert line.startswith(f"{newest} is damaged (")
-        assert line.endswith("): delete it to go on from step 1")
+        delete = f"rm -r {newest}"
+        assert line.endswith(f"): delete it to go on from step 1: {delete}; or, to use that one, give --checkpoint 1")
         assert "\n" not in line
-        assert len(line) < len(str(newest)) + 240
+        assert len(line) < 2 * len(str(newest)) + 320
         refused += 1
     assert refused >= 2
     shutil.rmtree(newest)
@@ -139,6 +148,7 @@ def test_a_setting_of_another_version_is_no_damage(two, tmp_path):
     run = shutil.copytree(two, tmp_path / "run")
     path = run / "checkpoints/2/metadata/metadata"
     path.write_text(path.read_text().replace('"momentum"', '"momentun"'))
+    (run / "checkpoints/2/checksums.json").unlink()
     with open_checkpoint(run) as checkpoints, pytest.raises(ValueError, match=r"unknown settings momentun") as error:
         checkpoints.metadata()
     assert "damaged" not in str(error.value)

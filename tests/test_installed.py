@@ -62,11 +62,12 @@ def frcnn(wheel, tmp_path_factory):
     return folder / "bin/frcnn"
 
 
-def test_the_wheel_has_every_module_and_config_and_nothing_else(wheel):
-    modules = [path.relative_to(ROOT) for path in (ROOT / "frcnn_jax").rglob("*.py")]
-    modules += [Path("frcnn_jax") / path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py")]
+def test_the_wheel_has_every_file_and_config_and_nothing_else(wheel):
+    files = [path.relative_to(ROOT) for path in (ROOT / "frcnn_jax").rglob("*") if path.is_file()]
+    files = [path for path in files if path.suffix != ".pyc"]
+    files += [Path("frcnn_jax") / path.relative_to(ROOT) for path in (ROOT / "configs").glob("*.py")]
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name for name in names if ".dist-info/" not in name} == set(map(str, modules))
+    assert {name for name in names if ".dist-info/" not in name} == set(map(str, files))
     assert "frcnn_jax/configs/voc07_vgg16.py" in names
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from frcnn_jax.checkpoint.evaluations import choose_step
 from frcnn_jax.config import Config, expand_user, from_json, to_json
 from frcnn_jax.distributed.talk import process_count
 from frcnn_jax.models.pixels import PixelNormalization
+from frcnn_jax.sums import check_contents, check_sizes, write_sums
 
 FORMAT = 2
 # In checkpoints of format 1, `data` covers ids and image bytes alone, and proposal files are not recorded.
@@ -124,6 +126,7 @@ class Checkpoints:
             with quiet_orbax():
                 self._manager.save(step, args=items)
                 self._manager.wait_until_finished()
+            write_sums(self._folder(step))
         except (OSError, ValueError) as error:  # TensorStore reports errors of the system as ValueError
             self._remove_unfinished(step)
             raise OSError(
@@ -149,7 +152,7 @@ class Checkpoints:
             metadata=ocp.args.JsonRestore(),
         )
         try:
-            with self.damage_named():
+            with self.damage_named(contents=""):
                 restored = self._manager.restore(self._chosen, args=items)
         except ValueError:
             self._check_shapes(template)
@@ -179,18 +182,21 @@ class Checkpoints:
             return _decode(described, config)
 
     @contextlib.contextmanager
-    def damage_named(self) -> Iterator[None]:
+    def damage_named(self, contents: str = "metadata/") -> Iterator[None]:
         """Says of errors of reading in the block that the checkpoint is damaged, and what to go on from.
+
+        Args:
+            contents: first see that no file whose path begins so has changed since it was written; sizes are compared
+                of all.
 
         Raises:
             ValueError: it is damaged; one line.
             OSError: the system does not let it be read.
         """
-        folder = Path(self._manager.directory) / str(self._chosen)
+        folder = self._folder(self._chosen)
         try:
-            absent = [name for name in ("metadata", "arrays") if not (folder / name).is_dir()]
-            if absent:
-                raise FileNotFoundError(f"it has no {' and no '.join(absent)}")
+            _check_parts(folder)
+            check_contents(folder, contents)
             with quiet_orbax():
                 yield
         except (MemoryError, jax.errors.JaxRuntimeError):
@@ -206,21 +212,27 @@ class Checkpoints:
         return self.latest if self.step is None else self.step
 
     def _advice(self) -> str:
-        """A way on without the checkpoint that is read."""
-        others = [step for step in self.steps if step != self._chosen]
-        if self._chosen != self.latest:
-            return f"give another --checkpoint: {', '.join(map(str, others))}"
-        return (
-            f"delete it to go on from step {max(others)}"
-            if others
-            else ("delete it to begin anew, as there is no earlier one")
-        )
+        """A way on without the checkpoint that is read: the newest one that is whole."""
+        for step in sorted(self.steps, reverse=True):
+            with contextlib.suppress(ValueError, OSError):
+                if step != self._chosen:
+                    _check_parts(self._folder(step))
+                    check_contents(self._folder(step))
+                    other = f"give --checkpoint {step}"
+                    if self._chosen != self.latest:
+                        return other
+                    delete = f"rm -r {shlex.quote(str(self._folder(self._chosen)))}"
+                    return f"delete it to go on from step {step}: {delete}; or, to use that one, {other}"
+        return "delete it to begin anew, as there is no earlier one that is whole"
+
+    def _folder(self, step: int | None) -> Path:
+        return Path(self._manager.directory) / str(step)
 
     def _check_shapes(self, template: Any) -> None:
         """Raises ValueError where the checkpoint is whole and has other arrays than `template`."""
         try:
             with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-                stored = handler.metadata(Path(self._manager.directory) / str(self._chosen) / "arrays")
+                stored = handler.metadata(self._folder(self._chosen) / "arrays")
             found, wanted = (
                 {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
                 for leaves in map(jax.tree_util.tree_leaves_with_path, (stored, template))
@@ -242,6 +254,14 @@ class Checkpoints:
         """Frees the space that a checkpoint takes which could not be completed."""
         for path in Path(self._manager.directory).glob(f"{step}.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_parts(folder: Path) -> None:
+    """Raises an error where a part of the checkpoint is missing, or has another size than when it was written."""
+    absent = [name for name in ("metadata", "arrays") if not (folder / name).is_dir()]
+    if absent:
+        raise FileNotFoundError(f"it has no {' and no '.join(absent)}")
+    check_sizes(folder)
 
 
 def _encode(metadata: CheckpointMetadata) -> dict[str, Any]:

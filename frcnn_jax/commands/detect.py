@@ -74,7 +74,7 @@ def main() -> None:
     if config.proposals.method == "file" and arguments.proposals is None:
         parser.error("the detector was trained with proposals from a file: give --proposals")
     try:
-        images = check_images(files, config.data.orientation)
+        images = check_images(files, config.data.orientation, config.data.max_pixels)
         for video in videos:
             video_facts(video)
     except ValueError as error:

@@ -66,7 +66,7 @@ def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[
     """A picture of one image's proposals, and the best one of each object."""
     content = path.read_bytes()
     try:
-        check_image(content)
+        check_image(content, config.data.max_pixels)
         image = decode_image(content, 1 if config.data.orientation == "ignore" else exif_orientation(content))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -76,6 +76,9 @@ class DataConfig:
     """Whether images of a folder are turned by their EXIF orientation. `auto` looks at which size the annotations of
     such images state, once for all images; without that they are turned, as viewers do. A few against many more are
     dropped, see `faults.tolerance`."""
+    max_pixels: int = 150_000_000
+    """Most pixels of an image; one with more is not decoded and counts as `faults.unreadable_image`. Decoded, an image
+    takes 3 bytes a pixel."""
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
     verify: bool = False
     """Read all images again, those of the folder and the prepared ones. Otherwise a file of the folder whose size and
@@ -83,6 +86,7 @@ class DataConfig:
 
     def __post_init__(self):
         kinds(self, "data")
+        at_least(self, "data", max_pixels=1)
         if not self.train or not all(self.train):
             raise SettingError(f"data.train must name at least one data set, not {self.train}")
         for name in ("test", "format"):
@@ -197,6 +201,9 @@ class InputConfig:
     """Most ground-truth boxes of an image; one with more is an error that says so."""
     workers: int = 4
     """Threads that decode and resize images ahead of the step; 0 does so in the main thread."""
+    read_timeout: float = 600.0
+    """Seconds for which a training step waits for its images before the run ends with an error that names them, as
+    where a network drive no longer answers."""
     cache_decoded: bool = False
     """Keep decoded training images in memory: 3 bytes a pixel of the files, about 2.7 GB for VOC 2007. An error
     where the machine has less memory than that."""
@@ -204,7 +211,7 @@ class InputConfig:
     def __post_init__(self):
         kinds(self, "input")
         at_least(self, "input", batch_size=1, test_batch_size=1, max_size=1, test_scale=1, test_max_size=1)
-        at_least(self, "input", max_objects=1, workers=0)
+        at_least(self, "input", max_objects=1, workers=0, read_timeout=0.001)
         lengths(self, "input", "scales")
         lengths(self, "input", "test_scales", allow_empty=True)
         if min(sum(self.buckets, ()), default=1) < 1:

@@ -197,6 +197,9 @@ class TrainConfig:
     """Measurements without a better mAP after which the training ends; not set, it makes all its steps."""
     seed: int = 0
     log_every: int = 20
+    pictures_every: int = 500
+    """Steps between pictures in TensorBoard: RoIs that a step drew, and detections in two images, those of the
+    validation set where the run is measured. 0: none."""
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
 
@@ -204,7 +207,7 @@ class TrainConfig:
         kinds(self, "train")
         if self.steps is None and self.epochs is None:
             object.__setattr__(self, "steps", _PAPERS_STEPS)
-        at_least(self, "train", steps=1, epochs=0, min_steps=0, evaluate_every=0, patience=1, seed=0)
+        at_least(self, "train", steps=1, epochs=0, min_steps=0, evaluate_every=0, patience=1, seed=0, pictures_every=0)
         at_least(self, "train", log_every=1, checkpoint_every=1, keep_checkpoints=1)
         if self.min_steps and self.epochs is None:
             raise SettingError(f"train.min_steps = {self.min_steps} is for a length in epochs: set train.epochs too")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from jaxtyping import UInt8
 
@@ -22,6 +24,7 @@ class DecodedImages:
 
     def __init__(self, dataset: Dataset, *, keep: bool = False):
         self._dataset = dataset
+        self._reading: dict[int, int] = {}  # by thread
         self._kept: list[np.ndarray | None] | None = [None] * len(dataset) if keep else None
         if keep:
             needed, memory = decoded_bytes(dataset), total_memory()
@@ -34,7 +37,13 @@ class DecodedImages:
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         if self._kept is not None and self._kept[index] is not None:
             return self._kept[index]
-        image = self._dataset.read_image(index)
+        self._reading[threading.get_ident()] = index
+        try:
+            image = self._dataset.read_image(index)
+        except (ValueError, RuntimeError, IndexError) as error:  # the last two of ArrayRecord
+            raise ValueError(f"{self._dataset.name}: image {self._dataset.image_ids[index]}: {error}") from error
+        finally:
+            self._reading.pop(threading.get_ident(), None)
         if image.shape[:2] != tuple(self._dataset.sizes[index]):
             (height, width), (rows, columns) = image.shape[:2], self._dataset.sizes[index]
             name = f"{self._dataset.name}: image {self._dataset.image_ids[index]}"
@@ -42,6 +51,10 @@ class DecodedImages:
         if self._kept is not None:
             self._kept[index] = image
         return image
+
+    def being_read(self) -> list[str]:
+        """Names of the images that threads are reading at this moment."""
+        return [self._dataset.image_ids[index] for index in list(self._reading.values())]
 
 
 def decoded_bytes(dataset: Dataset) -> int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.encoded.bmp import bmp_size, is_bmp
 from frcnn_jax.data.encoded.jpeg import check_jpeg, is_jpeg, jpeg_exif, jpeg_size
 from frcnn_jax.data.encoded.png import is_png, png_exif, png_size
@@ -42,6 +46,28 @@ _OTHERS = (  # start of what else is found under an image's name, from byte 0 or
 )
 
 
+class _Silence:
+    """A block in which OpenCV prints no warning, as it does of each odd tag of a TIFF; several threads may be in it."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._level = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                cv2.utils.logging.setLogLevel(self._level)
+
+
+_OPENCV_SILENT = _Silence()
+
+
 def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"]:
     """The RGB pixels of an encoded image.
 
@@ -54,10 +80,12 @@ def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"
     Raises:
         ValueError: OpenCV cannot decode the data.
     """
-    if is_tiff(data):
+    tiff = is_tiff(data)
+    if tiff:
         data = tiff_as_it_lies(data)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        with _OPENCV_SILENT if tiff else contextlib.nullcontext():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ValueError(f"cannot be decoded: {error.err}") from error
     if image is None:
@@ -96,13 +124,20 @@ def image_size(data: bytes) -> tuple[int, int]:
     raise ValueError(f"neither JPEG nor PNG, WebP, BMP or TIFF ({len(data)} bytes)")
 
 
-def check_image(data: bytes) -> tuple[int, int]:
+def check_image(data: bytes, max_pixels: int = DataConfig.max_pixels) -> tuple[int, int]:
     """Height and width of a complete image that decodes to that size.
 
     Raises:
-        ValueError: the image is not complete or cannot be decoded.
+        ValueError: the image is not complete, has more pixels than `max_pixels`, which is told without decoding it,
+            or cannot be decoded.
     """
     size = image_size(data)
+    pixels = size[0] * size[1]
+    if pixels > max_pixels:
+        raise ValueError(
+            f"{size[1]} x {size[0]} pixels, more than data.max_pixels = {max_pixels}: reduce it, or set "
+            f"--data.max-pixels {pixels}, for which {3 * pixels / 1e9:.1f} GB of memory are needed"
+        )
     if is_jpeg(data):
         check_jpeg(data)  # before OpenCV, whose decoder prints what is wrong
     decoded = decode_image(data).shape[:2]

@@ -59,6 +59,10 @@ class BatchSource:
     def __len__(self) -> int:
         return len(self._plan)
 
+    def being_read(self) -> list[str]:
+        """Names of the images that threads are reading at this moment."""
+        return self._images.being_read()
+
     def __getitem__(self, step: int) -> Batch:
         plan, step = self._plan, int(step)
         batch = _empty_batch(

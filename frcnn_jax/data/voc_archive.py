@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from tqdm import tqdm
 
@@ -13,6 +16,8 @@ from frcnn_jax.atomic import new_folder
 __all__ = ["ARCHIVES", "Archive", "extract_archive"]
 
 _NEEDED = frozenset({"JPEGImages", "Annotations", "Main"})
+_CHUNK = 1 << 20
+_SHOWN = 60  # characters of a name in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +60,56 @@ ARCHIVES = {
 def extract_archive(path: Path) -> Path:
     """The folder with the images, annotations and split lists of a .tar file, beside it; unpacked unless it exists.
 
-    TFDS's own extraction needs TensorFlow.
+    Files alone are written, below that folder, whatever the archive says of links, owners and modes. TFDS's own
+    extraction needs TensorFlow.
+
+    Raises:
+        ValueError: the archive is damaged, a file in it has a path that leads elsewhere, or something in its place is
+            not a file.
+        OSError: the folder cannot be written.
     """
     folder = path.with_name(f"{path.name}.extracted")
     if folder.is_dir():
         return folder
     try:
-        with new_folder(folder) as temporary, tarfile.open(path) as archive:
-            # Absent from the first releases of Python 3.11; the archives' hashes are checked anyway.
-            archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
-            members = (member for member in archive if _NEEDED.intersection(PurePosixPath(member.name).parts[-2:]))
-            for member in tqdm(members, f"Unpacking {path.name}", unit="file"):
-                archive.extract(member, temporary)
+        with new_folder(folder) as temporary:
+            for member, content in tqdm(_members(path), f"Unpacking {path.name}", unit="file"):
+                target = temporary.joinpath(*member)
+                (target if content is None else target.parent).mkdir(parents=True, exist_ok=True)
+                if content is not None:
+                    with target.open("wb") as file:
+                        shutil.copyfileobj(content, file, _CHUNK)
+    except tarfile.TarError as error:  # while a file was copied
+        raise _unusable(path, error) from error
     except OSError:
         if not folder.is_dir():  # else another process was faster
             raise
     return folder
+
+
+def _unusable(path: Path, error: Exception) -> ValueError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ValueError(f"{path} cannot be unpacked: {reason}; delete it to download it again")
+
+
+def _members(path: Path) -> Iterator[tuple[tuple[str, ...], IO[bytes] | None]]:
+    """Path and content of each file that is needed; of a folder, which may be empty, no content."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            before = -1
+            for member in archive:
+                if archive.offset <= before or member.size < 0:  # first releases of Python 3.11 to 3.13 go in circles
+                    raise ValueError(f"its member {member.name[:_SHOWN]!r} has no size")
+                before = archive.offset
+                parts = PurePosixPath(member.name).parts
+                if not _NEEDED.intersection(parts[-2:]):
+                    continue
+                if not (member.isreg() or member.isdir()) or member.issparse():
+                    raise ValueError(f"its member {member.name[:_SHOWN]!r} is not a file")
+                if member.name.startswith("/") or ".." in parts or "\0" in member.name:
+                    raise ValueError(f"its member {member.name[:_SHOWN]!r} has a path that leads out of the archive")
+                yield parts, None if member.isdir() else archive.extractfile(member)
+    except (OSError, GeneratorExit):
+        raise
+    except Exception as error:  # a damaged archive can fail in any way
+        raise _unusable(path, error) from error

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 
 from frcnn_jax.evaluation.fonts import drawable_names, render_text
 from frcnn_jax.evaluation.voc_map import valid_detections
 from frcnn_jax.types import Detections, GroundTruth
 
-__all__ = ["PALETTE", "check_image", "draw_detections", "draw_objects"]
+__all__ = ["PALETTE", "check_image", "draw_detections", "draw_objects", "draw_rois"]
 
 # By label, then from the start again; neighbours differ in hue and brightness.
 PALETTE = (
@@ -79,6 +79,21 @@ def draw_objects(image: UInt8[np.ndarray, "H W 3"], ground_truth: GroundTruth) -
             _draw_dashed(canvas, corners, max(1, line // 2))
         else:
             cv2.rectangle(canvas, corners[:2], corners[2:], PALETTE[(int(label) - 1) % len(PALETTE)], line)
+    return canvas
+
+
+def draw_rois(
+    image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "R 4"], labels: Int[np.ndarray, " R"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A copy of an RGB image with RoIs: foreground in the colour of its class, above background in gray."""
+    import cv2
+
+    check_image(image)
+    canvas = np.ascontiguousarray(image).copy()
+    line = max(round(max(canvas.shape[:2]) / 400), 1)
+    for label, box in sorted(zip(labels.tolist(), np.round(boxes).astype(int).tolist(), strict=True)):
+        color = PALETTE[(label - 1) % len(PALETTE)] if label else (170, 170, 170)
+        cv2.rectangle(canvas, box[:2], (box[2] - 1, box[3] - 1), color, line)
     return canvas
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.images import IMAGE_SUFFIXES, check_image, exif_orientation, turned_size
 from frcnn_jax.runs.video import VIDEO_SUFFIXES
@@ -80,17 +82,20 @@ def _check_names(kind: str, files: Sequence[Path]) -> None:
         )
 
 
-def check_images(paths: Sequence[Path], orientation: Literal["auto", "apply", "ignore"]) -> list[ImageInput]:
+def check_images(
+    paths: Sequence[Path], orientation: Literal["auto", "apply", "ignore"], max_pixels: int = DataConfig.max_pixels
+) -> list[ImageInput]:
     """The images, each of which is complete and can be decoded.
 
     Args:
         orientation: `data.orientation` of the run, which says whether marked images are turned.
+        max_pixels: of an image that is decoded.
 
     Raises:
         ValueError: some are not; names the first and counts them.
     """
     found, faults = [], []
-    results = map_in_threads(_check, paths)
+    results = map_in_threads(partial(_check, max_pixels=max_pixels), paths)
     for path, result in zip(
         paths, tqdm(results, "Checking", len(paths), unit="image", delay=2, leave=False), strict=True
     ):
@@ -106,10 +111,10 @@ def check_images(paths: Sequence[Path], orientation: Literal["auto", "apply", "i
     return found
 
 
-def _check(path: Path) -> tuple[tuple[int, int], int] | str:
+def _check(path: Path, max_pixels: int) -> tuple[tuple[int, int], int] | str:
     """Size and EXIF orientation of an image, or what is wrong with it."""
     try:
         data = path.read_bytes()
-        return check_image(data), exif_orientation(data)
+        return check_image(data, max_pixels), exif_orientation(data)
     except (ValueError, OSError) as error:
         return str(error)

@@ -51,10 +51,11 @@ def open_run(workdir: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: there is no run.
+        PermissionError: it names a plugin that this user has not given for this workdir; see `load_plugins`.
         ImportError: a plugin cannot be imported, or lies in the workdir.
     """
     config = read_config(workdir)
-    load_plugins(config.plugins, workdir)
+    load_plugins(config.plugins, workdir, from_workdir=True)
     return config
 
 

@@ -1,4 +1,4 @@
-"""Training with what is above it: the measurement of a run on a data set while it trains."""
+"""Training with what is above it: the measurement of a run on a data set while it trains, and pictures."""
 
 import dataclasses
 import hashlib
@@ -13,6 +13,7 @@ from frcnn_jax.data.proposals.source import Proposals, open_proposals, validatio
 from frcnn_jax.evaluation.coco import check_pycocotools
 from frcnn_jax.evaluation.evaluate import EvaluationInterrupted, measure_dataset
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.runs.training_pictures import TrainingPictures, training_pictures
 from frcnn_jax.training import loop
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.step import MultiTaskLoss
@@ -53,7 +54,14 @@ def train(
     """
     if config.evaluate.coco:
         check_pycocotools()  # before the training, at whose end it is needed
-    return loop.train(config, workdir, loss, accept_changed_data=accept_changed_data, open_evaluation=open_validation)
+    return loop.train(
+        config,
+        workdir,
+        loss,
+        accept_changed_data=accept_changed_data,
+        open_evaluation=open_validation,
+        open_pictures=open_pictures,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +115,15 @@ def open_validation(config: Config, training: Dataset) -> ValidationSet:
     print(_describe(config, dataset, training))
     proposals = open_proposals(dataset, config.proposals, file)
     return ValidationSet(dataset, proposals, config, _measured(config, dataset, file))
+
+
+def open_pictures(
+    config: Config, model: FastRCNN, dataset: Dataset, proposals: Proposals, measured_on: ValidationSet | None
+) -> TrainingPictures:
+    """The pictures of a run, with detections in images that it is measured on, or else trained on."""
+    if measured_on is None:
+        return training_pictures(config, model, dataset, proposals)
+    return training_pictures(config, model, measured_on.dataset, measured_on.proposals)
 
 
 def _describe(config: Config, dataset: Dataset, training: Dataset) -> str:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from frcnn_jax.distributed.talk import is_first, process_count, same
 from frcnn_jax.distributed.watch import Stops, stops_together
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
@@ -37,6 +39,9 @@ from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, 
 from frcnn_jax.training.validation import Evaluation, Validation
 from frcnn_jax.training.workdir import run_folder
 
+# RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
+MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
+
 
 def train(
     config: Config,
@@ -45,12 +50,15 @@ def train(
     *,
     accept_changed_data: bool = False,
     open_evaluation: Callable[[Config, Dataset], Evaluation] | None = None,
+    open_pictures: Callable[..., MakePictures] | None = None,
 ) -> TrainState:
     """`runs.train.train`, which says all but the last argument, with any measurement of a run while it trains.
 
     Args:
         open_evaluation: makes the measurement that `train.evaluate_every` asks for, of the config and the training
             set, before the first step.
+        open_pictures: makes what `train.pictures_every` shows, of the config, the model, the training set, its
+            proposals and the measurement; without it there are no pictures.
 
     Raises:
         ValueError: `train.evaluate_every` is set and there is no `open_evaluation`.
@@ -96,6 +104,8 @@ def train(
             *(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride), places=places
         )
         iterator = iterate(source, config.input.workers)
+        iterator = PatientIterator(iterator, config.input.read_timeout, source.being_read)
+        resources.callback(iterator.close)
         state, key, position = folder.state(
             abstract_state(config, len(dataset.classes) + 1),
             lambda: first_state(config, model, dataset, proposals),
@@ -115,12 +125,15 @@ def train(
             closing(MetricsLog(workdir if is_first() else None, int(state.step), schedule, values.steps))
         )
         validation = Validation(workdir, config, evaluation, model, values, log)
+        pictures = None
+        if open_pictures is not None and config.train.pictures_every and is_first():
+            pictures = open_pictures(config, model, dataset, proposals, evaluation)
         metadata = CheckpointMetadata(dataset.classes, model.pixels, config, record.fingerprint, record.proposal_files)
 
         def save(state: TrainState) -> None:
             folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best)
 
-        loop = _Loop(config, map_train_step(step, mesh), key, mesh, source, iterator, log, save, validation)
+        loop = _Loop(config, map_train_step(step, mesh), key, mesh, source, iterator, log, save, validation, pictures)
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
         # the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
@@ -143,6 +156,7 @@ class _Loop:
     log: MetricsLog
     save: Callable[[TrainState], None]
     validation: Validation
+    pictures: MakePictures | None
 
     def run(self, state: TrainState, stops: Stops) -> TrainState:
         first, settings, validation = int(state.step), self.config.train, self.validation
@@ -168,6 +182,9 @@ class _Loop:
             waited = time.perf_counter() - started
             state, metrics = self.step(state, share_out(batch, self.mesh), self.key)
             self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
+            if self.pictures is not None and number % settings.pictures_every == 0:
+                shown = jax.device_get(state) if process_count() > 1 else state  # which process 0 alone looks at
+                self.log.add_pictures(number, partial(self.pictures, shown, batch, self.key, number))
             last = stops.after(number) or number == settings.steps
             due = validation.due(number)
             # It comes before the measurement, so that no kill or interruption of that loses the step.

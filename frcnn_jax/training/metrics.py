@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from frcnn_jax.atomic import write_text
 
 _log = logging.getLogger(__name__)
+_PICTURE_SIDE = 800  # pixels of the longer side in TensorBoard
 
 
 class MetricsLog:
@@ -32,23 +34,19 @@ class MetricsLog:
             first_step: lines of later steps are dropped, as those of a run that was killed.
             measured: steps whose `map` is known; lines with that of other steps are dropped.
         """
-        from tensorboardX import SummaryWriter
-
         self._writes = workdir is not None
-        self._board = SummaryWriter(
-            str(workdir / "tensorboard") if self._writes else None,
-            purge_step=first_step + 1,
-            write_to_disk=self._writes,
-        )
+        self._board = None
         if self._writes:
             self._path = workdir / "metrics.jsonl"
             _keep(
                 self._path, lambda line: line["step"] <= first_step and ("map" not in line or line["step"] in measured)
             )
+            self._board = _Board(workdir / "tensorboard", first_step + 1)
         self._learning_rate = learning_rate
         self._pending: list[tuple[int, Any, Sequence[str], float]] = []
         self._since = time.perf_counter()
         self._map: float | None = None
+        self._pictures = True
 
     def show_map(self, value: float) -> None:
         """Has lines end in the mAP that was measured last."""
@@ -62,12 +60,31 @@ class MetricsLog:
         """
         measures = {name: metrics[name] for name in ("map", "ap")}
         self._write({"step": step, **measures})
-        self._board.add_scalar("validation/map", measures["map"], step)
+        self._show("validation/map", measures["map"], step)
         for name, value in measures["ap"].items():
             if value is not None:
-                self._board.add_scalar(f"validation/ap/{name}", value, step)
+                self._show(f"validation/ap/{name}", value, step)
         self.show_map(measures["map"])
         self._since = time.perf_counter()  # the time that it took is none of the steps'
+
+    def add_pictures(self, step: int, make: Callable[[], Mapping[str, UInt8[np.ndarray, "H W 3"]]]) -> None:
+        """Writes RGB pictures to TensorBoard by their names; the time that making them takes is none of the steps'.
+
+        An error, as of a device without the memory for it, ends the pictures and not the training.
+        """
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        if not self._pictures:
+            return
+        jax.block_until_ready([metrics for _, metrics, _, _ in self._pending[-1:]])
+        started = time.perf_counter()
+        try:
+            values = [_picture(name, picture) for name, picture in make().items()]
+            self._board.add_summary(Summary(value=values), step)
+        except Exception as error:
+            self._pictures = False
+            _log.warning("no more pictures in TensorBoard (train.pictures_every): %s", str(error).partition("\n")[0])
+        self._since += time.perf_counter() - started
 
     def add(self, step: int, metrics: Any, images: Sequence[str], waited: float) -> None:
         """Keeps a step's metrics, still on the device, the images it saw, and the seconds it waited for them."""
@@ -109,7 +126,7 @@ class MetricsLog:
         }
         self._write({"step": step, **means})
         for name, value in means.items():
-            self._board.add_scalar(f"train/{name}", value, step)
+            self._show(f"train/{name}", value, step)
         self._pending, self._since = [], now
         if self._map is None:
             parts = f" (class {means['classification']:.2f}, box {means['localization']:.2f})"
@@ -126,11 +143,62 @@ class MetricsLog:
         except OSError as error:  # of a write, it does not name the file
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
+    def _show(self, name: str, value: float, step: int) -> None:
+        if self._board is not None:
+            self._board.add_scalar(name, value, step)
+
     def close(self) -> None:
-        try:
+        if self._board is not None:
             self._board.close()
-        except OSError as error:  # would hide the error that ends the run; all is in the JSON lines as well
-            _log.warning("TensorBoard's events are incomplete: %s", error)
+
+
+class _Board:
+    """TensorBoard's events, which are no reason to stop: all is in the JSON lines as well.
+
+    Where its thread meets an error, as of a full disk, tensorboardX's own writer waits for that thread for ever.
+    """
+
+    def __init__(self, folder: Path, purge_step: int):
+        from tensorboardX import SummaryWriter
+
+        self._failed = False
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        events = self._writer.file_writer.event_writer._ev_writer
+        for name in ("write_event", "flush", "close"):
+            setattr(events, name, self._guarded(getattr(events, name)))
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)
+
+    def add_summary(self, summary: Any, step: int) -> None:
+        self._writer.file_writer.add_summary(summary, step)
+
+    def close(self) -> None:
+        self._guarded(self._writer.close)()
+
+    def _guarded(self, function: Callable) -> Callable:
+        def call(*arguments: Any) -> None:
+            try:
+                function(*arguments)
+            except OSError as error:
+                if not self._failed:
+                    _log.warning("TensorBoard's events are incomplete: %s", error)
+                self._failed = True
+
+        return call
+
+
+def _picture(name: str, picture: UInt8[np.ndarray, "H W 3"]) -> Any:
+    """A value of TensorBoard's events: JPEG, because PNG would make photographs ten times as large."""
+    import cv2
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    scale = min(_PICTURE_SIDE / max(picture.shape[:2]), 1)
+    size = [max(round(side * scale), 1) for side in picture.shape[1::-1]]
+    reduced = picture if scale == 1 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", cv2.cvtColor(reduced, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 90))[1].tobytes()
+    image = Summary.Image(height=size[1], width=size[0], colorspace=3, encoded_image_string=data)
+    return Summary.Value(tag=name, image=image)
 
 
 def _of_devices(images: Sequence[str], chosen: np.ndarray) -> list[str]:

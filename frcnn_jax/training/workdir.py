@@ -30,9 +30,10 @@ from frcnn_jax.training.validation import Evaluation, check_measured
 # Settings that may change between one start of a run and the next: they do not touch what was learned so far. Data
 # and files of proposals are compared by content instead (`data_record`), wherever they lie and however they are named.
 _FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every", "train.patience", "train.log_every",
-         "train.checkpoint_every", "train.keep_checkpoints", "evaluate.", "input.workers", "input.cache_decoded",
-         "input.test_", "data.", "proposals.train_files", "proposals.test_file", "proposals.validation_file",
-         "proposals.workers", "plugins")  # fmt: skip
+         "train.pictures_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.", "input.workers",
+         "input.cache_decoded", "input.read_timeout", "input.test_", "data.", "proposals.train_files",
+         "proposals.test_file",
+         "proposals.validation_file", "proposals.workers", "plugins")  # fmt: skip
 
 
 class RunFolder:

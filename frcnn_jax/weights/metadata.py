@@ -99,7 +99,9 @@ def from_json(text: str | bytes | None) -> WeightsMetadata | NetworkMetadata:
             if version == _BEFORE_CONFIG
             else settings.from_json(json.dumps(described["config"])),
         )
-    except (KeyError, TypeError) as error:
+    except RecursionError:
+        raise ValueError("its metadata is not JSON that a program writes: lists in lists without end") from None
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"its metadata is incomplete: {error}") from error
     _check_statistics(metadata)
     return metadata

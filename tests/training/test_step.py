@@ -26,6 +26,12 @@ VARIANTS = {
 KEY = jax.random.key(7)
 
 
+@jax.jit
+def value_and_gradient(params, batch):
+    function = partial(loss_fn, key=KEY, model=small_model(), sampling=SAMPLING)
+    return jax.value_and_grad(function, has_aux=True)(params, batch)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_gradient_equals_finite_differences_in_float64(name, x64):
     model = small_model(dtype=np.float64)
@@ -82,7 +88,6 @@ def test_vmap_of_grad_over_images_equals_a_loop(name):
 
 
 def test_padding_changes_neither_loss_nor_gradient():
-    model, params = small_model(), small_params()
     batch = small_batch()
     pad = {"images": ((0, 0), (0, 32), (0, 16), (0, 0)), "proposals": ((0, 0), (0, 9), (0, 0)),
            "proposal_mask": ((0, 0), (0, 9)), "gt_boxes": ((0, 0), (0, 4), (0, 0)), "gt_labels": ((0, 0), (0, 4)),
@@ -92,9 +97,8 @@ def test_padding_changes_neither_loss_nor_gradient():
         name: np.pad(getattr(batch, name), widths, constant_values=77 if name in ("images", "proposals") else 0)
         for name, widths in pad.items()
     })  # fmt: skip
-    function = jax.jit(jax.value_and_grad(lambda p, b: loss_fn(p, b, KEY, model=model, sampling=SAMPLING)[0]))
-    loss, gradient = function(params, batch)
-    padded_loss, padded_gradient = function(params, padded)
+    (loss, _), gradient = value_and_gradient(small_params(), batch)
+    (padded_loss, _), padded_gradient = value_and_gradient(small_params(), padded)
     np.testing.assert_allclose(loss, padded_loss, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(padded_gradient), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5)
@@ -103,15 +107,12 @@ def test_padding_changes_neither_loss_nor_gradient():
 def test_image_without_proposals_or_objects():
     batch = small_batch()
     nothing = np.zeros_like(batch.gt_mask)
-    function = jax.jit(
-        jax.value_and_grad(lambda p, b: loss_fn(p, b, KEY, model=small_model(), sampling=SAMPLING), has_aux=True)
-    )
-    (loss, aux), gradient = function(small_params(), batch.replace(gt_mask=nothing))
+    (loss, aux), gradient = value_and_gradient(small_params(), batch.replace(gt_mask=nothing))
     assert aux["foreground"] == 0
     assert aux["background"] == 16
     assert jnp.isfinite(loss)
     empty = batch.replace(gt_mask=nothing, proposal_mask=np.zeros_like(batch.proposal_mask))
-    (loss, aux), gradient = function(small_params(), empty)
+    (loss, aux), gradient = value_and_gradient(small_params(), empty)
     assert loss == 0
     assert all((x == 0).all() for x in jax.tree.leaves(gradient))
 

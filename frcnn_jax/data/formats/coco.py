@@ -201,7 +201,7 @@ def _as_number(value: Any) -> Any:
     """The number in a text; anything else unchanged."""
     try:
         return float(value) if isinstance(value, int | str) and not isinstance(value, bool) else value
-    except ValueError:
+    except (ValueError, OverflowError):
         return value
 
 
@@ -216,7 +216,7 @@ def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
     for name, keys in alike.items():
         if len(keys) > 1:
             yield Note("", f"categories {' and '.join(keys)} are one class, as their name is {name!r}")
-    ids = sorted({int(key) for keys in alike.values() for key in keys if re.fullmatch(r"\d+", key)})
+    ids = sorted({int(key) for keys in alike.values() for key in keys if re.fullmatch(r"[0-9]{1,18}", key)})
     if ids and ids[-1] - ids[0] >= len(ids):
         classes = textwrap.shorten(", ".join(sorted(alike)), 80, placeholder=" ...")
         yield Note("", f"ids of categories have gaps ({_ranges(ids)}): labels follow the sorted names ({classes})")
@@ -224,8 +224,9 @@ def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
 
 def _ranges(ids: list[int]) -> str:
     """Numbers in order, as `1-11, 13-90`."""
-    starts = [i for i in ids if i - 1 not in ids]
-    ends = [i for i in ids if i + 1 not in ids]
+    there = set(ids)
+    starts = [i for i in ids if i - 1 not in there]
+    ends = [i for i in ids if i + 1 not in there]
     texts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
     return textwrap.shorten(", ".join(texts), 60, placeholder=" ...")
 
@@ -267,7 +268,7 @@ def _load(path: Path) -> dict[str, list]:
     """
     try:
         content = json.loads(path.read_text("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of lists in lists without end
         raise ValueError(f"{path}: not JSON, export it again ({error})") from error
     for key in _KEYS:
         if not (isinstance(content, dict) and isinstance(content.get(key), list)):

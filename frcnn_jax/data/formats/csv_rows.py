@@ -109,7 +109,10 @@ def _csv_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
     for folders, name in files_below(root, (".csv",)):
         with root.joinpath(*folders, name).open("rb") as file:
             header = file.readline(4096).decode("utf-8-sig", "ignore")
-        columns = _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
+        try:
+            columns = _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
+        except csv.Error:  # no table, or one in some other form
+            continue
         if _WANTED.issubset(columns):
             yield folders, name
 
@@ -134,7 +137,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             file.seek(0)
             rows = csv.reader(file, delimiter=_delimiter(header))
             decimal_commas = _delimiter(header) == ";"  # as spreadsheets write them in many languages
-            columns = _columns(next(rows))
+            columns = _columns(next(rows, []))
             for row in rows:
                 if row:
                     values = [value.strip() for value in row] + [""] * (len(columns) - len(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
@@ -96,7 +97,7 @@ class VocReader:
         """Hashes of an image's annotation and of the image."""
         annotation = self.folder.annotation_path(image_id)
         filename = None
-        if not self.folder.image_paths(image_id, None) and annotation.is_file():
+        if not self.folder.image_paths(image_id, None) and os.path.isfile(annotation):
             try:
                 filename = read_annotation(annotation).filename
             except UnreadableAnnotation:

@@ -95,7 +95,7 @@ class VocFolder:
             first = next(iter(self._read(path).ids), "")
         except ValueError:  # a list of something else
             return False
-        return composed(first) in self.images or self.annotation_path(first).is_file()
+        return composed(first) in self.images or os.path.isfile(self.annotation_path(first))
 
     @cached_property
     def split_files(self) -> dict[str, Path]:
@@ -129,7 +129,7 @@ class VocFolder:
 
     def annotation_path(self, image_id: str) -> Path:
         path = self.annotation_folder / f"{image_id}.xml"
-        if not self.annotated or path.is_file():
+        if not self.annotated or os.path.isfile(path):
             return path
         return self.annotation_folder / self.annotations.get(composed(image_id), f"{image_id}.xml")
 

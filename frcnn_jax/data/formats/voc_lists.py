@@ -21,6 +21,7 @@ __all__ = [
     "with_trainval",
 ]
 
+_SHOWN = 100  # characters of a line in a message
 _QUOTED = re.compile(r'"([^"]+)"(\s+(?:-1|0|1))?')
 
 
@@ -58,8 +59,10 @@ def read_split(path: Path, name: str, known: dict[str, list[str]], folders: Coll
         below = normal_name(image_id)
         if parent_of(below) in folders:
             image_id = below
-        elif Path(image_id).name != image_id or PureWindowsPath(image_id).name != image_id:
-            raise ValueError(f"{path}: line {number} = {image_id!r}: a path, where the id of an image is wanted")
+        elif "\0" in image_id or Path(image_id).name != image_id or PureWindowsPath(image_id).name != image_id:
+            raise ValueError(
+                f"{path}: line {number} = {image_id[:_SHOWN]!r}: a path, where the id of an image is wanted"
+            )
         stem, suffix = os.path.splitext(image_id)
         if composed(image_id) not in known and composed(stem) in known and suffix.lower() in IMAGE_SUFFIXES:
             image_id = stem

@@ -32,7 +32,17 @@ __all__ = ["NamesFile", "find_names", "number_classes"]
 _KEYS = ("train", "val", "valid", "validation", "test")
 _LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 _OVER = 0.1  # by so much a fraction may be over 1
-_MOST_BYTES = 1 << 20  # of a YAML file that is read to see what it is
+_MOST_BYTES = 1 << 18  # of a YAML file that is read to see what it is
+_LONGEST = 4096  # characters of a path
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML without aliases: a few lines of them stand for more than a machine's memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*), which is not read")
+        return super().compose_node(parent, index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,18 +115,21 @@ class NamesFile:
     def _path(self, place: str, root: Path) -> Path | None:
         """The folder or list in `root` that a file written elsewhere means: its path may begin with folders of another
         machine, or with more or fewer `..` than are right."""
+        if len(self.base) + len(place) > _LONGEST:
+            return None
         for text in (f"{self.base}/{place}" if self.base else place, place):
             parts = [part for part in normal_name(text).split("/") if part not in ("", ".")]
             for path in (Path(text), self.path.parent / text):
                 real = Path(os.path.normpath(path))
-                if real != root and real.is_relative_to(root) and real.exists():
+                if real != root and real.is_relative_to(root) and os.path.exists(real):
                     return real
             names = [part for part in parts if part != ".."]
             least = min(len(names), 2)
             for start in range(len(names) - least + 1):
                 for folder in (self.path.parent, root):
-                    if names and folder.joinpath(*names[start:]).exists():
-                        return folder.joinpath(*names[start:])
+                    path = folder.joinpath(*names[start:])
+                    if names and os.path.exists(path):
+                        return path
         return None
 
 
@@ -181,8 +194,9 @@ def _read_yaml(path: Path) -> NamesFile | None:
         return None
     try:
         text = path.read_text("utf-8-sig")
-        content = yaml.safe_load(text.replace("\t", " "))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(text.replace("\t", " "), _Loader)
+    # Beside its own errors it lets through those of dates, of numbers and of lists in lists without end.
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         if re.search(rb"^(names|nc)\s*:", path.read_bytes(), re.MULTILINE):
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: not YAML in UTF-8, put it right or remove it ({reason})") from error
@@ -194,7 +208,7 @@ def _read_yaml(path: Path) -> NamesFile | None:
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         labels = {int(number): " ".join(str(name).split()) for number, name in pairs}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     places = {canonical_split(key): _texts(content[key]) for key in _KEYS if content.get(key)}
     return NamesFile(path, labels, places, str(content.get("path") or ""), _pose(content.get("kpt_shape")))

@@ -100,6 +100,8 @@ def _changed_settings(config: DataConfig) -> list[Any]:
     """Settings that earlier versions did not have, where they are not the defaults."""
     values = {"corners": config.corners, "orientation": config.orientation}
     changed = {name: value for name, value in values.items() if value != "auto"}
+    if config.max_pixels != DataConfig.max_pixels:
+        changed["max_pixels"] = config.max_pixels
     return [changed] if changed else []
 
 

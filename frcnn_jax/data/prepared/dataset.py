@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from frcnn_jax.data.prepared.index import (
     save_index,
     tfds_split,
 )
+from frcnn_jax.sums import check_contents, check_sizes
 from frcnn_jax.types import GroundTruth
 
 __all__ = ["PreparedDataset"]
@@ -45,7 +47,9 @@ class PreparedDataset:
 
     def __init__(self, name: str, directory: Path, split: str):
         self.name, self.directory, self._split = name, Path(directory), split
-        layout = json.loads((self.directory / LAYOUT_FILE).read_text())
+        with self._damage_named():
+            check_sizes(self.directory)
+            layout = json.loads((self.directory / LAYOUT_FILE).read_text())
         if split not in layout:
             raise ValueError(f"data set {name}: {self._why_empty(split)} (there: {', '.join(sorted(layout))})")
         self._stored: tuple[str, ...] = tuple(layout[split]["stored"])
@@ -86,10 +90,10 @@ class PreparedDataset:
         return self._digests[index].hex() + (f"+turned{turn}" if turn != 1 else "")
 
     def check_images(self) -> None:
-        """Reads all prepared images, with a progress bar.
+        """Reads all prepared files and images, with a progress bar.
 
         Raises:
-            ValueError: some are not those that were prepared; counts them and names the first.
+            ValueError: some are not those that were prepared; counts the images and names the first.
         """
         damaged = []
         for index, (part, position) in enumerate(tqdm(self._places, f"Verifying {self.name}", unit="image", delay=2)):
@@ -102,8 +106,27 @@ class PreparedDataset:
         if damaged:
             raise ValueError(
                 f"{self.directory}: {len(damaged)} prepared images are damaged (the first: {damaged[0]}); remove this "
-                "folder, and it is prepared again"
+                f"folder, and it is prepared again: rm -r {shlex.quote(str(self.directory))}"
             )
+        with self._damage_named():
+            check_contents(self.directory)
+
+    @contextlib.contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        """Says of what goes wrong in the block that the prepared folder is damaged, and what to do.
+
+        Raises:
+            ValueError: in one line.
+        """
+        try:
+            yield
+        # Of a folder that was copied in part, or by a failing disk, TFDS and ArrayRecord raise anything.
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            raise ValueError(
+                f"{self.directory} is damaged ({reason}): remove this folder, and it is prepared again: "
+                f"rm -r {shlex.quote(str(self.directory))}"
+            ) from error
 
     def earlier_states(self) -> list[PreparedDataset]:
         """The split in prepared folders of the same name that have proposals of earlier versions beside them."""
@@ -140,9 +163,12 @@ class PreparedDataset:
             if self._sources is None:
                 import tensorflow_datasets as tfds
 
-                builder = tfds.builder_from_directory(str(self.directory))
-                decoders = {"image": tfds.decode.SkipDecoding()}
-                self._sources = tuple(builder.as_data_source(tfds_split(s), decoders=decoders) for s in self._stored)
+                with self._damage_named():
+                    builder = tfds.builder_from_directory(str(self.directory))
+                    decoders = {"image": tfds.decode.SkipDecoding()}
+                    self._sources = tuple(
+                        builder.as_data_source(tfds_split(s), decoders=decoders) for s in self._stored
+                    )
             return self._sources
 
     def _index(self, part: int, stored: str, turns: Sequence[int]) -> Index:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from frcnn_jax.atomic import replacing
 from frcnn_jax.data.images import image_size, turned_size
+from frcnn_jax.npz import open_npz
 from frcnn_jax.types import GroundTruth
 
 __all__ = [
@@ -36,6 +38,7 @@ SUMMARY_FILE = "frcnn_summary.json"
 """What was read otherwise than written, in short, as `read`; and as `empty` the splits of which no image is left, with
 what was dropped. Earlier versions wrote none."""
 _FORMAT = 1
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +117,16 @@ def make_index(source: Sequence[dict[str, Any]], title: str, turns: Sequence[int
 
 
 def load_index(path: Path) -> Index | None:
-    """The index saved at `path`; None if it does not exist or is of another version."""
+    """The index saved at `path`; None if it does not exist, is of another version, or damaged, which is logged."""
     if not path.is_file():
         return None
-    with np.load(path) as arrays:
-        values = dict(arrays)
-    return Index(**values) if values.pop("format", None) == _FORMAT else None
+    try:
+        with open_npz(path) as arrays:
+            values = dict(arrays)
+        return Index(**values) if values.pop("format", None) == _FORMAT else None
+    except (ValueError, TypeError) as error:
+        _log.warning("%s is damaged (%s) and made anew from the prepared images", path, error)
+        return None
 
 
 def save_index(path: Path, index: Index) -> None:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from frcnn_jax.data.prepared.report import raise_or_report, say_again, say_layou
 from frcnn_jax.data.prepared.splits import PooledReader, SplitRule, split_rule, used_splits, without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
+from frcnn_jax.sums import write_sums
 
 __all__ = ["Examination", "Request", "data_dir", "examine_folder", "find_splits", "prepare_folder", "prepare_voc"]
 
@@ -179,6 +181,8 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
         reader.check_used(path)
     if not splits[request.split].records and not lost[request.split]:
         raise ValueError(f"{path}: split {request.split!r} has no images: {_why_empty(request)}")
+    if check_file is check_image:
+        check_file = partial(check_image, max_pixels=config.max_pixels)
     images = load_images(splits.values(), path, str(path), check_file)
     notes = [note for split in splits.values() for note in split.notes]
     notes += [note for image in images.values() for note in image.notes]
@@ -289,4 +293,8 @@ def _prepare(builder: Any) -> None:
 
     # A script's stdout is for its results, and TFDS speaks of downloads also where there are none.
     with contextlib.redirect_stdout(sys.stderr if builder.url_infos else io.StringIO()):
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        try:
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        except RuntimeError as error:  # of ArrayRecord, which writes the files
+            raise OSError(f"{builder.data_dir} cannot be written: {str(error).partition(';')[0]}") from error
+    write_sums(Path(builder.data_dir))

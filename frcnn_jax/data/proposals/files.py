@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.config import expand_user
 from frcnn_jax.data.proposals.legacy import is_store, npz_arrays, npz_names, read_store
+from frcnn_jax.data.proposals.matlab import read_mat
 from frcnn_jax.data.records import float_boxes
 
 __all__ = ["clean_boxes", "iterate_proposal_file", "read_proposal_file"]
@@ -137,17 +138,12 @@ def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> 
 
 def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     """Rows of each image as half-open `x1 y1 x2 y2`, 0-based."""
-    from scipy.io import loadmat
-
     try:
-        content = loadmat(path)
-    except NotImplementedError:
-        raise ValueError(f"{path}: a MATLAB 7.3 file; save it with the option -v7") from None
-    except Exception as error:  # scipy raises many kinds on a damaged file
-        raise ValueError(f"{path}: cannot be read as a .mat file ({error})") from None
+        content, there = read_mat(path, ("boxes", "images"))
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be read as a .mat file: {error}") from None
     if "boxes" not in content:
-        names = ", ".join(name for name in content if not name.startswith("__"))
-        raise ValueError(f"{path}: no variable 'boxes' (it has: {names or 'none'})")
+        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(there) or 'none'})")
     boxes = content["boxes"]
     if boxes.dtype != object:
         if len(image_ids) != 1:
@@ -157,7 +153,7 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     cells = [_as_rows(cell, f"{path}: boxes{{{i}}}") for i, cell in enumerate(boxes.ravel(), start=1)]
     cells = [cell[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0]) for cell in cells]
     if "images" in content:
-        names = [str(np.asarray(name).ravel()[0]) for name in content["images"].ravel()]
+        names = [str(name[0]) if isinstance(name, np.ndarray) and name.size else "" for name in content["images"].flat]
         if len(names) != len(cells):
             raise ValueError(f"{path}: {len(names)} names in 'images', but {len(cells)} cells in 'boxes'")
         return _by_id(path, dict(zip(names, cells, strict=True)), image_ids, subset)

@@ -19,8 +19,6 @@ import dataclasses
 import json
 import logging
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +28,13 @@ from jaxtyping import Float, Int
 
 from frcnn_jax.data.fingerprints import legacy_fingerprint
 from frcnn_jax.data.proposals.store import settings_key
+from frcnn_jax.npz import open_npz
 
 __all__ = ["Store", "is_store", "npz_arrays", "npz_names", "read_legacy", "read_store"]
 
 _log = logging.getLogger(__name__)
 _FORMAT, _VERSION = "frcnn_jax proposals", 1
+_FORMS = {"boxes": ("f", 2), "offsets": ("i", 1), "image_ids": ("U", 1), "indices": ("i", 1)}  # kinds and axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +92,15 @@ def read_store(path: Path) -> Store:
     arrays = dict(zip(names, npz_arrays(path, names), strict=True))
     try:
         metadata = json.loads(str(arrays["metadata"]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, its metadata are not JSON ({error}); delete it") from error
     if not isinstance(metadata, dict):
         raise ValueError(f"{path}: damaged, its metadata are not an object; delete it")
     if metadata.get("version") != _VERSION:
         raise ValueError(f"{path}: format version {metadata.get('version')}; this program reads version {_VERSION}")
+    forms = {name: (array.dtype.kind, array.ndim) for name, array in arrays.items()}
+    if forms != {**_FORMS, "metadata": ("U", 0)}:
+        raise ValueError(f"{path}: the arrays are not of the kinds of stored proposals")
     ids = tuple(arrays["image_ids"].tolist())
     store = Store(arrays["boxes"], arrays["offsets"], ids, arrays["indices"], metadata)
     whole = len(store.offsets) == len(ids) + 1 == len(store.indices) + 1 and store.boxes.shape == (store.offsets[-1], 4)
@@ -113,7 +116,7 @@ def npz_names(path: Path) -> list[str]:
         ValueError: the file is not an .npz file or is damaged.
     """
     with _opened(path) as content:
-        return list(content.files)
+        return list(content)
 
 
 def npz_arrays(path: Path, names: Iterable[str]) -> Iterator[np.ndarray]:
@@ -128,11 +131,11 @@ def npz_arrays(path: Path, names: Iterable[str]) -> Iterator[np.ndarray]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+def _opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+        with open_npz(path) as content:
             yield content
-    except (ValueError, OSError, EOFError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as an .npz file ({error})") from None
 
 

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from frcnn_jax.config import Config
 from frcnn_jax.data.batch_plan import plan_training
@@ -18,7 +17,7 @@ from frcnn_jax.data.proposals.selective_search import search_settings
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.data.proposals.store import ProposalStore
 from frcnn_jax.evaluation.analysis.measures import SIZES, object_overlaps, size_names
-from frcnn_jax.evaluation.drawing import PALETTE, draw_objects
+from frcnn_jax.evaluation.drawing import draw_objects, draw_rois
 from frcnn_jax.evaluation.looking.samples import Picture, embedded
 from frcnn_jax.evaluation.looking.view import FolderView
 from frcnn_jax.evaluation.pages.gallery import thumbnail
@@ -27,7 +26,6 @@ from frcnn_jax.types import Batch, GroundTruth
 __all__ = ["Recall", "network_pictures", "sampled_recall", "stored_proposals"]
 
 _WIDE = 400  # pixels of the longer side
-_GRAY = (170, 170, 170)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +148,7 @@ def _picture(view: FolderView, batch: Batch, n: int, rois: tuple[np.ndarray, np.
     crowd = np.zeros(real.sum(), bool) if batch.gt_crowd is None else batch.gt_crowd[n][real]
     image, text = batch.images[n], ""
     if rois is not None:
-        image = _draw_rois(image, rois[0] * scale, rois[1])
+        image = draw_rois(image, rois[0] * scale, rois[1])
         text = f"; {(rois[1] > 0).sum()} RoIs of objects, {(rois[1] == 0).sum()} of background"
         crowd = np.ones_like(crowd)  # which draws them dashed
     truth = GroundTruth(
@@ -163,14 +161,3 @@ def _picture(view: FolderView, batch: Batch, n: int, rois: tuple[np.ndarray, np.
     padded = batch.images.shape[1:3]
     caption = f"{view.image_ids[batch.image_index[n]]}: {width} x {height} in {padded[1]} x {padded[0]}{text}"
     return embedded(thumbnail(draw_objects(image, truth), _WIDE), caption)
-
-
-def _draw_rois(
-    image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "R 4"], labels: np.ndarray
-) -> UInt8[np.ndarray, "H W 3"]:
-    canvas = image.copy()
-    line = max(round(max(canvas.shape[:2]) / 400), 1)
-    for label, box in sorted(zip(labels.tolist(), np.round(boxes).astype(int).tolist(), strict=True)):
-        color = PALETTE[(label - 1) % len(PALETTE)] if label else _GRAY
-        cv2.rectangle(canvas, box[:2], (box[2] - 1, box[3] - 1), color, line)
-    return canvas

@@ -23,6 +23,7 @@ Arrays = dict[str, np.ndarray]
 Metadata = WeightsMetadata | NetworkMetadata
 
 FOLDER = "/"  # in place of a suffix: the format is a folder
+_LONGEST = 500  # characters of a reason
 # What the libraries raise on files that are cut off, damaged or of another kind.
 _UNREADABLE = (
     safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, NotImplementedError,
@@ -101,8 +102,14 @@ def read_named(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
     except _UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends too early"
-        raise ValueError(f"{path} cannot be read as weights: {reason}") from error
+        raise ValueError(f"{path} cannot be read as weights: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    """The first line of an error, without what a terminal would obey and not longer than a person reads."""
+    line = next(iter(str(error).strip().splitlines()), "") or "it ends too early"
+    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def storable(array: Any) -> np.ndarray:

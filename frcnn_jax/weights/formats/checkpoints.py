@@ -31,7 +31,7 @@ def read_checkpoint(
     with open_checkpoint(workdir, checkpoint) as checkpoints:
         step, about = checkpoints.step, checkpoints.metadata()
         names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
-        with checkpoints.damage_named():
+        with checkpoints.damage_named(contents="" if with_arrays else "metadata/"):
             state = _restore(Path(workdir).resolve() / "checkpoints" / str(step) / "arrays", names)
     # Each parameter is in one of the two trees, and None in the other.
     arrays = {

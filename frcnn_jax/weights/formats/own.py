@@ -5,7 +5,8 @@ A safetensors file has the metadata, as JSON, under "frcnn_jax" in its header; a
 training: box statistics are in the metadata, never in the arrays.
 """
 
-import zipfile
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from frcnn_jax.npz import open_npz
 from frcnn_jax.weights.formats.base import Arrays, Metadata, own_format, storable
 from frcnn_jax.weights.metadata import from_json, to_json
 
@@ -26,7 +28,13 @@ def write_safetensors(path: Path, arrays: Mapping[str, Any], metadata: Metadata)
     plain = {name: storable(array) for name, array in arrays.items()}
     path.touch()
     mode = path.stat().st_mode
-    safetensors.numpy.save_file(plain, path, metadata={_SAFETENSORS_KEY: to_json(metadata)})
+    try:
+        safetensors.numpy.save_file(plain, path, metadata={_SAFETENSORS_KEY: to_json(metadata)})
+    except safetensors.SafetensorError as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
     path.chmod(mode)  # safetensors makes files that their owner alone may read
 
 
@@ -52,11 +60,15 @@ def write_npz(path: Path, arrays: Mapping[str, Any], metadata: Metadata) -> None
 
 def read_npz(path: Path, with_arrays: bool = True) -> tuple[Arrays, Metadata]:
     """Arrays and metadata of a file written by `write_npz`."""
-    with zipfile.ZipFile(path):
-        pass  # np.load would take any file for a pickle and say so
-    with np.load(path, allow_pickle=False) as file:
-        metadata = from_json(str(file[_NPZ_KEY]) if _NPZ_KEY in file.files else None)
-        return {name: file[name] for name in file.files if name != _NPZ_KEY} if with_arrays else {}, metadata
+    with open_npz(path) as file:
+        metadata = from_json(_text(file[_NPZ_KEY]) if _NPZ_KEY in file else None)
+        return {name: file[name] for name in file if name != _NPZ_KEY} if with_arrays else {}, metadata
+
+
+def _text(array: np.ndarray) -> str:
+    if array.dtype.kind != "U" or array.ndim:
+        raise ValueError(f"its {_NPZ_KEY} is not a text")
+    return str(array)
 
 
 SAFETENSORS = own_format(".safetensors", read_safetensors, write_safetensors)

@@ -77,8 +77,15 @@ def read_varint(content: memoryview, position: int, end: int) -> tuple[int, int]
 def _run_length(content: memoryview, tag_length: int, step: int) -> int:
     """Number of records in a row that begin with the same tag as the first."""
     # Most have no second: then the rest is not looked at.
-    if len(content) < 2 * step or content[step : step + tag_length] != content[:tag_length]:
-        return min(len(content) // step, 1)
-    records = np.frombuffer(content, np.uint8, len(content) // step * step).reshape(-1, step)
-    same = (records[:, :tag_length] == records[:1, :tag_length]).all(axis=1)
-    return len(same) if same.all() else int(same.argmin())
+    most, count = len(content) // step, 1
+    if most == 0 or content[step : step + tag_length] != content[:tag_length]:
+        return min(most, 1)
+    # In ever larger parts, so that short runs after each other do not cost a look at all the rest each.
+    while count < most:
+        more = min(2 * count, most) - count
+        records = np.frombuffer(content, np.uint8, more * step, count * step).reshape(-1, step)
+        same = (records[:, :tag_length] == np.frombuffer(content, np.uint8, tag_length)).all(axis=1)
+        if not same.all():
+            return count + int(same.argmin())
+        count += more
+    return count

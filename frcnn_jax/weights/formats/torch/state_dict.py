@@ -7,60 +7,28 @@ DataParallel are left out.
 A file has a pickle that describes the tensors and, beside it, their numbers. Since PyTorch 1.6 both are in a zip
 archive, not compressed: `NAME/data.pkl` and `NAME/data/KEY`. Before, and so in torchvision's published files, pickles
 follow each other: a magic number, a version, the system's byte order, the description, the keys; then, in the order
-of the keys, the count of each storage (int64) and its numbers.
-
-A pickle is a program. This one may use nothing but the names that tensors need, and each stands for a function of
-ours that only notes what it is called with; and a few of what training scripts save beside them, which is skipped.
+of the keys, the count of each storage (int64) and its numbers. How a pickle is read safely is said in `unpickler.py`.
 """
 
 import io
-import pickle
+import math
 import struct
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from frcnn_jax.weights.formats.stored import Stored
+from frcnn_jax.weights.formats.torch.unpickler import Tensor, Unpickler
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
-_DTYPES = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(jnp.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}  # fmt: skip
 # Names of the state dict in checkpoints of torchvision's scripts, the ImageNet example, and PyTorch's tutorial.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _PREFIXES = ("_orig_mod.", "module.")  # of each name of a compiled model, and of one in DataParallel
-# Saved beside state dicts: command lines, settings of schedules, accuracies, which device. Made as `_Skipped`.
-_BESIDE = (
-    ("argparse", "Namespace"),
-    ("pathlib", "PosixPath"),
-    ("pathlib._local", "PosixPath"),  # of Python 3.13
-    ("torch", "device"),
-    ("torch", "Size"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),  # of the bytes of a scalar
-)
 _CHUNK = 1 << 24
-
-
-class _Storage(NamedTuple):
-    key: str
-    dtype: np.dtype
-    count: int
+_LARGEST, _MOST_AXES = 1 << 48, 32  # of a number in a shape, and of their count
 
 
 class _Place(NamedTuple):
@@ -68,69 +36,6 @@ class _Place(NamedTuple):
 
     start: int
     size: int
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _Dict(dict):
-    """Stands for OrderedDict; what PyTorch adds to it (versions of modules) is skipped."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Skipped:
-    """Stands for an object that no tensor needs: it takes its arguments and its state, and keeps neither."""
-
-    def __new__(cls, *_: Any) -> "_Skipped":
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any):
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Unpickler(pickle.Unpickler):
-    """Makes numbers, strings, containers, `_Tensor` and `_Skipped`, and refuses all else."""
-
-    def __init__(self, file: BinaryIO):
-        super().__init__(file, encoding="utf-8")
-        self.storages: dict[str, _Storage] = {}
-
-        def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-            return _Tensor(storage, offset, shape, strides)
-
-        self._known = {
-            ("collections", "OrderedDict"): _Dict,
-            ("collections", "Counter"): _Dict,
-            ("torch._utils", "_rebuild_tensor"): tensor,
-            ("torch._utils", "_rebuild_tensor_v2"): tensor,
-            ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-            **{("torch", name): name for name in _DTYPES},
-            **dict.fromkeys(_BESIDE, _Skipped),
-        }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._known:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which tensors do not need: it is not loaded. Where it is a whole model, "
-                "save its tensors: torch.save(model.state_dict(), FILE)"
-            )
-        return self._known[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, name, key, _, count, *view = pid
-        if kind != "storage" or name not in _DTYPES or any(part is not None for part in view):
-            raise pickle.UnpicklingError("it has a storage of a kind that is not read")
-        storage = _Storage(str(key), _DTYPES[name], int(count))
-        return self.storages.setdefault(storage.key, storage)
 
 
 def read_state_dict(path: Path) -> dict[str, Stored]:
@@ -168,7 +73,7 @@ def _read(path: Path, with_places: bool = True) -> tuple[Any, dict[str, _Place]]
             raise
         # A damaged pickle can fail in any way.
         except Exception as error:
-            raise ValueError(f"its pickle is damaged or refused: {error or type(error).__name__}") from error
+            raise ValueError(f"its pickle is damaged or refused: {str(error) or type(error).__name__}") from error
 
 
 def _unwrapped(saved: Any) -> dict[str, Any]:
@@ -197,10 +102,14 @@ def _read_zip(path: Path, with_places: bool) -> tuple[Any, dict[str, _Place]]:
         if len(roots) != 1:
             raise ValueError("it is a zip archive, but not of torch.save: it has no data.pkl")
         (root,) = roots
+        for name in (f"{root}byteorder", f"{root}data.pkl"):
+            if name in entries and entries[name].compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name} is compressed, which torch.save never does")
         order = entries.get(f"{root}byteorder")
         if order is not None and archive.read(order).strip() != b"little":
             raise ValueError("its numbers are big-endian, which is not read")
-        state = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load()
+        pickled = archive.read(f"{root}data.pkl")
+        state = Unpickler(io.BytesIO(pickled), len(pickled)).load()
         if not with_places:
             return state, {}
         places = {
@@ -234,22 +143,24 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> _Place:
 
 
 def _read_legacy(file: BinaryIO, size: int, with_places: bool) -> tuple[Any, dict[str, _Place]]:
-    if _Unpickler(file).load() != _MAGIC or _Unpickler(file).load() != _VERSION:
+    if Unpickler(file, size).load() != _MAGIC or Unpickler(file, size).load() != _VERSION:
         raise ValueError("it is a pickle, but not of torch.save")
-    if not _Unpickler(file).load().get("little_endian"):
+    if not Unpickler(file, size).load().get("little_endian"):
         raise ValueError("its numbers are big-endian, which is not read")
-    unpickler = _Unpickler(file)
+    unpickler = Unpickler(file, size)
     state = unpickler.load()
     if not with_places:
         return state, {}
-    keys = _Unpickler(file).load()
+    keys = Unpickler(file, size).load()
+    if type(keys) is not list or any(type(key) not in (str, int) for key in keys):
+        raise ValueError("it has no list of storages")
     places, position = {}, file.tell()
     for key in keys:
         file.seek(position)
         count = int.from_bytes(file.read(8), "little")
-        storage = unpickler.storages[str(key)]
-        end = position + 8 + count * storage.dtype.itemsize
-        if count != storage.count or end > size:
+        storage = unpickler.storages.get(str(key))
+        end = position + 8 + count * (storage.dtype.itemsize if storage else 0)
+        if storage is None or count != storage.count or end > size:
             raise ValueError(f"it is cut off or damaged in storage {key}, at byte {position} of {size}")
         places[storage.key], position = _Place(position + 8, end - position - 8), end
     return state, places
@@ -257,22 +168,28 @@ def _read_legacy(file: BinaryIO, size: int, with_places: bool) -> tuple[Any, dic
 
 def _stored(path: Path, name: str, tensor: Any, places: dict[str, _Place]) -> Stored:
     """A tensor with all that is said about it checked."""
-    if not isinstance(tensor, _Tensor) or not isinstance(tensor.storage, _Storage):
+    if type(tensor) is not Tensor:
         raise ValueError(f"{name} is not a tensor")
-    storage, shape, strides = tensor.storage, tuple(tensor.shape), tuple(tensor.strides)
-    numbers = (tensor.offset, *shape, *strides)
-    if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise ValueError(f"{name} has the shape {list(shape)} with strides {list(strides)}")
+    storage, offset, shape, strides = tensor
+    lists = type(shape) in (tuple, list), type(strides) in (tuple, list)
+    if not all(lists) or not all(type(n) is int and 0 <= n < _LARGEST for n in (offset, *shape, *strides)):
+        raise ValueError(f"the shape of {name} or its strides are not numbers from 0")
+    shape, strides = tuple(shape), tuple(strides)
+    if len(shape) != len(strides) or len(shape) > _MOST_AXES:
+        raise ValueError(f"{name} has a shape of {len(shape)} numbers and {len(strides)} strides")
     itemsize = storage.dtype.itemsize
     place = places.get(storage.key)
     if place is None or place.size != storage.count * itemsize:
         raise ValueError(f"the numbers of {name} are not there, or not as many as it says")
+    # Numbers that are there once and stand for many would make an array of any size of a small file.
+    last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    if 0 not in shape and (last >= storage.count or math.prod(shape) > storage.count):
+        raise ValueError(f"{name} of the shape {list(shape)} is not within the {storage.count} numbers of its storage")
 
     def read() -> np.ndarray:
+        if 0 in shape:
+            return np.empty(shape, storage.dtype)
         content = np.memmap(path, np.uint8, "r", place.start, (place.size,))
-        # NumPy checks that all is within the storage.
-        return np.ndarray(
-            shape, storage.dtype, content, tensor.offset * itemsize, tuple(step * itemsize for step in strides)
-        )
+        return np.ndarray(shape, storage.dtype, content, offset * itemsize, tuple(step * itemsize for step in strides))
 
     return Stored(shape, read)

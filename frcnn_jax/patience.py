@@ -1,0 +1,67 @@
+"""An end to waiting for batches: on a disk or a network that no longer answers, a read neither returns nor fails."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+__all__ = ["PatientIterator"]
+
+_SHOWN = 5  # images in a message
+
+
+class PatientIterator:
+    """Another iterator, of which each item is waited for so long at most.
+
+    Args:
+        iterator: whose `get_state` and `set_state` are passed on.
+        seconds: for which an item is waited.
+        being_read: names what is being read at that moment.
+
+    Raises:
+        TimeoutError: an item took longer; names the images. The thread that reads is left to itself, so that the
+            iterator is of no use after it.
+    """
+
+    def __init__(self, iterator: Any, seconds: float, being_read: Callable[[], Sequence[str]]):
+        self._iterator, self._seconds, self._being_read = iterator, seconds, being_read
+        self._asked: queue.SimpleQueue = queue.SimpleQueue()
+        self._given: queue.SimpleQueue = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="batches", daemon=True).start()
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> Any:
+        self._asked.put(True)
+        try:
+            item, error = self._given.get(timeout=self._seconds)
+        except queue.Empty:
+            names = list(self._being_read())
+            images = f"{', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}" or "no image"
+            raise TimeoutError(
+                f"no batch came within {self._seconds:g} s (input.read_timeout); being read: {images}. Checkpoints are "
+                "as they were. See whether the disk or the network answers, and start the same command again"
+            ) from None
+        if error is not None:
+            raise error
+        return item
+
+    def get_state(self) -> Any:
+        return self._iterator.get_state()
+
+    def set_state(self, state: Any) -> None:
+        self._iterator.set_state(state)
+
+    def close(self) -> None:
+        """Ends the thread, unless it is at a read."""
+        self._asked.put(False)
+
+    def _serve(self) -> None:
+        while self._asked.get():
+            try:
+                self._given.put((next(self._iterator), None))
+            except BaseException as error:
+                self._given.put((None, error))

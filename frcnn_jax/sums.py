@@ -1,0 +1,87 @@
+"""Sizes and check sums of a folder's files, kept beside them in `checksums.json`: of checkpoints and prepared data.
+
+No reader of theirs notices every bit that changes on a disk or on the way to another one. The file is written once the
+folder is complete; one of an earlier version, or of a process that was killed in between, has none. Files that are
+added later are not looked at.
+"""
+
+import json
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from frcnn_jax.atomic import write_text
+from frcnn_jax.machine import cores
+
+__all__ = ["check_contents", "check_sizes", "write_sums"]
+
+_FILE = "checksums.json"
+_READ_BYTES = 1 << 22
+
+Sums = dict[str, tuple[int, int]]  # size and CRC-32 of each file by its path
+
+
+def write_sums(folder: Path) -> None:
+    """Notes the files of a folder as they are.
+
+    Raises:
+        OSError: the note cannot be written.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FILE)
+    sums = dict(zip((str(path.relative_to(folder)) for path in files), _sums(files), strict=True))
+    write_text(folder / _FILE, json.dumps(sums, indent=1) + "\n", durable=True)
+
+
+def check_sizes(folder: Path) -> None:
+    """
+    Raises:
+        ValueError: a file is missing or has another size than when the folder was written; names it.
+    """
+    for name, (size, _) in _read(folder).items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            raise ValueError(f"{name} is missing" if found is None else f"{name} has {found} of {size} bytes")
+
+
+def check_contents(folder: Path, below: str = "") -> None:
+    """
+    Args:
+        below: only files whose path begins with this are read.
+
+    Raises:
+        ValueError: a file is not as it was when the folder was written; names it.
+    """
+    check_sizes(folder)
+    sums = {name: its for name, its in _read(folder).items() if name.startswith(below)}
+    for name, found in zip(sums, _sums([folder / name for name in sums]), strict=True):
+        if found != sums[name]:
+            raise ValueError(f"the content of {name} has changed")
+
+
+def _sums(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(_sum, paths))
+
+
+def _sum(path: Path) -> tuple[int, int]:
+    size = value = 0
+    with path.open("rb") as file:
+        while part := file.read(_READ_BYTES):
+            size, value = size + len(part), zlib.crc32(part, value)
+    return size, value
+
+
+def _read(folder: Path) -> Sums:
+    """What was noted; nothing where there is no note."""
+    path = folder / _FILE
+    if not path.exists():
+        return {}
+    try:
+        noted = {str(name): (int(size), int(value)) for name, (size, value) in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{_FILE} is damaged: {error}") from error
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in noted):
+        raise ValueError(f"{_FILE} names files outside the folder")
+    return noted
