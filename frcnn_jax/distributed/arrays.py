@@ -17,6 +17,7 @@ __all__ = [
     "gather_bytes",
     "local_places",
     "mean_over_devices",
+    "meet",
     "on_every_device",
     "share_out",
 ]
@@ -36,6 +37,24 @@ def data_mesh() -> Mesh:
     if len(set(counts)) > 1:
         raise ValueError(f"the processes have {', '.join(map(str, counts))} devices: give each as many as the others")
     return Mesh(np.array(devices), (AXIS,))
+
+
+def meet(mesh: Mesh) -> None:
+    """Connects the devices of all processes while all are here.
+
+    On CPUs that has to be done within 30 s, and the first step would have it done when each has compiled its program.
+    """
+    if process_count() == 1:
+        return
+    gather(None)
+    add = jax.shard_map(
+        lambda x: jax.lax.pmean(x, AXIS),
+        mesh=mesh,
+        in_specs=PartitionSpec(AXIS),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    jax.block_until_ready(jax.jit(add)(share_out(np.zeros(jax.local_device_count(), np.float32), mesh)))
 
 
 def local_places(mesh: Mesh, batch_size: int) -> slice:

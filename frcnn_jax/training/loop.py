@@ -19,7 +19,7 @@ from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.pipeline import BatchSource, concatenate, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
-from frcnn_jax.distributed.arrays import data_mesh, digest, local_places, on_every_device, share_out
+from frcnn_jax.distributed.arrays import data_mesh, digest, local_places, meet, on_every_device, share_out
 from frcnn_jax.distributed.disk import first_on_disk
 from frcnn_jax.distributed.start import start
 from frcnn_jax.distributed.talk import is_first, process_count, same
@@ -72,6 +72,7 @@ def train(
     config = resolve_rules(absolute_paths(config))
     mesh = data_mesh()
     places = local_places(mesh, config.input.batch_size)
+    meet(mesh)
     same("other settings", to_json(config), "start all with the same command")
     if mesh.size > 1:
         print(

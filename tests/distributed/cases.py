@@ -28,7 +28,9 @@ def begin(call: str, processes: int, devices: int = 1) -> list[subprocess.Popen]
     for index in range(processes):
         place = (address, processes, index) if processes > 1 else (None, None, None)
         code = f"from tests.distributed.cases import *; begin_here({place}); {call}"
-        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        # XLA sums a convolution's gradient in parts, one for each thread: as many in every process.
+        threads = {"NPROC": "8", "PJRT_NPROC": "8"}
+        environment = os.environ | threads | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         started.append(
             subprocess.Popen(
                 [sys.executable, "-c", code],
