@@ -20,9 +20,18 @@ def get_config() -> Config:
     return derive(
         "folder_scratch.py",
         __file__,
-        model={"name": "efficientnet_lite0", "weights": "imagenet"},
-        input={"batch_size": 2},
+        model={"name": "efficientnet_lite0", "weights": "imagenet", "dropout": 0.2},
+        input={
+            "batch_size": 2,
+            "augment": {
+                "scale_jitter": (0.7, 1.4),
+                "brightness": 0.2,
+                "contrast": 0.2,
+                "saturation": 0.2,
+                "hue": 0.02,
+            },
+        },
         sampling={"rois_per_image": 64},
-        optimizer={"learning_rate": 0.003, "warmup": 0.05},
+        optimizer={"learning_rate": 0.003, "warmup": 0.05, "weight_decay": 5e-4},
         train={"epochs": 4, "min_steps": 1200},
     )

@@ -20,6 +20,7 @@ COMMANDS = {
     "compress": "compress a detector by truncated SVD",
     "convert-weights": "convert published weights",
     "compare": "train and test R-CNN, SPPnet and Fast R-CNN on the same data",
+    "launch": "start several processes of train or evaluate that work as one",
     "demo-data": "make the demo's data set, scenes of handwritten digits",
 }
 USAGE = """usage: {program} COMMAND [OPTIONS]

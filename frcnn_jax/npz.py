@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 __all__ = ["open_npz"]
 
 _CHUNK = 1 << 20
+_LONGEST = 300  # characters of a reason
 _RATIO = 1032  # of which deflate packs at most
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -34,6 +36,10 @@ class _Arrays(Mapping):
                 stop = min(start + _CHUNK, len(buffer))
                 buffer[start:stop] = member.read(stop - start)  # ValueError where there is less
             member.read(1)  # at its end the check sum is compared
+        if dtype.kind == "U" and len(buffer):
+            codes = np.frombuffer(buffer, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+            if codes.max() > sys.maxunicode:  # which ends in a SystemError where it becomes a text
+                raise ValueError(f"{name} holds letters that are none")
         return np.ndarray(shape, dtype, buffer, order="F" if in_columns else "C")
 
     def __iter__(self) -> Iterator[str]:
@@ -88,4 +94,5 @@ def _header(name: str, member: IO[bytes], stated: int) -> tuple[tuple[int, ...],
 
 
 def _line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."

@@ -15,7 +15,7 @@ ROOT = Path(frcnn_jax.__file__).parent
 LAYERS = (
     ("types", "atomic", "machine", "locks", "npz", "patience"),
     ("config", "plugins", "sums"),
-    ("ops", "cli"),
+    ("ops", "cli", "distributed"),
     ("models", "data"),
     ("checkpoint",),
     ("weights",),

@@ -18,6 +18,7 @@ from jax.sharding import SingleDeviceSharding
 from frcnn_jax.checkpoint.errors import quiet_orbax, reason, system_code
 from frcnn_jax.checkpoint.evaluations import choose_step
 from frcnn_jax.config import Config, expand_user, from_json, to_json
+from frcnn_jax.distributed.talk import process_count
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.sums import check_contents, check_sizes, write_sums
 
@@ -64,7 +65,7 @@ def open_checkpoint(workdir: str | Path, checkpoint: str | int | None = None) ->
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a workdir.
+    """The folder `checkpoints/` of a workdir; of several processes, only process 0 opens it.
 
     A checkpoint holds the state (parameters, optimizer, step, statistics), the run's key, the position of the data
     iterator and the metadata. It is complete or not there: Orbax writes beside it and renames.
@@ -74,9 +75,14 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, keep: int = 2):
+        folder = Path(workdir).resolve() / "checkpoints"
+        options = {"create": True}
+        if process_count() > 1:
+            folder.mkdir(parents=True, exist_ok=True)
+            alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="frcnn")
+            options = {"create": False, "multiprocessing_options": alone}
         self._manager = ocp.CheckpointManager(
-            Path(workdir).resolve() / "checkpoints",
-            options=ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False),
+            folder, options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **options)
         )
         self._keep = keep
         self.step: int | None = None
@@ -111,6 +117,8 @@ class Checkpoints:
         if step == self.latest:
             return
         arrays = {"state": state, "key": jax.random.key_data(key)}
+        if process_count() > 1:  # Orbax would have all of them write arrays that are on a device
+            arrays = jax.device_get(arrays)
         described = _encode(metadata) | {"position": position}
         items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), metadata=ocp.args.JsonSave(described))
         self._remove_unfinished(step)  # of a run that was killed while it saved
@@ -137,7 +145,7 @@ class Checkpoints:
         """
         template = {"state": state, "key": jax.random.key_data(jax.random.key(0))}
         # On one device, whatever devices wrote it: the caller spreads it.
-        here = SingleDeviceSharding(jax.devices()[0])
+        here = SingleDeviceSharding(jax.local_devices()[0])
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
         items = ocp.args.Composite(
             arrays=ocp.args.StandardRestore(template),

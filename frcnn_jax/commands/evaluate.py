@@ -15,11 +15,12 @@ and are not needed; of a folder that has none, with --data.faults.missing-annota
 programs: docs/results_elsewhere.md describes the files.
 """
 
+import argparse
 import logging
 import sys
 
 from frcnn_jax.cli import checkpoint_option, make_parser
-from frcnn_jax.config import expand_user, override
+from frcnn_jax.config import Config, DistributedConfig, expand_user, from_json, override, to_json
 
 
 def main() -> None:
@@ -54,12 +55,24 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 
+    from frcnn_jax.distributed.start import processes
+
+    # The run's own settings are known to process 0 alone.
+    given = any(setting.startswith("--distributed.") for setting in settings)
+    with processes(override(Config(), settings, sys.argv[0]).distributed if given else DistributedConfig()):
+        evaluate(arguments, settings)
+
+
+def evaluate(arguments: argparse.Namespace, settings: list[str]) -> None:
+    """Evaluates and prints the measures; several processes do it together."""
+    from frcnn_jax.distributed.talk import from_first
     from frcnn_jax.evaluation.outputs.coco_json import annotations_file
     from frcnn_jax.evaluation.report import format_metrics
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.training.workdir import read_config
 
-    config = override(read_config(arguments.workdir), settings, sys.argv[0])
+    config = from_json(from_first(lambda: to_json(read_config(arguments.workdir))))
+    config = override(config, settings, sys.argv[0])
     out = arguments.out or arguments.workdir / "eval"
     metrics = evaluate_run(
         arguments.workdir,

@@ -9,9 +9,10 @@ setting of the config can be given, as --train.steps 3000; --settings lists them
 
 import logging
 import sys
+from pathlib import Path
 
 from frcnn_jax.cli import make_parser
-from frcnn_jax.config import expand_user, load_config, override
+from frcnn_jax.config import Config, expand_user, load_config, override
 
 
 def main() -> None:
@@ -33,19 +34,30 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 
+    from frcnn_jax.distributed.start import processes
+
+    with processes(config.distributed):
+        train_and_evaluate(config, arguments.workdir, accept_changed_data=arguments.accept_changed_data)
+
+
+def train_and_evaluate(config: Config, workdir: Path, *, accept_changed_data: bool) -> None:
+    """Trains, evaluates the checkpoint to use and prints the measures; several processes do it together."""
     from frcnn_jax.data.dataset import open_dataset
+    from frcnn_jax.data.prepared.prepare import data_dir
+    from frcnn_jax.distributed.disk import first_on_disk
     from frcnn_jax.evaluation.report import format_metrics
     from frcnn_jax.models.architectures import resolve_rules
     from frcnn_jax.plugins import load_plugins
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.runs.train import train
 
-    load_plugins(config.plugins, arguments.workdir)
+    load_plugins(config.plugins, workdir)
     config = resolve_rules(config)
     try:
-        open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
+        with first_on_disk(data_dir(config.data)):
+            open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
-    train(config, arguments.workdir, accept_changed_data=arguments.accept_changed_data)
-    print(format_metrics(evaluate_run(arguments.workdir)))
-    print(f"Report: {arguments.workdir}/eval/index.html")
+    train(config, workdir, accept_changed_data=accept_changed_data)
+    print(format_metrics(evaluate_run(workdir)))
+    print(f"Report: {workdir}/eval/index.html")

@@ -7,6 +7,7 @@ Operations and models take plain arguments; what is built on them reads these cl
 
 from frcnn_jax.config.compare import changed_settings, flat_settings
 from frcnn_jax.config.data import AugmentConfig, DataConfig, FaultPolicy, InputConfig, ProposalConfig
+from frcnn_jax.config.distributed import DistributedConfig
 from frcnn_jax.config.experiment import Config, EvalConfig, with_steps
 from frcnn_jax.config.files import config_names, derive, from_json, load_config, override, replace, to_json
 from frcnn_jax.config.learning import (
@@ -29,6 +30,7 @@ __all__ = [
     "AugmentConfig",
     "Config",
     "DataConfig",
+    "DistributedConfig",
     "EvalConfig",
     "FaultPolicy",
     "InputConfig",

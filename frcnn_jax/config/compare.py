@@ -16,9 +16,10 @@ def flat_settings(config: Config) -> dict[str, Any]:
 
 
 def changed_settings(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ by their dotted names: value before, value now."""
+    """The settings that differ by their dotted names: value before, value now. `distributed` is left out."""
     old, new = flat_settings(before), flat_settings(now)
-    return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
+    names = [name for name in new if not name.startswith("distributed.")]
+    return {name: (old[name], new[name]) for name in names if old[name] != new[name]}
 
 
 def _flatten(settings: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds
 from frcnn_jax.config.data import DataConfig, InputConfig, ProposalConfig
+from frcnn_jax.config.distributed import DistributedConfig
 from frcnn_jax.config.learning import LossConfig, ModelConfig, OptimizerConfig, SamplingConfig, TrainConfig
 
 
@@ -52,6 +53,7 @@ class Config:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     evaluate: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     plugins: tuple[str, ...] = ()
     """Modules of your own that register architectures, formats and the like: imported wherever the run is used."""
 

@@ -177,8 +177,10 @@ def override(config: Settings, arguments: Sequence[str], program: str | None = N
 
 
 def to_json(config: Config) -> str:
-    """`config` as JSON text that `from_json` reads back."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    """`config` as JSON text that `from_json` reads back, without `distributed`, which belongs to a start."""
+    settings = dataclasses.asdict(config)
+    settings.pop("distributed", None)
+    return json.dumps(settings, indent=2) + "\n"
 
 
 def from_json(text: str) -> Config:

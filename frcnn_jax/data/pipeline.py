@@ -27,6 +27,7 @@ class BatchSource:
     Args:
         augment: random changes of each image; none if not given. They follow from the seed, the step and the image's
             place in the batch, so that batch i is the same whatever was read before, by however many threads.
+        places: the images of each batch that are read, as where several processes share it; all if not given.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class BatchSource:
         cache: bool = False,
         augment: AugmentConfig | None = None,
         seed: int = 0,
+        places: slice = slice(None),
     ):
         if len(proposals) != len(dataset):
             raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
@@ -46,6 +48,7 @@ class BatchSource:
         if most > max_objects:
             raise ValueError(f"{dataset.name} has an image with {most} objects: set input.max_objects to that or more")
         self._dataset, self._proposals, self._plan = dataset, proposals, plan
+        self._places = range(plan.images.shape[1])[places]
         self._images = DecodedImages(dataset, keep=cache)
         self._max_proposals, self._max_objects = padded_count(proposals), max_objects
         self._augment, self._seed = augment or AugmentConfig(), seed
@@ -63,22 +66,27 @@ class BatchSource:
     def __getitem__(self, step: int) -> Batch:
         plan, step = self._plan, int(step)
         batch = _empty_batch(
-            plan.images.shape[1],
+            len(self._places),
             tuple(int(side) for side in plan.buckets[step]),
             proposals=self._max_proposals,
             objects=self._max_objects,
             crowds=self._crowds,
         )
         batch.image_mask[:] = True
-        batch.image_index[:] = plan.images[step]
-        for n, index in enumerate(plan.images[step]):
-            flips = {"horizontal": bool(plan.flipped[step, n]), "vertical": bool(plan.flipped_vertical[step, n])}
+        for n, place in enumerate(self._places):
+            at = step, place
+            flips = {"horizontal": bool(plan.flipped[at]), "vertical": bool(plan.flipped_vertical[at])}
             chance = np.zeros(0)
             if self._cuts or self._colors:
-                seed = np.random.SeedSequence(self._seed, spawn_key=(step, n))
+                seed = np.random.SeedSequence(self._seed, spawn_key=at)
                 chance = np.random.default_rng(seed).random(4 + 5 * TRIES)
-            self._fill(batch, n, int(index), float(plan.scales[step, n]), flips, chance)
+            batch.image_index[n] = plan.images[at]
+            self._fill(batch, n, int(plan.images[at]), float(plan.scales[at]), flips, chance)
         return batch
+
+    def image_ids(self, step: int) -> list[str]:
+        """Names of all images of a batch."""
+        return [self._dataset.image_ids[index] for index in self._plan.images[step]]
 
     def _fill(
         self, batch: Batch, n: int, index: int, scale: float, flips: dict[str, bool], chance: Float[np.ndarray, " C"]
@@ -189,8 +197,9 @@ def training_source(
     steps: int,
     seed: int,
     stride: int,
+    places: slice = slice(None),
 ) -> BatchSource:
-    """The batches of a training run of `steps` steps; `stride` as for `training_buckets`."""
+    """The batches of a training run of `steps` steps; `stride` as for `training_buckets`, `places` as `BatchSource`."""
     plan = plan_training(
         dataset.sizes,
         steps,
@@ -211,6 +220,7 @@ def training_source(
         cache=config.cache_decoded,
         augment=config.augment,
         seed=seed,
+        places=places,
     )
 
 

@@ -64,6 +64,10 @@ class PyramidSource:
         shape, members = self._steps[int(step)]
         return join([self._image(index, shape) for index in members], self._batch_size)
 
+    def image_count(self, step: int) -> int:
+        """Number of images in a batch."""
+        return len(self._steps[step][1])
+
     def _image(self, index: int, shape: PyramidShape) -> Pyramid:
         image = self._dataset.read_image(index)
         boxes, scales = self._proposals[index], self._scales[index]

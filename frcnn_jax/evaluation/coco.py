@@ -71,8 +71,9 @@ def coco_measures(annotations: Mapping[str, Any], results: Sequence[Mapping[str,
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         truth, found = COCO(), COCO()
-        for side, objects in ((truth, annotations["annotations"]), (found, rows)):
-            side.dataset = {**annotations, "annotations": [dict(item) for item in objects]}
+        # Copies, as marks are added to them.
+        for side, objects in ((truth, [dict(item) for item in annotations["annotations"]]), (found, rows)):
+            side.dataset = {**annotations, "annotations": objects}
             side.createIndex()
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()

@@ -17,6 +17,7 @@ from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.source import PyramidSource
+from frcnn_jax.distributed.talk import from_first, gather, is_first, process_count
 from frcnn_jax.evaluation.analysis.error_kinds import error_kinds
 from frcnn_jax.evaluation.analysis.matches import match_dataset
 from frcnn_jax.evaluation.analysis.measures import best_f1, object_overlaps, proposal_ceiling, recall_by_size
@@ -24,6 +25,7 @@ from frcnn_jax.evaluation.coco import check_pycocotools, evaluate_coco
 from frcnn_jax.evaluation.outputs.files import ResultFiles
 from frcnn_jax.evaluation.pages.gallery import write_gallery
 from frcnn_jax.evaluation.report import write_metrics, write_report
+from frcnn_jax.evaluation.sharing import Share, of_all_processes
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
@@ -47,36 +49,43 @@ def detect_dataset(
     """Detections of every image of a data set by its id, in the data set's order.
 
     While the device computes, threads read, decode and resize what comes next, and the batch before is taken apart.
+    Several processes share the batches, each on one device, and all return the detections of all images.
 
     Args:
         interrupted: asked before each batch; given one, the progress bar goes when it is full.
 
     Raises:
-        EvaluationInterrupted: `interrupted` said so.
+        EvaluationInterrupted: `interrupted` said so, in one of the processes.
     """
-    source = PyramidSource(dataset, proposals, input_config, model.spatial_scale)
+    source = Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale))
     run = partial(detect_pyramid, params, statistics, model=model, **selection_settings(config))
     found: dict[int, Detections] = {}
-    progress = tqdm(total=len(dataset), desc="Detecting", unit="image", leave=interrupted is None)
+    total = source.images if process_count() > 1 else len(dataset)
+    progress = tqdm(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())
     started = time.perf_counter()
     batches = _Clocked(iterate(source, input_config.workers) if len(source) else ())
     # One batch stays under way on the device while the host takes apart the one before.
     pending: list[tuple[Pyramid, Detections]] = []
+    finished = True
     for batch in batches:
         if interrupted is not None and interrupted():
-            progress.close()
-            raise EvaluationInterrupted
+            finished = False
+            break
         detections = run(jax.device_put(batch))
         for part in jax.tree.leaves(detections):
             part.copy_to_host_async()
         pending.append((batch, detections))
         if len(pending) > 1:
             progress.update(_collect(*pending.pop(0), found))
+    if not all(gather(finished)):
+        progress.close()
+        raise EvaluationInterrupted
     for item in pending:
         progress.update(_collect(*item, found))
     share = batches.waited / (time.perf_counter() - started)
     progress.set_postfix_str(f"{share:.0%} of the time waiting for images")
     progress.close()
+    found = of_all_processes(found)
     return {dataset.image_ids[index]: found[index] for index in range(len(dataset))}
 
 
@@ -159,22 +168,26 @@ def evaluate_dataset(
         ValueError: files cannot hold the data set's classes or image ids.
         OSError: a file exists, or cannot be written. Like the others, before the first image.
     """
-    if config.coco:
+    if config.coco and is_first():
         check_pycocotools()
     if files is not None:
         files.check(dataset)
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
-    if files is not None:
-        files.write(detections, dataset, min_score=config.picture_score)
-    return write_evaluation(
-        detections,
-        dataset,
-        config=config,
-        directory=directory,
-        title=f"Fast R-CNN on {dataset.name}",
-        proposals=proposals,
-        extra=extra,
-    )
+
+    def write() -> dict[str, Any]:
+        if files is not None:
+            files.write(detections, dataset, min_score=config.picture_score)
+        return write_evaluation(
+            detections,
+            dataset,
+            config=config,
+            directory=directory,
+            title=f"Fast R-CNN on {dataset.name}",
+            proposals=proposals,
+            extra=extra,
+        )
+
+    return from_first(write)
 
 
 def write_evaluation(

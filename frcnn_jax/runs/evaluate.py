@@ -4,15 +4,28 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from frcnn_jax.checkpoint import read_evaluations
-from frcnn_jax.config import Config, changed_settings, expand_user
+from frcnn_jax.config import Config, changed_settings, expand_user, from_json, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
+from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals
+from frcnn_jax.distributed.arrays import from_first_process
+from frcnn_jax.distributed.disk import first_on_disk
+from frcnn_jax.distributed.start import start
+from frcnn_jax.distributed.talk import from_first, is_first, process_count, same
 from frcnn_jax.evaluation.coco import check_pycocotools
 from frcnn_jax.evaluation.evaluate import evaluate_dataset
 from frcnn_jax.evaluation.outputs.coco_json import file_ids
 from frcnn_jax.evaluation.outputs.files import ResultFiles, check_folder
-from frcnn_jax.runs.detector import load_detector
+from frcnn_jax.models.fast_rcnn import init_params
+from frcnn_jax.models.pixels import PixelNormalization
+from frcnn_jax.plugins import load_plugins
+from frcnn_jax.runs.detector import Detector, load_detector
+from frcnn_jax.training.state import build_model
+from frcnn_jax.training.statistics import identity_statistics
 
 _OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers")
 _OF_TRAINING = ("data.train", "data.validation", "proposals.train_files", "proposals.validation_file")
@@ -54,28 +67,35 @@ def evaluate_run(
         OSError: a folder to write to is a file, or cannot be written to. Like the others, before any proposal is
             searched and any image detected.
     """
-    detector = load_detector(workdir, checkpoint)
+    if config is not None:
+        start(config.distributed)
+    detector = _load_in_all(workdir, checkpoint)
     config = detector.config if config is None else config
     _check_changes(detector.config, config)
-    dataset = open_dataset(config.data.test, config.data)
+    with first_on_disk(data_dir(config.data)):
+        dataset = open_dataset(config.data.test, config.data)
     if dataset.classes != detector.classes:
         raise ValueError(
             f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}: "
             "give data.test a set of the detector's classes, their order by data.classes, or train on the new ones"
         )
     directory = expand_user(workdir) / "eval" if directory is None else expand_user(directory)
-    check_folder(directory)
-    if config.evaluate.coco:
-        check_pycocotools()
-    files = ResultFiles(
-        voc_results=None if voc_results is None else expand_user(voc_results),
-        coco_results=None if coco_results is None else expand_user(coco_results),
-        voc_xml=None if voc_xml is None else expand_user(voc_xml),
-        overwrite=overwrite,
-        coco_ids=None if coco_results is None else file_ids(dataset, config.data),
-    )
-    files.check(dataset)
-    proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
+    files = None
+    if is_first():  # which alone writes them
+        check_folder(directory)
+        if config.evaluate.coco:
+            check_pycocotools()
+        files = ResultFiles(
+            voc_results=None if voc_results is None else expand_user(voc_results),
+            coco_results=None if coco_results is None else expand_user(coco_results),
+            voc_xml=None if voc_xml is None else expand_user(voc_xml),
+            overwrite=overwrite,
+            coco_ids=None if coco_results is None else file_ids(dataset, config.data),
+        )
+        files.check(dataset)
+    same("another test set", dataset.fingerprint, "give each the same data, by data.root and data.tfds_dir")
+    with first_on_disk(data_dir(config.data)):
+        proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     scales = list(config.input.test_scales or (config.input.test_scale,))
     return evaluate_dataset(
         detector.model,
@@ -88,7 +108,7 @@ def evaluate_run(
         directory=directory,
         extra={
             "step": detector.step,
-            **_chosen_by(expand_user(workdir), detector.step, dataset),
+            **from_first(lambda: _chosen_by(expand_user(workdir), detector.step, dataset)),
             "settings": {
                 **dataclasses.asdict(config.evaluate),
                 "scales": scales,
@@ -97,6 +117,32 @@ def evaluate_run(
         },
         files=files,
     )
+
+
+def _load_in_all(workdir: str | Path, checkpoint: str | int | None) -> Detector:
+    """`load_detector`; of several processes, process 0 reads it and gives it to the others."""
+    detector = load_detector(workdir, checkpoint) if is_first() else None
+    if process_count() == 1:
+        return detector
+
+    def describe() -> dict[str, Any]:
+        pixels = dataclasses.asdict(detector.model.pixels)
+        return {
+            "config": to_json(detector.config),
+            "classes": detector.classes,
+            "pixels": pixels,
+            "step": detector.step,
+        }
+
+    about = from_first(describe)
+    config, classes, pixels = from_json(about["config"]), tuple(about["classes"]), about["pixels"]
+    load_plugins(config.plugins, workdir)
+    pixels = PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"])
+    model = build_model(config, len(classes) + 1, pixels)
+    shapes = jax.eval_shape(lambda: (init_params(model, jax.random.key(0)), identity_statistics(len(classes) + 1)))
+    found = (detector.params, detector.statistics) if is_first() else shapes
+    params, statistics = jax.tree.map(jnp.asarray, from_first_process(found))
+    return Detector(model, params, statistics, classes, config, about["step"])
 
 
 def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:

@@ -10,29 +10,34 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, read_evaluations
-from frcnn_jax.config import Config, absolute_paths, expand_user
+from frcnn_jax.checkpoint import CheckpointMetadata
+from frcnn_jax.config import Config, absolute_paths, expand_user, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
-from frcnn_jax.data.pipeline import concatenate, iterate, training_source
+from frcnn_jax.data.pipeline import BatchSource, concatenate, iterate, training_source
+from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
-from frcnn_jax.locks import folder_lock
+from frcnn_jax.distributed.arrays import data_mesh, digest, local_places, meet, on_every_device, share_out
+from frcnn_jax.distributed.disk import first_on_disk
+from frcnn_jax.distributed.start import start
+from frcnn_jax.distributed.talk import is_first, process_count, same
+from frcnn_jax.distributed.watch import Stops, stops_together
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.training.data_record import check_data, check_labels, record_data, write_record
+from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
 from frcnn_jax.training.losses import create_loss, name_loss
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from frcnn_jax.training.state import TrainState, abstract_state, build_model, create_state, initial_params
 from frcnn_jax.training.statistics import box_statistics
-from frcnn_jax.training.step import AXIS, MultiTaskLoss, check_loss, make_train_step, map_train_step
-from frcnn_jax.training.validation import Evaluation, Validation, check_measured
-from frcnn_jax.training.workdir import check_settings, claim_workdir, with_length
+from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, map_train_step
+from frcnn_jax.training.validation import Evaluation, Validation
+from frcnn_jax.training.workdir import run_folder
 
 # RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
 MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
@@ -62,137 +67,155 @@ def train(
         raise ValueError("train.evaluate_every is set, but nothing to measure with is given: call frcnn_jax.train")
     check_loss(loss)
     workdir = expand_user(workdir)
+    start(config.distributed)
     load_plugins(config.plugins, workdir)
     config = resolve_rules(absolute_paths(config))
-    mesh = Mesh(np.array(jax.devices()), (AXIS,))
-    if config.input.batch_size % mesh.size:
-        raise ValueError(f"input.batch_size {config.input.batch_size} cannot be shared by {mesh.size} devices")
+    mesh = data_mesh()
+    places = local_places(mesh, config.input.batch_size)
+    meet(mesh)
+    same("other settings", to_json(config), "start all with the same command")
+    if mesh.size > 1:
+        print(
+            f"{mesh.size} devices share batches of {config.input.batch_size} images, which changes neither rate nor "
+            "steps; a batch k times as large wants k times the rate, 1/k of the steps and drops, and some warm-up"
+        )
     if loss is None:
         loss = create_loss(config.loss, workdir)
     else:
         config = dataclasses.replace(config, loss=name_loss(loss))
     report_ignored_ctrl_c()
     with ExitStack() as resources:
-        resources.enter_context(folder_lock(workdir, purpose="training"))
-        check_settings(workdir, config)
-        checkpoints = resources.enter_context(closing(Checkpoints(workdir, config.train.keep_checkpoints)))
-        before = None if checkpoints.latest is None else checkpoints.metadata()
-        datasets = [open_dataset(name, config.data) for name in config.data.train]
-        config = with_length(config, workdir, sum(map(len, datasets)))
-        check_settings(workdir, config)
-        if before is not None and checkpoints.latest > config.train.steps:
-            raise ValueError(
-                f"{workdir} has reached step {checkpoints.latest}, beyond train.steps = {config.train.steps}: "
-                f"give more {_length_option(config)}, or another --workdir"
-            )
-        dataset, proposals, files = open_data(config, datasets)
+        folder = resources.enter_context(run_folder(workdir, config, accept_changed_data))
+        with first_on_disk(data_dir(config.data)):
+            datasets = [open_dataset(name, config.data) for name in config.data.train]
+        config = folder.with_length(config, sum(map(len, datasets)))
+        with first_on_disk(data_dir(config.data)):
+            dataset, proposals, files = open_data(config, datasets)
         record = record_data(dataset, files)
-        if before is not None:
-            changed = check_data(workdir, before, record, dataset, accept_changed_data)
-            if changed and checkpoints.latest >= config.train.steps:
-                raise ValueError(
-                    f"{workdir} is at its last step, {checkpoints.latest}, so that nothing is learned from the changed "
-                    "data and its checkpoint stays that of the data before: give more "
-                    f"{_length_option(config)} to go on with them, or the data as they were"
-                )
+        compare_data(record, proposals)
+        folder.check_data(config, record, dataset)
         evaluation = None
         if config.train.evaluate_every is not None:
-            evaluation = open_evaluation(config, dataset)
-            check_measured(workdir, evaluation, accept_changed_data)
-        claim_workdir(workdir, config)
+            with first_on_disk(data_dir(config.data)):
+                evaluation = open_evaluation(config, dataset)
+        folder.claim(config, evaluation)
 
-        model = build_model(config, len(dataset.classes) + 1, None if before is None else before.pixels)
-        source = training_source(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride)
+        model = build_model(config, len(dataset.classes) + 1, folder.pixels(config))
+        source = training_source(
+            *(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride), places=places
+        )
         iterator = iterate(source, config.input.workers)
         iterator = PatientIterator(iterator, config.input.read_timeout, source.being_read)
         resources.callback(iterator.close)
-        if before is None:
-            state, key = first_state(config, model, dataset, proposals)
-        else:
-            state, key, position = checkpoints.restore(abstract_state(config, len(dataset.classes) + 1))
+        state, key, position = folder.state(
+            abstract_state(config, len(dataset.classes) + 1),
+            lambda: first_state(config, model, dataset, proposals),
+        )
+        if position is not None:
             iterator.set_state(position)
             print(f"Going on from step {int(state.step)} of {workdir}")
-        state, key = jax.device_put((state, key), NamedSharding(mesh, PartitionSpec()))
+        state, key = on_every_device((state, key), mesh)
 
         optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
-        step = map_train_step(make_train_step(model, optimizer, loss=loss, sampling=config.sampling), mesh)
+        step = make_train_step(
+            model, optimizer, loss=loss, sampling=config.sampling, fixed_order=config.distributed.fixed_order
+        )
         schedule = learning_rate_schedule(config.optimizer, config.train.steps)
-        values = read_evaluations(workdir).up_to(int(state.step))
-        log = resources.enter_context(closing(MetricsLog(workdir, int(state.step), schedule, values.steps)))
+        values = folder.evaluations(int(state.step))
+        log = resources.enter_context(
+            closing(MetricsLog(workdir if is_first() else None, int(state.step), schedule, values.steps))
+        )
         validation = Validation(workdir, config, evaluation, model, values, log)
         pictures = None
-        if open_pictures is not None and config.train.pictures_every:
+        if open_pictures is not None and config.train.pictures_every and is_first():
             pictures = open_pictures(config, model, dataset, proposals, evaluation)
         metadata = CheckpointMetadata(dataset.classes, model.pixels, config, record.fingerprint, record.proposal_files)
 
         def save(state: TrainState) -> None:
-            checkpoints.save(state, key, iterator.get_state(), metadata, best=validation.best)
-            write_record(workdir, record)
+            folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best)
 
+        loop = _Loop(config, map_train_step(step, mesh), key, mesh, source, iterator, log, save, validation, pictures)
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
         # the process.
-        with deferred_signals() as interrupted, resources:
-            return _loop(
-                *(config, step, state, key, iterator, mesh, log, save, validation, pictures),
-                *(dataset.image_ids, interrupted),
-            )
+        with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
+            state = loop.run(state, stops)
+            if stops.stopped and not received():  # as another process did
+                raise KeyboardInterrupt
+            return state
 
 
-def _loop(
-    config: Config,
-    step: Callable,
-    state: TrainState,
-    key: jax.Array,
-    iterator: Any,
-    mesh: Mesh,
-    log: MetricsLog,
-    save: Callable[[TrainState], None],
-    validation: Validation,
-    pictures: MakePictures | None,
-    image_ids: tuple[str, ...],
-    interrupted: Callable[[], bool],
-) -> TrainState:
-    by_image = NamedSharding(mesh, PartitionSpec(AXIS))
-    first, steps = int(state.step), config.train.steps
-    # Without a bar it fits into 80 columns.
-    form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
-    progress = tqdm(total=steps, initial=first, desc="Training", smoothing=0.05, bar_format=form)
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """The steps of a run, and what is done between them."""
 
-    number = first
-    # True where the run was stopped between a checkpoint and its measurement.
-    due = validation.due(number)
-    stopped = due and not validation.measure(state, interrupted, progress.write)
-    while number < steps and not stopped and not validation.exhausted:
-        number += 1
-        started = time.perf_counter()
-        batch = next(iterator)
-        waited = time.perf_counter() - started
-        state, metrics = step(state, jax.device_put(batch, by_image), key)
-        log.add(number, metrics, [image_ids[i] for i in batch.image_index], waited)
-        if pictures is not None and number % config.train.pictures_every == 0:
-            log.add_pictures(number, partial(pictures, state, batch, key, number))
-        last = number == steps or interrupted()
+    config: Config
+    step: Callable
+    key: jax.Array
+    mesh: Mesh
+    source: BatchSource
+    iterator: Any
+    log: MetricsLog
+    save: Callable[[TrainState], None]
+    validation: Validation
+    pictures: MakePictures | None
+
+    def run(self, state: TrainState, stops: Stops) -> TrainState:
+        first, settings, validation = int(state.step), self.config.train, self.validation
+        # Without a bar it fits into 80 columns.
+        form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
+        progress = tqdm(
+            total=settings.steps,
+            initial=first,
+            desc="Training",
+            smoothing=0.05,
+            bar_format=form,
+            disable=not is_first(),
+        )
+
+        number = first
+        # True where the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
-        # It comes before the measurement, so that no kill or interruption of that loses the step.
-        checkpoint_due = last or due or number % config.train.checkpoint_every == 0
-        if number % config.train.log_every == 0 or checkpoint_due:
-            # Raises where a loss is not finite, so that no checkpoint is written after it.
-            progress.set_postfix_str(log.flush())
-        if checkpoint_due:
-            save(state)
-        progress.update()
-        stopped = last
-        if due:
-            stopped = interrupted() or not validation.measure(state, interrupted, progress.write) or last
-    progress.close()
-    if validation.exhausted:
-        print(validation.ending(number))
-    return state
+        stopped = due and not self._measure(state, stops, progress.write)
+        while number < settings.steps and not stopped and not validation.exhausted:
+            number += 1
+            started = time.perf_counter()
+            batch = next(self.iterator)
+            waited = time.perf_counter() - started
+            state, metrics = self.step(state, share_out(batch, self.mesh), self.key)
+            self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
+            if self.pictures is not None and number % settings.pictures_every == 0:
+                shown = jax.device_get(state) if process_count() > 1 else state  # which process 0 alone looks at
+                self.log.add_pictures(number, partial(self.pictures, shown, batch, self.key, number))
+            last = stops.after(number) or number == settings.steps
+            due = validation.due(number)
+            # It comes before the measurement, so that no kill or interruption of that loses the step.
+            checkpoint_due = last or due or number % settings.checkpoint_every == 0
+            if number % settings.log_every == 0 or checkpoint_due:
+                # Raises where a loss is not finite, so that no checkpoint is written after it.
+                progress.set_postfix_str(self.log.flush())
+            if checkpoint_due:
+                self.save(state)
+            progress.update()
+            stopped = last
+            if due:
+                stopped = stops.stopped or not self._measure(state, stops, progress.write) or last
+        progress.close()
+        if validation.exhausted:
+            print(validation.ending(number))
+        return state
+
+    def _measure(self, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
+        """Measures the state; False where a signal to one of the processes ends that, and the training, in all."""
+        finished = self.validation.measure(state, stops.wanted, say)
+        stops.stopped = not finished
+        return finished
 
 
-def _length_option(config: Config) -> str:
-    """The option of the scripts that makes the training longer."""
-    return "--train.steps" if config.train.epochs is None else "--train.epochs"
+def compare_data(record: DataRecord, proposals: Sequence) -> None:
+    """Raises ValueError where processes have other data than process 0: other images, objects or proposals."""
+    same("other training data", record.fingerprint, "give each the same data, by data.root and data.tfds_dir")
+    if process_count() > 1:
+        same("other proposals", digest([np.asarray(boxes) for boxes in proposals]), "give each the same files")
 
 
 def open_data(config: Config, datasets: list[Any]) -> tuple[Any, Sequence, tuple[str | None, ...]]:

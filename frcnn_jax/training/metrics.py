@@ -22,16 +22,26 @@ class MetricsLog:
     """Collects the metrics of every step and writes their means at each `flush`, to a file, TensorBoard and a line."""
 
     def __init__(
-        self, workdir: Path, first_step: int, learning_rate: Callable[[int], Any], measured: Collection[int] = ()
+        self,
+        workdir: Path | None,
+        first_step: int,
+        learning_rate: Callable[[int], Any],
+        measured: Collection[int] = (),
     ):
         """
         Args:
+            workdir: None for a process that writes nothing.
             first_step: lines of later steps are dropped, as those of a run that was killed.
             measured: steps whose `map` is known; lines with that of other steps are dropped.
         """
-        self._path = workdir / "metrics.jsonl"
-        _keep(self._path, lambda line: line["step"] <= first_step and ("map" not in line or line["step"] in measured))
-        self._board = _Board(workdir / "tensorboard", first_step + 1)
+        self._writes = workdir is not None
+        self._board = None
+        if self._writes:
+            self._path = workdir / "metrics.jsonl"
+            _keep(
+                self._path, lambda line: line["step"] <= first_step and ("map" not in line or line["step"] in measured)
+            )
+            self._board = _Board(workdir / "tensorboard", first_step + 1)
         self._learning_rate = learning_rate
         self._pending: list[tuple[int, Any, Sequence[str], float]] = []
         self._since = time.perf_counter()
@@ -50,10 +60,10 @@ class MetricsLog:
         """
         measures = {name: metrics[name] for name in ("map", "ap")}
         self._write({"step": step, **measures})
-        self._board.add_scalar("validation/map", measures["map"], step)
+        self._show("validation/map", measures["map"], step)
         for name, value in measures["ap"].items():
             if value is not None:
-                self._board.add_scalar(f"validation/ap/{name}", value, step)
+                self._show(f"validation/ap/{name}", value, step)
         self.show_map(measures["map"])
         self._since = time.perf_counter()  # the time that it took is none of the steps'
 
@@ -70,7 +80,7 @@ class MetricsLog:
         started = time.perf_counter()
         try:
             values = [_picture(name, picture) for name, picture in make().items()]
-            self._board.file_writer.add_summary(Summary(value=values), step)
+            self._board.add_summary(Summary(value=values), step)
         except Exception as error:
             self._pictures = False
             _log.warning("no more pictures in TensorBoard (train.pictures_every): %s", str(error).partition("\n")[0])
@@ -90,9 +100,11 @@ class MetricsLog:
         values = jax.device_get([metrics for _, metrics, _, _ in self._pending])
         # A finite loss can have a gradient that is not, and the parameters after it are lost.
         finite = [math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"]) for metrics in values]
+        by_device = [np.atleast_1d(metrics.pop("finite", True)) for metrics in values]
         if not all(finite):
             bad = finite.index(False)
             (step, _, images, _), metrics = self._pending[bad], values[bad]
+            images = _of_devices(images, ~by_device[bad]) or images
             del self._pending[bad:]
             if self._pending:
                 self.flush()
@@ -114,7 +126,7 @@ class MetricsLog:
         }
         self._write({"step": step, **means})
         for name, value in means.items():
-            self._board.add_scalar(f"train/{name}", value, step)
+            self._show(f"train/{name}", value, step)
         self._pending, self._since = [], now
         if self._map is None:
             parts = f" (class {means['classification']:.2f}, box {means['localization']:.2f})"
@@ -123,14 +135,21 @@ class MetricsLog:
         return f"loss {means['loss']:.2f}{parts}, {means['images_per_second']:.1f} images/s"
 
     def _write(self, line: dict[str, Any]) -> None:
+        if not self._writes:
+            return
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:  # of a write, it does not name the file
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
+    def _show(self, name: str, value: float, step: int) -> None:
+        if self._board is not None:
+            self._board.add_scalar(name, value, step)
+
     def close(self) -> None:
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 class _Board:
@@ -150,6 +169,9 @@ class _Board:
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
         self._writer.add_scalar(name, value, step)
+
+    def add_summary(self, summary: Any, step: int) -> None:
+        self._writer.file_writer.add_summary(summary, step)
 
     def close(self) -> None:
         self._guarded(self._writer.close)()
@@ -177,6 +199,12 @@ def _picture(name: str, picture: UInt8[np.ndarray, "H W 3"]) -> Any:
     data = cv2.imencode(".jpg", cv2.cvtColor(reduced, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 90))[1].tobytes()
     image = Summary.Image(height=size[1], width=size[0], colorspace=3, encoded_image_string=data)
     return Summary.Value(tag=name, image=image)
+
+
+def _of_devices(images: Sequence[str], chosen: np.ndarray) -> list[str]:
+    """The images of a batch that are on the chosen devices, of all that share it."""
+    each = len(images) // len(chosen)
+    return [image for place, image in enumerate(images) if chosen[place // each]]
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:

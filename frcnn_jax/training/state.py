@@ -45,8 +45,8 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
         num_classes: background included.
         pixels: normalization that the weights expect; if None, that of `model.weights`, or the architecture's own.
     """
-    if pixels is None and config.model.weights is not None:
-        pixels = read_pixels(config.model.weights, config.model.name)
+    if pixels is None:
+        pixels = read_start_pixels(config)
     return create_model(
         config.model.name,
         num_classes,
@@ -57,6 +57,11 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
         fc7_rank=config.model.fc7_rank,
         roi_pooling=config.model.roi_pooling,
     )
+
+
+def read_start_pixels(config: Config) -> PixelNormalization | None:
+    """The normalization that `model.weights` expects; None where they do not say it, or there are none."""
+    return None if config.model.weights is None else read_pixels(config.model.weights, config.model.name)
 
 
 def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, key: jax.Array) -> Any:

@@ -13,6 +13,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from frcnn_jax.config import SamplingConfig
+from frcnn_jax.distributed.arrays import AXIS, mean_over_devices
+from frcnn_jax.models.dropout import dropout_by_image
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops import losses
 from frcnn_jax.ops.sampling import sample_rois
@@ -20,8 +22,6 @@ from frcnn_jax.training.optimizer import merge
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import Batch, BoxStatistics, RoiSample
-
-AXIS = "data"
 
 Metrics = dict[str, Float[Array, ""]]
 StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
@@ -106,14 +106,6 @@ def _loss_keys(key: PRNGKeyArray) -> PRNGKeyArray:
     return jax.random.split(key)
 
 
-def _mean(arrays: Any, axis_name: str | None) -> Any:
-    """The mean of each array over the devices of `axis_name`."""
-    # XLA would copy every array of the gradient even where it has nothing to add to it.
-    if axis_name is None or jax.lax.axis_size(axis_name) == 1:
-        return arrays
-    return jax.lax.pmean(arrays, axis_name)
-
-
 def _check_labels(batch: Batch, num_classes: int) -> None:
     """Raises ValueError where a label is not a class of the model; a traced batch is not looked at."""
     arrays = batch.gt_labels, batch.gt_mask, batch.image_mask
@@ -171,19 +163,22 @@ def loss_fn(
         statistics = identity_statistics(model.head.num_classes, model.head.param_dtype)
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     sampling_key, dropout_key = _loss_keys(key)
-    sample = sample_batch(batch, sampling_key, config=sampling, first_image=device * batch.images.shape[0])
-    logits, deltas = model.apply(
-        {"params": params},
-        batch.images,
-        sample.rois,
-        scales=batch.scales,
-        image_sizes=batch.image_sizes,
-        train=train,
-        rngs={"dropout": jax.random.fold_in(dropout_key, device)},
-    )
+    images = batch.images.shape[0]
+    first_image = device * images
+    sample = sample_batch(batch, sampling_key, config=sampling, first_image=first_image)
+    with dropout_by_image(first_image + jnp.arange(images)):
+        logits, deltas = model.apply(
+            {"params": params},
+            batch.images,
+            sample.rois,
+            scales=batch.scales,
+            image_sizes=batch.image_sizes,
+            train=train,
+            rngs={"dropout": dropout_key},
+        )
     sample, logits, deltas = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (sample, logits, deltas))
     real = jnp.sum(sample.mask).astype(logits.dtype)
-    count = _mean(real, axis_name)
+    count = mean_over_devices(real, axis_name)
     total, parts = losses.multi_task_loss(
         logits,
         deltas,
@@ -217,11 +212,16 @@ def make_train_step(
     loss: MultiTaskLoss | None = None,
     sampling: SamplingConfig | None = None,
     axis_name: str | None = AXIS,
+    fixed_order: bool = False,
 ) -> StepFunction:
-    """The pure step of one device, `(state, batch, key) -> (state, metrics)`, averaging over `axis_name` by `pmean`.
+    """The pure step of one device, `(state, batch, key) -> (state, metrics)`, averaging over `axis_name`.
 
     The key is the run's and the same in every step; the step folds its number into it. Map the function with
-    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own.
+    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own. On several
+    devices the metrics have "finite" [D] too, whether the loss of each device's images is.
+
+    Args:
+        fixed_order: sum gradients in the order of the devices, in place of the order that a `pmean` takes.
 
     Raises:
         TypeError: the loss is not a `MultiTaskLoss`.
@@ -242,7 +242,10 @@ def make_train_step(
             )
 
         gradient, metrics = jax.grad(trainable_loss, has_aux=True)(state.trainable)
-        gradient, metrics = _mean((gradient, metrics), axis_name)
+        finite = jnp.isfinite(metrics["loss"])
+        gradient, metrics = mean_over_devices((gradient, metrics), axis_name, fixed_order=fixed_order)
+        if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
+            metrics["finite"] = jax.lax.all_gather(finite, axis_name)
         if axis_name is not None:
             devices = jax.lax.axis_size(axis_name)
             metrics |= {kind: devices * metrics[kind] for kind in ("foreground", "background")}

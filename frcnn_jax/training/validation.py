@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from frcnn_jax.checkpoint import Evaluations, read_evaluations, write_evaluations
 from frcnn_jax.config import Config, in_steps
+from frcnn_jax.distributed.talk import is_first
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import learning_rate_schedule
@@ -85,7 +86,8 @@ class Validation:
         # Logged first: after a kill in between the step is measured again.
         self._log.add_evaluation(step, metrics)
         self._values = self._values.add(step, value)
-        write_evaluations(self._workdir, self._values)
+        if is_first():
+            write_evaluations(self._workdir, self._values)
         line = f"Step {step}: mAP {value:.4f} on {self._values.measured['data']}"
         say(
             f"{line}, the best so far"

@@ -1,9 +1,15 @@
-"""The workdir of a run: its settings, and which of them may change when it goes on."""
+"""The workdir of a run: its settings, which of them may change when it goes on, and the state that it goes on from."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from frcnn_jax.atomic import write_text
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, Evaluations, read_evaluations
 from frcnn_jax.config import (
     Config,
     absolute_paths,
@@ -13,6 +19,13 @@ from frcnn_jax.config import (
     to_json,
     with_steps,
 )
+from frcnn_jax.distributed.arrays import from_first_process
+from frcnn_jax.distributed.talk import from_first, is_first
+from frcnn_jax.locks import folder_lock
+from frcnn_jax.models.pixels import PixelNormalization
+from frcnn_jax.training.data_record import DataRecord, check_data, write_record
+from frcnn_jax.training.state import TrainState, read_start_pixels
+from frcnn_jax.training.validation import Evaluation, check_measured
 
 # Settings that may change between one start of a run and the next: they do not touch what was learned so far. Data
 # and files of proposals are compared by content instead (`data_record`), wherever they lie and however they are named.
@@ -21,6 +34,130 @@ _FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every
          "input.cache_decoded", "input.read_timeout", "input.test_", "data.", "proposals.train_files",
          "proposals.test_file",
          "proposals.validation_file", "proposals.workers", "plugins")  # fmt: skip
+
+
+class RunFolder:
+    """The workdir of a run that begins or goes on, locked. Of several processes, process 0 alone reads and writes it,
+    and tells the others what it finds."""
+
+    def __init__(self, workdir: Path, checkpoints: Checkpoints | None, accept_changed_data: bool):
+        self._workdir, self._checkpoints, self._accept_changed = workdir, checkpoints, accept_changed_data
+        self._before = checkpoints.metadata() if is_first() and checkpoints.latest is not None else None
+
+    def with_length(self, config: Config, images: int) -> Config:
+        """`with_length`, and what is wrong with the settings of a run that goes on.
+
+        Raises:
+            ValueError: as `check_settings`, or the run has made more steps than these.
+        """
+
+        def count() -> int:
+            counted = with_length(config, self._workdir, images)
+            check_settings(self._workdir, counted)
+            if self._before is not None and self._checkpoints.latest > counted.train.steps:
+                raise ValueError(
+                    f"{self._workdir} has reached step {self._checkpoints.latest}, beyond train.steps = "
+                    f"{counted.train.steps}: give more {_length_option(config)}, or another --workdir"
+                )
+            return counted.train.steps
+
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=from_first(count)))
+
+    def check_data(self, config: Config, record: DataRecord, dataset: Any) -> None:
+        """Raises ValueError where the data have changed, unless that is accepted and something is learned from them."""
+        if self._before is None or not is_first():
+            return
+        changed = check_data(self._workdir, self._before, record, dataset, self._accept_changed)
+        if changed and self._checkpoints.latest >= config.train.steps:
+            raise ValueError(
+                f"{self._workdir} is at its last step, {self._checkpoints.latest}, so that nothing is learned from the "
+                "changed data and its checkpoint stays that of the data before: give more "
+                f"{_length_option(config)} to go on with them, or the data as they were"
+            )
+
+    def claim(self, config: Config, evaluation: Evaluation | None) -> None:
+        """Makes the workdir the place of this run.
+
+        Raises:
+            ValueError: as `check_settings` and `check_measured`.
+        """
+        if is_first():
+            if evaluation is not None:
+                check_measured(self._workdir, evaluation, self._accept_changed)
+            claim_workdir(self._workdir, config)
+
+    def pixels(self, config: Config) -> PixelNormalization | None:
+        """The normalization that the run's weights, or those that it starts from, expect."""
+
+        def read() -> dict[str, Any] | None:
+            pixels = read_start_pixels(config) if self._before is None else self._before.pixels
+            return None if pixels is None else dataclasses.asdict(pixels)
+
+        found = from_first(read)
+        if found is None:
+            return None
+        return PixelNormalization(tuple(found["mean"]), tuple(found["std"]), found["order"])
+
+    def state(
+        self, shapes: TrainState, begin: Callable[[], tuple[TrainState, jax.Array]]
+    ) -> tuple[TrainState, jax.Array, dict[str, Any] | None]:
+        """The state and key to go on from, and the position in the data; None where the run begins.
+
+        Args:
+            shapes: of the state.
+            begin: makes the state before the first step, and the key.
+        """
+        if not is_first():
+            state, data, position = shapes, jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))), None
+        elif self._before is None:
+            (state, key), position = begin(), None
+        else:
+            state, key, position = self._checkpoints.restore(shapes)
+        if is_first():
+            data = jax.random.key_data(key)
+        state, data = from_first_process((state, data))
+        return state, jax.random.wrap_key_data(data), from_first(lambda: position)
+
+    def evaluations(self, step: int) -> Evaluations:
+        """The values that were measured up to that step."""
+        found = from_first(lambda: dataclasses.asdict(read_evaluations(self._workdir).up_to(step)))
+        return Evaluations(found["measured"], tuple((int(step), float(value)) for step, value in found["values"]))
+
+    def save(
+        self,
+        state: TrainState,
+        key: jax.Array,
+        position: dict[str, Any],
+        metadata: CheckpointMetadata,
+        record: DataRecord,
+        best: int | None,
+    ) -> None:
+        """Writes a checkpoint, and the record of the data that it was trained on."""
+        if is_first():
+            self._checkpoints.save(state, key, position, metadata, best=best)
+            write_record(self._workdir, record)
+
+
+@contextmanager
+def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iterator[RunFolder]:
+    """The workdir of a run, locked until the block is left.
+
+    Raises:
+        ValueError: as `check_settings`.
+        FolderInUseError: another run trains in it.
+    """
+    if not is_first():
+        yield RunFolder(workdir, None, accept_changed_data)
+        return
+    with folder_lock(workdir, purpose="training"):
+        check_settings(workdir, config)
+        with closing(Checkpoints(workdir, config.train.keep_checkpoints)) as checkpoints:
+            yield RunFolder(workdir, checkpoints, accept_changed_data)
+
+
+def _length_option(config: Config) -> str:
+    """The option of the scripts that makes the training longer."""
+    return "--train.steps" if config.train.epochs is None else "--train.epochs"
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:

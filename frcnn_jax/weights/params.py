@@ -12,11 +12,18 @@ from jaxtyping import PRNGKeyArray
 
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 
+_LONGEST = 100  # letters of an array's name in a message
+
 
 def expected_shapes(model: FastRCNN) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of each of the model's parameters under flat names; nothing is computed."""
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     return flatten_dict(shapes, sep="/")
+
+
+def _shown(name: str) -> str:
+    """A name from a file, as a terminal can show it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST])
 
 
 def match_arrays(
@@ -53,7 +60,7 @@ def match_arrays(
     replaced = {name for name in misfits if may_miss(name) and may_exceed(name)}
     faults = {
         "missing": [f"{name} {_form(expected[name])}" for name in missing if not may_miss(name)],
-        "not in the model": [f"{name} {_form(arrays[name])}" for name in extra if not may_exceed(name)],
+        "not in the model": [f"{_shown(name)} {_form(arrays[name])}" for name in extra if not may_exceed(name)],
         "of another form": [
             f"{name} is {_form(arrays[name])} where the model has {_form(expected[name])}"
             for name in misfits

@@ -234,7 +234,7 @@ def test_missing_root(tmp_path, config, files):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         open_dataset("folder/train", DataConfig(root=str(tmp_path / "nowhere")))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"has no folder JPEGImages \(VOC format\)"):
+    with pytest.raises(FileNotFoundError, match=r"It has 0 images, but no folder JPEGImages \(VOC format\)"):
         open_dataset("folder/train", DataConfig(root=str(tmp_path / "empty")))
     files.split("train", "JPEGImages/a1.jpg")
     with pytest.raises(ValueError, match=r"line 1 = 'JPEGImages/a1.jpg': a path"):

@@ -145,6 +145,7 @@ def _child(
         os.dup2(log, 2)
         os.chdir(outer)
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", FutureWarning)  # one line, of an expression in settings
         signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process, in C code too
         events = _watch(outer)
         box = outer / "box"

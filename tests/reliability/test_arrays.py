@@ -179,3 +179,18 @@ def test_short_runs_of_numbers_are_not_looked_for_in_all_of_the_rest(monkeypatch
     assert sum(looked_at) < 3 * len(content)
     one = memoryview((bytes([1 << 3 | FIXED32]) + bytes(4)) * 1000 + bytes([2 << 3 | FIXED32]) + bytes(4))
     assert [field.count for field in fields(one, 0, len(one))] == [1000, 1]
+
+
+def test_names_of_variables_are_told_as_a_terminal_can_show_them(tmp_path):
+    (tmp_path / "a.mat").write_bytes(mat_file((1, 4), name=b"box\r\n\x1b[2Jes" + b"x" * 100, more=matlab(9, bytes(32))))
+    with pytest.raises(ValueError, match=r"no variable 'boxes' \(it has: box\?\?\?\[2Jesx{52}\)$"):
+        read_proposal_file(tmp_path / "a.mat", ["a"], np.array([[9, 9]]), "error")
+
+
+def test_letters_that_are_none(tmp_path):
+    path = npz(tmp_path / "a.npz", npy("{'descr': '<U1', 'fortran_order': False, 'shape': ()}", b"\x00\x00\x11\x00"))
+    with pytest.raises(ValueError, match=r"^a holds letters that are none$"), open_npz(path) as arrays:
+        arrays["a"]
+    np.savez(tmp_path / "b.npz", a=np.array("\U0010ffff"))
+    with open_npz(tmp_path / "b.npz") as arrays:
+        assert str(arrays["a"]) == "\U0010ffff"

@@ -61,7 +61,7 @@ BOMB = "train: images/train\na0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1
         BOMB + "names: [*a63]\n",
         "b0: &b0 {x: 1}\n" + "".join(f"b{i}: &b{i}\n  <<: [{', '.join([f'*b{i - 1}'] * 9)}]\n" for i in range(1, 12))
         + "train: a\nnames: [cat]\n",
-        "names: [cat]\ntrain: " + "[" * 3000,
+        "names: [cat]\ntrain: " + "[" * 1500,
         "names: [cat]\ntrain: 2001-99-99\n",
         "names: !!python/object/apply:os.system ['touch made']\ntrain: a\n",
     ],

@@ -120,7 +120,7 @@ def boxes_in(count: int, size: tuple[int, int]) -> np.ndarray:
     return corners.reshape(-1, 4).astype(np.float32)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2000, 100_000])
+@pytest.mark.parametrize("count", [0, 1, pytest.param(2000, marks=pytest.mark.long), 100_000])
 def test_any_number_of_proposals(detector, count):
     found = detect(*detector, pixels(1, 48, 64), boxes_in(count, (48, 64)), scale=48, max_size=64, per_class=20)
     assert (len(found.boxes) > 0) == (count > 0)

@@ -40,7 +40,7 @@ def check(found: dict) -> None:
 @pytest.mark.parametrize("kinds", [PLAIN, WEIGHTS], ids=["data", "weights"])
 def test_damaged_files(kinds):
     # Reading .h5 starts a process each time.
-    found = fuzz(*kinds[:-1], count=150) + fuzz(kinds[-1], count=15 if kinds[-1] == "h5" else 150)
+    found = fuzz(*kinds[:-1], count=100) + fuzz(kinds[-1], count=8 if kinds[-1] == "h5" else 100)
     assert [its["kind"] for its in found] == list(kinds)
     for its in found:
         check(its)

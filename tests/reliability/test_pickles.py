@@ -74,7 +74,7 @@ ATTACKS = {
     "a frame of terabytes": b"\x80\x04\x95" + struct.pack("<Q", 1 << 41) + b"N.",
     "a number of terabytes": b"\x8b" + struct.pack("<i", (1 << 31) - 1) + b"a.",
     "a place far out": b"Nr" + struct.pack("<I", (1 << 32) - 1) + b".",
-    "lists in lists": b"]" * 200_000 + b"a" * 199_999 + b".",
+    "lists in lists": b"]" * 20_000 + b"a" * 19_999 + b".",
 }  # fmt: skip
 
 

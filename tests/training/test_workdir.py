@@ -186,12 +186,12 @@ def test_metrics_that_cannot_be_written_name_the_file(tmp_path, monkeypatch, cap
     monkeypatch.setattr(log, "_path", tmp_path / "full")
     with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/full'"):
         log.flush()
-    close = log._board.close
+    close = log._board._writer.close
 
     def fail():
         close()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(log._board, "close", fail)
+    monkeypatch.setattr(log._board._writer, "close", fail)
     log.close()
     assert "TensorBoard's events are incomplete" in caplog.text

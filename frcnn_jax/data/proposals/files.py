@@ -143,7 +143,7 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read as a .mat file: {error}") from None
     if "boxes" not in content:
-        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(there) or 'none'})")
+        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(there[:20]) or 'none'})")
     boxes = content["boxes"]
     if boxes.dtype != object:
         if len(image_ids) != 1:
@@ -198,4 +198,5 @@ def _as_rows(array: Any, where: str) -> Float[np.ndarray, "P 4"]:
         return np.zeros((0, 4))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"{where}: expected numbers of shape [P, 4], got {array.dtype} {list(array.shape)}")
-    return array.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is named as an invalid box
+        return array.astype(np.float64)

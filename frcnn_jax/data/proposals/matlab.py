@@ -29,6 +29,7 @@ _CELL, _CHARACTERS = 1, 4
 _COMPLEX = 0x08  # in the flags
 _LEVEL_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
 _MOST_SIZES = 32  # axes of an array
+_LONGEST_NAME = 63  # letters, as MATLAB allows
 
 
 def read_mat(path: Path, wanted: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -47,7 +48,7 @@ def read_mat(path: Path, wanted: Collection[str]) -> tuple[dict[str, np.ndarray]
         raise ValueError("it ends too early")
     level_4 = 0 in bytes(data[:4])  # a text stands there in level 5
     for name, read in _level_4(data) if level_4 else _level_5(data):
-        names.append(name)
+        names.append("".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST_NAME]))
         if name in wanted:
             found[name] = read()
     return found, names

@@ -153,8 +153,9 @@ def with_format(config, name):
 def test_a_folder_that_no_format_fits_says_what_was_looked_for(tmp_path, csv_format):
     config = DataConfig(root=str(tmp_path), tfds_dir=str(tmp_path / "tfds"))
     wanted = (
-        r"has no folder JPEGImages \(VOC format\), no XML annotations beside images \(format labelimg\), "
-        r"no JSON file .*, no YAML file .*, no CSV file .*, no file labels\.csv \(format my_csv\): its format"
+        r"its format is not known\. It has 0 images, but no folder JPEGImages \(VOC format\), no XML annotations "
+        r"beside images \(format labelimg\), no JSON file .*, no YAML file .*, no CSV file .*, no file labels\.csv "
+        r"\(format my_csv\)"
     )
     with pytest.raises(FileNotFoundError, match=wanted):
         open_dataset("folder/train", config)

@@ -1,0 +1,29 @@
+"""Starts several processes of a command on this machine, which work as one.
+
+    frcnn launch --processes 8 train --config voc07_vgg16 --workdir FOLDER
+
+Each takes its share of the GPUs, or of those in CUDA_VISIBLE_DEVICES. Ctrl-C and SIGTERM reach all of them; when one
+dies, a line says which, and the others end.
+"""
+
+import argparse
+import sys
+
+from frcnn_jax.cli import make_parser
+from frcnn_jax.distributed.launch import launch
+
+SHARED = ("train", "evaluate")
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--processes", required=True, type=int, metavar="N", help="number of processes")
+    parser.add_argument("command", choices=SHARED, help=f"the command: {' or '.join(SHARED)}")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTIONS", help="its options and settings")
+    arguments = parser.parse_args()
+    if arguments.processes < 1:
+        parser.error(f"--processes must be at least 1, not {arguments.processes}")
+    command = [sys.executable, "-m", "frcnn_jax", arguments.command, *arguments.options]
+    status = launch(command, arguments.processes)
+    if status:
+        sys.exit(status)

@@ -1,0 +1,40 @@
+"""Settings of a run by several processes."""
+
+import dataclasses
+
+from frcnn_jax.config.checks import SettingError, at_least, kinds
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """The processes that work together, each with its own devices. They belong to a start and not to the run.
+
+    On a TPU slice, and under Slurm and Open MPI, nothing needs to be set.
+    """
+
+    coordinator: str | None = None
+    """Address of process 0, HOST:PORT, with a port that is free there."""
+    processes: int | None = None
+    """Number of processes. 1: this one alone, whatever the environment says."""
+    process: int | None = None
+    """Number of this process, from 0 on."""
+    heartbeat: int = 100
+    """Seconds without a sign of life after which a process is taken for lost, and the others end."""
+    start_timeout: int = 300
+    """Seconds that a process waits for the others when it starts."""
+    fixed_order: bool = False
+    """Sum gradients in the order of the devices, so that results are the same to the bit however a number of devices is
+    divided among processes. Takes a copy of the gradient for each device, and more time."""
+
+    def __post_init__(self):
+        kinds(self, "distributed")
+        at_least(self, "distributed", processes=1, process=0, heartbeat=5, start_timeout=1)
+        if self.coordinator is not None:
+            host, _, port = self.coordinator.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+                raise SettingError(f"distributed.coordinator must be HOST:PORT, not {self.coordinator!r}")
+        if self.process is not None and self.processes is not None and self.process >= self.processes:
+            raise SettingError(
+                f"distributed.process must be below distributed.processes = {self.processes}, not {self.process}: "
+                "processes count from 0"
+            )

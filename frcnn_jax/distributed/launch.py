@@ -1,0 +1,127 @@
+"""Several processes of one command on this machine, watched: signals reach all of them, and they end together."""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["launch", "share_of_gpus"]
+
+_RELAYED = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE = 12.0  # seconds for the others to end by themselves, and as many again after SIGTERM
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+
+def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | None = None) -> int:
+    """Runs a command in several processes that find each other at 127.0.0.1, until all have ended.
+
+    Args:
+        command: takes the settings `--distributed.*` at its end.
+        say: gets the line about a process that died; stderr if None.
+
+    Returns:
+        0, or the exit status of the first process that failed; 128 and the signal's number for one that was killed.
+
+    Raises:
+        ValueError: the processes cannot share the GPUs.
+    """
+    address = f"127.0.0.1:{_free_port()}"
+    shares = [share_of_gpus(index, processes, os.environ) for index in range(processes)]
+    started = [_start(command, address, index, processes, share) for index, share in enumerate(shares)]
+
+    def relay(number: int, _: object) -> None:
+        _send(started, number)
+
+    before = {number: signal.getsignal(number) for number in _RELAYED}
+    try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, relay)
+        return _watch(started, say or (lambda line: print(line, file=sys.stderr, flush=True)))
+    finally:
+        _send(started, signal.SIGKILL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def share_of_gpus(index: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment that gives process `index` of `count` its GPUs; empty where there are none.
+
+    Raises:
+        ValueError: the number of GPUs is not a multiple of `count`.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    files = sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name))
+    gpus = [str(number) for number in files] if visible is None else [name for name in visible.split(",") if name]
+    if not gpus:
+        return {}
+    if len(gpus) % count:
+        raise ValueError(
+            f"{count} processes cannot share {len(gpus)} GPUs: give --processes a number that divides {len(gpus)}, or "
+            "choose some by CUDA_VISIBLE_DEVICES"
+        )
+    each = len(gpus) // count
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[index * each : (index + 1) * each])}
+
+
+def _start(
+    command: Sequence[str], address: str, index: int, count: int, environment: Mapping[str, str]
+) -> subprocess.Popen:
+    place = {"coordinator": address, "processes": count, "process": index}
+    settings = [text for name, value in place.items() for text in (f"--distributed.{name}", str(value))]
+    return subprocess.Popen(
+        [*command, *settings],
+        env=os.environ | dict(environment),
+        start_new_session=True,  # Ctrl-C at the terminal comes once, from here
+        preexec_fn=_die_with_parent,
+    )
+
+
+def _die_with_parent() -> None:
+    """Has the system end this process when the one that started it is killed, where it can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+
+def _watch(started: Sequence[subprocess.Popen], say: Callable[[str], None]) -> int:
+    """Waits for all processes; has the others end when one fails."""
+    first: tuple[int, float] | None = None  # exit status, and when it was seen
+    asked = False
+    while any(process.poll() is None for process in started):
+        time.sleep(0.2)
+        failed = next((i for i, process in enumerate(started) if process.poll() not in (None, 0)), None)
+        if failed is None:
+            continue
+        if first is None:
+            first = started[failed].returncode, time.monotonic()
+            say(f"process {failed} of {len(started)} {_describe(first[0])}; the others end")
+        waited = time.monotonic() - first[1]
+        if waited > _PATIENCE and not asked:
+            asked = True
+            _send(started, signal.SIGTERM)
+        elif waited > 2 * _PATIENCE:
+            _send(started, signal.SIGKILL)
+    status = next((process.returncode for process in started if process.returncode), 0) if first is None else first[0]
+    return 128 - status if status < 0 else status
+
+
+def _describe(status: int) -> str:
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+
+
+def _send(started: Sequence[subprocess.Popen], number: int) -> None:
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,0 +1,236 @@
+"""A thread that tells the other processes that this one lives, and learns what has become of them.
+
+All processes end together. One that ends says why; one that says nothing any more is lost. A signal that reaches one of
+them while it trains has all of them stop after the same step: each tells how many steps it has begun, and goes on to
+the step after the highest of these numbers.
+"""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+
+from frcnn_jax.distributed.talk import (
+    check_others,
+    client,
+    gather,
+    must_end,
+    process_count,
+    process_index,
+    reason_to_end,
+)
+
+__all__ = ["GRACE", "Stops", "Watch", "begin_watch", "current_watch", "stops_together"]
+
+GRACE = 10.0  # seconds for a process to end by itself, before its thread ends it
+_PERIOD = 0.5
+_FOLDER = "frcnn/watch"
+_watch: "Watch | None" = None
+
+
+class Watch:
+    """The thread, and what it knows."""
+
+    def __init__(self, heartbeat: int):
+        self._heartbeat = heartbeat
+        self._seen: dict[str, tuple[str, float]] = {}  # last sign of each process, and when it came
+        self._lost: set[str] = set()
+        self._state = threading.Condition()
+        self._received: Callable[[], bool] = lambda: False  # true once a signal has come
+        self._step: int | None = None  # begun by now; None while this process does not train
+        self._told = self._asked = False  # the number of steps, and the wish to stop
+        self._wanted = False  # by one of the processes
+        self._last: int | None = None  # step after which all stop
+        self._over = threading.Event()
+        self._signals: socket.socket | None = None
+        # Process 0 answers all of them.
+        self._period = _PERIOD * max(process_count() / 32, 1)
+        self._thread = threading.Thread(target=self._run, name="processes", daemon=True)
+        self._thread.start()
+
+    def take_signals(self, bytes_of_signals: socket.socket) -> None:
+        """Has a signal end the process also where it cannot be handled, as while a program is compiled.
+
+        Args:
+            bytes_of_signals: gives a byte for each signal that comes; does not block.
+        """
+        self._signals = bytes_of_signals
+
+    def leave(self, why: str) -> None:
+        """Tells the others that this process ends before the work is done."""
+        self._over.set()
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # nobody is there to be told
+            client().key_value_set(f"{_FOLDER}/ended/{process_index()}", why, allow_overwrite=True)
+
+    def end(self, code: int) -> None:
+        """Ends the process without JAX's farewell, which waits for all others; process 0, by way of which they learn of
+        each other, ends last."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        until = time.monotonic() + (2 * GRACE if process_index() == 0 else 0)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            while time.monotonic() < until and len(self._found("ended").keys() | self._lost) < process_count():
+                time.sleep(0.1)
+        os._exit(code)
+
+    def finish(self) -> None:
+        """Ends the thread where all processes have done their work."""
+        self._over.set()
+        self._thread.join()
+
+    def wait_for_reason(self) -> str | None:
+        """Why this process must end, as soon as that is known: at the latest when a process counts as lost."""
+        until = time.monotonic() + self._heartbeat + 4 * self._period
+        while reason_to_end() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        return reason_to_end()
+
+    @contextmanager
+    def training(self, step: int, received: Callable[[], bool]) -> Iterator[None]:
+        """Has signals wait for the end of a step in the block, as `stops_together` says."""
+        with self._state:
+            self._step, self._received = step, received
+        try:
+            yield
+        finally:
+            with self._state:
+                self._step, self._received = None, lambda: False
+
+    def stops_after(self, step: int) -> bool:
+        """True if all processes stop after this step, which is the last that this one has begun."""
+        with self._state:
+            self._step = step
+            # What was told is the highest number until the others know it.
+            while self._told and self._last is None:
+                self._state.wait(_PERIOD)
+                check_others()
+            return self._last is not None and step >= self._last
+
+    def stop_wanted(self) -> bool:
+        """True if a signal has come to one of the processes while they train."""
+        return self._wanted or self._received()
+
+    def _run(self) -> None:
+        ending = None
+        for beat in itertools.count():
+            if self._over.wait(self._period):
+                return
+            try:
+                self._look(beat)
+            except jax.errors.JaxRuntimeError:
+                must_end("process 0, which connects the others, was lost")
+            signalled = self._signalled()
+            if signalled or reason_to_end() is not None:
+                ending = ending or time.monotonic()
+            # It waits for a process that has ended, on a device, or compiles.
+            if ending is not None and time.monotonic() - ending > GRACE:
+                why = reason_to_end() or "stopped by a signal"
+                self.leave("was " + why if reason_to_end() is None else "ended with it")
+                print(f"{why}; this process ends", file=sys.stderr, flush=True)
+                self.end(1 if reason_to_end() else 128 + signal.SIGINT)
+
+    def _signalled(self) -> bool:
+        """True if a signal came that ends the process; while it trains, that waits for the end of a step."""
+        if self._signals is None:
+            return False
+        try:
+            numbers = self._signals.recv(64)
+        except OSError:  # there are none, or the program is past that
+            return False
+        return self._step is None and any(number in (signal.SIGINT, signal.SIGTERM) for number in numbers)
+
+    def _look(self, beat: int) -> None:
+        """Gives the sign of life, takes those of the others, and what they say."""
+        me, now = str(process_index()), time.monotonic()
+        client().key_value_set(f"{_FOLDER}/alive/{me}", str(beat), allow_overwrite=True)
+        if self._received() and not self._asked:
+            self._asked = True
+            client().key_value_set(f"{_FOLDER}/stop/{me}", "")
+        for index, why in self._found("ended").items():
+            if index != me:
+                must_end(f"process {index} {why}")
+        for index, sign in self._found("alive").items():
+            if self._seen.get(index, ("", 0.0))[0] != sign:
+                self._seen[index] = (sign, now)
+            elif now - self._seen[index][1] > self._heartbeat:
+                self._lost.add(index)
+                must_end(f"process {index} was lost: no sign of life for {self._heartbeat} s")
+        self._wanted = bool(self._found("stop"))
+        if self._wanted:
+            self._agree(me)
+
+    def _agree(self, me: str) -> None:
+        with self._state:
+            if self._step is not None and not self._told:
+                client().key_value_set(f"{_FOLDER}/step/{me}", str(self._step))
+                self._told = True
+            steps = self._found("step")
+            if self._told and len(steps) == process_count():
+                self._last = max(map(int, steps.values())) + 1
+                self._state.notify_all()
+
+    def _found(self, kind: str) -> dict[str, str]:
+        """What the processes have said of a kind, by their numbers."""
+        pairs = client().key_value_dir_get(f"{_FOLDER}/{kind}/")
+        return {key.rpartition("/")[2]: value for key, value in pairs}
+
+
+def begin_watch(heartbeat: int) -> None:
+    """Begins to watch the other processes, unless that is done.
+
+    Args:
+        heartbeat: seconds without a sign of life after which a process is taken for lost.
+    """
+    global _watch
+    if _watch is None:
+        _watch = Watch(heartbeat)
+
+
+def current_watch() -> Watch | None:
+    """The watch of this process; None for one that is alone."""
+    return _watch
+
+
+class Stops:
+    """The end of a training by a signal, the same for all processes.
+
+    Attributes:
+        stopped: `after` has said so.
+    """
+
+    def __init__(self, watch: Watch | None, received: Callable[[], bool]):
+        self._watch, self._received, self.stopped = watch, received, False
+
+    def after(self, step: int) -> bool:
+        """True if all processes stop after this step, which has begun; asked after each of them.
+
+        Raises:
+            ProcessLostError: another process has ended.
+        """
+        self.stopped = self._received() if self._watch is None else self._watch.stops_after(step)
+        return self.stopped
+
+    def wanted(self) -> bool:
+        """True once a signal has come to one of the processes, which the others learn at different times."""
+        return self._received() if self._watch is None else self._watch.stop_wanted()
+
+
+@contextmanager
+def stops_together(step: int, received: Callable[[], bool]) -> Iterator[Stops]:
+    """A block in which signals wait for the end of a step, and reach all processes.
+
+    Args:
+        step: number of steps that have been made, the same in all processes.
+        received: says whether a signal has come to this process.
+    """
+    with contextlib.nullcontext() if _watch is None else _watch.training(step, received):
+        gather(None)
+        yield Stops(_watch, received)

@@ -1,0 +1,41 @@
+"""Dropout that an image's place in the batch decides, however many devices share the batch."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Int
+
+
+def dropout_by_image(places: Int[Array, " N"]) -> AbstractContextManager:
+    """Has every `nn.Dropout` that is applied in the block draw for each image by a key of its own.
+
+    It does so where the first dimension of what enters the layer is that of images, or of vectors of one image after
+    the other, as in a trunk and in a head.
+
+    Args:
+        places: of the images in the batch that all devices share.
+    """
+    return nn.intercept_methods(partial(_draw_by_image, places=places))
+
+
+def _draw_by_image(
+    call: Callable[..., Any], inputs: tuple, options: dict[str, Any], context: Any, *, places: Int[Array, " N"]
+) -> Any:
+    layer = context.module
+    if not isinstance(layer, nn.Dropout) or context.method_name != "__call__":
+        return call(*inputs, **options)
+    given = dict(zip(("deterministic", "rng"), inputs[1:], strict=False)) | options
+    deterministic = layer.deterministic if given.get("deterministic") is None else given["deterministic"]
+    x, count = inputs[0], len(places)
+    if deterministic or layer.rate in (0, 1) or given.get("rng") is not None or x.shape[0] % count:
+        return call(*inputs, **options)
+    key = layer.make_rng(layer.rng_collection)
+    keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
+    rows = x.reshape(count, -1, *x.shape[1:])
+    return jax.vmap(lambda x, key: call(x, deterministic=given.get("deterministic"), rng=key))(rows, keys).reshape(
+        x.shape
+    )

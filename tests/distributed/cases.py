@@ -1,0 +1,190 @@
+"""What runs in processes that the tests start, and starting them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HEARTBEAT = 8
+NAMES = ("loss", "classification", "localization", "foreground", "background", "accuracy", "gradient_norm")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def begin(call: str, processes: int, devices: int = 1) -> list[subprocess.Popen]:
+    """Processes that run `call`, of a function below, with so many devices each; they find each other by settings."""
+    address = f"127.0.0.1:{free_port()}"
+    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    started = []
+    for index in range(processes):
+        place = (address, processes, index) if processes > 1 else (None, None, None)
+        code = f"from tests.distributed.cases import *; begin_here({place}); {call}"
+        # XLA sums a convolution's gradient in parts, one for each thread: as many in every process.
+        threads = {"NPROC": "8", "PJRT_NPROC": "8"}
+        environment = os.environ | threads | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return started
+
+
+def finish(started: list[subprocess.Popen], timeout: float = 280) -> list[subprocess.CompletedProcess]:
+    """The processes when they have ended; those that have not by then are killed."""
+    until = time.monotonic() + timeout
+    try:
+        outputs = [process.communicate(timeout=max(until - time.monotonic(), 1)) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    pairs = zip(started, outputs, strict=True)
+    return [subprocess.CompletedProcess(process.args, process.returncode, *output) for process, output in pairs]
+
+
+def run(call: str, processes: int, devices: int = 1) -> list[subprocess.CompletedProcess]:
+    """`finish` of `begin`, of processes that must all succeed."""
+    results = finish(begin(call, processes, devices))
+    for index, result in enumerate(results):
+        assert result.returncode == 0, f"process {index}: {result.stdout[-1500:]}{result.stderr[-3000:]}"
+    return results
+
+
+PLACE = (None, None, None)
+
+
+def begin_here(place: tuple) -> None:
+    """Sets the process's place among the others, and has gloo listen at 127.0.0.1, not at the host's own address."""
+    global PLACE
+    PLACE = place
+    import jax
+    from jax._src.lib import _jax
+
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    _jax.make_gloo_tcp_collectives = partial(_jax.make_gloo_tcp_collectives, hostname="127.0.0.1")
+
+
+def small_config(root: str, batch_size: int = 4, fixed_order: bool = False, **train_settings):
+    """The training tests' `tiny` with everything that is random, in this process's place."""
+    from frcnn_jax.config import DistributedConfig, replace
+    from tests.training.runs import run_config, shrink_tiny
+
+    shrink_tiny()
+    coordinator, processes, process = PLACE
+    place = DistributedConfig(
+        coordinator, processes, process, heartbeat=HEARTBEAT, start_timeout=120, fixed_order=fixed_order
+    )
+    config = run_config(Path(root), **train_settings)
+    return replace(config, input={"batch_size": batch_size, "test_batch_size": 1}, distributed=place)
+
+
+def train_here(root: str, workdir: str, *, evaluate: bool = False, before=None, **settings) -> None:
+    """Trains, evaluates if asked to, and prints a hash of the state.
+
+    Args:
+        before: called before anything of it.
+    """
+    import jax
+
+    from frcnn_jax.cli import run
+    from frcnn_jax.distributed.arrays import digest
+    from frcnn_jax.distributed.start import processes
+    from frcnn_jax.runs.evaluate import evaluate_run
+    from frcnn_jax.runs.train import train
+
+    config = small_config(root, **settings)
+
+    def main() -> None:
+        with processes(config.distributed):
+            if before is not None:
+                before()
+            state = train(config, workdir)
+            print("state", digest(jax.device_get(state)), file=sys.stderr)
+            if evaluate:
+                evaluate_run(workdir)
+            print("CPU seconds", sum(os.times()[:2]), file=sys.stderr)
+
+    sys.argv = ["test"]
+    run(main)
+
+
+def end_in_step(last: int, number: int, process: int = 1) -> None:
+    """Has one process send itself a signal in a step of the training."""
+    from frcnn_jax.training.metrics import MetricsLog
+
+    add = MetricsLog.add
+
+    def add_and_end(self, step, *arguments):
+        add(self, step, *arguments)
+        if step == last and PLACE[2] == process:
+            os.kill(os.getpid(), number)
+
+    MetricsLog.add = add_and_end
+
+
+def end_in(module: str, name: str, number: int = signal.SIGTERM, process: int = 1) -> None:
+    """Has one process send itself a signal when it calls a function of a module, and say so."""
+    import importlib
+
+    home = importlib.import_module(module)
+    function = getattr(home, name)
+
+    def end_and_call(*arguments, **options):
+        if PLACE[2] == process:
+            print("signal", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), number)
+        return function(*arguments, **options)
+
+    setattr(home, name, end_and_call)
+
+
+def not_a_number_in_step(last: int, process: int = 1) -> None:
+    """Has the loss of one process's images be NaN in a step."""
+    import numpy as np
+
+    from frcnn_jax.training import loop
+
+    share_out, steps = loop.share_out, iter(range(1, 1000))
+
+    def share_out_spoilt(batch, mesh):
+        if next(steps) == last and PLACE[2] == process:
+            batch = batch.replace(gt_labels=np.full_like(batch.gt_labels, 99))  # which no class has
+        return share_out(batch, mesh)
+
+    loop.share_out = share_out_spoilt
+
+
+def evaluate_here(workdir: str) -> None:
+    """Evaluates a run."""
+    from frcnn_jax.distributed.start import processes
+    from frcnn_jax.runs.evaluate import evaluate_run
+
+    with processes(small_config(workdir).distributed):
+        evaluate_run(workdir)
+
+
+def launch_here(root: str, workdir: str) -> None:
+    """Launches a training of two processes, of which one is killed; prints what the launcher says, and its status."""
+    from frcnn_jax.distributed.launch import launch
+
+    code = (
+        "import sys; from tests.distributed.cases import *; place = sys.argv[2::2];"
+        "begin_here((place[0], int(place[1]), int(place[2])));"
+        f"train_here({root!r}, {workdir!r}, before=lambda: end_in_step(3, signal.SIGKILL), steps=2000)"
+    )
+    status = launch([sys.executable, "-c", code], 2, lambda line: print("said", line))
+    print("status", status)

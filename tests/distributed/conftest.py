@@ -1,0 +1,13 @@
+"""What the tests of several processes share."""
+
+import pytest
+
+from tests.training.runs import write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folder of a small data set with its proposals."""
+    root = tmp_path_factory.mktemp("data")
+    write_data(root)
+    return root

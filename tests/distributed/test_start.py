@@ -1,0 +1,158 @@
+"""Finding the others, one process's share, and what is the same however many devices there are; one process."""
+
+import dataclasses
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from frcnn_jax.config import Config, DistributedConfig, changed_settings, from_json, replace, to_json
+from frcnn_jax.distributed import arrays, launch, start
+from frcnn_jax.distributed.output import NumberedLines
+from frcnn_jax.models.dropout import dropout_by_image
+
+SLURM = {
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_LOCALID": "1",
+}
+OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+ADDRESS = "10.0.0.1:1234"
+
+
+@pytest.fixture
+def arguments(monkeypatch):
+    """Arguments of `jax.distributed.initialize` for settings and an environment, on a machine without TPUs."""
+    monkeypatch.setattr(start, "_on_tpu_host", lambda: False)
+    for name in (*SLURM, *OPEN_MPI):
+        monkeypatch.delenv(name, raising=False)
+
+    def find(environment=None, **settings):
+        for name, value in (environment or {}).items():
+            monkeypatch.setenv(name, value)
+        return start._arguments(DistributedConfig(**settings))
+
+    return find
+
+
+def test_a_process_is_alone_unless_something_says_otherwise(arguments):
+    assert arguments() is None
+    assert arguments(SLURM | {"SLURM_NTASKS": "1"}) is None
+    assert arguments(SLURM, processes=1) is None
+
+
+def test_clusters_are_found_by_jax(arguments, monkeypatch):
+    assert arguments(SLURM) == {}
+    for name in SLURM:
+        monkeypatch.delenv(name)
+    assert arguments(OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": "1;tcp://10.0.0.1:3"}) == {}
+    monkeypatch.delenv("OMPI_MCA_orte_hnp_uri")
+    with pytest.raises(ValueError, match=r"Open MPI has started 2 processes, but .* give --distributed\.coordinator"):
+        arguments()  # as Open MPI 5 does
+    found = arguments(coordinator=ADDRESS)
+    assert found == {"coordinator_address": ADDRESS, "num_processes": 2, "process_id": 1}
+
+
+def test_settings_take_the_place_of_a_cluster(arguments):
+    found = arguments(coordinator="127.0.0.1:99", processes=3, process=2)
+    address = "127.0.0.1:99"
+    assert found == {
+        "coordinator_address": address,
+        "num_processes": 3,
+        "process_id": 2,
+        "cluster_detection_method": "deactivate",
+        "coordinator_bind_address": address,  # nothing listens beyond it
+    }
+    with pytest.raises(ValueError, match=r"give --distributed\.process too"):
+        arguments(coordinator=ADDRESS, processes=2)
+    with pytest.raises(ValueError, match=r"give --distributed\.coordinator HOST:PORT too"):
+        arguments(process=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coordinator": "host"}, r"distributed\.coordinator must be HOST:PORT, not 'host'"),
+        ({"coordinator": "host:99999"}, r"must be HOST:PORT"),
+        ({"processes": 2, "process": 2}, r"distributed\.process must be below distributed\.processes = 2, not 2"),
+        ({"heartbeat": 1}, r"distributed\.heartbeat must be at least 5"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DistributedConfig(**settings)
+
+
+def test_no_run_is_compared_by_the_processes_that_made_it():
+    config = replace(Config(), distributed={"coordinator": ADDRESS, "processes": 2, "process": 1})
+    assert changed_settings(Config(), config) == {}
+    assert ADDRESS not in to_json(config)
+    assert from_json(to_json(config)) == Config()
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    process_index: int
+    id: int
+
+
+def test_each_process_reads_the_images_of_its_devices(monkeypatch):
+    monkeypatch.setattr(arrays, "process_count", lambda: 2)
+    devices = [Device(process, number) for number, process in enumerate((1, 0, 1, 0))]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(arrays, "Mesh", lambda devices, axes: type("Mesh", (), {"devices": devices, "size": 4}))
+    mesh = arrays.data_mesh()
+    assert [(device.process_index, device.id) for device in mesh.devices] == [(0, 1), (0, 3), (1, 0), (1, 2)]
+    shares = []
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        shares += range(8)[arrays.local_places(mesh, 8)]
+    assert shares == list(range(8))
+    with pytest.raises(ValueError, match=r"input\.batch_size 6 cannot be shared by 4 devices: .* a multiple of 4"):
+        arrays.local_places(mesh, 6)
+    devices[0] = Device(0, 0)
+    with pytest.raises(ValueError, match="the processes have 3, 1 devices"):
+        arrays.data_mesh()
+
+
+class Layers(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dropout(0.5, deterministic=False)(x)  # of maps
+        x = x.reshape(-1, 6)  # several vectors of each image
+        return nn.Dropout(0.3)(x, deterministic=False)
+
+
+def test_an_image_draws_the_same_dropout_wherever_it_is():
+    x, key = jnp.ones((4, 5, 6)), jax.random.key(3)
+
+    def apply(places):
+        with dropout_by_image(jnp.asarray(places)):
+            return Layers().apply({}, x[: len(places)], rngs={"dropout": key}).reshape(-1, 5, 6)
+
+    whole = apply([0, 1, 2, 3])
+    np.testing.assert_array_equal(np.concatenate([apply([0, 1]), apply([2, 3])]), whole)
+    assert len({image.tobytes() for image in np.asarray(whole)}) == 4
+    assert 0.2 < np.mean(np.asarray(whole) > 0) < 0.5
+    np.testing.assert_allclose(np.unique(whole), [0, 1 / 0.5 / 0.7], rtol=1e-6)
+
+
+def test_other_processes_print_whole_lines_with_their_number():
+    stream = io.StringIO()
+    lines = NumberedLines(stream, 2)
+    for text in ("one", " line\ntwo", "\n", "\r 3% done", "\r 9% done\n", "three\n"):
+        lines.write(text)
+    assert stream.getvalue() == "[2] one line\n[2] two\n[2] three\n"
+
+
+def test_gpus_are_shared_out():
+    eight = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
+    assert [launch.share_of_gpus(index, 2, eight)["CUDA_VISIBLE_DEVICES"] for index in (0, 1)] == ["0,1,2,3", "4,5,6,7"]
+    assert launch.share_of_gpus(0, 2, {"CUDA_VISIBLE_DEVICES": ""}) == {}
+    with pytest.raises(ValueError, match="3 processes cannot share 8 GPUs: give --processes a number that divides 8"):
+        launch.share_of_gpus(0, 3, eight)
