@@ -14,9 +14,9 @@ from pathlib import Path
 from frcnn_jax.atomic import write_text
 from frcnn_jax.machine import cores
 
-__all__ = ["check_contents", "check_sizes", "write_sums"]
+__all__ = ["SUMS_FILE", "check_contents", "check_sizes", "write_sums"]
 
-_FILE = "checksums.json"
+SUMS_FILE = "checksums.json"
 _READ_BYTES = 1 << 22
 
 Sums = dict[str, tuple[int, int]]  # size and CRC-32 of each file by its path
@@ -28,9 +28,9 @@ def write_sums(folder: Path) -> None:
     Raises:
         OSError: the note cannot be written.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FILE)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS_FILE)
     sums = dict(zip((str(path.relative_to(folder)) for path in files), _sums(files), strict=True))
-    write_text(folder / _FILE, json.dumps(sums, indent=1) + "\n", durable=True)
+    write_text(folder / SUMS_FILE, json.dumps(sums, indent=1) + "\n", durable=True)
 
 
 def check_sizes(folder: Path) -> None:
@@ -75,13 +75,13 @@ def _sum(path: Path) -> tuple[int, int]:
 
 def _read(folder: Path) -> Sums:
     """What was noted; nothing where there is no note."""
-    path = folder / _FILE
+    path = folder / SUMS_FILE
     if not path.exists():
         return {}
     try:
         noted = {str(name): (int(size), int(value)) for name, (size, value) in json.loads(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{_FILE} is damaged: {error}") from error
+        raise ValueError(f"{SUMS_FILE} is damaged: {error}") from error
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in noted):
-        raise ValueError(f"{_FILE} names files outside the folder")
+        raise ValueError(f"{SUMS_FILE} names files outside the folder")
     return noted

@@ -138,7 +138,7 @@ def test_the_api_reference(tmp_path):
     pytest.importorskip("pdoc")
     script = ROOT / "scripts/api_reference.py"
     command = [sys.executable, str(script), "--out", str(tmp_path / "api")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert (result.returncode, result.stderr) == (0, "")
     files = ("frcnn_jax.html", "frcnn_jax/config.html")
     page, settings = (html.unescape((tmp_path / "api" / name).read_text("utf-8")) for name in files)

@@ -294,4 +294,4 @@ def test_the_commands_of_the_guide_are_understood():
     for command in commands:
         options, settings = same_training._parse(shlex.split(command)[2:])
         assert options.steps == 200
-        override(load_config(ROOT / options.config), settings)
+        override(load_config(options.config), settings)

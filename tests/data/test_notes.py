@@ -14,6 +14,7 @@ from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared import prepare
 from frcnn_jax.data.prepared.index import SUMMARY_FILE
 from frcnn_jax.data.records import ImageRecord, SplitRecords
+from frcnn_jax.sums import SUMS_FILE
 from tests.data.formats.written import (
     PICTURES,
     Picture,
@@ -70,7 +71,8 @@ def test_notes_of_voc_files(files, config, caplog):
         data, messages = said(config, caplog, split)
         assert messages == [f", as it was prepared: {short}"]
     assert said_here(config, caplog)[1] == []
-    (data.directory / SUMMARY_FILE).unlink()  # as an earlier version leaves it
+    for name in (SUMMARY_FILE, SUMS_FILE):  # as an earlier version leaves it
+        (data.directory / name).unlink()
     assert said(config, caplog)[1] == []
     # A fault that stops says the same.
     files.image("t1", object_xml("ant", (10, 3, 2, 12)))

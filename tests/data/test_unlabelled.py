@@ -11,6 +11,7 @@ import pytest
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.prepared.index import SUMMARY_FILE
+from frcnn_jax.sums import SUMS_FILE
 from tests.data.formats.written import Picture, write_coco, write_csv, write_labelimg, write_text, write_voc, write_yolo
 
 PICTURES = [
@@ -71,8 +72,9 @@ def test_a_list_of_test_images_without_annotation_is_said_to_be_that(tmp_path, c
     data, messages = opened(config_of(root, missing_annotation="empty"), "test", caplog)
     assert (len(data), messages) == (4, [f": {none}"])
     # Prepared by an earlier version.
-    path = open_dataset("folder/train", drop).directory / SUMMARY_FILE
-    path.unlink()
+    directory = open_dataset("folder/train", drop).directory
+    for name in (SUMMARY_FILE, SUMS_FILE):
+        (directory / name).unlink()
     with pytest.raises(ValueError, match=r"folder/test: no split 'test' with images \(there: train\)"):
         open_dataset("folder/test", drop)
 

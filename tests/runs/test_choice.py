@@ -89,7 +89,7 @@ def test_ties_go_to_the_earlier_step(tmp_path):
 def test_a_damaged_one_that_is_not_the_newest(run):
     largest = max((run / "checkpoints/3/arrays").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
     os.truncate(largest, 1000)
-    with pytest.raises(ValueError, match=r"checkpoints/3 is damaged \(.*\): give another --checkpoint: 7$"):
+    with pytest.raises(ValueError, match=r"checkpoints/3 is damaged \(.*\): give --checkpoint 7$"):
         load_detector(run)
     assert steps_of(run, "latest") == [7]
 
