@@ -34,7 +34,7 @@ FORMATS: tuple[WeightFormat, ...] = (
     STABLEHLO,
     CHECKPOINTS,
 )
-# Name of the file in a folder of `scripts/convert_weights.py`.
+# Name of the file in a folder of `frcnn convert-weights`.
 CONVERTED = "weights.safetensors"
 
 
