@@ -1,5 +1,6 @@
 """Numbers, recall and pictures of proposals, for the command `proposals`."""
 
+import math
 import re
 import time
 from pathlib import Path
@@ -123,9 +124,13 @@ def save(out: Path, name: str, picture: np.ndarray) -> None:
 
 
 def print_recall(recall: dict) -> None:
-    """A row for all objects and for each class, a column for each threshold."""
+    """A row for all objects and for each class, a column for each threshold; a dash where there are no objects."""
+
+    def cell(value: float) -> str:
+        return f"{'-':>8}" if math.isnan(value) else f"{value:8.3f}"
+
     print(f"{'recall at IoU':<20}" + "".join(f"{threshold:>8}" for threshold in recall))
     columns = list(recall.values())
-    print(f"{'all objects':<20}" + "".join(f"{column['overall']:8.3f}" for column in columns))
+    print(f"{'all objects':<20}" + "".join(cell(column["overall"]) for column in columns))
     for name in columns[0]["per_class"]:
-        print(f"  {name:<18}" + "".join(f"{column['per_class'][name]:8.3f}" for column in columns))
+        print(f"  {name:<18}" + "".join(cell(column["per_class"][name]) for column in columns))

@@ -210,7 +210,10 @@ class TrainConfig:
         at_least(self, "train", steps=1, epochs=0, min_steps=0, evaluate_every=0, patience=1, seed=0, pictures_every=0)
         at_least(self, "train", log_every=1, checkpoint_every=1, keep_checkpoints=1)
         if self.min_steps and self.epochs is None:
-            raise SettingError(f"train.min_steps = {self.min_steps} is for a length in epochs: set train.epochs too")
+            raise SettingError(
+                f"train.min_steps = {self.min_steps} is for a length in epochs: leave it out, or give train.epochs in "
+                "place of train.steps"
+            )
         for name in ("epochs", "evaluate_every"):
             if getattr(self, name) == 0:
                 raise SettingError(f"train.{name} must be above 0, not 0")
