@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.training.step import map_train_step
 from tests.training.cases import small_batch
@@ -23,7 +23,10 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 def test_the_gradient_and_seven_numbers_are_added_up():
     state, step = state_and_step("data")
-    program = map_train_step(step, AbstractMesh((2,), ("data",))).trace(state, small_batch(), KEY).jaxpr.jaxpr
+    mesh = AbstractMesh((2,), ("data",))
+    by_image = NamedSharding(mesh, PartitionSpec("data"))  # which later versions of JAX ask for
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_image), small_batch())
+    program = map_train_step(step, mesh).trace(state, batch, KEY).jaxpr.jaxpr
     found = {}
     for equation in equations(program):
         for output in equation.outvars:
