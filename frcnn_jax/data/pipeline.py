@@ -190,17 +190,9 @@ def training_buckets(config: InputConfig, stride: int) -> tuple[Bucket, ...]:
     return config.buckets or default_buckets(config.scales, config.max_size, stride)
 
 
-def training_source(
-    dataset: Dataset,
-    proposals: Sequence[Float[np.ndarray, "P 4"]],
-    config: InputConfig,
-    steps: int,
-    seed: int,
-    stride: int,
-    places: slice = slice(None),
-) -> BatchSource:
-    """The batches of a training run of `steps` steps; `stride` as for `training_buckets`, `places` as `BatchSource`."""
-    plan = plan_training(
+def training_plan(dataset: Dataset, config: InputConfig, steps: int, seed: int, stride: int) -> BatchPlan:
+    """The images, scales and flips of `steps` steps; `stride` as for `training_buckets`."""
+    return plan_training(
         dataset.sizes,
         steps,
         config.batch_size,
@@ -212,10 +204,22 @@ def training_source(
         seed=seed,
         names=dataset.image_ids,
     )
+
+
+def training_source(
+    dataset: Dataset,
+    proposals: Sequence[Float[np.ndarray, "P 4"]],
+    config: InputConfig,
+    steps: int,
+    seed: int,
+    stride: int,
+    places: slice = slice(None),
+) -> BatchSource:
+    """The batches of a training run of `steps` steps; `stride` as for `training_buckets`, `places` as `BatchSource`."""
     return BatchSource(
         dataset,
         proposals,
-        plan,
+        training_plan(dataset, config, steps, seed, stride),
         max_objects=config.max_objects,
         cache=config.cache_decoded,
         augment=config.augment,

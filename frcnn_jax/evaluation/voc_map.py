@@ -180,6 +180,17 @@ def summarize(curves: Mapping[str, PrecisionRecall], *, use_07_metric: bool = Tr
     }
 
 
+def intersections(
+    boxes: Float[np.ndarray, "D 4"], gt_boxes: Float[np.ndarray, "G 4"]
+) -> tuple[Float[np.ndarray, "D G"], Float[np.ndarray, "D G"]]:
+    """The common area of each box and each object, in square pixels, and their IoU, 0 where both are empty."""
+    corners = np.minimum(boxes[:, None, 2:], gt_boxes[:, 2:]) - np.maximum(boxes[:, None, :2], gt_boxes[:, :2])
+    common = np.maximum(corners, 0).prod(axis=2)
+    areas, gt_areas = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, gt_boxes))
+    union = areas[:, None] + gt_areas - common
+    return common, common / np.where(union > 0, union, 1)
+
+
 def best_object(
     boxes: Float[np.ndarray, "D 4"],
     labels: Int[np.ndarray, " D"],
@@ -192,14 +203,11 @@ def best_object(
     a crowd of its class covers that share of it."""
     if len(boxes) == 0 or len(gt_boxes) == 0:
         return np.full(len(boxes), -1), np.zeros(len(boxes), bool)
-    (x1, y1, x2, y2), (gx1, gy1, gx2, gy2) = boxes.T[:, :, None], gt_boxes.T[:, None, :]
-    width = np.minimum(x2, gx2) - np.maximum(x1, gx1)
-    height = np.minimum(y2, gy2) - np.maximum(y1, gy1)
-    overlap = np.where(labels[:, None] == gt_labels, np.maximum(width, 0) * np.maximum(height, 0), 0)
-    area = (x2 - x1) * (y2 - y1)
-    on_crowd = gt_crowd & (overlap > 0) & (overlap >= threshold * area)
-    union = area + (gx2 - gx1) * (gy2 - gy1) - overlap
-    iou = np.where(gt_crowd, 0, overlap / np.where(union > 0, union, 1))
+    intersection, iou = intersections(boxes, gt_boxes)
+    same = labels[:, None] == gt_labels
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
+    on_crowd = gt_crowd & same & (intersection > 0) & (intersection >= threshold * area)
+    iou = np.where(same & ~gt_crowd, iou, 0)
     best = iou.argmax(axis=1)  # the first of equals, as in the kit
     return np.where(iou[np.arange(len(boxes)), best] >= threshold, best, -1), on_crowd.any(axis=1)
 

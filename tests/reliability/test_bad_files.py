@@ -1,6 +1,5 @@
 """Files of ours that went bad: cut off, changed in one bit or missing, each is named, with what to type."""
 
-import gc
 import os
 import shutil
 import subprocess
@@ -17,7 +16,9 @@ from frcnn_jax.data.prepared.dataset import PreparedDataset
 from frcnn_jax.sums import check_contents, check_sizes, write_sums
 from frcnn_jax.weights.formats.checkpoints import read_checkpoint
 from tests.data.voc_files import VocFiles, object_xml
-from tests.test_checkpoint import save, state_of
+from tests.test_checkpoint import state_of
+
+pytestmark = pytest.mark.usefixtures("unfinished_reads")
 
 
 def flip(path: Path, bit: int = 3) -> None:
@@ -29,23 +30,6 @@ def flip(path: Path, bit: int = 3) -> None:
 
 def files_of(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-@pytest.fixture(autouse=True)
-def unfinished_reads(monkeypatch):
-    """Reads that Orbax leaves unfinished after an error are collected here, not in a later test."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """A workdir with checkpoints of the steps 1 and 2."""
-    run = tmp_path_factory.mktemp("two") / "run"
-    save(run, 1)
-    save(run, 2)
-    return run
 
 
 def test_one_bit_in_any_file_of_a_checkpoint_is_noticed(two):

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.evaluation.valid_records import paired_records, valid_detections, valid_ground_truth
-from frcnn_jax.evaluation.voc_map import best_object
+from frcnn_jax.evaluation.voc_map import best_object, intersections
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = ["BACKGROUND_IOU", "HIT", "IGNORED", "KINDS", "MEANINGS", "Matches", "match_dataset"]
@@ -156,11 +156,7 @@ def _nearest(
     if not len(boxes) or not len(gt_boxes):
         none, zero = np.full(len(boxes), -1), np.zeros(len(boxes))
         return none, zero, none, zero
-    common = np.minimum(boxes[:, None, 2:], gt_boxes[:, 2:]) - np.maximum(boxes[:, None, :2], gt_boxes[:, :2])
-    overlap = np.maximum(common, 0).prod(axis=2)
-    areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, gt_boxes)]
-    union = areas[0][:, None] + areas[1] - overlap
-    iou = np.where(crowd, 0, overlap / np.where(union > 0, union, 1))
+    iou = np.where(crowd, 0, intersections(boxes, gt_boxes)[1])
     same = labels[:, None] == gt_labels
     found = []
     for values in (np.where(same, iou, 0), np.where(same, 0, iou)):

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from frcnn_jax.config import Config
-from frcnn_jax.data.batch_plan import plan_training
-from frcnn_jax.data.pipeline import BatchSource, training_buckets
+from frcnn_jax.data.pipeline import BatchSource, training_plan
 from frcnn_jax.data.proposals.recall import proposal_recall
 from frcnn_jax.data.proposals.selective_search import search_settings
 from frcnn_jax.data.proposals.source import open_proposals
@@ -95,18 +94,7 @@ def network_pictures(view: FolderView, config: Config, stride: int, *, search: b
     """
     settings = config.input
     steps = max(-(-count // settings.batch_size), 1)
-    plan = plan_training(
-        view.sizes,
-        steps,
-        settings.batch_size,
-        scales=settings.scales,
-        longest=settings.max_size,
-        buckets=training_buckets(settings, stride),
-        flip=settings.flip,
-        flip_vertical=settings.flip_vertical,
-        seed=config.train.seed,
-        names=view.image_ids,
-    )
+    plan = training_plan(view, settings, steps, config.train.seed, stride)
     # Of a large batch not more than is shown.
     keep = min(settings.batch_size, count)
     plan = dataclasses.replace(

@@ -1,11 +1,9 @@
 """A checkpoint that is damaged is one line that says what to do, wherever it is read."""
 
 import dataclasses
-import gc
 import os
 import re
 import shutil
-import sys
 
 import jax.numpy as jnp
 import pytest
@@ -19,6 +17,8 @@ from frcnn_jax.weights.formats.checkpoints import read_checkpoint
 from tests.test_checkpoint import save, state_of
 from tests.training.runs import run_config, write_data
 from tests.weights.detectors import SMALL_TINY, save_run, small_detector
+
+pytestmark = pytest.mark.usefixtures("unfinished_reads")
 
 
 def remove(name):
@@ -63,23 +63,6 @@ READERS = {
     "restore": lambda checkpoints, folder: checkpoints.restore(state_of(0)),
     "read": lambda checkpoints, folder: read_checkpoint(folder),
 }
-
-
-@pytest.fixture(autouse=True)
-def unfinished_reads(monkeypatch):
-    """Reads that Orbax leaves unfinished after an error are collected here, not in a later test."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    """A workdir with checkpoints of the steps 1 and 2."""
-    folder = tmp_path_factory.mktemp("two") / "run"
-    save(folder, 1)
-    save(folder, 2)
-    return folder
 
 
 @pytest.mark.parametrize("noted", [True, False], ids=["sizes noted", "of an earlier version"])
