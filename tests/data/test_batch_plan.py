@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frcnn_jax.config import InputConfig
 from frcnn_jax.data.batch_plan import (
     assign_buckets,
     choose_bucket,
@@ -13,6 +14,7 @@ from frcnn_jax.data.batch_plan import (
     resize_scale,
     resized_size,
 )
+from frcnn_jax.data.pipeline import training_plan
 
 BUCKETS = ((64, 96), (96, 64))
 # Seven landscapes and four portraits.
@@ -112,6 +114,16 @@ def test_more_steps_change_nothing_before():
 def test_the_seed_decides():
     np.testing.assert_array_equal(plan(seed=3).images, plan(seed=3).images)
     assert (plan(seed=3).images != plan(seed=4).images).any()
+
+
+def test_the_seed_of_a_run_decides():
+    class Images:
+        sizes, image_ids = np.full((20, 2), 64), tuple(map(str, range(20)))
+
+    config = InputConfig(batch_size=2, scales=(64,), max_size=96)
+    first, other = (training_plan(Images, config, 10, seed, 16) for seed in (0, 1))
+    assert (first.images != other.images).any()
+    np.testing.assert_array_equal(first.images, training_plan(Images, config, 10, 0, 16).images)
 
 
 def test_flips_are_drawn_for_half_of_the_images_if_wanted():
