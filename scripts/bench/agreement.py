@@ -42,7 +42,7 @@ def check_close(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: floa
     if ours.shape != theirs.shape:
         raise PeerError(f"{what} is {ours.shape}, the peer's {theirs.shape}")
     distance = np.linalg.norm((ours - theirs).ravel()) / max(np.linalg.norm(theirs.ravel()), np.finfo(np.float32).tiny)
-    if not distance <= tolerance * (1 if jax.devices()[0].platform == "cpu" else 200):
+    if not distance <= tolerance * (1 if jax.devices()[0].platform == "cpu" else 50):
         raise PeerError(f"{what} differs from the peer's by {distance:.2g} of its length")
 
 
