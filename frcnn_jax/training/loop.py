@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, map_train_step
 from frcnn_jax.training.validation import Evaluation, Validation
 from frcnn_jax.training.workdir import run_folder
+from frcnn_jax.types import Batch
 
 # RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
 MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
@@ -158,6 +159,7 @@ class _Loop:
     save: Callable[[TrainState], None]
     validation: Validation
     pictures: MakePictures | None
+    compiled: set[tuple[int, int]] = dataclasses.field(default_factory=set)  # sizes of batches so far
 
     def run(self, state: TrainState, stops: Stops) -> TrainState:
         first, settings, validation = int(state.step), self.config.train, self.validation
@@ -181,7 +183,8 @@ class _Loop:
             started = time.perf_counter()
             batch = next(self.iterator)
             waited = time.perf_counter() - started
-            state, metrics = self.step(state, share_out(batch, self.mesh), self.key)
+            with self._compiling(batch, state, progress):
+                state, metrics = self.step(state, share_out(batch, self.mesh), self.key)
             self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
             if self.pictures is not None and number % settings.pictures_every == 0:
                 shown = jax.device_get(state) if process_count() > 1 else state  # which process 0 alone looks at
@@ -203,6 +206,25 @@ class _Loop:
         if validation.exhausted:
             print(validation.ending(number))
         return state
+
+    @contextmanager
+    def _compiling(self, batch: Batch, state: TrainState, progress: tqdm) -> Iterator[None]:
+        """Says that the step compiles where a batch has a new size; the time that it takes is none of the steps'."""
+        height, width = batch.images.shape[1:3]
+        if (height, width) in self.compiled:
+            yield
+            return
+        self.compiled.add((height, width))
+        jax.block_until_ready(state)  # or steps under way would go on in a time that is left out
+        started, before = time.perf_counter(), progress.postfix or ""
+        progress.set_postfix_str(f"compiling a step for {width} x {height} pixels")
+        yield
+        seconds = time.perf_counter() - started
+        self.log.leave_out(seconds)
+        progress.set_postfix_str(before, refresh=False)
+        if not progress.disable:
+            progress.start_t += seconds
+            progress.last_print_t += seconds
 
     def _measure(self, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
         """Measures the state; False where a signal to one of the processes ends that, and the training, in all."""
