@@ -32,7 +32,7 @@ from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
 from frcnn_jax.training.losses import create_loss, name_loss
 from frcnn_jax.training.metrics import MetricsLog
-from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
+from frcnn_jax.training.optimizer import create_optimizer, learning_rates
 from frcnn_jax.training.state import TrainState, abstract_state, build_model, create_state, initial_params
 from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, map_train_step
@@ -121,10 +121,10 @@ def train(
         step = make_train_step(
             model, optimizer, loss=loss, sampling=config.sampling, fixed_order=config.distributed.fixed_order
         )
-        schedule = learning_rate_schedule(config.optimizer, config.train.steps)
+        rates = learning_rates(config.optimizer, config.train.steps)
         values = folder.evaluations(int(state.step))
         log = resources.enter_context(
-            closing(MetricsLog(workdir if is_first() else None, int(state.step), schedule, values.steps))
+            closing(MetricsLog(workdir if is_first() else None, int(state.step), rates.__getitem__, values.steps))
         )
         validation = Validation(workdir, config, evaluation, model, values, log)
         pictures = None
@@ -135,7 +135,9 @@ def train(
         def save(state: TrainState) -> None:
             folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best)
 
-        loop = _Loop(config, map_train_step(step, mesh), key, mesh, source, iterator, log, save, validation, pictures)
+        loop = _Loop(
+            *(config, map_train_step(step, mesh), rates, key, mesh, source, iterator, log, save, validation, pictures)
+        )
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
         # the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
@@ -151,6 +153,7 @@ class _Loop:
 
     config: Config
     step: Callable
+    rates: np.ndarray  # learning rate of every step
     key: jax.Array
     mesh: Mesh
     source: BatchSource
@@ -184,7 +187,9 @@ class _Loop:
             batch = next(self.iterator)
             waited = time.perf_counter() - started
             with self._compiling(batch, state, progress):
-                state, metrics = self.step(state, share_out(batch, self.mesh), self.key)
+                # As an argument, so that trainings of other lengths share the program.
+                rate = on_every_device(self.rates[number - 1], self.mesh)
+                state, metrics = self.step(state, share_out(batch, self.mesh), self.key, rate)
             self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
             if self.pictures is not None and number % settings.pictures_every == 0:
                 shown = jax.device_get(state) if process_count() > 1 else state  # which process 0 alone looks at
