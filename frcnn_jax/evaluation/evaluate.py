@@ -21,6 +21,7 @@ from frcnn_jax.distributed.talk import from_first, gather, is_first, process_cou
 from frcnn_jax.evaluation.analysis.error_kinds import error_kinds
 from frcnn_jax.evaluation.analysis.matches import match_dataset
 from frcnn_jax.evaluation.analysis.measures import best_f1, object_overlaps, proposal_ceiling, recall_by_size
+from frcnn_jax.evaluation.analysis.remarks import uncounted
 from frcnn_jax.evaluation.coco import check_pycocotools, evaluate_coco
 from frcnn_jax.evaluation.outputs.files import ResultFiles
 from frcnn_jax.evaluation.pages.gallery import write_gallery
@@ -151,12 +152,14 @@ def evaluate_dataset(
     input_config: InputConfig,
     config: EvalConfig,
     directory: str | Path,
+    title: str | None = None,
     extra: dict[str, Any] | None = None,
     files: ResultFiles | None = None,
 ) -> dict[str, Any]:
     """Detects, measures, and writes `metrics.json`, `index.html`, figures and pictures to `directory`.
 
     Args:
+        title: of the page; names the data set if None.
         extra: further entries of `metrics.json`.
         files: files of the detections for other programs.
 
@@ -182,7 +185,7 @@ def evaluate_dataset(
             dataset,
             config=config,
             directory=directory,
-            title=f"Fast R-CNN on {dataset.name}",
+            title=title or f"Fast R-CNN on {dataset.name}",
             proposals=proposals,
             extra=extra,
         )
@@ -223,6 +226,7 @@ def write_evaluation(
         "images": len(dataset),
         "iou_threshold": 0.5,
         "dataset": dataset.name,
+        "uncounted": uncounted(dataset.annotations),
         "best_f1": {name: best_f1(curve) for name, curve in curves.items()},
         "errors": errors["kinds"],
         "errors_by_class": errors["classes"],

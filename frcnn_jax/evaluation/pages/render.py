@@ -19,7 +19,6 @@ def render_page(template: str, **values: Any) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["json"] = _json
     environment.filters["share"] = _share
-    environment.filters["number"] = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
     return environment.get_template(template).render(values)
 
 
