@@ -28,6 +28,7 @@ from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
+from frcnn_jax.progress import none_of_its_time
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
 from frcnn_jax.training.losses import create_loss, name_loss
@@ -221,15 +222,10 @@ class _Loop:
             return
         self.compiled.add((height, width))
         jax.block_until_ready(state)  # or steps under way would go on in a time that is left out
-        started, before = time.perf_counter(), progress.postfix or ""
-        progress.set_postfix_str(f"compiling a step for {width} x {height} pixels")
-        yield
-        seconds = time.perf_counter() - started
-        self.log.leave_out(seconds)
-        progress.set_postfix_str(before, refresh=False)
-        if not progress.disable:
-            progress.start_t += seconds
-            progress.last_print_t += seconds
+        started = time.perf_counter()
+        with none_of_its_time(progress, f"compiling a step for {width} x {height} pixels"):
+            yield
+        self.log.leave_out(time.perf_counter() - started)
 
     def _measure(self, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
         """Measures the state; False where a signal to one of the processes ends that, and the training, in all."""
