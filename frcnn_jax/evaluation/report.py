@@ -114,11 +114,17 @@ def write_report(
         numbered={name: text for name, text in zip(curves, drawable_names(list(curves)), strict=True) if text != name},
         f1_figure=bool(best),
         kinds=MEANINGS,
-        sizes={name: f"{a:g}² to {b:g}²" if b < math.inf else f"{a:g}² and more" for name, (a, b) in bounds.items()},
+        sizes={name: _range(*ends) for name, ends in bounds.items()},
         gallery=gallery,
     )
     write_text(directory / "index.html", html)
     return directory / "index.html"
+
+
+def _range(low: float, high: float) -> str:
+    if low == 0:
+        return f"below {high:g}²"
+    return f"{low:g}² to {high:g}²" if high < math.inf else f"{low:g}² and more"
 
 
 _METRICS = {"voc07": "VOC 2007's AP at 11 points of recall", "voc10": "VOC 2010's AP, the area under the curve"}
