@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -41,6 +42,7 @@ from frcnn_jax.training.validation import Evaluation, Validation
 from frcnn_jax.training.workdir import run_folder
 from frcnn_jax.types import Batch
 
+_AHEAD = 4  # steps that are given to the device before they are waited for
 # RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
 MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
 
@@ -173,12 +175,12 @@ class _Loop:
             total=settings.steps,
             initial=first,
             desc="Training",
-            smoothing=0.05,
+            smoothing=0,  # the mean of the run, as now and then a step is followed by a measurement
             bar_format=form,
             disable=not is_first(),
         )
 
-        number = first
+        number, under_way = first, deque[Any]()
         # True where the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
         stopped = due and not self._measure(state, stops, progress.write)
@@ -192,6 +194,10 @@ class _Loop:
                 rate = on_every_device(self.rates[number - 1], self.mesh)
                 state, metrics = self.step(state, share_out(batch, self.mesh), self.key, rate)
             self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
+            under_way.append(metrics)
+            if len(under_way) > _AHEAD:
+                jax.block_until_ready(under_way.popleft())
+                progress.update()  # a step is counted when it is finished
             if self.pictures is not None and number % settings.pictures_every == 0:
                 shown = jax.device_get(state) if process_count() > 1 else state  # which process 0 alone looks at
                 self.log.add_pictures(number, partial(self.pictures, shown, batch, self.key, number))
@@ -201,10 +207,12 @@ class _Loop:
             checkpoint_due = last or due or number % settings.checkpoint_every == 0
             if number % settings.log_every == 0 or checkpoint_due:
                 # Raises where a loss is not finite, so that no checkpoint is written after it.
-                progress.set_postfix_str(self.log.flush())
+                progress.set_postfix_str(self.log.flush(), refresh=False)
+                progress.update(len(under_way))
+                under_way.clear()
+                progress.refresh()
             if checkpoint_due:
                 self.save(state)
-            progress.update()
             stopped = last
             if due:
                 stopped = stops.stopped or not self._measure(state, stops, progress.write) or last

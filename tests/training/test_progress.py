@@ -50,5 +50,20 @@ def test_a_compilation_is_said_and_is_none_of_the_time_of_the_steps(bars, data, 
     assert not others
     steps = time.monotonic() - shown - 2 * COMPILING
     assert bar.format_dict["elapsed"] <= steps
+    assert bar.n == 6
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert sum(config.input.batch_size / line["images_per_second"] for line in lines) < steps + COMPILING / 2
+
+
+def test_a_step_is_counted_when_it_is_finished(bars, data, tmp_path, monkeypatch):
+    counts, waited = [], loop.jax.block_until_ready
+
+    def wait(values):
+        counts.append(bars[0][0].n if bars else 0)
+        return waited(values)
+
+    monkeypatch.setattr(loop.jax, "block_until_ready", wait)
+    loop.train(run_config(data, steps=11, log_every=11, checkpoint_every=11), tmp_path)
+    # Before the compilation, then for the first of five steps, and so on; the others are counted at the end.
+    assert counts[:8] == [0, 0, 1, 2, 3, 4, 5, 6]
+    assert bars[0][0].n == 11

@@ -22,12 +22,13 @@ def remarks(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
-    """A sentence about a test set with few objects in all, or of some classes.
+    """Sentences about a test set with few objects in all, or few or none of some classes.
 
     Args:
         objects: by class, without those that do not count.
     """
     total, found = sum(objects.values()), []
+    none = [name for name, count in objects.items() if count == 0]
     if 0 < total < _FEW:
         found.append(
             f"the test has {_count(total, 'object')} in {_count(images, 'image')}: chance alone can move the mAP of so "
@@ -37,6 +38,8 @@ def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
     if few and total >= _FEW:
         named = _listed([f"{name} {count}" for name, count in few.items()])
         found.append(f"the AP of classes with fewer than {_FEW_OF_CLASS} test objects says little: {named}")
+    if total and none:
+        found.append(f"no test object is of {_listed(none)}, so that the mAP says nothing about them")
     return found
 
 

@@ -16,7 +16,9 @@ def test_a_test_set_of_few_objects():
 
 def test_classes_with_few_test_objects():
     classes = "the AP of classes with fewer than 10 test objects says little"
-    assert few_objects({"cat": 50, "dog": 9, "cow": 10, "none": 0}, 40) == [f"{classes}: dog 9"]
+    nothing = "no test object is of hen, owl, so that the mAP says nothing about them"
+    assert few_objects({"cat": 50, "dog": 9, "cow": 10, "hen": 0, "owl": 0}, 40) == [f"{classes}: dog 9", nothing]
+    assert few_objects({"cat": 9, "hen": 0, "owl": 0}, 4)[1:] == [nothing]
     many = few_objects({"cat": 50, **{f"c{i}": 1 for i in range(9)}}, 40)
     assert many == [f"{classes}: {', '.join(f'c{i} 1' for i in range(8))} ..."]
 

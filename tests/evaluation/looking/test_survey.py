@@ -206,10 +206,11 @@ def test_remarks_on_the_objects_that_an_evaluation_counts(tmp_path):
         "classes with fewer than 5 objects are hardly learned (dog 1): leave them out by --data.classes cat",
         "the test has 4 objects in 4 images: chance alone can move the mAP of so few by 0.1; test on more images (in a "
         "new run, as with --data.split 0.3 where they are drawn)",
+        "no test object is of dog, so that the mAP says nothing about them",
         "6 objects are marked difficult: they are learned too, and an evaluation does not count them",
     ]
     config = replace(config, sampling={"use_difficult": False})
-    assert "they are not learned (sampling.use_difficult)" in remarks(survey_folder(config), config)[2]
+    assert "they are not learned (sampling.use_difficult)" in remarks(survey_folder(config), config)[3]
 
 
 def test_a_note_says_how_the_test_was_chosen(tmp_path):
