@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from frcnn_jax.progress import none_of_its_time
 from frcnn_jax.training import loop
 from tests.training.runs import run_config, step_in_a_moment
 
@@ -67,3 +68,11 @@ def test_a_step_is_counted_when_it_is_finished(bars, data, tmp_path, monkeypatch
     # Before the compilation, then for the first of five steps, and so on; the others are counted at the end.
     assert counts[:8] == [0, 0, 1, 2, 3, 4, 5, 6]
     assert bars[0][0].n == 11
+
+
+def test_a_bar_that_is_not_shown():
+    """As those of all processes but the first."""
+    bar, done = loop.tqdm(total=1, disable=True), []
+    with none_of_its_time(bar, "compiling"):
+        done.append(bar.n)
+    assert done == [0]
