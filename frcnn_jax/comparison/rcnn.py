@@ -130,6 +130,8 @@ def build(run: Run) -> tuple[WindowNetwork, Any, str, Warp]:
     model, params = run.detector()
     name = run.config.model.name
     network = create_window_network(name, dtype=model.backbone.dtype, pixels=model.pixels)
+    if hasattr(network.head, "dropout"):
+        network = network.clone(head=network.head.clone(dropout=run.config.model.dropout))
     scores, offsets = output_layers(model.head)
     head = {layer: arrays for layer, arrays in params["head"].items() if layer != offsets}
     warp = Warp(find_architecture(name).window.size, run.comparison.rcnn.context, network.pixels)
@@ -217,9 +219,12 @@ def compute_features(
                 pooled[places] = np.asarray(part.pooled)[found]
         return {"vectors": vectors, "pooled": pooled}
 
+    def compile_for(index: int) -> None:
+        jax.block_until_ready(next(features(run.images[index], boxes[index], untimed), None))
+
     plans = {
         "vectors": ([len(b) for b in boxes], vector.size),
         "pooled": ([len(rows) for rows in pairs.rows], cells.size),
     }
-    stores = store_features(run, plans, compute, params)
+    stores = store_features(run, plans, compute, params, compile_for)
     return stores["vectors"], stores["pooled"], pairs

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import shutil
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from frcnn_jax.comparison.stages.folder import load_arrays
 from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import replace
 from frcnn_jax.models.architectures import create_window_network
+from frcnn_jax.models.heads import HiddenStages
 from frcnn_jax.models.pixels import CENTERED_PIXELS, normalize_images
 from frcnn_jax.ops.warp import warp_window
 from tests.comparison.cases import case
@@ -64,6 +67,28 @@ def test_features_are_those_of_each_window_alone(trained, data):
     assert 0 < len(rows) < len(boxes)
     cells = rcnn._pooled(params, windows, network=network)[rows].reshape(len(rows), -1)
     np.testing.assert_allclose(pooled[4], cells, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_that_of_the_config(data):
+    config, comparison = case(data)
+    with run.open_training(config, comparison, data / "dropout", "rcnn", comparison.rcnn) as opened:
+        network, *_ = rcnn.build(opened)
+    assert network.head.dropout == 0.3
+
+
+def test_dropout_of_a_mean_vector():
+    class Unchanged(nn.Module):
+        dtype: Any = jnp.float32
+        param_dtype: Any = jnp.float32
+
+        def __call__(self, x):
+            return x
+
+    network, pooled = HiddenStages(Unchanged, dropout=0.3), jnp.ones((100, 2, 2, 8))
+    np.testing.assert_array_equal(network.apply({}, pooled), np.ones((100, 8)))
+    vectors = np.asarray(network.apply({}, pooled, train=True, rngs={"dropout": jax.random.key(0)}))
+    np.testing.assert_allclose(vectors[vectors > 0], 1 / 0.7, rtol=1e-6)
+    assert 0.25 < np.mean(vectors == 0) < 0.35
 
 
 def test_what_is_done_is_not_done_again(trained, data, monkeypatch):
