@@ -101,8 +101,8 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
         network, params, warp = fine_tune(run)
         vectors, pooled, pairs = compute_features(run, network, params, warp)
         run.record.set(disk_bytes=vectors.nbytes + pooled.nbytes)
-        train_svms(run, vectors)
-        train_regressors(run, pooled, np.arange(len(pairs.labels)), pairs)
+        train_svms(run, vectors, params)
+        train_regressors(run, pooled, np.arange(len(pairs.labels)), pairs, params)
 
 
 def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> dict[str, Any]:
@@ -117,7 +117,8 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> di
     """
     with open_test(config, comparison, folder, SYSTEM, comparison.rcnn) as run:
         network, _, _, warp = build(run)
-        params, svms, regressors = load_network(run), load_svms(run), load_regressors(run)
+        params = load_network(run)
+        svms, regressors = load_svms(run, params), load_regressors(run, params)
         features = describe(network, params, warp, comparison.rcnn.windows_at_once)
         return test_system(run, features, score_by_svms(svms, regressors), (params, svms, regressors))
 

@@ -67,8 +67,8 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
         params = fine_tune(run, network, params, pooled, kept)
         vectors = compute_vectors(run, network, params)
         run.record.set(disk_bytes=vectors.nbytes + pooled.nbytes)
-        train_svms(run, vectors)
-        train_regressors(run, pooled, kept.rows_of(pairs.rows), pairs)
+        train_svms(run, vectors, params)
+        train_regressors(run, pooled, kept.rows_of(pairs.rows), pairs, params)
 
 
 def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> dict[str, Any]:
@@ -83,7 +83,8 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> di
     """
     with open_test(config, comparison, folder, SYSTEM, comparison.sppnet) as run:
         network, _ = build(run)
-        params, svms, regressors = load_network(run), load_svms(run), load_regressors(run)
+        params = load_network(run)
+        svms, regressors = load_svms(run, params), load_regressors(run, params)
         features = partial(describe, network, params)
         return test_system(run, features, score_by_svms(svms, regressors), (params, svms, regressors))
 

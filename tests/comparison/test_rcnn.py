@@ -15,7 +15,7 @@ from frcnn_jax.comparison import rcnn
 from frcnn_jax.comparison.feature_store import FeatureWriter
 from frcnn_jax.comparison.rcnn import Warp
 from frcnn_jax.comparison.stages import classifiers, run
-from frcnn_jax.comparison.stages.folder import load_arrays
+from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
 from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import replace
 from frcnn_jax.models.architectures import create_window_network
@@ -202,3 +202,19 @@ def test_the_part_of_an_image_gives_the_same_window():
     for box, window in zip(boxes, expected, strict=True):
         part, part_size, moved = warp.around(image, box)
         np.testing.assert_allclose(warp(part, part_size, moved[None])[0], window, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["svms.npz", "regressors.npz", "mining.npz"])
+def test_what_was_trained_on_another_network_is_refused(trained, data, tmp_path, name):
+    folder, _ = trained
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    network = load_arrays(changed / "network.npz")
+    network["head"]["cls_score"]["bias"] += 1
+    save_arrays(changed / "network.npz", network)
+    for part in {"vectors", "pooled", "svms.npz", "regressors.npz", "mining.npz"} - {name}:
+        (shutil.rmtree if (changed / part).is_dir() else type(changed).unlink)(changed / part)
+    with pytest.raises(ValueError, match=rf"{name}.* (another|other) network.*[dD]elete it"):
+        rcnn.train(*case(data), changed)
+    (changed / name).unlink()
+    rcnn.train(*case(data), changed)
