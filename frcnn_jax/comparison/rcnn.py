@@ -214,7 +214,7 @@ def compute_features(
         vectors = np.zeros((len(boxes[index]), vector.size), np.float32)
         pooled = np.zeros((len(pairs.rows[index]), cells.size), np.float32)
         for part in features(run.images[index], boxes[index], untimed):
-            vectors[part.rows] = part.vectors[: len(part.rows)]
+            vectors[part.rows] = np.asarray(part.vectors)[: len(part.rows)]
             kept, places, found = np.intersect1d(pairs.rows[index], part.rows, return_indices=True)
             if len(kept):
                 pooled[places] = np.asarray(part.pooled)[found]

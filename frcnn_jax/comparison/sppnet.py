@@ -208,7 +208,7 @@ def pool_windows(run: Run, network: Network, params: Any) -> tuple[FeatureStore,
         boxes = candidates(run.proposals[index], run.annotations[index])[kept.masks[index]]
         found = np.zeros((len(boxes), network.num_features), np.float32)
         for rows, pooled in pool(network, params, run.images[index], boxes, untimed):
-            found[rows] = pooled[: len(rows)]
+            found[rows] = np.asarray(pooled)[: len(rows)]
         return {"pooled": found}
 
     plans = {"pooled": ([int(mask.sum()) for mask in kept.masks], network.num_features)}
@@ -244,7 +244,7 @@ def compute_vectors(run: Run, network: Network, params: Any) -> FeatureStore:
     def compute(index: int) -> dict[str, Float[np.ndarray, "B V"]]:
         found = np.zeros((len(boxes[index]), network.head.widths[1]), np.float32)
         for part in describe(network, params, run.images[index], boxes[index], untimed):
-            found[part.rows] = part.vectors[: len(part.rows)]
+            found[part.rows] = np.asarray(part.vectors)[: len(part.rows)]
         return {"vectors": found}
 
     plans = {"vectors": ([len(b) for b in boxes], network.head.widths[1])}

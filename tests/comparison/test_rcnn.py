@@ -14,7 +14,8 @@ import pytest
 from frcnn_jax.comparison import rcnn
 from frcnn_jax.comparison.feature_store import FeatureWriter
 from frcnn_jax.comparison.rcnn import Warp
-from frcnn_jax.comparison.stages import classifiers, run
+from frcnn_jax.comparison.stages import classifiers, run, testing
+from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
 from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import replace
@@ -23,6 +24,7 @@ from frcnn_jax.models.heads import HiddenStages
 from frcnn_jax.models.pixels import CENTERED_PIXELS, normalize_images
 from frcnn_jax.ops.warp import warp_window
 from tests.comparison.cases import case
+from tests.conftest import COMPILATIONS
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -218,3 +220,22 @@ def test_what_was_trained_on_another_network_is_refused(trained, data, tmp_path,
         rcnn.train(*case(data), changed)
     (changed / name).unlink()
     rcnn.train(*case(data), changed)
+
+
+def test_another_number_of_proposals_compiles_nothing(trained, data):
+    folder, _ = trained
+    config, comparison = case(data)
+    with run.open_test(config, comparison, folder, "rcnn", comparison.rcnn) as opened:
+        network, params, _, warp = rcnn.build(opened)
+        svms = classifiers.load_svms(opened, load_arrays(folder / "network.npz"))
+        describe = rcnn.describe(network, params, warp, 8)
+        score, select = testing.score_by_svms(svms, None), testing.select_candidates
+        counts = []
+        for number in (5, 6, 7):
+            boxes = np.asarray(opened.proposals[0][:number], np.float32)
+            before = len(COMPILATIONS)
+            found = testing._candidates(opened, 0, boxes, describe, score, select, untimed)
+            assert np.isfinite(found.scores).sum() == 2 * number
+            counts.append(len(COMPILATIONS) - before)
+    assert counts[0] > 0
+    assert counts[1:] == [0, 0]

@@ -75,7 +75,7 @@ def train(
         def compute(index: int) -> dict[str, Float[np.ndarray, "B V"]]:
             found = np.zeros((len(boxes[index]), length), np.float32)
             for part in describe(detector, network, run.images[index], boxes[index], untimed):
-                found[part.rows] = part.vectors[: len(part.rows)]
+                found[part.rows] = np.asarray(part.vectors)[: len(part.rows)]
             return {"vectors": found}
 
         _record_fine_tuning(run.record, workdir)
