@@ -131,10 +131,12 @@ def train(
             pictures = open_pictures(config, model, dataset, proposals, evaluation)
         metadata = CheckpointMetadata(dataset.classes, model.pixels, config, record.fingerprint, record.proposal_files)
 
-        def save(state: TrainState) -> None:
-            folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best)
+        def save(state: TrainState, wait: bool) -> None:
+            folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best, wait=wait)
 
-        loop = _Loop(config, map_train_step(step, mesh), key, mesh, source, iterator, log, save, validation, pictures)
+        run_step = map_train_step(step, mesh)
+        writes = (log, save, folder.check_saved)
+        loop = _Loop(config, run_step, key, mesh, source, iterator, *writes, validation, pictures)
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
         # the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
@@ -155,7 +157,8 @@ class _Loop:
     source: BatchSource
     iterator: Any
     log: MetricsLog
-    save: Callable[[TrainState], None]
+    save: Callable[[TrainState, bool], None]
+    check_saved: Callable[[], None]
     validation: Validation
     pictures: MakePictures | None
 
@@ -193,8 +196,10 @@ class _Loop:
             if number % settings.log_every == 0 or checkpoint_due:
                 # Raises where a loss is not finite, so that no checkpoint is written after it.
                 progress.set_postfix_str(self.log.flush())
+                self.check_saved()
             if checkpoint_due:
-                self.save(state)
+                # What is measured must be there if the run is killed; otherwise it is written beside the next steps.
+                self.save(state, last or due)
             progress.update()
             stopped = last
             if due:
