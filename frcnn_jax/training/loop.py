@@ -28,6 +28,7 @@ from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
+from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
 from frcnn_jax.training.losses import create_loss, name_loss
@@ -176,6 +177,7 @@ class _Loop:
         )
 
         number = first
+        set_unsaved(False)  # until a step is made: the first one may be compiled for minutes
         # True where the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
         stopped = due and not self._measure(state, stops, progress.write)
@@ -185,6 +187,7 @@ class _Loop:
             batch = next(self.iterator)
             waited = time.perf_counter() - started
             state, metrics = self.step(state, share_out(batch, self.mesh), self.key)
+            set_unsaved(True)
             self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
             if self.pictures is not None and number % settings.pictures_every == 0:
                 shown = jax.device_get(state) if process_count() > 1 else state  # which process 0 alone looks at
@@ -200,6 +203,7 @@ class _Loop:
             if checkpoint_due:
                 # What is measured must be there if the run is killed; otherwise it is written beside the next steps.
                 self.save(state, last or due)
+                set_unsaved(not (last or due))
             progress.update()
             stopped = last
             if due:
