@@ -71,23 +71,30 @@ class Samples:
 
         MetricsLog.add = count_step
         self._begun, self._over = time.monotonic(), threading.Event()
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         self._over.set()
         self._thread.join()
-        with self.path.open("w", newline="") as file:
-            csv.writer(file).writerows([("seconds", "step", *NAMES), *self.rows])
 
     def _count(self, event: str, _: float, **__: object) -> None:
         self.programs += event == _COMPILED
 
     def _sample(self) -> None:
-        while not self._over.wait(1):
-            memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-            files, threads = (len(os.listdir(f"/proc/self/{name}")) for name in ("fd", "task"))
-            self.rows.append((time.monotonic() - self._begun, self.step, memory, files, threads, self.programs))
+        with self.path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("seconds", "step", *NAMES))
+            while not self._over.wait(1):
+                self.rows.append(self._look())
+                writer.writerow(self.rows[-1])
+                file.flush()
+
+    def _look(self) -> tuple[float, ...]:
+        memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        files, threads = (len(os.listdir(f"/proc/self/{name}")) for name in ("fd", "task"))
+        return time.monotonic() - self._begun, self.step, memory, files, threads, self.programs
 
 
 def write_data(root: Path, images: int) -> None:
