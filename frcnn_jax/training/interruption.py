@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from frcnn_jax.signals import set_unsaved
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTICE = b"\nStopping after this step; again to stop at once\n"
 
@@ -26,8 +28,9 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Holds SIGINT and SIGTERM back and yields a function that tells whether one has come.
 
     On leaving it has the effect that it would have had; if the process outlives that, KeyboardInterrupt is raised.
-    A second signal is not held back. Signals that are ignored, or handled outside Python, are left alone, and so are
-    all of them in other threads than the main one, which gets none.
+    A second signal is not held back. In the block work counts as unsaved, unless `set_unsaved` says otherwise. Signals
+    that are ignored, or handled outside Python, are left alone, and so are all of them in other threads than the main
+    one, which gets none.
     """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -47,9 +50,11 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
 
     for number in held:
         signal.signal(number, hold)
+    set_unsaved(True)
     try:
         yield lambda: bool(received)
     finally:
+        set_unsaved(False)
         restore()
     if received:
         sys.stdout.flush()
