@@ -20,7 +20,7 @@ from jax._src.lib import _jax
 from frcnn_jax.config import DistributedConfig
 from frcnn_jax.distributed.output import mark_output
 from frcnn_jax.distributed.talk import ProcessLostError, client, gather, is_first, process_count, process_index
-from frcnn_jax.distributed.watch import begin_watch, current_watch
+from frcnn_jax.distributed.watch import GRACE, begin_watch, current_watch
 
 __all__ = ["processes", "start"]
 
@@ -49,8 +49,8 @@ def start(settings: DistributedConfig) -> None:
             jax.distributed.initialize(
                 **arguments,
                 initialization_timeout=settings.start_timeout,
-                # The watch is to notice first, as it says so in one line.
-                heartbeat_timeout_seconds=settings.heartbeat + 10,
+                # The watch notices first and ends the process in its time, with one line; JAX aborts it.
+                heartbeat_timeout_seconds=settings.heartbeat + round(4 * GRACE),
                 shutdown_timeout_seconds=60,
             )
         except (ValueError, jax.errors.JaxRuntimeError) as error:
