@@ -19,10 +19,18 @@ from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.pipeline import BatchSource, concatenate, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
-from frcnn_jax.distributed.arrays import data_mesh, digest, local_places, meet, on_every_device, share_out
+from frcnn_jax.distributed.arrays import (
+    compiled_together,
+    data_mesh,
+    digest,
+    local_places,
+    meet,
+    on_every_device,
+    share_out,
+)
 from frcnn_jax.distributed.disk import first_on_disk
 from frcnn_jax.distributed.start import start
-from frcnn_jax.distributed.talk import is_first, process_count, same
+from frcnn_jax.distributed.talk import gather, is_first, process_count, same
 from frcnn_jax.distributed.watch import Stops, stops_together
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -134,7 +142,8 @@ def train(
         def save(state: TrainState) -> None:
             folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best)
 
-        loop = _Loop(config, map_train_step(step, mesh), key, mesh, source, iterator, log, save, validation, pictures)
+        step = compiled_together(map_train_step(step, mesh))
+        loop = _Loop(config, step, key, mesh, source, iterator, log, save, validation, pictures)
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
         # the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
@@ -195,6 +204,8 @@ class _Loop:
                 progress.set_postfix_str(self.log.flush())
             if checkpoint_due:
                 self.save(state)
+            if checkpoint_due or (settings.pictures_every and number % settings.pictures_every == 0):
+                gather(None)  # as process 0 alone saves and draws, and the next step waits only so long
             progress.update()
             stopped = last
             if due:

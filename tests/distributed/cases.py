@@ -28,7 +28,7 @@ def begun(call: str, processes: int, devices: int = 1) -> Iterator[list[subproce
     Those that still run at the end of the block are killed.
     """
     address = f"127.0.0.1:{free_port()}"
-    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     started = []
     for index in range(processes):
         place = (address, processes, index) if processes > 1 else (None, None, None)

@@ -1,5 +1,7 @@
 """Arrays that processes give each other, to the bit, and sums in a fixed order; evaluation that is shared out."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,30 @@ def test_the_order_of_the_devices_is_that_of_the_sum():
         found = mean({"a": integers}, fixed_order=fixed_order)["a"]
         np.testing.assert_array_equal(found, np.tile([4.5, 5.5, 6.5], (4, 1)))
     np.testing.assert_array_equal(arrays.mean_over_devices(values, None), values)
+
+
+def test_a_function_runs_when_all_have_compiled_it(in_processes):
+    compiled, ran = [], []
+
+    class Jitted:
+        def lower(self, *arguments):
+            compiled.append(arguments[0].shape)
+            return self
+
+        def compile(self):
+            time.sleep(0.1 * len(compiled))
+            return lambda x: ran.append(len(compiled)) or x
+
+    def call(_):
+        function = arrays.compiled_together(Jitted())
+        return [function(np.zeros(shape)).shape for shape in (3, 3, 4, 3)]
+
+    assert in_processes(2, call) == [[(3,), (3,), (4,), (3,)]] * 2
+    assert sorted(compiled) == [(3,), (3,), (4,), (4,)]  # once for each shape
+    assert min(ran) == 2
+
+    jitted = Jitted()
+    assert arrays.compiled_together(jitted) is jitted  # one process alone
 
 
 @pytest.fixture

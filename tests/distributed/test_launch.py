@@ -141,7 +141,7 @@ def command(data, workdir, **settings):
     return subprocess.Popen(
         [sys.executable, "-m", "frcnn_jax", *map(str, arguments), "--input.batch-size", "4"],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
