@@ -15,13 +15,13 @@ from frcnn_jax.types import Detections
 
 
 def test_the_order_of_the_devices_is_that_of_the_sum():
-    values = jnp.asarray([1e8, 1.0, -1e8, 1.0], jnp.float32)
+    values = jnp.asarray([1.0, 1e8, -1e8, 3.0], jnp.float32)
 
     def mean(x, **options):
         return jax.vmap(lambda x: arrays.mean_over_devices(x, "data", **options), axis_name="data")(x)
 
-    # ((1e8 + 1) - 1e8) + 1
-    np.testing.assert_array_equal(mean(values, fixed_order=True), np.full(4, 0.25, np.float32))
+    # ((1 + 1e8) - 1e8) + 3
+    np.testing.assert_array_equal(mean(values, fixed_order=True), np.full(4, 0.75, np.float32))
     integers = jnp.arange(12.0).reshape(4, 3)
     for fixed_order in (False, True):
         found = mean({"a": integers}, fixed_order=fixed_order)["a"]
