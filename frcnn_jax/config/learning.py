@@ -51,8 +51,9 @@ class ModelConfig:
     fc6_rank: int | None = None
     """Make two layers of fc6, for weights that `frcnn compress` truncated to this rank (section 3.1)."""
     fc7_rank: int | None = None
-    roi_pooling: Literal["xla", "pallas"] = "xla"
-    """RoI pooling on a GPU: by XLA's operations or by kernels; elsewhere always the former."""
+    roi_pooling: Literal["auto", "xla", "pallas"] = "auto"
+    """RoI pooling on a GPU: by XLA's operations or by kernels ("pallas"); elsewhere always the former. "auto" takes
+    the kernels where JAX has them."""
 
     def __post_init__(self):
         kinds(self, "model")

@@ -26,7 +26,7 @@ class FastRCNN(nn.Module):
     pixels: PixelNormalization = CAFFE_PIXELS
     output_size: tuple[int, int] = (7, 7)
     spatial_scale: float = 1 / 16  # feature cells per pixel; of an architecture by name, 1 / its stride
-    roi_pooling: str = "xla"  # implementation of `roi_max_pool`
+    roi_pooling: str = "auto"  # implementation of `roi_max_pool`
     architecture: str = ""  # the name that `create_model` made it by
 
     @property

@@ -1,5 +1,6 @@
 """The kernels for RoI pooling, interpreted: equal to XLA's operations and to a plain loop, and lowered for a GPU."""
 
+import sys
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.ops.roi_pool import pallas as roi_pool_pallas
+from frcnn_jax.ops.roi_pool import pool as roi_pool
 from frcnn_jax.ops.roi_pool import xla as roi_pool_xla
 from frcnn_jax.ops.roi_pool.bins import roi_bins
 from frcnn_jax.ops.roi_pool.pool import roi_max_pool
@@ -18,15 +20,24 @@ CHANNELS = 6  # three programs for a place: each takes a power of two that divid
 GRID, SCALE = (3, 4), 1 / 16
 
 
-def pool_and_gradient(module, options, features, rois, cotangent, valid_size):
+@jax.jit
+def pallas(features, rois, cotangent, valid_size):
     size = features.shape[:2]
     bins = roi_bins(rois, GRID, SCALE, size, valid_size)
-    pooled, argmax = module.bin_maxima(features, bins, jnp.uint16, **options)
-    return pooled, module.features_gradient(argmax, cotangent, bins, size, **options)
+    pooled, argmax = roi_pool_pallas.bin_maxima(features, bins, jnp.uint16, interpret=True)
+    return pooled, roi_pool_pallas.features_gradient(argmax, cotangent, bins, size, interpret=True)
 
 
-pallas = jax.jit(partial(pool_and_gradient, roi_pool_pallas, {"interpret": True}))
-xla = jax.jit(partial(pool_and_gradient, roi_pool_xla, {}))
+@jax.jit
+def xla_of_images(features, rois, cotangent, valid_sizes):
+    size = features.shape[1:3]
+    bins = jax.vmap(lambda rois, valid_size: roi_bins(rois, GRID, SCALE, size, valid_size))(rois, valid_sizes)
+    pooled, argmax = roi_pool_xla.bin_maxima(features, bins, jnp.uint16)
+    return pooled, roi_pool_xla.features_gradient(argmax, cotangent, bins, size)
+
+
+def xla(*arrays):
+    return [result[0] for result in xla_of_images(*(jnp.asarray(array)[None] for array in arrays))]
 
 
 @pytest.mark.parametrize("some_rois", [nasty_rois, rois_inside])
@@ -71,7 +82,8 @@ def test_images_are_batched_by_vmap():
     rois = np.stack([nasty_rois(generator), rois_inside(generator)])
     cotangent = generator.integers(-4, 5, (2, ROIS, *GRID, 8)).astype(np.float32)
     sizes = np.array([[9, 13], [6, 2]])
-    for got, want in zip(*(jax.vmap(f)(features, rois, cotangent, sizes) for f in (pallas, xla)), strict=True):
+    expected = xla_of_images(features, rois, cotangent, sizes)
+    for got, want in zip(jax.vmap(pallas)(features, rois, cotangent, sizes), expected, strict=True):
         np.testing.assert_array_equal(got, want)
 
 
@@ -83,7 +95,6 @@ def test_without_rois_there_is_nothing_to_start():
     assert "pallas_call" not in str(jax.make_jaxpr(pallas)(*arguments))
 
 
-@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 def test_gpus_get_the_kernels_and_others_xla():
     def step(features, rois, cotangent):
         pool = partial(roi_max_pool, output_size=GRID, implementation="pallas")
@@ -103,6 +114,19 @@ def test_gpus_get_the_kernels_and_others_xla():
     assert "scatter" not in text
 
 
+def test_auto_takes_the_kernels_on_a_gpu_that_has_them(monkeypatch):
+    assert roi_pool._gpu_kernels("auto") is None  # on this CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert roi_pool._gpu_kernels("auto") is roi_pool_pallas
+    assert roi_pool._gpu_kernels("xla") is None
+    # A release of JAX without Pallas' side for GPUs.
+    monkeypatch.delattr("frcnn_jax.ops.roi_pool.pallas")
+    monkeypatch.setitem(sys.modules, "frcnn_jax.ops.roi_pool.pallas", None)
+    assert roi_pool._gpu_kernels("auto") is None
+    with pytest.raises(ImportError):
+        roi_pool._gpu_kernels("pallas")
+
+
 def test_unknown_implementation():
-    with pytest.raises(ValueError, match="no implementation 'cuda', but xla and pallas"):
+    with pytest.raises(ValueError, match="no implementation 'cuda', but auto, xla, pallas"):
         roi_max_pool(jnp.zeros((4, 4, 1)), jnp.zeros((1, 4)), implementation="cuda")
