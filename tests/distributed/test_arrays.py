@@ -33,23 +33,26 @@ def test_a_function_runs_when_all_have_compiled_it(in_processes):
     compiled, ran = [], []
 
     class Jitted:
-        def lower(self, *arguments):
-            compiled.append(arguments[0].shape)
+        def __init__(self, index):
+            self.index = index
+
+        def lower(self, x):
+            self.shape = x.shape
             return self
 
         def compile(self):
-            time.sleep(0.1 * len(compiled))
+            time.sleep(0.2 * self.index)  # one takes longer than the other
+            compiled.append(self.shape)
             return lambda x: ran.append(len(compiled)) or x
 
-    def call(_):
-        function = arrays.compiled_together(Jitted())
+    def call(index):
+        function = arrays.compiled_together(Jitted(index))
         return [function(np.zeros(shape)).shape for shape in (3, 3, 4, 3)]
 
     assert in_processes(2, call) == [[(3,), (3,), (4,), (3,)]] * 2
-    assert sorted(compiled) == [(3,), (3,), (4,), (4,)]  # once for each shape
+    assert compiled == [(3,), (3,), (4,), (4,)]  # once for each shape
     assert min(ran) == 2
-
-    jitted = Jitted()
+    jitted = Jitted(0)
     assert arrays.compiled_together(jitted) is jitted  # one process alone
 
 

@@ -29,18 +29,24 @@ def wait_for(text, process):
     assert any(text in line for line in process.stderr)
 
 
+def assert_codes(results, expected):
+    """The processes ended with these exit statuses."""
+    said = "\n".join(f"process {index}: {result.stderr[-1500:]}" for index, result in enumerate(results))
+    assert [result.returncode for result in results] == expected, said
+
+
 def assert_stopped(results, process):
     """One process of two was stopped by a signal, and the other one says so."""
     expected = [1, 1]
     expected[process] = 130
-    assert [result.returncode for result in results] == expected
+    assert_codes(results, expected)
     assert f"process {process} was stopped by a signal" in results[1 - process].stderr
 
 
 def test_a_signal_to_one_stops_all_after_the_same_step(data, tmp_path):
     settings = {"steps": 2000, "log_every": 1, "checkpoint_every": 1000, "batch_size": 6}
     results = ends("end_in_step(3, signal.SIGTERM)", data, tmp_path, processes=3, **settings)
-    assert [result.returncode for result in results] == [130] * 3
+    assert_codes(results, [130] * 3)
     (stopped,) = steps_in(tmp_path)
     assert 3 < stopped < 2000
     said = ["interrupted; what was finished is kept" in result.stderr for result in results]
@@ -86,11 +92,11 @@ def test_a_signal_while_one_searches_proposals_ends_all(process, data, tmp_path)
 def test_a_process_that_is_killed_is_named_within_the_heartbeat(data, tmp_path):
     settings = {"steps": 2000, "log_every": 1, "checkpoint_every": 2, "batch_size": 6}
     with begun(call(data, tmp_path, "lambda: end_in_step(5, signal.SIGKILL)", **settings), 3) as started:
-        assert started[1].wait(timeout=240) == -signal.SIGKILL
+        started[1].wait(timeout=240)
         since = time.monotonic()
         results = finish(started)
     assert time.monotonic() - since < HEARTBEAT + 2 * GRACE
-    assert [result.returncode for result in results] == [1, -signal.SIGKILL, 1]
+    assert_codes(results, [1, -signal.SIGKILL, 1])
     for result in (results[0], results[2]):
         assert f"process 1 was lost: no sign of life for {HEARTBEAT} s" in result.stderr
     assert max(steps_in(tmp_path)) == 4
@@ -99,21 +105,21 @@ def test_a_process_that_is_killed_is_named_within_the_heartbeat(data, tmp_path):
 def test_settings_that_differ_are_told_by_all(data, tmp_path):
     with begun(f"train_here({str(data)!r}, {str(tmp_path)!r}, steps=2 + PLACE[2])", 2) as started:
         results = finish(started)
-    assert [result.returncode for result in results] == [1, 1]
+    assert_codes(results, [1, 1])
     for result in results:
         assert "process 1 has other settings than process 0" in result.stderr
 
 
 def test_data_that_differ_are_told_by_all(data, tmp_path):
     results = ends("other_data()", data, tmp_path, steps=2)
-    assert [result.returncode for result in results] == [1, 1]
+    assert_codes(results, [1, 1])
     for result in results:
         assert "process 1 has other training data than process 0" in result.stderr
 
 
 def test_a_loss_that_is_not_finite_names_the_images_of_its_process(data, tmp_path):
     results = ends("not_a_number_in_step(3)", data, tmp_path, steps=5, log_every=1, checkpoint_every=2)
-    assert [result.returncode for result in results] == [1, 1]
+    assert_codes(results, [1, 1])
     message = results[0].stderr.partition("in step 3, with the images ")[2].partition(". ")[0]
     assert len(message.split(", ")) == 2  # of four
     assert steps_in(tmp_path) == [2]
