@@ -20,10 +20,18 @@ from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.pipeline import BatchSource, concatenate, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
-from frcnn_jax.distributed.arrays import data_mesh, digest, local_places, meet, on_every_device, share_out
+from frcnn_jax.distributed.arrays import (
+    compiled_together,
+    data_mesh,
+    digest,
+    local_places,
+    meet,
+    on_every_device,
+    share_out,
+)
 from frcnn_jax.distributed.disk import first_on_disk
 from frcnn_jax.distributed.start import start
-from frcnn_jax.distributed.talk import is_first, process_count, same
+from frcnn_jax.distributed.talk import gather, is_first, process_count, same
 from frcnn_jax.distributed.watch import Stops, stops_together
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -139,7 +147,7 @@ def train(
         def save(state: TrainState, wait: bool) -> None:
             folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best, wait=wait)
 
-        run_step = map_train_step(step, mesh)
+        run_step = compiled_together(map_train_step(step, mesh))
         writes = (log, save, folder.check_saved)
         loop = _Loop(config, run_step, rates, key, mesh, source, iterator, *writes, validation, pictures)
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
@@ -220,6 +228,8 @@ class _Loop:
                 # What is measured must be there if the run is killed; otherwise it is written beside the next steps.
                 self.save(state, last or due)
                 set_unsaved(not (last or due))
+            if checkpoint_due or (settings.pictures_every and number % settings.pictures_every == 0):
+                gather(None)  # as process 0 alone saves and draws, and the next step waits only so long
             stopped = last
             if due:
                 stopped = stops.stopped or not self._measure(state, stops, progress.write) or last
