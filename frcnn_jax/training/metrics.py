@@ -111,7 +111,7 @@ class MetricsLog:
             raise FloatingPointError(
                 f"the loss is {metrics['loss']} and the norm of its gradient {metrics['gradient_norm']} "
                 f"in step {step}, with the images {', '.join(images)}. "
-                "Checkpoints of earlier steps are as they were. "
+                "Checkpoints of earlier steps are unchanged. "
                 "A lower optimizer.learning_rate, or optimizer.warmup or optimizer.clip_norm, may help"
             )
         now = time.perf_counter()

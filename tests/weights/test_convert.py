@@ -153,7 +153,7 @@ def test_nothing_is_overwritten(tmp_path, imagenet, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "weights.safetensors").write_text("mine")
     imagenet.write_bytes(b"not even read")
-    with pytest.raises(SystemExit, match=r"weights\.safetensors exists"):
+    with pytest.raises(SystemExit, match=r"weights\.safetensors already exists"):
         run(monkeypatch, imagenet, "--model", "vgg_cnn_m_1024", "--out", tmp_path / "out")
     assert (tmp_path / "out" / "weights.safetensors").read_text() == "mine"
 

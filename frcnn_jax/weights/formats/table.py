@@ -106,7 +106,7 @@ def write_weights(path: str | Path, arrays: Mapping[str, Any], metadata: Metadat
 def refuse_existing(path: Path, overwrite: bool = False) -> None:
     """Raises FileExistsError where `path` exists and is not to be overwritten, or is a folder."""
     if path.is_dir() or (path.exists() and not overwrite):
-        raise FileExistsError(f"{path} exists" + (" and is a folder" if path.is_dir() else ""))
+        raise FileExistsError(f"{path} already exists" + (" and is a folder" if path.is_dir() else ""))
 
 
 def _read(path: Path, formats: Sequence[WeightFormat], use: Callable[[WeightFormat, Path], Any]) -> Any:
