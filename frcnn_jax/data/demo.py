@@ -43,7 +43,9 @@ def make_demo(root: str | Path, *, train_images: int = 600, test_images: int = 1
     if _is_complete(root, description):
         return
     if root.exists():
-        raise FileExistsError(f"{root} exists and is not this demo data set ({description.strip()}); move or delete it")
+        raise FileExistsError(
+            f"{root} already exists and is not this demo data set ({description.strip()}); move or delete it"
+        )
     pools = _digits(seed)
     try:
         with new_folder(root) as building:
