@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, by which schedulers announce that a machine is taken away, wait for the end of a step."""
+"""Ctrl-C and SIGTERM, the notice of schedulers that a machine is taken away, wait for the end of a step."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ _NOTICE = b"\nStopping after this step; again to stop at once\n"
 
 
 def report_ignored_ctrl_c() -> None:
-    """Says on stderr how to stop a process that ignores SIGINT, as shells and schedulers start it in the background."""
+    """Says on stderr how to stop a process that ignores SIGINT, as background processes of shells and schedulers do."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         print(
             f"Ctrl-C (SIGINT) is ignored, as this process was started so; stop it by SIGTERM: kill {os.getpid()}",
@@ -23,29 +23,29 @@ def report_ignored_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Holds SIGINT and SIGTERM back and yields a function that tells whether one has come.
+    """Holds SIGINT and SIGTERM back and yields a function that is true once one has arrived.
 
-    On leaving it has the effect that it would have had; if the process outlives that, KeyboardInterrupt is raised.
-    A second signal is not held back. Signals that are ignored, or handled outside Python, are left alone, and so are
-    all of them in other threads than the main one, which gets none.
+    On leaving the block the signal takes effect; if the process survives it, KeyboardInterrupt is raised. A second
+    signal is not held back. Signals that are ignored or handled outside Python are left alone. In other threads than
+    the main one nothing is held back, as these get no signals.
     """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    held = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    deferred = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
     if threading.current_thread() is not threading.main_thread():
-        held = {}
+        deferred = {}
 
     def restore() -> None:
-        for number, handler in held.items():
+        for number, handler in deferred.items():
             signal.signal(number, handler)
 
     def hold(number: int, _: object) -> None:
         restore()
         received.append(number)
-        # A print could be interrupted by this very handler, which its buffer does not bear.
+        # A print is not reentrant: this handler could interrupt one.
         os.write(2, _NOTICE)
 
-    for number in held:
+    for number in deferred:
         signal.signal(number, hold)
     try:
         yield lambda: bool(received)

@@ -245,6 +245,6 @@ def test_a_damaged_file_of_values_is_one_line(tmp_path):
 
 
 def test_without_a_measurement_the_setting_is_refused(data, tmp_path):
-    with pytest.raises(ValueError, match=r"train\.evaluate_every is set, but nothing to measure with is given"):
+    with pytest.raises(ValueError, match=r"train\.evaluate_every is set, but open_evaluation is not given"):
         train(run_config(data, evaluate_every=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
