@@ -54,7 +54,7 @@ def check_contents(folder: Path, below: str = "") -> None:
         ValueError: a file has changed since the folder was written; names it.
     """
     check_sizes(folder)
-    sums = {name: its for name, its in _read(folder).items() if name.startswith(below)}
+    sums = {name: recorded for name, recorded in _read(folder).items() if name.startswith(below)}
     for name, found in zip(sums, _sums([folder / name for name in sums]), strict=True):
         if found != sums[name]:
             raise ValueError(f"the content of {name} has changed")

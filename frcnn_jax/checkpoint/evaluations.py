@@ -80,7 +80,7 @@ def choose_step(workdir: Path, checkpoint: str | int | None, steps: Sequence[int
         FileNotFoundError: there is no such checkpoint; names those that there are.
         ValueError: `checkpoint` is something else.
     """
-    there = f"there are {', '.join(map(str, sorted(steps)))}"
+    existing = f"there are {', '.join(map(str, sorted(steps)))}"
     best = read_evaluations(workdir).up_to(max(steps)).best
     if checkpoint is None:
         return best[0] if best is not None and best[0] in steps else max(steps)
@@ -90,13 +90,13 @@ def choose_step(workdir: Path, checkpoint: str | int | None, steps: Sequence[int
         if best is None:
             raise FileNotFoundError(
                 f"{workdir} has no best checkpoint, as it was not measured while it trained (train.evaluate_every): "
-                f"give --checkpoint latest, or a step: {there}"
+                f"give --checkpoint latest, or a step: {existing}"
             )
         if best[0] not in steps:
-            raise FileNotFoundError(f"{workdir}: the best checkpoint, of step {best[0]}, is missing; {there}")
+            raise FileNotFoundError(f"{workdir}: the best checkpoint, of step {best[0]}, is missing; {existing}")
         return best[0]
     if not str(checkpoint).isdecimal():
-        raise ValueError(f"--checkpoint must be best, latest or a step, not {checkpoint!r}; {there}")
+        raise ValueError(f"--checkpoint must be best, latest or a step, not {checkpoint!r}; {existing}")
     if int(checkpoint) not in steps:
-        raise FileNotFoundError(f"{workdir} has no checkpoint of step {checkpoint}: {there}")
+        raise FileNotFoundError(f"{workdir} has no checkpoint of step {checkpoint}: {existing}")
     return int(checkpoint)

@@ -145,8 +145,8 @@ class Checkpoints:
         """
         template = {"state": state, "key": jax.random.key_data(jax.random.key(0))}
         # On one device, whatever devices wrote it: the caller spreads it.
-        here = SingleDeviceSharding(jax.local_devices()[0])
-        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
+        one_device = SingleDeviceSharding(jax.local_devices()[0])
+        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one_device), template)
         items = ocp.args.Composite(
             arrays=ocp.args.StandardRestore(template),
             metadata=ocp.args.JsonRestore(),

@@ -84,7 +84,7 @@ def main() -> None:
     except FileExistsError as error:
         parser.error(str(error))
     for image in images:
-        if image.mark != 1 and image.turn == 1:
+        if image.mark != 1 and image.orientation == 1:
             print(f"{image.path}: its EXIF orientation is ignored: boxes and picture are as the pixels lie in the file")
         elif image.mark != 1:
             mark = f"its EXIF orientation, {image.mark}, is followed"

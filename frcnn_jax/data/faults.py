@@ -73,7 +73,7 @@ def note_sentences(notes: Iterable[Note]) -> list[str]:
     notes = list(dict.fromkeys(notes))
     sentences = []
     for kind, text in _NOTES.items():
-        its = [note for note in notes if note.kind == kind]
-        places = ", ".join(note.place for note in its[:_EXAMPLES]) + (", ..." if len(its) > _EXAMPLES else "")
-        sentences += [f"{sum(note.count for note in its)} {text} ({places})"] if its else []
+        of_kind = [note for note in notes if note.kind == kind]
+        places = ", ".join(note.place for note in of_kind[:_EXAMPLES]) + (", ..." if len(of_kind) > _EXAMPLES else "")
+        sentences += [f"{sum(note.count for note in of_kind)} {text} ({places})"] if of_kind else []
     return sentences + [note.place for note in notes if not note.kind]

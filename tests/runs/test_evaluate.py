@@ -75,7 +75,7 @@ def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
     ],
 )
 def test_what_does_not_is_refused_by_name(run, tmp_path, arguments, names):
-    with pytest.raises(ValueError, match=f"^{names}: no setting of an evaluation") as refused:
+    with pytest.raises(ValueError, match=f"^{names}: not a setting of an evaluation") as refused:
         evaluate_run(run[0], changed(run, *arguments.split()), directory=tmp_path / "eval")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "eval").exists()

@@ -106,7 +106,7 @@ def test_function_of_a_detector_tested_on_a_pyramid(detector, tmp_path, caplog):
     pyramid = dataclasses.replace(CONFIG, input=dataclasses.replace(CONFIG.input, test_scales=(32, 48)))
     pyramid = dataclasses.replace(detector, config=pyramid)
     export_stablehlo(tmp_path / "a.stablehlo", pyramid, proposals=8, bucket=(48, 64), platforms=["cpu"])
-    assert "a.stablehlo computes one scale, where the run is tested on several" in caplog.text
+    assert "a.stablehlo computes one scale, but the run is tested on several" in caplog.text
     assert read_metadata(tmp_path / "a.stablehlo").config.input.test_scales == (32, 48)
 
 

@@ -46,10 +46,12 @@ def view_at(chance: Float[np.ndarray, "5"], size: tuple[int, int], scale: float,
     shares = settings.crop + chance[1:3] * (1 - settings.crop)
     height, width = (max(round(side * share), 1) for side, share in zip(size, shares, strict=True))
     shown = scale * min(size[0] / height, size[1] / width) * low * (high / low) ** float(chance[0])
-    room = resized_size(size, scale)
-    if any(side > most for side, most in zip(resized_size((height, width), shown), room, strict=True)):
-        shown = min(shown, *room)  # at which a pixel still fits
-        height, width = (min(side, max(int(most / shown), 1)) for side, most in zip((height, width), room, strict=True))
+    limit = resized_size(size, scale)
+    if any(side > most for side, most in zip(resized_size((height, width), shown), limit, strict=True)):
+        shown = min(shown, *limit)  # at which a pixel still fits
+        height, width = (
+            min(side, max(int(most / shown), 1)) for side, most in zip((height, width), limit, strict=True)
+        )
     y, x = int(chance[3] * (size[0] - height + 1)), int(chance[4] * (size[1] - width + 1))
     return View((x, y, x + width, y + height), float(shown))
 

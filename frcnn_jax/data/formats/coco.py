@@ -50,7 +50,7 @@ class CocoReader(LayoutReader):
             found.append([entry.split, entry.name, len(entry.found), *names])
         files = {split: [[file, hashes(self.root / file)] for file in self._files[split]] for split in splits}
         # Of one file as earlier versions had it, whose prepared folders keep their names.
-        return [{split: its[0] if len(its) == 1 else its for split, its in files.items()}, found]
+        return [{split: keys[0] if len(keys) == 1 else keys for split, keys in files.items()}, found]
 
     def places(self, split: str) -> tuple[str, ...]:
         return tuple(self._files.get(split, ()))
@@ -58,7 +58,7 @@ class CocoReader(LayoutReader):
     def numbers(self) -> tuple[dict[str, set[Any]], dict[str, set[Any]]]:
         """The ids in the files: of each image by the id that its record has, of each class by its name."""
         images, classes = defaultdict(set), defaultdict(set)
-        for entry in (entry for its in self._splits.values() for entry in its if entry.found):
+        for entry in (entry for entries in self._splits.values() for entry in entries if entry.found):
             images[self._ids[entry.found[0]]].add(_number(entry.annotation[0]["id"]))
         for key, name in self._categories:
             if key is not None and name is not None:
@@ -72,12 +72,12 @@ class CocoReader(LayoutReader):
         for folders, name in _coco_files(self.root):
             split = named_split(name.rpartition(".")[0]) or split_of(folders) or ALL
             files[split].append((folders, name))
-        for split, its in files.items():
-            if len(its) > 1:  # COCO's own folder has key points of the same images too
-                its = [file for file in its if file[1].startswith("instances")] or its
-            self._files[split] = ["/".join((*folders, name)) for folders, name in its]
-            entries = (entry for folders, name in its for entry in self._file_entries(split, folders, name))
-            yield from self._joined(split, entries) if len(its) > 1 else entries
+        for split, split_files in files.items():
+            if len(split_files) > 1:  # COCO's own folder has key points of the same images too
+                split_files = [file for file in split_files if file[1].startswith("instances")] or split_files
+            self._files[split] = ["/".join((*folders, name)) for folders, name in split_files]
+            entries = (entry for folders, name in split_files for entry in self._file_entries(split, folders, name))
+            yield from self._joined(split, entries) if len(split_files) > 1 else entries
         self.notes += _class_notes(self._categories)
 
     def _joined(self, split: str, entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -188,12 +188,12 @@ def _box(item: dict) -> list[float] | None:
     if box or not (isinstance(outline, list) and outline):
         return None
     polygons = outline if isinstance(outline[0], list) else [outline]
-    if not all(isinstance(its, list) and len(its) >= 6 and len(its) % 2 == 0 for its in polygons):
+    if not all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons):
         return None
-    values = [value for its in polygons for value in its]
+    values = [value for polygon in polygons for value in polygon]
     if not all(map(_is_number, values)):
         return None
-    xs, ys = ([float(value) for its in polygons for value in its[start::2]] for start in (0, 1))
+    xs, ys = ([float(value) for polygon in polygons for value in polygon[start::2]] for start in (0, 1))
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
@@ -224,9 +224,9 @@ def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
 
 def _ranges(ids: list[int]) -> str:
     """Numbers in order, as `1-11, 13-90`."""
-    there = set(ids)
-    starts = [i for i in ids if i - 1 not in there]
-    ends = [i for i in ids if i + 1 not in there]
+    existing = set(ids)
+    starts = [i for i in ids if i - 1 not in existing]
+    ends = [i for i in ids if i + 1 not in existing]
     texts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
     return textwrap.shorten(", ".join(texts), 60, placeholder=" ...")
 

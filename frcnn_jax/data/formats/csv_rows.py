@@ -60,9 +60,9 @@ class CsvReader(LayoutReader):
                 if other != file:
                     what = f"{other} and {file} are both of split {split!r}"
                     raise ValueError(f"{self.root}: {what}; leave one of them in the folder")
-            for (split, image), its in rows.items():
+            for (split, image), image_rows in rows.items():
                 found = tuple(self.images.find(image, folders, split))
-                yield Entry(split, image, f"{file} ({image})", found, its)
+                yield Entry(split, image, f"{file} ({image})", found, image_rows)
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
         faults, objects, sizes = list(record.faults), [], {}
@@ -141,9 +141,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             for row in rows:
                 if row:
                     values = [value.strip() for value in row] + [""] * (len(columns) - len(row))
-                    its = dict(zip(columns, values, strict=False))
+                    row = dict(zip(columns, values, strict=False))
                     if decimal_commas:
-                        its |= {name: its[name].replace(",", ".") for name in CORNERS}
-                    yield its
+                        row |= {name: row[name].replace(",", ".") for name in CORNERS}
+                    yield row
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not UTF-8 text of rows, save it as that ({error})") from error

@@ -37,8 +37,8 @@ class LabelImgReader(LayoutReader):
             else:
                 others.append("/".join((*folders, name)))
         of_stem = frozenset(used)
-        left = told_apart([found for _, _, found in places])
-        places = [(folders, name, found) for (folders, name, _), found in zip(places, left, strict=True)]
+        candidates = told_apart([found for _, _, found in places])
+        places = [(folders, name, found) for (folders, name, _), found in zip(places, candidates, strict=True)]
         # Of several annotations that one image might have, the nearest is taken, and the others are faults.
         places.sort(key=lambda place: nearness(place[2][0], place[0]) if len(place[2]) == 1 else (0, 0), reverse=True)
         for folders, name, found in places:
@@ -53,9 +53,9 @@ class LabelImgReader(LayoutReader):
             yield Entry(split, name[:-4], file, tuple(found), path)
         if others:
             warn_once(f"{self.root}: {len(others)} XML files are left out, which are not VOC's ({others[0]})")
-        left = len(self.images) - len(used)
-        if left:
-            warn_once(f"{self.root}: {left} images without annotation are left out")
+        skipped = len(self.images) - len(used)
+        if skipped:
+            warn_once(f"{self.root}: {skipped} images without annotation are left out")
 
     def _named(self, path: Path, file: str, folders: tuple[str, ...], split: str | None) -> list:
         """Images of the name in the annotation, for one whose own name is that of no image or of several."""

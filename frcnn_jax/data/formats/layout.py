@@ -61,10 +61,10 @@ class LayoutReader:
         order = [*STANDARD_SPLITS, *sorted(splits)]
         self._splits = {name: splits[name] for name in dict.fromkeys(order) if name in splits}
         if self.unnamed:
-            used = {image for its in splits.values() for entry in its for image in entry.found}
-            left = [image.below for image in self.images if image not in used]
-            if left:
-                warn_once(f"{root}: {len(left)} images are left out, which {self.unnamed} ({left[0]})")
+            used = {image for entries in splits.values() for entry in entries for image in entry.found}
+            unused = [image.below for image in self.images if image not in used]
+            if unused:
+                warn_once(f"{root}: {len(unused)} images are left out, which {self.unnamed} ({unused[0]})")
         standard = {entry.found for name in STANDARD_SPLITS for entry in splits.get(name, ())}
         rest = sum(entry.found not in standard for entry in splits.get(ALL, ()))
         if rest and standard:
@@ -97,13 +97,13 @@ class LayoutReader:
 
     def left_out(self, split: str) -> int:
         """Number of images in folders of a split that no annotation names."""
-        used = {image for its in self._splits.values() for entry in its for image in entry.found}
+        used = {image for entries in self._splits.values() for entry in entries for image in entry.found}
         return sum(image.split == split and image not in used for image in self.images)
 
     def places(self, split: str) -> tuple[str, ...]:
         """Source of a split, for messages: the folders of its images below the root, or files."""
         folders = (image.folders for entry in self._splits.get(split, ()) for image in entry.found[:1])
-        return tuple("/".join(its) for its in dict.fromkeys(folders))
+        return tuple("/".join(parts) for parts in dict.fromkeys(folders))
 
     def _entries(self) -> Iterable[Entry]:
         """The images of all splits."""
@@ -131,7 +131,7 @@ class LayoutReader:
 
     @cached_property
     def _ids(self) -> dict[ImageFile, str]:
-        return unique_ids(entry.found[0] for its in self._splits.values() for entry in its if entry.found)
+        return unique_ids(entry.found[0] for entries in self._splits.values() for entry in entries if entry.found)
 
 
 @functools.lru_cache(maxsize=1000)

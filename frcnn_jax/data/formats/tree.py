@@ -204,7 +204,7 @@ class ImageTree:
             )
 
         ranks = [rank(file) for file in found]
-        return [file for file, its in zip(found, ranks, strict=True) if its == max(ranks)]
+        return [file for file, file_rank in zip(found, ranks, strict=True) if file_rank == max(ranks)]
 
 
 def unique_ids(files: Iterable[ImageFile]) -> dict[ImageFile, str]:
@@ -217,10 +217,10 @@ def unique_ids(files: Iterable[ImageFile]) -> dict[ImageFile, str]:
         return stem, normal_name("/".join((*file.folders, stem))), normal_name(below)
 
     named = {file: names(file) for file in files}
-    counts = [Counter(its[level] for its in named.values()) for level in range(3)]
+    counts = [Counter(options[level] for options in named.values()) for level in range(3)]
     return {
-        file: next((its[level] for level in range(2) if counts[level][its[level]] == 1), its[2])
-        for file, its in named.items()
+        file: next((options[level] for level in range(2) if counts[level][options[level]] == 1), options[2])
+        for file, options in named.items()
     }
 
 
@@ -232,12 +232,15 @@ def _suffix(name: str) -> str:
 def told_apart(found: list[list[ImageFile]]) -> list[list[ImageFile]]:
     """The images that each of several annotations may be of, where it may be of several, without those that are the
     only ones of others: `dogs/000.xml` has the image beside it where `dogs/old/000.xml` has the one in its folder."""
-    while any(len(its) > 1 for its in found):
-        taken = {its[0] for its in found if len(its) == 1}
-        left = [(len(its) > 1 and [image for image in its if image not in taken]) or its for its in found]
-        if left == found:
+    while any(len(candidates) > 1 for candidates in found):
+        matched = {candidates[0] for candidates in found if len(candidates) == 1}
+        remaining = [
+            (len(candidates) > 1 and [image for image in candidates if image not in matched]) or candidates
+            for candidates in found
+        ]
+        if remaining == found:
             break
-        found = left
+        found = remaining
     return found
 
 
@@ -251,8 +254,8 @@ def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     lengths = [0] * (len(other) + 1)
     for name in one:
         before = 0
-        for place, its in enumerate(other, 1):
-            longest = before + 1 if name == its else max(lengths[place], lengths[place - 1])
+        for place, folder in enumerate(other, 1):
+            longest = before + 1 if name == folder else max(lengths[place], lengths[place - 1])
             before, lengths[place] = lengths[place], longest
     return lengths[-1]
 

@@ -151,10 +151,10 @@ def with_annotation(record: ImageRecord, annotation: Annotation | None) -> Image
 def _notes(record: ImageRecord, annotation: Annotation) -> Iterator[Note]:
     if annotation.parts:
         yield Note("part", record.file, annotation.parts)
-    own, named = _name(Path(record.file).stem), PureWindowsPath(annotation.filename or "")
-    if record.path and _name(record.path.stem) != own:
+    stem, named = _name(Path(record.file).stem), PureWindowsPath(annotation.filename or "")
+    if record.path and _name(record.path.stem) != stem:
         yield Note("named", f"{record.file}: {named.name}")
-    elif record.path and named.name and own not in (_name(named.name), _name(named.stem)):
+    elif record.path and named.name and stem not in (_name(named.name), _name(named.stem)):
         yield Note("filename", f"{record.file}: {named.name}")
 
 

@@ -157,8 +157,8 @@ class VocFolder:
             return SplitList("Annotations", self._annotated_ids)
         if name in self.class_files:
             lists = [self._read(path) for path in self.class_files[name]]
-            ids = dict.fromkeys(image_id for its in lists for image_id in its.ids)
-            repeats = dict.fromkeys(repeat for its in lists for repeat in its.repeats)
+            ids = dict.fromkeys(image_id for one_list in lists for image_id in one_list.ids)
+            repeats = dict.fromkeys(repeat for one_list in lists for repeat in one_list.repeats)
             first = self.class_files[name][0].relative_to(self.root)
             file = first.with_name(f"*_{first.stem.rpartition('_')[2]}.txt")
             return SplitList(str(file), tuple(ids), tuple(repeats))
@@ -186,9 +186,9 @@ class VocFolder:
             return _in_no_folder(self.images)
         ids = _in_no_folder(self.annotations)
         used = {path for image_id in ids for path in self.image_paths(image_id, self._filename(image_id))}
-        left = sum(map(len, self.images.values())) - len(used)
-        if left:
-            warn_once(f"{self.root}: {left} images without annotation are left out, for no list names them")
+        skipped = sum(map(len, self.images.values())) - len(used)
+        if skipped:
+            warn_once(f"{self.root}: {skipped} images without annotation are left out, for no list names them")
         if len(ids) < len(self.annotations):
             first = next(name for name in self.annotations.values() if parent_of(name))
             count = len(self.annotations) - len(ids)
@@ -225,7 +225,7 @@ def _in_another_case(root: Path, name: str) -> Iterator[Path]:
     if lists:
         yield from _named(root, name.lower().split("/"))
         images = _named(root, ("images",)) if name == "JPEGImages" else ()
-        yield from (path for path in images if any(its.suffix.lower() in IMAGE_SUFFIXES for its in path.iterdir()))
+        yield from (path for path in images if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()))
 
 
 def _named(root: Path, parts: Sequence[str]) -> Iterator[Path]:

@@ -88,9 +88,9 @@ class NamesFile:
             split = file.split or rest
             if split and split not in self.places and file not in used:
                 found.setdefault(split, []).append(file)
-        left = len(images) - len({file for files in found.values() for file in files})
-        if left:
-            warn_once(f"{root}: {left} images are left out, which are in no split or in a folder without labels")
+        skipped = len(images) - len({file for files in found.values() for file in files})
+        if skipped:
+            warn_once(f"{root}: {skipped} images are left out, which are in no split or in a folder without labels")
         return found
 
     def _at(self, place: str, images: ImageTree) -> list[ImageFile]:
@@ -102,12 +102,12 @@ class NamesFile:
             near = path.relative_to(images.root).parts[:-1]
             lines = [line.strip() for line in lines_of(path) if line.strip()]
             found = [images.find(line, near, None) for line in lines]
-            for what, its in (
+            for what, matches in (
                 ("name no image in the folder and are left out", [not files for files in found]),
                 ("name several images, of which the first is taken", [len(files) > 1 for files in found]),
             ):
-                if any(its):
-                    warn_once(f"{path}: {sum(its)} of {len(lines)} lines {what} ({lines[its.index(True)]})")
+                if any(matches):
+                    warn_once(f"{path}: {sum(matches)} of {len(lines)} lines {what} ({lines[matches.index(True)]})")
             return [file for files in found for file in files[:1]]
         parts = path.relative_to(images.root).parts
         return [file for file in images if file.folders[: len(parts)] == parts]

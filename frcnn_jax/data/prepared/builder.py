@@ -204,7 +204,7 @@ def _stored_splits(ids: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def _layout(split: CheckedSplit, stored: list[str]) -> dict[str, Any]:
     ids = [image.image_id for image in split.images]
-    turned = {image.image_id: image.turn for image in split.images if image.turn != 1}
+    turned = {image.image_id: image.orientation for image in split.images if image.orientation != 1}
     layout = {"stored": stored, "ids": ids, "dropped": split.dropped, "clipped": split.clipped}
     return layout | ({"turned": turned} if turned else {})
 

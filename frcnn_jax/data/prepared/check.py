@@ -32,7 +32,7 @@ class CheckedImage:
     path: Path
     size: tuple[int, int]
     objects: tuple[ObjectRecord, ...]
-    turn: int = 1  # EXIF orientation by which it is turned; size and boxes are those of the turned image
+    orientation: int = 1  # applied EXIF orientation; size and boxes are those of the turned image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,16 +140,16 @@ def _tolerated(
     groups: dict[str, list[Fault]] = {"images": [], "objects": [], "listed": []}
     for fault in faults:
         if getattr(policy, fault.kind) == "error" and fault not in excused:
-            thing = "objects" if fault.object is not None else "images"
-            groups["listed" if owners.get(fault) in listed_only else thing].append(fault)
+            key = "objects" if fault.object is not None else "images"
+            groups["listed" if owners.get(fault) in listed_only else key].append(fault)
     shares = {"images": policy.tolerance, "objects": policy.tolerance, "listed": _LISTED_FACTOR * policy.tolerance}
     few: list[Fault] = []
-    for thing, group in groups.items():
+    for key, group in groups.items():
         # An image or an object with several faults counts once; a line of a list is told by its number.
         count = len(
             {owners.get(fault, (fault.file, fault.field if fault.object is None else fault.object)) for fault in group}
         )
-        if count <= shares[thing] * totals["objects" if thing == "objects" else "images"]:
+        if count <= shares[key] * totals["objects" if key == "objects" else "images"]:
             few += group
     tolerated = frozenset(few).union(excused)
     return tolerated, [fault for group in groups.values() for fault in group if fault not in tolerated]
@@ -179,8 +179,8 @@ def _way_on(
     milder = [(kind, answer) for kind, answer in _MILDER.items() if kind in found]
     for count in range(len(milder) + 1):
         for answers in itertools.combinations(milder, count):
-            settings, left = _settings(images, splits, classes, policy, totals, excused, dict(answers))
-            if left and (not had_objects or any(image.objects for image in left)):
+            settings, kept = _settings(images, splits, classes, policy, totals, excused, dict(answers))
+            if kept and (not had_objects or any(image.objects for image in kept)):
                 return settings
     return None
 
@@ -244,7 +244,7 @@ def _check_image(
         result.clipped += clip
         objects.append(dataclasses.replace(item, box=box))
     if record.path is not None and image.size is not None:
-        result.image = CheckedImage(record.image_id, record.path, image.size, tuple(objects), image.turn)
+        result.image = CheckedImage(record.image_id, record.path, image.size, tuple(objects), image.orientation)
         ignored = stated != image.size and policy.size_mismatch == "use_image"
         result.own_size = record.size is not None and (stated is None or ignored)
     return result

@@ -40,7 +40,7 @@ _TEXTS = {
 class Conventions:
     """Decisions for a whole folder, and the sentences that state them."""
 
-    turn: bool  # images with an EXIF orientation
+    turned: bool  # images with an EXIF orientation are turned
     corners: str  # a choice of `data.corners`
     sentences: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()  # evidence against the decision; only where `orientation` is auto
@@ -50,13 +50,13 @@ class Conventions:
 
 def find_conventions(images: Sequence[LoadedImage], config: DataConfig) -> Conventions:
     """The decisions for a folder, as the settings say or, where they are `auto`, from the evidence."""
-    turn, sentences, faults, odd = _find_orientation(images, config.orientation, config.faults.tolerance)
+    turned, sentences, faults, odd = _find_orientation(images, config.orientation, config.faults.tolerance)
     fractions = _are_fractions(images)
     if fractions:
         corners, more = "one_based", [f"boxes are fractions of the image, as all {fractions} are between 0 and 1"]
     else:
-        corners, more = _find_corners(images, config.corners, turn)
-    return Conventions(turn, corners, (*sentences, *more), tuple(faults), bool(fractions), odd)
+        corners, more = _find_corners(images, config.corners, turned)
+    return Conventions(turned, corners, (*sentences, *more), tuple(faults), bool(fractions), odd)
 
 
 def follow(image: LoadedImage, conventions: Conventions) -> LoadedImage:
@@ -64,28 +64,28 @@ def follow(image: LoadedImage, conventions: Conventions) -> LoadedImage:
 
     A stated size that is not the image's becomes a fault.
     """
-    record, turn = image.record, image.mark if conventions.turn else 1
+    record, orientation = image.record, image.mark if conventions.turned else 1
     if conventions.fractions and image.size is not None:
-        record = _in_pixels(record, turned_size(image.size, turn))
+        record = _in_pixels(record, turned_size(image.size, orientation))
     if conventions.corners != "one_based" and record.notation.shift == _INCLUSIVE:
         record = _recount(record, conventions.corners)
     if image.size is None:
-        return dataclasses.replace(image, record=record, turn=turn)
-    size, stated = turned_size(image.size, turn), stated_size(record)
+        return dataclasses.replace(image, record=record, orientation=orientation)
+    size, stated = turned_size(image.size, orientation), stated_size(record)
     if record.fractions and size != image.size:
         x, y = size[1] / image.size[1], size[0] / image.size[0]
         record = dataclasses.replace(
             record, objects=_mapped(record, lambda box: _each(operator.mul, box, (x, y, x, y)))
         )
     faults = image.faults
-    undecided = bool(conventions.faults) and stated == turned_size(image.size, image.mark if turn == 1 else 1)
+    undecided = bool(conventions.faults) and stated == turned_size(image.size, image.mark if orientation == 1 else 1)
     if stated is not None and stated != size and not undecided:
         message = f"the image has {size[1]} x {size[0]} pixels (width x height)"
         if image.mark != 1:
-            message += f"; its EXIF orientation, {image.mark}, is {'followed' if turn != 1 else 'ignored'}"
+            message += f"; its EXIF orientation, {image.mark}, is {'followed' if orientation != 1 else 'ignored'}"
         value = f"{stated[1]:g} x {stated[0]:g}"
         faults = (Fault("size_mismatch", record.file, None, "size", value, message), *faults)
-    return dataclasses.replace(image, record=record, size=size, faults=faults, turn=turn)
+    return dataclasses.replace(image, record=record, size=size, faults=faults, orientation=orientation)
 
 
 def _find_orientation(
@@ -96,30 +96,30 @@ def _find_orientation(
     marked = [image for image in images if image.mark != 1]
     if not marked or setting != "auto":
         return setting != "ignore", [_orientation_text(marked, len(images), setting)] if marked else [], [], frozenset()
-    turned, lying = [], []
+    as_turned, as_stored = [], []
     for image in marked:
         if image.mark >= 5 and image.size is not None and image.size[0] != image.size[1]:
             if stated_size(image.record) == turned_size(image.size, image.mark):
-                turned.append(image)
+                as_turned.append(image)
             elif stated_size(image.record) == image.size:
-                lying.append(image)
-    turn = len(turned) >= len(lying)
-    odd, others = (lying, turned) if turn else (turned, lying)
-    evidence = f"{len(turned)} state the size of the turned image, {len(lying)} that of the image as it lies"
+                as_stored.append(image)
+    turned = len(as_turned) >= len(as_stored)
+    odd, others = (as_stored, as_turned) if turned else (as_turned, as_stored)
+    evidence = f"{len(as_turned)} state the size of the turned image, {len(as_stored)} that of the image as it lies"
     evidence = evidence if odd or others else "none of them states a size that says which"
     faults, ids = [], frozenset()
     if tolerance and odd and (len(odd) <= tolerance * (len(odd) + len(others)) or len(others) >= _MANY * len(odd)):
         ids = frozenset(image.record.image_id for image in odd)
         evidence += f", which is decided against (the first: {odd[0].record.file})"
     else:
-        faults = [_contradiction(image, turn, len(others)) for image in odd]
-    sentence = _orientation_text(marked, len(images), "apply" if turn else "ignore", evidence)
-    return turn, [sentence], faults, ids
+        faults = [_contradiction(image, turned, len(others)) for image in odd]
+    sentence = _orientation_text(marked, len(images), "apply" if turned else "ignore", evidence)
+    return turned, [sentence], faults, ids
 
 
-def _contradiction(image: LoadedImage, turn: bool, others: int) -> Fault:
+def _contradiction(image: LoadedImage, turned: bool, others: int) -> Fault:
     height, width = stated_size(image.record) or (0, 0)
-    this, other = ("as it lies in the file", "turned") if turn else ("turned", "as they lie in the file")
+    this, other = ("as it lies in the file", "turned") if turned else ("turned", "as they lie in the file")
     message = f"the size of the image {this}, but {others} others state theirs {other}"
     return Fault("orientation", image.record.file, None, "size", f"{width:g} x {height:g}", message)
 
@@ -134,7 +134,7 @@ def _orientation_text(marked: Sequence[LoadedImage], count: int, decision: str, 
     )
 
 
-def _find_corners(images: Sequence[LoadedImage], setting: str, turn: bool) -> tuple[str, list[str]]:
+def _find_corners(images: Sequence[LoadedImage], setting: str, turned: bool) -> tuple[str, list[str]]:
     if setting != "auto":
         return setting, []
     objects = at_zero = at_border = 0
@@ -142,8 +142,8 @@ def _find_corners(images: Sequence[LoadedImage], setting: str, turn: bool) -> tu
         record = image.record
         if record.notation.shift != _INCLUSIVE:
             continue
-        own = turned_size(image.size, image.mark if turn else 1) if image.size else (0, 0)
-        height, width = stated_size(record) or own
+        actual = turned_size(image.size, image.mark if turned else 1) if image.size else (0, 0)
+        height, width = stated_size(record) or actual
         objects += len(record.objects)
         for item in record.objects:
             xmin, ymin, xmax, ymax = record.notation.written(item.box)

@@ -62,7 +62,7 @@ class PreparedDataset:
 
         places = {i: (part, k) for part, s in enumerate(self._stored) for k, i in enumerate(layout[s]["ids"])}
         self._places = tuple(places[image_id] for image_id in self.image_ids)
-        turns = {name: turn for s in self._stored for name, turn in layout[s].get("turned", {}).items()}
+        turns = {name: orientation for s in self._stored for name, orientation in layout[s].get("turned", {}).items()}
         self._turns = tuple(turns.get(image_id, 1) for image_id in self.image_ids)
         stored_turns = [[turns.get(image_id, 1) for image_id in layout[s]["ids"]] for s in self._stored]
         parts = [self._index(part, s, stored_turns[part]) for part, s in enumerate(self._stored)]
@@ -86,8 +86,8 @@ class PreparedDataset:
         return decode_image(self._open()[part][position]["image"], self._turns[index])
 
     def image_fingerprint(self, index: int) -> str:
-        turn = self._turns[index]
-        return self._digests[index].hex() + (f"+turned{turn}" if turn != 1 else "")
+        orientation = self._turns[index]
+        return self._digests[index].hex() + (f"+turned{orientation}" if orientation != 1 else "")
 
     def check_images(self) -> None:
         """Reads all prepared files and images, with a progress bar.

@@ -35,10 +35,10 @@ class LoadedImage:
     """A record, and what its image file says."""
 
     record: ImageRecord
-    size: tuple[int, int] | None  # height, width of the image file, turned as `turn` says
+    size: tuple[int, int] | None  # height, width of the image file, turned by `orientation`
     faults: tuple[Fault, ...]  # of the record and of the image
     mark: int = 1  # EXIF orientation, 1 ... 8
-    turn: int = 1  # the same where it is followed, else 1
+    orientation: int = 1  # applied EXIF orientation: the mark, or 1 if it is ignored
     notes: tuple[Note, ...] = ()  # of the record and of the image
 
 

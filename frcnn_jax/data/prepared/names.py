@@ -62,8 +62,10 @@ class RenamedReader:
                 self.read(split)
         absent = [old for old in self.names if old not in self._found]
         if absent:
-            there = ", ".join(sorted(self._found)) or "none"
-            raise ValueError(f"{root}: data.rename: no object of class {', '.join(map(repr, absent))} (there: {there})")
+            existing = ", ".join(sorted(self._found)) or "none"
+            raise ValueError(
+                f"{root}: data.rename: no object of class {', '.join(map(repr, absent))} (there: {existing})"
+            )
 
     def _renamed(self, record: ImageRecord) -> ImageRecord:
         self._found.update(item.name for item in record.objects)

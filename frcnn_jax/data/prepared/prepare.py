@@ -186,8 +186,8 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     images = load_images(splits.values(), path, str(path), check_file)
     notes = [note for split in splits.values() for note in split.notes]
     notes += [note for image in images.values() for note in image.notes]
-    there = set(find_classes(images))
-    notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in there)]
+    existing = set(find_classes(images))
+    notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in existing)]
     conventions = find_conventions(tuple(images.values()), config)  # from all objects, also those left out
     records = {record.image_id: record for part in kept.values() for record in part.records}
     images = {
@@ -210,8 +210,8 @@ def _check_folder(request: Request, report: Path) -> Check:
     path, config, found = request.path, request.config, examine_folder(request)
     check, others, lost = found.check, found.others, found.lost
     if request.pooled is not None and request.tested and config.test.startswith("folder/") and not check.errors:
-        left = {image.image_id: bool(image.objects) for its in check.splits.values() for image in its.images}
-        request.pooled.check_objects(left, path)
+        kept_images = {image.image_id: bool(image.objects) for kept in check.splits.values() for image in kept.images}
+        request.pooled.check_objects(kept_images, path)
     raise_or_report(str(path), [check], config.faults, report, found.notes)
     if not found.kept[request.split].records:
         raise ValueError(f"{path}: the images of split {request.split!r} are all among those of the test")
@@ -237,8 +237,8 @@ def _why_empty(request: Request) -> str:
     if request.split == "test" and request.pooled is not None and request.pooled.chosen:
         return request.pooled.why_empty()
     field = "test" if request.split == canonical_split(request.config.test.removeprefix("folder/")) else "train"
-    there = sorted(request.reader.splits, key=lambda name: name != "validation")
-    others = [name for name in there if name != request.split and request.reader.read(name).records]
+    existing = sorted(request.reader.splits, key=lambda name: name != "validation")
+    others = [name for name in existing if name != request.split and request.reader.read(name).records]
     another = f", or give another split, as --data.{field} folder/{others[0]}" if others else ""
     places = SplitRule(request.split, request.reader).places()
     return f"{' and '.join(places) or 'the folder'} lists none; add some{another}"
@@ -252,8 +252,8 @@ def _excused(
     odd = [fault for name in conventions.odd for fault in images[name].faults if fault.kind == "size_mismatch"]
     excused = dict.fromkeys(odd, "they state the size of the other orientation, and many more do not")
     missing = [image for image in images.values() if image.record.optional and image.record.path is None]
-    left = [any(record.path for record in split.records) for split in splits.values() if split.records]
-    if all(left) and len(images) - len(missing) >= len(images) * _LEAST_SHARE:
+    have_files = [any(record.path for record in split.records) for split in splits.values() if split.records]
+    if all(have_files) and len(images) - len(missing) >= len(images) * _LEAST_SHARE:
         why = f"listed, but there is no file; the other {len(images) - len(missing)} are used"
         excused |= {fault: why for image in missing for fault in image.faults if fault.kind == "missing_image"}
     return excused

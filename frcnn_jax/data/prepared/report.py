@@ -56,9 +56,9 @@ def raise_or_report(
         _log.warning("%s: %s", title, sentence)
     excused = {fault: why for check in checks for fault, why in check.excused.items()}
     for why in dict.fromkeys(excused.values()):
-        its = [fault for fault, other in excused.items() if other == why]
+        for_reason = [fault for fault, other in excused.items() if other == why]
         text = "%s: DROPPED %d images (%s): %s; the first: %s; all of them are in %s"
-        _log.warning(text, title, len(its), _kinds(its), why, its[0], file)
+        _log.warning(text, title, len(for_reason), _kinds(for_reason), why, for_reason[0], file)
     tolerated = [fault for fault in tolerated if fault not in excused]
     if tolerated:
         _log.warning(
@@ -186,5 +186,5 @@ def _kinds(faults: Sequence[Fault]) -> str:
 
 
 def _totals(checks: Sequence[Check]) -> str:
-    images, objects = (sum(check.counts[thing] for check in checks) for thing in ("images", "objects"))
+    images, objects = (sum(check.counts[key] for check in checks) for key in ("images", "objects"))
     return f"{images} images and {objects} objects"

@@ -55,28 +55,28 @@ class SplitRule:
 
 def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> SplitRule:
     """The rule for `split`."""
-    there, there_others = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
-    own = re.fullmatch(r"folder/(.+)", config.test)
-    test = canonical_split(own[1]) if own else None
+    standard, other_splits = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
+    in_folder = re.fullmatch(r"folder/(.+)", config.test)
+    test = canonical_split(in_folder[1]) if in_folder else None
     measured = re.fullmatch(r"folder/(.+)", config.validation or "")
     validation = canonical_split(measured[1]) if measured else None
     listed = isinstance(reader, VocReader) and bool(reader.folder.split_files)
-    tested = tuple(name for name in ("test", "validation") if name in there and name in ("test", test, validation))
-    if split not in STANDARD_SPLITS or (listed and not own and split != "test"):
-        return SplitRule(_only(split, [name for name in there if name != validation]), reader, tested)
-    if "test" in there:
-        if there == ["test"] and there_others:
-            return SplitRule("test" if split == "test" else "train", PooledReader(reader, there_others, 0.0), tested)
-        return SplitRule(_only(split, [name for name in there if name not in tested]), reader, tested)
-    if not config.split or test in there_others:
-        pooled = reader if there else PooledReader(reader, there_others, 0.0)
+    tested = tuple(name for name in ("test", "validation") if name in standard and name in ("test", test, validation))
+    if split not in STANDARD_SPLITS or (listed and not in_folder and split != "test"):
+        return SplitRule(_only(split, [name for name in standard if name != validation]), reader, tested)
+    if "test" in standard:
+        if standard == ["test"] and other_splits:
+            return SplitRule("test" if split == "test" else "train", PooledReader(reader, other_splits, 0.0), tested)
+        return SplitRule(_only(split, [name for name in standard if name not in tested]), reader, tested)
+    if not config.split or test in other_splits:
+        pooled = reader if standard else PooledReader(reader, other_splits, 0.0)
         return SplitRule(_only(split, _standard(pooled)), pooled, tested)
-    if "validation" in there and len(there) > 1:
-        training = [name for name in there if name != "validation"]
+    if "validation" in standard and len(standard) > 1:
+        training = [name for name in standard if name != "validation"]
         found = "validation" if split == "test" else _only(split, training[:1])
         why = f"those to validate with, not trained on, as there are {_no_test(reader)}"
         return SplitRule(found, reader, ("validation",), why if split == "test" else "")
-    pooled = PooledReader(reader, there or there_others, config.split)
+    pooled = PooledReader(reader, standard or other_splits, config.split)
     why = f"{config.split:.6g} of all (data.split), chosen by their names, as there are {_no_test(reader)}"
     return SplitRule("train" if split == "trainval" else split, pooled, ("test",), why if split == "test" else "")
 
@@ -183,7 +183,7 @@ class PooledReader:
             ValueError: no image chosen for the test has an object, and with another share, which it names, one would.
         """
         tested = [image_id for image_id in images if image_id in self._held_out]
-        with_objects = [image_id for image_id, its in images.items() if its]
+        with_objects = [image_id for image_id, objects in images.items() if objects]
         share = None if any(images[image_id] for image_id in tested) else self._share_with(with_objects)
         if tested and share:
             what = f"none of the images chosen for the test ({len(tested)}) has an object"
@@ -217,12 +217,12 @@ class PooledReader:
     def _held_out(self) -> frozenset[str]:
         """Ids of the images for the test: at least one, and not all; of a single image none."""
         places = {record.image_id: _place(record) for record in self._all.records}
-        there = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
-        chosen = {place for place in there if place < self._share}
+        groups = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
+        chosen = {place for place in groups if place < self._share}
         if self._share:
-            chosen = chosen or {min(there)}
-            chosen -= {max(there)} if chosen == there else set()
-        chosen |= {place for place in places.values() if place not in there and place < self._share}
+            chosen = chosen or {min(groups)}
+            chosen -= {max(groups)} if chosen == groups else set()
+        chosen |= {place for place in places.values() if place not in groups and place < self._share}
         return frozenset(image_id for image_id, place in places.items() if place in chosen)
 
 
@@ -243,9 +243,9 @@ def _standard(reader: AnnotationReader) -> list[str]:
     return [name for name in STANDARD_SPLITS if name in reader.splits]
 
 
-def _only(split: str, there: Sequence[str]) -> str:
+def _only(split: str, splits: Sequence[str]) -> str:
     """The split, but for `trainval` the only one to train on, if there is only one."""
-    training = [name for name in there if name != "test"]
+    training = [name for name in splits if name != "test"]
     return training[0] if split == "trainval" and len(training) == 1 else split
 
 

@@ -139,11 +139,11 @@ def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> 
 def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     """Rows of each image as half-open `x1 y1 x2 y2`, 0-based."""
     try:
-        content, there = read_mat(path, ("boxes", "images"))
+        content, names_in_file = read_mat(path, ("boxes", "images"))
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read as a .mat file: {error}") from None
     if "boxes" not in content:
-        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(there[:20]) or 'none'})")
+        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(names_in_file[:20]) or 'none'})")
     boxes = content["boxes"]
     if boxes.dtype != object:
         if len(image_ids) != 1:

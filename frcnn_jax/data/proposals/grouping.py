@@ -119,14 +119,14 @@ class _Grouping:
         nearest = np.empty(count, np.int64)
         nearest[self.pairs[order].ravel()] = np.repeat(order, 2)  # of a region's pairs the last stays, the most similar
         mutual = (nearest[self.pairs] == np.arange(len(self.pairs))[:, None]).all(axis=1)
-        kept, gone = self.pairs[mutual].T
-        self._absorb(kept, gone)
+        kept, absorbed = self.pairs[mutual].T
+        self._absorb(kept, absorbed)
 
         target = np.arange(count)
-        target[gone] = kept
+        target[absorbed] = kept
         pairs = np.sort(target[self.pairs], axis=1)
-        apart = pairs[:, 0] != pairs[:, 1]
-        pairs, similarities = pairs[apart], self.similarities[apart]
+        distinct = pairs[:, 0] != pairs[:, 1]
+        pairs, similarities = pairs[distinct], self.similarities[distinct]
         _, first = np.unique(pairs[:, 0] * count + pairs[:, 1], return_index=True)
         self.pairs, self.similarities = pairs[first], similarities[first]
         is_new = np.zeros(count, bool)
@@ -135,13 +135,13 @@ class _Grouping:
         self.similarities[changed] = self._similarities(self.pairs[changed])
         return kept
 
-    def _absorb(self, kept: Int[np.ndarray, " M"], gone: Int[np.ndarray, " M"]) -> None:
-        total = self.sizes[kept] + self.sizes[gone]
-        share = (self.sizes[gone] / total)[:, None]
+    def _absorb(self, kept: Int[np.ndarray, " M"], absorbed: Int[np.ndarray, " M"]) -> None:
+        total = self.sizes[kept] + self.sizes[absorbed]
+        share = (self.sizes[absorbed] / total)[:, None]
         for rows in (self.colours, self.textures):
-            rows[kept] += (rows[gone] - rows[kept]) * share
-        low = np.minimum(self.boxes[kept, :2], self.boxes[gone, :2])
-        self.boxes[kept, 2:] = np.maximum(self.boxes[kept, 2:], self.boxes[gone, 2:])
+            rows[kept] += (rows[absorbed] - rows[kept]) * share
+        low = np.minimum(self.boxes[kept, :2], self.boxes[absorbed, :2])
+        self.boxes[kept, 2:] = np.maximum(self.boxes[kept, 2:], self.boxes[absorbed, 2:])
         self.boxes[kept, :2] = low
         self.sizes[kept] = total
 

@@ -52,14 +52,14 @@ class FolderView:
     def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         image = self._images[index]
         try:
-            return decode_image(image.path.read_bytes(), image.turn)
+            return decode_image(image.path.read_bytes(), image.orientation)
         except ValueError as error:
             raise ValueError(f"{image.path}: {error}") from error
 
     def image_fingerprint(self, index: int) -> str:
         image = self._images[index]
         digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
-        return digest + (f"+turned{image.turn}" if image.turn != 1 else "")
+        return digest + (f"+turned{image.orientation}" if image.orientation != 1 else "")
 
     def part(self, indices: Sequence[int]) -> FolderView:
         """The images at these positions as a data set."""
