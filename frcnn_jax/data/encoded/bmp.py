@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["bmp_size", "is_bmp"]
 
 _CORE_HEADER = 12  # bytes of the oldest header, whose numbers are shorter
-_PLAIN = (0, 3, 6)  # kinds of compression that are none
+_PLAIN = (0, 3, 6)  # compression codes of uncompressed images
 
 
 def is_bmp(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""PNG: its size and its EXIF data, with every check sum."""
+"""PNG: size and EXIF data, with all check sums verified."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def png_exif(data: bytes) -> bytes:
-    """The EXIF data; empty where there is none."""
+    """The EXIF data; empty if there is none."""
     return next((data[start:end] for kind, start, end in _parts(data) if kind == b"eXIf"), b"")
 
 
 def _parts(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each part that is there as a whole with its check sum."""
+    """Kind, start and end of each complete part, check sum included."""
     position = len(_SIGNATURE)
     while position + 12 <= len(data):
         start = position + 8

@@ -33,7 +33,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 
 def webp_exif(data: bytes) -> bytes:
-    """The EXIF data; empty where there is none."""
+    """The EXIF data; empty if there is none."""
     return next((body.removeprefix(b"Exif\x00\x00") for kind, body in _chunks(data) if kind == b"EXIF"), b"")
 
 

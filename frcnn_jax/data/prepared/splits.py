@@ -1,11 +1,11 @@
-"""The rule of splits: what a folder's `trainval` and `test` stand for, and that no image is tested that was trained on.
+"""The rule of splits: the meaning of a folder's `trainval` and `test`; no test image is trained on.
 
     test      the folder's test images; else those to validate with; else a share of all, `data.split`
     trainval  the folder's training images, with those to validate with where these are not the test
 
-The share is chosen by a hash of the images' names: it is the same on every machine, and stays when images are added.
-Names that Roboflow made of one image, NAME.rf.HASH, go together. The lists of a folder in VOC format stand as they are
-where the test is another data set, as `data.test` says.
+The share is chosen by a hash of the images' names: it is the same on every machine, and does not change when images are
+added. Copies that Roboflow made of one image, NAME.rf.HASH, stay together. The lists of a folder in VOC format are used
+unchanged if `data.test` names another data set.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SplitRule:
-    """The images that a split's name stands for in a folder."""
+    """The images of a split name in a folder."""
 
     split: str  # to read with `reader`
     reader: AnnotationReader
-    tested: tuple[str, ...] = ()  # splits whose images the others must not have
-    why: str = ""  # how the test was chosen, where the folder has none
+    tested: tuple[str, ...] = ()  # splits with images that the others must not have
+    why: str = ""  # how the test was chosen, if the folder has no test images
 
     def places(self) -> tuple[str, ...]:
-        """Folders, lists or files that give the split, below the root; none where its reader does not know them."""
+        """Folders, lists or files of the split, below the root; empty if the reader does not know them."""
         places = getattr(self.reader, "places", lambda split: ())
         parts = (self.split,) if self.split in self.reader.splits else ("train", "validation")
         return tuple(dict.fromkeys(place for part in parts for place in places(part)))
@@ -82,7 +82,7 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> Spli
 
 
 def used_splits(split: str, reader: AnnotationReader, config: DataConfig) -> tuple[tuple[str, SplitRule], ...]:
-    """The splits that the settings use: purpose and rule of each; `split` too, if they do not name it."""
+    """Purpose and rule of each split in the settings; `split` too, if they do not name it."""
     named = [("train", name) for name in config.train]
     named += [("validation", config.validation or ""), ("test", config.test)]
     used = [(use, canonical_split(name[7:])) for use, name in named if name.startswith("folder/")]
@@ -94,9 +94,9 @@ def used_splits(split: str, reader: AnnotationReader, config: DataConfig) -> tup
 def without_tested(
     splits: dict[str, SplitRecords], tested: Sequence[str], root: Path
 ) -> tuple[dict[str, SplitRecords], Counter[str]]:
-    """The splits without images that a tested one has too, in content; and how many each has lost.
+    """The splits without images that a tested split has too (by content), and how many each has lost.
 
-    A line in the log says so. Of two tested splits that overlap, the first keeps the images.
+    A line in the log gives the numbers. If two tested splits overlap, the first keeps the images.
     """
     lost: Counter[str] = Counter()
     for name in tested:
@@ -117,7 +117,9 @@ def without_tested(
 
 
 class PooledReader:
-    """Splits of another reader as `train`, but for a share of them, which is `test`; a share of 0 leaves its own."""
+    """Splits of another reader, pooled as `train`, with a share held out as `test`; a share of 0 keeps the reader's
+    test.
+    """
 
     def __init__(self, reader: AnnotationReader, pool: Sequence[str], share: float):
         self.layout, self.splits = reader.layout, ("train", "test")
@@ -127,11 +129,11 @@ class PooledReader:
 
     @property
     def chosen(self) -> bool:
-        """The test is a share of all."""
+        """True if the test is a share of all images."""
         return bool(self._share)
 
     def read(self, split: str) -> SplitRecords:
-        """Images of `train` or `test`; of another split as the other reader has it."""
+        """Images of `train` or `test`; other splits as in the other reader."""
         if split == "train":
             kept = tuple(record for record in self._all.records if record.image_id not in self._held_out)
             return SplitRecords(kept, self._all.faults, self._all.notes)
@@ -154,7 +156,7 @@ class PooledReader:
         return with_share
 
     def why_empty(self) -> str:
-        """Why no image is kept for the test, and what to type; the end of a message."""
+        """The end of a message: reason why no image is held out, and what to type."""
         name = self._pool[0]
         return (
             f"data.split = {self._share:.6g} keeps none of a single image; add images, or test on what is trained on: "
@@ -162,25 +164,27 @@ class PooledReader:
         )
 
     def places(self, split: str) -> tuple[str, ...]:
-        """Those of the other reader's splits, as it has them; none for the share."""
+        """The places of the other reader's splits; none for the share."""
         places = getattr(self._reader, "places", lambda split: ())
         if split == "train":
             return tuple(dict.fromkeys(place for name in self._pool for place in places(name)))
         return () if self._share else places(split)
 
     def _share_with(self, image_ids: Collection[str]) -> float | None:
-        """A share with one of these images in the test and another in `train`; None if there is none."""
+        """A share that puts one of these images into the test and another into `train`; None if there is none."""
         places = sorted({_place(record) for record in self._all.records if record.image_id in image_ids})
         shares = ((math.floor(places[0] * scale) + 1) / scale for scale in (100, 10_000, 1_000_000) if places)
         return next((share for share in shares if share < 1 and share <= places[-1]), None)
 
     def check_objects(self, images: Mapping[str, bool], root: Path) -> None:
         """
+        Checks that the test has objects.
+
         Args:
-            images: ids of all that are left; True for one with objects.
+            images: ids of all remaining images; True for images with objects.
 
         Raises:
-            ValueError: no image chosen for the test has an object, and with another share, which it names, one would.
+            ValueError: no image chosen for the test has an object, and another share, which it names, would help.
         """
         tested = [image_id for image_id in images if image_id in self._held_out]
         with_objects = [image_id for image_id, objects in images.items() if objects]
@@ -191,6 +195,8 @@ class PooledReader:
 
     def check_tested(self, folder: Path, root: Path) -> None:
         """
+        Checks that the test has images.
+
         Args:
             folder: the prepared data set.
 
@@ -215,7 +221,7 @@ class PooledReader:
 
     @cached_property
     def _held_out(self) -> frozenset[str]:
-        """Ids of the images for the test: at least one, and not all; of a single image none."""
+        """Ids of the test images: at least one and not all; none if there is only one image."""
         places = {record.image_id: _place(record) for record in self._all.records}
         groups = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
         chosen = {place for place in groups if place < self._share}
@@ -227,14 +233,14 @@ class PooledReader:
 
 
 def _place(record: ImageRecord) -> float:
-    """A number from 0 to 1 that depends on nothing but the image's name without Roboflow's hash."""
+    """A number from 0 to 1 that depends only on the image's name, without Roboflow's hash."""
     name = composed(record.path.stem if record.path else Path(record.image_id).stem)
     digest = hashlib.sha256(re.sub(r"\.rf\.\w+$", "", name).encode()).digest()
     return int.from_bytes(digest[:7]) / (1 << 56)
 
 
 def _no_test(reader: AnnotationReader) -> str:
-    """The reason why there is no test to measure, as part of a message."""
+    """The reason why there are no test images, as part of a message."""
     count = reader.left_out("test") if isinstance(reader, LayoutReader) else 0
     return f"{count} test images without annotation, which are left out" if count else "no test images"
 
@@ -244,13 +250,13 @@ def _standard(reader: AnnotationReader) -> list[str]:
 
 
 def _only(split: str, splits: Sequence[str]) -> str:
-    """The split, but for `trainval` the only one to train on, if there is only one."""
+    """The split itself; for `trainval`, the training split if there is only one."""
     training = [name for name in splits if name != "test"]
     return training[0] if split == "trainval" and len(training) == 1 else split
 
 
 def _same_content(tested: SplitRecords, others: Sequence[SplitRecords]) -> Callable[[ImageRecord], bool]:
-    """True for an image that has the bytes of a tested one. Only files of equal size are read."""
+    """True for an image with the same bytes as a tested one. Only files of equal size are read."""
     sizes = {record.path: record.path.stat().st_size for split in (tested, *others) for record in _with_path(split)}
     of_tested = {sizes[record.path] for record in _with_path(tested)}
     of_others = {sizes[record.path] for split in others for record in _with_path(split)}
