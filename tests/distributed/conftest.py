@@ -1,4 +1,4 @@
-"""What the tests of several processes share."""
+"""Fixtures of the tests with several processes."""
 
 import pytest
 

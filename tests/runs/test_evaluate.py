@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_first(run, tmp_path, no_sear
 
 
 def test_a_test_set_without_annotations(run, tmp_path):
-    """As VOC 2012's, whose images and lists alone are public."""
+    """The case of VOC 2012, with only images and lists published."""
     root = tmp_path / "unlabelled"
     shutil.copytree(run[1], root, ignore=shutil.ignore_patterns("Annotations"))
     config = changed(run)

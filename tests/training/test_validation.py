@@ -176,7 +176,7 @@ def test_a_killed_run_decides_as_one_that_was_not(whole, begun, data, tmp_path, 
 
 
 def test_values_after_the_checkpoint_that_a_run_goes_on_from_do_not_count(whole, data, tmp_path):
-    """As where the newest checkpoint was damaged, and deleted."""
+    """The newest checkpoint was damaged, and deleted."""
     run = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(run / "checkpoints/8")
     assert go(data, run) == (8, [6, 8])

@@ -1,4 +1,4 @@
-"""What a look at a folder finds, without preparing it."""
+"""The survey of a folder, without preparing it."""
 
 import logging
 
