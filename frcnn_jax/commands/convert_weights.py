@@ -37,10 +37,10 @@ def main() -> None:
     from frcnn_jax.weights.folding import head_layers
 
     done = convert_weights(arguments.source, arguments.model, arguments.out, arguments.num_classes)
-    layers = list(dict.fromkeys(name.split("/")[1] for name in done.taken))
+    layers = list(dict.fromkeys(name.split("/")[1] for name in done.arrays))
     about, pixels = done.metadata, done.metadata.pixels
-    print(f"Taken: {', '.join(layers)}")
-    print(f"Left:  {', '.join(done.left) if done.left else 'nothing'}")
+    print(f"Written: {', '.join(layers)}")
+    print(f"Skipped: {', '.join(done.skipped) or 'nothing'}")
     if about.num_classes is None:
         drawn = ", ".join([*head_layers(about.drawn), "cls_score"])
         print(f"An ImageNet network: {drawn} and bbox_pred are drawn at random when training starts")

@@ -57,8 +57,9 @@ class Architecture:
 
     trunk: Callable[..., nn.Module]
     """`trunk(dtype=..., param_dtype=...)` gives a module with an attribute `dtype` that maps images [N, H, W, 3] and
-    their sizes [N, 2] (rows and columns, or None) to features [N, h, w, `channels`] and their sizes. Features are zero
-    outside their sizes, and padding changes none."""
+    their sizes [N, 2] (rows and columns, or None) to features [N, h, w, `channels`] and the sizes of these. Features
+    are zero outside these sizes, and do not depend on padding.
+    """
     stride: int
     """Pixels from one feature cell to the next: an image with that many more rows has one more row of features."""
     channels: int

@@ -19,8 +19,8 @@ class Conversion:
     """Result of `convert_weights`."""
 
     path: Path  # of the written file
-    taken: tuple[str, ...]  # names of the arrays in it
-    left: tuple[str, ...]  # layers of the source that are not in it
+    arrays: tuple[str, ...]  # names of the arrays in the file
+    skipped: tuple[str, ...]  # layers of the source that are not in the file
     metadata: NetworkMetadata
 
 
@@ -62,7 +62,7 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         **ranks,
     )
     write_weights(path, weights.arrays, metadata)
-    return Conversion(path, tuple(weights.arrays), weights.left, metadata)
+    return Conversion(path, tuple(weights.arrays), weights.skipped, metadata)
 
 
 def _count_classes(weights: Weights, scores: str) -> int:

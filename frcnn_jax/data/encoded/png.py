@@ -1,4 +1,4 @@
-"""PNG: size and EXIF data, with all check sums verified."""
+"""Size and EXIF data of PNG images, with all check sums verified."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def is_png(data: bytes) -> bool:
 
 
 def png_size(data: bytes) -> tuple[int, int]:
-    """Height and width; all parts must be there up to the end mark.
+    """Height and width; all parts must be present up to the end mark.
 
     Raises:
-        ValueError: it is cut short, or a check sum is wrong.
+        ValueError: it is truncated, or a check sum is wrong.
     """
     for kind, start, end in _parts(data):
         if zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):

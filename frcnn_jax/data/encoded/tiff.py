@@ -1,4 +1,4 @@
-"""TIFF: the image format, and the layout of EXIF data in all others."""
+"""Size and orientation of TIFF images; EXIF data in other formats have the same layout."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def tag_orientation(tiff: bytes) -> int:
 
 
 def tiff_size(data: bytes) -> tuple[int, int]:
-    """Height and width of the first image, whose strips or tiles must all be there.
+    """Height and width of the first image, with all strips or tiles present.
 
     Raises:
-        ValueError: the file is cut short, or states no size.
+        ValueError: the file is truncated, or states no size.
     """
     directory = int.from_bytes(data[4:8], _order(data))
     entries = int.from_bytes(data[directory : directory + 2], _order(data))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader, warn_once
-from frcnn_jax.data.formats.tree import files_below, nearness, split_of, told_apart
+from frcnn_jax.data.formats.tree import files_below, nearness, split_of, without_claimed
 from frcnn_jax.data.formats.voc import VOC_CORNERS, read_xml, with_annotation
 from frcnn_jax.data.formats.voc_folder import find_annotation, in_voc_format
 from frcnn_jax.data.formats.voc_xml import is_annotation
@@ -39,7 +39,7 @@ class LabelImgReader(LayoutReader):
             else:
                 others.append("/".join((*folders, name)))
         of_stem = frozenset(used)
-        candidates = told_apart([found for _, _, found in places])
+        candidates = without_claimed([found for _, _, found in places])
         places = [(folders, name, found) for (folders, name, _), found in zip(places, candidates, strict=True)]
         # If several annotations fit one image, the nearest is used, and the others are faults.
         places.sort(key=lambda place: nearness(place[2][0], place[0]) if len(place[2]) == 1 else (0, 0), reverse=True)

@@ -52,7 +52,7 @@ class LayoutReader:
         self.list_faults: dict[str, list[Fault]] = {}
         self.notes: list[Note] = []  # on the whole folder
         splits: dict[str, list[Entry]] = {}
-        with _collection_later():
+        with _garbage_collection_off():
             for entry in self._entries():
                 splits.setdefault(entry.split, []).append(entry)
         if not splits:
@@ -85,7 +85,7 @@ class LayoutReader:
         records: dict[str, ImageRecord] = {}
         faults = list(self.list_faults.get(split, ()))
         entries = tqdm(self._splits[split], f"Reading {self.root}", unit="image", leave=False, delay=2)
-        with _collection_later():
+        with _garbage_collection_off():
             for entry, record in zip(entries, self._read_all(self._splits[split]), strict=True):
                 if record.image_id in records:
                     faults.append(Fault("duplicate_id", entry.file, None, "image", entry.name, "listed before"))
@@ -95,7 +95,7 @@ class LayoutReader:
         return SplitRecords(in_order, tuple(faults), tuple(self.notes))
 
     def left_out(self, split: str) -> int:
-        """Number of images in folders of a split that no annotation names."""
+        """Number of images in folders of a split without an annotation."""
         used = {image for entries in self._splits.values() for entry in entries for image in entry.found}
         return sum(image.split == split and image not in used for image in self.images)
 
@@ -140,7 +140,7 @@ def warn_once(text: str, level: int = logging.WARNING) -> None:
 
 
 @contextlib.contextmanager
-def _collection_later() -> Iterator[None]:
+def _garbage_collection_off() -> Iterator[None]:
     """Suspends Python's garbage collector, which takes half the time when many records are made at once."""
     enabled = gc.isenabled()
     gc.disable()

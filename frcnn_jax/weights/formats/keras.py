@@ -40,7 +40,7 @@ def read_vgg16(path: Path, model: FastRCNN) -> Weights:
         drawn = tuple(name for name in expected_shapes(model) if name.startswith("head/") and not is_output(name))
     convolutions = layers.keys() - FULLY_CONNECTED.keys() - set(skipped)
     network = next((name for name, names in CONVOLUTIONS.items() if convolutions == set(names)), None)
-    return Weights(arrays, CAFFE_PIXELS, left=skipped, has_heads=False, drawn=drawn, network=network)
+    return Weights(arrays, CAFFE_PIXELS, skipped=skipped, has_heads=False, drawn=drawn, network=network)
 
 
 def _our_name(layer: str) -> str:

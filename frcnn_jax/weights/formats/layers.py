@@ -45,7 +45,7 @@ def layer_format(
     def weights(path: Path, model: FastRCNN) -> Weights:
         arrays, skipped = convert_layers(read(path), model)
         has_heads = any(map(matcher("", [outputs_pattern(model)]), arrays))
-        return Weights(arrays, pixels, left=skipped, has_heads=has_heads, network=network(path))
+        return Weights(arrays, pixels, skipped=skipped, has_heads=has_heads, network=network(path))
 
     return WeightFormat(suffix=suffix, read=weights, pixels=lambda path: pixels, fits=fits)
 

@@ -77,7 +77,7 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
         if name.startswith("head/") and not (name.startswith("head/stages/") or is_output(name))
     )
     skipped = tuple(dict.fromkeys(re.sub(r"(_blocks\.\d+)\..*", r"\1", name) for name in skipped))  # whole blocks
-    return Weights(arrays, EFFICIENTNET_LITE_PIXELS, left=skipped, has_heads=False, drawn=drawn)
+    return Weights(arrays, EFFICIENTNET_LITE_PIXELS, skipped=skipped, has_heads=False, drawn=drawn)
 
 
 def _is_ours(tensors: Mapping[str, Stored]) -> bool:
