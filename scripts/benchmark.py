@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from frcnn_jax.config import expand_user
 
@@ -32,16 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     keep_freed_memory()
     try:
-        document = run(options)
+        for document in run(options):
+            if options.out is not None:
+                write_text(options.out, json.dumps(document, indent=1) + "\n")
         if options.out is not None:
-            write_text(options.out, json.dumps(document, indent=1) + "\n")
             print(f"\nWritten to {options.out}")
     except (PeerError, ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"benchmark.py: {error}")
 
 
-def run(options: argparse.Namespace) -> dict:
-    """Measures what is asked for, prints a table as it goes and returns the JSON document."""
+def run(options: argparse.Namespace) -> Iterator[dict]:
+    """Measures topic by topic, prints the table of each and yields the JSON document of all so far."""
     import jax
     from bench.machine import describe_machine, measure_rates
     from bench.peer import find_peer
@@ -55,7 +56,10 @@ def run(options: argparse.Namespace) -> dict:
     effort = dataclasses.replace(sizes.effort, **{name: value for name, value in asked.items() if value is not None})
     sizes = dataclasses.replace(sizes, effort=effort)
     machine = describe_machine()
-    peer, about_peer = find_peer(options.peer_python, jax.devices()[0].platform, sizes)
+    if options.no_peer:
+        peer, about_peer = None, "No peer: --no-peer"
+    else:
+        peer, about_peer = find_peer(options.peer_python, jax.devices()[0].platform, sizes)
     print(f"{machine['cpu']}, {machine['cores']} cores; {machine['devices']} x {machine['device_kind']}")
     print(about_peer)
     measured = measure_rates(sizes, network_dtype(), peer)
@@ -70,18 +74,19 @@ def run(options: argparse.Namespace) -> dict:
     rows = []
     for topic in options.only:
         print(f"Measuring {topic} ...", file=sys.stderr, flush=True)
-        rows += measure_function(topic)(setup)
-    if options.quick:  # the targets are for the real sizes
-        rows = [dataclasses.replace(row, target=None) for row in rows]
-    print("\n" + table(rows))
-    return {
-        "command": ["benchmark.py", *options.command],
-        "machine": machine,
-        "peer": None if peer is None else dict(peer.versions),
-        "rates": {**dataclasses.asdict(rates), "measured": dataclasses.asdict(measured)},
-        "sizes": dataclasses.asdict(sizes),
-        "rows": [row.to_json() for row in rows],
-    }
+        measured_rows = measure_function(topic)(setup)
+        if options.quick:  # the targets are for the real sizes
+            measured_rows = [dataclasses.replace(row, target=None) for row in measured_rows]
+        print("\n" + table(measured_rows), flush=True)
+        rows += measured_rows
+        yield {
+            "command": ["benchmark.py", *options.command],
+            "machine": machine,
+            "peer": None if peer is None else dict(peer.versions),
+            "rates": {**dataclasses.asdict(rates), "measured": dataclasses.asdict(measured)},
+            "sizes": dataclasses.asdict(sizes),
+            "rows": [row.to_json() for row in rows],
+        }
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -110,6 +115,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PYTHON",
         help="interpreter with torch and torchvision; this one if not given",
     )
+    parser.add_argument("--no-peer", action="store_true", help="ours alone")
     parser.add_argument("--out", type=expand_user, metavar="FILE", help="JSON file to write")
     parser.add_argument(
         "--images",

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--what", choices=("step", "test"), default="step")
     parser.add_argument("--images", type=int, default=2, help="of a device's batch")
     parser.add_argument("--devices", type=int, default=1, help="GPUs that share a step's batch")
-    parser.add_argument("--roi-pooling", choices=("xla", "pallas"), default="xla")
+    parser.add_argument("--roi-pooling", choices=("xla", "pallas"), default="pallas")
     parser.add_argument("--dtype", default="bfloat16", help="of activations")
     options = parser.parse_args(arguments)
     # Without a driver, the plugin's look at the versions of CUDA's libraries fails.

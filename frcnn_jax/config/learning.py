@@ -52,8 +52,10 @@ class ModelConfig:
     fc6_rank: int | None = None
     """Split fc6 into two layers, for weights that `frcnn compress` truncated to this rank (section 3.1)."""
     fc7_rank: int | None = None
-    roi_pooling: Literal["xla", "pallas"] = "xla"
-    """RoI pooling on a GPU: XLA operations or Pallas kernels; always XLA on other devices."""
+    roi_pooling: Literal["auto", "xla", "pallas"] = "auto"
+    """RoI pooling on a GPU: XLA operations, or Pallas kernels; always XLA on other devices. "auto" uses the kernels if
+    JAX has them.
+    """
 
     def __post_init__(self):
         kinds(self, "model")

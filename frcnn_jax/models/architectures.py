@@ -197,7 +197,7 @@ def create_model(
     pixels: PixelNormalization | None = None,
     fc6_rank: int | None = None,
     fc7_rank: int | None = None,
-    roi_pooling: str = "xla",
+    roi_pooling: str = "auto",
 ) -> FastRCNN:
     """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L), "efficientnet_lite0" to 2,
     the same with fc6 and fc7 ("efficientnet_lite0_fc"), "resnet18", "resnet50", "tiny", or a registered name.
@@ -208,7 +208,7 @@ def create_model(
         dtype: of activations; `param_dtype`: of parameters.
         pixels: normalisation of 8-bit images; the architecture's own if None.
         fc6_rank, fc7_rank: split fc6 or fc7 into two layers, for weights compressed to that rank (section 3.1).
-        roi_pooling: "xla", or "pallas" for kernels on GPUs (see `roi_max_pool`).
+        roi_pooling: "auto", "xla", or "pallas" for kernels on GPUs (see `roi_max_pool`).
 
     Raises:
         ValueError: the name is not known, background is the only class, or a rank is not in 1 ... the smaller side of

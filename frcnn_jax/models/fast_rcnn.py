@@ -24,7 +24,7 @@ class FastRCNN(nn.Module):
     pixels: PixelNormalization = CAFFE_PIXELS
     output_size: tuple[int, int] = (7, 7)
     spatial_scale: float = 1 / 16  # feature cells per pixel; 1 / stride for a named architecture
-    roi_pooling: str = "xla"  # implementation of `roi_max_pool`
+    roi_pooling: str = "auto"  # implementation of `roi_max_pool`
     architecture: str = ""  # the name given to `create_model`
 
     @property

@@ -51,6 +51,7 @@ def check_detections(what: str, ours: Detections, theirs: Detections, side: int,
 
     Args:
         side: pixels that a box's coordinates are divided by; float32 has no finer steps than 6e-8 of the largest.
+        tolerance: on a CPU. On accelerators, whose convolutions round more, two hundred times that.
 
     Raises:
         ValueError: one has none, or their numbers differ.
@@ -64,7 +65,7 @@ def check_detections(what: str, ours: Detections, theirs: Detections, side: int,
             raise ValueError(f"{what} gives {len(first)} detections of class {label}, one program {len(second)}")
         pairs = ((first, second), (second, first))
         farthest = max(KDTree(others).query(some, p=np.inf)[0].max() for some, others in pairs)
-        if not farthest <= tolerance:
+        if not farthest <= tolerance * (1 if jax.devices()[0].platform == "cpu" else 200):
             raise ValueError(f"{what} differs from one program by {farthest:.2g}, class {label}")
 
 

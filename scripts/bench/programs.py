@@ -22,21 +22,31 @@ def training_run(
 ) -> tuple[Callable[[], Any], int | None]:
     """A function that makes one step after the other, as the training loop does on one device with the batch there,
     and the memory that a step takes. The state is donated."""
+    compiled, *inputs = compile_training(model, config, state, batch)
+    del state
+    return repeat_training(compiled, *inputs), bytes_needed(compiled)
+
+
+def compile_training(model: FastRCNN, config: Config, state: TrainState, batch: Batch) -> tuple[Any, ...]:
+    """The compiled training step for one device, and its state, batch and key there."""
     mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
     optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
     step = map_train_step(make_train_step(model, optimizer, sampling=config.sampling), mesh)
-    current = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    del state
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
     key = jax.random.key(2)
-    compiled = step.lower(current, batch, key).compile()
+    return step.lower(state, batch, key).compile(), state, batch, key
+
+
+def repeat_training(compiled: Any, state: TrainState, batch: Batch, key: Any) -> Callable[[], Any]:
+    """A function that makes one step after the other. The state is donated."""
 
     def run() -> Any:
-        nonlocal current
-        current, metrics = compiled(current, batch, key)
-        return current, metrics
+        nonlocal state
+        state, metrics = compiled(state, batch, key)
+        return state, metrics
 
-    return run, bytes_needed(compiled)
+    return run
 
 
 def bytes_needed(compiled: Any) -> int | None:

@@ -1,6 +1,7 @@
 """RoI max pooling with Caffe's rules, its gradient handed to the argmax (section 2.1 and equation 4)."""
 
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from frcnn_jax.ops.roi_pool import xla
 from frcnn_jax.ops.roi_pool.bins import Bins, roi_bins
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima
 
-IMPLEMENTATIONS = ("xla", "pallas")
+IMPLEMENTATIONS = ("auto", "xla", "pallas")
 
 
 def project_rois(boxes: Real[Array, "*B 4"], scale: Real[Array, ""] | float) -> Float[Array, "*B 4"]:
@@ -38,7 +39,7 @@ def roi_max_pool(
     output_size: tuple[int, int] = (7, 7),
     spatial_scale: float = 1 / 16,
     valid_size: Int[Array, "2"] | None = None,
-    implementation: str = "xla",
+    implementation: str = "auto",
 ) -> Float[Array, "R PH PW C"]:
     """Max-pools each RoI of one image to a fixed grid (section 2.1), as Caffe's ROIPooling layer does.
 
@@ -54,7 +55,8 @@ def roi_max_pool(
         output_size: rows and columns of the grid.
         spatial_scale: feature cells per image pixel.
         valid_size: rows and columns of the map's real top-left part where the rest is padding; the whole map if None.
-        implementation: "xla", or "pallas" for kernels on GPUs, and XLA elsewhere; the values are the same.
+        implementation: "pallas" for kernels on GPUs and XLA's operations elsewhere, "xla" for the latter everywhere, or
+            "auto" for the kernels where JAX runs on a GPU and has them. The values are the same.
 
     Raises:
         ValueError: a shape is wrong, the grid or the map is empty, or there is no such implementation.
@@ -65,7 +67,7 @@ def roi_max_pool(
     if min(output_size) < 1 or 0 in features.shape:
         raise ValueError(f"roi_max_pool needs a grid and a map that are not empty: {output_size}, {features.shape}")
     if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"roi_max_pool has no implementation {implementation!r}, but {' and '.join(IMPLEMENTATIONS)}")
+        raise ValueError(f"roi_max_pool has no implementation {implementation!r}, but {', '.join(IMPLEMENTATIONS)}")
     whole = jnp.array(features.shape[:2], jnp.int32)
     valid_size = whole if valid_size is None else jnp.minimum(as_array(valid_size), whole)
     bins = roi_bins(rois, tuple(output_size), float(spatial_scale), features.shape[:2], valid_size)
@@ -103,10 +105,22 @@ _pool.defvjp(_pool_forward, _pool_backward)
 def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> Any:
     """A function that both implementations have."""
     by_xla = partial(getattr(xla, function), **static)
-    if implementation == "xla":
+    kernels = _gpu_kernels(implementation)
+    if kernels is None:
         return by_xla(*arrays)
-    # Imported when needed: Pallas takes long, and its side for GPUs is not part of every release of JAX.
-    from frcnn_jax.ops.roi_pool import pallas
-
-    kernel = partial(getattr(pallas, function), **static)
+    kernel = partial(getattr(kernels, function), **static)
     return lax.platform_dependent(*arrays, cuda=kernel, rocm=kernel, default=by_xla)
+
+
+def _gpu_kernels(implementation: str) -> ModuleType | None:
+    """The module of kernels, or None where XLA's operations do."""
+    if implementation == "xla" or (implementation == "auto" and jax.default_backend() != "gpu"):
+        return None
+    # Imported when needed: Pallas takes long, and its side for GPUs is not part of every release of JAX.
+    try:
+        from frcnn_jax.ops.roi_pool import pallas
+    except ImportError:
+        if implementation == "auto":
+            return None
+        raise
+    return pallas

@@ -133,7 +133,7 @@ def _fastest(build: Callable[..., Callable[[], Any]], device: torch.device) -> t
     """The quickest of the variants in one call after one that warms up, and its name."""
     best, shortest, chosen = None, float("inf"), ""
     for name, variant in VARIANTS.items():
-        if name == "NCHW, compiled" and device.type == "cpu":
+        if name == "NCHW, compiled":
             continue  # a minute of compiling and trying what never was the fastest
         run = build(*variant)
         for _ in range(2):

@@ -13,7 +13,7 @@ from bench.result import Row, Target
 from bench.scene import random_boxes
 from bench.sizes import GRID, STRIDE, Sizes
 from bench.topics import Setup
-from frcnn_jax.ops.roi_pool.pool import IMPLEMENTATIONS, roi_max_pool
+from frcnn_jax.ops.roi_pool.pool import roi_max_pool
 
 # Of our time to the peer's on a CPU.
 TARGETS = {"forward": (0.7, 0.12), "forward+backward": (0.9, None)}
@@ -28,7 +28,7 @@ def measure_roi_pool(setup: Setup) -> list[Row]:
         for case, arrays in inputs.items():
             function = _pool_and_gradient if "cotangent" in arrays else _pool_alone
             # torchvision pools in float32 alone, so bfloat16 has no peer. The kernels are XLA's operations on a CPU.
-            variants = itertools.product((jnp.float32, jnp.bfloat16), IMPLEMENTATIONS)
+            variants = itertools.product((jnp.float32, jnp.bfloat16), ("xla", "pallas"))
             for dtype, implementation in variants if accelerated else [(jnp.float32, "xla")]:
                 values = {k: jnp.asarray(v, jnp.float32 if k == "rois" else dtype) for k, v in arrays.items()}
                 shared = dtype == jnp.float32

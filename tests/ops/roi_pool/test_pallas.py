@@ -1,5 +1,6 @@
 """The kernels for RoI pooling, interpreted: equal to XLA's operations and to a plain loop, and lowered for a GPU."""
 
+import sys
 from functools import partial
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.ops.roi_pool import pallas as roi_pool_pallas
+from frcnn_jax.ops.roi_pool import pool as roi_pool
 from frcnn_jax.ops.roi_pool import xla as roi_pool_xla
 from frcnn_jax.ops.roi_pool.bins import roi_bins
 from frcnn_jax.ops.roi_pool.pool import roi_max_pool
@@ -83,7 +85,6 @@ def test_without_rois_there_is_nothing_to_start():
     assert "pallas_call" not in str(jax.make_jaxpr(pallas)(*arguments))
 
 
-@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 def test_gpus_get_the_kernels_and_others_xla():
     def step(features, rois, cotangent):
         pool = partial(roi_max_pool, output_size=GRID, implementation="pallas")
@@ -103,6 +104,19 @@ def test_gpus_get_the_kernels_and_others_xla():
     assert "scatter" not in text
 
 
+def test_auto_takes_the_kernels_on_a_gpu_that_has_them(monkeypatch):
+    assert roi_pool._gpu_kernels("auto") is None  # on this CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert roi_pool._gpu_kernels("auto") is roi_pool_pallas
+    assert roi_pool._gpu_kernels("xla") is None
+    # A release of JAX without Pallas' side for GPUs.
+    monkeypatch.delattr("frcnn_jax.ops.roi_pool.pallas")
+    monkeypatch.setitem(sys.modules, "frcnn_jax.ops.roi_pool.pallas", None)
+    assert roi_pool._gpu_kernels("auto") is None
+    with pytest.raises(ImportError):
+        roi_pool._gpu_kernels("pallas")
+
+
 def test_unknown_implementation():
-    with pytest.raises(ValueError, match="no implementation 'cuda', but xla and pallas"):
+    with pytest.raises(ValueError, match="no implementation 'cuda', but auto, xla, pallas"):
         roi_max_pool(jnp.zeros((4, 4, 1)), jnp.zeros((1, 4)), implementation="cuda")
