@@ -84,7 +84,7 @@ def _is_empty(cell: Any) -> bool:
 
 
 def _short(text: str) -> str:
-    """The text itself, or its hash where it is long or has line breaks."""
+    """The text itself, or its hash if it is long or has line breaks."""
     return text if len(text) <= _LONGEST and re.fullmatch(r".*", text) else _hash(text)
 
 

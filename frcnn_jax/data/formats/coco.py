@@ -239,7 +239,7 @@ def _class_name(name: Any) -> str:
 
 
 def _stated(image: Any) -> tuple[str, Any]:
-    """Name and id of an image; an empty name or None where they are missing."""
+    """Name and id of an image; an empty name or None if they are missing."""
     if not isinstance(image, dict):
         return "", None
     name = image.get("file_name")

@@ -110,8 +110,8 @@ class VocFolder:
         plain = {canonical_split(name) for name in names}
         found: dict[str, Path] = {}
         for name in names:
-            said = named_split(name.lower()) if name.isalpha() else None
-            found[said if said and said not in plain | set(found) else canonical_split(name)] = files[name]
+            split = named_split(name.lower()) if name.isalpha() else None
+            found[split if split and split not in plain | set(found) else canonical_split(name)] = files[name]
         return found
 
     @cached_property

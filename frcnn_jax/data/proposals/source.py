@@ -54,7 +54,7 @@ class Proposals(Sequence):
 
     @classmethod
     def on_disk(cls, arrays: Iterable[Float[np.ndarray, "P 4"]], folder: Path) -> Proposals:
-        """From an iterator over images, by way of an unnamed temporary file that is mapped into memory."""
+        """From an iterator over images, through an unnamed temporary file that is mapped into memory."""
         with tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None) as file:
             counts = [0]
             for boxes in arrays:

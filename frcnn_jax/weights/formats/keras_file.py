@@ -77,11 +77,11 @@ def read_layers(path: Path, empty: Callable[[tuple[int, ...], np.dtype], np.ndar
 
 def _received(stream: IO[bytes], empty: Callable) -> Layers | str:
     """The arrays from the other process's output; raises the error it reports."""
-    said = json.loads(stream.readline())
-    if "error" in said:
-        return said["error"]
-    layers: Layers = {layer: {} for layer in said["layers"]}
-    for layer, part, dtype, shape in said["arrays"]:
+    header = json.loads(stream.readline())
+    if "error" in header:
+        return header["error"]
+    layers: Layers = {layer: {} for layer in header["layers"]}
+    for layer, part, dtype, shape in header["arrays"]:
         array = layers[layer][part] = empty(tuple(shape), np.dtype(dtype))
         if array.size and stream.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:
             raise EOFError
@@ -89,7 +89,7 @@ def _received(stream: IO[bytes], empty: Callable) -> Layers | str:
 
 
 def _write(path: Path, stream: IO[bytes]) -> None:
-    """Writes the arrays of a file; raises what h5py raises."""
+    """Writes the arrays of a file; raises h5py's errors."""
     import h5py
 
     with h5py.File(path, "r") as file:
