@@ -31,15 +31,15 @@ _WIDE = 400  # pixels of the longer side
 class Recall:
     """The share of the objects that proposals cover, by IoU; NaN without objects."""
 
-    images: int  # that were searched
-    proposals: float  # of an image
+    images: int  # number of searched images
+    proposals: float  # mean number per image
     overall: dict[float, float]
     classes: dict[str, dict[float, float]]
     sizes: dict[str, dict[float, float]]
 
 
 def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Sequence[float] = (0.5, 0.7)) -> Recall:
-    """Recall of the proposals of `count` images from all over the folder, which are searched where they are not stored.
+    """Recall of the proposals of `count` images spread over the folder; proposals that are not stored are computed.
 
     Raises:
         ValueError: the config's proposals come from a file.
@@ -54,8 +54,8 @@ def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Seq
     counted = np.concatenate([np.zeros(0, bool), *(~(truth.difficult | truth.crowd) for truth in part.annotations)])
 
     def share(name: str, threshold: float) -> float:
-        its = overlaps[(sizes == name) & counted]
-        return float((its >= threshold).mean()) if len(its) else float("nan")
+        selected = overlaps[(sizes == name) & counted]
+        return float((selected >= threshold).mean()) if len(selected) else float("nan")
 
     return Recall(
         images=len(part),
@@ -67,7 +67,7 @@ def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Seq
 
 
 def stored_proposals(view: FolderView, config: Config) -> list[Float[np.ndarray, "P 4"]] | None:
-    """Proposals of all images of the view where all of them are stored; None else. Nothing is searched."""
+    """Proposals of all images of the view if all are stored, else None. Computes no proposals."""
     if config.proposals.method == "file" or not len(view):
         return None
     arguments = search_settings(config.proposals)
@@ -85,17 +85,17 @@ def stored_proposals(view: FolderView, config: Config) -> list[Float[np.ndarray,
 def network_pictures(view: FolderView, config: Config, stride: int, *, search: bool, count: int = 6) -> list[Picture]:
     """The first images of a training on `view`: resized, augmented, flipped and padded to their bucket.
 
-    Where proposals are at hand, the RoIs of a step are drawn too: foreground in the colour of its class, background in
-    gray. Objects are drawn in their colours, without proposals, or dashed in white.
+    With stored proposals, the RoIs of a step are drawn too: foreground in the colour of its class, background in gray,
+    objects dashed in white. Without proposals, objects are drawn in the colours of their classes.
 
     Args:
-        stride: of the architecture, for the buckets.
-        search: search the proposals that are not stored.
+        stride: stride of the architecture, for the buckets.
+        search: compute proposals that are not stored.
     """
     settings = config.input
     steps = max(-(-count // settings.batch_size), 1)
     plan = training_plan(view, settings, steps, config.train.seed, stride)
-    # Of a large batch not more than is shown.
+    # Only the shown images of a large batch.
     keep = min(settings.batch_size, count)
     plan = dataclasses.replace(
         plan, **{name: getattr(plan, name)[:, :keep] for name in ("images", "scales", "flipped", "flipped_vertical")}
@@ -138,7 +138,7 @@ def _picture(view: FolderView, batch: Batch, n: int, rois: tuple[np.ndarray, np.
     if rois is not None:
         image = draw_rois(image, rois[0] * scale, rois[1])
         text = f"; {(rois[1] > 0).sum()} RoIs of objects, {(rois[1] == 0).sum()} of background"
-        crowd = np.ones_like(crowd)  # which draws them dashed
+        crowd = np.ones_like(crowd)  # crowds are drawn dashed
     truth = GroundTruth(
         boxes=batch.gt_boxes[n][real] * scale,
         labels=batch.gt_labels[n][real],

@@ -1,4 +1,4 @@
-"""Checked images of a folder as a data set, read from their own files: nothing is prepared."""
+"""Checked images of a folder as a data set, read from the original files without preparation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["FolderView"]
 
 
 class FolderView:
-    """A `Dataset` of images that were checked. Proposals are shared with the data sets that are prepared of them.
+    """A `Dataset` of checked images. It shares proposals with the data sets prepared from the same images.
 
     Args:
         shared_directory: folder of prepared data sets.
