@@ -21,7 +21,7 @@ _SVMS, _REGRESSORS = "svms.npz", "regressors.npz"
 
 
 def train_svms(run: Run, vectors: FeatureStore) -> LinearSvms:
-    """SVMs on the vectors of every window (`windows.candidates`), with hard negatives; goes on after a kill."""
+    """SVMs on the vectors of every window (`windows.candidates`), with hard negatives; resumes after a kill."""
     path, settings = run.folder / _SVMS, run.comparison.svm
     if path.exists():
         return load_svms(run)
@@ -62,10 +62,10 @@ def train_svms(run: Run, vectors: FeatureStore) -> LinearSvms:
 
 
 def train_regressors(run: Run, pooled: FeatureStore, rows: Int[np.ndarray, " n"], pairs: Pairs) -> BoxRegressors | None:
-    """Regressors on the pooled features of the pairs; None with box regression disabled.
+    """Regressors on the pooled features of the pairs; None if box regression is disabled.
 
     Args:
-        rows: of the store, one for each pair.
+        rows: row of the store for each pair.
     """
     path, settings = run.folder / _REGRESSORS, run.comparison.regression
     if settings.enabled and not path.exists():
@@ -82,7 +82,7 @@ def train_regressors(run: Run, pooled: FeatureStore, rows: Int[np.ndarray, " n"]
 
 
 def load_svms(run: Run) -> LinearSvms:
-    """SVMs that were trained.
+    """The trained SVMs.
 
     Raises:
         FileNotFoundError, ValueError: as `load_arrays`.
@@ -91,5 +91,5 @@ def load_svms(run: Run) -> LinearSvms:
 
 
 def load_regressors(run: Run) -> BoxRegressors | None:
-    """Regressors that were trained; None with box regression disabled. Errors as of `load_svms`."""
+    """The trained regressors; None if box regression is disabled. Errors as `load_svms`."""
     return BoxRegressors(**load_arrays(run.folder / _REGRESSORS)) if run.comparison.regression.enabled else None
