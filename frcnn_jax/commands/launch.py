@@ -1,9 +1,9 @@
-"""Starts several processes of a command on this machine, which work as one.
+"""Starts several processes of a command on this machine that work as one.
 
     frcnn launch --processes 8 train --config voc07_vgg16 --workdir FOLDER
 
-Each takes its share of the GPUs, or of those in CUDA_VISIBLE_DEVICES. Ctrl-C and SIGTERM reach all of them; when one
-dies, a line says which, and the others end.
+Each gets an equal share of the GPUs, or of those in CUDA_VISIBLE_DEVICES. Ctrl-C and SIGTERM reach all of them; when
+one dies, a line names it, and the others end.
 """
 
 import argparse

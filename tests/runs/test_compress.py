@@ -290,7 +290,7 @@ def test_script(workdir, tmp_path, monkeypatch, capsys):
     assert contents(workdir) == before
 
     script(monkeypatch, *arguments, "--no-evaluate")
-    assert "holds this compression already" in capsys.readouterr().out
+    assert "already holds this compression" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^compress\.py: .*out holds another run, its settings are not those"):
         script(monkeypatch, "--workdir", workdir, "--fc6", 5, "--out", out)
     with pytest.raises(SystemExit, match=r"^compress\.py: no rank is given"):
