@@ -1,4 +1,4 @@
-"""RoI max pooling in XLA's own operations, for any device: a lookup in a table of maxima, backward a scatter.
+"""RoI max pooling in XLA operations, for any device: a lookup in a table of maxima, and a scatter backward.
 
 Taking the maximum over every cell of every bin one by one would touch R * H * W * C numbers. Instead, each bin is the
 maximum of four overlapping windows from a table (see `window_maxima.py`), a lookup of four rows of C numbers.
@@ -25,20 +25,22 @@ _CPU_TABLE_BYTES = 2**23
 
 
 def bin_maxima(features: Float[Array, "H W C"], bins: Bins, index_dtype: Any | None) -> Maxima:
-    """Maximum of each bin [R, PH, PW, C], 0 if empty, and where asked for its first cell y W + x, H * W if empty."""
+    """Maximum of each bin [R, PH, PW, C], 0 if empty, and if requested its first cell y W + x, H * W if empty."""
     height, width, _ = features.shape
     cells = height * width
     heights, widths = _window_sizes(bins, (height, width))
 
-    def table_rows(turn_y: Array | int, turn_x: Array | int) -> list[Array]:
-        """Rows of four windows of each bin, [R, PH, PW] each; the next ones are `turn_y` down or `turn_x` across."""
-        rows = _axis_rows(bins.top, bins.bottom, heights, turn_y, (len(widths) * cells, width), height)
-        columns = _axis_rows(bins.left, bins.right, widths, turn_x, (cells, 1), width)
+    def table_rows(pair_y: Array | int, pair_x: Array | int) -> list[Array]:
+        """Rows of four windows of each bin, [R, PH, PW] each; `pair_y` and `pair_x` count pairs of windows down and
+        across.
+        """
+        rows = _axis_rows(bins.top, bins.bottom, heights, pair_y, (len(widths) * cells, width), height)
+        columns = _axis_rows(bins.left, bins.right, widths, pair_x, (cells, 1), width)
         return [row[:, :, None] + column[:, None, :] for row in rows for column in columns]
 
     # Only RoIs that reach far beyond the map have bins wider than two windows. The count, not a `cond`, skips the
     # loop below: `vmap` would turn a `cond` into both of its branches.
-    turns_y, turns_x = _turns(bins.bottom - bins.top, heights), _turns(bins.right - bins.left, widths)
+    pairs_y, pairs_x = _pair_count(bins.bottom - bins.top, heights), _pair_count(bins.right - bins.left, widths)
     filled = ((bins.bottom > bins.top)[:, :, None] & (bins.right > bins.left)[:, None, :])[..., None]
     # The barrier keeps these from being computed once more for every channel.
     rows, filled = lax.optimization_barrier((table_rows(0, 0), filled))
@@ -52,10 +54,10 @@ def bin_maxima(features: Float[Array, "H W C"], bins: Bins, index_dtype: Any | N
             found = first_maxima(windows)
             return tuple(jnp.where(filled, part, empty) for part, empty in zip(found, empty_bin, strict=False))
 
-        def turn(i: Array, maxima: Maxima) -> Maxima:
-            return first_maxima([maxima, look_up(table_rows(i // turns_x, i % turns_x))])
+        def add_pair(i: Array, maxima: Maxima) -> Maxima:
+            return first_maxima([maxima, look_up(table_rows(i // pairs_x, i % pairs_x))])
 
-        return lax.fori_loop(1, turns_y * turns_x, turn, look_up(rows))
+        return lax.fori_loop(1, pairs_y * pairs_x, add_pair, look_up(rows))
 
     return _by_channels(pool, _channel_block(bins, (height, width), features.dtype), features)
 
@@ -66,7 +68,7 @@ def features_gradient(
     """Sum for each cell of the cotangents of the outputs that it won, in float32 at least.
 
     Args:
-        argmax: cells as `bin_maxima` gives them for these bins.
+        argmax: cells from `bin_maxima` for these bins.
         map_size: rows and columns of the map.
     """
     cells, accumulator = map_size[0] * map_size[1], wide_dtype(cotangent.dtype)
@@ -74,7 +76,7 @@ def features_gradient(
     def scatter(argmax: Array, cotangent: Array) -> tuple[Array]:
         channels = argmax.shape[-1]
         targets = argmax.astype(jnp.int32) * channels + lax.broadcasted_iota(jnp.int32, argmax.shape, 3)
-        # Empty bins point at one cell past the map, which is cut off.
+        # Empty bins point to one cell past the map, which is dropped.
         gradient = jnp.zeros((cells + 1) * channels, accumulator)
         gradient = gradient.at[targets.ravel()].add(cotangent.astype(accumulator).ravel(), mode="promise_in_bounds")
         return (gradient[: cells * channels].reshape(*map_size, channels),)
@@ -84,7 +86,7 @@ def features_gradient(
 
 
 def _window_sizes(bins: Bins, map_size: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Heights and widths of the windows that cover the bins of every RoI inside the map."""
+    """Heights and widths of windows that cover the bins of every RoI inside the map."""
     counts = bins.top.shape[1], bins.left.shape[1]
     heights, widths = (window_sizes(largest_bin(*axis)) for axis in zip(map_size, counts, strict=True))
     return heights, widths
@@ -96,30 +98,30 @@ def _largest_fit(extent: Array, sizes: tuple[int, ...]) -> Array:
 
 
 def _axis_rows(
-    first: Array, end: Array, sizes: tuple[int, ...], turn: Array | int, strides: tuple[int, int], axis_cells: int
+    first: Array, end: Array, sizes: tuple[int, ...], pair: Array | int, strides: tuple[int, int], axis_cells: int
 ) -> list[Array]:
-    """One axis' share of the table's row of two windows of each bin, the last one ending with the bin.
+    """One axis's part of the table row of two windows of each bin; the last one ends with the bin.
 
     Args:
         strides: table rows from one window size to the next, and from one cell to the next.
     """
     fit = _largest_fit(end - first, sizes)
     size = (2 << fit) - 1
-    starts = [jnp.minimum(first + (2 * turn + k) * size, end - size) for k in (0, 1)]
+    starts = [jnp.minimum(first + (2 * pair + k) * size, end - size) for k in (0, 1)]
     return [fit * strides[0] + jnp.clip(start, 0, axis_cells - 1) * strides[1] for start in starts]
 
 
-def _turns(extent: Array, sizes: tuple[int, ...]) -> Array:
-    """Number of pairs of windows that the largest bin along an axis takes, at least 1."""
+def _pair_count(extent: Array, sizes: tuple[int, ...]) -> Array:
+    """Number of pairs of windows for the largest bin along an axis, at least 1."""
     two = 2 * ((2 << _largest_fit(extent, sizes)) - 1)
     return jnp.max((extent + two - 1) // two, initial=1)
 
 
 def _channel_block(bins: Bins, map_size: tuple[int, int], dtype: Any) -> int | None:
-    """Channels that a CPU takes at a time; None for all."""
+    """Channels per block on a CPU; None for all."""
     heights, widths = _window_sizes(bins, map_size)
     rows = len(heights) * len(widths) * map_size[0] * map_size[1]
-    # Where the output is larger than the table, saving the table's memory gains nothing.
+    # If the output is larger than the table, saving the table's memory gains nothing.
     if not 0 < bins.top.size * bins.left.shape[1] <= rows:
         return None
     fitting = _CPU_TABLE_BYTES // (rows * jnp.dtype(dtype).itemsize)
@@ -127,7 +129,7 @@ def _channel_block(bins: Bins, map_size: tuple[int, int], dtype: Any) -> int | N
 
 
 def _by_channels(function: Callable[..., Maxima], block: int | None, *arrays: Array) -> Maxima:
-    """`function` of arrays whose last axis is channels, which it does not mix; on a CPU by blocks of channels."""
+    """`function` of arrays with channels as last axis, which it does not mix; on a CPU by blocks of channels."""
     if block is None or block >= arrays[0].shape[-1]:
         return function(*arrays)
     return lax.platform_dependent(*arrays, cpu=partial(_in_blocks, function, block), default=function)
