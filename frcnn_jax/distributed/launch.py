@@ -1,4 +1,4 @@
-"""Several processes of one command on this machine, watched: signals reach all of them, and they end together."""
+"""Several supervised processes of one command on this machine: signals reach all of them, and they end together."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = ["launch", "share_of_gpus"]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = 12.0  # seconds for the others to end by themselves, and as many again after SIGTERM
+_PATIENCE = 12.0  # seconds for the others to end by themselves, and again after SIGTERM
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -22,11 +22,11 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
     """Runs a command in several processes that find each other at 127.0.0.1, until all have ended.
 
     Args:
-        command: takes the settings `--distributed.*` at its end.
-        say: gets the line about a process that died; stderr if None.
+        command: accepts the settings `--distributed.*` at its end.
+        say: called with the line about a process that died; stderr if None.
 
     Returns:
-        0, or the exit status of the first process that failed; 128 and the signal's number for one that was killed.
+        0, or the exit status of the first process that failed; 128 plus the signal's number for a killed one.
 
     Raises:
         ValueError: the processes cannot share the GPUs.
@@ -51,7 +51,7 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
 
 
 def share_of_gpus(index: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment that gives process `index` of `count` its GPUs; empty where there are none.
+    """The environment that gives process `index` of `count` its GPUs; empty without GPUs.
 
     Raises:
         ValueError: the number of GPUs is not a multiple of `count`.
@@ -78,21 +78,21 @@ def _start(
     return subprocess.Popen(
         [*command, *settings],
         env=os.environ | dict(environment),
-        start_new_session=True,  # Ctrl-C at the terminal comes once, from here
+        start_new_session=True,  # Ctrl-C at the terminal is passed on from here, once
         preexec_fn=_die_with_parent,
     )
 
 
 def _die_with_parent() -> None:
-    """Has the system end this process when the one that started it is killed, where it can."""
+    """Makes the system end this process when its parent is killed, if supported."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
 def _watch(started: Sequence[subprocess.Popen], say: Callable[[str], None]) -> int:
-    """Waits for all processes; has the others end when one fails."""
-    first: tuple[int, float] | None = None  # exit status, and when it was seen
-    asked = False
+    """Waits for all processes; ends the others when one fails."""
+    first: tuple[int, float] | None = None  # exit status, and time of its detection
+    terminated = False
     while any(process.poll() is None for process in started):
         time.sleep(0.2)
         failed = next((i for i, process in enumerate(started) if process.poll() not in (None, 0)), None)
@@ -102,8 +102,8 @@ def _watch(started: Sequence[subprocess.Popen], say: Callable[[str], None]) -> i
             first = started[failed].returncode, time.monotonic()
             say(f"process {failed} of {len(started)} {_describe(first[0])}; the others end")
         waited = time.monotonic() - first[1]
-        if waited > _PATIENCE and not asked:
-            asked = True
+        if waited > _PATIENCE and not terminated:
+            terminated = True
             _send(started, signal.SIGTERM)
         elif waited > 2 * _PATIENCE:
             _send(started, signal.SIGKILL)
