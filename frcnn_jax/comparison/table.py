@@ -16,7 +16,7 @@ SYSTEMS = {"fast_rcnn": "Fast R-CNN", "fast_rcnn_svm": "Fast R-CNN, SVMs", "rcnn
 _LETTERS = {"caffenet": "S", "vgg_cnn_m_1024": "M", "vgg16": "L"}
 _MARK = "\u2020"  # marks extrapolated figures
 
-# Of VOC 2007 on a K40: hours of training, seconds an image, the same with SVD, mAP, the same with SVD.
+# VOC 2007 on a K40: hours of training, seconds per image, seconds with SVD, mAP, mAP with SVD.
 PAPER: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("fast_rcnn", "caffenet"): (1.2, 0.10, 0.06, 0.571, 0.565),
     ("fast_rcnn", "vgg_cnn_m_1024"): (2.0, 0.15, 0.08, 0.592, 0.587),

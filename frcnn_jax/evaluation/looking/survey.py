@@ -89,15 +89,15 @@ def survey_folder(config: Config) -> Survey:
         data = dataclasses.replace(data, train=("folder/trainval",), test="folder/test", validation=None)
     elif not any(name.startswith("folder/") for name in data.train):
         data = dataclasses.replace(data, train=("folder/trainval",))
-    looked = _examine(data)
-    checks = [found.check for _, found, _ in looked]
+    examined = _examine(data)
+    checks = [found.check for _, found, _ in examined]
     faults: dict[str, list[Fault]] = {}
     for fault in dict.fromkeys(f for check in checks for f in (*check.errors, *check.tolerated, *check.dropped)):
         faults.setdefault(fault.kind, []).append(fault)
     images: dict[str, tuple[CheckedImage, str]] = {}
     splits: dict[str, SplitFacts] = {}
     read: dict[str, SplitRecords] = {}
-    for request, found, _ in looked:
+    for request, found, _ in examined:
         splits |= {name: facts for name, facts in _split_facts(found, request).items() if name not in splits}
         for name in _parts(found.splits):
             read.setdefault(name, found.splits[name])
@@ -107,11 +107,11 @@ def survey_folder(config: Config) -> Survey:
     classes = tuple(dict.fromkeys(name for check in checks for name in check.classes))
     return Survey(
         folder=folder,
-        format=looked[0][0].format,
+        format=examined[0][0].format,
         splits=splits,
         view=FolderView(f"folder {folder.name}", [image for image, _ in images.values()], classes, data_dir(data)),
         split_of=tuple(name for _, name in images.values()),
-        notes=tuple(dict.fromkeys(note for _, found, logged in looked for note in (*found.notes, *logged))),
+        notes=tuple(dict.fromkeys(note for _, found, logged in examined for note in (*found.notes, *logged))),
         faults={kind: tuple(of_kind) for kind, of_kind in sorted(faults.items())},
         answers=tuple(fault_table(checks, data.faults)) if faults else (),
         stops=bool(errors),
@@ -123,21 +123,21 @@ def survey_folder(config: Config) -> Survey:
 def _examine(data: DataConfig) -> list[tuple[Request, Examination, list[str]]]:
     """The examinations that cover the splits in the settings, and the log lines of each."""
     named = [*data.train, data.validation or "", data.test]
-    looked: list[tuple[Request, Examination, list[str]]] = []
+    examined: list[tuple[Request, Examination, list[str]]] = []
     for name in dict.fromkeys(name.removeprefix("folder/") for name in named if name.startswith("folder/")):
         with _collected_log() as logged:
             try:
                 request = find_splits(name, data)
-                if any(set(request.wanted) <= set(other.wanted) for other, _, _ in looked):
+                if any(set(request.wanted) <= set(other.wanted) for other, _, _ in examined):
                     continue
                 found = examine_folder(request, check_image if data.verify else image_size)
             except (ValueError, OSError) as error:
-                if not looked:
+                if not examined:
                     raise
-                looked[0][2].append(str(error))
+                examined[0][2].append(str(error))
                 continue
-        looked.append((request, found, logged))
-    return looked
+        examined.append((request, found, logged))
+    return examined
 
 
 def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, str], ...], ...]:
