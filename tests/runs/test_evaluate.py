@@ -92,7 +92,7 @@ def test_results_are_not_overwritten_unless_told_to(run, tmp_path):
     (directory / FILES[1]).write_text("mine\n")
     (directory / FILES[0]).unlink()
     shutil.rmtree(tmp_path / "eval")
-    with pytest.raises(FileExistsError, match=rf"voc/{FILES[1]} exists"):
+    with pytest.raises(FileExistsError, match=rf"voc/{FILES[1]} already exists"):
         evaluate_run(run[0], **settings)
     assert (directory / FILES[1]).read_text() == "mine\n"
     assert not (tmp_path / "eval").exists()

@@ -187,7 +187,7 @@ def test_script_refuses_before_it_loads_anything(tmp_path):
     out.write_text("mine")
     refused = run_script("--workdir", tmp_path / "none", "--format", "npz", "--out", out)
     assert refused.returncode == 1
-    assert refused.stderr == f"{out} exists: give --overwrite to replace it\n"
+    assert refused.stderr == f"{out} already exists: give --overwrite to replace it\n"
     misnamed = run_script("--workdir", tmp_path, "--format", "safetensors", "--out", tmp_path / "b.npz")
     assert misnamed.returncode == 2
     assert "must end in .safetensors" in misnamed.stderr
