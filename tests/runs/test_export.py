@@ -143,7 +143,7 @@ def test_no_room(detector, tmp_path, arguments):
 def test_existing_file_is_kept(detector, tmp_path, write):
     path = tmp_path / "a.npz"
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match=r"a\.npz exists"):
+    with pytest.raises(FileExistsError, match=r"a\.npz already exists"):
         write(path, detector)
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
