@@ -95,21 +95,59 @@ def _pool_backward(
     implementation: str, index_dtype: Any | None, residuals: tuple[Array, Array, Bins], cotangents: Maxima
 ) -> tuple[Array, None]:
     argmax, like, bins = residuals
-    gradient = _call("features_gradient", implementation, argmax, cotangents[0], bins, map_size=like.shape[:2])
+    gradient = _scatter(argmax, cotangents[0], bins, implementation, like.shape[:2])
     return gradient.astype(like.dtype), None
 
 
 _pool.defvjp(_pool_forward, _pool_backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _scatter(argmax: Array, cotangent: Array, bins: Bins, implementation: str, map_size: tuple[int, int]) -> Array:
+    """`features_gradient` with a gradient of its own, which looks up the cells that won."""
+    return _call("features_gradient", implementation, argmax, cotangent, bins, map_size=map_size)
+
+
+def _scatter_forward(argmax: Array, cotangent: Array, bins: Bins, implementation: str, map_size: tuple[int, int]):
+    return _scatter(argmax, cotangent, bins, implementation, map_size), (argmax, cotangent[:0])
+
+
+def _scatter_backward(
+    implementation: str, map_size: tuple[int, int], residuals: tuple[Array, Array], gradient: Array
+) -> tuple[None, Array, None]:
+    argmax, like = residuals
+    cells = jnp.pad(gradient.reshape(-1, gradient.shape[-1]), ((0, 1), (0, 0)))  # empty bins get zero
+    looked_up = jnp.take_along_axis(cells, argmax.astype(jnp.int32).reshape(-1, argmax.shape[-1]), axis=0)
+    return None, looked_up.reshape(argmax.shape).astype(like.dtype), None
+
+
+_scatter.defvjp(_scatter_forward, _scatter_backward)
+
+
 def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> Any:
-    """A function of the chosen implementation."""
-    by_xla = partial(getattr(xla, function), **static)
-    kernels = _gpu_kernels(implementation)
-    if kernels is None:
-        return by_xla(*arrays)
-    kernel = partial(getattr(kernels, function), **static)
-    return lax.platform_dependent(*arrays, cuda=kernel, rocm=kernel, default=by_xla)
+    """A function of the chosen implementation, for one image; `jax.vmap` over images still makes a single call."""
+
+    def of_images(*arrays: Any) -> Any:
+        by_xla = partial(getattr(xla, function), **static)
+        kernels = _gpu_kernels(implementation)
+        if kernels is None:
+            return by_xla(*arrays)
+        kernel = jax.vmap(partial(getattr(kernels, function), **static))
+        return lax.platform_dependent(*arrays, cuda=kernel, rocm=kernel, default=by_xla)
+
+    call = jax.custom_batching.custom_vmap(of_images)
+
+    @call.def_vmap
+    def merge_axes(size: int, batched: Any, *arrays: Any) -> tuple[Any, Any]:
+        def merged(array: Array, has_axis: bool) -> Array:
+            array = array if has_axis else jnp.broadcast_to(array, (size, *array.shape))
+            return array.reshape(-1, *array.shape[2:])
+
+        results = call(*jax.tree.map(merged, arrays, tuple(batched)))
+        split = jax.tree.map(lambda array: array.reshape(size, -1, *array.shape[1:]), results)
+        return split, jax.tree.map(lambda _: True, split)
+
+    return jax.tree.map(lambda array: array[0], call(*jax.tree.map(lambda array: array[None], arrays)))
 
 
 def _gpu_kernels(implementation: str) -> ModuleType | None:

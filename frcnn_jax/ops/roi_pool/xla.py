@@ -3,8 +3,9 @@
 Taking the maximum over every cell of every bin one by one would touch R * H * W * C numbers. Instead, each bin is the
 maximum of four overlapping windows from a table (see `window_maxima.py`), a lookup of four rows of C numbers.
 
-Channels never mix, so a CPU takes a block of them at a time, whose table stays in its caches; large arrays are slow
-there also because the system has to hand out their memory page by page. Other devices take all channels at once.
+Both take the maps of several images at once, those over which `vmap` maps `roi_max_pool`. Channels never mix, so a CPU
+looks up a block of them at a time, whose table stays in its caches; large arrays are slow there also because the system
+has to hand out their memory page by page. Other devices take all channels at once.
 """
 
 from collections.abc import Callable
@@ -20,34 +21,43 @@ from frcnn_jax.ops.precision import wide_dtype
 from frcnn_jax.ops.roi_pool.bins import Bins, largest_bin
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima, first_maxima, window_maxima, window_sizes
 
-# Bytes of values in the table of one block of channels; half and twice as many were slower, forward and backward.
+# Bytes of values in the table of one block of channels; half and twice as many were slower.
 _CPU_TABLE_BYTES = 2**23
 
 
-def bin_maxima(features: Float[Array, "H W C"], bins: Bins, index_dtype: Any | None) -> Maxima:
-    """Maximum of each bin [R, PH, PW, C], 0 if empty, and if requested its first cell y W + x, H * W if empty."""
-    height, width, _ = features.shape
+def bin_maxima(features: Float[Array, "N H W C"], bins: Bins, index_dtype: Any | None) -> Maxima:
+    """Maximum of each bin [N, R, PH, PW, C], 0 if empty, and if requested its first cell y W + x, H * W if empty.
+
+    Args:
+        features: maps of N images.
+        bins: [N, R, PH] and [N, R, PW].
+        index_dtype: dtype of the cells' numbers, which are not computed if None.
+    """
+    images, height, width, _ = features.shape
     cells = height * width
     heights, widths = _window_sizes(bins, (height, width))
+    # One table holds the windows of all images, as a lookup with an axis of images takes longer on a CPU.
+    first_row = _first_of_image(images, len(heights) * len(widths) * cells)
 
     def table_rows(pair_y: Array | int, pair_x: Array | int) -> list[Array]:
-        """Rows of four windows of each bin, [R, PH, PW] each; `pair_y` and `pair_x` count pairs of windows down and
+        """Rows of four windows of each bin, [N, R, PH, PW] each; `pair_y` and `pair_x` count pairs of windows down and
         across.
         """
         rows = _axis_rows(bins.top, bins.bottom, heights, pair_y, (len(widths) * cells, width), height)
         columns = _axis_rows(bins.left, bins.right, widths, pair_x, (cells, 1), width)
-        return [row[:, :, None] + column[:, None, :] for row in rows for column in columns]
+        return [first_row + row[..., None] + column[:, :, None] for row in rows for column in columns]
 
     # Only RoIs that reach far beyond the map have bins wider than two windows. The count, not a `cond`, skips the
     # loop below: `vmap` would turn a `cond` into both of its branches.
     pairs_y, pairs_x = _pair_count(bins.bottom - bins.top, heights), _pair_count(bins.right - bins.left, widths)
-    filled = ((bins.bottom > bins.top)[:, :, None] & (bins.right > bins.left)[:, None, :])[..., None]
+    filled = ((bins.bottom > bins.top)[..., None] & (bins.right > bins.left)[:, :, None])[..., None]
     # The barrier keeps these from being computed once more for every channel.
     rows, filled = lax.optimization_barrier((table_rows(0, 0), filled))
     empty_bin = (jnp.zeros((), features.dtype), jnp.array(cells, index_dtype))
 
     def pool(features: Array) -> Maxima:
-        table = lax.optimization_barrier(window_maxima(features, heights, widths, index_dtype))
+        tables = jax.vmap(lambda one: window_maxima(one, heights, widths, index_dtype))(features)
+        table = lax.optimization_barrier(tuple(part.reshape(-1, part.shape[-1]) for part in tables))
 
         def look_up(rows: list[Array]) -> Maxima:
             windows = [tuple(part.at[row].get(mode="promise_in_bounds") for part in table) for row in rows]
@@ -63,31 +73,35 @@ def bin_maxima(features: Float[Array, "H W C"], bins: Bins, index_dtype: Any | N
 
 
 def features_gradient(
-    argmax: Integer[Array, "R PH PW C"], cotangent: Float[Array, "R PH PW C"], bins: Bins, map_size: tuple[int, int]
-) -> Float[Array, "H W C"]:
+    argmax: Integer[Array, "N R PH PW C"], cotangent: Float[Array, "N R PH PW C"], bins: Bins, map_size: tuple[int, int]
+) -> Float[Array, "N H W C"]:
     """Sum for each cell of the cotangents of the outputs that it won, in float32 at least.
 
     Args:
-        argmax: cells from `bin_maxima` for these bins.
+        argmax: cells from `bin_maxima`.
+        bins: not used; the kernels need them.
         map_size: rows and columns of the map.
     """
-    cells, accumulator = map_size[0] * map_size[1], wide_dtype(cotangent.dtype)
+    (images, *_, channels), cells = argmax.shape, map_size[0] * map_size[1]
+    accumulator = wide_dtype(cotangent.dtype)
+    # Into one vector, of all images and channels: a scatter with an axis of images takes three times as long on a CPU,
+    # and channels in blocks, whose parts are copied, two to four times as long. Empty bins point to one cell past the
+    # map, which is dropped.
+    places = argmax.astype(jnp.int32) + _first_of_image(images, cells + 1)[..., None]
+    targets = places * channels + lax.broadcasted_iota(jnp.int32, argmax.shape, 4)
+    gradient = jnp.zeros(images * (cells + 1) * channels, accumulator)
+    gradient = gradient.at[targets.ravel()].add(cotangent.astype(accumulator).ravel(), mode="promise_in_bounds")
+    return gradient.reshape(images, cells + 1, channels)[:, :cells].reshape(images, *map_size, channels)
 
-    def scatter(argmax: Array, cotangent: Array) -> tuple[Array]:
-        channels = argmax.shape[-1]
-        targets = argmax.astype(jnp.int32) * channels + lax.broadcasted_iota(jnp.int32, argmax.shape, 3)
-        # Empty bins point to one cell past the map, which is dropped.
-        gradient = jnp.zeros((cells + 1) * channels, accumulator)
-        gradient = gradient.at[targets.ravel()].add(cotangent.astype(accumulator).ravel(), mode="promise_in_bounds")
-        return (gradient[: cells * channels].reshape(*map_size, channels),)
 
-    block = _channel_block(bins, map_size, cotangent.dtype)
-    return _by_channels(scatter, block, argmax, cotangent)[0]
+def _first_of_image(images: int, count: int) -> Array:
+    """Number of the first of each image's `count` rows or cells, [N, 1, 1, 1]."""
+    return count * lax.broadcasted_iota(jnp.int32, (images, 1, 1, 1), 0)
 
 
 def _window_sizes(bins: Bins, map_size: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Heights and widths of windows that cover the bins of every RoI inside the map."""
-    counts = bins.top.shape[1], bins.left.shape[1]
+    counts = bins.top.shape[-1], bins.left.shape[-1]
     heights, widths = (window_sizes(largest_bin(*axis)) for axis in zip(map_size, counts, strict=True))
     return heights, widths
 
@@ -120,34 +134,34 @@ def _pair_count(extent: Array, sizes: tuple[int, ...]) -> Array:
 def _channel_block(bins: Bins, map_size: tuple[int, int], dtype: Any) -> int | None:
     """Channels per block on a CPU; None for all."""
     heights, widths = _window_sizes(bins, map_size)
-    rows = len(heights) * len(widths) * map_size[0] * map_size[1]
+    rows = len(bins.top) * len(heights) * len(widths) * map_size[0] * map_size[1]
     # If the output is larger than the table, saving the table's memory gains nothing.
-    if not 0 < bins.top.size * bins.left.shape[1] <= rows:
+    if not 0 < bins.top.size * bins.left.shape[-1] <= rows:
         return None
     fitting = _CPU_TABLE_BYTES // (rows * jnp.dtype(dtype).itemsize)
     return max(1 << fitting.bit_length() >> 1, 16)
 
 
-def _by_channels(function: Callable[..., Maxima], block: int | None, *arrays: Array) -> Maxima:
-    """`function` of arrays with channels as last axis, which it does not mix; on a CPU by blocks of channels."""
-    if block is None or block >= arrays[0].shape[-1]:
-        return function(*arrays)
-    return lax.platform_dependent(*arrays, cpu=partial(_in_blocks, function, block), default=function)
+def _by_channels(function: Callable[[Array], Maxima], block: int | None, features: Array) -> Maxima:
+    """`function` of a map with channels as last axis, which it does not mix; on a CPU by blocks of channels."""
+    if block is None or block >= features.shape[-1]:
+        return function(features)
+    return lax.platform_dependent(features, cpu=partial(_in_blocks, function, block), default=function)
 
 
-def _in_blocks(function: Callable[..., Maxima], block: int, *arrays: Array) -> Maxima:
-    channels = arrays[0].shape[-1]
+def _in_blocks(function: Callable[[Array], Maxima], block: int, features: Array) -> Maxima:
+    channels = features.shape[-1]
 
     def step(k: Array, results: Maxima) -> Maxima:
         first = jnp.minimum(k * block, channels - block)  # the last block may overlap the one before
-        parts = function(*(lax.dynamic_slice_in_dim(array, first, block, axis=-1) for array in arrays))
+        parts = function(lax.dynamic_slice_in_dim(features, first, block, axis=-1))
         return tuple(
             lax.dynamic_update_slice_in_dim(result, part, first, axis=-1)
             for result, part in zip(results, parts, strict=True)
         )
 
-    parts = jax.eval_shape(function, *(array[..., :block] for array in arrays))
+    parts = jax.eval_shape(function, features[..., :block])
     # To be overwritten. Under `shard_map` a loop must start from values that differ between devices if it ends so.
-    some_value = arrays[0].ravel()[0]
+    some_value = features.ravel()[0]
     start = tuple(jnp.broadcast_to(some_value.astype(part.dtype), (*part.shape[:-1], channels)) for part in parts)
     return lax.fori_loop(0, -(-channels // block), step, start)

@@ -124,6 +124,37 @@ def test_vmap_of_grad_equals_a_loop():
         np.testing.assert_array_equal(got, gradient(*one, (7, 7), 1 / 16)[1])
 
 
+def test_vmap_in_vmap_and_over_rois_alone_are_as_one_image_after_the_other():
+    generator = np.random.default_rng(8)
+    features = generator.integers(-3, 4, (2, 2, HEIGHT, WIDTH, CHANNELS)).astype(np.float32)
+    rois = np.stack([[nasty_rois(generator), rois_inside(generator)] for _ in range(2)])
+    cotangent = generator.integers(-4, 5, (2, 2, ROIS, 2, 3, CHANNELS)).astype(np.float32)
+
+    def both(features, rois, cotangent):
+        return _gradient(features, rois, cotangent, None, (2, 3), 1 / 16)[:2]
+
+    features, rois, cotangent = map(jnp.asarray, (features, rois, cotangent))
+    nested = jax.jit(jax.vmap(jax.vmap(both)))(features, rois, cotangent)
+    one_map = jax.jit(jax.vmap(both, in_axes=(None, 0, 0)))(features[0, 0], rois[0], cotangent[0])
+    for i, j in np.ndindex(2, 2):
+        alone = both(features[i, j], rois[i, j], cotangent[i, j])
+        for got, want in zip(nested, alone, strict=True):
+            np.testing.assert_array_equal(got[i, j], want)
+    for j in range(2):
+        for got, want in zip(one_map, both(features[0, 0], rois[0, j], cotangent[0, j]), strict=True):
+            np.testing.assert_array_equal(got[j], want)
+
+
+def test_images_share_one_lookup_and_one_scatter():
+    # With an axis of images of their own, a CPU takes several times as long for them.
+    shapes = [(2, HEIGHT, WIDTH, CHANNELS), (2, ROIS, 4), (2, ROIS, 2, 3, CHANNELS)]
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    batched = jax.vmap(lambda f, r, c: _gradient(f, r, c, None, (2, 3), 1 / 16)[:2])
+    text = jax.jit(batched).lower(*arguments).as_text()
+    assert "stablehlo.scatter" in text
+    assert "batching_dims" not in text.replace("batching_dims = []", "")
+
+
 def sizes_in(jaxpr):
     """Elements of every array that a program makes, those of its inner programs too."""
     for equation in jaxpr.eqns:
