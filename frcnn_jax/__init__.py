@@ -82,7 +82,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
 
 __version__ = "0.1.0"
 
-# Public names by module. A module is imported when a name of its is first used: `import frcnn_jax` alone takes no time.
+# Public names by module. A module is imported when one of its names is first used, so `import frcnn_jax` alone is fast.
 _NAMES = {
     "types": (
         "Batch",

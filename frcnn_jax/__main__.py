@@ -12,7 +12,7 @@ from frcnn_jax.config import config_names
 
 COMMANDS = {
     "inspect-data": "look at a folder of annotated images before training",
-    "train": "train a detector, or go on with a run, and evaluate it",
+    "train": "train a detector, or resume a run, and evaluate it",
     "evaluate": "evaluate a checkpoint of a run on its test set",
     "detect": "find objects in images and videos",
     "proposals": "compute region proposals, measure their recall, draw them",
@@ -38,7 +38,7 @@ configs, for --config; or a file of yours with get_config():
 
 
 def main() -> None:
-    """Runs the command that the first argument names, with the rest; without one, lists the commands."""
+    """Runs the command named by the first argument with the remaining ones; lists the commands if there is none."""
     path = Path(sys.argv[0])
     program = "python -m frcnn_jax" if path.name == "__main__.py" else path.name
     name, *arguments = sys.argv[1:] or ["--help"]

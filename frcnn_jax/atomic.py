@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written under another name beside the path, then renamed."""
+"""Files and folders that appear complete or not at all: written beside the path under another name, then renamed."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ __all__ = ["new_folder", "replacing", "write_bytes", "write_text"]
 def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary path to write a file to; leaving the block moves that file to `path`.
 
-    An exception leaves `path` as it was and removes the temporary file. Missing parent folders are made.
+    An exception leaves `path` unchanged and removes the temporary file. Missing parent folders are created.
 
     Args:
-        durable: write the content through to the disk before the move, so that it survives a loss of power.
+        durable: flush the content to the disk before the move, so that it survives a power failure.
 
     Raises:
         OSError: the file cannot be written; names `path`.
@@ -39,7 +39,7 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder to fill; leaving the block moves it to `path`.
 
-    An exception removes it. Missing parent folders are made.
+    An exception removes it. Missing parent folders are created.
 
     Raises:
         FileExistsError: `path` exists and is not an empty folder; checked before anything is written.
@@ -47,7 +47,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError(f"{path} exists")
+        raise FileExistsError(f"{path} already exists")
     temporary = _beside(path)
     try:
         with _naming(path, temporary):
@@ -75,7 +75,7 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Has errors of the system about the temporary file name the path that was to be written."""
+    """Makes system errors about the temporary file name the final path."""
     try:
         yield
     except OSError as error:
@@ -83,7 +83,7 @@ def _naming(path: Path, temporary: Path) -> Iterator[None]:
         about = not names or any(name.startswith(str(temporary)) for name in names)
         if not about:
             raise
-        if error.errno is None:  # of NumPy, which says how many bytes it has written
+        if error.errno is None:  # raised by NumPy, with the number of bytes written
             raise OSError(f"{path} cannot be written: {error}") from error
         raise OSError(error.errno, error.strerror, str(path)) from error
 

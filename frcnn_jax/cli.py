@@ -1,5 +1,8 @@
-"""Start, options and end of every command: compiled functions are kept for the next start; `--help` fits the terminal;
-a fault of the input is one line, not a traceback, and an interruption says how to go on."""
+"""Start, options and end of every command.
+
+Compiled functions are kept for the next start. `--help` fits the terminal. Bad input is reported in one line, without a
+traceback, and an interruption says how to continue.
+"""
 
 import argparse
 import os
@@ -14,12 +17,12 @@ from pathlib import Path
 from frcnn_jax.signals import ended_by_signals
 
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
-# JAX's own variables about its cache, which it reads when it is imported.
+# JAX's own cache variables, which it reads on import.
 _CACHE_SETTINGS = (_CACHE_DIR, "JAX_ENABLE_COMPILATION_CACHE")
 _LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
-_WIDEST = 100  # columns of a help text, however wide the terminal
+_WIDEST = 100  # most columns of a help text, on any terminal
 
 
 def run(main: Callable[[], None]) -> None:
@@ -30,7 +33,7 @@ def run(main: Callable[[], None]) -> None:
         with ended_by_signals(interrupted):
             main()
     except TimeoutError as error:
-        # The thread that does not answer would hold the process back.
+        # The hanging reader thread would keep the process alive.
         print(f"{_program()}: {error}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -43,12 +46,12 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _program() -> str:
-    """Name of the command as it was typed: `train.py` or `frcnn train`."""
+    """Name of the command as typed: `train.py` or `frcnn train`."""
     return Path(sys.argv[0]).name
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """A parser of a command's options, without abbreviations, so that settings of a config can stand beside them.
+    """A parser of a command's options, without abbreviations, so that config settings can be mixed with them.
 
     Args:
         description: paragraphs are filled to the width of the terminal, indented lines stay as they are.
@@ -84,7 +87,7 @@ def checkpoint_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="best|latest|STEP",
-        help="the checkpoint to use; not given, best where train.evaluate_every measured the run, else latest",
+        help="the checkpoint to use; if not given: best if the run was measured (train.evaluate_every), else latest",
     )
 
 
@@ -99,10 +102,10 @@ def root_setting(arguments: argparse.Namespace) -> list[str]:
 
 
 def keep_compiled(program: str) -> None:
-    """Has JAX keep the functions it compiles in `cache_folder()`, unless its own variables say something about that.
+    """Makes JAX cache compiled functions in `cache_folder()`, unless its own cache variables are set.
 
-    For commands only, and before JAX is imported: a library leaves the settings of its process alone. A line on stderr
-    says where nothing can be kept.
+    Called by commands only, before JAX is imported: a library should not change settings of the process. If the folder
+    cannot be used, a line on stderr says so.
     """
     if any(name in os.environ for name in _CACHE_SETTINGS):
         return
@@ -116,17 +119,17 @@ def keep_compiled(program: str) -> None:
 
 
 def cache_folder() -> Path:
-    """The user's own folder for compiled functions, made if it is not there.
+    """The user's own folder for compiled functions, created if missing.
 
-    JAX runs what it finds there as machine code, so that nobody else may be able to put anything in. Machines that
-    share the folder do not run each other's code: JAX's names of its files depend on the features of the processor.
+    JAX runs its files as machine code, so no other user may be able to write to it. Machines that share the folder do
+    not run each other's code: the file names depend on the processor's features.
 
     Raises:
-        OSError: it cannot be made, belongs to somebody else, or others can write to it.
+        OSError: it cannot be created, belongs to another user, or others can write to it.
         RuntimeError: the user has no home.
     """
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # A relative path is to be ignored, says the XDG Base Directory Specification.
+    # The XDG Base Directory Specification says to ignore a relative path.
     base = configured if configured.is_absolute() else Path.home() / ".cache"
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = base.resolve()
@@ -140,7 +143,7 @@ def cache_folder() -> Path:
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise PermissionError(f"others can write to {folder} (mode {stat.S_IMODE(status.st_mode):o})")
     for parent in folder.parents:
-        # Where anybody may rename what is not theirs, a folder that was checked can be another one when it is used.
+        # If others may rename entries of the parent, the checked folder could be replaced before it is used.
         if parent.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
             raise PermissionError(f"others can replace {folder}: all can write to {parent}")
     return folder

@@ -1,9 +1,9 @@
-"""Locks between processes: a folder of which only one may write.
+"""Locks between processes: only one may write in a folder.
 
-A lock is `flock` on a file in the folder, so that the system releases it when its holder ends, however that ends. The
-file says who holds it; a holder that ends in good order empties it. What a killed process of this host left in it is
-replaced. What a process of another host left is reported and never removed: not every network file system passes
-`flock` on, so that host alone can tell whether the holder is alive.
+A lock is `flock` on a file in the folder, so the system releases it when its holder ends for any reason. The file names
+the holder, who empties it on a normal exit. An entry left by a killed process of this host is replaced. An entry left
+by a process of another host is reported and never removed: not every network file system supports `flock` across hosts,
+so only that host can tell whether the holder is alive.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ class FolderInUseError(OSError):
 
 @contextlib.contextmanager
 def folder_lock(folder: str | Path, name: str = LOCK_FILE, *, purpose: str, wait: bool = False) -> Iterator[None]:
-    """Holds the lock of `folder`, which is made if it does not exist, until the block is left.
+    """Holds the lock of `folder`, which is created if missing, until the block is left.
 
     Args:
-        name: of the lock's file in the folder; different names are different locks.
+        name: name of the lock file in the folder; different names are different locks.
         purpose: what the folder is used for, in messages: "training", "preparing".
-        wait: wait for the holder instead of raising, which is said once on stderr.
+        wait: wait for the holder instead of raising; a line on stderr says so once.
 
     Raises:
-        FolderInUseError: another process holds the lock; names the process, its host and since when. With `wait` too
-            where that is a process of another host.
+        FolderInUseError: another process holds the lock; names the process, its host and the start time. Also raised
+            with `wait` if the holder is on another host.
         OSError: the folder cannot be written.
     """
     path = Path(folder) / name
@@ -81,7 +81,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _read_holder(descriptor: int) -> dict[str, Any]:
-    """Who took the lock last without releasing it; empty if nobody, or not readable."""
+    """The last holder that did not release the lock; empty if there is none, or the file is not readable."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Processor cores and memory that this process may use, which in a container are fewer than the machine has."""
+"""Processor cores and memory that this process may use: in a container, less than the machine has."""
 
 import math
 import os
@@ -13,20 +13,20 @@ _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 
 def cores() -> int:
-    """Cores this process may use: those it may run on, or the container's share of time if that is less; at least 1."""
+    """Number of cores this process may use: its CPU affinity, or the container's limit if lower; at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(math.ceil(min(count, _cpu_share())), 1)
 
 
 def total_memory() -> int:
-    """Bytes of memory of this machine, or of the container if that is allowed less."""
+    """Bytes of memory of this machine, or the container's limit if lower."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     limits += [int(text) for text in map(_read, _MEMORY_LIMITS) if text not in ("", "max")]
     return min(limits)
 
 
 def _cpu_share() -> float:
-    """Cores' worth of time that the container is allowed, infinity without a limit."""
+    """The container's limit of processor time in cores; infinity without a limit."""
     quota, _, period = _read(_CPU_LIMIT).partition(" ")
     if not period:
         quota, period = _read(_OLD_CPU_LIMIT), _read(_OLD_CPU_PERIOD)

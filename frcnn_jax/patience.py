@@ -1,4 +1,4 @@
-"""An end to waiting for batches: on a disk or a network that no longer answers, a read neither returns nor fails."""
+"""A timeout for batches: on a disk or a network that no longer answers, a read neither returns nor fails."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _SHOWN = 5  # images in a message
 
 
 class PatientIterator:
-    """Another iterator, of which each item is waited for so long at most.
+    """Wraps an iterator with a timeout for each item.
 
     Args:
-        iterator: whose `get_state` and `set_state` are passed on.
-        seconds: for which an item is waited.
-        being_read: names what is being read at that moment.
+        iterator: `get_state` and `set_state` are passed on to it.
+        seconds: the timeout.
+        being_read: returns the names of the images that are being read at that moment.
 
     Raises:
-        TimeoutError: an item took longer; names the images. The thread that reads is left to itself, so that the
-            iterator is of no use after it.
+        TimeoutError: an item took longer; names the images. The reading thread keeps running, so the iterator cannot be
+            used any more.
     """
 
     def __init__(self, iterator: Any, seconds: float, being_read: Callable[[], Sequence[str]]):
@@ -43,7 +43,7 @@ class PatientIterator:
             images = f"{', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}" or "no image"
             raise TimeoutError(
                 f"no batch came within {self._seconds:g} s (input.read_timeout); being read: {images}. Checkpoints are "
-                "as they were. See whether the disk or the network answers, and start the same command again"
+                "unchanged. Check that the disk or the network answers, and start the same command again"
             ) from None
         if error is not None:
             raise error
@@ -56,7 +56,7 @@ class PatientIterator:
         self._iterator.set_state(state)
 
     def close(self) -> None:
-        """Ends the thread, unless it is at a read."""
+        """Ends the thread, unless it is in a read."""
         self._asked.put(False)
 
     def _serve(self) -> None:

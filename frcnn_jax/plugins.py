@@ -1,10 +1,10 @@
-"""A person's own modules: named in a config, imported wherever its run is used.
+"""Plug-ins: the user's own modules, named in a config and imported wherever its run is used.
 
-They register architectures and the like when they are imported. They are found as Python finds any module: installed,
-or on PYTHONPATH; the current folder is searched last. Code never comes from the workdir of a run, which may have been
-copied from anywhere, nor does such a workdir name code that is run: what its config names is imported where this user
-has trained in that very folder with it, as `plugins.json` in the user's folder of state says, where the variable
-FRCNN_PLUGINS names it, or where it is imported already.
+They register architectures, formats and so on when they are imported. They are found like any Python module: installed,
+or on PYTHONPATH; the current folder is searched last. A workdir may have been copied from anywhere. So no code is
+imported from inside it, and a module that its config names is imported only if (a) this user has trained with it in
+that very folder, as recorded in `plugins.json` in the user's state folder, (b) the variable FRCNN_PLUGINS names it, or
+(c) it is imported already.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ from pathlib import Path
 
 from frcnn_jax.atomic import write_text
 
-_VARIABLE = "FRCNN_PLUGINS"  # names of modules, with commas between them
+_VARIABLE = "FRCNN_PLUGINS"  # names of modules, separated by commas
 
 
 def load_plugins(names: Iterable[str], workdir: str | os.PathLike | None = None, *, from_workdir: bool = False) -> None:
-    """Imports the modules, in order; those imported already stay as they are.
+    """Imports the modules in order; already imported ones are left unchanged.
 
     Args:
         names: dotted names of modules, as in `my_trunks` or `my.trunks`.
-        workdir: folder of the run that names them; none is imported from inside it.
-        from_workdir: the names are those in the workdir, where they may be anybody's; otherwise a person gave them, and
-            it is remembered that this user runs them for this workdir.
+        workdir: folder of the run that names them; modules inside it are not imported.
+        from_workdir: the names come from the workdir and are not trusted; otherwise the user gave them, which is
+            recorded for this workdir.
 
     Raises:
-        PermissionError: a name in the workdir is not one that this user has given; says how to.
+        PermissionError: a name in the workdir was never given by this user; the message says how to.
         ModuleNotFoundError: a module does not exist.
-        ImportError: it lies in the workdir, or raises anything while it is imported; says what, and in which line.
-        ValueError: a name is not that of a module.
+        ImportError: it lies in the workdir, or raises an error while it is imported; names the error and the line.
+        ValueError: a name is not a module name.
     """
     names = tuple(names)
     if not names:
@@ -62,7 +62,7 @@ def _check_given(names: Sequence[str], folder: Path) -> None:
 
 
 def _remember(names: Sequence[str], folder: Path) -> None:
-    """Notes that this user runs the modules for a workdir; where nothing can be written, nothing is noted."""
+    """Records that this user runs the modules for a workdir; skipped if the record cannot be written."""
     known = _remembered()
     if set(names) <= set(known.get(str(folder), ())):
         return
@@ -72,7 +72,7 @@ def _remember(names: Sequence[str], folder: Path) -> None:
 
 
 def _remembered() -> dict[str, list[str]]:
-    """Names by workdir; none where there is no note, or a damaged one."""
+    """Names by workdir; empty if the record is missing or damaged."""
     try:
         noted = json.loads(_state().read_text())
         return {str(folder): list(map(str, names)) for folder, names in noted.items()}
@@ -81,7 +81,7 @@ def _remembered() -> dict[str, list[str]]:
 
 
 def _state() -> Path:
-    """The user's own note.
+    """The user's record of plug-ins.
 
     Raises:
         RuntimeError: the user has no home.
@@ -93,7 +93,7 @@ def _state() -> Path:
 
 
 def _search_current_folder(workdir: Path | None) -> None:
-    """Appends the current folder to the import path, for good: a module may import others beside it later."""
+    """Appends the current folder to the import path permanently: a module may import its neighbours later."""
     current = Path.cwd()
     if str(current) not in sys.path and not _inside(current, workdir):
         sys.path.append(str(current))
@@ -103,7 +103,7 @@ def _load(name: str, workdir: Path | None) -> None:
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ValueError(f"plugins: {name!r} is not the name of a module, as in my_trunks or my.trunks")
-    # The packages around it too: to find a module in them, Python imports them.
+    # Parent packages too: Python imports them to find a module inside.
     for count in range(1, len(parts) + 1):
         module = ".".join(parts[:count])
         if module in sys.modules:
@@ -121,7 +121,7 @@ def _load(name: str, workdir: Path | None) -> None:
             raise ImportError(f"plugins: {inside[0]} lies in the workdir {workdir}, from which nothing is imported")
         try:
             importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # code of others may do anything, `sys.exit` included
+        except (Exception, SystemExit) as error:  # foreign code may do anything, `sys.exit` included
             missing = error.name if isinstance(error, ImportError) else None
             raise ImportError(f"plugins: {name} cannot be imported: {_describe(error)}", name=missing) from error
 
@@ -130,22 +130,22 @@ def _find(module: str) -> ModuleSpec | None:
     importlib.invalidate_caches()
     try:
         return importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # the module around it is not a package
+    except ModuleNotFoundError:  # the parent module is not a package
         return None
 
 
 def _describe(error: BaseException) -> str:
-    """The error in one line, with its place: the last line of code that is not Python's own import system."""
+    """The error in one line, with its place: the last line of code outside Python's import system."""
     message = " ".join(str(error).split())
     if isinstance(error, ImportError):
         return message
     kind = type(error).__name__
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    # A syntax error names its own place, where no code ran.
+    # A syntax error names its own place.
     place = "" if isinstance(error, SyntaxError) else f" ({lines[-1].filename}, line {lines[-1].lineno})"
     return f"{kind}: {message}{place}" if message else kind + place
 
 
 def _inside(path: Path, folder: Path | None) -> bool:
-    """True if the path, or what it links to, lies in the folder."""
+    """True if the path, or the target of its link, lies in the folder."""
     return folder is not None and any(p.is_relative_to(folder) for p in (path.absolute(), path.resolve()))

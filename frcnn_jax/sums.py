@@ -1,8 +1,8 @@
-"""Sizes and check sums of a folder's files, kept beside them in `checksums.json`: of checkpoints and prepared data.
+"""Sizes and check sums of the files of checkpoints and prepared data, kept beside them in `checksums.json`.
 
-No reader of theirs notices every bit that changes on a disk or on the way to another one. The file is written once the
-folder is complete; one of an earlier version, or of a process that was killed in between, has none. Files that are
-added later are not looked at.
+The readers of these files do not notice every bit that changes on a disk or during a copy. `checksums.json` is written
+once the folder is complete; it is missing if an earlier version wrote the folder, or if the process was killed before.
+Files that are added later are not checked.
 """
 
 import json
@@ -23,10 +23,10 @@ Sums = dict[str, tuple[int, int]]  # size and CRC-32 of each file by its path
 
 
 def write_sums(folder: Path) -> None:
-    """Notes the files of a folder as they are.
+    """Records the current files of a folder.
 
     Raises:
-        OSError: the note cannot be written.
+        OSError: the record cannot be written.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS_FILE)
     sums = dict(zip((str(path.relative_to(folder)) for path in files), _sums(files), strict=True))
@@ -51,10 +51,10 @@ def check_contents(folder: Path, below: str = "") -> None:
         below: only files whose path begins with this are read.
 
     Raises:
-        ValueError: a file is not as it was when the folder was written; names it.
+        ValueError: a file has changed since the folder was written; names it.
     """
     check_sizes(folder)
-    sums = {name: its for name, its in _read(folder).items() if name.startswith(below)}
+    sums = {name: recorded for name, recorded in _read(folder).items() if name.startswith(below)}
     for name, found in zip(sums, _sums([folder / name for name in sums]), strict=True):
         if found != sums[name]:
             raise ValueError(f"the content of {name} has changed")
@@ -74,7 +74,7 @@ def _sum(path: Path) -> tuple[int, int]:
 
 
 def _read(folder: Path) -> Sums:
-    """What was noted; nothing where there is no note."""
+    """The recorded sums; empty if there is no record."""
     path = folder / SUMS_FILE
     if not path.exists():
         return {}

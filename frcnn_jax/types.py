@@ -1,4 +1,4 @@
-"""The records that flow through Fast R-CNN, and the legend that the whole package keeps to.
+"""The records that flow through Fast R-CNN, and the names and letters used throughout the package.
 
 Letters (in shapes)
     N  images in a batch          H W C  height, width, channels
@@ -8,17 +8,17 @@ Letters (in shapes)
     K1 K + 1: background and the K classes
 
 Names
-    proposals  candidate boxes from outside (Selective Search, a file, a person)
-    rois       the boxes that are pooled: a sample of the proposals in training, all of them at test time
+    proposals  candidate boxes from Selective Search, a file or the caller
+    rois       the boxes that are pooled: a sample of the proposals in training, all proposals at test time
     labels     class of a box: 0 is background, 1 ... K are the classes
     deltas     box offsets (tx, ty, tw, th) relative to an RoI, divided by its size (section 2.3 of the paper)
-    scores     class probabilities after the softmax; before it they are `logits`
+    scores     class probabilities after the softmax; `logits` are the values before it
     mask       True where an entry is real, False where it is padding
 
 Boxes are float32 `x1 y1 x2 y2` in pixels of the original image, 0-based and half-open: width = x2 - x1. The image
 may have been resized by `scale` before it enters the network; boxes stay in the original frame and are projected
 once, at RoI pooling. A mask tells which entries are padding; it is never guessed from coordinates.
-Operations also take boxes as integers or in half precision, and compute them in float32.
+Operations also accept boxes as integers or in half precision, and compute in float32.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 __all__ = ["Batch", "BoxStatistics", "Detections", "GroundTruth", "RoiSample"]
 
-# Host code builds these records from NumPy arrays and device code from JAX arrays; both are meant by `Array` here.
+# Host code builds these records from NumPy arrays, device code from JAX arrays; `Array` stands for both.
 record = partial(dataclasses.dataclass, frozen=True, kw_only=True)
 
 
@@ -59,7 +59,7 @@ class Batch:
     gt_labels: Int[Array, "N G"]
     gt_difficult: Bool[Array, "N G"]
     gt_mask: Bool[Array, "N G"]
-    gt_crowd: Bool[Array, "N G"] | None = None  # regions of many objects, of `gt_mask`; None: there are none
+    gt_crowd: Bool[Array, "N G"] | None = None  # regions of many objects, among those in `gt_mask`; None: no crowds
 
     replace = _replace
 
@@ -80,7 +80,7 @@ class RoiSample:
 @jax.tree_util.register_dataclass
 @record()
 class Detections:
-    """Detections of one image: from the device padded and masked, on the host trimmed and sorted by score."""
+    """Detections of one image: padded and masked on the device, trimmed and sorted by score on the host."""
 
     boxes: Float[Array, "D 4"]
     scores: Float[Array, " D"]  # 0 ... 1
@@ -105,14 +105,14 @@ class BoxStatistics:
 class GroundTruth:
     """The annotated objects of one image, on the host (NumPy arrays).
 
-    A crowd is a region of many objects that were not annotated one by one. Nothing is learned there, as foreground or
-    as background, and in evaluation detections inside it are neither right nor wrong.
+    A crowd is a region of many objects that were not annotated one by one. It is neither foreground nor background in
+    training, and evaluation ignores detections inside it.
     """
 
     boxes: Float[Any, "G 4"]
     labels: Int[Any, " G"]
     difficult: Bool[Any, " G"]
-    crowd: Bool[Any, " G"] = None  # without it none is
+    crowd: Bool[Any, " G"] = None  # None: no object is a crowd
 
     def __post_init__(self) -> None:
         if self.crowd is None:

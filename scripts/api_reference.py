@@ -2,7 +2,7 @@
 
 python scripts/api_reference.py [--out build/docs]
 
-A docstring or signature that cannot be shown as it is written is an error. Needs pdoc: pip install -e '.[docs]'.
+A docstring or signature that cannot be rendered is an error. Needs pdoc: pip install -e '.[docs]'.
 """
 
 import inspect
@@ -16,11 +16,11 @@ from frcnn_jax.cli import make_parser, run
 from frcnn_jax.config import expand_user
 
 MODULES = ("frcnn_jax", "frcnn_jax.config", "frcnn_jax.types")
-# Annotations of jaxtyping as Python prints them: jaxtyping.Float[jaxlib._jax.Array, 'N 4'].
+# jaxtyping annotations as printed by Python: jaxtyping.Float[jaxlib._jax.Array, 'N 4'].
 _SHAPE = re.compile(r"jaxtyping\.(\w+)\[(?:\w+\.)*(\w+), '([^']*)'\]")
 _KEY = 'Union[Key[Array, ""], UInt32[Array, "2"], UInt32[Array, "4"]]'
 _MODULES_OF_TYPES = re.compile(r"\b(?:typing|pathlib|jax|jaxlib|_jax|flax|linen|module)\.")
-# Left out are the fields that Flax gives to every module of a network, and values that are long tables.
+# Leaves out the fields that Flax adds to every module, and values that are long tables.
 _TEMPLATE = """{% extends "default/module.html.jinja2" %}
 {% macro is_public(doc) %}
   {% if doc.name not in ("parent", "scope") %}{{ default_is_public(doc) }}{% endif %}
@@ -38,7 +38,7 @@ def main() -> None:
         "--out", type=expand_user, default=Path("build/docs"), metavar="FOLDER", help="folder of the pages"
     )
     arguments = parser.parse_args()
-    warnings.simplefilter("error", UserWarning)  # pdoc's own
+    warnings.simplefilter("error", UserWarning)  # warnings of pdoc
     write_reference(arguments.out)
     print(f"API reference: {arguments.out}/index.html")
 
@@ -51,7 +51,7 @@ def write_reference(folder: Path) -> None:
     except ImportError as error:
         raise ImportError(f"{error}: pip install -e '.[docs]'") from error
 
-    # pdoc formats what functions return, Python their arguments.
+    # pdoc formats return annotations, Python those of arguments.
     pdoc.doc.formatannotation = inspect.formatannotation = format_annotation
     with tempfile.TemporaryDirectory() as templates:
         (Path(templates) / "module.html.jinja2").write_text(_TEMPLATE)
@@ -60,7 +60,7 @@ def write_reference(folder: Path) -> None:
 
 
 def format_annotation(annotation: Any, base_module: str | None = None, **options: Any) -> str:
-    """An annotation as it is written, `Float[Array, "N 4"]`; arguments as of `inspect.formatannotation`."""
+    """An annotation as in the source, `Float[Array, "N 4"]`; arguments as in `inspect.formatannotation`."""
     text = _SHAPE.sub(r'\1[\2, "\3"]', _format(annotation, base_module, **options))
     return _MODULES_OF_TYPES.sub("", text).replace(_KEY, "PRNGKeyArray")
 

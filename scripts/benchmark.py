@@ -1,13 +1,13 @@
-"""Measures speed, ours and that of PyTorch with torchvision, against what the device can do.
+"""Measures the speed of this package and of PyTorch with torchvision, and compares both with the device's peak.
 
 python scripts/benchmark.py [--only roi_pool train_step ...] [--peer-python PATH] [--out FILE.json]
 
 TOPICS
 
-The peer runs in a process of its own, under an interpreter that imports torch and torchvision, in the fastest of its
-variants; samples of ours and of the peer's are taken in turns. A time is the median of several samples, compilation
-not included; "floor" is the least that the device's peak rates allow for the arithmetic and the bytes that cannot be
-avoided, and "of floor" how much of that is reached. Freed memory stays with both processes (see bench/memory.py).
+PyTorch (the peer) runs in a separate process, under an interpreter with torch and torchvision, in its fastest variant;
+samples alternate between both. A time is the median of several samples, without compilation. "floor" is the least time
+that the device's peak rates allow for the unavoidable arithmetic and bytes, and "of floor" the share that is reached.
+Both processes keep freed memory (see bench/memory.py).
 """
 
 import argparse
@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> Iterator[dict]:
     from bench.topics import Setup, measure_function
 
     sizes = QUICK if options.quick else Sizes()
-    asked = {"min_runs": options.min_runs, "min_seconds": options.min_seconds}
-    effort = dataclasses.replace(sizes.effort, **{name: value for name, value in asked.items() if value is not None})
+    minima = {"min_runs": options.min_runs, "min_seconds": options.min_seconds}
+    effort = dataclasses.replace(sizes.effort, **{name: value for name, value in minima.items() if value is not None})
     sizes = dataclasses.replace(sizes, effort=effort)
     machine = describe_machine()
     if options.no_peer:
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> Iterator[dict]:
     for topic in options.only:
         print(f"Measuring {topic} ...", file=sys.stderr, flush=True)
         measured_rows = measure_function(topic)(setup)
-        if options.quick:  # the targets are for the real sizes
+        if options.quick:  # targets are for the real sizes
             measured_rows = [dataclasses.replace(row, target=None) for row in measured_rows]
         print("\n" + table(measured_rows), flush=True)
         rows += measured_rows
@@ -111,7 +111,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--peer-python",
-        type=os.path.expanduser,  # a command too; `Path` would make one of "./python"
+        type=os.path.expanduser,  # may be a command; `Path` would turn "./python" into one
         metavar="PYTHON",
         help="interpreter with torch and torchvision; this one if not given",
     )
@@ -123,15 +123,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FOLDER",
         help="JPEG files for input, proposals, evaluate and buckets; made up if not given",
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes: seconds, to see that everything runs")
-    parser.add_argument("--min-runs", type=_positive(int), help="samples of each figure, at least")
-    parser.add_argument("--min-seconds", type=_positive(float), help="seconds of measuring of each figure, at least")
-    parser.add_argument("--tflops", type=_positive(float), help="peak of the device; measured if not given")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: takes seconds, to check that everything runs"
+    )
+    parser.add_argument("--min-runs", type=_positive(int), help="least number of samples of each figure")
+    parser.add_argument("--min-seconds", type=_positive(float), help="least seconds of measuring each figure")
+    parser.add_argument("--tflops", type=_positive(float), help="TFLOP/s of the device; measured if not given")
     parser.add_argument("--bandwidth", type=_positive(float), help="GB/s of its memory; measured if not given")
     options = parser.parse_args(arguments)
     options.command = list(sys.argv[1:] if arguments is None else arguments)
     if options.out is not None and not options.out.absolute().parent.is_dir():
-        parser.error(f"--out {options.out}: there is no folder {options.out.parent}")
+        parser.error(f"--out {options.out}: the folder {options.out.parent} does not exist")
     return options
 
 

@@ -1,11 +1,11 @@
-"""Kernels, bytes and memory, by part, of a training step or a test as XLA compiles it for a GPU that need not be here.
+"""Kernels, bytes and memory, by part, of a training step or a test compiled by XLA for a GPU, without a GPU.
 
     python scripts/gpu_program.py --model vgg16 --what step [--devices 8]
     XLA_FLAGS=--xla_gpu_deterministic_ops=true python scripts/gpu_program.py --model vgg16 --what step
 
 Needs JAX's CUDA plugin (`pip install "jax[cuda13]"`), but neither a GPU nor a driver. Nothing runs, so nothing is tuned
-for the device: convolutions and matrix products count as one kernel each, with the bytes of their operands and results.
-A kernel's bytes are all of its operands and results. One that gathers reads less of them, or some parts often.
+for the device: convolutions and matrix products count as one kernel each. The bytes of a kernel are those of all its
+operands and results; a kernel that gathers reads less of them, or some parts repeatedly.
 """
 
 import argparse
@@ -43,11 +43,11 @@ gpu_device_info {
 }
 """
 
-_BITS = {"pred": 8}  # others have theirs in their names
+_BITS = {"pred": 8}  # other types have their bits in the name
 _ARRAY = re.compile(r"(pred|bf16|[fsuc]\d+)\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
 _NO_KERNEL = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all"}
-# The first that occurs in an instruction's name in the source.
+# The first part that occurs in the source name of an instruction.
 _PARTS = ("FastRCNN.pool", "backbone", "head", "FastRCNN.features")
 
 
@@ -63,16 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vgg16")
     parser.add_argument("--what", choices=("step", "test"), default="step")
-    parser.add_argument("--images", type=int, default=2, help="of a device's batch")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs that share a step's batch")
+    parser.add_argument("--images", type=int, default=2, help="images in a device's batch")
+    parser.add_argument("--devices", type=int, default=1, help="number of GPUs that share a step's batch")
     parser.add_argument("--roi-pooling", choices=("xla", "pallas"), default="pallas")
-    parser.add_argument("--dtype", default="bfloat16", help="of activations")
+    parser.add_argument("--dtype", default="bfloat16", help="type of activations")
     options = parser.parse_args(arguments)
-    # Without a driver, the plugin's look at the versions of CUDA's libraries fails.
+    # Without a driver, the plugin's check of CUDA library versions fails.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     try:
         program = compile_step(options) if options.what == "step" else compile_test(options)
-    except (ValueError, TypeError) as error:  # no such model, or no such type
+    except (ValueError, TypeError) as error:  # an unknown model or type
         sys.exit(f"gpu_program.py: {error}")
     memory = program.memory_analysis()
     text = program.as_text()
@@ -113,7 +113,7 @@ def compile_step(options: argparse.Namespace) -> Any:
 
 
 def compile_test(options: argparse.Namespace) -> Any:
-    """The way from pixels and proposals to detections on one GPU, at the sizes of the benchmark."""
+    """The program from pixels and proposals to detections on one GPU, at the sizes of the benchmark."""
     import jax
     from bench.scene import build_model, make_batch
     from bench.sizes import Sizes
@@ -155,9 +155,8 @@ def kernels(program: str) -> Iterator[Kernel]:
 
 
 def report(found: Sequence[Kernel]) -> str:
-    """A line for each part of the network: its kernels and their bytes.
-
-    The bytes of a loop are left out: how often it turns is known when it runs.
+    """Prints a line for each part of the network: its kernels and their bytes. Loops are left out, as their number of
+    iterations is only known at run time.
     """
     count, moved = Counter(), Counter()
     for kernel in found:
@@ -171,7 +170,7 @@ def report(found: Sequence[Kernel]) -> str:
 
 
 def slow_operations(program: str) -> Iterator[str]:
-    """A line for each kind of operation that is slow on a GPU, with the largest of them, wherever in the program."""
+    """Prints a line for each kind of slow GPU operation, with the largest one, anywhere in the program."""
     for operation in ("while", "sort", "scatter", "conditional", "select-and-scatter"):
         found = [match.groups() for match in map(_INSTRUCTION.match, program.splitlines()) if match]
         sizes = [(_bytes(shape), shape) for _, shape, kind, _ in found if kind == operation]

@@ -3,10 +3,10 @@
 python scripts/same_training.py --config configs/folder.py --workdir runs/same --peer-python PATH [--steps 200]
     [--section.field VALUE ...]
 
-Ours is the training of scripts/train.py in WORKDIR, without dropout. The peer starts from the same parameters,
-exported, and gets the same images and RoIs with their labels and boxes, recorded; network, loss, gradients and updates
+The first is the training of scripts/train.py in WORKDIR, without dropout. PyTorch starts from the same exported
+parameters, and gets the same recorded images and RoIs with their labels and boxes; network, loss, gradients and updates
 are PyTorch's. WORKDIR/same_training/ gets losses.csv and losses.png and, with --keep, the recording, which
-scripts/bench/same_training/recording.py describes. The schedule of the rate is laid out over the steps.
+scripts/bench/same_training/recording.py describes. The schedule of the learning rate covers these steps.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from frcnn_jax.cli import run
 from frcnn_jax.config import Config, absolute_paths, expand_user, load_config, override, replace
 
-if TYPE_CHECKING:  # what imports JAX stays out until it is needed
+if TYPE_CHECKING:  # modules that import JAX are imported when needed
     from bench.peer import Peer
     from bench.same_training.curves import Curves
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # what imports JAX stays out until it is needed
 def main(arguments: Sequence[str] | None = None) -> None:
     options, settings = _parse(arguments)
     config = override(load_config(options.config), settings, sys.argv[0])
-    own = {"steps": options.steps, "log_every": 1, "evaluate_every": None, "patience": None}
-    config = absolute_paths(replace(config, train=own, model={"dropout": 0.0}))
+    fixed = {"steps": options.steps, "log_every": 1, "evaluate_every": None, "patience": None}
+    config = absolute_paths(replace(config, train=fixed, model={"dropout": 0.0}))
     from bench.peer import PeerError
 
     try:
@@ -42,7 +42,7 @@ def compare(config: Config, options: argparse.Namespace) -> None:
     """Both trainings, the table and the files.
 
     Raises:
-        ValueError: the peer has no such network or loss, or the workdir holds a run with other settings or data.
+        ValueError: the PyTorch side lacks the network or loss, or the workdir holds a run with other settings or data.
         PeerError: the peer cannot run.
     """
     import jax
@@ -103,17 +103,17 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     parser.add_argument(
         "--peer-python",
-        type=os.path.expanduser,  # a command too; `Path` would make one of "./python"
+        type=os.path.expanduser,  # may be a command; `Path` would turn "./python" into one
         metavar="PYTHON",
         help="interpreter with torch and torchvision; this one if not given",
     )
-    parser.add_argument("--steps", type=int, default=200, help="of both trainings")
+    parser.add_argument("--steps", type=int, default=200, help="number of steps of both trainings")
     parser.add_argument(
         "--rounding",
         action="store_true",
-        help="train the peer once more in another memory layout: so far are two curves apart by rounding alone",
+        help="train in PyTorch again, in another memory layout: shows differences by rounding alone",
     )
-    parser.add_argument("--keep", action="store_true", help="leave the recording, several MB a step, in the workdir")
+    parser.add_argument("--keep", action="store_true", help="keep the recording, several MB per step, in the workdir")
     options, settings = parser.parse_known_args(arguments)
     lengths = [name for name in ("--train.steps", "--train.epochs") if any(s.startswith(name) for s in settings)]
     if lengths:

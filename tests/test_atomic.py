@@ -59,7 +59,7 @@ def test_a_folder_with_something_in_it_is_not_replaced(tmp_path):
     with new_folder(tmp_path / "run"):
         pass
     (tmp_path / "run/a").write_text("a")
-    with pytest.raises(FileExistsError, match="run exists"), new_folder(tmp_path / "run"):
+    with pytest.raises(FileExistsError, match="run already exists"), new_folder(tmp_path / "run"):
         pytest.fail("the block must not run")
     assert (tmp_path / "run/a").read_text() == "a"
 

@@ -12,6 +12,8 @@ from frcnn_jax import __main__ as frcnn
 from frcnn_jax.config import config_names, derive, load_config
 
 ROOT = Path(__file__).parents[1]
+# Words by which a help text explains an option without a default.
+WITHOUT_DEFAULT = ("not given", "required", "instead of", "may be repeated", "name of a config")
 
 
 def start(monkeypatch, *arguments, program="/usr/bin/frcnn"):
@@ -81,7 +83,7 @@ def test_help_is_complete_and_fits_the_terminal(name, monkeypatch, capsys):
             default = action.default if isinstance(action.default, (list, tuple)) else [action.default]
             assert f"(default: {' '.join(map(str, default))})" in told
         elif action.option_strings and not action.required and action.nargs != 0:
-            assert any(words in told for words in ("not given", "needed", "in place of", "name of a config")), told
+            assert any(words in told for words in WITHOUT_DEFAULT), told
 
 
 def test_every_config_is_found_by_its_name(monkeypatch, tmp_path):

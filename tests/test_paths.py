@@ -52,5 +52,5 @@ def test_the_demo_can_be_made_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
-    with pytest.raises(FileExistsError, match=f"{tmp_path}/demo exists"):
+    with pytest.raises(FileExistsError, match=f"{tmp_path}/demo already exists"):
         make_demo("~/demo", train_images=1, test_images=1)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, the values that were measured of them while it trained, and the choice of one."""
+"""Checkpoints of a run, the values measured while it trained, and the choice of a checkpoint."""
 
 from frcnn_jax.checkpoint.evaluations import Evaluations, read_evaluations, write_evaluations
 from frcnn_jax.checkpoint.metadata import CheckpointMetadata

@@ -1,4 +1,4 @@
-"""Errors of Orbax and TensorStore in the system's own words."""
+"""Error messages of Orbax and TensorStore reduced to the system's message."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ _LONGEST = 160  # characters of a reason
 
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
-    """Leaves out tracebacks that Orbax's and TensorStore's threads print of an error that is raised as well."""
+    """Suppresses tracebacks from threads of Orbax and TensorStore for errors that are raised as well."""
 
     def keep(record: logging.LogRecord) -> bool:
         return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
@@ -21,7 +21,7 @@ def quiet_orbax() -> Iterator[None]:
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        # Of writes that end after the one that failed.
+        # From writes that end after the failed one.
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
@@ -30,22 +30,22 @@ def quiet_orbax() -> Iterator[None]:
     sys.unraisablehook = hook
     try:
         yield
-        # After an error it stays: such writes may end at any time until the process does.
+        # Stays installed after an error, as such writes may end at any time.
         sys.unraisablehook = before
     finally:
         logger.removeFilter(keep)
 
 
 def system_code(error: BaseException) -> int | None:
-    """The system's number of an error of Orbax or TensorStore."""
+    """The system's error number for an error of Orbax or TensorStore."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # as TensorStore writes it
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's notation
     return int(code[1]) if code else None
 
 
 def reason(error: BaseException) -> str:
-    """The system's own words for an error of Orbax or TensorStore, or its first line without a listing."""
+    """The system's message for an error of Orbax or TensorStore, or the error's first line without listings."""
     code = system_code(error)
     if code is not None:
         return os.strerror(code)
@@ -54,5 +54,5 @@ def reason(error: BaseException) -> str:
     if type(error) is Exception and error.__cause__ is not None:
         return reason(error.__cause__)
     line = str(error).strip().partition("\n")[0]
-    line = re.split(r" \[(?:source locations|\w+=)", line)[0]  # as TensorStore begins its listings
+    line = re.split(r" \[(?:source locations|\w+=)", line)[0]  # start of TensorStore's listings
     return (line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...") or type(error).__name__

@@ -1,8 +1,7 @@
-"""The mAP of a run at some of its steps, measured while it trained, and the checkpoint to use by it.
+"""The mAP of a run at some of its steps, measured while it trained, and the choice of a checkpoint by it.
 
-`evaluations.json` in the workdir is written after each measurement. Its values are those of checkpoints that were
-written before: a run that was killed takes the values up to the checkpoint that it goes on from, and measures the
-others again, so that it makes the same decisions.
+`evaluations.json` in the workdir is written after each measurement, which follows the checkpoint of that step. A
+resumed run uses the values up to its checkpoint and measures the later ones again, so that it makes the same decisions.
 """
 
 import dataclasses
@@ -20,12 +19,12 @@ _FILE = "evaluations.json"
 class Evaluations:
     """Values measured at some steps of a run, in the order of the steps."""
 
-    measured: dict[str, Any] = dataclasses.field(default_factory=dict)  # on which data, with which settings
+    measured: dict[str, Any] = dataclasses.field(default_factory=dict)  # data and settings of the measurement
     values: tuple[tuple[int, float], ...] = ()  # step, mAP
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Step and value of the best one, the earliest of equals."""
+        """Step and value of the best measurement, the earliest of equals."""
         return max(self.values, key=lambda pair: (pair[1], -pair[0]), default=None)
 
     @property
@@ -35,23 +34,23 @@ class Evaluations:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps that were measured."""
+        """The measured steps."""
         return tuple(step for step, _ in self.values)
 
     def up_to(self, step: int) -> "Evaluations":
-        """Those of steps up to `step`."""
+        """The values of steps up to `step`."""
         return dataclasses.replace(self, values=tuple(pair for pair in self.values if pair[0] <= step))
 
     def add(self, step: int, value: float) -> "Evaluations":
-        """These and one more, of a later step."""
+        """The values with one more, of a later step."""
         return dataclasses.replace(self, values=(*self.values, (step, value)))
 
 
 def read_evaluations(workdir: Path) -> Evaluations:
-    """The values that were measured in `workdir`; none where nothing was.
+    """The values measured in `workdir`; empty if there are none.
 
     Raises:
-        ValueError: the file is not what `write_evaluations` writes.
+        ValueError: the file was not written by `write_evaluations`.
     """
     path = workdir / _FILE
     if not path.exists():
@@ -65,7 +64,7 @@ def read_evaluations(workdir: Path) -> Evaluations:
 
 
 def write_evaluations(workdir: Path, evaluations: Evaluations) -> None:
-    """Writes the values so that they appear whole or not at all."""
+    """Writes the values atomically."""
     write_text(workdir / _FILE, json.dumps(dataclasses.asdict(evaluations), indent=1) + "\n")
 
 
@@ -73,14 +72,14 @@ def choose_step(workdir: Path, checkpoint: str | int | None, steps: Sequence[int
     """The step of the checkpoint to use.
 
     Args:
-        checkpoint: "best", "latest" or a step; if None, the best one where the run was measured, else the newest.
-        steps: of the checkpoints that there are, at least one.
+        checkpoint: "best", "latest" or a step; if None, the best one if the run was measured, else the newest.
+        steps: steps of the existing checkpoints, at least one.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint; names those that there are.
+        FileNotFoundError: the checkpoint does not exist; names the existing ones.
         ValueError: `checkpoint` is something else.
     """
-    there = f"there are {', '.join(map(str, sorted(steps)))}"
+    existing = f"there are {', '.join(map(str, sorted(steps)))}"
     best = read_evaluations(workdir).up_to(max(steps)).best
     if checkpoint is None:
         return best[0] if best is not None and best[0] in steps else max(steps)
@@ -90,13 +89,13 @@ def choose_step(workdir: Path, checkpoint: str | int | None, steps: Sequence[int
         if best is None:
             raise FileNotFoundError(
                 f"{workdir} has no best checkpoint, as it was not measured while it trained (train.evaluate_every): "
-                f"give --checkpoint latest, or a step: {there}"
+                f"give --checkpoint latest, or a step: {existing}"
             )
         if best[0] not in steps:
-            raise FileNotFoundError(f"{workdir}: the best checkpoint, of step {best[0]}, is missing; {there}")
+            raise FileNotFoundError(f"{workdir}: the best checkpoint, of step {best[0]}, is missing; {existing}")
         return best[0]
     if not str(checkpoint).isdecimal():
-        raise ValueError(f"--checkpoint must be best, latest or a step, not {checkpoint!r}; {there}")
+        raise ValueError(f"--checkpoint must be best, latest or a step, not {checkpoint!r}; {existing}")
     if int(checkpoint) not in steps:
-        raise FileNotFoundError(f"{workdir} has no checkpoint of step {checkpoint}: {there}")
+        raise FileNotFoundError(f"{workdir} has no checkpoint of step {checkpoint}: {existing}")
     return int(checkpoint)

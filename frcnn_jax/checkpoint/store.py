@@ -1,4 +1,4 @@
-"""Checkpoints of a run on Orbax: all that is needed to go on as if nothing had happened, or to detect."""
+"""Checkpoints of a run on Orbax: everything needed to resume it exactly, or to detect."""
 
 import contextlib
 import errno
@@ -26,14 +26,14 @@ from frcnn_jax.sums import check_contents, check_sizes, write_sums
 
 @contextlib.contextmanager
 def open_checkpoint(workdir: str | Path, checkpoint: str | int | None = None) -> "Iterator[Checkpoints]":
-    """The checkpoints of a run, for reading one of them; closed when the block is left. Nothing is created.
+    """The checkpoints of a run, to read one of them; closed when the block is left. Creates no files.
 
     Args:
-        checkpoint: "best", "latest" or a step; if None, the best one where the run was measured while it trained
+        checkpoint: "best", "latest" or a step; if None, the best one if the run was measured while it trained
             (`train.evaluate_every`), else the newest.
 
     Raises:
-        FileNotFoundError: `workdir` holds no checkpoint yet, or not this one; names those that there are.
+        FileNotFoundError: `workdir` holds no checkpoint yet, or not this one; names the existing ones.
         ValueError: `checkpoint` is something else.
     """
     workdir = expand_user(workdir)
@@ -50,13 +50,13 @@ def open_checkpoint(workdir: str | Path, checkpoint: str | int | None = None) ->
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a workdir; of several processes, only process 0 opens it.
+    """The folder `checkpoints/` of a workdir; with several processes, only process 0 opens it.
 
     A checkpoint holds the state (parameters, optimizer, step, statistics), the run's key, the position of the data
-    iterator and the metadata. It is complete or not there: Orbax writes beside it and renames.
+    iterator and the metadata. It appears atomically: Orbax writes it beside its place and renames it.
 
     Attributes:
-        step: the checkpoint that is read; None for the newest.
+        step: step of the checkpoint to read; None for the newest.
     """
 
     def __init__(self, workdir: str | Path, keep: int = 2):
@@ -103,7 +103,7 @@ class Checkpoints:
             then: called once it is written.
 
         Raises:
-            OSError: it cannot be written, as when the disk is full; earlier checkpoints are whole.
+            OSError: it cannot be written, for example because the disk is full; earlier checkpoints are intact.
         """
         self.wait()
         step = int(state.step)
@@ -140,13 +140,13 @@ class Checkpoints:
 
     def _write(self, step: int, arrays: Any, described: Any, best: int | None, then: Callable[[], Any]) -> None:
         items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), metadata=ocp.args.JsonSave(described))
-        self._remove_unfinished(step)  # of a run that was killed while it saved
+        self._remove_unfinished(step)  # from a run that was killed while saving
         try:
             with quiet_orbax():
                 self._manager.save(step, args=items)
                 self._manager.wait_until_finished()
             write_sums(self._folder(step))
-        except (OSError, ValueError) as error:  # TensorStore reports errors of the system as ValueError
+        except (OSError, ValueError) as error:  # TensorStore reports system errors as ValueError
             self._remove_unfinished(step)
             raise OSError(
                 f"cannot write the checkpoint of step {step} to {self._manager.directory}: {reason(error)}. "
@@ -161,12 +161,12 @@ class Checkpoints:
         """The checkpoint as (state, key, data position); `state` gives the arrays' shapes and devices.
 
         Raises:
-            ValueError: a shape or name in the checkpoint differs from `state`'s, or it is damaged.
+            ValueError: a shape or name in the checkpoint differs from `state`, or it is damaged.
         """
         template = {"state": state, "key": jax.random.key_data(jax.random.key(0))}
-        # On one device, whatever devices wrote it: the caller spreads it.
-        here = SingleDeviceSharding(jax.local_devices()[0])
-        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), template)
+        # On one device, whatever devices wrote it: the caller distributes it.
+        one_device = SingleDeviceSharding(jax.local_devices()[0])
+        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one_device), template)
         items = ocp.args.Composite(
             arrays=ocp.args.StandardRestore(template),
             metadata=ocp.args.JsonRestore(),
@@ -197,21 +197,21 @@ class Checkpoints:
                 f"{self._manager.directory}: checkpoint format {described['format']}, "
                 f"not {' or '.join(map(str, READABLE))}"
             )
-        config = from_json(settings)  # whose errors name the setting
+        config = from_json(settings)  # its errors name the setting
         with self.damage_named():
             return decode_metadata(described, config)
 
     @contextlib.contextmanager
     def damage_named(self, contents: str = "metadata/") -> Iterator[None]:
-        """Says of errors of reading in the block that the checkpoint is damaged, and what to go on from.
+        """Converts reading errors in the block to one that names the damaged checkpoint and the one to resume from.
 
         Args:
-            contents: first see that no file whose path begins so has changed since it was written; sizes are compared
-                of all.
+            contents: first check that no file with a path that begins so has changed since it was written; the sizes of
+                all files are always compared.
 
         Raises:
             ValueError: it is damaged; one line.
-            OSError: the system does not let it be read.
+            OSError: the system cannot read it.
         """
         folder = self._folder(self._chosen)
         try:
@@ -221,7 +221,7 @@ class Checkpoints:
                 yield
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise
-        except Exception as error:  # Orbax raises just that for an array that is cut off
+        except Exception as error:  # Orbax raises a bare Exception for a truncated array
             code = system_code(error)
             if code not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
                 raise OSError(f"{folder} cannot be read: {os.strerror(code)}") from error
@@ -232,7 +232,7 @@ class Checkpoints:
         return self.latest if self.step is None else self.step
 
     def _advice(self) -> str:
-        """A way on without the checkpoint that is read: the newest one that is whole."""
+        """Advice to continue without this checkpoint: the newest intact one."""
         for step in sorted(self.steps, reverse=True):
             with contextlib.suppress(ValueError, OSError):
                 if step != self._chosen:
@@ -249,7 +249,7 @@ class Checkpoints:
         return Path(self._manager.directory) / str(step)
 
     def _check_shapes(self, template: Any) -> None:
-        """Raises ValueError where the checkpoint is whole and has other arrays than `template`."""
+        """Raises ValueError if the checkpoint is intact and has other arrays than `template`."""
         try:
             with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
                 stored = handler.metadata(self._folder(self._chosen) / "arrays")
@@ -258,7 +258,7 @@ class Checkpoints:
                 for leaves in map(jax.tree_util.tree_leaves_with_path, (stored, template))
             )
         except Exception:
-            return  # what is wrong with it has been said
+            return  # the fault is reported already
         differ = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
         if differ:
             first = differ[0]
@@ -279,13 +279,13 @@ class Checkpoints:
             self._manager.close()
 
     def _remove_unfinished(self, step: int) -> None:
-        """Frees the space that a checkpoint takes which could not be completed."""
+        """Frees the space of an unfinished checkpoint."""
         for path in Path(self._manager.directory).glob(f"{step}.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_parts(folder: Path) -> None:
-    """Raises an error where a part of the checkpoint is missing, or has another size than when it was written."""
+    """Raises an error if a part of the checkpoint is missing, or has another size than when it was written."""
     absent = [name for name in ("metadata", "arrays") if not (folder / name).is_dir()]
     if absent:
         raise FileNotFoundError(f"it has no {' and no '.join(absent)}")

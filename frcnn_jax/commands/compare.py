@@ -1,14 +1,14 @@
-"""Trains and tests R-CNN, SPPnet and Fast R-CNN on the same data, proposals and networks, and makes the paper's table.
+"""Trains and tests R-CNN, SPPnet and Fast R-CNN on the same data, proposals and networks, and writes the paper's table.
 
     frcnn compare --config X --workdir FOLDER [--systems rcnn sppnet fast_rcnn]
         [--models M ...] [--SETTING VALUE ...] [--comparison.SETTING VALUE ...]
     frcnn compare --config X --settings
 
-Each system with each network is a folder of the workdir, SYSTEM-MODEL, and a process of its own, so that its peak
-memory is its own. What is done is not done again: killed, the same command goes on. --comparison.share 0.01 does that
-share of the images and steps, and extrapolates the times. comparison.html and comparison.md in the workdir show all
-that is there, also of earlier commands. --systems fast_rcnn_svm, after fast_rcnn, puts SVMs in place of its softmax
-(Fast R-CNN's table 8).
+Each system with each network has a folder in the workdir, SYSTEM-MODEL, and a separate process, so that its peak memory
+is measured separately. Finished work is not repeated: after a kill, the same command continues. --comparison.share 0.01
+processes that share of the images and steps, and extrapolates the times. comparison.html and comparison.md in the
+workdir show all results, also those of earlier commands. --systems fast_rcnn_svm, after fast_rcnn, replaces its softmax
+by SVMs (Fast R-CNN's table 8).
 """
 
 import argparse
@@ -33,7 +33,7 @@ MODULES = {
     "fast_rcnn_svm": "ablations.fast_rcnn_svm",
 }
 SYSTEMS = ("rcnn", "sppnet", "fast_rcnn")
-WITHOUT_SPPNET = ("caffenet", "vgg_cnn_m_1024")  # the paper has no SPPnet of S and M
+WITHOUT_SPPNET = ("caffenet", "vgg_cnn_m_1024")  # the paper has no SPPnet with S and M
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Settings(Config):
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
-    parser.add_argument("--workdir", type=expand_user, help="folder of all systems; needed, but for --settings")
+    parser.add_argument("--workdir", type=expand_user, help="folder of all systems; required except with --settings")
     parser.add_argument(
         "--systems", nargs="+", choices=list(MODULES), default=SYSTEMS, metavar="SYSTEM", help=", ".join(MODULES)
     )
@@ -93,18 +93,18 @@ def train_and_test(system: str, config: Config, comparison: ComparisonConfig, wo
 
 
 def in_a_process_of_its_own(command: list) -> None:
-    """Runs a command, which reads its standard input to know when this process ends; exits where it failed."""
+    """Runs a command that watches its standard input to notice the end of this process; exits if it fails."""
     with subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE) as process:
         try:
             code = process.wait()
-        except KeyboardInterrupt:  # the terminal sends it to both
+        except KeyboardInterrupt:  # the terminal sends Ctrl-C to both
             code = process.wait()
     if code:
         sys.exit(code if code > 0 else 128 - code)
 
 
 def end_with_parent() -> None:
-    """Has this process stop as by SIGTERM, in good order, when the one that started it ends."""
+    """Makes this process stop cleanly, as by SIGTERM, when its parent ends."""
 
     def watch() -> None:
         os.read(sys.stdin.fileno(), 1)

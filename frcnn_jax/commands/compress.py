@@ -1,20 +1,20 @@
-"""Compresses a run's detector by truncated SVD (section 3.1 of the paper), and shows what it gains and what it costs.
+"""Compresses a run's detector by truncated SVD (section 3.1 of the paper), and compares speed and mAP.
 
     frcnn compress --workdir runs/X --fc6 1024 --fc7 256 [--out FOLDER]
         [--SETTING VALUE ...]
 
-fc6 and fc7 become two layers each, with as many numbers between them as --fc6 and --fc7 say; without one of the two
-that layer stays whole. The paper's ranks are 1024 and 256, for layers of 25088 x 4096 and 4096 x 4096.
+fc6 and fc7 become two layers each, of rank --fc6 and --fc7; a layer without its option stays whole. The
+paper's ranks are 1024 and 256, for layers of 25088 x 4096 and 4096 x 4096.
 
-FOLDER (runs/X-svd-fc6-1024-fc7-256 if not given) is a workdir like any other: `evaluate`, `detect` and `export`
-take it, and `train` trains on in it with `--model.fc6-rank 1024 --model.fc7-rank 256` and more `--train.steps`. To
-fine-tune with another schedule, give it to a new run as `--model.weights` with the same two settings. runs/X is only
-read. A folder that holds this very compression is measured again, any other is refused.
+FOLDER (runs/X-svd-fc6-1024-fc7-256 if not given) is a workdir like any other: `evaluate`, `detect` and `export` accept
+it, and `train` continues in it with `--model.fc6-rank 1024 --model.fc7-rank 256` and more `--train.steps`. To fine-tune
+with another schedule, give it to a new run as `--model.weights` with the same two settings. runs/X is only read. A
+folder that already holds this compression is measured again; any other is refused.
 
-Both detectors are evaluated on the test set: reports are in FOLDER/eval and FOLDER/eval_before. The time of an image is
-the median over some of its images (--images), all seen once before: resizing, network and suppression, not proposals.
-With --no-evaluate no data is needed; the time is that of a random image with proposals.max_count boxes.
-FOLDER/compression.json holds the figures. Settings change the evaluation alone.
+Both detectors are evaluated on the test set: reports are in FOLDER/eval and FOLDER/eval_before. The time per image is
+the median over some test images (--images), after a warm-up: resizing, network and suppression, without proposals. With
+--no-evaluate no data are needed; the time is that of a random image with proposals.max_count boxes.
+FOLDER/compression.json holds the figures. Settings only change the evaluation.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def main() -> None:
         "--out", type=expand_user, metavar="FOLDER", help="workdir to write; named as above if not given"
     )
     parser.add_argument("--no-evaluate", action="store_true", help="no mAP")
-    parser.add_argument("--images", type=int, default=8, metavar="N", help="images whose time is taken; 0: no times")
+    parser.add_argument("--images", type=int, default=8, metavar="N", help="number of timed images; 0: no times")
     arguments, settings = parser.parse_known_args()
     if min(arguments.fc6, arguments.fc7, arguments.images) < 0:
         parser.error("--fc6, --fc7 and --images must not be negative")
@@ -58,7 +58,7 @@ def main() -> None:
     if compress_run(arguments.workdir, out, **ranks, checkpoint=arguments.checkpoint):
         print(f"Compressed in {time.perf_counter() - start:.1f} s: {out}")
     else:
-        print(f"{out} holds this compression already")
+        print(f"{out} already holds this compression")
 
     folders = {"before": arguments.workdir, "after": out}
     detectors = {name: with_settings(load_detector(folder, chosen[name]), config) for name, folder in folders.items()}
@@ -81,12 +81,12 @@ def main() -> None:
 
 
 def with_settings(detector, config):
-    """The detector with all settings of `config` but those of the model."""
+    """The detector with all settings of `config` except those of the model."""
     return dataclasses.replace(detector, config=dataclasses.replace(config, model=detector.config.model))
 
 
 def sizes(detector) -> dict[str, float]:
-    """Parameters of a detector, and multiplications that its head makes for an RoI."""
+    """Number of parameters of a detector, and multiplications of its head per RoI."""
     from flax.traverse_util import flatten_dict
 
     arrays = flatten_dict(detector.params, sep="/")
@@ -98,7 +98,7 @@ def sizes(detector) -> dict[str, float]:
 
 
 def test_scenes(config, count: int) -> list[tuple]:
-    """Images from all over the test set, with their boxes."""
+    """Images spread over the test set, with their boxes."""
     import numpy as np
 
     from frcnn_jax.data.dataset import open_dataset
@@ -111,7 +111,7 @@ def test_scenes(config, count: int) -> list[tuple]:
 
 
 def random_scene(config) -> tuple:
-    """An image of 3:4 at the test scale, and boxes all over it."""
+    """A random 3:4 image at the test scale, with random boxes."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -123,7 +123,7 @@ def random_scene(config) -> tuple:
 
 
 def median_times(detectors: dict, scenes: list) -> dict[str, float]:
-    """Seconds that each detector takes for an image; they take turns, so that a busy machine slows both."""
+    """Seconds per image of each detector; they take turns, so that a busy machine slows both."""
     for detector in detectors.values():
         for scene in scenes:
             detector.detect(*scene)
@@ -138,11 +138,11 @@ def median_times(detectors: dict, scenes: list) -> dict[str, float]:
 
 
 def print_table(figures: dict) -> None:
-    """A row for each figure, before and after."""
+    """Prints a row for each figure, before and after."""
     rows = {
         "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
-        "multiply_adds_of_an_roi": ("multiply-adds of an RoI", lambda value: f"{value / 1e6:.2f} M"),
-        "milliseconds": ("time of an image", lambda value: f"{value:.1f} ms"),
+        "multiply_adds_of_an_roi": ("multiply-adds per RoI", lambda value: f"{value / 1e6:.2f} M"),
+        "milliseconds": ("time per image", lambda value: f"{value:.1f} ms"),
         "map": ("mAP", lambda value: f"{value:.4f}"),
     }
     print(f"\n{'':<26}{'before':>12}{'after':>12}")

@@ -4,13 +4,12 @@
 
 SOURCE: a .caffemodel (an ImageNet network or a finished Fast R-CNN detector); torchvision's vgg16, resnet18 or resnet50
 as .pth or .safetensors; an EfficientNet-Lite as .pth; Keras's VGG16 as .h5; or imagenet: the weights of that model in
-an installed package. Nothing in it is executed. FOLDER/weights.safetensors holds the weights and the pixel
-normalisation that goes with them. Train from it with `--model.weights FOLDER`, or load it with
-`frcnn_jax.load_weights(FOLDER, model)`.
+an installed package. Nothing in it is executed. FOLDER/weights.safetensors holds the weights with their pixel
+normalisation. Train from it with `--model.weights FOLDER`, or load it with `frcnn_jax.load_weights(FOLDER, model)`.
 
-An ImageNet network's classifier (fc8) is left; cls_score and bbox_pred are drawn when training starts, as are fc6 and
-fc7 where a file of Keras lacks them. A detector compressed by truncated SVD (fc6_L and fc6_U in place of fc6, fc7
-likewise) stays so; its ranks are printed, and are to be given where the weights are used: `--model.fc6-rank`, or
+An ImageNet network's classifier (fc8) is skipped; cls_score and bbox_pred are drawn when training starts, and so are
+fc6 and fc7 if a Keras file lacks them. A detector compressed by truncated SVD (fc6_L and fc6_U instead of fc6, fc7
+likewise) stays compressed; its ranks are printed, and must be given when the weights are used: `--model.fc6-rank`, or
 `create_model(..., fc6_rank=...)`.
 """
 
@@ -29,7 +28,7 @@ def main() -> None:
         "--num-classes",
         type=int,
         metavar="N",
-        help="classes that a finished detector must have, background included; not checked if not given",
+        help="number of classes that a trained detector must have, background included; not checked if not given",
     )
     arguments = parser.parse_args()
 
@@ -37,10 +36,10 @@ def main() -> None:
     from frcnn_jax.weights.folding import head_layers
 
     done = convert_weights(arguments.source, arguments.model, arguments.out, arguments.num_classes)
-    layers = list(dict.fromkeys(name.split("/")[1] for name in done.taken))
+    layers = list(dict.fromkeys(name.split("/")[1] for name in done.arrays))
     about, pixels = done.metadata, done.metadata.pixels
-    print(f"Taken: {', '.join(layers)}")
-    print(f"Left:  {', '.join(done.left) if done.left else 'nothing'}")
+    print(f"Written: {', '.join(layers)}")
+    print(f"Skipped: {', '.join(done.skipped) or 'nothing'}")
     if about.num_classes is None:
         drawn = ", ".join([*head_layers(about.drawn), "cls_score"])
         print(f"An ImageNet network: {drawn} and bbox_pred are drawn at random when training starts")

@@ -2,7 +2,7 @@
 
     frcnn demo-data FOLDER [--train 600] [--test 150] [--seed 0]
 
-A folder that is this data set already stays as it is, any other is refused. Train on it with
+A folder that already holds this data set is left unchanged; any other is refused. Train on it with
 `frcnn train --config demo --data.root FOLDER`.
 """
 
@@ -12,7 +12,7 @@ from frcnn_jax.config import expand_user
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("folder", type=expand_user, help="folder to make")
+    parser.add_argument("folder", type=expand_user, help="folder to write")
     parser.add_argument("--train", type=int, default=600, help="training images")
     parser.add_argument("--test", type=int, default=150, help="test images")
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws")

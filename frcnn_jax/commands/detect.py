@@ -3,15 +3,15 @@
     frcnn detect --workdir runs/X IMAGE ... FOLDER ... VIDEO ... [--out FOLDER]
 
 Each image gets a picture and a JSON file, NAME.detections.json; each video an annotated video, NAME.detections.mp4,
-and NAME.detections.jsonl with a line for each frame. A folder stands for the images in it. The form of the files is in
-docs/results_elsewhere.md.
+and NAME.detections.jsonl with a line for each frame. A folder stands for the images in it. docs/results_elsewhere.md
+describes the files.
 
-Proposals are computed as in training, or read from a file: .npz with an array [P, 4] for each image's name without
-ending (x1 y1 x2 y2, half-open pixels), or .mat as published with the original release.
+Proposals are computed as in training, or read from a file: .npz with an array [P, 4] per image, under its name without
+suffix (x1 y1 x2 y2, half-open pixels), or .mat as published with the original release.
 
-An image with an EXIF orientation is turned as viewers turn it, unless the run has data.orientation ignore. All boxes,
-those of the file of proposals too, are in the turned image; "orientation" in the JSON is the mark that was followed, 1
-for none.
+An image with an EXIF orientation is turned as in viewers, unless the run has data.orientation ignore. All boxes, also
+those of a proposal file, are in the turned image; "orientation" in the JSON is the applied EXIF orientation, 1 for
+none.
 """
 
 from frcnn_jax.cli import checkpoint_option, make_parser
@@ -27,19 +27,19 @@ def main() -> None:
     checkpoint_option(parser)
     parser.add_argument("--proposals", type=expand_user, help="file of proposals; computed if not given")
     parser.add_argument("--out", type=expand_user, help="folder to write to; WORKDIR/detections if not given")
-    parser.add_argument("--score", type=float, default=0.5, help="least score that is drawn; JSON holds all")
+    parser.add_argument("--score", type=float, default=0.5, help="least score to draw; the JSON holds all")
     parser.add_argument(
         "--pictures",
         choices=("input", "jpg", "png", "none"),
         default="input",
-        help="format of pictures: PNG where the input keeps every pixel and else JPEG, one of the two, or none",
+        help="format of pictures: input (PNG for lossless inputs, else JPEG), png, jpg, or none",
     )
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, detect in each N-th frame")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="in videos, detect in every N-th frame")
     parser.add_argument(
         "--voc-xml",
         type=expand_user,
         metavar="FOLDER",
-        help="write VOC XML of what is drawn, to correct in labelImg; none if not given",
+        help="write VOC XML of the drawn detections, to correct in labelImg; none if not given",
     )
     parser.add_argument("--verbose", action="store_true", help=f"a line for each image, also for {_LINES} and more")
     parser.add_argument("--overwrite", action="store_true", help="replace existing XML files")

@@ -2,14 +2,14 @@
 
     frcnn evaluate --workdir runs/X [--out FOLDER] [--SETTING VALUE ...]
 
-The test set, its proposals and the way of testing can be changed: the sections data, proposals and evaluate, and
+The test set, its proposals and test settings can be changed: the sections data, proposals and evaluate, and
 input.test_*, input.buckets and input.workers.
 
     frcnn evaluate --workdir runs/X --data.test voc/2012/test
         --voc-results FOLDER
 
-writes comp4_det_SPLIT_CLASS.txt for the VOC server to FOLDER as well. The annotations of that test set are not public,
-and are not needed; of a folder that has none, with --data.faults.missing-annotation empty.
+also writes comp4_det_SPLIT_CLASS.txt for the VOC server to FOLDER. The annotations of that test set are not public, and
+are not needed; for a folder without annotations, add --data.faults.missing-annotation empty.
 
 --coco adds COCO's measures, which need pycocotools. --coco-results and --voc-xml write the detections for other
 programs: docs/results_elsewhere.md describes the files.
@@ -27,7 +27,9 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     checkpoint_option(parser)
-    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="where to write; WORKDIR/eval if not given")
+    parser.add_argument(
+        "--out", type=expand_user, metavar="FOLDER", help="folder to write to; WORKDIR/eval if not given"
+    )
     parser.add_argument(
         "--voc-results",
         type=expand_user,
@@ -44,9 +46,9 @@ def main() -> None:
         "--voc-xml",
         type=expand_user,
         metavar="FOLDER",
-        help="write VOC XML of detections from evaluate.picture_score on, to correct in labelImg; none if not given",
+        help="write VOC XML of detections from evaluate.picture_score on, for labelImg; none if not given",
     )
-    parser.add_argument("--coco", action="store_true", help="COCO's measures too; the same as --evaluate.coco")
+    parser.add_argument("--coco", action="store_true", help="also measure as COCO; the same as --evaluate.coco")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results files")
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
@@ -57,14 +59,14 @@ def main() -> None:
 
     from frcnn_jax.distributed.start import processes
 
-    # The run's own settings are known to process 0 alone.
+    # Only process 0 knows the run's own settings.
     given = any(setting.startswith("--distributed.") for setting in settings)
     with processes(override(Config(), settings, sys.argv[0]).distributed if given else DistributedConfig()):
         evaluate(arguments, settings)
 
 
 def evaluate(arguments: argparse.Namespace, settings: list[str]) -> None:
-    """Evaluates and prints the measures; several processes do it together."""
+    """Evaluates and prints the measures, with all processes together."""
     from frcnn_jax.distributed.talk import from_first
     from frcnn_jax.evaluation.outputs.coco_json import annotations_file
     from frcnn_jax.evaluation.report import format_metrics

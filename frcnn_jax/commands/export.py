@@ -5,7 +5,7 @@
 safetensors, npz: the parameters under flat names such as backbone/conv1_1/kernel, with classes, pixel normalisation,
 box statistics and test settings as metadata. `frcnn_jax.load_weights(FILE, model)` reads them back.
 
-stablehlo: a function with the weights inside that runs with jax and flatbuffers alone:
+stablehlo: a function with the weights inside, which needs only jax and flatbuffers:
 
     import json, zipfile
     from jax import export
@@ -15,7 +15,7 @@ stablehlo: a function with the weights inside that runs with jax and flatbuffers
         image, image_size, original_size, scale, proposals, proposal_mask
     )
 
-The docstring of frcnn_jax/runs/export.py is a whole program, from a picture to detections.
+The docstring of frcnn_jax/runs/export.py is a complete program, from a picture to detections.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
         "--proposals",
         type=int,
         metavar="P",
-        help="boxes that it takes; the config's proposals.max_count if not given",
+        help="number of boxes; the config's proposals.max_count if not given",
     )
     stablehlo.add_argument(
         "--platforms",
@@ -52,7 +52,7 @@ def main() -> None:
         choices=("cpu", "cuda", "rocm", "tpu"),
         default=["cpu", "cuda", "tpu"],
         metavar="PLATFORM",
-        help="devices that it runs on, of cpu, cuda, rocm and tpu",
+        help="devices to run on, of cpu, cuda, rocm and tpu",
     )
     arguments = parser.parse_args()
     if arguments.format != "stablehlo":
@@ -63,13 +63,13 @@ def main() -> None:
     elif arguments.out.suffix in (".safetensors", ".npz"):
         parser.error(f"--out {arguments.out} is named like another format")
     if arguments.out.exists() and not arguments.overwrite:
-        sys.exit(f"{arguments.out} exists: give --overwrite to replace it")
+        sys.exit(f"{arguments.out} already exists: give --overwrite to replace it")
 
     print(export(arguments))
 
 
 def export(arguments: argparse.Namespace) -> str:
-    """Writes the file and says what is in it."""
+    """Writes the file and prints its contents."""
     from flax.traverse_util import flatten_dict
 
     from frcnn_jax.runs.detector import load_detector

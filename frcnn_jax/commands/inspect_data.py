@@ -1,16 +1,16 @@
-"""Looks at a folder of annotated images before anything is trained, in seconds: what is in it, and what is wrong.
+"""Inspects a folder of annotated images before training, in seconds: its contents and its faults.
 
     frcnn inspect-data --data.root FOLDER [--out FOLDER] [--proposals [N]]
         [--config folder] [--SETTING VALUE ...]
 
-Printed are the layout, the splits, the objects by class and size, images that are there twice, and all faults, with
-what training would do about them. Images are checked by their headers; --verify decodes all of them.
+It prints the layout, the splits, the objects by class and size, duplicate images, and all faults with their treatment
+in training. Images are checked by their headers; --verify decodes all of them.
 
 With --out FOLDER the same is written to FOLDER/index.html, one page that opens offline, with objects of each class, the
 largest, smallest and most crowded, and training images as the settings of the config show them to the network.
 
-With --proposals the proposals of N images (200 if not given) are searched where they are not stored, for their recall
-and for the RoIs on the page. They are those of the training that follows.
+With --proposals the proposals of N images (200 if not given) are computed, unless they are stored, for their recall and
+for the RoIs on the page. A following training reuses them.
 """
 
 import logging
@@ -35,7 +35,7 @@ def main() -> None:
         nargs="?",
         const=_IMAGES,
         metavar="N",
-        help=f"search the proposals of N images, of {_IMAGES} where N is not given",
+        help=f"compute the proposals of N images, {_IMAGES} if N is not given",
     )
     parser.add_argument("--verify", action="store_true", help="decode all images; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
@@ -46,7 +46,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     config = override(load_config(arguments.config), settings, sys.argv[0])
     if config.data.root is None:
-        parser.error("--data.root FOLDER is missing: the folder to look at")
+        parser.error("--data.root FOLDER is missing: the folder to inspect")
 
     from frcnn_jax.evaluation.looking.page import format_survey, write_page
     from frcnn_jax.evaluation.looking.survey import survey_folder

@@ -1,4 +1,4 @@
-"""Starts several processes of a command on this machine, which work as one.
+"""Starts several processes of a command on this machine that work as one.
 
     frcnn launch --processes 8 train --config voc07_vgg16 --workdir FOLDER
 

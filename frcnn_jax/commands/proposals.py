@@ -1,4 +1,4 @@
-"""Computes the region proposals of a config's data sets, or reads them from its files; prints their recall, draws some.
+"""Computes the region proposals of a config's data sets, or reads them from files; prints their recall, draws some.
 
     frcnn proposals --config X [--pictures N --out FOLDER] [--SETTING VALUE ...]
     frcnn proposals --config X --augmented N --out FOLDER [--SETTING VALUE ...]
@@ -6,15 +6,14 @@
         [--object X1 Y1 X2 Y2 ...]
 
 With a config, N images of each data set are drawn as FOLDER/SPLIT-NAME.proposals.jpg: objects dashed in white, and for
-each the proposal that overlaps it the most, in the colour of its class and with its IoU.
+each object the best overlapping proposal, in the colour of its class and with the IoU. With --augmented no proposals
+are computed: N images of each training set are drawn unchanged and, five times, changed by `input.augment` and flips,
+to FOLDER/SPLIT-NAME.augmented.jpg. Objects are in the colour of their class; remains of cropped objects, where nothing
+is learned, are dashed in white.
 
-With --augmented no proposals are computed: N images of each training set are drawn as they are and, five times, as
-`input.augment` and the flips change them, to FOLDER/SPLIT-NAME.augmented.jpg. Objects are in the colour of their class;
-what is left of one that is cut, where nothing is learned, is dashed in white.
-
-With an image, its proposals are computed, or read from a FILE as --proposals of `detect` takes it, and drawn as
+With an image, its proposals are computed, or read from a FILE (as in --proposals of `detect`), and drawn as
 FOLDER/A.proposals.jpg. Boxes of objects (half-open, pixels) are drawn with the best proposals in the same way, and
-their IoU is printed. Without any, proposals from all over the image are drawn, none that overlaps a drawn one by half.
+their IoU is printed. Without objects, proposals spread over the image are drawn, none overlapping another by half.
 """
 
 import logging
@@ -28,9 +27,13 @@ def main() -> None:
     parser = make_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=expand_user, help="name of a config, or file with get_config()")
-    source.add_argument("--image", type=expand_user, help="an image in place of data sets")
-    parser.add_argument("--pictures", type=int, default=0, metavar="N", help="images drawn of each data set")
-    parser.add_argument("--augmented", type=int, default=0, metavar="N", help="training images drawn as augmented")
+    source.add_argument("--image", type=expand_user, help="an image instead of data sets")
+    parser.add_argument(
+        "--pictures", type=int, default=0, metavar="N", help="number of images to draw from each data set"
+    )
+    parser.add_argument(
+        "--augmented", type=int, default=0, metavar="N", help="number of training images to draw with augmentation"
+    )
     parser.add_argument(
         "--boxes", type=expand_user, metavar="FILE", help="proposals of the image; computed if not given"
     )
@@ -40,9 +43,9 @@ def main() -> None:
         nargs=4,
         action="append",
         metavar=("X1", "Y1", "X2", "Y2"),
-        help="an object of the image, again for each; none if not given",
+        help="an object of the image; may be repeated",
     )
-    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for pictures; needed for them")
+    parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for pictures; required for them")
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
     settings += ["--data.verify"] if arguments.verify else []
@@ -51,7 +54,7 @@ def main() -> None:
     if arguments.image and (arguments.pictures or arguments.augmented):
         parser.error("--pictures and --augmented go with --config")
     if arguments.pictures and arguments.augmented:
-        parser.error("--augmented computes no proposals, so that it does not go with --pictures")
+        parser.error("--augmented computes no proposals, so it does not go with --pictures")
     if (arguments.image or arguments.pictures or arguments.augmented) and arguments.out is None:
         parser.error("pictures need --out")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")

@@ -20,7 +20,7 @@ from frcnn_jax.evaluation.drawing import PALETTE, draw_detections
 from frcnn_jax.evaluation.report import write_image
 from frcnn_jax.types import Detections, GroundTruth
 
-DRAWN = 40  # proposals of an image without objects
+DRAWN = 40  # most proposals to draw on an image without objects
 
 
 def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
@@ -48,7 +48,7 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
 
 
 def of_augmentation(config: Config, pictures: int, out: Path) -> None:
-    """Pictures of some images of each training set as they are and as training sees them."""
+    """Pictures of some images of each training set, original and augmented."""
     for name in dict.fromkeys(config.data.train):
         dataset = open_dataset(name, config.data)
         for index in chosen(dataset, pictures):
@@ -57,7 +57,7 @@ def of_augmentation(config: Config, pictures: int, out: Path) -> None:
 
 
 def chosen(dataset: Dataset, count: int) -> list[int]:
-    """Positions of that many images with objects, from all over the data set."""
+    """Positions of that many images with objects, spread over the data set."""
     with_objects = [i for i, truth in enumerate(dataset.annotations) if len(truth.boxes)]
     places = np.linspace(0, len(with_objects) - 1, min(count, len(with_objects))).astype(int)
     return [with_objects[place] for place in np.unique(places)]
@@ -91,7 +91,7 @@ def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[
 
 
 def draw_best(image: np.ndarray, boxes: np.ndarray, truth: GroundTruth, classes: list[str]) -> np.ndarray:
-    """The image with its objects, and for each the proposal that overlaps it the most."""
+    """The image with its objects, and the best overlapping proposal of each."""
     index, iou = best_overlaps(np.asarray(truth.boxes), boxes)
     near = iou > 0
     best = Detections(
@@ -124,7 +124,7 @@ def save(out: Path, name: str, picture: np.ndarray) -> None:
 
 
 def print_recall(recall: dict) -> None:
-    """A row for all objects and for each class, a column for each threshold; a dash where there are no objects."""
+    """Prints a row for all objects and for each class, with a column for each threshold; a dash without objects."""
 
     def cell(value: float) -> str:
         return f"{'-':>8}" if math.isnan(value) else f"{value:8.3f}"

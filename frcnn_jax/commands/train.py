@@ -1,11 +1,11 @@
-"""Trains the detector of a config, going on where it was, and evaluates it at the end.
+"""Trains the detector of a config, or resumes its run, and evaluates it at the end.
 
     frcnn train --config folder --workdir runs/mine --data.root FOLDER
         [--SETTING VALUE ...]
     frcnn train --config voc07_vgg16 --workdir runs/voc07
     frcnn train --config folder --settings
 
-Evaluated is the best checkpoint where train.evaluate_every measured the run while it trained, else the newest. Any
+It evaluates the best checkpoint if the run was measured while it trained (train.evaluate_every), else the newest. Any
 setting of the config can be given, as --train.steps 3000; --settings lists them.
 """
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument(
         "--accept-changed-data",
         action="store_true",
-        help="go on with training data that have changed since the newest checkpoint",
+        help="continue with training data that have changed since the newest checkpoint",
     )
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     parser.add_argument("--settings", action="store_true", help="list all settings, with the config's values, and exit")
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def train_and_evaluate(config: Config, workdir: Path, *, accept_changed_data: bool) -> None:
-    """Trains, evaluates the checkpoint to use and prints the measures; several processes do it together."""
+    """Trains, evaluates the chosen checkpoint and prints the measures, with all processes together."""
     from frcnn_jax.data.dataset import open_dataset
     from frcnn_jax.data.prepared.prepare import data_dir
     from frcnn_jax.distributed.disk import first_on_disk
@@ -59,7 +59,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, accept_changed_data: bo
     config = resolve_rules(config)
     try:
         with first_on_disk(data_dir(config.data)):
-            open_dataset(config.data.test, config.data)  # what is wrong with it is better known before the training
+            open_dataset(config.data.test, config.data)  # finds faults of the test set before the training
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
     train(config, workdir, accept_changed_data=accept_changed_data)

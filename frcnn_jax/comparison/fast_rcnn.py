@@ -1,5 +1,6 @@
-"""Fast R-CNN beside R-CNN and SPPnet: trained and evaluated as ever, with its times by stage in a record, and once more
-with its fully connected layers truncated (section 3.1)."""
+"""Fast R-CNN in the comparison: trained and evaluated as usual, with times by stage in a record, then again with
+truncated fully connected layers (section 3.1).
+"""
 
 import json
 import shutil
@@ -40,12 +41,12 @@ _LARGEST_RANKS = {"fc6": 1024, "fc7": 256}
 
 
 def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
-    """Trains in `folder/run`, going on where it was, and notes how long its steps took.
+    """Trains in `folder/run`, or resumes there, and records the time of its steps.
 
-    With a share below 1 so many of the steps are made, at least two, of which the first is not timed, as it compiles.
+    With a share below 1 only that share of the steps is made, at least two; the first is not timed, as it compiles.
 
     Raises:
-        ValueError, OSError and the like: as `frcnn_jax.train`.
+        ValueError, OSError and others: as `frcnn_jax.train`.
     """
     folder = expand_user(folder)
     load_plugins(config.plugins, folder)
@@ -69,9 +70,9 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
 
 
 def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
-    """Times the stages of detection, one image at a time, and evaluates, without SVD and with it where the head allows.
+    """Times the stages of detection, one image at a time, and evaluates: without SVD, and with it if the head allows.
 
-    With a share below 1 so many of the test images are timed, and no mAP is measured.
+    With a share below 1 only that share of the test images is timed, and no mAP is measured.
     """
     folder = expand_user(folder)
     record = Record(folder / "record.json", system="fast_rcnn", model=config.model.name)
@@ -105,7 +106,7 @@ def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: R
         return
     proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     count = part_of(len(dataset), comparison.share)
-    # Spread over the test set, so that they are as its images are.
+    # Spread over the test set, to represent it.
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)) if count else []
     time_image, watch = _timed(detector), Watch()
     for index in chosen:
@@ -124,10 +125,10 @@ def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: R
 
 
 def _training_time(run: Path, batch_size: int, skipped: int) -> tuple[float, int]:
-    """Seconds of the steps of a run, evaluations between them not counted, and how many these were.
+    """Seconds of the steps of a run without evaluations, and the number of steps.
 
     Args:
-        skipped: lines of its metrics that do not count.
+        skipped: number of lines of the metrics to skip.
     """
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "images_per_second" in line]
@@ -137,7 +138,7 @@ def _training_time(run: Path, batch_size: int, skipped: int) -> tuple[float, int
 
 
 def _ranks(detector: Detector) -> dict[str, int] | None:
-    """Ranks of fc6 and fc7, a quarter of their widths and at most the paper's; None of a head without them."""
+    """Ranks of fc6 and fc7, a quarter of their widths and at most the paper's; None for a head without them."""
     head = detector.params["head"]
     if not set(LAYERS) <= head.keys():
         return None

@@ -1,15 +1,15 @@
 """SVMs of all classes with hard negatives, in one pass over the images (R-CNN, section 2.3).
 
-A class's positives are the rows that are objects of it, difficult ones too. Its negatives are rows with a low IoU with
-all of its objects; rows between are left out. Image by image, and class by class:
+The positives of a class are the rows of its objects, difficult ones too. Its negatives are rows with a low IoU with all
+of its objects; rows in between are skipped. For each image, and each class:
 
     class not trained yet   all negatives of the image join
-    otherwise               those that score above `join` do
-    then                    it is trained if it was not yet, if more than `retrain_at` have joined since it was, or if
-                            this is the last image; after that its negatives that score below `leave` leave
+    otherwise               negatives that score above `join` join
+    then                    it is trained if it is not yet, if more than `retrain_at` joined since, or if this is the
+                            last image; afterwards its negatives that score below `leave` leave
 
-Features stay on disk: a training reads the rows that it needs. What is kept, in memory and after a kill, are the SVMs
-and the numbers of their rows.
+Features stay on disk: training reads only the rows it needs. Only the SVMs and the numbers of their rows are kept in
+memory, and saved for resuming.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Solver(Protocol):
-    """Trains the classes that have examples; what it returns for others is not looked at. `svm.SOLVERS` has two."""
+    """Trains the classes that have examples; the result for other classes is ignored. `svm.SOLVERS` has two."""
 
     def __call__(
         self, features: Float[np.ndarray, "M F"], is_positive: Bool[np.ndarray, "M K"], mask: Bool[np.ndarray, "M K"]
@@ -47,10 +47,10 @@ class Solver(Protocol):
 def feature_scale(
     features: FeatureStore, norm: float = 20.0, *, images: int = 200, rows: int = 200, seed: int = 0
 ) -> float:
-    """The factor by which features get the mean norm `norm`.
+    """The factor that scales features to the mean norm `norm`.
 
     Args:
-        images, rows: the mean is over at most so many images, and so many rows of each, drawn at random.
+        images, rows: most images, and most rows of each, drawn at random for the mean.
 
     Raises:
         ValueError: all features drawn are 0.
@@ -83,24 +83,24 @@ def mine_svms(
     seconds_between_saves: float = 30.0,
     tick: Callable[[], None] = lambda: None,
 ) -> LinearSvms:
-    """Trains an SVM for each class of which there are objects.
+    """Trains an SVM for each class with objects.
 
     Args:
-        features: rows of each image, its objects among them.
-        overlaps: of an image by its index, the highest IoU of each row with each class (`class_overlaps`).
-        labels: likewise, the class of rows that are objects, 0 for all others.
+        features: rows of each image, including its objects.
+        overlaps: returns, for an image index, the highest IoU of each row with each class (`class_overlaps`).
+        labels: returns, for an image index, the class of rows that are objects, 0 for all others.
         scale: factor of the features (`feature_scale`).
         negative_iou: rows with a lower IoU are negatives.
-        state: file to continue from after a kill; the result is the same as without.
-        made_from: all that the state depends on beside these arguments, as JSON has it.
+        state: file to resume from after a kill; the result is the same as without.
+        made_from: everything besides these arguments that the state depends on, as JSON values.
         tick: called after each image.
 
     Returns:
-        SVMs of features as they are, without the factor. A class without objects, or without negatives, has weights 0
-        and the bias -1: it scores below what is taken for the class.
+        SVMs for the original features, without the factor. A class without objects, or without negatives, has weights 0
+        and the bias -1: it never scores above the margin.
 
     Raises:
-        ValueError: the state was made from something else, which is named, or is damaged.
+        ValueError: the state was made from other data or settings (named), or is damaged.
     """
     settings = {
         **(made_from or {}),
@@ -133,7 +133,7 @@ def mine_svms(
 def _positives(
     features: FeatureStore, labels: Callable[[int], Int[np.ndarray, " P"]], num_classes: int
 ) -> list[Int[np.ndarray, " n"]]:
-    """Rows of the whole that are objects of each class."""
+    """Rows of the store that are objects of each class."""
     rows: list[list[np.ndarray]] = [[np.zeros(0, np.int64)] for _ in range(num_classes)]
     for index, offset in enumerate(features.offsets[:-1]):
         found = labels(index)
@@ -143,7 +143,7 @@ def _positives(
 
 
 class _Mining:
-    """SVMs so far, and the negatives of each class as rows of the whole, rising."""
+    """SVMs so far, and the negatives of each class as ascending rows of the store."""
 
     def __init__(
         self, features: FeatureStore, positives: list[Int[np.ndarray, " n"]], solver: Solver, scale: float, leave: float
@@ -153,11 +153,11 @@ class _Mining:
         self.negatives = [np.zeros(0, np.int64) for _ in positives]
         self.weights = np.zeros((len(positives), features.shape[1]), np.float32)
         self.biases = np.full(len(positives), -1, np.float32)
-        self.joined = np.zeros(len(positives), np.int64)  # since the class was trained
+        self.joined = np.zeros(len(positives), np.int64)  # since the last training of the class
         self.trained = np.zeros(len(positives), bool)
 
     def join(self, index: int, is_negative: Bool[np.ndarray, "P K"], score: float) -> bool:
-        """Takes the negatives of an image that are hard; True if there were any."""
+        """Adds the hard negatives of an image; True if there are any."""
         scores = self._scores(self.features[index].astype(np.float32))
         chosen = is_negative & ((scores > score) | ~self.trained)
         for k in np.flatnonzero(chosen.any(axis=0)):
@@ -168,7 +168,7 @@ class _Mining:
         return bool(chosen.any())
 
     def train(self, due: Bool[np.ndarray, " K"]) -> None:
-        """Trains the classes that are due and have examples of both kinds; their easy negatives leave."""
+        """Trains the classes that are due and have positives and negatives; their easy negatives leave."""
         classes = [k for k in np.flatnonzero(due) if len(self.positives[k]) and len(self.negatives[k])]
         if not classes:
             return
@@ -210,7 +210,7 @@ class _Mining:
             )
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> int:
-        """Takes up a state; returns the image to go on with, 0 if there is none."""
+        """Loads a state; returns the image to resume with, 0 without a state."""
         if not path.exists():
             return 0
         try:

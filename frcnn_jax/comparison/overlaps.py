@@ -1,4 +1,4 @@
-"""Overlaps of the boxes of one image with its objects, on the host: by class, and as pairs to regress boxes from."""
+"""Overlaps of the boxes of one image with its objects, on the host: by class, and as pairs for box regression."""
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,16 @@ __all__ = ["box_pairs", "class_overlaps", "overlaps"]
 
 def overlaps(boxes: Float[np.ndarray, "P 4"], objects: Float[np.ndarray, "G 4"]) -> Float[np.ndarray, "P G"]:
     """IoU of each box with each object."""
-    # Rounded up to few distinct shapes, so that few functions are compiled.
+    # Rounded up, so that few distinct shapes are compiled.
     found = _pairwise_iou(_pad(boxes, 512), _pad(objects, 32))
     return np.asarray(found)[: len(boxes), : len(objects)]
 
 
 def class_overlaps(boxes: Float[np.ndarray, "P 4"], truth: GroundTruth, num_classes: int) -> Float[np.ndarray, "P K"]:
-    """The highest IoU of each box with an object of each class, difficult ones included; 0 where there are none.
+    """The highest IoU of each box with an object of each class, difficult ones included; 0 without objects.
 
-    For a crowd it is the share of the box's own area that the crowd covers, from `CROWD_COVER` on: with objects that
-    were not annotated one by one, such a box is no negative of their class.
+    For a crowd it is the share of the box's own area that the crowd covers, if at least `CROWD_COVER`: such a box lies
+    on unannotated objects and is not a negative of their class.
     """
     values = np.asarray(_covers(_pad(boxes, 512), _pad(truth.boxes, 32)))[: len(boxes), : len(truth.boxes)]
     values = np.where(truth.crowd[None, :], values * (values >= CROWD_COVER), overlaps(boxes, truth.boxes))
@@ -36,14 +36,14 @@ def class_overlaps(boxes: Float[np.ndarray, "P 4"], truth: GroundTruth, num_clas
 def box_pairs(
     boxes: Float[np.ndarray, "P 4"], truth: GroundTruth, min_iou: float, *, inclusive: bool = False
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float[np.ndarray, "n 4"]]:
-    """The pairs of a box and the object that it overlaps most, of one image.
+    """The pairs of a box and the object that it overlaps most, in one image.
 
     Args:
         truth: difficult objects count, crowds do not.
-        min_iou: pairs above this IoU are taken; with `inclusive` those at it too.
+        min_iou: pairs above this IoU are used; with `inclusive`, pairs at it too.
 
     Returns:
-        Rows of `boxes`, labels 1 ... K, and float32 offsets from the box to the object as of `encode_boxes`.
+        Rows of `boxes`, labels 1 ... K, and float32 offsets from the box to the object as in `encode_boxes`.
     """
     objects, labels = truth.boxes[~truth.crowd], truth.labels[~truth.crowd]
     if not len(objects):
@@ -60,7 +60,7 @@ _pairwise_iou, _encode = jax.jit(pairwise_iou), jax.jit(encode_boxes)
 
 @jax.jit
 def _covers(boxes: Float[Array, "P 4"], objects: Float[Array, "G 4"]) -> Float[Array, "P G"]:
-    """Share of each box's area that lies on each object; 0 for an empty box."""
+    """Share of each box's area that each object covers; 0 for an empty box."""
     area = box_area(boxes)[:, None]
     return paired_intersection(boxes[:, None], objects[None, :]) / jnp.where(area > 0, area, 1)
 

@@ -1,10 +1,10 @@
 """R-CNN (Girshick et al., CVPR 2014): the whole network on the window of each proposal.
 
-Training is a sequence of stages, each with its result on disk. The network is fine-tuned by a softmax on windows that
-are drawn from all images. Then the vector before the classifier is computed for every window of every image, and the
-last pooled features for those near an object. On the vectors a linear SVM is trained for each class, with hard
-negatives; from the pooled features box offsets are regressed. At test, each proposal goes through warp, convolutions
-and layers on its own: nothing is shared between proposals that overlap.
+Training is a sequence of stages, each with its result on disk. The network is fine-tuned with a softmax on windows
+drawn from all images. Then the vector before the classifier is computed for every window of every image, and the last
+pooled features for windows near an object. A linear SVM per class is trained on the vectors, with hard negatives; box
+offsets are regressed from the pooled features. At test, each proposal goes through warp, convolutions and layers
+separately: overlapping proposals share nothing.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ SYSTEM = "rcnn"
 
 @dataclasses.dataclass(frozen=True)
 class Warp:
-    """The way from an image to windows that a network takes."""
+    """Conversion of an image to windows for a network."""
 
     size: int
     context: int
@@ -57,7 +57,7 @@ class Warp:
     def around(
         self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, "4"]
     ) -> tuple[UInt8[np.ndarray, "h w 3"], Int[np.ndarray, "2"], Float[np.ndarray, "4"]]:
-        """The part of an image that the window of a box shows, padded, its size, and the box in it."""
+        """The part of an image inside the window of a box, padded, its size, and the box in its frame."""
         x1, y1, x2, y2 = box
         growth = self.context / (self.size - 2 * self.context)
         x, y = (max(int(low - growth * (high - low)) - 2, 0) for low, high in ((x1, x2), (y1, y2)))
@@ -68,26 +68,26 @@ class Warp:
     def __call__(
         self, image: UInt8[Array, "H W 3"], size: Int[Array, "2"], boxes: Float[Array, "B 4"]
     ) -> Float[Array, "B S S 3"]:
-        """Windows of a padded image whose own rows and columns are `size`."""
+        """Windows of a padded image with `size` valid rows and columns."""
         return _warp(image, size, boxes, warp=self)
 
 
 def padded(image: UInt8[np.ndarray, "h w 3"]) -> tuple[UInt8[np.ndarray, "H W 3"], Int[np.ndarray, "2"]]:
-    """An image padded to one of few sizes, and its own."""
+    """An image padded to one of few sizes, and its original size."""
     height, width = image.shape[:2]
     return pad_image(image, (padded_side(height), padded_side(width))), np.array([height, width], np.int32)
 
 
 @partial(jax.jit, static_argnames="warp")
 def _warp(image: Array, size: Array, boxes: Array, *, warp: Warp) -> Array:
-    # What is outside the image is 0 after normalisation: the mean.
+    # Outside the image the value is 0 after normalisation: the mean.
     normalized = normalize_images(image[None], size[None], warp.pixels)[0]
     cut = partial(warp_window, normalized, image_size=size, size=warp.size, context=warp.context)
     return jax.vmap(lambda box: cut(box))(boxes)
 
 
 def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
-    """Trains all stages in `folder`; those whose results are there are skipped.
+    """Trains all stages in `folder`; stages with existing results are skipped.
 
     Raises:
         ValueError: the folder holds another system, or one made from other data or with other settings; or the
@@ -95,7 +95,7 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
         FolderInUseError: another process works there.
         FloatingPointError: the loss of fine-tuning is not finite.
         OSError: the disk has too little space for the features.
-        KeyboardInterrupt: interrupted while fine-tuning, which goes on from there when called again.
+        KeyboardInterrupt: interrupted while fine-tuning, which is resumed when called again.
     """
     with open_training(config, comparison, folder, SYSTEM, comparison.rcnn) as run:
         network, params, warp = fine_tune(run)
@@ -124,7 +124,7 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> di
 
 
 def build(run: Run) -> tuple[WindowNetwork, Any, str, Warp]:
-    """The network, its parameters before fine-tuning, the name of its classifier, and the windows that it takes.
+    """The network, its initial parameters, the name of its classifier, and its windows.
 
     The classifier is the detector's layer of scores. The layer of offsets is left out.
     """
@@ -140,7 +140,7 @@ def build(run: Run) -> tuple[WindowNetwork, Any, str, Warp]:
 
 
 def fine_tune(run: Run) -> tuple[WindowNetwork, Any, Warp]:
-    """The network after fine-tuning on warped windows of all images, 32 of objects and 96 of background at a time."""
+    """The network after fine-tuning on warped windows of all images, in batches of 32 objects and 96 of background."""
     network, params, scores, warp = build(run)
     windows = label_windows(run.proposals[: run.num_images], run.annotations)
 
@@ -161,7 +161,7 @@ def fine_tune(run: Run) -> tuple[WindowNetwork, Any, Warp]:
 
 
 def describe(network: WindowNetwork, params: Any, warp: Warp, at_once: int) -> Callable[..., Iterator[Part]]:
-    """The function that gives the features of an image's boxes, `at_once` windows at a time."""
+    """A function that computes the features of an image's boxes, `at_once` windows at a time."""
 
     def features(image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"], watch: Any) -> Iterator[Part]:
         pixels, size = map(jnp.asarray, padded(image))
@@ -196,9 +196,9 @@ def _regression_features(pooled: Array, *, network: WindowNetwork) -> Array:
 def compute_features(
     run: Run, network: WindowNetwork, params: Any, warp: Warp
 ) -> tuple[FeatureStore, FeatureStore, Pairs]:
-    """Vectors of every window, pooled features of those that boxes are regressed from, and what they are regressed to.
+    """Vectors of every window, pooled features of the windows for box regression, and its targets.
 
-    The published code keeps the pooled features of every window, which is tens of times as much.
+    The published code stores the pooled features of every window, tens of times as many.
     """
     boxes = [candidates(run.proposals[i], truth) for i, truth in enumerate(run.annotations)]
     pairs = regression_pairs(run)

@@ -1,4 +1,4 @@
-"""Times, sizes and results of a system of the comparison, in a JSON file that is rewritten at each entry."""
+"""Times, sizes and results of a system of the comparison, in a JSON file that is rewritten with each entry."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Record:
 
     Attributes:
         content: {"system", "model", "train": {stage: {"seconds", "share"}}, "test": {variant: {stage: {"seconds",
-            "images", "share"}}}, ...}; seconds are of what was timed, `share` is its part of the whole.
+            "images", "share"}}}, ...}; `seconds` are measured, and `share` is the measured part of the whole.
     """
 
     def __init__(self, path: str | Path, *, system: str, model: str):
-        """Opens the record at `path`, or begins it.
+        """Opens or begins the record at `path`.
 
         Raises:
             ValueError: the file is of another system or model, or damaged.
@@ -50,7 +50,7 @@ class Record:
         """The record at `path`.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: it does not exist.
             ValueError: the file is damaged.
         """
         found = _content(Path(path))
@@ -58,12 +58,12 @@ class Record:
 
     @contextlib.contextmanager
     def train(self, stage: str, *, share: float = 1.0) -> Iterator[Callable[[], None]]:
-        """Adds the time of the block to a stage of training, also where the block is left by an exception.
+        """Adds the time of the block to a stage of training, even if an exception ends the block.
 
-        Yields a function to call now and then in a long block: what it has seen is not lost to a kill.
+        Yields a function to call regularly in a long block, so that a kill loses little of the time.
 
         Args:
-            share: part of the stage's whole work that its blocks do together; below 1 the time is extrapolated.
+            share: part of the stage's work that its blocks do together; below 1 the time is extrapolated.
         """
         entry = self.content["train"].setdefault(_known(stage, TRAIN_STAGES), {"seconds": 0.0})
         entry["share"] = share
@@ -89,10 +89,10 @@ class Record:
         self._write()
 
     def add_test(self, stage: str, seconds: float, *, images: int, share: float = 1.0, variant: str = "") -> None:
-        """Notes the time of a stage of the test over so many images.
+        """Records the time of a stage of the test over `images` images.
 
         Args:
-            share: of the test images that these are; below 1 the time an image is marked as extrapolated.
+            share: share of these images in the test set; below 1 the time per image is marked as extrapolated.
             variant: "svd" for compressed layers.
         """
         entry = {"seconds": float(seconds), "images": int(images), "share": share}
@@ -100,17 +100,17 @@ class Record:
         self._write()
 
     def set(self, **entries: Any) -> None:
-        """Sets further entries: map, disk_bytes, steps, windows, paper_share, settings and the like."""
+        """Sets further entries, such as map, disk_bytes, steps, windows, paper_share and settings."""
         self.content |= entries
         self._write()
 
     def train_seconds(self) -> tuple[float, bool]:
-        """Time of all stages of training, and True where part of it is extrapolated."""
+        """Time of all stages of training, and True if part of it is extrapolated."""
         entries = self.content["train"].values()
         return sum(entry["seconds"] / entry["share"] for entry in entries), any(e["share"] < 1 for e in entries)
 
     def test_seconds(self, variant: str = "") -> tuple[float, bool]:
-        """Time an image, NaN where it was not measured, and True where part of it is extrapolated."""
+        """Time per image, NaN if not measured, and True if part of it is extrapolated."""
         stages = self.content["test"].get(variant, {})
         if not stages:
             return math.nan, False
@@ -125,13 +125,13 @@ class Record:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
+    """Peak memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _peak_device_memory() -> int:
-    """The most memory that JAX has held on the first device, in bytes; 0 of a CPU, whose memory is this process's."""
+    """Peak memory of JAX on the first device, in bytes; 0 on a CPU, which uses this process's memory."""
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 

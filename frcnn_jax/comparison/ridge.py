@@ -4,10 +4,11 @@ For each class, with one more feature that is always 1 and is regularised like t
 
     minimise  |X w - Y|^2 + regularization |w|^2,    Y = (targets - mean) T,    T = V diag(1 / sqrt(D + 0.001)) V^T
 
-where V D V^T is the covariance of the targets. What is returned has the whitening undone: it gives offsets themselves.
+where V D V^T is the covariance of the targets. The whitening is undone in the result, which predicts the offsets
+themselves.
 
-The smaller of two equations is solved. Of n pairs with F features: X^T X, [F + 1, F + 1], is summed up over batches of
-rows; or, with fewer pairs than features, X X^T, [n, n]. Both are float64, and the features stay where they are.
+The smaller of two equations is solved, for n pairs with F features: X^T X, [F + 1, F + 1], summed over batches of rows;
+or, with fewer pairs than features, X X^T, [n, n]. Both are float64; features are read in batches.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _BATCH_BYTES = 64 << 20
 
 
 class FeatureRows(Protocol):
-    """Rows of features [n, F] that are read where they are indexed: an array, a memory map, `FeatureStore.select`."""
+    """Rows of features [n, F] that are read on access: an array, a memory map, `FeatureStore.select`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -36,7 +37,7 @@ class FeatureRows(Protocol):
 
 
 class BoxRegressors(NamedTuple):
-    """Linear maps from features to offsets as of `encode_boxes`, of K classes."""
+    """Linear maps from features to the offsets of `encode_boxes`, for K classes."""
 
     weights: Float[Array, "K F 4"]
     biases: Float[Array, "K 4"]
@@ -48,7 +49,7 @@ class BoxRegressors(NamedTuple):
 
 
 class Whitening(NamedTuple):
-    """`(targets - mean) @ forward` has no correlation and a variance of about 1; `backward` undoes `forward`."""
+    """`(targets - mean) @ forward` is uncorrelated with a variance of about 1; `backward` inverts `forward`."""
 
     mean: Float[np.ndarray, " 4"]
     forward: Float[np.ndarray, "4 4"]
@@ -56,7 +57,7 @@ class Whitening(NamedTuple):
 
 
 def whitening(targets: Float[np.ndarray, "n 4"]) -> Whitening:
-    """The whitening of targets, of which there is at least one."""
+    """The whitening of at least one target."""
     targets = np.asarray(targets, np.float64)
     mean = targets.mean(axis=0)
     values, vectors = np.linalg.eigh((targets - mean).T @ (targets - mean) / len(targets))
@@ -65,7 +66,7 @@ def whitening(targets: Float[np.ndarray, "n 4"]) -> Whitening:
 
 
 def ridge_bytes(pairs: int, features: int) -> int:
-    """Memory that the largest class takes while it is fitted, with `pairs` pairs: the equation and a batch."""
+    """Memory to fit a class with `pairs` pairs: the equation and a batch."""
     return 8 * min(pairs, features + 1) ** 2 + 3 * _BATCH_BYTES
 
 
@@ -77,19 +78,19 @@ def fit_box_regressors(
     num_classes: int,
     regularization: float = 1000.0,
 ) -> BoxRegressors:
-    """Regressors of all classes, fitted one after the other; it takes `ridge_bytes` of memory.
+    """Regressors of all classes, fitted one after the other; needs `ridge_bytes` of memory.
 
     Args:
-        features: row i belongs to pair i; they are read once, or several times where a class has fewer pairs than
-            features and more than a batch.
+        features: row i belongs to pair i. They are read once, or several times for a class with fewer pairs than
+            features that exceed a batch.
         labels: class of each pair, 1 ... K.
         targets: offsets of each pair.
 
     Returns:
-        float32. A class without pairs has zeros: its boxes stay as they are.
+        float32. A class without pairs has zeros: its boxes do not move.
 
     Raises:
-        ValueError: features, labels and targets are not of the same pairs.
+        ValueError: features, labels and targets differ in length.
     """
     if not features.shape[0] == len(labels) == len(targets):
         raise ValueError(
@@ -111,7 +112,7 @@ def fit_box_regressors(
 def _ridge(
     features: FeatureRows, rows: Int[np.ndarray, " n"], targets: Float[np.ndarray, "n 4"], regularization: float
 ) -> Float[np.ndarray, "F1 4"]:
-    """Weights of the features, then of the one that is always 1."""
+    """Weights of the features, followed by that of the constant feature."""
     count, length = len(rows), features.shape[1]
     size = max(_BATCH_BYTES // (8 * (length + 1)), 1)
     parts = [slice(start, start + size) for start in range(0, count, size)]
@@ -125,7 +126,7 @@ def _ridge(
         equation, right = np.zeros((length + 1, length + 1), order="F"), np.zeros((length + 1, 4))
         for part in parts:
             batch = read(part)
-            # Adds batch^T batch to the upper triangle, in place, in half the time of a whole product.
+            # Adds batch^T batch to the upper triangle in place, in half the time of a full product.
             equation = scipy.linalg.blas.dsyrk(1.0, batch.T, beta=1.0, c=equation, overwrite_c=True)
             right += batch.T @ targets[part]
         return _solve(equation, right, regularization)
@@ -139,7 +140,7 @@ def _ridge(
 
 
 def _solve(equation: Float[np.ndarray, "m m"], right: Float[np.ndarray, "m 4"], regularization: float) -> np.ndarray:
-    """The solution by Cholesky's decomposition, which takes the upper triangle of `equation` and its place."""
+    """The solution by Cholesky's decomposition, which reads the upper triangle of `equation` and overwrites it."""
     equation[np.diag_indices(len(equation))] += regularization
     factor = scipy.linalg.cho_factor(equation, lower=False, overwrite_a=True, check_finite=False)
     return scipy.linalg.cho_solve(factor, right, check_finite=False)

@@ -1,5 +1,6 @@
-"""From SVM scores to detections, as R-CNN has it: the best boxes of each class and image, and over the whole test set;
-suppression; then boxes are regressed, clipped and suppressed again."""
+"""From SVM scores to detections, as in R-CNN: the best boxes per class and image and over the test set are suppressed,
+then regressed, clipped and suppressed again.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ class Candidates:
     """The best B boxes of each class in one image, best first."""
 
     boxes: Float[Array, "K B 4"]  # proposals
-    regressed: Float[Array, "K B 4"]  # what they were moved to, clipped; the clipped proposals without regression
-    scores: Float[Array, "K B"]  # -inf where there are fewer
+    regressed: Float[Array, "K B 4"]  # regressed and clipped; without regression, the clipped proposals
+    scores: Float[Array, "K B"]  # -inf for missing boxes
 
 
 @partial(jax.jit, static_argnames="per_class")
@@ -39,13 +40,13 @@ def select_candidates(
     *,
     per_class: int = 100,
 ) -> Candidates:
-    """The candidates of one image, at most `per_class` of a class; of equal scores the earlier box goes first.
+    """The candidates of one image, at most `per_class` per class; of equal scores the earlier box goes first.
 
     Args:
-        scores: of each proposal for each class.
-        mask: proposals that are real.
+        scores: scores of each proposal for each class.
+        mask: real proposals.
         size: height and width of the image in the boxes' frame.
-        deltas: offsets of each proposal for each class (`BoxRegressors.predict`); None: boxes stay.
+        deltas: offsets of each proposal for each class (`BoxRegressors.predict`); None: boxes do not move.
     """
     scores = jnp.where(mask[:, None], scores, -jnp.inf).T
     best, chosen = jax.lax.top_k(scores, min(per_class, scores.shape[1]))
@@ -58,9 +59,9 @@ def select_candidates(
 
 @partial(jax.jit, static_argnames="nms_iou")
 def suppress_candidates(candidates: Candidates, thresholds: Float[Array, " K"], *, nms_iou: float = 0.3) -> Detections:
-    """Detections of one image, K * B entries of which those in `mask` count: the candidates at their class's threshold
-    or above, suppressed as proposals, and those that are left suppressed again as regressed boxes.
+    """Detections of one image: K * B entries; only those in `mask` count.
 
+    These are the candidates at or above their class's threshold, suppressed as proposals and again as regressed boxes.
     Scores are signed margins. Boxes that are empty after clipping do not count.
     """
     scores = candidates.scores
@@ -75,9 +76,9 @@ def suppress_candidates(candidates: Candidates, thresholds: Float[Array, " K"], 
 
 
 class CandidatePool:
-    """Candidates of a test set, on the host: of each class the best `average * num_images` are kept.
+    """Candidates of a test set, on the host: the best `average * num_images` of each class are kept.
 
-    The threshold of a class rises while images are added, as far as it can without a later image changing the end.
+    The threshold of a class rises while images are added, but never above its final value.
     """
 
     def __init__(self, num_images: int, num_classes: int, *, average: int = 40):
@@ -87,10 +88,10 @@ class CandidatePool:
         self._added = 0
 
     def add(self, image_id: Hashable, candidates: Candidates) -> None:
-        """Takes the candidates of an image; those below their class's threshold are forgotten."""
+        """Adds the candidates of an image; those below their class's threshold are dropped."""
         candidates = jax.device_get(candidates)
         above = (candidates.scores >= self._thresholds[:, None]) & (candidates.scores > -np.inf)
-        # Best first, so that those to be kept are the first ones of each class.
+        # Best first, so that the candidates to keep are the first ones of each class.
         width = int(above.sum(axis=1).max(initial=0))
         self._candidates[image_id] = Candidates(
             boxes=candidates.boxes[:, :width].copy(),
@@ -109,18 +110,18 @@ class CandidatePool:
                 self._thresholds[k] = np.partition(scores, -self._limit)[-self._limit]
 
     def detections(self, nms_iou: float = 0.3) -> dict[Hashable, Detections]:
-        """Detections of each image by its id, in the order of adding; NumPy arrays sorted by score."""
+        """Detections of each image by id, in the order of adding; NumPy arrays sorted by score."""
         self._raise_thresholds()
         found = {}
         for image_id, candidates in self._candidates.items():
-            # Rounded up to few distinct widths, so that few functions are compiled.
+            # Rounded up, so that few distinct widths are compiled.
             padded = jax.tree.map(partial(_widen, multiple=20), candidates)
             found[image_id] = trim(suppress_candidates(padded, self._thresholds, nms_iou=nms_iou))
         return found
 
 
 def _widen(values: np.ndarray, multiple: int) -> np.ndarray:
-    """`values` with more entries along the second axis: boxes of 0, scores of -inf."""
+    """`values` padded along the second axis: boxes with 0, scores with -inf."""
     more = -values.shape[1] % multiple or (0 if values.shape[1] else multiple)
     widths = [(0, 0), (0, more)] + [(0, 0)] * (values.ndim - 2)
     return np.pad(values, widths, constant_values=-np.inf if values.ndim == 2 else 0)

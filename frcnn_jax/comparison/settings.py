@@ -1,6 +1,6 @@
-"""Settings of R-CNN and SPPnet beside those of Fast R-CNN, from which data, proposals, model and seed are taken.
+"""Settings of R-CNN and SPPnet. Data, proposals, model and seed come from Fast R-CNN's settings.
 
-Defaults are the papers'. Where the published code differs, its value stands in the description.
+Defaults are the papers'. If the published code differs, the description names its value.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class FineTuningConfig:
-    """Fine-tuning by a softmax over the classes and background, on windows drawn from all images."""
+    """Fine-tuning with a softmax over the classes and background, on windows drawn from all images."""
 
     steps: int = 70_000
     foreground: int = 32
-    """Windows of objects in a batch, drawn from all of the data set with replacement."""
+    """Windows of objects in a batch, drawn from the whole data set with replacement."""
     background: int = 96
     foreground_iou: float = 0.5
     background_iou: tuple[float, float] = (0.0, 0.5)
@@ -36,14 +36,16 @@ class FineTuningConfig:
     momentum: float = 0.9
     weight_decay: float = 0.0005
     classifier_rate: float = 10.0
-    """Multiplies the rate of the new classifier, whose bias has twice that."""
+    """Multiplies the rate of the new classifier; its bias has twice that rate."""
     held_out: float = 0.0
-    """Share of the training images whose windows are only measured: fine-tuning ends when their loss has not fallen
-    for `patience` measurements, and the parameters of the best one are used. 0: all steps are made, as in the paper."""
+    """Share of the training images held out for measurements: fine-tuning ends when the loss of their windows has not
+    fallen for `patience` measurements, and the parameters of the best one are used. 0: all steps are made, as in the
+    paper.
+    """
     measure_every: int = 50
     patience: int = 4
     least_steps: int = 300
-    """With `held_out`, fine-tuning does not end before."""
+    """With `held_out`, least number of steps of fine-tuning."""
     checkpoint_every: int = 500
 
     def __post_init__(self):
@@ -72,9 +74,9 @@ class RcnnConfig:
     """R-CNN: the whole network on each window (Girshick et al., CVPR 2014)."""
 
     context: int = 16
-    """Pixels around the box in the window that the network sees."""
+    """Pixels of context around the box in the network's window."""
     windows_at_once: int = 32
-    """Windows that go through the network together where features are computed."""
+    """Windows in a batch for computing features."""
     fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
 
     def __post_init__(self):
@@ -84,25 +86,26 @@ class RcnnConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SppnetConfig:
-    """SPPnet: convolution once an image, spatial pyramid pooling of each proposal (He et al., ECCV 2014)."""
+    """SPPnet: convolution once per image, spatial pyramid pooling of each proposal (He et al., ECCV 2014)."""
 
     scales: tuple[int, ...] = (480, 576, 688, 864, 1200)
     """Lengths of the shorter side; each proposal is pooled at one of them. The code has 874 for 864."""
     max_size: int = 2000
-    """The longer side stays within this. Neither paper nor code has such a bound."""
+    """Limit of the longer side. Neither paper nor code has such a bound."""
     area: float = 224.0
-    """Side of the square whose area a proposal's should be closest to at its scale. The code has 208."""
+    """Each proposal uses the scale at which its area is closest to the square of this side. The code has 208."""
     levels: tuple[int, ...] = (6, 3, 2, 1)
     """Bins along each side of the pyramid's levels."""
     cells: Literal["paper", "code"] = "paper"
-    """From corners to feature cells: the paper takes those whose centre lies in the box, the code a few more."""
+    """Rule from corners to feature cells: the paper uses cells with their centre in the box, the code a few more."""
     origin: float = 0.0
-    """Pixel of the resized image at the centre of the first cell: 0 where each layer pads half its kernel, as the paper
-    has it, and in the code for VGG16; 21 in the code for ZF, which does not pad."""
+    """Pixel of the resized image at the centre of the first cell: 0 if each layer pads half its kernel, as in the paper
+    and in the code for VGG16; 21 in the code for ZF, which does not pad.
+    """
     margin: float = 6.0
-    """With `cells` code: pixels by which a box counts as larger; 6 for VGG16, 6.5 for ZF."""
+    """With `cells` code: pixels by which a box is enlarged; 6 for VGG16, 6.5 for ZF."""
     widths: tuple[int, int] | None = None
-    """Of fc6 and fc7, which are drawn; None: the detector's, or 512 and 256 where its head has none."""
+    """Widths of fc6 and fc7, which are drawn at random; None: the detector's, or 512 and 256 if its head has none."""
     fine_tuning: FineTuningConfig = dataclasses.field(
         default_factory=lambda: FineTuningConfig(
             steps=90_000, background_iou=(0.1, 0.5), drops=(30_000, 60_000), classifier_rate=1.0
@@ -130,7 +133,7 @@ class SvmConfig:
     negative_iou: float = 0.3
     """Windows with a lower IoU with the class are negatives; positives are the objects themselves."""
     feature_norm: float = 20.0
-    """Mean norm that features are scaled to."""
+    """Mean norm of the scaled features."""
     join: float = -1.0001
     """Negatives above this score join."""
     leave: float = -1.2
@@ -152,7 +155,7 @@ class RegressionConfig:
     ridge: float = 1000.0
     """SPPnet's code has 4000."""
     min_iou: float = 0.6
-    """Windows above this IoU with their object are fitted to; SPPnet's code has 0.5, and takes those at it too."""
+    """Regressors are fitted to windows above this IoU with their object; SPPnet's code has 0.5, inclusive."""
     inclusive: bool = False
 
     def __post_init__(self):
@@ -166,9 +169,9 @@ class SelectionConfig:
     """From scores to detections."""
 
     per_class: int = 100
-    """Boxes of a class and image that enter suppression at most."""
+    """Most boxes per class and image that enter suppression."""
     average: int = 40
-    """Boxes of a class and image on average over the test set, at most: the threshold adapts."""
+    """Most boxes per class and image on average over the test set: the threshold adapts."""
     nms_iou: float = 0.3
 
     def __post_init__(self):
@@ -187,10 +190,11 @@ class ComparisonConfig:
     regression: RegressionConfig = dataclasses.field(default_factory=RegressionConfig)
     selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
     feature_dtype: Literal["float32", "float16"] = "float32"
-    """Of features on disk."""
+    """Type of features on disk."""
     share: float = 1.0
-    """Share of the images and of the steps of fine-tuning that is done, at least one of each. Below 1 the run tells
-    how long the whole would take, and nothing else."""
+    """Share of the images and of the steps of fine-tuning to process, at least one of each. Below 1 the run only
+    estimates the time of the whole.
+    """
 
     def __post_init__(self):
         kinds(self, "comparison")

@@ -1,9 +1,9 @@
-"""SPPnet (He et al., ECCV 2014): convolution once an image, then a spatial pyramid of each proposal.
+"""SPPnet (He et al., ECCV 2014): convolution once per image, then a spatial pyramid per proposal.
 
-Training is a sequence of stages, each with its result on disk. Features are pooled for the windows that fine-tuning can
-draw, and fc6, fc7 and a classifier are trained on what is stored of them. The convolutions are not trained, as that
-would change what is stored. Then the vector before the classifier is computed for every window of every image. On the
-vectors a linear SVM is trained for each class, with hard negatives; from the pooled features box offsets are regressed.
+Training is a sequence of stages, each with its result on disk. Features are pooled and stored for the windows that
+fine-tuning can draw, and fc6, fc7 and a classifier are trained on them. The convolutions are not trained, as that would
+invalidate the stored features. Then the vector before the classifier is computed for every window of every image. A
+linear SVM per class is trained on the vectors, with hard negatives; box offsets are regressed from the pooled features.
 At test all proposals of an image share its convolutions.
 """
 
@@ -52,7 +52,7 @@ CLASSIFIER = "cls_score"
 
 
 def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
-    """Trains all stages in `folder`; those whose results are there are skipped.
+    """Trains all stages in `folder`; stages with existing results are skipped.
 
     Raises:
         ValueError: the folder holds another system, or one made from other data or with other settings.
@@ -104,15 +104,16 @@ class Network:
         return sum(n * n for n in self.settings.levels) * self.channels
 
     def level(self, image: UInt8[np.ndarray, "H W 3"], shorter: int) -> tuple[float, tuple[int, int]]:
-        """Factor that brings the shorter side of an image to `shorter`, and the size that it is then padded to."""
+        """Factor that scales the shorter side of an image to `shorter`, and the padded size."""
         scale = resize_scale(image.shape[:2], shorter, self.settings.max_size)
         buckets = default_buckets((shorter,), self.settings.max_size, self.model.stride)
         return scale, buckets[choose_bucket(resized_size(image.shape[:2], scale), buckets)]
 
 
 def build(run: Run) -> tuple[Network, Any]:
-    """The network, and its parameters before fine-tuning: the detector's convolutions, fc6 and fc7 drawn as new layers,
-    and a classifier, drawn with a deviation of 0.01."""
+    """The network and its initial parameters: the detector's convolutions, new random fc6 and fc7, and a classifier
+    drawn with a deviation of 0.01.
+    """
     settings = run.comparison.sppnet
     model, params = run.detector()
     widths = settings.widths or getattr(model.head, "widths", (512, 256))
@@ -128,9 +129,9 @@ def build(run: Run) -> tuple[Network, Any]:
 def pool(
     network: Network, params: Any, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"], watch: Any
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Float[Array, "B F"]]]:
-    """Pooled features of an image's boxes: rows of boxes with what is pooled for them, scale by scale.
+    """Pooled features of an image's boxes, scale by scale, with their rows.
 
-    Each box is pooled at the scale at which its area is closest to that of the windows that the network was trained on.
+    Each box is pooled at the scale at which its area is closest to that of the network's training windows.
     """
     settings = network.settings
     levels = [network.level(image, shorter) for shorter in settings.scales]
@@ -138,7 +139,7 @@ def pool(
     for number in np.unique(level_of):
         scale, bucket = levels[number]
         rows = np.flatnonzero(level_of == number)
-        # Few counts, 64, 256, 1024 ..., as pooling takes long to compile; before fc6, most of the padding is cut off.
+        # Few padded counts, 64, 256, 1024 ..., as pooling compiles slowly; most of the padding is cut off before fc6.
         count = next(64 << 2 * i for i in itertools.count() if 64 << 2 * i >= len(rows))
         chosen = np.zeros((count, 4), np.float32)
         chosen[: len(rows)] = boxes[rows]
@@ -160,16 +161,16 @@ def describe(
 def resize(
     image: UInt8[np.ndarray, "H W 3"], scale: float, bucket: tuple[int, int]
 ) -> tuple[UInt8[np.ndarray, "1 h w 3"], Int[np.ndarray, "1 2"]]:
-    """A batch of one image, resized and padded, and its rows and columns without padding."""
+    """A batch of one image, resized and padded, and its valid rows and columns."""
     resized = resize_image(image, scale)
     return pad_image(resized, bucket)[None], np.array([resized.shape[:2]], np.int32)
 
 
 @partial(jax.jit, static_argnames="model")
 def convolve(params: Any, pixels: Array, size: Array, *, model: FastRCNN) -> tuple[Array, Array]:
-    """The feature map of a batch of one image, padded to multiples of 32 cells, and its rows and columns without."""
+    """The feature map of a batch of one image, padded to multiples of 32 cells, and its valid rows and columns."""
     features, sizes = model.apply({"params": params}, pixels, size, method="features")
-    # Maps of many scales and shapes so have a few sizes, for each of which pooling takes seconds to compile.
+    # So maps of many scales and shapes have few sizes, as pooling takes seconds to compile for each.
     rows, columns = (-length % 32 for length in features.shape[1:3])
     return jnp.pad(features[0], ((0, rows), (0, columns), (0, 0))), sizes[0]
 
@@ -196,9 +197,9 @@ def _vectors(layers: Any, pooled: Array, rngs: Any = None, *, head: nn.Module, t
 
 
 def pool_windows(run: Run, network: Network, params: Any) -> tuple[FeatureStore, Kept, Pairs]:
-    """Pooled features on disk, and what they are of.
+    """Pooled features on disk, and their windows.
 
-    The published code stores those of every window, also of those that nothing is learned from.
+    The published code stores the features of every window, even of those that are never used.
     """
     settings, regression = run.comparison.sppnet.fine_tuning, run.comparison.regression
     least = min(settings.background_iou[0], regression.min_iou if regression.enabled else 1.0)

@@ -1,4 +1,4 @@
-"""Linear SVMs on features, one a class against all else: by liblinear, or on the device for all classes at once.
+"""Linear SVMs on features, one per class against the rest: by liblinear, or on the device for all classes at once.
 
 Both minimise, for each class by itself,
 
@@ -38,7 +38,7 @@ class LinearSvms(NamedTuple):
     biases: Float[Array, " K"]
 
     def score(self, features: Float[Array, "P F"]) -> Float[Array, "P K"]:
-        """Signed margins; what is above 0 is taken for the class."""
+        """Signed margins; above 0 the class is predicted."""
         return jnp.matmul(features, self.weights.T, precision=_EXACT) + self.biases[None, :]
 
 
@@ -61,8 +61,9 @@ def svm_objective(
 
 
 def liblinear_bytes(examples: int, features: int) -> int:
-    """Memory that `train_svm` takes at most beside its arguments: a float64 copy and liblinear's own, 16 bytes for each
-    number that is not 0."""
+    """Most memory of `train_svm` besides its arguments: a float64 copy, and liblinear's 16 bytes per number that is not
+    0.
+    """
     return examples * features * (8 + 16)
 
 
@@ -76,10 +77,10 @@ def train_svm(
 ) -> tuple[Float[np.ndarray, " F"], float]:
     """Weights and bias of one class by scikit-learn's liblinear (the extra `comparison`).
 
-    It takes `liblinear_bytes` of memory: 2 GB for 20 000 examples of 4096 features, less where many of them are 0.
+    It needs `liblinear_bytes` of memory: 2 GB for 20 000 examples of 4096 features, less if many are 0.
 
     Raises:
-        ImportError: scikit-learn is missing; says how to install it.
+        ImportError: scikit-learn is missing; the message says how to install it.
         ValueError: there are no positives or no negatives.
     """
     try:
@@ -113,7 +114,7 @@ def train_svms_by_liblinear(
     mask: Bool[np.ndarray, "M K"],
     **settings: float,
 ) -> LinearSvms:
-    """`train_svm` of each class in turn, with arguments as of `train_svms`; the log says how much memory it takes."""
+    """`train_svm` for each class in turn, with the arguments of `train_svms`; the log states the memory needed."""
     most = liblinear_bytes(int(mask.sum(axis=0).max(initial=0)), features.shape[1])
     _log.info("liblinear: up to %.2g GB for %d features of one class's examples", most / 1e9, features.shape[1])
     weights, biases = np.zeros((mask.shape[1], features.shape[1]), np.float32), np.zeros(mask.shape[1], np.float32)
@@ -135,18 +136,18 @@ def train_svms(
 ) -> LinearSvms:
     """SVMs of all classes at once on the device, by dual coordinate descent (Hsieh et al., ICML 2008) block by block.
 
-    Each class has examples of its own among the same features. It takes the memory of the features twice on the host
-    and once on the device, in float32. Numbers of examples are rounded up, so that few programs are compiled.
+    Each class has its own examples among the same features. Needs the memory of the features twice on the host and once
+    on the device, in float32. Numbers of examples are rounded up, so that few programs are compiled.
 
     Args:
-        mask: examples of each class; False takes no part. A class without examples gets zeros.
-        tolerance: the duality gap over the objective at which it ends, of every class; the objective is then at most
-            that far from its minimum.
-        max_passes: passes over the examples after which it ends in any case, with a warning in the log.
+        mask: examples of each class; those with False are ignored. A class without examples gets zeros.
+        tolerance: training ends when the duality gap over the objective is at most this for every class; the objective
+            is then at most that far from its minimum.
+        max_passes: most passes over the examples; if reached, a warning is logged.
     """
     count, length = features.shape
     padded = _padded_count(count)
-    # Mixed once, so that the positives, which usually come first, are spread over the blocks.
+    # Shuffled once, to spread the positives, which usually come first, over the blocks.
     order = np.random.default_rng(0).permutation(count)
     blocks = np.zeros((padded, length), np.float32)
     np.take(features, order, axis=0, out=blocks[:count])
@@ -180,7 +181,7 @@ def _padded_count(count: int) -> int:
 class _State(NamedTuple):
     alphas: Float[Array, "n B K"]  # dual variables, 0 ... the example's cost
     weights: Float[Array, "K F"]
-    last: Float[Array, " K"]  # weight of the feature that is always `bias_multiplier`
+    last: Float[Array, " K"]  # weight of the constant feature `bias_multiplier`
     gaps: Float[Array, " K"]
     checks: Array
 
@@ -225,7 +226,7 @@ def _descend(
         return check(lax.fori_loop(0, _PASSES_BETWEEN_CHECKS, one, state))
 
     def check(state: _State) -> _State:
-        # Weights are summed up anew: rounding of many small changes adds up.
+        # Weights are summed up again, as rounding errors of many small changes accumulate.
         signed = state.alphas * signs
         weights = jnp.einsum("nbk,nbf->kf", signed, blocks, precision=_EXACT)
         last = bias_multiplier * signed.sum((0, 1))

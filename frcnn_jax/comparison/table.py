@@ -1,4 +1,4 @@
-"""The paper's table of systems (Fast R-CNN, tables 4 and 8), from records and with its figures beside."""
+"""The paper's table of systems (Fast R-CNN, tables 4 and 8), from records, with the paper's figures."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["PAPER", "SYSTEMS", "Row", "Table", "build_table", "find_records", "t
 
 SYSTEMS = {"fast_rcnn": "Fast R-CNN", "fast_rcnn_svm": "Fast R-CNN, SVMs", "rcnn": "R-CNN", "sppnet": "SPPnet"}
 _LETTERS = {"caffenet": "S", "vgg_cnn_m_1024": "M", "vgg16": "L"}
-_MARK = "\u2020"  # of what is extrapolated
+_MARK = "\u2020"  # marks extrapolated figures
 
-# Of VOC 2007 on a K40: hours of training, seconds an image, the same with SVD, mAP, the same with SVD.
+# VOC 2007 on a K40: hours of training, seconds per image, seconds with SVD, mAP, mAP with SVD.
 PAPER: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("fast_rcnn", "caffenet"): (1.2, 0.10, 0.06, 0.571, 0.565),
     ("fast_rcnn", "vgg_cnn_m_1024"): (2.0, 0.15, 0.08, 0.592, 0.587),
@@ -29,7 +29,7 @@ PAPER: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("rcnn", "vgg16"): (84, 47.0, None, 0.660, None),
     ("sppnet", "vgg16"): (25, 2.3, None, 0.631, None),
 }
-# As printed there, from times that were not rounded: of training, of testing, of testing with SVD.
+# As printed there, computed from unrounded times: training, testing, testing with SVD.
 _PAPER_SPEEDUPS: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("fast_rcnn", "caffenet"): (18.3, 98, 169),
     ("fast_rcnn", "vgg_cnn_m_1024"): (14.0, 80, 150),
@@ -54,7 +54,7 @@ _STAGES = {
 
 
 class Row(NamedTuple):
-    """A figure of every column, and the paper's where it has one; "" where there is none."""
+    """A figure for every column, and the paper's if it has one, else ""."""
 
     name: str
     ours: Sequence[str]
@@ -62,7 +62,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The columns are systems with models."""
+    """A table with systems and models as columns."""
 
     columns: Sequence[str]
     rows: Sequence[Row]
@@ -90,7 +90,7 @@ def find_records(workdir: str | Path) -> list[Record]:
 
 
 def build_table(records: Iterable[Record]) -> Table:
-    """The table of some records, in the paper's order of systems and networks, other networks after those by name."""
+    """The table of some records, in the paper's order of systems and networks, followed by other networks by name."""
     records = sorted(records, key=lambda record: _place(record.content["system"], record.content["model"]))
     keys = [(record.content["system"], record.content["model"]) for record in records]
     baselines = {key[1]: record for key, record in zip(keys, records, strict=True) if key[0] == "rcnn"}
@@ -114,8 +114,8 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
         return [(_Figure() if b is None else _Figure(*of(b)) / figure).text(_times) for figure, b in pairs]
 
     def row(name: str, ours: list[str], index: int | None = None, form: Any = None, of: Any = paper) -> Row:
-        theirs = [None if index is None else values[index] for values in of]
-        return Row(name, ours, ["" if value is None else form(value) for value in theirs])
+        published = [None if index is None else values[index] for values in of]
+        return Row(name, ours, ["" if value is None else form(value) for value in published])
 
     def entry(name: str, form: Any) -> list[str]:
         values = [record.content.get(name) for record in records]
@@ -160,7 +160,7 @@ def _column(system: str, model: str) -> str:
 def _stage(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return ""
-    # Of training the rest is added, of testing the mean over the images stands for all.
+    # Training time is extrapolated to the whole; test time is the mean over the timed images.
     seconds = entry["seconds"] / entry.get("images", entry["share"])
     return _Figure(seconds, entry["share"] < 1).text(_duration)
 

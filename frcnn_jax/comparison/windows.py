@@ -1,4 +1,4 @@
-"""The windows of a data set: its objects and proposals, their labels, and the batches that are drawn of them."""
+"""The windows of a data set: its objects and proposals, their labels, and batches of them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ __all__ = ["Kept", "Windows", "candidates", "draw_batch", "keep_windows", "label
 
 
 def candidates(proposals: Float[np.ndarray, "P 4"], truth: GroundTruth) -> Float[np.ndarray, "B 4"]:
-    """The windows of an image: its objects, difficult ones too and crowds not, then its proposals."""
+    """The windows of an image: its objects, including difficult ones but no crowds, then its proposals."""
     return np.concatenate([truth.boxes[~truth.crowd].reshape(-1, 4), proposals.reshape(-1, 4)]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Windows of several images, one after the other."""
+    """Windows of several images, concatenated."""
 
     images: Int[np.ndarray, " W"]  # position in the data set
     boxes: Float[np.ndarray, "W 4"]  # half-open x1 y1 x2 y2 in pixels of the image
-    labels: Int[np.ndarray, " W"]  # class of the object that it overlaps most, 1 ... K; 0 where there is none
+    labels: Int[np.ndarray, " W"]  # class of the object that it overlaps most, 1 ... K; 0 without overlap
     overlaps: Float[np.ndarray, " W"]  # IoU with that object
-    on_crowd: Bool[np.ndarray, " W"]  # lies on a crowd, and so is no background
+    on_crowd: Bool[np.ndarray, " W"]  # lies on a crowd, and so is not background
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, rows: Int[np.ndarray, " n"] | Bool[np.ndarray, " W"]) -> "Windows":
-        """Those of some rows."""
+        """The windows of some rows."""
         return Windows(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
     def counts(self, num_images: int) -> Int[np.ndarray, " N"]:
-        """Windows of each image."""
+        """Number of windows of each image."""
         return np.bincount(self.images, minlength=num_images)
 
 
 def label_windows(proposals: Sequence[Float[np.ndarray, "P 4"]], annotations: Sequence[GroundTruth]) -> Windows:
-    """The windows of all images with the object that each overlaps most."""
+    """The windows of all images, each with the object that it overlaps most."""
     parts = []
     for image, (boxes, truth) in enumerate(zip(proposals, annotations, strict=True)):
         boxes = candidates(boxes, truth)
@@ -56,19 +56,19 @@ def label_windows(proposals: Sequence[Float[np.ndarray, "P 4"]], annotations: Se
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """Those of all windows whose features are stored, in a store's order."""
+    """The windows with stored features, in the order of the store."""
 
     windows: Windows
-    masks: list[Bool[np.ndarray, " B"]]  # which of each image's windows they are
+    masks: list[Bool[np.ndarray, " B"]]  # stored windows of each image
     places: list[Int[np.ndarray, " B"]]  # row in the store of each image's windows; -1 where not stored
 
     def rows_of(self, rows: Sequence[Int[np.ndarray, " n"]]) -> Int[np.ndarray, " m"]:
-        """Rows of the store of some windows of each image."""
+        """Rows of the store for some windows of each image."""
         return np.concatenate([places[part] for places, part in zip(self.places, rows, strict=True)])
 
 
 def keep_windows(windows: Windows, num_images: int, least: float) -> Kept:
-    """The windows of an IoU of `least` or more."""
+    """The windows with an IoU of `least` or more."""
     mask = windows.overlaps >= least
     ends = np.cumsum(windows.counts(num_images))[:-1]
     places = np.where(mask, np.cumsum(mask) - 1, -1)
@@ -76,7 +76,7 @@ def keep_windows(windows: Windows, num_images: int, least: float) -> Kept:
 
 
 def split_images(num_images: int, share: float, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
-    """Images to learn from and images that are held out, both in order; with a share above 0 there is one of each."""
+    """Training images and held-out images, both in order; with a share above 0, at least one of each."""
     order = np.random.default_rng([seed, 1]).permutation(num_images)
     count = min(max(round(share * num_images), 1), num_images - 1) if share else 0
     return np.sort(order[count:]), np.sort(order[:count])
@@ -89,11 +89,11 @@ def draw_batch(
     counts: tuple[int, int],
     random: np.random.Generator,
 ) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, " W"], Bool[np.ndarray, " W"]]:
-    """Rows, labels and flips of a batch, uniform over the windows of each kind and with replacement.
+    """Rows, labels and flips of a batch, drawn uniformly from the windows of each kind, with replacement.
 
     Args:
-        foreground, background: rows of each kind; where one is empty, the other takes its places.
-        counts: windows of each kind.
+        foreground, background: rows of each kind; if one is empty, the other fills its places.
+        counts: number of windows of each kind.
     """
     if not len(foreground):
         counts = 0, sum(counts)

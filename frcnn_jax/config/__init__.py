@@ -1,8 +1,8 @@
-"""Settings: one frozen dataclass for each stage, put together in `Config`.
+"""Settings: one frozen dataclass per stage, combined in `Config`.
 
 A file in `configs/` defines `get_config() -> Config`, whole or derived from another file; the command line overrides
 any field by its path, as in `--optimizer.learning_rate 0.01`. `Config()` is the paper's experiment on VOC 2007.
-Operations and models take plain arguments; what is built on them reads these classes.
+Operations and models take plain arguments; the code built on them reads these classes.
 """
 
 from frcnn_jax.config.compare import changed_settings, flat_settings

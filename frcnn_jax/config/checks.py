@@ -1,4 +1,4 @@
-"""Checks of settings where they are made: each raises a `SettingError` of one line that names the setting."""
+"""Checks of settings at construction: each raises a one-line `SettingError` that names the setting."""
 
 import functools
 import math
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class SettingError(ValueError):
-    """A setting has a value that it cannot have."""
+    """A setting has an invalid value."""
 
 
 def at_least(settings: Any, section: str, **least: float) -> None:
-    """Raises SettingError where a setting is below its bound, infinite or not a number; None is skipped."""
+    """Raises SettingError if a setting is below its bound, infinite or not a number; None is skipped."""
     for name, bound in least.items():
         value = getattr(settings, name)
         if value is not None and not (value >= bound and math.isfinite(value)):
@@ -22,7 +22,7 @@ def at_least(settings: Any, section: str, **least: float) -> None:
 
 
 def in_range(settings: Any, section: str, **ranges: tuple[float, float]) -> None:
-    """Raises SettingError where a setting is not in the closed range given for it, or not a number."""
+    """Raises SettingError if a setting is outside its closed range, or not a number."""
     for name, (least, most) in ranges.items():
         value = getattr(settings, name)
         if not least <= value <= most:
@@ -30,7 +30,7 @@ def in_range(settings: Any, section: str, **ranges: tuple[float, float]) -> None
 
 
 def lengths(settings: Any, section: str, *names: str, allow_empty: bool = False) -> None:
-    """Raises SettingError where a tuple holds a length below 1, or is empty."""
+    """Raises SettingError if a tuple holds a length below 1, or is empty."""
     for name in names:
         values = getattr(settings, name)
         if not (values or allow_empty) or min(values, default=1) < 1:
@@ -38,9 +38,8 @@ def lengths(settings: Any, section: str, *names: str, allow_empty: bool = False)
 
 
 def kinds(settings: Any, section: str) -> None:
-    """Raises SettingError where a setting is not of the type that its field has: a choice, text, a number, or a tuple.
-
-    Paths may be `Path`s too.
+    """Raises SettingError if a setting is not of its field's type: a choice, text, a number, or a tuple. `Path`s are
+    accepted for paths.
     """
     for name, kind in _hints(type(settings)).items():
         value = getattr(settings, name)

@@ -1,4 +1,4 @@
-"""Settings by their dotted names, and those that differ between two configs."""
+"""Settings by dotted name, and the differences between two configs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
-    """Every setting by its dotted name, as in {"train.steps": 40000, ...}; a tuple, also one of rules, is one value."""
+    """Every setting by its dotted name, as in {"train.steps": 40000, ...}; a tuple is one value."""
     return dict(_flatten(config, ""))
 
 
 def changed_settings(before: Config, now: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ by their dotted names: value before, value now. `distributed` is left out."""
+    """The changed settings by dotted name: (old value, new value). `distributed` is left out."""
     old, new = flat_settings(before), flat_settings(now)
     names = [name for name in new if not name.startswith("distributed.")]
     return {name: (old[name], new[name]) for name in names if old[name] != new[name]}

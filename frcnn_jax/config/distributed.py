@@ -1,4 +1,4 @@
-"""Settings of a run by several processes."""
+"""Settings of a run with several processes."""
 
 import dataclasses
 
@@ -7,24 +7,25 @@ from frcnn_jax.config.checks import SettingError, at_least, kinds
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """The processes that work together, each with its own devices. They belong to a start and not to the run.
+    """The processes that work together, each with its own devices. They belong to one start of a run, not to the run.
 
     On a TPU slice, and under Slurm and Open MPI, nothing needs to be set.
     """
 
     coordinator: str | None = None
-    """Address of process 0, HOST:PORT, with a port that is free there."""
+    """Address of process 0, HOST:PORT, with a free port."""
     processes: int | None = None
-    """Number of processes. 1: this one alone, whatever the environment says."""
+    """Number of processes. 1: only this one, regardless of the environment."""
     process: int | None = None
-    """Number of this process, from 0 on."""
+    """Index of this process, from 0."""
     heartbeat: int = 100
-    """Seconds without a sign of life after which a process is taken for lost, and the others end."""
+    """Seconds without a heartbeat after which a process counts as lost, and the others end."""
     start_timeout: int = 300
-    """Seconds that a process waits for the others when it starts."""
+    """Seconds that a process waits for the others at the start."""
     fixed_order: bool = False
-    """Sum gradients in the order of the devices, so that results are the same to the bit however a number of devices is
-    divided among processes. Takes a copy of the gradient for each device, and more time."""
+    """Sum gradients in the order of the devices, so that results are bit-identical for any division of the devices
+    among processes. Needs a copy of the gradient per device, and more time.
+    """
 
     def __post_init__(self):
         kinds(self, "distributed")

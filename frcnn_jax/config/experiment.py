@@ -14,23 +14,25 @@ from frcnn_jax.config.learning import LossConfig, ModelConfig, OptimizerConfig, 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """From scores and offsets to detections, and their measure."""
+    """Selection of detections from scores and offsets, and their evaluation."""
 
     nms_iou: float = 0.3
     score_threshold: float = 0.0
-    """Detections at or below it are dropped. The paper has no such bound: 0."""
+    """Detections at or below this score are dropped. The paper has no such bound: 0."""
     per_class: int = 100
-    """Boxes of a class that enter non-maximum suppression (the best by score), in one image. The paper's number;
-    where an image holds tens of objects of a class, it takes several hundred to find them all."""
+    """Boxes per class and image that enter non-maximum suppression, the best by score. 100 is the paper's; images with
+    tens of objects of a class need several hundred.
+    """
     box_regression: bool = True
-    """Move each proposal by its class's offsets; without, the proposals themselves are what is detected, as where the
-    paper measures what box regression gains (table 6)."""
+    """Move each proposal by the offsets of its class; without it, the proposals themselves are the detections, as in
+    the paper's ablation of box regression (table 6).
+    """
     metric: Literal["voc07", "voc10"] = "voc07"
     """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
     coco: bool = False
     """COCO's measures too, by pycocotools: AP at IoU .50 to .95, of small, medium and large objects, and AR."""
     pictures: int = 200
-    """Images of the test set drawn with their detections: the best, the worst, and some from all over it."""
+    """Images of the test set drawn with their detections: the best, the worst, and some spread over the set."""
     picture_score: float = 0.5
     """Detections below this score are not drawn."""
 
@@ -55,7 +57,7 @@ class Config:
     evaluate: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     plugins: tuple[str, ...] = ()
-    """Modules of your own that register architectures, formats and the like: imported wherever the run is used."""
+    """Your own modules that register architectures, formats and so on; imported wherever the run is used."""
 
     def __post_init__(self):
         kinds(self, "config")
@@ -65,17 +67,16 @@ class Config:
 
 
 def with_steps(config: Config, images: int) -> Config:
-    """`config` with the `train.steps` that its `train.epochs` come to for so many images to train on.
-
-    Without epochs it is returned as it is.
+    """`config` with `train.steps` computed from its `train.epochs` and the number of training images. Without epochs it
+    is returned unchanged.
 
     Raises:
-        SettingError: `train.steps` is given too, and is another number.
+        SettingError: `train.steps` is given too, and differs.
     """
     settings = config.train
     if settings.epochs is None:
         return config
-    passes = Fraction(str(float(settings.epochs))) * images  # exact: 0.1 of 30 images are 3, and not a little more
+    passes = Fraction(str(float(settings.epochs))) * images  # exact: 0.1 of 30 images are 3, without a rounding error
     steps = max(math.ceil(passes / config.input.batch_size), settings.min_steps, 1)
     if settings.steps not in (None, steps):
         raise SettingError(

@@ -31,7 +31,7 @@ def load_config(path: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: no such file or name; lists the names.
-        ValueError: it has no `get_config`, that returns something else, or a setting in it is wrong.
+        ValueError: it has no `get_config`, `get_config` does not return a `Config`, or a setting is wrong.
     """
     path = _find_config(expand_user(path))
     if path.suffix != ".py":
@@ -41,7 +41,7 @@ def load_config(path: str | Path) -> Config:
     spec.loader.exec_module(module)
     try:
         config = module.get_config() if hasattr(module, "get_config") else None
-    except (TypeError, ValueError) as error:  # a misspelt setting, or one out of range
+    except (TypeError, ValueError) as error:  # a setting that is misspelt or out of range
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(config, Config):
         raise ValueError(f"{path} must define get_config() that returns a frcnn_jax Config")
@@ -54,14 +54,14 @@ def config_names() -> tuple[str, ...]:
 
 
 def _config_folder() -> Path:
-    """The folder `configs`: in the package where it is installed, beside it in a clone."""
+    """The folder `configs`: inside an installed package, beside the package in a clone."""
     package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def _find_config(path: Path) -> Path:
-    """The file at `path`, or the package's where `path` is a name."""
+    """The file at `path`, or the package's own config if `path` is a name."""
     names = config_names()
     if _is_name(path):
         if path.name in names:
@@ -85,10 +85,10 @@ def _is_name(path: Path) -> bool:
 
 
 def derive(base: str | Path, beside: str, **sections: Any) -> Config:
-    """The config of another file with some settings replaced, for a file that says only what differs.
+    """The config of another file with some settings replaced, for a file that states only the differences.
 
-    Configs are loaded by path, so that one cannot import another; it names the file, relative to its own, or a config
-    that comes with the package:
+    Configs are loaded by path, so they cannot import each other. Instead a config names its base: a file, relative to
+    its own folder, or a config that comes with the package:
 
         def get_config() -> Config:
             return derive("voc07_vgg16", __file__, model={"name": "caffenet"}, train={"steps": 60_000})
@@ -110,12 +110,12 @@ def replace(config: Settings, **sections: Any) -> Settings:
     """`config` with the settings of some sections replaced: `replace(config, model={"name": "tiny"}, plugins=("a",))`.
 
     Args:
-        sections: for a section of settings a mapping from names to values, sections within it likewise, or a whole
-            section; for a single setting its value. `train.epochs` takes the place of `train.steps`, and the other way
-            round; both of `train.min_steps`.
+        sections: for a section of settings, a mapping from names to values (also for nested sections) or a whole
+            section; for a single setting, its value. `train.epochs` replaces `train.steps` and vice versa; both replace
+            `train.min_steps`.
 
     Raises:
-        ValueError: a name is not a setting, with the nearest one; or a value is out of range.
+        ValueError: a name is not a setting (the nearest one is named), or a value is out of range.
     """
     values = {}
     if isinstance(config, TrainConfig):
@@ -132,7 +132,7 @@ def replace(config: Settings, **sections: Any) -> Settings:
 
 
 def _replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
-    """The settings of the training's length that another one, among those given, takes the place of.
+    """The settings of the training's length that are replaced by another one among those given.
 
     Raises:
         SettingError: both are given.
@@ -147,10 +147,10 @@ def _replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
 
 
 def override(config: Settings, arguments: Sequence[str], program: str | None = None) -> Settings:
-    """`config`, or another dataclass of settings, with command-line settings such as `--train.steps 100` applied.
+    """`config`, or another settings dataclass, with command-line settings such as `--train.steps 100` applied.
 
     An unknown name or a value of the wrong type ends the program with a message that names the nearest setting.
-    `--train.epochs` takes the place of the config's `train.steps`, and the other way round; both of `train.min_steps`.
+    `--train.epochs` replaces the config's `train.steps` and vice versa; both replace `train.min_steps`.
 
     Raises:
         ValueError: a value is out of range, or `train.steps` and `train.epochs` are both given.
@@ -167,13 +167,13 @@ def override(config: Settings, arguments: Sequence[str], program: str | None = N
         lengths = {name: getattr(parsed.train, name) for name, flag in flags.items() if flag in given}
         return replace(parsed, train=_replaced_length(lengths))
     except SystemExit as stopped:
-        # tyro draws a box around the error of a constructor, and breaks it into lines.
+        # tyro would wrap a constructor's error into a box of several lines.
         error = stopped.__context__
         while error is not None and not isinstance(error, SettingError):
             error = error.__cause__ or error.__context__
     if error is not None:
         raise SettingError(str(error))
-    return parse()  # once more, to print what the first did
+    return parse()  # a second time, to print its messages
 
 
 def to_json(config: Config) -> str:
@@ -187,7 +187,7 @@ def from_json(text: str) -> Config:
     """The `Config` written by `to_json`.
 
     Raises:
-        ValueError: the text is not JSON, a field is not known to this version, or a value is not one it can have.
+        ValueError: the text is not JSON, a field is not known to this version, or a value is invalid.
     """
     return _decode(Config, json.loads(text), "config")
 

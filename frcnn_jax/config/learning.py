@@ -1,4 +1,4 @@
-"""Settings of the network and of its training."""
+"""Settings of the network and its training."""
 
 import dataclasses
 import re
@@ -8,17 +8,17 @@ from typing import Literal
 from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds
 from frcnn_jax.config.paths import WeightsText
 
-# Names of the losses in `frcnn_jax.ops.losses`, known here so that settings are checked without importing JAX.
+# Names of the losses in `frcnn_jax.ops.losses`, repeated here to check settings without importing JAX.
 CLASSIFICATION_LOSSES = ("cross_entropy", "focal")
 LOCALIZATION_LOSSES = ("smooth_l1", "giou")
 _PAPERS_STEPS = 40_000
 
 
 def in_steps(length: float, steps: int | None) -> int:
-    """A length of the settings in whole steps: a number below 1 is a share of the training, which has `steps`.
+    """A length in whole steps; a number below 1 is a share of the training's `steps`.
 
     Raises:
-        ValueError: it is a share, and `steps` is None, as before the images are counted that `train.epochs` goes by.
+        ValueError: it is a share, and `steps` is None (before images are counted for `train.epochs`).
     """
     if length == 0 or length >= 1:
         return int(length)
@@ -40,20 +40,22 @@ class ModelConfig:
     """An architecture: caffenet, vgg_cnn_m_1024, vgg16 (the paper's S, M and L), tiny, efficientnet_lite0 to 2,
     resnet18, resnet50, or one that a plug-in registers."""
     weights: WeightsText | None = None
-    """Weights to start from: imagenet (those that an installed package holds, of efficientnet_lite0 to 2), a
-    .caffemodel, torchvision's vgg16, resnet18 or resnet50 as .pth or .safetensors, Keras's VGG16 as .h5, an exported
-    file, a folder of `frcnn convert-weights`, or the workdir of a run; random if not set."""
+    """Weights to start from: imagenet (from an installed package, for efficientnet_lite0 to 2), a .caffemodel,
+    torchvision's vgg16, resnet18 or resnet50 as .pth or .safetensors, Keras's VGG16 as .h5, an exported file, a folder
+    written by `frcnn convert-weights`, or the workdir of a run; random if not set.
+    """
     new_heads: bool = False
-    """Draw new `cls_score` and `bbox_pred` instead of those in `weights`, as for other classes."""
+    """Draw new `cls_score` and `bbox_pred` instead of those in `weights`, for example for other classes."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations; parameters are float32."""
     dropout: float = 0.5
     fc6_rank: int | None = None
-    """Make two layers of fc6, for weights that `frcnn compress` truncated to this rank (section 3.1)."""
+    """Split fc6 into two layers, for weights that `frcnn compress` truncated to this rank (section 3.1)."""
     fc7_rank: int | None = None
     roi_pooling: Literal["auto", "xla", "pallas"] = "auto"
-    """RoI pooling on a GPU: by XLA's operations or by kernels ("pallas"); elsewhere always the former. "auto" takes
-    the kernels where JAX has them."""
+    """RoI pooling on a GPU: XLA operations, or Pallas kernels; always XLA on other devices. "auto" uses the kernels if
+    JAX has them.
+    """
 
     def __post_init__(self):
         kinds(self, "model")
@@ -72,13 +74,15 @@ class SamplingConfig:
     foreground_fraction: float = 0.25
     foreground_iou: float = 0.5
     background_iou: tuple[float, float] = (0.1, 0.5)
-    """Half-open range of the largest IoU of a background RoI. The paper's leaves out what overlaps no object; 0 in
-    place of 0.1 admits it, as small data sets need where proposals are few."""
+    """Half-open range of a background RoI's largest IoU. The paper's leaves out RoIs that overlap no object; 0 instead
+    of 0.1 admits them, which small data sets with few proposals need.
+    """
     use_difficult: bool = True
     """Train on objects marked difficult, as the original does."""
     foreground_balance: Literal["none", "class", "object"] = "none"
-    """Share of the foreground: `class` takes equal numbers of each class in the image, `object` of each object, where
-    `none` takes most from those with the most proposals."""
+    """Balance of the foreground: `class` draws equally from each class in the image, `object` from each object; `none`
+    draws most from those with the most proposals.
+    """
 
     def __post_init__(self):
         kinds(self, "sampling")
@@ -99,11 +103,11 @@ class LossConfig:
     """The multi-task loss (equations 1 to 3)."""
 
     classification: str = "cross_entropy"
-    """cross_entropy, focal, or a function of your own as "module:function"."""
+    """cross_entropy, focal, or your own function as "module:function"."""
     localization: str = "smooth_l1"
-    """smooth_l1, giou, or a function of your own as "module:function"."""
+    """smooth_l1, giou, or your own function as "module:function"."""
     localization_weight: float = 1.0
-    """The paper's lambda; 0 trains the classifier alone (section 5.1)."""
+    """The paper's lambda; 0 trains only the classifier (section 5.1)."""
 
     def __post_init__(self):
         kinds(self, "loss")
@@ -116,7 +120,7 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ParameterRule:
-    """Training of the parameters whose path matches a regular expression."""
+    """Learning rate and decay of the parameters whose path matches a regular expression."""
 
     pattern: str
     """Searched in the whole path, as in `backbone/conv1_1/kernel`; the first rule that matches counts."""
@@ -143,20 +147,23 @@ class OptimizerConfig:
     weight_decay: float = 5e-4
     schedule: Literal["step", "cosine"] = "step"
     drops: tuple[int | float, ...] = (30_000,)
-    """Steps at which the rate is multiplied by `drop_factor` (schedule `step`); below 1, shares of the training."""
+    """Steps at which the rate is multiplied by `drop_factor` (schedule `step`); values below 1 are shares of the
+    training.
+    """
     drop_factor: float = 0.1
     warmup: int | float = 0
-    """Steps over which the rate grows from zero; below 1, a share of the training."""
+    """Steps over which the rate grows from zero; a value below 1 is a share of the training."""
     clip_norm: float | None = None
-    """Bound on the norm of the whole gradient."""
+    """Bound on the norm of the gradient."""
     rules: tuple[ParameterRule, ...] = (
         ParameterRule(r"^backbone/conv[12]_", None),
         ParameterRule(r"/bias$", 2.0, 0.0),
         ParameterRule(r"/kernel$"),
     )
     """Together they must match every parameter. The default is the paper's for VGG16: conv3_1 and up are learned
-    (section 4.5), biases at twice the rate and, as in the published model definitions, without decay. Where empty,
-    they are the architecture's own."""
+    (section 4.5), biases at twice the rate and, as in the published model definitions, without decay. If empty, the
+    architecture's own rules apply.
+    """
 
     def __post_init__(self):
         kinds(self, "optimizer")
@@ -172,7 +179,7 @@ class OptimizerConfig:
 
     @property
     def follows_length(self) -> bool:
-        """True where the rate at a step depends on the number of all steps."""
+        """True if the rate at a step depends on the total number of steps."""
         if self.schedule == "cosine":
             return True
         return 0 < self.warmup < 1 or any(drop < 1 for drop in self.drops)
@@ -183,24 +190,26 @@ class TrainConfig:
     """The training loop."""
 
     steps: int | None = None
-    """Length of the training: 40000, the paper's, where neither this nor `epochs` is set. With `epochs` it is what they
-    come to, which the run fills in."""
+    """Length of the training; 40000 as in the paper if neither this nor `epochs` is set. With `epochs`, the run
+    computes it.
+    """
     epochs: float | None = None
-    """Length of the training in passes over its images, in place of `steps`: ceil(epochs x images / batch size)
-    steps."""
+    """Length of the training in passes over its images, instead of `steps`: ceil(epochs x images / batch size) steps.
+    """
     min_steps: int = 0
-    """Least number of steps that `epochs` come to, as small data sets need more passes. Gone where another length is
-    given."""
+    """Least number of steps for `epochs`, as small data sets need more passes. Dropped when another length is given."""
     evaluate_every: int | float | None = None
-    """Steps between measurements of the mAP on `data.validation` while training; below 1, a share of the training. The
-    last step is measured too, and the best checkpoint is kept. Not set, nothing is measured."""
+    """Steps between measurements of the mAP on `data.validation` while training; a value below 1 is a share of the
+    training. The last step is measured too, and the best checkpoint is kept. If not set, nothing is measured.
+    """
     patience: int | None = None
-    """Measurements without a better mAP after which the training ends; not set, it makes all its steps."""
+    """Measurements without a better mAP after which the training ends; if not set, it runs all its steps."""
     seed: int = 0
     log_every: int = 20
     pictures_every: int = 500
-    """Steps between pictures in TensorBoard: RoIs that a step drew, and detections in two images, those of the
-    validation set where the run is measured. 0: none."""
+    """Steps between pictures in TensorBoard: RoIs that a step drew, and detections in two images, from the validation
+    set if the run is measured. 0: none.
+    """
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
 

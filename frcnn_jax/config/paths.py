@@ -1,4 +1,4 @@
-"""Settings that are paths: declared by their type in the dataclasses, and made absolute when a run starts."""
+"""Settings that are paths: declared by their type in the dataclasses, made absolute when a run starts."""
 
 import dataclasses
 import os
@@ -9,17 +9,17 @@ from typing import Annotated, Any, TypeVar
 
 @dataclasses.dataclass(frozen=True)
 class PathMark:
-    """Marks the type of a setting whose text is a path.
+    """Marks the type of a setting as a path.
 
-    With `or_name` the text may also be a name that is not a path: it is a path if it exists, or has a separator or a
-    suffix. A text in `names` is always a name, in whatever folder the run starts.
+    With `or_name` the text may also be a name: it is a path if it exists, or has a separator or a suffix. A text in
+    `names` is always a name.
     """
 
     or_name: bool = False
     names: tuple[str, ...] = ()
 
     def applies(self, value: str | os.PathLike) -> bool:
-        """True if the text is a path; anything but a text is one."""
+        """True if the text is a path, or if it is not a text."""
         if not isinstance(value, str):
             return True
         if value in self.names:
@@ -28,7 +28,7 @@ class PathMark:
         return not self.or_name or separated or bool(Path(value).suffix) or Path(value).exists()
 
 
-IMAGENET = "imagenet"  # in place of a file: the weights that a package holds
+IMAGENET = "imagenet"  # instead of a file: the weights in an installed package
 
 PathText = Annotated[str, PathMark()]
 WeightsText = Annotated[str, PathMark(or_name=True, names=(IMAGENET,))]
@@ -37,10 +37,10 @@ Settings = TypeVar("Settings")
 
 
 def expand_user(path: str | os.PathLike) -> Path:
-    """The path with a leading `~` or `~user` replaced by that home.
+    """The path with a leading `~` or `~user` replaced by the home folder.
 
     Raises:
-        FileNotFoundError: there is no such user.
+        FileNotFoundError: the user does not exist.
     """
     text = os.fspath(path)
     expanded = os.path.expanduser(text)
@@ -52,14 +52,14 @@ def expand_user(path: str | os.PathLike) -> Path:
 
 
 def expand_user_or_name(text: str) -> Path | str:
-    """`expand_user` of a path; the text "imagenet" stays as it is."""
+    """`expand_user` of a path; the text "imagenet" is left unchanged."""
     return text if text == IMAGENET else expand_user(text)
 
 
 def absolute_paths(config: Settings) -> Settings:
     """`config` with every setting that is a path expanded (`~`) and made absolute from the current folder.
 
-    A run keeps its settings so, to find its data from any folder.
+    A run stores its settings this way, to find its data from any folder.
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     return dataclasses.replace(
@@ -84,7 +84,7 @@ def _absolute(value: Any, kind: Any) -> Any:
 
 
 def _mark(kind: Any) -> PathMark | None:
-    """The mark of an annotated type, also of one beside None."""
+    """The mark of an annotated type, optional or not."""
     if typing.get_origin(kind) is Annotated:
         return next((mark for mark in kind.__metadata__ if isinstance(mark, PathMark)), None)
     return next(filter(None, map(_mark, typing.get_args(kind))), None)

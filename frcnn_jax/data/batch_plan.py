@@ -1,4 +1,4 @@
-"""Padded size of each image and images of each batch: decided ahead, from the sizes alone."""
+"""Padded size of each image and images of each batch, planned ahead from the image sizes."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ Bucket = tuple[int, int]  # height, width
 
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
-    """The batches of a run in order, S of them, of N images each, without a pixel read."""
+    """The S batches of a run in order, with N images each; no pixels are read."""
 
     images: Int[np.ndarray, "S N"]  # position in the data set
     scales: Float[np.ndarray, "S N"]  # resized size / original size
@@ -26,7 +26,7 @@ class BatchPlan:
 
 
 def resize_scale(size: tuple[int, int] | Int[np.ndarray, "2"], shorter: int, longest: int) -> float:
-    """Factor that brings the shorter side to `shorter` but the longer one to `longest` at most (section 3)."""
+    """Factor that makes the shorter side `shorter` and the longer side at most `longest` (section 3)."""
     return min(shorter / min(size), longest / max(size))
 
 
@@ -35,14 +35,13 @@ def resized_size(size: tuple[int, int] | Int[np.ndarray, "2"], scale: float) -> 
     return max(round(int(size[0]) * scale), 1), max(round(int(size[1]) * scale), 1)
 
 
-# Long side over short side. Photographs of 3:2 come out a little longer in VOC, as 500 x 333 to 500 x 331.
+# Long side over short side. VOC's 3:2 photographs are slightly longer, for example 500 x 331.
 _RATIOS = (Fraction(4, 3), Fraction(151, 100))
 
 
 def default_buckets(scales: Sequence[int], longest: int, stride: int) -> tuple[Bucket, ...]:
-    """Landscape and portrait, 4:3, 3:2 and as long as allowed, for each scale.
-
-    They hold whatever `resize_scale` makes.
+    """Landscape and portrait, 4:3, 3:2 and the longest allowed, for each scale. Together they hold all images after
+    `resize_scale`.
     """
     buckets = []
     for shorter in scales:
@@ -54,7 +53,7 @@ def default_buckets(scales: Sequence[int], longest: int, stride: int) -> tuple[B
 
 
 def choose_bucket(size: tuple[int, int], buckets: Sequence[Bucket]) -> int | None:
-    """Index of the bucket of least area that holds an image of `size`; None if none does."""
+    """Index of the smallest bucket (by area) that holds an image of `size`; None if none does."""
     fitting = [i for i, (height, width) in enumerate(buckets) if size[0] <= height and size[1] <= width]
     return min(fitting, key=lambda i: buckets[i][0] * buckets[i][1], default=None)
 
@@ -72,10 +71,10 @@ def plan_training(
     seed: int,
     names: Sequence[str] | None = None,
 ) -> BatchPlan:
-    """Random batches for `steps` steps: epoch after epoch, images of one bucket together.
+    """Random batches for `steps` steps, epoch by epoch; all images of a batch share a bucket.
 
-    An image occurs once in an epoch; a bucket's last batch is filled up with other images of that bucket, chosen at
-    random. More steps lengthen the plan and leave its beginning as it is.
+    An image occurs once per epoch; a bucket's last batch is filled up with random other images of that bucket. More
+    steps extend the plan without changing its beginning.
 
     Raises:
         ValueError: the data set is empty, or an image fits no bucket.
@@ -114,7 +113,7 @@ def assign_buckets(
     """The bucket of each image after resizing.
 
     Raises:
-        ValueError: images that fit in none, all of them counted and the first one named.
+        ValueError: some images fit in no bucket; gives their number and names the first.
     """
     chosen = [choose_bucket(resized_size(size, scale), buckets) for size, scale in zip(sizes, scales, strict=True)]
     misfits = [i for i, bucket in enumerate(chosen) if bucket is None]

@@ -1,4 +1,4 @@
-"""The contract of a data set, and opening one by its name."""
+"""The contract of a data set, and `open_dataset` by name."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _YEARS = ("2007", "2012")
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Images with their objects, in a fixed order. It may be read by several threads at once.
+    """Images with their objects, in a fixed order. Several threads may read it at once.
 
     Boxes and sizes are in the frame of `read_image`. An index out of range is an IndexError.
 
     Attributes:
         name: as in `voc/2007/trainval` or `folder/test`.
-        directory: folder of the data set's own files; edits of the data may move it.
-        shared_directory: folder for what is made of single images, such as proposals; one for all data sets that may
-            share images, and the same after edits of the data.
+        directory: folder of the data set's files; may change when the data are edited.
+        shared_directory: folder for data computed from single images, such as proposals; shared by all data sets that
+            may have images in common, and unchanged by edits of the data.
         classes: names of the labels 1 ... K.
         image_ids: name of each image, each once.
         sizes: [len, 2] int32, height and width of each image.
@@ -66,25 +66,24 @@ class Dataset(Protocol):
         ...
 
     def image_fingerprint(self, index: int) -> str:
-        """Hex SHA-256 of the encoded image; after it how the image is turned, where it is not read as it lies."""
+        """Hex SHA-256 of the encoded image, followed by its orientation if the image is turned on reading."""
         ...
 
 
 def open_dataset(name: str, config: DataConfig) -> Dataset:
     """The data set of that name: `voc/2007/SPLIT`, `voc/2012/SPLIT`, or `folder/SPLIT` for the folder `config.root`.
 
-    SPLIT is train, validation (or val, valid), trainval or test; of a folder also any other that it has, in VOC format
-    NAME where ImageSets/Main has NAME.txt. Of a folder without test images, those to validate with are the test, or a
-    share of all (`config.split`); images that are tested are not in what is trained on. The folder's format is found by
-    its layout, or is `config.format`. What is not prepared yet is downloaded, checked and prepared first.
-
-    With `config.verify` all images are read again, those of the folder and the prepared ones.
+    SPLIT is train, validation (or val, valid), trainval or test; a folder may have others (in VOC format, NAME for
+    ImageSets/Main/NAME.txt). If a folder has no test images, its validation images are the test, or a share of all
+    images (`config.split`); test images are never trained on. The folder's format is detected by its layout, or given
+    as `config.format`. Data that are not prepared yet are downloaded, checked and prepared first. With `config.verify`
+    all images are read again, those of the folder and the prepared ones.
 
     Raises:
         ValueError: an unknown name, a setting that the name needs is missing, several formats fit the folder, or
             `config.verify` finds prepared images damaged.
-        FileNotFoundError: no such folder or list, or no format fits.
-        DatasetFaultError: faults that `config.faults` does not allow; lists all of them.
+        FileNotFoundError: the folder or list does not exist, or no format fits.
+        DatasetFaultError: the data have faults that `config.faults` does not allow; lists all of them.
     """
     from frcnn_jax.data.prepared.prepare import prepare_folder, prepare_voc
 

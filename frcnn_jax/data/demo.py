@@ -2,7 +2,7 @@
 
 The digits are the 1,797 images of 8 x 8 pixels that scikit-learn ships. Each scene has 2 to 8 of them, enlarged
 smoothly to various sizes, in various colours, on a textured background. Training and test scenes are made of
-different digits. Everything else is the product's own path: the folder is read like any in VOC format.
+different digits. The folder is then read like any other in VOC format.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 
 _HEIGHT, _WIDTH = 160, 224
 _SIZES = (32.0, 72.0)  # height of a digit's ink, in pixels
-_OVERLAP = 0.05  # largest share of a digit's box that another one may cover
+_OVERLAP = 0.05  # most of a digit's box that another digit may cover
 _DONE = "demo.txt"
 
 
 def make_demo(root: str | Path, *, train_images: int = 600, test_images: int = 150, seed: int = 0) -> None:
     """Writes the folder `root` with the splits `train` and `test`; the same arguments give the same files.
 
-    A complete folder made with the same arguments is left as it is. The folder appears under its name only when it
+    A complete folder made with the same arguments is left unchanged. The folder appears under its name only when it
     is complete.
 
     Raises:
@@ -43,7 +43,9 @@ def make_demo(root: str | Path, *, train_images: int = 600, test_images: int = 1
     if _is_complete(root, description):
         return
     if root.exists():
-        raise FileExistsError(f"{root} exists and is not this demo data set ({description.strip()}); move or delete it")
+        raise FileExistsError(
+            f"{root} already exists and is not this demo data set ({description.strip()}); move or delete it"
+        )
     pools = _digits(seed)
     try:
         with new_folder(root) as building:
@@ -72,7 +74,7 @@ def _write_folder(root: Path, pools: tuple[list, list], counts: dict[str, int], 
 
 
 def _digits(seed: int) -> tuple[list[tuple[int, np.ndarray]], list[tuple[int, np.ndarray]]]:
-    """Label and image [8, 8] (0 ... 1) of the digits for training and of those for the test, a quarter of all."""
+    """Labels and images [8, 8] (0 ... 1) of the training digits and of the test digits, a quarter of all."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -111,7 +113,7 @@ def _scene(
 
 
 def _enlarge(digit: Float[np.ndarray, "8 8"], height: float, stretch: float) -> Float[np.ndarray, "h w"]:
-    """The opacity (0 ... 1) of a digit whose ink is about `height` pixels high, cut to the ink."""
+    """The opacity (0 ... 1) of a digit with ink about `height` pixels high, cropped to the ink."""
     padded = np.pad(digit, 1)
     rows = np.flatnonzero(digit.max(axis=1) > 0.5)
     scale = height / (rows[-1] - rows[0] + 1)
@@ -136,7 +138,7 @@ def _background(rng: np.random.Generator) -> tuple[Float[np.ndarray, "H W 3"], F
 
 
 def _ink_colour(base: Float[np.ndarray, " 3"], rng: np.random.Generator) -> Float[np.ndarray, " 3"]:
-    """A colour whose brightness is clearly apart from the background's."""
+    """A colour that clearly differs from the background in brightness."""
     while True:
         colour = _colour(rng.random(), rng.uniform(0.2, 1.0), rng.uniform(0.1, 1.0))
         if abs(float((colour - base) @ np.array([0.3, 0.6, 0.1], np.float32))) > 60:
@@ -148,7 +150,7 @@ def _colour(hue: float, saturation: float, value: float) -> Float[np.ndarray, " 
 
 
 def _covered(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """The part that two boxes share, as a share of the smaller one."""
+    """The intersection of two boxes, as a share of the smaller one."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     return max(width, 0) * max(height, 0) / min(areas)

@@ -1,4 +1,4 @@
-"""Faults in a data set, the error that holds them all, and notes of what is read otherwise than it is written."""
+"""Faults in a data set, the error that lists them, and notes on data that are read differently than written."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NOTES = {
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, and where."""
+    """One fault and its place."""
 
     kind: str  # a field of FaultPolicy
     file: str  # relative to the data set's folder
-    object: int | None  # position among the file's objects from 0; None for what concerns the whole image
+    object: int | None  # position among the file's objects, from 0; None for a fault of the whole image
     field: str
     value: str
     message: str
@@ -38,10 +38,10 @@ class Fault:
 
 
 class DatasetFaultError(ValueError):
-    """All faults of a data set that the policy does not allow to drop; its text names the first three of each kind.
+    """All faults of a data set that the policy does not drop; the message names the first three of each kind.
 
     Args:
-        more: lines between the first one and the faults, and lines after them.
+        more: lines before and after the list of faults.
     """
 
     def __init__(self, name: str, faults: Sequence[Fault], more: tuple[Sequence[str], Sequence[str]] = ((), ())):
@@ -61,9 +61,9 @@ class DatasetFaultError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """Something that is read otherwise than it is written. It is counted and said, but not a fault."""
+    """Something that is read differently than written: counted and reported, but not a fault."""
 
-    kind: str  # a key of the texts; empty where `place` says it all
+    kind: str  # a key of the texts; empty if `place` is the whole text
     place: str
     count: int = 1  # in that place
 
@@ -73,7 +73,7 @@ def note_sentences(notes: Iterable[Note]) -> list[str]:
     notes = list(dict.fromkeys(notes))
     sentences = []
     for kind, text in _NOTES.items():
-        its = [note for note in notes if note.kind == kind]
-        places = ", ".join(note.place for note in its[:_EXAMPLES]) + (", ..." if len(its) > _EXAMPLES else "")
-        sentences += [f"{sum(note.count for note in its)} {text} ({places})"] if its else []
+        of_kind = [note for note in notes if note.kind == kind]
+        places = ", ".join(note.place for note in of_kind[:_EXAMPLES]) + (", ..." if len(of_kind) > _EXAMPLES else "")
+        sentences += [f"{sum(note.count for note in of_kind)} {text} ({places})"] if of_kind else []
     return sentences + [note.place for note in notes if not note.kind]

@@ -1,4 +1,4 @@
-"""Many files at once: in as many threads as there are cores, and their hashes."""
+"""Parallel work on many files, one thread per core, and hashes of files."""
 
 import hashlib
 import itertools
@@ -14,11 +14,11 @@ from frcnn_jax.machine import cores
 __all__ = ["file_hash", "map_in_threads"]
 
 
-_CHUNK = 32  # most items that a thread takes at a time: handing over one costs as much as looking up a file
+_CHUNK = 32  # most items per task: handing over one costs as much as looking up a file
 
 
 def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """`function` of each item in order; an interrupt does not wait for the rest. Few results wait to be taken."""
+    """`function(item)` of each item in order, computed a few items ahead; an interrupt does not wait for the rest."""
     workers = cores()
     size = min(max(len(items) // (4 * workers), 1), _CHUNK)
     items = iter(items)
@@ -42,7 +42,7 @@ def map_in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> Iter
 
 
 def file_hash(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes; the name of the error where it cannot be read."""
+    """Hex SHA-256 of a file's bytes; the name of the error if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

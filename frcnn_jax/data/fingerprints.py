@@ -1,4 +1,4 @@
-"""The hash of a whole data set, as it is and as earlier versions computed it."""
+"""The hash of a whole data set, now and in earlier versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["content_fingerprint", "legacy_fingerprint"]
 
 
 def content_fingerprint(dataset: Any) -> str:
-    """The hash that `Dataset.fingerprint` is: two data sets of one hash train alike."""
+    """The hash in `Dataset.fingerprint`: data sets with the same hash train identically."""
     digest = hashlib.sha256(_joined(["frcnn_jax data, version 2", *dataset.classes]))
     for index, (image_id, truth) in enumerate(zip(dataset.image_ids, dataset.annotations, strict=True)):
         digest.update(_joined([image_id, dataset.image_fingerprint(index), str(len(truth.labels))]))
@@ -25,7 +25,7 @@ def content_fingerprint(dataset: Any) -> str:
 
 
 def legacy_fingerprint(dataset: Any) -> str:
-    """The hash that was `fingerprint` in checkpoints and stored proposals of earlier versions: of ids and images."""
+    """The `fingerprint` in checkpoints and stored proposals of earlier versions: a hash of ids and images."""
     parts = getattr(dataset, "parts", None)
     if parts is not None:
         return "+".join(legacy_fingerprint(part) for part in parts)
@@ -37,5 +37,5 @@ def legacy_fingerprint(dataset: Any) -> str:
 
 
 def _joined(texts: Sequence[str]) -> bytes:
-    """Texts as bytes from which they can be told apart."""
+    """Texts joined unambiguously as bytes."""
     return b"".join(b"%d:%s," % (len(data), data) for data in (text.encode() for text in texts))

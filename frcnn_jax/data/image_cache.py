@@ -1,4 +1,4 @@
-"""The decoded images of a data set, read anew each time or kept in memory."""
+"""The decoded images of a data set, read on every access or kept in memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from frcnn_jax.machine import total_memory
 
 
 class DecodedImages:
-    """`images[index]` is the RGB image of that place in the data set; several threads may read at once.
+    """`images[index]` is the RGB image at that position in the data set; several threads may read at once.
 
     Args:
-        keep: keep what was decoded: 3 bytes a pixel, before resizing.
+        keep: keep decoded images: 3 bytes per pixel, before resizing.
 
     Raises:
-        ValueError: the images to be kept are more than the machine's memory, or an image is not of the size that the
-            data set says.
+        ValueError: the images to keep exceed the machine's memory, or an image differs from its recorded size.
     """
 
     def __init__(self, dataset: Dataset, *, keep: bool = False):
@@ -40,7 +39,7 @@ class DecodedImages:
         self._reading[threading.get_ident()] = index
         try:
             image = self._dataset.read_image(index)
-        except (ValueError, RuntimeError, IndexError) as error:  # the last two of ArrayRecord
+        except (ValueError, RuntimeError, IndexError) as error:  # the last two from ArrayRecord
             raise ValueError(f"{self._dataset.name}: image {self._dataset.image_ids[index]}: {error}") from error
         finally:
             self._reading.pop(threading.get_ident(), None)
@@ -58,5 +57,5 @@ class DecodedImages:
 
 
 def decoded_bytes(dataset: Dataset) -> int:
-    """Memory that all images of a data set take when decoded."""
+    """Bytes of memory that all decoded images of a data set need."""
     return 3 * int(np.prod(dataset.sizes, axis=1, dtype=np.int64).sum())

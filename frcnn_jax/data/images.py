@@ -1,4 +1,4 @@
-"""Encoded images, by their content: decoding to RGB, and the check that a file holds its whole image."""
+"""Encoded images: decoding to RGB, and checks that a file is complete. Formats are detected by content."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
-"""Endings of files that are taken for images. HEIC cannot be read, but its files are to be named as such."""
+"""Suffixes of image files. HEIC cannot be read, but is listed so that messages can name it."""
 
-_FORMATS = (  # is it one, its size, its EXIF data
+_FORMATS = (  # functions: is it this format, its size, its EXIF data
     (is_jpeg, jpeg_size, jpeg_exif),
     (is_png, png_size, png_exif),
     (is_webp, webp_size, webp_exif),
@@ -37,7 +37,7 @@ _FORMATS = (  # is it one, its size, its EXIF data
     (is_tiff, tiff_size, lambda data: data),
 )
 _CONVERT = "convert it to JPEG, as with: heif-convert IMAGE.heic IMAGE.jpg"
-_OTHERS = (  # start of what else is found under an image's name, from byte 0 or, in HEIC's family, from byte 4
+_OTHERS = (  # first bytes of other files with image names, from byte 0 or, for HEIC's family, from byte 4
     (4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), f"HEIC, which cannot be read: {_CONVERT}"),
     (4, (b"ftypavif", b"ftypavis"), "AVIF, which cannot be read: convert it to JPEG"),
     (0, (b"GIF8",), "GIF, which cannot be read: convert it to PNG"),
@@ -47,7 +47,7 @@ _OTHERS = (  # start of what else is found under an image's name, from byte 0 or
 
 
 class _Silence:
-    """A block in which OpenCV prints no warning, as it does of each odd tag of a TIFF; several threads may be in it."""
+    """A block in which OpenCV prints no warnings, for example about unknown TIFF tags; several threads may be in it."""
 
     def __init__(self) -> None:
         self._lock, self._inside, self._level = threading.Lock(), 0, 0
@@ -71,11 +71,11 @@ _OPENCV_SILENT = _Silence()
 def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"]:
     """The RGB pixels of an encoded image.
 
-    Gray-scale and 16-bit images become 8-bit colour and transparency is left out. What the file itself says about its
-    orientation is ignored.
+    Gray-scale and 16-bit images become 8-bit colour, and transparency is dropped. The orientation in the file is
+    ignored.
 
     Args:
-        orientation: how to turn the pixels as they lie in the file, as `turn_image` does.
+        orientation: EXIF orientation to apply to the stored pixels, as in `turn_image`.
 
     Raises:
         ValueError: OpenCV cannot decode the data.
@@ -94,7 +94,7 @@ def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"
 
 
 def turn_image(image: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "H W 3"]:
-    """The image as viewers show one with that EXIF orientation, 1 ... 8."""
+    """The image as viewers show it, with the EXIF orientation 1 ... 8 applied."""
     if orientation >= 5:
         image = image.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -110,7 +110,7 @@ def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width of an image as it lies in the file, from its headers; all of its parts must be there.
+    """Height and width of an image as stored, from its headers; all of its parts must be present.
 
     Raises:
         ValueError: the data is neither JPEG, PNG, WebP, BMP nor TIFF, is cut short, or a PNG's check sums are wrong.
@@ -128,8 +128,8 @@ def check_image(data: bytes, max_pixels: int = DataConfig.max_pixels) -> tuple[i
     """Height and width of a complete image that decodes to that size.
 
     Raises:
-        ValueError: the image is not complete, has more pixels than `max_pixels`, which is told without decoding it,
-            or cannot be decoded.
+        ValueError: the image is not complete, has more pixels than `max_pixels` (checked before decoding), or cannot be
+            decoded.
     """
     size = image_size(data)
     pixels = size[0] * size[1]
@@ -139,7 +139,7 @@ def check_image(data: bytes, max_pixels: int = DataConfig.max_pixels) -> tuple[i
             f"--data.max-pixels {pixels}, for which {3 * pixels / 1e9:.1f} GB of memory are needed"
         )
     if is_jpeg(data):
-        check_jpeg(data)  # before OpenCV, whose decoder prints what is wrong
+        check_jpeg(data)  # before OpenCV, whose decoder would print faults
     decoded = decode_image(data).shape[:2]
     if decoded != size:
         raise ValueError(f"decodes to {decoded[1]} x {decoded[0]} pixels, but its header says {size[1]} x {size[0]}")
@@ -147,5 +147,5 @@ def check_image(data: bytes, max_pixels: int = DataConfig.max_pixels) -> tuple[i
 
 
 def exif_orientation(data: bytes) -> int:
-    """Turn or reflection with which viewers show an image, 1 ... 8 as in EXIF; 1, none, where it is not stated."""
+    """EXIF orientation 1 ... 8 of an image; 1 (unchanged) if it is not stated."""
     return next((tag_orientation(exif(data)) for fits, _, exif in _FORMATS if fits(data)), 1)

@@ -1,4 +1,4 @@
-"""Several data sets, one after the other, as one."""
+"""Concatenation of several data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["JoinedDataset"]
 
 
 class JoinedDataset:
-    """Data sets with the same classes as one `Dataset`; ids have the data set's name before them.
+    """Data sets with the same classes as one `Dataset`; ids are prefixed with the data set's name.
 
     Raises:
         ValueError: their classes differ.

@@ -1,4 +1,4 @@
-"""From a data set and its proposals to padded batches, on Grain: deterministic, and restored by its step number."""
+"""From a data set and its proposals to padded batches, on Grain: deterministic, and resumable from a step number."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +17,7 @@ from frcnn_jax.data.joined import JoinedDataset
 from frcnn_jax.data.records import float_boxes
 from frcnn_jax.types import Batch
 
-# Counts of padded proposals are multiples of this, so that data sets of like size share compiled functions.
+# Padded counts of proposals are multiples of this, so that similar data sets share compiled functions.
 PROPOSAL_MULTIPLE = 64
 
 
@@ -25,9 +25,9 @@ class BatchSource:
     """Random access to the batches of a plan; `source[step]` reads, resizes, augments, flips and pads N images.
 
     Args:
-        augment: random changes of each image; none if not given. They follow from the seed, the step and the image's
-            place in the batch, so that batch i is the same whatever was read before, by however many threads.
-        places: the images of each batch that are read, as where several processes share it; all if not given.
+        augment: random changes of each image; none if not given. They depend only on the seed, the step and the image's
+            place in the batch, so batch i is always the same.
+        places: places in the batch to read, for several processes that share it; all if not given.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class BatchSource:
         self._max_proposals, self._max_objects = padded_count(proposals), max_objects
         self._augment, self._seed = augment or AugmentConfig(), seed
         self._cuts, self._colors = changes_views(self._augment), changes_colors(self._augment)
-        # What is left of an object that is cut becomes a crowd.
+        # A cropped object may become a crowd.
         self._crowds = self._cuts or any(annotation.crowd.any() for annotation in dataset.annotations)
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class BatchSource:
             proposals = crop_boxes(proposals, view.window)
         x1, y1, x2, y2 = view.window
         height, width = resized_size(view.size, view.scale)
-        # Written where it is needed: copies to flip, pad and stack took as long as the decoding.
+        # Written in place: copies to flip, pad and stack took as long as the decoding.
         valid = batch.images[n, :height, :width]
         resize_image(self._images[index][y1:y2, x1:x2], view.scale, out=valid)
         if self._colors:
@@ -120,7 +120,7 @@ class BatchSource:
 
 
 def _empty_batch(images: int, bucket: Bucket, *, proposals: int, objects: int, crowds: bool) -> Batch:
-    """A batch of nothing but padding, to be filled."""
+    """An empty batch, only padding."""
     return Batch(
         images=np.zeros((images, *bucket, 3), np.uint8),
         image_sizes=np.zeros((images, 2), np.int32),
@@ -141,7 +141,7 @@ def _empty_batch(images: int, bucket: Bucket, *, proposals: int, objects: int, c
 def resize_image(
     image: UInt8[np.ndarray, "H W 3"], scale: float, out: UInt8[np.ndarray, "h w 3"] | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """`image` times `scale` by bilinear interpolation, as the original release does; of size `resized_size`.
+    """`image` resized by `scale` with bilinear interpolation, as in the original release; the size is `resized_size`.
 
     Args:
         out: written to and returned if given; may be a part of a larger image.
@@ -152,7 +152,7 @@ def resize_image(
     elif min(image.shape[:2]) * scale <= 0.5:  # OpenCV would round a side to 0
         resized = cv2.resize(image, (width, height), out, interpolation=cv2.INTER_LINEAR)
     else:
-        # Given the factor rather than the size, OpenCV samples at exactly the points where boxes times scale say.
+        # Given the factor instead of the size, OpenCV samples exactly where boxes times scale are.
         resized = cv2.resize(image, None, out, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     if out is None or out is resized:
         return resized
@@ -180,7 +180,7 @@ def flip_boxes(
 
 
 def padded_count(proposals: Sequence[Float[np.ndarray, "P 4"]]) -> int:
-    """Room for the proposals of any image of a data set."""
+    """Padded number of proposals for all images of a data set."""
     most = max((len(boxes) for boxes in proposals), default=0)
     return max(-(-most // PROPOSAL_MULTIPLE), 1) * PROPOSAL_MULTIPLE
 
@@ -191,7 +191,7 @@ def training_buckets(config: InputConfig, stride: int) -> tuple[Bucket, ...]:
 
 
 def training_plan(dataset: Dataset, config: InputConfig, steps: int, seed: int, stride: int) -> BatchPlan:
-    """The images, scales and flips of `steps` steps; `stride` as for `training_buckets`."""
+    """The images, scales and flips of `steps` steps; `stride` as in `training_buckets`."""
     return plan_training(
         dataset.sizes,
         steps,
@@ -215,7 +215,7 @@ def training_source(
     stride: int,
     places: slice = slice(None),
 ) -> BatchSource:
-    """The batches of a training run of `steps` steps; `stride` as for `training_buckets`, `places` as `BatchSource`."""
+    """The batches of a training run of `steps` steps; `stride` as in `training_buckets`, `places` as `BatchSource`."""
     return BatchSource(
         dataset,
         proposals,
@@ -231,7 +231,7 @@ def training_source(
 def iterate(source: BatchSource, workers: int, prefetch: int = 4) -> Iterator[Batch]:
     """A Grain iterator over `source` that reads ahead in threads.
 
-    Its position is read by `get_state()` and restored by `set_state()`; batch i does not depend on what came before.
+    Its position is read by `get_state()` and restored by `set_state()`; batch i does not depend on earlier batches.
     """
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=prefetch if workers else 0)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

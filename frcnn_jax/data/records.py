@@ -1,4 +1,4 @@
-"""Annotations in no format's terms: what a reader makes of a folder, and all that checking and preparation work on."""
+"""Format-neutral annotations: the output of readers and the input of checks and preparation."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class BoxNotation:
-    """Corners of a box as files of a format count them, for messages and for the rule when a box is empty.
+    """A format's notation for box corners, for messages and for the definition of an empty box.
 
-    A box `x1 y1 x2 y2`, 0-based and half-open, stands in the file as those numbers plus `shift`. It is empty where the
+    A box `x1 y1 x2 y2`, 0-based and half-open, is written in the file as these numbers plus `shift`. It is empty if the
     numbers in the file coincide: VOC's corners are inclusive, and its boxes of one pixel count as empty.
     """
 
@@ -40,12 +40,12 @@ class BoxNotation:
     shift: Box = (0.0, 0.0, 0.0, 0.0)
 
     def written(self, box: Box) -> Box:
-        """The corners as they stand in the file."""
+        """The corners as written in the file."""
         x1, y1, x2, y2 = (value + shift for value, shift in zip(box, self.shift, strict=True))
         return x1, y1, x2, y2
 
     def describe(self, box: Box) -> str:
-        """The corners as they stand in the file, with their names."""
+        """The corners as written in the file, with their names."""
         return ", ".join(f"{name} {value:g}" for name, value in zip(self.names, self.written(box), strict=True))
 
     def limits(self, size: tuple[float, float]) -> str:
@@ -64,31 +64,32 @@ class ObjectRecord:
     """One annotated object."""
 
     index: int  # position among the file's objects, from 0
-    name: str  # of its class
+    name: str  # name of its class
     box: Box  # x1 y1 x2 y2 in pixels, 0-based and half-open
-    area: float | None = None  # in square pixels, where the file states it
+    area: float | None = None  # in square pixels, if the file states it
     difficult: bool = False
-    crowd: bool = False  # stands for a group of objects
+    crowd: bool = False  # marks a group of objects
     truncated: bool = False
     pose: str = "unspecified"
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-    """One image with its objects. In a folder an id stands for one image, in whatever splits it is."""
+    """One image with its objects. An id identifies one image of a folder, in all splits."""
 
     image_id: str
     path: Path | None  # of the image; None if it does not exist
     file: str  # holds the annotation; relative to the folder, for messages
-    size: tuple[float, float] | None = None  # stated height and width; None: the image's own counts
+    size: tuple[float, float] | None = None  # stated height and width; None: use the image's own
     objects: tuple[ObjectRecord, ...] = ()
     faults: tuple[Fault, ...] = ()  # of the files and of the objects left out, as `missing_annotation`
     notation: BoxNotation = HALF_OPEN
     fractions: bool = dataclasses.field(default=False, repr=False)
-    """The file has fractions of the image, which the reader took of the image as it lies: boxes stretch as it turns."""
+    """The file has fractions, which the reader converted with the stored image's size: boxes stretch if it is turned.
+    """
     optional: bool = dataclasses.field(default=False, repr=False)
-    """The file may list more images than the folder has, as those of a whole of which this is a part."""
-    # Not in the text of a record, from which names of prepared folders are made.
+    """The file may list more images than the folder has, as the folder may be a part of a larger data set."""
+    # Not in the repr of a record, which determines names of prepared folders.
     notes: tuple[Note, ...] = dataclasses.field(default=(), repr=False)
 
 
@@ -106,9 +107,9 @@ class SplitRecords:
 
 
 def float_boxes(boxes: Any) -> Float[np.ndarray, "B 4"]:
-    """Boxes as numbers in which areas and mirrored corners are right: float32 in place of integers and half precision.
+    """Boxes as float32 if they are integers or in half precision, for correct areas and mirrored corners.
 
-    Sizes of unsigned integers would wrap, and products of half precision overflow.
+    Sizes of unsigned integers would wrap, and products in half precision overflow.
     """
     boxes = np.asarray(boxes).reshape(-1, 4)
     return boxes if boxes.dtype in (np.float32, np.float64) else boxes.astype(np.float32)

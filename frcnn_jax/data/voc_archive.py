@@ -1,4 +1,4 @@
-"""The archives of PASCAL VOC: their names and hashes, and how they are unpacked."""
+"""The archives of PASCAL VOC: names, hashes and extraction."""
 
 from __future__ import annotations
 
@@ -58,14 +58,13 @@ ARCHIVES = {
 
 
 def extract_archive(path: Path) -> Path:
-    """The folder with the images, annotations and split lists of a .tar file, beside it; unpacked unless it exists.
+    """The folder with the images, annotations and split lists of a .tar file, beside it; extracted unless it exists.
 
-    Files alone are written, below that folder, whatever the archive says of links, owners and modes. TFDS's own
+    Only files below that folder are written; links, owners and modes in the archive are ignored. TFDS's own
     extraction needs TensorFlow.
 
     Raises:
-        ValueError: the archive is damaged, a file in it has a path that leads elsewhere, or something in its place is
-            not a file.
+        ValueError: the archive is damaged, a member's path leads outside, or a member is not a file.
         OSError: the folder cannot be written.
     """
     folder = path.with_name(f"{path.name}.extracted")
@@ -79,7 +78,7 @@ def extract_archive(path: Path) -> Path:
                 if content is not None:
                     with target.open("wb") as file:
                         shutil.copyfileobj(content, file, _CHUNK)
-    except tarfile.TarError as error:  # while a file was copied
+    except tarfile.TarError as error:  # while copying a file
         raise _unusable(path, error) from error
     except OSError:
         if not folder.is_dir():  # else another process was faster
@@ -93,12 +92,12 @@ def _unusable(path: Path, error: Exception) -> ValueError:
 
 
 def _members(path: Path) -> Iterator[tuple[tuple[str, ...], IO[bytes] | None]]:
-    """Path and content of each file that is needed; of a folder, which may be empty, no content."""
+    """Path and content of each needed file; no content for a folder, which may be empty."""
     try:
         with tarfile.open(path, "r:") as archive:
             before = -1
             for member in archive:
-                if archive.offset <= before or member.size < 0:  # first releases of Python 3.11 to 3.13 go in circles
+                if archive.offset <= before or member.size < 0:  # early releases of Python 3.11 to 3.13 loop forever
                     raise ValueError(f"its member {member.name[:_SHOWN]!r} has no size")
                 before = archive.offset
                 parts = PurePosixPath(member.name).parts

@@ -45,19 +45,19 @@ def detect_batch(
 ) -> Detections:
     """Detections in a batch of images, from pixels on, as one program: made for `jax.jit`, `jax.vmap` and export.
 
-    The detections are those of `detect`, which is quicker as near duplicates share RoIs there. Arrays of the same
+    The detections equal those of `detect`, which is faster because near duplicates share RoIs there. Arrays of the same
     shapes share one compiled program.
 
     Args:
         params: as `init_params` and `load_weights` give them.
-        statistics: box-target statistics the weights were trained with; None for weights that stand alone.
-        batch: N padded images with P proposals each, as `make_batch` makes them; ground truth is not looked at.
+        statistics: box-target statistics the weights were trained with; None for weights that need none.
+        batch: N padded images with P proposals each, as `make_batch` returns them; ground truth is ignored.
         model: its parts are called on `images` [N, H, W, 3] and `proposals` [N, P, 4].
         nms_iou, score_threshold, per_class, box_regression: see `select_detections`; Python values, not traced ones.
 
     Returns:
-        boxes [N, D, 4], scores [N, D], labels [N, D] and mask [N, D] where D = K * min(per_class, P): class by class,
-        only entries in `mask` are detections. `trim` takes one image's apart on the host.
+        boxes [N, D, 4], scores [N, D], labels [N, D] and mask [N, D] with D = K * min(per_class, P), class by class;
+        only entries in `mask` are detections. `trim` extracts those of one image on the host.
 
     Raises:
         TypeError: a setting is traced.
@@ -82,11 +82,11 @@ def _detect_batch(
 def detect_pyramid(
     params: Any, statistics: BoxStatistics, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
 ) -> Detections:
-    """`select_detections`, which takes the settings, for each image of a pyramid; fields gain a leading N.
+    """`select_detections` with these settings for each image of a pyramid; fields gain a leading N.
 
-    The features of each level are computed once, each RoI is pooled at its level and enters the head once, and each
-    proposal's box is decoded with the offsets of its RoI. The trunk is compiled for each size of image, the rest
-    for each number of RoIs.
+    The features of each level are computed once. Each RoI is pooled at its level and enters the head once. Each
+    proposal's box is decoded with the offsets of its RoI. The trunk is compiled per image size, the rest per number of
+    RoIs.
     """
     pooled = None
     for level in pyramid.levels:
@@ -124,7 +124,7 @@ def _place(pooled: Float[Array, "N U PH PW C"], part: Float[Array, "N R PH PW C"
 def _classify(
     params: Any, statistics: BoxStatistics, pooled: Array, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
 ) -> Detections:
-    """The head on each pooled RoI, then the detections among the proposals that the RoIs stand for."""
+    """The head on each pooled RoI, then the detections among the proposals that share these RoIs."""
     rows = pooled.reshape(-1, *pooled.shape[2:])
     outputs = model.apply({"params": params}, rows, method=lambda module, x: module.head(x))
     logits, deltas = (
@@ -144,7 +144,7 @@ def _select(
 
 
 def trim(detections: Detections) -> Detections:
-    """One image's detections on the host: NumPy arrays without padding, best first.
+    """Detections of one image on the host: NumPy arrays without padding, best first.
 
     Raises:
         ValueError: they are those of a batch.
@@ -175,17 +175,18 @@ def detect(
     per_class: int = 100,
     box_regression: bool = True,
 ) -> Detections:
-    """Detections in one image, given boxes that may hold objects.
+    """Detections in one image, given boxes that may contain objects.
 
     Args:
         image: 8-bit RGB of any size.
-        boxes: half-open x1 y1 x2 y2 in the image's pixels, of any real dtype; there may be none. Those that are empty
+        boxes: half-open x1 y1 x2 y2 in the image's pixels, of any real dtype; may be empty. Boxes without an area
             inside the image are dropped.
-        statistics: box-target statistics the weights were trained with; None for weights that stand alone, as
+        statistics: box-target statistics the weights were trained with; None for weights that need none, as
             `load_weights` returns them.
-        scale, max_size: the image is resized so that its shorter side is `scale`, its longer one at most `max_size`.
-        scales: several of them make an image pyramid, in place of `scale`: each box is looked at where its area is
-            closest to 224 x 224, at the first of equals (section 3).
+        scale, max_size: the image is resized so that its shorter side is `scale`, and its longer side at most
+            `max_size`.
+        scales: an image pyramid of several scales, instead of `scale`: each box is classified at the scale where its
+            area is closest to 224 x 224, the first of equals (section 3).
         nms_iou, score_threshold, per_class, box_regression: see `select_detections`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Inputs from arrays: images and boxes checked, resized and padded, as a `Batch` or as a `Pyramid`."""
+"""Inputs from arrays: images and boxes are checked, resized and padded to a `Batch` or a `Pyramid`."""
 
 import math
 import numbers
@@ -16,7 +16,7 @@ from frcnn_jax.detection.pyramid import Pyramid, image_pyramid, pad_rows, pyrami
 from frcnn_jax.detection.roi_plan import plan_rois
 from frcnn_jax.types import Batch
 
-# Padded sides and counts are multiples of these, so that like inputs share compiled functions.
+# Padded sides and counts are multiples of these, so that similar inputs share compiled functions.
 _SIDE_MULTIPLE = 32
 _OBJECT_MULTIPLE = 8
 
@@ -34,22 +34,22 @@ def make_batch(
     """One image, or several, with proposals and ground truth as a padded batch: for `loss_fn` and `detect_batch`.
 
     It runs on the host and returns NumPy arrays. Images are padded at the bottom and right to multiples of 32 pixels
-    of the largest, proposals to a multiple of 64, objects to a multiple of 8; masks tell which entries are real.
-    Proposals keep their places; those that are empty inside the image are masked.
+    of the largest, proposals to a multiple of 64, objects to a multiple of 8; masks mark the real entries. Proposals
+    keep their positions; those without an area inside the image are masked.
 
     Args:
-        image: 8-bit RGB of any size, or a sequence of N of them; then every other argument is a sequence of N too.
-        boxes: proposals, half-open x1 y1 x2 y2 in pixels of the image as given; there may be none.
+        image: 8-bit RGB of any size, or a sequence of N images; then the boxes and labels are sequences of N too.
+        boxes: proposals, half-open x1 y1 x2 y2 in pixels of the given image; may be empty.
         gt_boxes: boxes of the objects; None for a batch without ground truth.
         gt_labels: class of each object, 1 ... K.
-        scale: length of the shorter side after resizing, as in `detect`; None leaves images at their size.
-        max_size: with a scale, the longer side becomes this long at most.
-        num_classes: as `create_model` takes it, K + 1; labels above K are refused then.
+        scale: length of the shorter side after resizing, as in `detect`; None keeps the image size.
+        max_size: with a scale, limit of the longer side.
+        num_classes: K + 1, as in `create_model`; labels above K are refused then.
 
     Raises:
         TypeError: an argument is traced.
-        ValueError: an image is not uint8 [H, W, 3]; boxes are not numbers [P, 4], not finite or reversed; an object is
-            empty inside the image; labels are not integers of 1 ... K, one for each object; a scale is not a finite
+        ValueError: an image is not uint8 [H, W, 3]; boxes are not numbers [P, 4], not finite or reversed; an object has
+            no area inside the image; labels are not integers of 1 ... K, one for each object; a scale is not a finite
             length of at least 1; or lengths differ.
     """
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((image, boxes, gt_boxes, gt_labels, scale))):
@@ -111,14 +111,14 @@ def single_pyramid(
     max_size: int,
     spatial_scale: float,
 ) -> Pyramid:
-    """One image at one scale or several, for `detect_pyramid`; boxes that are empty inside the image are dropped.
+    """One image at one or several scales, for `detect_pyramid`; boxes without an area inside the image are dropped.
 
     Args:
-        scales: lengths of the shorter side; the longer one is at most `max_size`.
+        scales: lengths of the shorter side; the longer side is at most `max_size`.
         spatial_scale: feature cells per pixel of a resized image.
 
     Raises:
-        ValueError: the image, the boxes or a scale is not as `detect` needs it.
+        ValueError: the image, the boxes or a scale is invalid, as in `detect`.
     """
     image = check_image(image)
     boxes = check_boxes(boxes, image.shape[:2])
@@ -129,7 +129,7 @@ def single_pyramid(
     buckets = default_buckets(tuple(scales), max_size, round(1 / spatial_scale))
     plan = plan_rois(boxes, np.array(factors), spatial_scale)
     num_proposals = padded_count([boxes])
-    # In sixteenths: other boxes seldom need other compiled functions, and little is computed in vain.
+    # Rounded up to sixteenths: other boxes rarely need another compilation, and little padding is computed.
     step = round_up(num_proposals // 16, PROPOSAL_MULTIPLE)
     shape = pyramid_shape([buckets[choose_bucket(size, buckets)] for size in sizes], [plan.counts], num_proposals, step)
     return image_pyramid(image, boxes, plan, factors, shape)
@@ -152,7 +152,7 @@ def check_boxes(boxes: Real[np.ndarray, "B 4"], size: tuple[int, int], name: str
 
     Args:
         size: height and width of the image.
-        name: of the argument, for messages.
+        name: name of the argument, for messages.
 
     Raises:
         ValueError: they are not numbers [B, 4], not finite, or reversed.
@@ -173,7 +173,7 @@ def check_boxes(boxes: Real[np.ndarray, "B 4"], size: tuple[int, int], name: str
             f"{name} must be x1 y1 x2 y2 (half-open, in pixels): box {first} is {boxes[first].tolist()}, "
             f"where {axis}2 is less than {axis}1"
         )
-        # Rounding may leave such a box a fraction of a pixel outside.
+        # Rounding may leave such a box outside by a fraction of a pixel.
         within = (low >= -1).all() and (low + high <= np.array(size[::-1]) + 1).all()
         if within and (high > 0).all():
             message += "; these boxes look like x y w h: give x, y, x + w, y + h"
@@ -187,15 +187,15 @@ def _as_float32(boxes: Any, name: str) -> Float[np.ndarray, "..."]:
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"{name} must be [P, 4], all rows with four numbers: {error}") from error
     mixed = boxes.dtype == object and all(isinstance(number, numbers.Real) for number in boxes.flat)
-    # Not `dtype.kind`: that of bfloat16 is the one of bytes.
+    # Not `dtype.kind`: bfloat16 has the kind of bytes.
     if not (mixed or jnp.issubdtype(boxes.dtype, np.integer) or jnp.issubdtype(boxes.dtype, np.floating)):
         raise ValueError(f"{name} must be real numbers, not {boxes.dtype}: convert them, as by np.float32(...)")
-    with np.errstate(over="ignore"):  # what is too large for float32 is not finite, and named as such
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite and are reported as such
         return boxes.astype(np.float32)
 
 
 def check_lengths(scales: Sequence[int], max_size: int) -> None:
-    """Raises ValueError where a length that an image is resized to is not a finite number of at least 1."""
+    """Raises ValueError if a length to resize to is not a finite number of at least 1."""
     for length in (*scales, max_size):
         known = isinstance(length, numbers.Real) or (hasattr(length, "dtype") and np.ndim(length) == 0)
         if not (known and length >= 1 and math.isfinite(length)):
@@ -204,7 +204,7 @@ def check_lengths(scales: Sequence[int], max_size: int) -> None:
 
 
 def inside_image(boxes: Float[np.ndarray, "B 4"], size: tuple[int, int]) -> Bool[np.ndarray, " B"]:
-    """Mask of the boxes that have an area when clipped to an image of height and width `size`."""
+    """Mask of the boxes with an area after clipping to an image of height and width `size`."""
     low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], np.array(size[::-1], boxes.dtype))
     return (high > low).all(axis=1)
 
@@ -234,7 +234,7 @@ def _check_objects(
 def _scales_and_bucket(
     sizes: Sequence[tuple[int, int]], scale: int | None, max_size: int
 ) -> tuple[list[float], Bucket]:
-    """The factor of each image and the padded height and width of all."""
+    """The scale of each image, and the common padded height and width."""
     if scale is None:
         height, width = np.max(sizes, axis=0)
         return [1.0] * len(sizes), (round_up(int(height), _SIDE_MULTIPLE), round_up(int(width), _SIDE_MULTIPLE))

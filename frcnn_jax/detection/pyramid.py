@@ -1,4 +1,4 @@
-"""The records of testing: images at one scale or several, their proposals, and the RoIs that stand for these."""
+"""The records of testing: images at one or several scales, their proposals, and the RoIs that the proposals share."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ class Level:
     image_sizes: Int[Array, "N 2"]  # height and width of the valid corner
     scales: Float[Array, " N"]  # resized size / original size
     rois: Float[Array, "N R 4"]
-    slots: Int[Array, "N R"]  # place of each RoI among those of all levels; beyond these where it is padding
+    slots: Int[Array, "N R"]  # position of each RoI among those of all levels; past the end for padding
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pyramid:
-    """A batch of images to be tested, padded to fixed shapes. Levels without RoIs are left out."""
+    """A batch of test images, padded to fixed shapes. Levels without RoIs are left out."""
 
     levels: tuple[Level, ...]
-    roi_index: Int[Array, "N P"]  # of each proposal's RoI among those of all levels
+    roi_index: Int[Array, "N P"]  # position of each proposal's RoI among those of all levels
     proposals: Float[Array, "N P 4"]
     proposal_mask: Bool[Array, "N P"]
     original_sizes: Int[Array, "N 2"]  # height and width before resizing: the frame of all boxes
@@ -43,28 +43,29 @@ class Pyramid:
 
 @dataclasses.dataclass(frozen=True)
 class PyramidShape:
-    """The padded sizes of a pyramid, on which compiled functions depend."""
+    """The padded sizes of a pyramid; functions are compiled once per `PyramidShape`."""
 
-    buckets: tuple[Bucket, ...]  # of each level
+    buckets: tuple[Bucket, ...]  # padded image size of each level
     level_rois: tuple[int, ...]  # padded count of RoIs at each level
     num_rois: int  # at all levels together
     num_proposals: int
 
 
 def round_up(count: int, multiple: int) -> int:
-    """The least positive multiple that is not below `count`."""
+    """The least positive multiple of at least `count`."""
     return max(-(-count // multiple), 1) * multiple
 
 
 def pyramid_shape(
     buckets: Sequence[Bucket], counts: Sequence[Int[np.ndarray, " L"]], num_proposals: int, multiple: int
 ) -> PyramidShape:
-    """The least shape that holds each of these images; counts of RoIs in multiples, but not above `num_proposals`.
+    """The least shape that holds each of these images.
 
-    Without any RoI the first level is padded to some, so that every stage has an input.
+    Counts of RoIs are rounded up to multiples, but not above `num_proposals`. Without any RoI the first level is padded
+    to some, so that every stage has an input.
 
     Args:
-        counts: RoIs of each level, for each image; `RoiPlan.counts`.
+        counts: number of RoIs per image and level; `RoiPlan.counts`.
     """
 
     def padded(count: int) -> int:
@@ -89,8 +90,8 @@ def image_pyramid(
     """One image as a batch of one.
 
     Args:
-        plan: of these boxes at these scales.
-        scales: of each level, resized size / original size.
+        plan: the plan of these boxes at these scales.
+        scales: resized size / original size of each level.
     """
     boxes = np.asarray(boxes, np.float32)
     rois = boxes[plan.chosen]
@@ -114,7 +115,7 @@ def image_pyramid(
 
 
 def join(images: Sequence[Pyramid], count: int) -> Pyramid:
-    """Batches of one shape as one, filled up to `count` images with copies of the first that are masked."""
+    """Batches of one shape joined, filled up to `count` images with masked copies of the first."""
     filling = images[0].replace(image_mask=np.zeros_like(images[0].image_mask))
     images = [*images, *[filling] * (count - len(images))]
     return images[0] if count == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *images)
@@ -138,13 +139,13 @@ def _level(
         image_sizes=np.array([[height, width]], np.int32),
         scales=np.array([scale], np.float32),
         rois=pad_rows(rois, count)[None],
-        # Padding gets slots past the last one that differ from each other.
+        # Padding gets distinct slots past the last one.
         slots=np.where(place < len(rois), start + place, num_rois + place).astype(np.int32)[None],
     )
 
 
 def pad_rows(values: np.ndarray, count: int) -> np.ndarray:
-    """`values` with zeros after them up to `count` rows."""
+    """`values` padded with zeros to `count` rows."""
     padded = np.zeros((count, *values.shape[1:]), values.dtype)
     padded[: len(values)] = values
     return padded

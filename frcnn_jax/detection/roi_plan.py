@@ -1,8 +1,8 @@
-"""Choice of the boxes of an image that are pooled, and of the scale for each: made on the host, from boxes alone.
+"""Choice of the boxes of an image to pool, and of the scale for each, on the host.
 
-RoI pooling rounds corners to feature cells, so proposals that differ by a few pixels are often pooled from the very
-same cells. Such an RoI goes through the network once, and its scores and offsets serve all its proposals, as in the
-original release. In an image pyramid each proposal has one level (section 3).
+RoI pooling rounds corners to feature cells, so proposals that differ by a few pixels are often pooled from the same
+cells. Such an RoI goes through the network once, and all its proposals share its scores and offsets, as in the original
+release. In an image pyramid each proposal has one level (section 3).
 """
 
 import dataclasses
@@ -10,20 +10,20 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-CANONICAL_AREA = 224.0**2  # of the images that the networks were first trained on (section 3)
+CANONICAL_AREA = 224.0**2  # of the networks' ImageNet training images (section 3)
 
-# Where RoI pooling cuts corners off, in cells; sums of two such numbers times `_SPAN` stay apart.
+# Bound on corners in cells, as in RoI pooling; pairs of corners are encoded as one number with base `_SPAN`.
 _FARTHEST = 2**20
 _SPAN = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
 class RoiPlan:
-    """The distinct RoIs of one image's P boxes, U of them, level after level of a pyramid of L."""
+    """The U distinct RoIs of one image's P boxes, sorted by level of a pyramid of L levels."""
 
-    chosen: Int[np.ndarray, " U"]  # one box of each RoI, as its position among the boxes
-    index: Int[np.ndarray, " P"]  # of each box, its RoI's position in `chosen`
-    counts: Int[np.ndarray, " L"]  # RoIs of each level
+    chosen: Int[np.ndarray, " U"]  # position of one box of each RoI among the boxes
+    index: Int[np.ndarray, " P"]  # position in `chosen` of each box's RoI
+    counts: Int[np.ndarray, " L"]  # number of RoIs of each level
 
     @property
     def starts(self) -> Int[np.ndarray, " L"]:
@@ -36,12 +36,12 @@ def choose_levels(
 ) -> Int[np.ndarray, " P"]:
     """The level at which each box, resized by that level's scale, has an area closest to 224 x 224 (section 3).
 
-    The distance is that of the areas, not of their logarithms; of equal distances the first level counts.
+    The distance is between areas, not between their logarithms; of equal distances the first level counts.
 
     Args:
         boxes: half-open x1 y1 x2 y2 in pixels of the original image.
-        scales: of each level, resized size / original size.
-        area: in square pixels of the resized image, in place of 224 x 224.
+        scales: resized size / original size of each level.
+        area: canonical area in square pixels of the resized image, instead of 224 x 224.
     """
     sides = np.maximum(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0)
     areas = sides.prod(axis=1)[:, None] * np.square(np.asarray(scales, np.float64))
@@ -51,14 +51,14 @@ def choose_levels(
 def feature_corners(
     boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " P"], spatial_scale: float
 ) -> Int[np.ndarray, "P 4"]:
-    """The cells that RoI pooling rounds the corners of each box to, by the device's arithmetic in float32.
+    """The cells that RoI pooling rounds the corners of each box to, with the device's float32 arithmetic.
 
     Args:
-        scales: of each box's image, resized size / original size.
+        scales: resized size / original size of each box's image.
         spatial_scale: feature cells per pixel of the resized image.
     """
     boxes, scales = np.asarray(boxes, np.float32), np.asarray(scales, np.float32)
-    with np.errstate(over="ignore"):  # infinite values are cut off below
+    with np.errstate(over="ignore"):  # infinite values are clipped below
         inclusive = np.concatenate([boxes[:, :2], boxes[:, 2:] - np.float32(1)], axis=1)
         cells = (inclusive * scales[:, None] * np.float32(spatial_scale)).astype(np.float64)
     cells = np.clip(cells, -_FARTHEST, _FARTHEST)
@@ -66,11 +66,11 @@ def feature_corners(
 
 
 def plan_rois(boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"], spatial_scale: float) -> RoiPlan:
-    """One RoI for all boxes whose corners fall on the same feature cells of the same level.
+    """One RoI for all boxes with corners on the same feature cells of the same level.
 
     Args:
         boxes: half-open x1 y1 x2 y2 in pixels of the original image, finite.
-        scales: of each level, resized size / original size.
+        scales: resized size / original size of each level.
         spatial_scale: feature cells per pixel of a resized image.
     """
     levels = choose_levels(boxes, scales)

@@ -22,7 +22,7 @@ def selection_settings(config: EvalConfig) -> dict[str, Any]:
 
 
 def check_settings(nms_iou: float, score_threshold: float, per_class: int) -> None:
-    """Refuses settings of `select_detections` that make no sense; traced ones are not looked at.
+    """Refuses invalid settings of `select_detections`; traced ones are not checked.
 
     Raises:
         ValueError: a threshold is NaN or outside 0 ... 1, or `per_class` is not a whole number of at least 1.
@@ -35,10 +35,10 @@ def check_settings(nms_iou: float, score_threshold: float, per_class: int) -> No
 
 
 def static_settings(*values: Any) -> dict[str, Any]:
-    """The settings of `select_detections` by name, checked, as Python values that `jax.jit` takes as static ones.
+    """The checked settings of `select_detections` by name, as Python values that can be static in `jax.jit`.
 
     Args:
-        values: in the order of `SETTINGS`.
+        values: the settings in the order of `SETTINGS`.
 
     Raises:
         TypeError: one is traced.
@@ -58,7 +58,7 @@ def static_settings(*values: Any) -> dict[str, Any]:
 
 
 def check_statistics(statistics: BoxStatistics, num_classes: int) -> None:
-    """Raises ValueError where box statistics are of another number of classes, background included."""
+    """Raises ValueError if box statistics are for another number of classes, background included."""
     for name, array in (("mean", statistics.mean), ("std", statistics.std)):
         if np.shape(array) != (num_classes, 4):
             raise ValueError(
@@ -83,28 +83,28 @@ def select_detections(
     """Detections of one image from the network's outputs: the best `per_class` boxes of each class, suppressed.
 
     Args:
-        logits, deltas: of each RoI, as the model gives them.
+        logits, deltas: the model's outputs for each RoI.
         rois: half-open x1 y1 x2 y2 in pixels of the original image.
         mask: RoIs that are real.
         original_size: height and width that boxes are clipped to.
-        statistics: box-target statistics that the deltas are in.
+        statistics: box-target statistics of the deltas.
         nms_iou: a box is suppressed if its IoU with a better one of its class is greater, 0 ... 1.
         score_threshold: boxes at or below this score are not detections, 0 ... 1; 0 is the paper's.
         per_class: boxes of each class that enter suppression, at least 1.
         box_regression: False ignores the deltas: an RoI is itself the box of every class (section 5.1).
 
     Returns:
-        K * min(per_class, R) entries of which those in `mask` count. Boxes that are empty after clipping do not.
+        K * min(per_class, R) entries; only those in `mask` are detections. Boxes that are empty after clipping are not.
 
     Raises:
-        ValueError: a setting is out of range, or the statistics are not those of as many classes as the logits.
+        ValueError: a setting is out of range, or the statistics and the logits differ in the number of classes.
     """
     check_settings(nms_iou, score_threshold, per_class)
     check_statistics(statistics, np.shape(logits)[-1])
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
     mask, mean, std = map(as_array, (mask, statistics.mean, statistics.std))
     scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
-    # Only the boxes that can be detections are decoded, a few of R * K.
+    # Only boxes that can be detections are decoded, a few of R * K.
     scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
     labels = jnp.arange(1, logits.shape[1])[:, None]
     boxes = rois[chosen]
@@ -123,5 +123,5 @@ def select_detections(
 
 
 def is_traced(value: Any) -> bool:
-    """True for an argument of a function that JAX is tracing: its numbers are not known."""
+    """True for an argument of a function that JAX is tracing: its values are unknown."""
     return isinstance(value, jax.core.Tracer)

@@ -1,4 +1,4 @@
-"""The batches of one pass over a test set: every image once, those of like shape together."""
+"""The batches of one pass over a test set: every image once, grouped by shape."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ from frcnn_jax.detection.roi_plan import RoiPlan, plan_rois
 class PyramidSource:
     """Random access to the batches; `source[step]` reads, decodes, resizes and pads N images.
 
-    Images whose buckets agree at every scale have one shape of batch between them, padded to as many RoIs as the image
-    with the most distinct ones has, so that each such shape is compiled once.
+    Images with the same buckets at every scale share one batch shape, padded to the number of RoIs of the image with
+    the most distinct ones. So each such shape is compiled once.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PyramidSource:
             [[resize_scale(size, length, config.test_max_size) for length in lengths] for size in dataset.sizes]
         ).reshape(-1, len(lengths))
         self._spatial_scale = spatial_scale
-        # Plans are as large as the proposals, which may be on disk: they are made once more where they are needed.
+        # Plans are as large as the proposals, which may be on disk: they are recomputed when needed.
         counts = [self._plan(index).counts for index in range(len(dataset))]
         buckets = config.buckets or default_buckets(lengths, config.test_max_size, round(1 / spatial_scale))
         levels = [assign_buckets(dataset.sizes, scales, buckets, dataset.image_ids) for scales in self._scales.T]

@@ -1,1 +1,1 @@
-"""Several processes that work as one: their start, what they tell each other, their end, and arrays on all devices."""
+"""Several processes that work as one: start, messages, end, and arrays on all devices."""

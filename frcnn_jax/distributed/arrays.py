@@ -1,4 +1,4 @@
-"""Arrays on the devices of all processes: one mesh, each process's share of a batch, and what is on every device."""
+"""Arrays on the devices of all processes: one mesh, each process's share of a batch, and replicated arrays."""
 
 import hashlib
 from collections.abc import Callable
@@ -25,11 +25,11 @@ __all__ = [
 ]
 
 AXIS = "data"
-_CHUNK = 1 << 24  # numbers that are sent at a time: 64 MiB
+_CHUNK = 1 << 24  # numbers sent at once: 64 MiB
 
 
 def data_mesh() -> Mesh:
-    """All devices of all processes along one axis, those of a process side by side.
+    """All devices of all processes along one axis, grouped by process.
 
     Raises:
         ValueError: the processes have different numbers of devices.
@@ -42,9 +42,10 @@ def data_mesh() -> Mesh:
 
 
 def meet(mesh: Mesh) -> None:
-    """Connects the devices of all processes while all are here.
+    """Connects the devices of all processes, at a moment when all are ready.
 
-    On CPUs that has to be done within 30 s, and the first step would have it done when each has compiled its program.
+    On CPUs the connection has a timeout of 30 s. Without this call the first step would make it, after compilations of
+    different lengths.
     """
     if process_count() == 1:
         return
@@ -81,10 +82,10 @@ def compiled_together(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def local_places(mesh: Mesh, batch_size: int) -> slice:
-    """The images of a batch that this process reads, those of its devices.
+    """The positions in a batch that this process reads, for its devices.
 
     Raises:
-        ValueError: the devices cannot share so many images, or this process has none of them.
+        ValueError: the images cannot be divided among the devices, or this process has no device.
     """
     if batch_size % mesh.size:
         raise ValueError(
@@ -93,16 +94,16 @@ def local_places(mesh: Mesh, batch_size: int) -> slice:
         )
     if process_count() == 1:
         return slice(0, batch_size)
-    here = [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    local = [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
     each = batch_size // mesh.size
-    return slice(here[0] * each, (here[-1] + 1) * each)
+    return slice(local[0] * each, (local[-1] + 1) * each)
 
 
 def share_out(batch: Any, mesh: Mesh) -> Any:
-    """A batch on the devices of the mesh, an equal part of its images on each.
+    """Places a batch on the devices of the mesh, with an equal part of its images on each.
 
     Args:
-        batch: arrays [N, ...] of this process's share, on the host.
+        batch: arrays [N, ...] with this process's share, on the host.
 
     Returns:
         Arrays of the whole batch.
@@ -114,13 +115,13 @@ def share_out(batch: Any, mesh: Mesh) -> Any:
 
 
 def on_every_device(tree: Any, mesh: Mesh) -> Any:
-    """Arrays, equal in all processes, on every device of the mesh."""
+    """Replicates arrays, which are equal in all processes, on every device of the mesh."""
     sharding = NamedSharding(mesh, PartitionSpec())
     if process_count() == 1:
         return jax.device_put(tree, sharding)
 
     def spread(x: Any) -> jax.Array:
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):  # a jitted function takes it as it is
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):  # jitted functions accept keys directly
             return x
         return jax.make_array_from_process_local_data(sharding, np.asarray(x))
 
@@ -128,10 +129,10 @@ def on_every_device(tree: Any, mesh: Mesh) -> Any:
 
 
 def from_first_process(tree: Any) -> Any:
-    """The arrays of process 0 in every process, to the bit, on the host.
+    """The arrays of process 0 in every process, bit-identical, on the host.
 
     Args:
-        tree: arrays; in the other processes anything with the same structure, shapes and dtypes.
+        tree: arrays; in other processes, any values with the same structure, shapes and dtypes.
     """
     if process_count() == 1:
         return tree
@@ -147,7 +148,7 @@ def from_first_process(tree: Any) -> Any:
     if is_first():
         for leaf, start, end in zip(leaves, ends[:-1], ends[1:], strict=True):
             octets[start:end] = np.frombuffer(np.ascontiguousarray(leaf).tobytes(), np.uint8)
-    # As integers: a sum with zeros makes 0 of -0.
+    # As integers, as a floating sum with zeros turns -0 into 0.
     for start in range(0, len(words), _CHUNK):
         words[start : start + _CHUNK] = broadcast_one_to_all(words[start : start + _CHUNK])
     found = [
@@ -158,7 +159,7 @@ def from_first_process(tree: Any) -> Any:
 
 
 def gather_bytes(content: bytes) -> list[bytes]:
-    """What every process gives, by its number; by way of the devices, as it may be much."""
+    """The bytes of every process, by process index; sent through the devices, as they may be many."""
     if process_count() == 1:
         return [content]
     from jax.experimental.multihost_utils import process_allgather
@@ -179,10 +180,10 @@ def mean_over_devices(arrays: Any, axis_name: str | None, *, fixed_order: bool =
 
     Args:
         axis_name: None for a function that is not mapped.
-        fixed_order: sum in the order of the devices, to the same bits however they are divided among processes; takes
-            the memory of a copy for each device.
+        fixed_order: sum in the order of the devices, with the same bits for any division among processes; needs memory
+            for a copy per device.
     """
-    # XLA would copy every array of the gradient even where it has nothing to add to it.
+    # XLA would copy every array of the gradient even without anything to add.
     if axis_name is None or jax.lax.axis_size(axis_name) == 1:
         return arrays
     if not fixed_order:
@@ -196,7 +197,7 @@ def mean_over_devices(arrays: Any, axis_name: str | None, *, fixed_order: bool =
 
 
 def digest(tree: Any) -> str:
-    """A hash of arrays, to tell whether all processes have the same."""
+    """A hash of arrays, to check that all processes have the same."""
     found = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         found.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())

@@ -1,4 +1,4 @@
-"""What is made on disk, by one process for all that see the same disk."""
+"""Work on disk that one process does for all processes with the same disk."""
 
 import secrets
 from collections.abc import Iterator
@@ -12,10 +12,11 @@ __all__ = ["first_on_disk"]
 
 @contextmanager
 def first_on_disk(folder: str | Path) -> Iterator[None]:
-    """Has process 0 run the block before the others that see its `folder`, which then find there what it made.
+    """Makes process 0 run the block before the other processes that see its `folder`, which then find its results
+    there.
 
-    Processes of hosts with disks of their own do not wait: one of each host makes it, by the locks of what is made. In
-    the block, processes must not talk.
+    Processes on hosts with their own disks do not wait: one per host does the work, by the locks of the block. The
+    block must not exchange messages.
     """
     if process_count() == 1:
         yield
@@ -38,7 +39,7 @@ def first_on_disk(folder: str | Path) -> Iterator[None]:
 
 
 def _mark(folder: Path) -> str:
-    """Name of a new file in the folder."""
+    """The name of a new file in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / f".processes-{secrets.token_hex(8)}"
     mark.touch()

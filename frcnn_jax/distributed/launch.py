@@ -1,4 +1,4 @@
-"""Several processes of one command on this machine, watched: signals reach all of them, and they end together."""
+"""Several supervised processes of one command on this machine: signals reach all of them, and they end together."""
 
 import ctypes
 import os
@@ -57,7 +57,7 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
 
 
 def share_of_gpus(index: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment that gives process `index` of `count` its GPUs; empty where there are none.
+    """The environment that gives process `index` of `count` its GPUs; empty without GPUs.
 
     Raises:
         ValueError: the number of GPUs is not a multiple of `count`.
@@ -84,13 +84,13 @@ def _start(
     return subprocess.Popen(
         [*command, *settings],
         env=os.environ | dict(environment),
-        start_new_session=True,  # Ctrl-C at the terminal comes once, from here
+        start_new_session=True,  # Ctrl-C at the terminal is passed on from here, once
         preexec_fn=_die_with_parent,
     )
 
 
 def _die_with_parent() -> None:
-    """Has the system end this process when the one that started it is killed, where it can."""
+    """Makes the system end this process when its parent is killed, if supported."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
@@ -113,8 +113,8 @@ def _watch(started: Sequence[subprocess.Popen], relayed: Sequence[int], say: Cal
             if not relayed or first[0] not in (_INTERRUPTED, *(-number for number in relayed)):
                 say(f"process {failed} of {len(started)} {_describe(first[0])}; the others end")
         waited = time.monotonic() - first[1]
-        if waited > _PATIENCE and not asked:
-            asked = True
+        if waited > _PATIENCE and not terminated:
+            terminated = True
             _send(started, signal.SIGTERM)
         elif waited > 2 * _PATIENCE:
             _send(started, signal.SIGKILL)

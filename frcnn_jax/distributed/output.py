@@ -1,4 +1,4 @@
-"""What processes but the first print: nothing to stdout, and lines with their number to stderr."""
+"""Output of all processes except the first: nothing to stdout, and numbered lines to stderr."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ __all__ = ["NumberedLines", "mark_output"]
 
 
 class NumberedLines:
-    """A text stream that writes whole lines with a number before each, and leaves progress bars out."""
+    """A text stream that writes whole lines, each prefixed with a number, and drops progress bars."""
 
     def __init__(self, stream: TextIO, number: int):
         self._stream, self._mark, self._line = stream, f"[{number}] ", ""
@@ -17,7 +17,7 @@ class NumberedLines:
 
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
-        # A progress bar begins at the left again and again.
+        # A progress bar rewrites its line with carriage returns.
         shown = [line for line in lines if "\r" not in line]
         if shown:
             self._stream.write("".join(f"{self._mark}{line}\n" for line in shown))
@@ -34,7 +34,7 @@ class NumberedLines:
 
 
 def mark_output(number: int) -> None:
-    """Has this process, unless it is the first, print nothing to stdout, and to stderr only lines with its number."""
+    """Makes this process, unless it is the first, print nothing to stdout and only numbered lines to stderr."""
     if number == 0:
         return
     before, sys.stderr = sys.stderr, NumberedLines(sys.stderr, number)
@@ -43,5 +43,5 @@ def mark_output(number: int) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is before:
             handler.setStream(sys.stderr)
-    # Process 0 says what they have in common.
+    # Process 0 prints the common lines.
     logging.getLogger("frcnn_jax").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Start and end of a process among several, found by itself on a TPU slice, under Slurm and under Open MPI."""
+"""Start and end of a process among several; TPU slices, Slurm and Open MPI are detected."""
 
 import atexit
 import dataclasses
@@ -25,16 +25,17 @@ from frcnn_jax.distributed.watch import GRACE, begin_watch, current_watch
 __all__ = ["processes", "start"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-# Errors of a collective operation where a process at the other end has gone.
+# Errors of a collective operation after another process has ended.
 _BROKEN = re.compile(r"Gloo|NCCL|UNAVAILABLE|Connection closed|Connection reset|Socket closed")
 
 
 def start(settings: DistributedConfig) -> None:
-    """Connects this process with the others, unless it is alone or connected already; before any device is used.
+    """Connects this process with the others, unless it is alone or already connected; call it before any device is
+    used.
 
     Raises:
         ValueError: a setting is missing.
-        ConnectionError: not all processes are there within `start_timeout`.
+        ConnectionError: not all processes connect within `start_timeout`.
         RuntimeError: JAX has used a device already.
     """
     if client() is None:
@@ -63,17 +64,17 @@ def start(settings: DistributedConfig) -> None:
             ) from error
     if process_count() > 1:
         begin_watch(settings.heartbeat)
-        jax.devices()  # all processes find each other's at once: none may wait for another one before
+        jax.devices()  # all processes exchange their devices here: none may wait for another before
 
 
 @contextmanager
 def processes(settings: DistributedConfig) -> Iterator[None]:
     """`start`, for the main part of a program: all processes end together, and only process 0 prints.
 
-    What others write to stderr carries their number. SIGTERM has the effect of Ctrl-C, in all processes.
+    Lines of other processes on stderr are numbered. SIGTERM has the effect of Ctrl-C, in all processes.
 
     Raises:
-        ProcessLostError: another process has ended before the work was done; says which.
+        ProcessLostError: another process ended before the work was done; names it.
     """
     start(settings)
     if process_count() == 1:
@@ -101,7 +102,7 @@ def processes(settings: DistributedConfig) -> Iterator[None]:
 
 
 def _named(error: BaseException) -> ProcessLostError | None:
-    """The error that names the process whose end broke a collective operation, for the error of that operation."""
+    """For the error of a collective operation, the error that names the process which ended."""
     if not isinstance(error, ValueError | jax.errors.JaxRuntimeError) or not _BROKEN.search(str(error)):
         return None
     reason = current_watch().wait_for_reason()
@@ -115,7 +116,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _why(error: BaseException) -> str:
-    """What the others say of this process, after its number."""
+    """The message of the others about this process, after its number."""
     if isinstance(error, KeyboardInterrupt):
         return "was stopped by a signal"
     if isinstance(error, ProcessLostError):
@@ -125,7 +126,7 @@ def _why(error: BaseException) -> str:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Has SIGTERM interrupt the program as Ctrl-C does, and end it where that cannot be."""
+    """Makes SIGTERM interrupt the program like Ctrl-C, or end it if that is not possible."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -144,7 +145,7 @@ def _signals() -> Iterator[None]:
 
 
 def _arguments(settings: DistributedConfig) -> dict[str, Any] | None:
-    """Arguments of `jax.distributed.initialize`, which finds the others itself; None for a process that is alone."""
+    """Arguments of `jax.distributed.initialize`, which finds the other processes; None for a single process."""
     if settings.processes == 1:
         return None
     cluster = next((cluster for cluster in _CLUSTERS if int(os.environ.get(cluster.count, 1)) > 1), None)
@@ -195,12 +196,12 @@ def _connect_cpus_at_loopback() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Cluster:
-    """Variables of the environment by which a program tells the processes that it starts of each other."""
+    """Environment variables by which a launcher describes its processes."""
 
     name: str
     count: str
     index: str
-    needed: tuple[str, ...]  # for JAX to find process 0
+    needed: tuple[str, ...]  # variables that JAX needs to find process 0
 
 
 _CLUSTERS = (
@@ -210,7 +211,7 @@ _CLUSTERS = (
 
 
 def _on_tpu_host() -> bool:
-    """True where this machine has TPUs that JAX may use."""
+    """True if this machine has TPUs that JAX may use."""
     wanted = os.environ.get("JAX_PLATFORMS", "")
     devices = any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
     return devices and ("tpu" in wanted or not wanted) and importlib.util.find_spec("libtpu") is not None

@@ -1,7 +1,7 @@
-"""Values that processes tell each other, as JSON by way of process 0: no device is touched.
+"""Exchange of values between processes, as JSON through process 0, without using devices.
 
-Every process calls these functions in the same order, as they find each other's values by the number of the call.
-With one process they return at once.
+Every process must call these functions in the same order, as values are matched by the number of the call. With one
+process they return at once.
 """
 
 import itertools
@@ -18,11 +18,11 @@ __all__ = ["ProcessLostError", "client", "from_first", "gather", "is_first", "pr
 
 _POLL_MS = 500
 _calls = itertools.count()
-_reason: str | None = None  # why this process must end, as `watch` finds out
+_reason: str | None = None  # why this process must end, set by `watch`
 
 
 class ProcessLostError(OSError):
-    """Another process has ended or cannot be reached, so that this one ends too."""
+    """Another process has ended or cannot be reached, so this one ends too."""
 
 
 def process_count() -> int:
@@ -31,7 +31,7 @@ def process_count() -> int:
 
 
 def process_index() -> int:
-    """Number of this process, from 0 on."""
+    """Index of this process, from 0."""
     return distributed.global_state.process_id if client() is not None else 0
 
 
@@ -41,12 +41,12 @@ def is_first() -> bool:
 
 
 def client() -> Any:
-    """JAX's connection to process 0; None for a process that is alone."""
+    """JAX's connection to process 0; None for a single process."""
     return distributed.global_state.client
 
 
 def gather(value: Any) -> list[Any]:
-    """The value of every process, by the process's number; a value is what JSON can hold.
+    """The value of every process, by process index; values must fit into JSON.
 
     Raises:
         ProcessLostError: another process has ended.
@@ -59,10 +59,10 @@ def gather(value: Any) -> list[Any]:
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-    """The value that `make` returns in process 0, where alone it is called, as JSON has it.
+    """The value of `make()` in process 0, as JSON; other processes do not call it.
 
     Raises:
-        ProcessLostError: process 0 has ended, as by an error of `make`.
+        ProcessLostError: process 0 has ended, for example by an error of `make`.
     """
     if process_count() == 1:
         return make()
@@ -76,7 +76,7 @@ def same(what: str, value: str, advice: str) -> None:
     """Compares a text among the processes.
 
     Raises:
-        ValueError: some have another one than process 0; names them.
+        ValueError: some differ from process 0; names them.
     """
     values = gather(value)
     others = [str(index) for index, other in enumerate(values) if other != values[0]]
@@ -86,24 +86,24 @@ def same(what: str, value: str, advice: str) -> None:
 
 
 def must_end(reason: str) -> None:
-    """Has this process end where it waits for others; the first reason counts."""
+    """Makes this process end when it waits for others; the first reason counts."""
     global _reason
     _reason = _reason or reason
 
 
 def reason_to_end() -> str | None:
-    """Why this process must end; None if it need not."""
+    """The reason why this process must end; None if it need not."""
     return _reason
 
 
 def check_others() -> None:
-    """Raises ProcessLostError where another process has ended."""
+    """Raises ProcessLostError if another process has ended."""
     if _reason is not None:
         raise ProcessLostError(_reason)
 
 
 def _wait(key: str) -> str:
-    """The text under a key, once it is there; signals have their effect meanwhile."""
+    """The text under a key, once it exists; signals take effect meanwhile."""
     while True:
         check_others()
         try:

@@ -1,8 +1,8 @@
-"""A thread that tells the other processes that this one lives, and learns what has become of them.
+"""A thread that sends heartbeats to the other processes and watches theirs.
 
-All processes end together. One that ends says why; one that says nothing any more is lost. A signal that reaches one of
-them while it trains has all of them stop after the same step: each tells how many steps it has begun, and goes on to
-the step after the highest of these numbers.
+All processes end together. One that ends says why; one without heartbeats is lost. A signal to one of them during
+training stops all of them after the same step: each tells how many steps it has begun, and continues to the step after
+the highest of these numbers.
 """
 
 import contextlib
@@ -30,49 +30,50 @@ from frcnn_jax.distributed.talk import (
 
 __all__ = ["GRACE", "Stops", "Watch", "begin_watch", "current_watch", "stops_together"]
 
-GRACE = 10.0  # seconds for a process to end by itself, before its thread ends it
+GRACE = 10.0  # seconds for a process to end by itself before its thread ends it
 _PERIOD = 0.5
 _FOLDER = "frcnn/watch"
 _watch: "Watch | None" = None
 
 
 class Watch:
-    """The thread, and what it knows."""
+    """The watching thread and its state."""
 
     def __init__(self, heartbeat: int):
         self._heartbeat = heartbeat
-        self._seen: dict[str, tuple[str, float]] = {}  # last sign of each process, and when it came
+        self._seen: dict[str, tuple[str, float]] = {}  # last heartbeat of each process, and its time
         self._lost: set[str] = set()
         self._state = threading.Condition()
         self._received: Callable[[], bool] = lambda: False  # true once a signal has come
-        self._step: int | None = None  # begun by now; None while this process does not train
-        self._told = self._asked = False  # the number of steps, and the wish to stop
-        self._wanted = False  # by one of the processes
-        self._last: int | None = None  # step after which all stop
+        self._step: int | None = None  # steps begun; None while this process does not train
+        self._told = self._asked = False  # the number of steps and the request to stop were sent
+        self._wanted = False  # a process requests to stop
+        self._last: int | None = None  # last step of all processes
         self._over = threading.Event()
         self._signals: socket.socket | None = None
-        # Process 0 answers all of them.
+        # Process 0 answers all others.
         self._period = _PERIOD * max(process_count() / 32, 1)
         self._thread = threading.Thread(target=self._run, name="processes", daemon=True)
         self._thread.start()
 
     def take_signals(self, bytes_of_signals: socket.socket) -> None:
-        """Has a signal end the process also where it cannot be handled, as while a program is compiled.
+        """Makes a signal end the process even if Python cannot handle it, for example during a compilation.
 
         Args:
-            bytes_of_signals: gives a byte for each signal that comes; does not block.
+            bytes_of_signals: returns a byte for each signal that arrived; does not block.
         """
         self._signals = bytes_of_signals
 
     def leave(self, why: str) -> None:
         """Tells the others that this process ends before the work is done."""
         self._over.set()
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # nobody is there to be told
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # no process is left to be told
             client().key_value_set(f"{_FOLDER}/ended/{process_index()}", why, allow_overwrite=True)
 
     def end(self, code: int) -> None:
-        """Ends the process without JAX's farewell, which waits for all others; process 0, by way of which they learn of
-        each other, ends last."""
+        """Ends the process without JAX's shutdown barrier, which waits for all others; process 0, which relays
+        messages, ends last.
+        """
         sys.stdout.flush()
         sys.stderr.flush()
         until = time.monotonic() + (2 * GRACE if process_index() == 0 else 0)
@@ -82,12 +83,12 @@ class Watch:
         os._exit(code)
 
     def finish(self) -> None:
-        """Ends the thread where all processes have done their work."""
+        """Ends the thread after all processes have done their work."""
         self._over.set()
         self._thread.join()
 
     def wait_for_reason(self) -> str | None:
-        """Why this process must end, as soon as that is known: at the latest when a process counts as lost."""
+        """Waits for the reason why this process must end: at the latest when a process counts as lost."""
         until = time.monotonic() + self._heartbeat + 4 * self._period
         while reason_to_end() is None and time.monotonic() < until:
             time.sleep(0.1)
@@ -95,7 +96,7 @@ class Watch:
 
     @contextmanager
     def training(self, step: int, received: Callable[[], bool]) -> Iterator[None]:
-        """Has signals wait for the end of a step in the block, as `stops_together` says."""
+        """Makes signals wait for the end of a step in the block; see `stops_together`."""
         with self._state:
             self._step, self._received = step, received
         try:
@@ -105,32 +106,32 @@ class Watch:
                 self._step, self._received = None, lambda: False
 
     def stops_after(self, step: int) -> bool:
-        """True if all processes stop after this step, which is the last that this one has begun."""
+        """True if all processes stop after this step, the last one that this process has begun."""
         with self._state:
             self._step = step
-            # What was told is the highest number until the others know it.
+            # The sent number counts as the highest until the others know it.
             while self._told and self._last is None:
                 self._state.wait(_PERIOD)
                 check_others()
             return self._last is not None and step >= self._last
 
     def stop_wanted(self) -> bool:
-        """True if a signal has come to one of the processes while they train."""
+        """True if a signal has reached one of the processes during training."""
         return self._wanted or self._received()
 
     def _run(self) -> None:
         ending = None
-        for beat in itertools.count():
+        for heartbeat_number in itertools.count():
             if self._over.wait(self._period):
                 return
             try:
-                self._look(beat)
+                self._look(heartbeat_number)
             except jax.errors.JaxRuntimeError:
                 must_end("process 0, which connects the others, was lost")
             signalled = self._signalled()
             if signalled or reason_to_end() is not None:
                 ending = ending or time.monotonic()
-            # It waits for a process that has ended, on a device, or compiles.
+            # The main thread waits on a device for an ended process, or compiles.
             if ending is not None and time.monotonic() - ending > GRACE:
                 why = reason_to_end() or "stopped by a signal"
                 self.leave("was " + why if reason_to_end() is None else "ended with it")
@@ -138,19 +139,19 @@ class Watch:
                 self.end(1 if reason_to_end() else 128 + signal.SIGINT)
 
     def _signalled(self) -> bool:
-        """True if a signal came that ends the process; while it trains, that waits for the end of a step."""
+        """True if a signal that ends the process arrived; during training it waits for the end of a step."""
         if self._signals is None:
             return False
         try:
             numbers = self._signals.recv(64)
-        except OSError:  # there are none, or the program is past that
+        except OSError:  # no signals, or the socket is closed already
             return False
         return self._step is None and any(number in (signal.SIGINT, signal.SIGTERM) for number in numbers)
 
-    def _look(self, beat: int) -> None:
-        """Gives the sign of life, takes those of the others, and what they say."""
+    def _look(self, heartbeat_number: int) -> None:
+        """Sends a heartbeat, and reads heartbeats and messages of the others."""
         me, now = str(process_index()), time.monotonic()
-        client().key_value_set(f"{_FOLDER}/alive/{me}", str(beat), allow_overwrite=True)
+        client().key_value_set(f"{_FOLDER}/alive/{me}", str(heartbeat_number), allow_overwrite=True)
         if self._received() and not self._asked:
             self._asked = True
             client().key_value_set(f"{_FOLDER}/stop/{me}", "")
@@ -178,16 +179,16 @@ class Watch:
                 self._state.notify_all()
 
     def _found(self, kind: str) -> dict[str, str]:
-        """What the processes have said of a kind, by their numbers."""
+        """The messages of the processes of one kind, by process index."""
         pairs = client().key_value_dir_get(f"{_FOLDER}/{kind}/")
         return {key.rpartition("/")[2]: value for key, value in pairs}
 
 
 def begin_watch(heartbeat: int) -> None:
-    """Begins to watch the other processes, unless that is done.
+    """Begins to watch the other processes, unless begun already.
 
     Args:
-        heartbeat: seconds without a sign of life after which a process is taken for lost.
+        heartbeat: seconds without a heartbeat after which a process counts as lost.
     """
     global _watch
     if _watch is None:
@@ -195,22 +196,22 @@ def begin_watch(heartbeat: int) -> None:
 
 
 def current_watch() -> Watch | None:
-    """The watch of this process; None for one that is alone."""
+    """The watch of this process; None for a single process."""
     return _watch
 
 
 class Stops:
-    """The end of a training by a signal, the same for all processes.
+    """The end of a training by a signal, at the same step in all processes.
 
     Attributes:
-        stopped: `after` has said so.
+        stopped: True once `after` has returned True.
     """
 
     def __init__(self, watch: Watch | None, received: Callable[[], bool]):
         self._watch, self._received, self.stopped = watch, received, False
 
     def after(self, step: int) -> bool:
-        """True if all processes stop after this step, which has begun; asked after each of them.
+        """True if all processes stop after this begun step; called after each step.
 
         Raises:
             ProcessLostError: another process has ended.
@@ -219,7 +220,7 @@ class Stops:
         return self.stopped
 
     def wanted(self) -> bool:
-        """True once a signal has come to one of the processes, which the others learn at different times."""
+        """True once a signal has reached one of the processes; the others learn of it at different times."""
         return self._received() if self._watch is None else self._watch.stop_wanted()
 
 
@@ -228,8 +229,8 @@ def stops_together(step: int, received: Callable[[], bool]) -> Iterator[Stops]:
     """A block in which signals wait for the end of a step, and reach all processes.
 
     Args:
-        step: number of steps that have been made, the same in all processes.
-        received: says whether a signal has come to this process.
+        step: number of steps made so far, the same in all processes.
+        received: returns True if a signal has reached this process.
     """
     with contextlib.nullcontext() if _watch is None else _watch.training(step, received):
         gather(None)

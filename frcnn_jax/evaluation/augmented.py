@@ -1,4 +1,4 @@
-"""A training image with its objects as the settings of augmentation show it, several times."""
+"""Pictures of a training image and its objects with random augmentation, several times."""
 
 import dataclasses
 
@@ -14,16 +14,16 @@ from frcnn_jax.types import Batch, GroundTruth
 
 __all__ = ["draw_augmented"]
 
-_COLUMNS, _GAP = 3, 6  # pictures beside each other, pixels between them
+_COLUMNS, _GAP = 3, 6  # pictures per row, pixels between them
 
 
 def draw_augmented(
     dataset: Dataset, index: int, config: InputConfig, *, count: int = 5, seed: int = 0
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The image as it is, and after it `count` draws of what training sees of it, at the first of `config.scales`.
+    """The original image, followed by `count` random augmented versions, at the first of `config.scales`.
 
-    Objects are drawn in the colour of their class; what is left of one that is cut, where nothing is learned, dashed
-    in white. Black is padding.
+    Objects are drawn in the colour of their class; remains of cropped objects, where nothing is learned, are dashed in
+    white. Black is padding.
     """
     size = tuple(int(side) for side in dataset.sizes[index])
     scale = resize_scale(size, config.scales[0], config.max_size)

@@ -1,4 +1,4 @@
-"""COCO's measures of detections, computed by pycocotools from what `outputs.coco_json` makes of them."""
+"""COCO's measures of detections, computed by pycocotools from the JSON of `outputs.coco_json`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMES = (
 
 
 def check_pycocotools() -> None:
-    """Raises ImportError where pycocotools is not installed; imports nothing."""
+    """Raises ImportError if pycocotools is not installed; does not import it."""
     if importlib.util.find_spec("pycocotools") is None:
         raise ImportError("COCO's measures (evaluate.coco) need pycocotools: pip install pycocotools")
 
@@ -35,43 +35,43 @@ def evaluate_coco(
 ) -> dict[str, Any]:
     """COCO's measures of detections of all images, by pycocotools.
 
-    At most 100 detections of a class count in an image. Crowds and objects marked difficult are neither right nor
-    wrong to find. Sizes of objects are areas of their boxes, where COCO's own annotations have the area of an outline:
-    of those data the measures by size differ from the server's.
+    At most 100 detections of a class count in an image. Crowds and objects marked difficult are ignored. Sizes of
+    objects are areas of their boxes. COCO's own annotations have the area of an outline, so for COCO's data the
+    measures by size differ from the server's.
 
     Args:
-        detections: of each image, by image id; entries with mask False are left out.
-        ground_truth: of the same images.
+        detections: detections of each image, by image id; entries with mask False are skipped.
+        ground_truth: objects of the same images.
         class_names: names of labels 1 ... K.
 
     Returns:
         `AP` (mean over IoU .50, .55 ... .95 and classes), `AP50`, `AP75`, `AP_small` (areas below 32 x 32 pixels),
         `AP_medium`, `AP_large` (above 96 x 96); `AR_1`, `AR_10`, `AR_100` (recall with so many detections of a class
-        in an image), `AR_small`, `AR_medium`, `AR_large`; `ap` and `ap50` by class. None where there are no objects.
+        in an image), `AR_small`, `AR_medium`, `AR_large`; `ap` and `ap50` by class. None without objects.
 
     Raises:
         ImportError: pycocotools is not installed.
         ValueError: the images of the two differ, a record is malformed, or a label is outside 1 ... K.
     """
     check_pycocotools()
-    paired_records(detections, ground_truth)  # raises where they are not of the same images
+    paired_records(detections, ground_truth)  # raises if the images differ
     ids = own_ids(list(ground_truth), len(class_names))
     return coco_measures(coco_annotations(ids, ground_truth, class_names), coco_results(ids, detections))
 
 
 def coco_measures(annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The measures of `evaluate_coco` of annotations and results as COCO's files have them."""
+    """The measures of `evaluate_coco` from annotations and results in COCO's format."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # As `COCO.loadRes` has them, which cannot be given an empty list.
+    # As in `COCO.loadRes`, which does not accept an empty list.
     rows = [
         {**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
         for number, row in enumerate(results, start=1)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         truth, found = COCO(), COCO()
-        # Copies, as marks are added to them.
+        # Copies, as pycocotools adds marks to them.
         for side, objects in ((truth, [dict(item) for item in annotations["annotations"]]), (found, rows)):
             side.dataset = {**annotations, "annotations": objects}
             side.createIndex()
@@ -96,7 +96,7 @@ def format_coco(measures: Mapping[str, Any]) -> list[str]:
 
 
 def _measured(value: float) -> float | None:
-    """The value; None for pycocotools' -1, where there are no objects."""
+    """The value; None for pycocotools' -1 (no objects)."""
     return None if value < 0 else float(value)
 
 

@@ -31,10 +31,10 @@ def draw_detections(
     ground_truth: GroundTruth | None = None,
     min_score: float = 0.5,
 ) -> UInt8[np.ndarray, "H2 W2 3"]:
-    """A copy of an RGB image with the detections that score `min_score` or more; ground truth in dashed white.
+    """A copy of an RGB image with the detections of score `min_score` or more; ground truth in dashed white.
 
     Lines and text grow with the image. An image with both sides below 480 pixels is enlarged by a whole number. A class
-    whose name has characters that no installed font has is written as its label, `class 3`.
+    name with characters that no installed font has is written as its label, `class 3`.
 
     Raises:
         ValueError: the image is not uint8 [H, W, 3], or the detections are malformed or of an unnamed class.
@@ -85,7 +85,7 @@ def draw_objects(image: UInt8[np.ndarray, "H W 3"], ground_truth: GroundTruth) -
 def draw_rois(
     image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "R 4"], labels: Int[np.ndarray, " R"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A copy of an RGB image with RoIs: foreground in the colour of its class, above background in gray."""
+    """A copy of an RGB image with RoIs: background in gray, and foreground above it in the colour of its class."""
     import cv2
 
     check_image(image)
@@ -104,7 +104,7 @@ def check_image(image: np.ndarray) -> None:
 
 
 def _corners(box: np.ndarray, canvas: np.ndarray) -> tuple[int, int, int, int]:
-    """The first and last pixel of a half-open box, moved into the canvas."""
+    """The first and last pixel of a half-open box, clipped to the canvas."""
     height, width = canvas.shape[:2]
     x1, y1, x2, y2 = np.floor(np.add(box, (0.5, 0.5, -0.5, -0.5))).astype(int)
     x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
@@ -112,7 +112,7 @@ def _corners(box: np.ndarray, canvas: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _draw_dashed(canvas: np.ndarray, corners: tuple[int, int, int, int], line: int) -> None:
-    """A white dashed rectangle; its gaps are dark, so that it shows on white as well."""
+    """A white dashed rectangle with dark gaps, visible on white too."""
     import cv2
 
     x1, y1, x2, y2 = corners
@@ -134,9 +134,9 @@ def _draw_label(
     height: int,
     plates: list[tuple[int, int, int, int]],
 ) -> None:
-    """Text with capitals `height` pixels high on a plate of `color`, at the first free place around the box's corner.
+    """Text with capitals of `height` pixels on a plate of `color`, at the first free place around the box's corner.
 
-    `plates` holds those drawn before and grows by this one.
+    `plates` holds the plates drawn so far; this one is appended.
     """
     import cv2
 
@@ -148,7 +148,7 @@ def _draw_label(
         (text_width, text_height), descent = cv2.getTextSize(text, font, scale, thick)
         x, y, _, _ = _place_plate(canvas, corners, (text_width, text_height + descent), pad, color, plates)
         cv2.putText(canvas, text, (x + pad, y + pad + text_height), font, scale, ink, thick, cv2.LINE_AA)
-    else:  # OpenCV's letters are ASCII's alone
+    else:  # OpenCV only has ASCII letters
         coverage = render_text(text, height)
         x, y, _, _ = _place_plate(canvas, corners, coverage.shape[::-1], pad, color, plates)
         region = canvas[y + pad :, x + pad :][: coverage.shape[0], : coverage.shape[1]]

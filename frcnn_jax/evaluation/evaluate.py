@@ -1,4 +1,4 @@
-"""Detections of a whole test set, their measures, and the files that show both."""
+"""Detections of a whole test set, their measures, and the files of an evaluation."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ from frcnn_jax.types import BoxStatistics, Detections
 
 
 class EvaluationInterrupted(Exception):
-    """An evaluation was asked to stop before its end."""
+    """The evaluation was interrupted before its end."""
 
 
 def detect_dataset(
@@ -52,11 +52,11 @@ def detect_dataset(
 ) -> dict[str, Detections]:
     """Detections of every image of a data set by its id, in the data set's order.
 
-    While the device computes, threads read, decode and resize what comes next, and the batch before is taken apart.
+    While the device computes, threads read, decode and resize the next images, and the previous batch is unpacked.
     Several processes share the batches, each on one device, and all return the detections of all images.
 
     Args:
-        interrupted: asked before each batch; given one, the progress bar goes when it is full.
+        interrupted: called before each batch; with it, the progress bar disappears at the end.
 
     Raises:
         EvaluationInterrupted: `interrupted` said so, in one of the processes.
@@ -113,7 +113,7 @@ def _read(source: Share, config: InputConfig) -> Iterator[Pyramid]:
 
 
 class _Clocked:
-    """An iterator that knows how many seconds were spent waiting for its items."""
+    """An iterator that measures the seconds spent waiting for its items."""
 
     def __init__(self, items: Iterable[Any]):
         self._items, self.waited = iter(items), 0.0
@@ -130,7 +130,7 @@ class _Clocked:
 
 
 def _collect(batch: Pyramid, detections: Detections, found: dict[int, Detections]) -> int:
-    """Takes a batch's detections apart into `found` by image index; returns how many images were real."""
+    """Adds a batch's detections to `found` by image index; returns the number of real images."""
     detections = jax.device_get(detections)
     for i in np.flatnonzero(batch.image_mask):
         found[int(batch.image_index[i])] = trim(jax.tree.map(lambda x, i=i: x[i], detections))
@@ -148,10 +148,10 @@ def measure_dataset(
     config: EvalConfig,
     interrupted: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
-    """Detects and measures as `evaluate_dataset`, and writes nothing: {"map": ..., "ap": {class: ...}, ...}.
+    """Detects and measures as `evaluate_dataset`, without writing files: {"map": ..., "ap": {class: ...}, ...}.
 
     Raises:
-        EvaluationInterrupted: `interrupted`, which is asked before each batch, said so.
+        EvaluationInterrupted: `interrupted`, which is called before each batch, returned true.
     """
     detections = detect_dataset(
         model, params, statistics, dataset, proposals, input_config=input_config, config=config, interrupted=interrupted
@@ -183,15 +183,15 @@ def evaluate_dataset(
     Args:
         title: of the page; names the data set if None.
         extra: further entries of `metrics.json`.
-        files: files of the detections for other programs.
+        files: files with the detections for other programs.
 
     Returns:
-        {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`, with `extra` beside.
+        {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`, including `extra`.
 
     Raises:
         ImportError: `config.coco` is set and pycocotools is not installed.
         ValueError: files cannot hold the data set's classes or image ids.
-        OSError: a file exists, or cannot be written. Like the others, before the first image.
+        OSError: a file exists, or cannot be written. Raised, like the others, before the first image.
     """
     if config.coco and is_first():
         check_pycocotools()
@@ -228,12 +228,12 @@ def write_evaluation(
     """Measures the detections of a data set, and writes `metrics.json`, `index.html` and pictures to `directory`.
 
     Args:
-        title: of the page.
-        proposals: boxes of each image, for the ceiling that they put to the recall.
+        title: title of the page.
+        proposals: boxes of each image, for the ceiling of the recall.
         extra: further entries of `metrics.json`.
 
     Returns:
-        What is written to `metrics.json`.
+        The content of `metrics.json`.
     """
     directory = Path(directory)
     curves = _curves(detections, dataset)

@@ -1,4 +1,4 @@
-"""Class names in figures and pictures: installed fonts that have their characters, and numbers where none has."""
+"""Class names in figures and pictures: drawn with installed fonts, or as numbers if no font has the characters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["drawable_names", "font_families", "render_text"]
 
-_CAPITAL = 0.73  # height of a capital letter, of the font's size
-# Not for reading: a box for every character, and glyphs that are coloured bitmaps or layers without an outline.
+_CAPITAL = 0.73  # height of a capital letter over the font size
+# Unusable fonts: with a box for every character, or with coloured bitmaps or layers as glyphs.
 _UNREADABLE = ("last resort", "lastresort", "color emoji")
 
 
 def drawable_names(class_names: Sequence[str]) -> list[str]:
-    """The names of classes 1 ... K as they can be drawn: `class 3` for one with characters that no font has."""
+    """The names of classes 1 ... K for drawing: `class 3` for a name with characters that no font has."""
     return [
         name if (name.isascii() and name.isprintable()) or font_families(name) is not None else f"class {label}"
         for label, name in enumerate(class_names, start=1)
@@ -28,10 +28,10 @@ def drawable_names(class_names: Sequence[str]) -> list[str]:
 
 
 def font_families(text: str) -> list[str] | None:
-    """Matplotlib's font families that together have all characters of `text`: the usual ones, then others if needed.
+    """Matplotlib's font families that together have all characters of `text`: the default ones, then others if needed.
 
     Returns:
-        None where the installed fonts lack a character.
+        The families; None if no installed font has some character.
     """
     import matplotlib
     from matplotlib.font_manager import FontProperties, findfont
@@ -45,16 +45,16 @@ def font_families(text: str) -> list[str] | None:
         if best is None or not _glyphs(best.fname, missing):
             return None
         families.append(best.name)
-        # Of a family, Matplotlib takes the file that it likes best.
+        # Matplotlib chooses the file of a family itself.
         missing -= _glyphs(findfont(FontProperties(family=best.name)), missing)
     return families
 
 
 def render_text(text: str, capital_height: float) -> UInt8[np.ndarray, "H W"]:
-    """Coverage of each pixel by `text`, 0 to 255, on the smallest rectangle that holds it with a margin of a pixel.
+    """Coverage of each pixel by `text`, 0 to 255, in the smallest rectangle around it with a margin of a pixel.
 
     Args:
-        capital_height: of a capital letter, in pixels.
+        capital_height: height of a capital letter in pixels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def _readable_fonts() -> Iterator[FontEntry]:
 
 
 def _preference(font: FontEntry, missing: frozenset[int]) -> tuple[int, bool, int, bool]:
-    """Larger for fonts that have more of the missing characters; of equals for upright, regular ones without serifs."""
+    """Sort key: fonts with more of the missing characters first, then upright, regular ones without serifs."""
     weight = font.weight if isinstance(font.weight, int) else 400
     sans = "sans" in font.name.lower() or "gothic" in font.name.lower()
     return len(_glyphs(font.fname, missing)), font.style == "normal", -abs(weight - 400), sans
@@ -92,7 +92,7 @@ def _preference(font: FontEntry, missing: frozenset[int]) -> tuple[int, bool, in
 
 @functools.cache
 def _glyphs(path: str, characters: frozenset[int]) -> frozenset[int]:
-    """Those of the code points that have a scalable glyph in a font file; none if it cannot be read."""
+    """The code points that have a scalable glyph in a font file; empty if the file cannot be read."""
     from matplotlib.font_manager import get_font
 
     try:

@@ -1,4 +1,4 @@
-"""Files of an evaluation: metrics, pictures, curves, and a page that shows them. Each appears whole or not at all."""
+"""Files of an evaluation: metrics, pictures, curves, and a page that shows them. Each is written atomically."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ __all__ = [
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
-    """Write `metrics` as JSON.
+    """Writes `metrics` as JSON.
 
     Raises:
-        ValueError: a value has no place in JSON, such as NaN or an array.
+        ValueError: JSON cannot hold a value, such as NaN or an array.
     """
     try:
         text = json.dumps(dict(metrics), indent=2, allow_nan=False)
@@ -64,7 +64,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
 
 
 def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Write an RGB image in the format that the ending of `path` names.
+    """Writes an RGB image in the format of the suffix of `path`.
 
     Raises:
         ValueError: the image is not uint8 [H, W, 3], or the format is unknown.
@@ -86,7 +86,7 @@ def write_report(
     title: str = "Evaluation",
     gallery: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `index.html`, `precision_recall.png` and, of measures that have it, `f1.png`; returns the page's path.
+    """Writes `index.html`, `precision_recall.png` and, if measured, `f1.png`; returns the page's path.
 
     Args:
         metrics: as from `evaluate_voc`; the page shows the further ones of `write_evaluation` too, and lists other

@@ -19,7 +19,7 @@ def voc_results_files(directory: str | Path, class_names: Sequence[str], split: 
     """The results file of each class for the VOC server, `comp4_det_<split>_<class>.txt`.
 
     Raises:
-        ValueError: a class name or `split` cannot be part of a file name, or a class is named twice.
+        ValueError: a class name or `split` cannot be part of a file name, or a class name occurs twice.
     """
     for name in (split, *class_names):
         if not re.fullmatch(r"[\w.+ -]+", name):
@@ -30,10 +30,10 @@ def voc_results_files(directory: str | Path, class_names: Sequence[str], split: 
 
 
 def check_image_ids(directory: str | Path, image_ids: Iterable[str]) -> None:
-    """Checks that results files in `directory` can hold the ids: they stand in lines of columns apart by white space.
+    """Checks that results files in `directory` can hold the ids: columns are separated by white space.
 
     Raises:
-        ValueError: ids are empty or have white space; names the first and counts all.
+        ValueError: ids are empty or have white space; names the first and gives their number.
     """
     image_ids = list(image_ids)
     bad = [image for image in image_ids if not re.fullmatch(r"\S+", image)]
@@ -53,9 +53,9 @@ def voc_split(name: str) -> str:
 def write_voc_results(
     directory: str | Path, detections: Mapping[str, Detections], class_names: Sequence[str], split: str
 ) -> list[Path]:
-    """Write the `voc_results_files` of these detections, in place of existing ones.
+    """Writes the `voc_results_files` of these detections, replacing existing ones.
 
-    A line is `image_id score x1 y1 x2 y2`, the corners 1-based and inclusive, to a thousandth of a pixel. A class
+    A line is `image_id score x1 y1 x2 y2`, with 1-based, inclusive corners to a thousandth of a pixel. A class
     without detections has an empty file.
 
     Returns:
@@ -71,7 +71,7 @@ def write_voc_results(
     for image, found in detections.items():
         for box, score, label in zip(*valid_detections(found, f"image {image!r}", len(class_names)), strict=True):
             x1, y1, x2, y2 = np.add(box, (1, 1, 0, 0))
-            # All digits of a float32, so that no two scores become equal.
+            # All digits of a float32, so that different scores stay different.
             digits = np.format_float_positional(np.float32(score), trim="0")
             lines[label - 1].append(f"{image} {digits} {x1:.3f} {y1:.3f} {x2:.3f} {y2:.3f}\n")
     for path, text in zip(paths, lines, strict=True):

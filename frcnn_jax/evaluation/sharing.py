@@ -1,4 +1,4 @@
-"""An evaluation by several processes: the batches that each takes, and the detections of all in every one."""
+"""An evaluation by several processes: the batches of each, and the exchange of all detections."""
 
 import numpy as np
 
@@ -11,12 +11,12 @@ from frcnn_jax.types import Detections
 __all__ = ["Share", "of_all_processes"]
 
 
-# Fields of an image's detections: kind, and shape of a row.
+# Fields of an image's detections: dtype kind, and shape of a row.
 _COLUMNS = {"boxes": (np.float32, 4), "scores": (np.float32,), "labels": (np.int32,), "mask": (np.bool_,)}
 
 
 class Share:
-    """The batches of a source that this process takes: every n-th, of n processes."""
+    """The batches of a source for this process: every n-th one, with n processes."""
 
     def __init__(self, source: PyramidSource):
         self._source, self._steps = source, range(process_index(), len(source), process_count())
@@ -37,12 +37,12 @@ class Share:
 
 
 def of_all_processes(found: dict[int, Detections]) -> dict[int, Detections]:
-    """The detections of all processes, by image index, the same to the bit."""
+    """The detections of all processes, by image index, bit-identical in all processes."""
     if process_count() == 1:
         return found
-    own = {name: [getattr(each, name) for each in found.values()] for name in _COLUMNS}
+    local = {name: [getattr(each, name) for each in found.values()] for name in _COLUMNS}
     columns = [
-        np.concatenate([np.zeros((0, *shape), kind), *own[name]], dtype=kind)
+        np.concatenate([np.zeros((0, *shape), kind), *local[name]], dtype=kind)
         for name, (kind, *shape) in _COLUMNS.items()
     ]
     counts = gather([[index, len(each.scores)] for index, each in found.items()])

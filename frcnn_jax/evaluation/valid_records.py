@@ -1,4 +1,4 @@
-"""Detections and ground truth from outside: pairs of records of an image, checked before they are measured."""
+"""Checks of detections and ground truth from callers: pairs of records per image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["paired_records", "valid_detections", "valid_ground_truth"]
 
 
 def paired_records(detections: Any, ground_truth: Any) -> Iterator[tuple[str, Detections, GroundTruth]]:
-    """Pairs of the two records of an image, with a name for messages, in the order of `detections`."""
+    """Pairs of the two records of each image, with a name for messages, in the order of `detections`."""
     if isinstance(detections, Mapping) != isinstance(ground_truth, Mapping):
         raise ValueError("detections and ground_truth must both be mappings by image id or both be sequences")
     if isinstance(detections, Mapping):
@@ -36,11 +36,11 @@ def paired_records(detections: Any, ground_truth: Any) -> Iterator[tuple[str, De
 def valid_detections(
     detections: Detections, where: str, num_classes: int | None = None
 ) -> tuple[Float[np.ndarray, "D 4"], Float[np.ndarray, " D"], Int[np.ndarray, " D"]]:
-    """Boxes, scores and labels of the entries that are not masked, checked; float64, float64 and int64.
+    """Checked boxes, scores and labels of the entries that are not masked: float64, float64 and int64.
 
     Args:
-        where: names the image in messages.
-        num_classes: K; any positive label will do if None.
+        where: name of the image for messages.
+        num_classes: K; if None, any positive label is allowed.
 
     Raises:
         ValueError: a shape or dtype is wrong, a score or coordinate is not finite, a box is reversed, or a label is
@@ -53,7 +53,7 @@ def valid_detections(
     _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
     _check_shape(scores, (count,), "fiu", f"{where}.scores")
     _check_shape(labels, (count,), "iu", f"{where}.labels")
-    # Integers and half precision as well: their own differences and areas would wrap or be infinite.
+    # Integers and half precision too, as their differences and areas would wrap or be infinite.
     boxes, scores, labels = boxes[mask].astype(np.float64), scores[mask].astype(np.float64), labels[mask]
     if not np.isfinite(scores).all():
         raise ValueError(f"{where}.scores: {scores[~np.isfinite(scores)][0]} is not finite")
@@ -65,7 +65,7 @@ def valid_detections(
 def valid_ground_truth(
     truth: GroundTruth, where: str, num_classes: int | None
 ) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"], Bool[np.ndarray, " G"], Bool[np.ndarray, " G"]]:
-    """Boxes, labels, difficult marks and crowds of an image's objects, checked as `valid_detections` does."""
+    """Checked boxes, labels, difficult marks and crowds of an image's objects, as in `valid_detections`."""
     where = f"{where}: ground truth"
     difficult = np.asarray(truth.difficult)
     count = _length(difficult, "b", f"{where}.difficult")
@@ -87,7 +87,7 @@ def _length(array: np.ndarray, kinds: str, where: str) -> int:
 def _check_shape(array: np.ndarray, shape: tuple[int, ...], kinds: str, where: str) -> None:
     if array.shape != shape:
         raise ValueError(f"{where}: shape {array.shape}, expected {shape}")
-    kind = "f" if array.dtype.name == "bfloat16" else array.dtype.kind  # which NumPy does not know
+    kind = "f" if array.dtype.name == "bfloat16" else array.dtype.kind  # bfloat16 is unknown to NumPy
     if kind not in kinds:
         raise ValueError(f"{where}: wrong dtype {array.dtype}")
 

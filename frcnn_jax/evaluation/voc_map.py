@@ -1,17 +1,17 @@
 """Mean average precision as the PASCAL VOC development kit measures it, in NumPy.
 
-Detections of a class over all images are taken by falling score. Each looks for the object of its class and image
-that it overlaps most, whether or not that object is difficult or already found:
+Detections of a class over all images are processed by falling score. Each is matched to the object of its class and
+image that it overlaps most, even if that object is difficult or already found:
 
     IoU below the threshold     false positive
-    object marked difficult     ignored: neither right nor wrong
+    object marked difficult     ignored
     object not found yet        true positive, and the object is found
     object already found        false positive (a duplicate)
 
-A crowd is a region of objects that were not annotated one by one, and is not matched by IoU. By COCO's rule, what would
-be a false positive is ignored where a crowd of its class covers that share of the detection's own area. Recall counts
-the objects that are neither difficult nor crowds. The kit measures inclusive corners with `xmax - xmin + 1`; the
-half-open boxes here measure `x2 - x1`, which is the same number for the same box.
+A crowd is a region of objects that were not annotated one by one, and is not matched by IoU. By COCO's rule, a would-be
+false positive is ignored if a crowd of its class covers at least the threshold's share of the detection's own area.
+Recall counts the objects that are neither difficult nor crowds. The kit computes widths of inclusive corners as `xmax -
+xmin + 1`; for half-open boxes `x2 - x1` is the same number.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class PrecisionRecall:
     """The curve of one class: entry i counts the i + 1 best detections. Ignored detections are left out."""
 
     scores: Float[np.ndarray, " D"]  # falling
-    true_positives: Int[np.ndarray, " D"]  # among the detections up to here
+    true_positives: Int[np.ndarray, " D"]  # hits among the detections up to here
     objects: int  # neither difficult ones nor crowds
-    detections: int  # all, with the ignored ones
+    detections: int  # all, including ignored ones
 
     @property
     def precision(self) -> Float[np.ndarray, " D"]:
@@ -54,7 +54,7 @@ class PrecisionRecall:
 
     @property
     def recall(self) -> Float[np.ndarray, " D"]:
-        """Share of the objects found up to here; 0 where there are no objects."""
+        """Share of the objects found up to here; 0 without objects."""
         return self.true_positives / max(self.objects, 1)
 
 
@@ -69,17 +69,17 @@ def evaluate_voc(
     """Average precision of each class and their mean.
 
     Args:
-        detections: of each image, by image id or in the order of `ground_truth`; entries with mask False are
-            ignored. Equal scores keep the order given here.
-        ground_truth: of the same images.
+        detections: detections of each image, by image id or in the order of `ground_truth`; entries with mask False are
+            ignored. Equal scores keep this order.
+        ground_truth: objects of the same images.
         use_07_metric: mean of the precision at 11 recalls (VOC 2007); otherwise the area under the precision
             envelope (VOC 2010 and later).
-        class_names: names of labels 1 ... K; without them, the labels that occur are named by their number.
+        class_names: names of labels 1 ... K; without them, occurring labels are named by number.
 
     Returns:
         `map`, `ap` (by class), `objects` (by class, as counted for recall), `detections` (by class), `images`, `metric`
-        ("voc07" or "voc10") and `iou_threshold`, in plain Python types. The AP of a class without objects is None
-        and stays out of the mean; the mean over no class is None.
+        ("voc07" or "voc10") and `iou_threshold`, in plain Python types. The AP of a class without objects is None and
+        does not enter the mean; the mean over no classes is None.
 
     Raises:
         ValueError: the images of the two differ, a record is malformed, a label is outside 1 ... K, or a score or
@@ -152,7 +152,7 @@ def average_precision(curve: PrecisionRecall, *, use_07_metric: bool = True) -> 
 
 
 def average_of_hits(precision: Float[np.ndarray, " H"], objects: int, *, use_07_metric: bool = True) -> float | None:
-    """Average precision from the precision at each object found, by falling score: all that it depends on.
+    """Average precision from the precision at each found object, by falling score; it depends on nothing else.
 
     Returns:
         None without objects.
@@ -168,7 +168,7 @@ def average_of_hits(precision: Float[np.ndarray, " H"], objects: int, *, use_07_
 
 
 def summarize(curves: Mapping[str, PrecisionRecall], *, use_07_metric: bool = True) -> dict[str, Any]:
-    """The measures of `evaluate_voc` that follow from the curves: all but `images` and `iou_threshold`."""
+    """The measures of `evaluate_voc` that follow from the curves: all except `images` and `iou_threshold`."""
     ap = {name: average_precision(curve, use_07_metric=use_07_metric) for name, curve in curves.items()}
     measured = [value for value in ap.values() if value is not None]
     return {
@@ -183,7 +183,7 @@ def summarize(curves: Mapping[str, PrecisionRecall], *, use_07_metric: bool = Tr
 def intersections(
     boxes: Float[np.ndarray, "D 4"], gt_boxes: Float[np.ndarray, "G 4"]
 ) -> tuple[Float[np.ndarray, "D G"], Float[np.ndarray, "D G"]]:
-    """The common area of each box and each object, in square pixels, and their IoU, 0 where both are empty."""
+    """The intersection of each box and each object in square pixels, and their IoU, 0 if both are empty."""
     corners = np.minimum(boxes[:, None, 2:], gt_boxes[:, 2:]) - np.maximum(boxes[:, None, :2], gt_boxes[:, :2])
     common = np.maximum(corners, 0).prod(axis=2)
     areas, gt_areas = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, gt_boxes))
@@ -199,8 +199,9 @@ def best_object(
     gt_crowd: Bool[np.ndarray, " G"],
     threshold: float,
 ) -> tuple[Int[np.ndarray, " D"], Bool[np.ndarray, " D"]]:
-    """For each detection of an image the object of its class with the largest IoU, -1 below the threshold; and whether
-    a crowd of its class covers that share of it."""
+    """For each detection of an image, the object of its class with the largest IoU, -1 below the threshold; and a mask
+    of detections that a crowd of their class covers by that share.
+    """
     if len(boxes) == 0 or len(gt_boxes) == 0:
         return np.full(len(boxes), -1), np.zeros(len(boxes), bool)
     intersection, iou = intersections(boxes, gt_boxes)

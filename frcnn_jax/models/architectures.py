@@ -1,4 +1,4 @@
-"""The networks by name: what each consists of, the table that plug-ins add to, and the constructor that people call."""
+"""The networks by name: their parts, the table that plug-ins add to, and `create_model`."""
 
 import dataclasses
 from functools import partial
@@ -34,19 +34,16 @@ from frcnn_jax.models.windows import WindowNetwork
 
 
 def _caffe_rules(frozen: str) -> tuple[ParameterRule, ...]:
-    """The paper's (section 4.5): biases at twice the rate and, as in the published definitions, without decay."""
+    """The paper's rules (section 4.5): biases at twice the rate and, as in the published definitions, without decay."""
     return ParameterRule(frozen, None), ParameterRule(r"/bias$", 2.0, 0.0), ParameterRule(r"/kernel$")
 
 
 def _efficientnet_lite(number: int, stages: tuple[Stage, ...], window: int) -> dict[str, Architecture]:
-    """Two detectors with ImageNet's weights. The last stages run on each RoI (`StagesHead`), or are left out for fc6
-    and fc7 (`_fc`), which ImageNet's network does not have.
-
-    RoIs are pooled after the first layer of the last stages, which has an activation: max pooling of what comes before,
-    which is negative as well, cost more than a third of the mAP (docs/results.md).
-
-    Frozen is what comes before stride 16: edges and textures as ImageNet has them, whose gradients would be on the
-    largest maps.
+    """Two detectors with ImageNet's weights. The last stages run on each RoI (`StagesHead`), or are replaced by fc6 and
+    fc7 (`_fc`), which the ImageNet network does not have. RoIs are pooled after the first layer of the last stages,
+    because that layer has an activation: max pooling of the features before it, which have both signs, cost more than a
+    third of the mAP (docs/results.md). The layers before stride 16 are frozen: they detect general edges and textures,
+    and their gradients are on the largest maps.
     """
     expansion = stages[TRUNK_STAGES].expansion
     channels = stages[TRUNK_STAGES - 1].channels
@@ -79,7 +76,7 @@ def _efficientnet_lite(number: int, stages: tuple[Stage, ...], window: int) -> d
 
 
 def _resnet(name: str, blocks: tuple[int, int, int, int], bottleneck: bool) -> Architecture:
-    """A ResNet whose last stage runs on each RoI. A grid of 14 x 14 in place of 7 x 7 would triple its time."""
+    """A ResNet whose last stage runs on each RoI. A grid of 14 x 14 instead of 7 x 7 would triple its time."""
     last = partial(ResNetLastStage, blocks=blocks[3], bottleneck=bottleneck)
     return Architecture(
         trunk=partial(ResNetTrunk, blocks=blocks[:3], bottleneck=bottleneck),
@@ -153,11 +150,11 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def register_architecture(name: str, architecture: Architecture) -> None:
-    """Makes an architecture known by `name`, to `create_model` and as `model.name` in configs.
+    """Registers an architecture by name, for `create_model` and for `model.name` in configs.
 
     Raises:
-        TypeError: the name is not a text of at least one letter, or the other is not an `Architecture`.
-        ValueError: another one has that name.
+        TypeError: the name is not a text of at least one letter, or the value is not an `Architecture`.
+        ValueError: the name is already taken by another architecture.
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f'register_architecture takes a name first, as in "my_net", not {name!r}')
@@ -203,20 +200,19 @@ def create_model(
     roi_pooling: str = "auto",
 ) -> FastRCNN:
     """A detector by name: "caffenet", "vgg_cnn_m_1024", "vgg16" (the paper's S, M and L), "efficientnet_lite0" to 2,
-    the same with fc6 and fc7 ("efficientnet_lite0_fc"), "resnet18", "resnet50", "tiny", or
-    a registered one.
+    the same with fc6 and fc7 ("efficientnet_lite0_fc"), "resnet18", "resnet50", "tiny", or a registered name.
 
     Args:
-        num_classes: classes including background: 21 for VOC.
-        dropout: probability after fc6 and fc7.
+        num_classes: number of classes including background: 21 for VOC.
+        dropout: dropout probability after fc6 and fc7.
         dtype: of activations; `param_dtype`: of parameters.
         pixels: normalisation of 8-bit images; the architecture's own if None.
-        fc6_rank, fc7_rank: make two layers of fc6 or fc7, for weights compressed to that rank (section 3.1).
+        fc6_rank, fc7_rank: split fc6 or fc7 into two layers, for weights compressed to that rank (section 3.1).
         roi_pooling: "auto", "xla", or "pallas" for kernels on GPUs (see `roi_max_pool`).
 
     Raises:
-        ValueError: the name is not known, there is no class beside background, or a rank is not in 1 ... the smaller
-            side of its layer, or given for a head without fc6 and fc7.
+        ValueError: the name is not known, background is the only class, or a rank is not in 1 ... the smaller side of
+            its layer, or is given for a head without fc6 and fc7.
     """
     architecture = find_architecture(name)
     if num_classes < 2:
@@ -247,7 +243,7 @@ def create_window_network(
 ) -> WindowNetwork:
     """The ImageNet network of an architecture without its classifier, for windows of `ARCHITECTURES[name].window.size`.
 
-    It takes the parameters of the detector of the same name.
+    It takes the parameters of the detector with the same name.
 
     Raises:
         ValueError: the name is not known, or that architecture has no such network.
@@ -268,7 +264,7 @@ def create_window_network(
 
 
 def _check_ranks(name: str, head: nn.Module, inputs: int, fc6_rank: int | None, fc7_rank: int | None) -> None:
-    """Raises ValueError where a rank of fc6 or fc7 does not fit the head."""
+    """Raises ValueError if a rank of fc6 or fc7 does not fit the head."""
     if not hasattr(head, "ranks"):
         raise ValueError(f"fc6_rank and fc7_rank are for heads with fc6 and fc7, which {name!r} does not have")
     layers = ((inputs, head.widths[0]), head.widths)

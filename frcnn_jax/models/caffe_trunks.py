@@ -1,7 +1,7 @@
-"""The published convolutional trunks S, M and L (section 4.1), with feature stride 16 and as Caffe computes them.
+"""The published convolutional trunks S, M and L (section 4.1), with feature stride 16, computed as in Caffe.
 
-A trunk maps images that are padded to a common size, and their true sizes, to features and theirs. What lies outside
-an image is zero before every convolution, as if the image had been convolved alone, so padding changes no feature.
+A trunk maps images padded to a common size, and their true sizes, to features and the sizes of these. Cells outside an
+image are zero before every convolution, so padding changes no feature.
 """
 
 from functools import partial
@@ -16,7 +16,7 @@ from frcnn_jax.ops.layers.lrn import local_response_norm
 
 
 class CaffeNet(nn.Module):
-    """Model S: the five convolutions of CaffeNet, an AlexNet that pools before it normalises; no last pooling.
+    """Model S: the five convolutions of CaffeNet, an AlexNet that pools before it normalises, without the last pooling.
 
     As a detector's trunk, conv1 and both poolings are padded; in the ImageNet network they are not.
     """

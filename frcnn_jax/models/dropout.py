@@ -1,4 +1,4 @@
-"""Dropout that an image's place in the batch decides, however many devices share the batch."""
+"""Dropout that depends on an image's position in the batch, for any number of devices."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,13 +11,13 @@ from jaxtyping import Array, Int
 
 
 def dropout_by_image(places: Int[Array, " N"]) -> AbstractContextManager:
-    """Has every `nn.Dropout` that is applied in the block draw for each image by a key of its own.
+    """Makes every `nn.Dropout` applied in the block draw each image with its own key.
 
-    It does so where the first dimension of what enters the layer is that of images, or of vectors of one image after
-    the other, as in a trunk and in a head.
+    The first dimension of the layer's input must be that of images, as in a trunk, or of vectors grouped by image, as
+    in a head.
 
     Args:
-        places: of the images in the batch that all devices share.
+        places: positions of the images in the batch that all devices share.
     """
     return nn.intercept_methods(partial(_draw_by_image, places=places))
 

@@ -2,7 +2,7 @@
 last stages, which run on each RoI. Batch normalisation is folded into kernels and biases.
 
 A stage is a row of inverted residuals (Sandler et al., CVPR 2018): 1 x 1 to more channels, a depthwise convolution,
-1 x 1 to few channels without activation, added to the input where the shape stays. Padding is TensorFlow's SAME.
+1 x 1 to few channels without activation, added to the input if the shape is unchanged. Padding is TensorFlow's SAME.
 """
 
 import math
@@ -17,12 +17,12 @@ from frcnn_jax.ops.layers.depthwise import depthwise_conv2d
 
 
 class Stage(NamedTuple):
-    """Inverted residuals, of which the first one has the stride."""
+    """Inverted residuals; the first one has the stride."""
 
     size: int  # of the depthwise kernel
     stride: int
-    expansion: int  # channels of the depthwise convolution for each channel that comes in
-    channels: int  # that go out
+    expansion: int  # channels of the depthwise convolution per input channel
+    channels: int  # output channels
     repeats: int
 
 
@@ -60,11 +60,11 @@ TRUNK_STAGES = 5  # to stride 16
 
 
 class EfficientNetLiteTrunk(nn.Module):
-    """Stem and first stages, to stride 16; with an `expansion`, the first layer of the next stage too, 1 x 1 to so many
-    times the channels and ReLU6.
+    """Stem and first stages, to stride 16; with an `expansion`, also the first layer of the next stage.
 
-    Zeros above and on the left are as many as SAME has on even sizes, so that padding changes no feature; sizes round
-    up. With `same_padding` they are SAME's on odd sizes too, for whole windows: without `sizes`.
+    That layer is a 1 x 1 convolution to `expansion` times the channels, and ReLU6. Zeros above and on the left are
+    those of SAME on even sizes, so that padding changes no feature; sizes round up. With `same_padding` they are those
+    of SAME on odd sizes too, for whole windows without `sizes`.
     """
 
     stages: tuple[Stage, ...] = LITE0[:TRUNK_STAGES]
@@ -89,7 +89,7 @@ class EfficientNetLiteTrunk(nn.Module):
 
 
 class Expansion(nn.Module):
-    """The first layer of an inverted residual, by the names that it has there."""
+    """The first layer of an inverted residual, with the same parameter names."""
 
     channels: int
     dtype: Any = jnp.float32
@@ -105,9 +105,9 @@ class EfficientNetLiteStages(nn.Module):
     """The last stages and the 1 x 1 convolution after them, on pooled features; SAME padding."""
 
     stages: tuple[Stage, ...] = LITE0[TRUNK_STAGES:]
-    first: int = TRUNK_STAGES + 1  # number of the first of these stages
+    first: int = TRUNK_STAGES + 1  # number of the first stage here
     top: int = 1280  # channels
-    expanded: bool = False  # the features that come in are those after the first layer
+    expanded: bool = False  # the input features are those after the first layer
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -139,8 +139,9 @@ def run_blocks(
 
 
 class InvertedResidual(nn.Module):
-    """One of a stage's blocks. What it gives outside an image's size is not zero: masking is before the depthwise
-    convolution, which alone looks at other cells."""
+    """One block of a stage. Its output outside an image's size is not zero: masking is done before the depthwise
+    convolution, the only layer that looks at other cells.
+    """
 
     stage: Stage
     same_padding: bool = False
@@ -157,7 +158,7 @@ class InvertedResidual(nn.Module):
         y = mask_outside(y, sizes)
         y = nn.relu6(DepthwiseConv(size, stride, self.same_padding, name="depthwise", **types)(y))
         is_residual = stride == 1 and x.shape[-1] == channels
-        # Without normalisation, each sum would double the variance; so it grows by a tenth.
+        # Without normalisation each sum would double the variance; this scale lets it grow by a tenth.
         draw = nn.initializers.variance_scaling(0.1 if is_residual else 1.0, "fan_in", "normal")
         y = Conv(channels, 1, use_bias=True, kernel_init=draw, name="project", **types)(y)
         return x + y if is_residual else y, halve(sizes) if stride == 2 else sizes
@@ -180,7 +181,7 @@ class DepthwiseConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         before = (self.size - self.stride) // 2
         if self.same_padding and self.stride == 2:
-            # On odd sizes there is one more before. Where rows and columns differ, it is one that the map brings along.
+            # Odd sizes need one more zero before. If only rows or only columns are odd, the map itself is padded.
             odd = x.shape[1] % 2, x.shape[2] % 2
             more = (odd[0] - min(odd), odd[1] - min(odd))
             if any(more):

@@ -15,19 +15,17 @@ from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
 
 
 class FastRCNN(nn.Module):
-    """Fast R-CNN (section 2): features once for each image, then pooling and head for each RoI.
-
-    Each part is a method of its own, so that it can be called alone:
-    `model.apply({"params": params}, images, sizes, method="features")`.
+    """Fast R-CNN (section 2): features once per image, then pooling and head per RoI. Each part is a method, so that it
+    can be called alone: `model.apply({"params": params}, images, sizes, method="features")`.
     """
 
     backbone: nn.Module
     head: nn.Module
     pixels: PixelNormalization = CAFFE_PIXELS
     output_size: tuple[int, int] = (7, 7)
-    spatial_scale: float = 1 / 16  # feature cells per pixel; of an architecture by name, 1 / its stride
+    spatial_scale: float = 1 / 16  # feature cells per pixel; 1 / stride for a named architecture
     roi_pooling: str = "auto"  # implementation of `roi_max_pool`
-    architecture: str = ""  # the name that `create_model` made it by
+    architecture: str = ""  # the name given to `create_model`
 
     @property
     def stride(self) -> int:
@@ -49,7 +47,7 @@ class FastRCNN(nn.Module):
             images: floating: network input as `normalize_images` makes it; uint8: RGB pixels, normalised here.
             rois: half-open boxes in pixels of the image before it was resized by its scale.
             scales: resized size / original size; 1 if None.
-            image_sizes: rows and columns of each image where the rest is padding; no padding if None.
+            image_sizes: rows and columns of each image, the rest being padding; no padding if None.
             train: apply dropout, from the "dropout" random stream.
         """
         features, feature_sizes = self.features(images, image_sizes)

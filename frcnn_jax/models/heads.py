@@ -13,10 +13,10 @@ Ranks = tuple[int | None, int | None]  # of fc6 and fc7; None: one layer
 
 
 def output_layers(head: nn.Module) -> tuple[str, str]:
-    """Names of a head's layers of scores and of offsets: its attribute `output_layers`, or those of `FastRCNNHead`.
+    """Names of a head's layers of scores and of offsets: its attribute `output_layers`, or the names in `FastRCNNHead`.
 
     Raises:
-        TypeError: the attribute is anything but two names.
+        TypeError: the attribute is not a pair of names.
     """
     names = getattr(head, "output_layers", ("cls_score", "bbox_pred"))
     if not isinstance(names, tuple) or len(names) != 2 or not all(isinstance(name, str) for name in names):
@@ -89,7 +89,7 @@ class FastRCNNHead(nn.Module):
 
 
 class HiddenStages(nn.Module):
-    """The last stages of a convolutional network and the mean over the cells, alone."""
+    """The last stages of a convolutional network and the mean over the cells, without output layers."""
 
     stages: Callable[..., nn.Module]  # as `StagesHead` has
     dropout: float = 0.0
@@ -105,7 +105,7 @@ class HiddenStages(nn.Module):
 
 class StagesHead(nn.Module):
     """The last stages of a convolutional network on each RoI, their mean over the cells, then `cls_score` and
-    `bbox_pred`; dropout is on the mean. Known as C4 where four stages are the trunk (He et al., CVPR 2016)."""
+    `bbox_pred`; dropout is on the mean. Known as C4 if four stages are the trunk (He et al., CVPR 2016)."""
 
     num_classes: int  # background included
     stages: Callable[..., nn.Module]

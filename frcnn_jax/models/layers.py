@@ -1,4 +1,4 @@
-"""Layers of images that are padded to a common size: each leaves what lies outside an image zero.
+"""Layers for images padded to a common size: each keeps the cells outside an image zero.
 
 So every image is convolved, pooled and normalised as if it were alone, and more padding changes nothing.
 """
@@ -14,7 +14,7 @@ from frcnn_jax.ops.layers.conv import conv2d, conv_length
 from frcnn_jax.ops.layers.max_pool import max_pool, pooled_length
 from frcnn_jax.ops.precision import wide_dtype
 
-Sizes = Int[Array, "N 2"] | None  # rows and columns of each image that are real; None: all are
+Sizes = Int[Array, "N 2"] | None  # valid rows and columns of each image; None: no padding
 
 
 def mask_outside(x: Float[Array, "N H W C"], sizes: Sizes) -> Float[Array, "N H W C"]:
@@ -32,7 +32,7 @@ def halve(sizes: Sizes) -> Sizes:
 
 
 class Conv(nn.Module):
-    """2-D convolution with zero padding; by default as much as keeps the size up to the stride (odd kernels)."""
+    """2-D convolution with zero padding; by default the output size is the input size over the stride (odd kernels)."""
 
     channels: int
     size: int = 3
@@ -68,7 +68,7 @@ def conv_relu(
     groups: int = 1,
     **types: Any,
 ) -> tuple[Float[Array, "N h w D"], Sizes]:
-    """Convolution with bias and ReLU, as a submodule `name` of the module that calls; `sizes` as they are after it."""
+    """Convolution with bias and ReLU, as a submodule `name` of the calling module; `sizes` are those after it."""
     convolution = Conv(channels, size, stride, padding, groups, use_bias=True, name=name, **types)
     if sizes is not None:
         sizes = conv_length(sizes, size, stride, padding)
@@ -78,9 +78,9 @@ def conv_relu(
 def pool(
     x: Float[Array, "N H W C"], sizes: Sizes, size: int, stride: int, padding: int = 0
 ) -> tuple[Float[Array, "N h w C"], Sizes]:
-    """Caffe's max pooling of values that are nowhere negative, and `sizes` after it.
+    """Caffe's max pooling of non-negative values, and `sizes` after it.
 
-    The zeros outside an image never exceed what a window holds of the image, so they do not show. Windows that an
+    The zeros outside an image never exceed the image's values in a window, so they do not matter. Windows that the
     image alone would not have may still reach into it, and are masked.
     """
     if sizes is not None:
@@ -102,7 +102,7 @@ class GroupNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         cells = jnp.full((n,), height * width) if sizes is None else sizes[:, 0] * sizes[:, 1]
-        # Sums need more than half precision whatever the activations are in.
+        # Sums need more than half precision, whatever the activations' dtype.
         wide = wide_dtype(self.dtype)
         y = x.astype(wide)
         count = (cells * self.group_size).astype(wide)[:, None]

@@ -1,4 +1,4 @@
-"""Normalisation of 8-bit pixels: it belongs to the weights and is kept with them."""
+"""Normalisation of 8-bit pixels; it belongs to the weights and is stored with them."""
 
 import dataclasses
 from typing import Any

@@ -1,7 +1,7 @@
-"""ResNet (He et al., CVPR 2016) as torchvision has it, with batch normalisation folded into kernels and biases.
+"""torchvision's ResNet (He et al., CVPR 2016), with batch normalisation folded into kernels and biases.
 
-conv1 to layer3 are the trunk, with feature stride 16; layer4 runs on each RoI as `StagesHead`'s stages. Names are
-torchvision's but for the dots: `layer1.0.conv2` is `layer1_0/conv2`. Bottlenecks have their stride in the 3 x 3
+conv1 to layer3 are the trunk, with feature stride 16; layer4 runs on each RoI as the stages of a `StagesHead`. Names
+are torchvision's except for the dots: `layer1.0.conv2` is `layer1_0/conv2`. Bottlenecks have their stride in the 3 x 3
 convolution.
 """
 
@@ -14,15 +14,15 @@ from jaxtyping import Array, Float
 from frcnn_jax.models.layers import Conv, Sizes, conv_relu, halve, mask_outside
 from frcnn_jax.ops.layers.max_pool import max_pool
 
-_EXPANSION = 4  # channels of a bottleneck's output, over those of its 3 x 3 convolution
+_EXPANSION = 4  # output channels of a bottleneck per channel of its 3 x 3 convolution
 
 
 class ResNetTrunk(nn.Module):
     """conv1, max pooling, layer1, layer2 and layer3.
 
-    Without normalisation, random parameters keep activations at the scale of the input: the last convolution of each
-    block starts at zero, so that the block passes on its shortcut alone; the others keep the second moment through
-    their ReLU.
+    Without normalisation, random parameters must keep activations at the scale of the input. So the last convolution of
+    each block starts at zero, and the block passes on its shortcut; the others keep the second moment through their
+    ReLU.
     """
 
     blocks: tuple[int, int, int]  # of layer1, layer2, layer3
@@ -51,7 +51,7 @@ class ResNetLastStage(nn.Module):
 
     blocks: int
     bottleneck: bool
-    width: int = 64  # of conv1; the 3 x 3 convolutions here have eight times as many
+    width: int = 64  # channels of conv1; the 3 x 3 convolutions here have eight times as many
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
@@ -98,9 +98,8 @@ class ResNetBlock(nn.Module):
 
 
 def _pool(x: Float[Array, "N H W C"], sizes: Sizes) -> tuple[Float[Array, "N h w C"], Sizes]:
-    """Max pooling, 3 x 3 at stride 2, padded by 1, of values that are nowhere negative.
-
-    `max_pool` rounds up, as Caffe does: where the size is even, it has a window more than torchvision.
+    """Max pooling of non-negative values, 3 x 3 at stride 2, padded by 1. `max_pool` rounds up, as Caffe does: on even
+    sizes it has one window more than torchvision.
     """
     rows, columns = (-(-length // 2) for length in x.shape[1:3])
     sizes = halve(sizes)

@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 class TinyBackbone(nn.Module):
-    """A small residual trunk with group normalisation that trains from scratch, made to be quick on a CPU."""
+    """A small residual trunk with group normalisation, made to train from scratch on a CPU."""
 
     channels: tuple[int, int, int] = (48, 96, 192)  # at strides 4, 8 and 16
     blocks: tuple[int, int, int] = (1, 2, 2)
@@ -43,7 +43,7 @@ class TinyBackbone(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], sizes: Sizes) -> tuple[Float[Array, "N h w C"], Sizes]:
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        # Blocks of 4 x 4 pixels become channels: few input channels keep a CPU's matrix units idle.
+        # Blocks of 4 x 4 pixels become channels, as a few input channels would leave a CPU's matrix units idle.
         x, sizes = space_to_depth(x, 4), halve(halve(sizes))
         x = Conv(self.channels[0], name="stem", **types)(x)
         x = nn.relu(GroupNorm(name="stem_norm", **types)(mask_outside(x, sizes), sizes))

@@ -1,4 +1,4 @@
-"""An ImageNet network without its classifier, on whole windows: one pass for each, as in R-CNN."""
+"""An ImageNet network without its classifier, on whole windows: one pass per window, as in R-CNN."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,17 +9,17 @@ from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_
 
 
 class WindowNetwork(nn.Module):
-    """Trunk, the last max pooling where there is one, and the layers below the classifier.
+    """Trunk, the last max pooling if any, and the layers below the classifier.
 
-    Parameters have the detector's names, so that a detector's parameters fit:
-    `network.apply({"params": params}, windows)`. Windows have the size that the network was trained on.
+    Parameters have the detector's names, so that a detector's parameters fit: `network.apply({"params": params},
+    windows)`. Windows have the size that the network was trained on.
     """
 
     backbone: nn.Module
     head: nn.Module  # maps pooled features to the vector before the classifier
-    pooling: tuple[int, int] | None  # size and stride of the last max pooling; None: there is none
+    pooling: tuple[int, int] | None  # size and stride of the last max pooling; None: no pooling
     pixels: PixelNormalization = CAFFE_PIXELS
-    regression_pooling: tuple[int, int] | None = None  # the same before box regressors alone
+    regression_pooling: tuple[int, int] | None = None  # the same, before box regressors only
 
     def __call__(
         self, windows: Float[Array, "B H W 3"] | UInt8[Array, "B H W 3"], *, train: bool = False
@@ -33,7 +33,7 @@ class WindowNetwork(nn.Module):
         return self.head(self.pool5(windows), train=train)
 
     def pool5(self, windows: Float[Array, "B H W 3"] | UInt8[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The last pooled features, which fc6 takes in row-major order; without pooling, the trunk's."""
+        """The last pooled features, which fc6 takes in row-major order; without pooling, the trunk's features."""
         dtype = self.backbone.dtype
         if jnp.issubdtype(windows.dtype, jnp.integer):
             windows = normalize_images(windows, None, self.pixels, dtype)
@@ -41,7 +41,7 @@ class WindowNetwork(nn.Module):
         return features if self.pooling is None else pool(features, None, *self.pooling)[0]
 
     def regression_features(self, pooled: Float[Array, "B h w C"]) -> Float[Array, "B D"]:
-        """The features that R-CNN's boxes are regressed from, as one row for each window."""
+        """The features that R-CNN's box regressors take, one row per window."""
         if self.regression_pooling is not None:
             pooled, _ = pool(pooled, None, *self.regression_pooling)
         return pooled.reshape(len(pooled), -1)

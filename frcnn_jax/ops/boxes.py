@@ -1,8 +1,8 @@
 """Arithmetic of boxes: area, overlap, offsets to and from RoIs, clipping.
 
 Boxes are `x1 y1 x2 y2`, half-open, in pixels. Every function takes integers and any floating dtype. Integers (unsigned
-ones would wrap) and half precision (float16 ends at 65504, an area of 256 x 256) are computed and returned in float32,
-float32 and float64 as they are.
+ones would wrap) and half precision (float16 ends at 65504, an area of 256 x 256) are computed and returned in float32;
+float32 and float64 keep their precision.
 """
 
 import jax.numpy as jnp
@@ -15,13 +15,13 @@ LARGEST_LOG_RATIO = 4.135166556742356
 
 
 def box_area(boxes: Real[Array, "*B 4"]) -> Float[Array, "*B"]:
-    """Area in square pixels; 0 where a box is empty or reversed."""
+    """Area in square pixels; 0 if a box is empty or reversed."""
     x1, y1, x2, y2 = jnp.moveaxis(widen(boxes), -1, 0)
     return jnp.maximum(x2 - x1, 0) * jnp.maximum(y2 - y1, 0)
 
 
 def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Float[Array, "*#B"]:
-    """Common area of each box of `a` with the box of `b` at the same place, 0 where they do not meet."""
+    """Intersection area of each box of `a` with the box of `b` at the same place, 0 if they are disjoint."""
     a, b = widen(a), widen(b)
     top_left = jnp.maximum(a[..., :2], b[..., :2])
     bottom_right = jnp.minimum(a[..., 2:], b[..., 2:])
@@ -30,7 +30,7 @@ def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Flo
 
 
 def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "A B"]:
-    """Intersection over union, 0 ... 1; 0 where either box is empty.
+    """Intersection over union, 0 ... 1; 0 if either box is empty.
 
     >>> a, b = jnp.array([[0, 0, 4, 2]]), jnp.array([[2, 0, 4, 2], [4, 0, 8, 2]])
     >>> pairwise_iou(a, b).tolist()
@@ -43,7 +43,7 @@ def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "
 
 
 def paired_giou(a: Real[Array, "*B 4"], b: Real[Array, "*B 4"]) -> Float[Array, "*B"]:
-    """Generalised IoU of boxes at the same place, -1 ... 1 (Rezatofighi et al., CVPR 2019); 0 where both are empty."""
+    """Generalised IoU of boxes at the same place, -1 ... 1 (Rezatofighi et al., CVPR 2019); 0 if both are empty."""
     a, b = widen(a), widen(b)
     common = paired_intersection(a, b)
     union = box_area(a) + box_area(b) - common
@@ -57,7 +57,7 @@ def paired_giou(a: Real[Array, "*B 4"], b: Real[Array, "*B 4"]) -> Float[Array, 
 
 
 def encode_boxes(rois: Real[Array, "*B 4"], boxes: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:
-    """Offsets that lead from `rois` to `boxes` (section 2.3).
+    """Offsets from `rois` to `boxes` (section 2.3).
 
     Returns:
         tx, ty: distance of the centres over the RoI's size; tw, th: log of the ratio of the sizes.
@@ -72,9 +72,8 @@ def encode_boxes(rois: Real[Array, "*B 4"], boxes: Real[Array, "*B 4"]) -> Float
 
 
 def decode_boxes(rois: Real[Array, "*B 4"], deltas: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:
-    """The boxes that `deltas` lead to from `rois`: the inverse of `encode_boxes`.
-
-    A size grows or shrinks by a factor of 62.5 at most.
+    """The boxes at offsets `deltas` from `rois`: the inverse of `encode_boxes`. Sizes change by a factor of at most
+    62.5.
     """
     rx, ry, rw, rh = _centre_and_size(rois)
     tx, ty, tw, th = jnp.moveaxis(widen(deltas), -1, 0)
@@ -85,7 +84,7 @@ def decode_boxes(rois: Real[Array, "*B 4"], deltas: Real[Array, "*B 4"]) -> Floa
 
 
 def clip_boxes(boxes: Real[Array, "*B 4"], size: Int[Array, "2"]) -> Float[Array, "*B 4"]:
-    """Boxes with their corners moved into an image of `size` (height, width)."""
+    """Boxes with corners clipped to an image of `size` (height, width)."""
     boxes = widen(boxes)
     height, width = size[0], size[1]
     limit = jnp.stack([width, height, width, height]).astype(boxes.dtype)

@@ -1,9 +1,9 @@
-"""The multi-task loss (section 2.3, equations 1 to 3) from plain functions that can be swapped.
+"""The multi-task loss (section 2.3, equations 1 to 3) from exchangeable functions.
 
 K1 is K + 1: the classes and background. A classification loss maps logits [R, K1] and labels [R] to one value per RoI.
-A localization loss maps the offsets that were predicted for each RoI's own class, the RoIs and the ground-truth boxes
-to one value per RoI; offsets are in units of the box statistics that it is given. `multi_task_loss` alone masks and
-averages. `CLASSIFICATION_LOSSES` and `LOCALIZATION_LOSSES` are the losses that settings can name.
+A localization loss maps the offsets predicted for each RoI's class, the RoIs, the ground-truth boxes and the box
+statistics that normalise the offsets to one value per RoI. Only `multi_task_loss` masks and averages.
+`CLASSIFICATION_LOSSES` and `LOCALIZATION_LOSSES` are the losses that settings can name.
 
 Boxes and offsets may have any real dtype: integers and half precision are computed in float32.
 """
@@ -38,7 +38,7 @@ def focal(logits: Float[Array, "R K1"], labels: Int[Array, " R"], *, gamma: floa
     logits, labels = as_array(logits), as_array(labels)
     _check_rows(logits, labels, "labels")
     log_probability = _log_probability(logits, labels)
-    # -expm1 loses nothing more of 1 - p near p = 1; the floor keeps the power's gradient finite at p = 1.
+    # -expm1 keeps the precision of 1 - p near p = 1; the floor keeps the power's gradient finite at p = 1.
     rest = jnp.maximum(-jnp.expm1(log_probability), jnp.finfo(logits.dtype).tiny)
     return -(rest**gamma) * log_probability
 
@@ -61,8 +61,8 @@ def smooth_l1_localization(
 
     Args:
         deltas: predicted offsets in units of `std` around `mean`.
-        rois: half-open boxes that the offsets start from.
-        gt_boxes: boxes they should lead to.
+        rois: half-open boxes the offsets are relative to.
+        gt_boxes: target boxes.
         mean, std: box-target statistics of each RoI's class.
     """
     _check_boxes(deltas, rois, gt_boxes, mean, std)
@@ -87,7 +87,7 @@ LOCALIZATION_LOSSES: dict[str, LocalizationLoss] = {"smooth_l1": smooth_l1_local
 
 
 def check_function(part: str, function: Any) -> None:
-    """Raises TypeError where the "classification" or "localization" loss is not a function but, say, its name."""
+    """Raises TypeError if the "classification" or "localization" loss is not a function, but for example a name."""
     if not callable(function):
         table = {"classification": CLASSIFICATION_LOSSES, "localization": LOCALIZATION_LOSSES}[part]
         known = isinstance(function, str) and function in table
@@ -114,25 +114,24 @@ def multi_task_loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """L = L_cls + localization_weight [u >= 1] L_loc over the RoIs of one or several images (equation 1).
 
-    Both terms are divided by the number of RoIs that are real, not by the number of foreground RoIs: each foreground
-    RoI then weighs the same whether it came with many others or few, and a step with little foreground is not
-    governed by it.
+    Both terms are divided by the number of RoIs that are real, not by the number of foreground RoIs: then each
+    foreground RoI has the same weight, whatever their number, and a step with few of them is not dominated by them.
 
     Call it with records, `multi_task_loss(logits, deltas, sample, statistics)`, or with their fields,
     `multi_task_loss(logits, deltas, rois, labels, gt_boxes, mask, mean, std)`.
 
     Args:
-        sample: the RoIs, of one image or of several one after the other: a leading axis of images must be flattened.
-        statistics: box-target statistics by class, which the deltas are in.
-        rois, gt_boxes: half-open boxes in pixels; of background only the class counts.
-        labels: 0 ... K, background has no localization loss; any other makes the loss NaN, as arrays that are traced
+        sample: the RoIs of one or several images: a leading axis of images must be flattened.
+        statistics: box-target statistics by class, which normalise the deltas.
+        rois, gt_boxes: half-open boxes in pixels; unused for background.
+        labels: 0 ... K; background has no localization loss. Any other label makes the loss NaN, as traced arrays
             cannot be checked.
         mask: RoIs that count.
         mean, std: the fields of `statistics`.
         count: number of RoIs to divide by; that of `mask` if None. A data-parallel step passes the mean over devices.
 
     Returns:
-        The loss and its parts {"classification", "localization"}, in float32 at least; all 0 where no RoI is real.
+        The loss and its parts {"classification", "localization"}, in float32 at least; all 0 without real RoIs.
 
     Raises:
         TypeError: neither both records nor all their fields are given, or a loss is not a function.
@@ -157,7 +156,7 @@ def multi_task_loss(
         if array.shape != shape:
             raise ValueError(f"{name} must have shape {shape} beside logits {logits.shape}, not {array.shape}")
     logits, deltas, rois, gt_boxes, mean, std = map(widen, (logits, deltas, rois, gt_boxes, mean, std))
-    # RoIs that do not count are replaced before it enters a function: times zero, a gradient that is NaN stays NaN.
+    # Masked RoIs are replaced before they enter a function: a NaN gradient times zero would stay NaN.
     labels = jnp.where(mask, labels, 0)
     foreground = labels > 0
     safe_logits = jnp.where(mask[:, None], logits, 0)
@@ -169,7 +168,7 @@ def multi_task_loss(
     by_class = classification(safe_logits, labels)
     by_box = localization(safe_deltas, safe_rois, safe_boxes, mean[labels], std[labels])
     for name, value in (("classification", by_class), ("localization", by_box)):
-        # A mean, or [R, 1], would broadcast without a word to another loss.
+        # A mean, or [R, 1], would broadcast silently to another loss.
         if jnp.shape(value) != (r,):
             raise ValueError(f"the {name} loss must give one value for each RoI, [{r}], not {list(jnp.shape(value))}")
     if count is None:

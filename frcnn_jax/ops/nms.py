@@ -1,16 +1,16 @@
-"""Greedy non-maximum suppression on fixed shapes (section 3, test time), right at any threshold.
+"""Greedy non-maximum suppression on fixed shapes (section 3, test time), exact at any threshold.
 
-Taking boxes one after the other would be as many steps as there are boxes, each of them launched on its own on an
-accelerator. But a box is kept exactly if no kept box that precedes it overlaps it too much. For all boxes at once that
-is an equation with one solution, and inserting a guess gives a better one: from round to round the best box is right,
-then those that depend on it alone, and so on, and when nothing changes all are. Random crowds of 100 to 2000 boxes
-took 5 to 14 rounds. At worst there are as many as the longest chain of boxes that suppress each other in turn.
+Processing boxes one after the other would need one step per box, each launched separately on an accelerator. But a box
+is kept exactly if no kept box before it overlaps it too much. For all boxes at once this is an equation with one
+solution, and inserting a guess gives a better guess. After the first round the best box is right, then the boxes that
+depend only on it, and so on; when nothing changes, all are right. Random crowds of 100 to 2000 boxes took 5 to 14
+rounds. The worst case is the length of the longest chain of boxes that suppress each other in turn.
 
-The equation is a square of all boxes by all. Of more than a tile of boxes, the best tile is solved alone, the boxes
-that it suppresses are removed, and the best tile of the remaining ones is next, so that memory grows with the number of
-boxes and not with its square. This is a loop over tiles with the loop of rounds inside. A tile usually suppresses far
-more boxes than it holds: 8000 in a crowd took 3 tiles with 14 rounds, 8000 that never overlap 32 tiles with one round
-each.
+The equation needs the overlaps of all pairs of boxes. With more than a tile of boxes, the best tile is solved first,
+the boxes that it suppresses are removed, and the best tile of the remaining ones is next. So memory grows with the
+number of boxes and not with its square. This is a loop over tiles with the loop of rounds inside. A tile usually
+suppresses far more boxes than it holds: 8000 in a crowd took 3 tiles with 14 rounds, 8000 that never overlap 32 tiles
+with one round each.
 """
 
 from typing import NamedTuple
@@ -31,21 +31,21 @@ _TILE = 256
 class _Candidates(NamedTuple):
     boxes: Real[Array, "B 4"]
     scores: Real[Array, " B"]
-    place: Int[Array, " B"]  # decides between equal scores
+    place: Int[Array, " B"]  # breaks ties between equal scores
 
 
 def nms(
     boxes: Real[Array, "B 4"], scores: Real[Array, " B"], mask: Bool[Array, " B"], iou_threshold: float = 0.3
 ) -> Bool[Array, " B"]:
-    """Keeps boxes greedily by score; a box is suppressed if its IoU with a kept one is greater than `iou_threshold`.
+    """Keeps boxes greedily by score; a box is suppressed if its IoU with a kept one exceeds `iou_threshold`.
 
     Args:
         boxes: half-open x1 y1 x2 y2 of any real dtype; IoU is in float32 at least.
         scores: higher is better; of equal scores the earlier box goes first.
-        mask: boxes that take part.
+        mask: real boxes.
 
     Returns:
-        Which boxes are kept, in the order given; never a masked one.
+        Mask of the kept boxes, in the given order; never a masked one.
     """
     boxes, scores, mask = map(as_array, (boxes, scores, mask))
     count = boxes.shape[0]
@@ -67,7 +67,7 @@ def nms_by_class(
 
 
 def _nms_by_tiles(candidates: _Candidates, mask: Bool[Array, " B"], iou_threshold: float) -> Bool[Array, " B"]:
-    """Mask of the candidates, given best first, that are kept."""
+    """Mask of the kept candidates, which are sorted best first."""
     count = mask.shape[0]
 
     def settle_tile(state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -90,7 +90,7 @@ def _removes(first: _Candidates, second: _Candidates, iou_threshold: float) -> B
 
 
 def _solve(removes: Bool[Array, "B B"], mask: Bool[Array, " B"]) -> Bool[Array, " B"]:
-    """Mask of the boxes that are kept, by rounds that put in a guess and take out a better one."""
+    """Mask of the kept boxes, by rounds that improve a guess."""
 
     def improve(state: tuple[Array, Array]) -> tuple[Array, Array]:
         kept, _ = state

@@ -1,4 +1,4 @@
-"""Precision of arithmetic: integers and half precision are computed in float32, float32 and float64 as they are."""
+"""Precision of arithmetic: integers and half precision are computed in float32; float32 and float64 are kept."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +17,12 @@ def wide_dtype(dtype: Any) -> jnp.dtype:
 
 
 def as_array(x: ArrayLike | Sequence[Any]) -> Any:
-    """`x` as it is if it is an array, of NumPy too, or made one if it is a list or a number."""
+    """`x` itself if it is an array of JAX or NumPy, else `x` as an array."""
     return x if hasattr(x, "shape") else jnp.asarray(x)
 
 
 def widen(x: ArrayLike) -> Array:
-    """`x` in `wide_dtype` of its dtype. Gradients of half precision come back in half precision.
+    """`x` in the `wide_dtype` of its dtype. Gradients for half precision are in half precision.
 
     Raises:
         TypeError: it is complex: the imaginary part would be lost.

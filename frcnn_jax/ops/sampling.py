@@ -1,15 +1,15 @@
-"""Drawing the RoIs of a training step from one image (section 2.3, "Mini-batch sampling"), on the device.
+"""Sampling the RoIs of a training step from one image (section 2.3, "Mini-batch sampling"), on the device.
 
 An RoI is foreground if it overlaps a ground-truth box by at least `foreground_iou`, background if its largest overlap
-lies in `background_iou`. At most `foreground_fraction` of the RoIs are foreground. Where foreground runs short,
-background fills its places; where background runs short too, places stay empty and are masked. Ground-truth boxes take
-part as proposals, so an image with objects always has foreground.
+lies in `background_iou`. At most `foreground_fraction` of the RoIs are foreground. If there is too little foreground,
+background fills its places; if there is too little background too, places stay empty and are masked. Ground-truth boxes
+take part as proposals, so an image with objects always has foreground.
 
-Drawn uniformly, foreground is mostly of the objects that most proposals overlap, which are the large ones. Balanced, it
-goes round the classes or the objects of the image: one RoI of each, then a second one of each, while they last.
+Uniform foreground consists mostly of objects with many overlapping proposals, the large ones. Balanced foreground
+alternates between the classes or the objects of the image: one RoI of each, then a second one of each, while they last.
 
-A crowd is a region of objects that were not annotated one by one. It is neither matched nor a proposal, and an RoI that
-has `CROWD_COVER` of its own area or more on one crowd is not background. It may be foreground of another object.
+A crowd is a region of objects that were not annotated one by one. It is neither matched nor a proposal. An RoI with at
+least `CROWD_COVER` of its own area on one crowd is not background, but may be foreground of another object.
 """
 
 from typing import Literal
@@ -43,18 +43,18 @@ def sample_rois(
     """Draws RoIs of one image at random and without replacement, foreground first.
 
     Args:
-        key: decides the draw; masked entries and the amount of padding do not.
-        gt_crowd: marks crowds among the ground truth; None for none.
-        background_iou: half-open range [low, high) of the largest IoU; low 0 admits boxes that touch no object.
-        foreground_balance: `none` draws foreground uniformly, `class` and `object` in equal numbers of each class, or
-            of each object, in the image. Where one has too few, the others share its places.
+        key: determines the draw, independently of masked entries and padding.
+        gt_crowd: mask of crowds among the ground truth; None: no crowds.
+        background_iou: half-open range [low, high) of the largest IoU; low = 0 includes boxes that touch no object.
+        foreground_balance: `none` draws foreground uniformly; `class` and `object` draw equal numbers from each class,
+            or each object, in the image. If one has too few RoIs, the others share its places.
 
     Returns:
         `rois_per_image` RoIs; labels are those of the ground-truth box with the largest IoU (the first of several).
         Boxes are float32, or float64 if the proposals and ground truth are. Gradients do not flow through the sample.
 
     Raises:
-        ValueError: a range is empty or out of order, a count or fraction is out of range, or there is no such balance.
+        ValueError: a range is empty or out of order, a count or fraction is out of range, or the balance is unknown.
     """
     if foreground_balance not in ("none", "class", "object"):
         raise ValueError(f"foreground_balance must be none, class or object, not {foreground_balance!r}")
@@ -65,9 +65,9 @@ def sample_rois(
             f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
         )
     proposal_mask, gt_mask = as_array(proposal_mask), as_array(gt_mask)
-    # A NumPy array cannot be indexed by a traced one.
+    # A traced array cannot index a NumPy array.
     proposals, gt_boxes, gt_labels = widen(proposals), widen(gt_boxes), jnp.asarray(gt_labels)
-    # Proposals come first so that entry i draws the same random number however much padding follows.
+    # Proposals come first, so that entry i draws the same random number for any amount of padding.
     count = proposals.shape[0]
     candidates = jax.lax.stop_gradient(jnp.concatenate([proposals, gt_boxes]))
     on_crowd = jnp.zeros(len(candidates), bool)
@@ -87,11 +87,11 @@ def sample_rois(
     priority = chance
     if foreground_balance != "none" and gt_boxes.shape[0]:
         groups = jnp.arange(gt_boxes.shape[0])
-        if foreground_balance == "class":  # each stands for the first object of its class
+        if foreground_balance == "class":  # each object is replaced by the first one of its class
             groups = jnp.argmax(gt_labels[:, None] == gt_labels[None, :], axis=1)
-        # Beside the two keys of the split.
-        turn = _draw(jax.random.fold_in(key, 2), gt_boxes.shape[0])
-        priority = _by_turns(chance, is_foreground, groups[matched], turn)
+        # A third key besides the two of the split.
+        group_order = _draw(jax.random.fold_in(key, 2), gt_boxes.shape[0])
+        priority = _by_turns(chance, is_foreground, groups[matched], group_order)
     foreground, foreground_count = _choose(priority, is_foreground, min(most_foreground, len(candidates)))
     background, background_count = _choose(chance, is_background, min(rois_per_image, len(candidates)))
 
@@ -113,40 +113,40 @@ def sample_rois(
 
 
 def _on_crowd(rois: Float[Array, "B 4"], gt_boxes: Float[Array, "G 4"], crowd: Bool[Array, " G"]) -> Bool[Array, " B"]:
-    """True for RoIs that lie on one crowd with enough of their area."""
+    """True for RoIs with enough of their area on one crowd."""
     common = jnp.where(crowd[None, :], paired_intersection(rois[:, None], gt_boxes[None, :]), 0)
     area = box_area(rois)
     return (area > 0) & (jnp.max(common, axis=1, initial=0) >= CROWD_COVER * area)
 
 
 def _draw(key: PRNGKeyArray, count: int) -> Float[Array, " B"]:
-    """A random number for each entry that depends on its position alone, not on `count`."""
+    """A random number for each entry, which depends only on its position, not on `count`."""
     return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(jnp.arange(count))
 
 
 def _by_turns(
-    chance: Float[Array, " B"], allowed: Bool[Array, " B"], group: Int[Array, " B"], turn: Float[Array, " G"]
+    chance: Float[Array, " B"], allowed: Bool[Array, " B"], group: Int[Array, " B"], group_order: Float[Array, " G"]
 ) -> Float[Array, " B"]:
-    """Numbers that put the best allowed entry of each group first, then the second best of each, and so on.
+    """Scores that rank the best allowed entry of each group first, then the second best of each, and so on.
 
     Args:
-        chance: order of the entries of one group, the highest first.
-        turn: order of the groups within each round, the highest first; 0 ... 1.
+        chance: order of the entries of a group, the highest first.
+        group_order: order of the groups within each round, the highest first; 0 ... 1.
     """
-    order = jnp.argsort(jnp.where(allowed, -chance, 1.0))  # so that the others do not count
-    member = group[order][:, None] == jnp.arange(turn.shape[0])[None, :]
+    order = jnp.argsort(jnp.where(allowed, -chance, 1.0))  # so that other entries do not count
+    member = group[order][:, None] == jnp.arange(group_order.shape[0])[None, :]
     rounds = jnp.sum(jnp.where(member, jnp.cumsum(member, axis=0), 0), axis=1)
-    return turn[group] - jnp.zeros_like(chance).at[order].set(rounds.astype(chance.dtype))
+    return group_order[group] - jnp.zeros_like(chance).at[order].set(rounds.astype(chance.dtype))
 
 
 def _choose(chance: Float[Array, " B"], allowed: Bool[Array, " B"], most: int) -> tuple[Array, Array]:
-    """Indices of the `most` allowed entries with the highest chance, and how many of them are real."""
+    """Indices of the `most` allowed entries with the highest chance, and the number of real ones."""
     _, chosen = jax.lax.top_k(jnp.where(allowed, chance, -jnp.inf), most)
     return chosen, jnp.minimum(jnp.sum(allowed), most)
 
 
 def _at(values: Array, index: Array) -> Array:
-    """`values[index]`; places that are masked later may point anywhere."""
+    """`values[index]`; indices of masked places may point anywhere."""
     if values.shape[0] == 0:
         return jnp.zeros((*index.shape, *values.shape[1:]), values.dtype)
     return values[jnp.clip(index, 0, values.shape[0] - 1)]

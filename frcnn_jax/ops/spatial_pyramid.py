@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling of boxes, as SPPnet has it (He et al., ECCV 2014), by RoI pooling."""
+"""SPPnet's spatial pyramid pooling of boxes (He et al., ECCV 2014), by RoI pooling."""
 
 from typing import Literal
 
@@ -19,15 +19,15 @@ def spatial_pyramid_pool(
 ) -> Float[Array, "R B C"]:
     """Max-pools each box to grids of n x n for every n of `levels`, 50 bins for the paper's.
 
-    Bin k of n covers cells floor(k w / n) ... ceil((k + 1) w / n) - 1 of w, as in RoI pooling, whose gradient it has.
+    Bin k of n covers cells floor(k w / n) ... ceil((k + 1) w / n) - 1 of w, as in RoI pooling, with its gradient.
 
     Args:
         features: feature map of any floating dtype.
         cells: inclusive corners x1 y1 x2 y2 in feature cells (`pyramid_cells`).
-        valid_size: rows and columns of the map's real top-left part where the rest is padding; the whole map if None.
+        valid_size: rows and columns of the map's valid top-left part, the rest being padding; the whole map if None.
 
     Returns:
-        The bins level after level, each in row-major order.
+        The bins of all levels, concatenated, each level in row-major order.
     """
     pooled = [roi_max_pool(features, cells, (n, n), 1.0, valid_size) for n in levels]
     return jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[-1]) for level in pooled], axis=1)
@@ -45,8 +45,8 @@ def pyramid_cells(
 ) -> Float[Array, "R 4"]:
     """The feature cells of boxes, inclusive corners inside the map.
 
-    With `rule` paper these are the cells whose centre lies inside the box (appendix A); with code, the box counts as
-    larger by `margin` pixels on each side, less half a cell. Where none is left it is the one in the middle.
+    With the rule `paper` these are the cells with their centre inside the box (appendix A); with `code`, the box is
+    enlarged by `margin` pixels on each side, less half a cell. If no cell is left, the middle one is used.
 
     Args:
         boxes: half-open x1 y1 x2 y2 in pixels of the image before resizing.

@@ -1,8 +1,8 @@
-"""Windows of proposals, as R-CNN cuts them out of an image (Girshick et al., CVPR 2014, appendix A, "warp").
+"""R-CNN's windows of proposals (Girshick et al., CVPR 2014, appendix A, "warp").
 
-The box is enlarged about its centre until the window has `context` pixels around it, cut off at the image's border,
-and stretched to a square by bilinear interpolation without antialiasing. What lies beyond the border is zero: of
-normalised pixels, the mean.
+The box is enlarged about its centre until the window has `context` pixels around it, clipped at the image's border, and
+stretched to a square by bilinear interpolation without antialiasing. Outside the border the window is zero, the mean of
+normalised pixels.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 
 from frcnn_jax.ops.precision import as_array, widen
 
-# Where corners are cut off: beyond any image, and small enough that products with a window's size stay integers.
+# Bound on corners: beyond any image, but small enough for exact integer products with a window's size.
 _FARTHEST = 2**20
 _SNAP = 1024.0
 
@@ -23,7 +23,7 @@ class _Axis(NamedTuple):
 
     low: Int[Array, " S"]  # cell before each point
     high: Int[Array, " S"]  # cell after it
-    fraction: Float[Array, " S"]  # weight of the latter, 0 ... 1
+    fraction: Float[Array, " S"]  # weight of the cell after, 0 ... 1
     inside: Bool[Array, " S"]  # False beyond the image's border
 
 
@@ -37,22 +37,22 @@ def warp_window(
 ) -> Float[Array, "S S C"]:
     """The window of one box, `size` pixels wide and high: for `jax.vmap` over the boxes of an image.
 
-    The box is widened by a pixel at its right and bottom, as the original does, which takes inclusive corners from the
-    centre of half-open ones. Corners are rounded half away from zero, to whole pixels of the image. The window is
-    differentiable in the pixels; the box has gradient 0.
+    The box is enlarged by a pixel at its right and bottom, like the original, which reads half-open corners as
+    inclusive. Corners are rounded half away from zero, to whole pixels of the image. The window is differentiable in
+    the pixels; the box has gradient 0.
 
     Args:
         image: pixels of any real dtype, normalised, so that zero is their mean.
         box: half-open x1 y1 x2 y2 in pixels of the image, also outside it.
-        image_size: rows and columns of the image's real top-left part where the rest is padding; all of it if None.
+        image_size: rows and columns of the image's valid top-left part, the rest being padding; all of it if None.
         size: S, rows and columns of the window.
         context: pixels of the window on each side of the box.
 
     Returns:
-        float32, or float64 of such an image; zero where the window lies outside the image.
+        float32, or float64 for a float64 image; zero outside the image.
 
     Raises:
-        ValueError: a shape is wrong, or the context leaves nothing of the window.
+        ValueError: a shape is wrong, or the context fills the whole window.
     """
     image, box = widen(image), widen(box)
     if image.ndim != 3 or 0 in image.shape or box.shape != (4,):
@@ -89,7 +89,7 @@ def _sampling_axis(start: Array, end: Array, cells: Array, size: int, context: i
     shown = jnp.maximum(stop - begin, 0)
     before = _divide((begin - first) * size, extent)
     length = jnp.clip(_divide(shown * size, extent), 0, size - before)
-    # Exact, in integers: the centre of point i is at (i + 1/2) shown / length - 1/2 of what is shown.
+    # Exact, in integers: the centre of point i is at (i + 1/2) shown / length - 1/2 of the shown part.
     point = jnp.arange(size, dtype=jnp.int32) - before
     numerator, denominator = (2 * point + 1) * shown - length, jnp.maximum(2 * length, 1)
     low = numerator // denominator
@@ -107,11 +107,11 @@ def _sampling_axis(start: Array, end: Array, cells: Array, size: int, context: i
 
 
 def _round(x: Array) -> Array:
-    """C's round, half away from zero; what differs from a half by an error of rounding counts as one."""
+    """C's round, half away from zero; values within a rounding error of a half count as a half."""
     x = jnp.round(jnp.clip(x, -_FARTHEST, _FARTHEST) * _SNAP) / _SNAP
     return lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO).astype(jnp.int32)
 
 
 def _divide(a: Array, b: Array) -> Array:
-    """The quotient of two integers that are not negative, rounded half up."""
+    """The quotient of two non-negative integers, rounded half up."""
     return (2 * a + b) // (2 * b)

@@ -1,4 +1,4 @@
-"""A run's detector compressed by truncated SVD (section 3.1), as another run."""
+"""Compression of a run's detector by truncated SVD (section 3.1), written as another run."""
 
 import contextlib
 import dataclasses
@@ -35,25 +35,25 @@ def compress_run(
     fc7_rank: int | None = None,
     checkpoint: str | int | None = None,
 ) -> bool:
-    """Writes a run to `out` whose only checkpoint is one of `workdir` with fc6 and fc7 truncated.
+    """Writes a run to `out` with a single checkpoint: one of `workdir` with fc6 and fc7 truncated.
 
-    It evaluates, detects and exports as any run does, and trains on: step, schedule, data position and the momentum
-    of all layers but the truncated ones are those of `workdir`, which is only read.
+    It can be evaluated, used for detection, exported and trained further like any run. Step, schedule, data position
+    and the momentum of all other layers are those of `workdir`, which is only read.
 
     Args:
         checkpoint: "best", "latest" or a step, as for `load_detector`.
 
     Returns:
-        False if `out` holds this very compression already; nothing is done then.
+        False if `out` holds this compression already; nothing is done then.
 
     Raises:
-        FileNotFoundError: there is no run, no checkpoint yet, or not this one.
+        FileNotFoundError: the run or this checkpoint does not exist.
         FileExistsError: `out` holds anything else.
-        ValueError: no rank is given, one does not fit, the run is compressed already, or `out` lies in it.
+        ValueError: no rank is given, one does not fit, the run is compressed already, or `out` is inside it.
     """
     workdir, out = expand_user(workdir), expand_user(out)
     if fc6_rank is None and fc7_rank is None:
-        raise ValueError("no rank is given for fc6 or fc7: there is nothing to compress")
+        raise ValueError("no rank is given for fc6 or fc7: nothing to compress")
     if out.resolve().is_relative_to(workdir.resolve()):
         raise ValueError(f"{out} lies in {workdir}, which is only read: give another --out")
     config, metadata, (state, key, position) = _read(workdir, checkpoint)
@@ -92,7 +92,7 @@ def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> 
     try:
         found, _, (other, _, _) = _read(out)
     except (ValueError, OSError):
-        raise FileExistsError(f"{out} exists and is not a compressed run: give another --out") from None
+        raise FileExistsError(f"{out} already exists and is not a compressed run: give another --out") from None
     ranks = (config.model.fc6_rank, config.model.fc7_rank)
     if found != config:
         reason = f"its settings are not those of {workdir} with fc6_rank={ranks[0]}, fc7_rank={ranks[1]}"
@@ -106,13 +106,13 @@ def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> 
 
 
 def _share_parameters(compressed: Any, whole: Any) -> bool:
-    """True where the parameters that truncation leaves alone are the same."""
+    """True if all parameters outside the truncated layers are equal."""
     a, b = flatten_dict(compressed), flatten_dict(whole)
     return all(np.array_equal(a[name], b[name]) for name in a.keys() & b.keys())
 
 
 def _carry_over(new: Any, old: Any) -> Any:
-    """`new` with the arrays of `old` where that has one of the same path and shape."""
+    """`new` with arrays of `old` that have the same path and shape."""
     before = dict(jax.tree_util.tree_leaves_with_path(old))
 
     def choose(path: tuple, array: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Detections in files: a picture and a JSON file for each image, a video and a file of JSON lines for each video."""
+"""Detections in files: a picture and a JSON file per image, a video and a JSON lines file per video."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _NAMED = 12  # classes
 
 
 def result_files(out: Path, file: Path, *, video: bool) -> tuple[Path, Path]:
-    """The JSON of a file's detections, and the video or the picture, whose ending may also be .png."""
+    """Paths of a file's results: the JSON, and the video or the picture (which may end in .png instead)."""
     name = out / f"{file.stem}.detections"
     endings = (".jsonl", ".mp4") if video else (".json", ".jpg")
     return name.with_name(name.name + endings[0]), name.with_name(name.name + endings[1])
 
 
 def check_results(out: Path, images: Iterable[Path], videos: Iterable[Path]) -> None:
-    """Looks for results in `out` of other files that have the same names.
+    """Checks that `out` holds no results of other files with the same names.
 
     Raises:
-        FileExistsError: there are some.
-        ValueError: a file in their place is something else.
+        FileExistsError: it holds some.
+        ValueError: an existing file of that name is not a result.
     """
     for video, files in ((False, images), (True, videos)):
         for file in files:
@@ -58,7 +58,7 @@ def check_results(out: Path, images: Iterable[Path], videos: Iterable[Path]) -> 
 
 
 def _other_file(results: Path, file: Path) -> str | None:
-    """The file whose detections are in `results`, if it is not this one; None also without results.
+    """The other file with its detections in `results`; None if it is this file, or without results.
 
     Raises:
         ValueError: `results` holds something else.
@@ -66,7 +66,7 @@ def _other_file(results: Path, file: Path) -> str | None:
     try:
         with results.open() as text:
             about = json.loads(text.readline() if results.suffix == ".jsonl" else text.read())
-        # Old results have no "path" but "image", as it was given in a folder that is not known.
+        # Old results have no "path" but "image", relative to an unknown folder.
         before = Path(about["path"] if "path" in about else about["image"])
     except FileNotFoundError:
         return None
@@ -90,7 +90,7 @@ def detect_images(
 ) -> None:
     """Writes NAME.detections.json and a picture for each image, with a progress bar and, of several, a line about all.
 
-    Images are decoded one by one; proposals are computed in all cores, some images ahead.
+    Images are decoded one by one; proposals are computed on all cores, some images ahead.
 
     Args:
         proposals: of each image; computed as the run's config says if None.
@@ -125,16 +125,16 @@ def detect_images(
 def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, score: float = 0.5) -> None:
     """Writes NAME.detections.mp4 and NAME.detections.jsonl of a video, with a progress bar and a line.
 
-    A line of the JSON lines is a frame. The video shows these frames at the speed of the original. An interruption
-    leaves both with the frames until then.
+    Each JSON line is a frame. The video shows these frames at the original speed. After an interruption both hold the
+    frames up to that point.
 
     Args:
-        every: detect in each `every`-th frame, from the first on.
-        score: least score of detections that are drawn and counted; JSON holds all.
+        every: detect in every n-th frame, from the first on.
+        score: least score of detections to draw and count; the JSON holds all.
 
     Raises:
         ValueError: the video cannot be read.
-        OSError: a result cannot be written, as when the disk is full.
+        OSError: a result cannot be written, for example because the disk is full.
     """
     facts, config = video_facts(path), detector.config.proposals
     lines, video = result_files(out, path, video=True)
@@ -179,7 +179,7 @@ def _objects(count: int, score: float) -> str:
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Pairs of an item and `function` of it, computed in threads a few items ahead."""
+    """Pairs of an item and `function(item)`, computed in threads a few items ahead."""
     workers = min(cores(), _MOST_THREADS)
     items, running = iter(items), deque[tuple[Any, Future]]()
     pool = ThreadPoolExecutor(workers)
@@ -196,7 +196,7 @@ def _ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tup
 
 
 def _decoded(image: ImageInput) -> UInt8[np.ndarray, "H W 3"]:
-    return decode_image(image.path.read_bytes(), image.turn)
+    return decode_image(image.path.read_bytes(), image.orientation)
 
 
 def _count(found: Detections, score: float) -> int:
@@ -208,7 +208,7 @@ def _draw(detector: Detector, image: np.ndarray, found: Detections, score: float
 
 
 def _write_picture(out: Path, path: Path, pictures: str, picture: np.ndarray) -> None:
-    """Writes NAME.detections.jpg or .png, and removes that of an earlier call that has the other ending."""
+    """Writes NAME.detections.jpg or .png, and removes the one with the other ending, from an earlier call."""
     ending = pictures if pictures != "input" else "png" if path.suffix.lower() in _LOSSLESS else "jpg"
     _, jpeg = result_files(out, path, video=False)
     files = {"jpg": jpeg, "png": jpeg.with_suffix(".png")}
@@ -226,11 +226,11 @@ def _rows(detector: Detector, found: Detections) -> list[dict[str, Any]]:
 
 def _write_json(detector: Detector, file: ImageInput, size: tuple[int, int], found: Detections, out: Path) -> None:
     text = {
-        "image": str(file.path),  # as it was given; "path" is what tells images apart
+        "image": str(file.path),  # as given; "path" identifies the image
         "path": str(file.path.resolve()),
         "height": size[0],
         "width": size[1],
-        "orientation": file.turn,  # EXIF mark by which the image was turned; 1: as it lies in the file
+        "orientation": file.orientation,  # EXIF orientation that was applied; 1: as stored
         "detections": _rows(detector, found),
     }
     write_text(result_files(out, file.path, video=False)[0], json.dumps(text, indent=1) + "\n")

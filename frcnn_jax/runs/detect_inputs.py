@@ -1,4 +1,4 @@
-"""Files to detect in, as they are given: images, folders of images, and videos."""
+"""Input files for detection: images, folders of images, and videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frcnn_jax.runs.video import VIDEO_SUFFIXES
 
 __all__ = ["ImageInput", "check_images", "find_inputs", "say_orientation"]
 
-_PICTURES = (".detections.jpg", ".detections.png")  # ours, of an earlier call
+_PICTURES = (".detections.jpg", ".detections.png")  # pictures of an earlier call
 _KINDS = f"give images, folders of images, or videos ({', '.join(VIDEO_SUFFIXES)})"
 
 
@@ -28,13 +28,13 @@ class ImageInput:
     path: Path
     size: tuple[int, int]  # height and width, turned
     mark: int  # its EXIF orientation, 1 for none
-    turn: int  # the mark if it is followed, else 1
+    orientation: int  # the EXIF orientation if it is applied, else 1
 
 
 def find_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """The images and the videos that paths stand for, each once: files, and the images of folders by their names.
+    """The images and videos at the given paths, each once: files, and the images in folders, sorted by name.
 
-    Folders inside a folder are not searched; hidden files, and pictures of earlier detections, are left out.
+    Subfolders are not searched; hidden files and pictures of earlier detections are skipped.
 
     Raises:
         ValueError: a path does not exist, a folder has no images, or the results of two files would have one name.
@@ -46,8 +46,8 @@ def find_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     files = list({(file.resolve(), file.name): file for file in files}.values())
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     images = [file for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
-    for kind, its in (("images", images), ("videos", videos)):
-        _check_names(kind, its)
+    for kind, inputs in (("images", images), ("videos", videos)):
+        _check_names(kind, inputs)
     return images, videos
 
 
@@ -63,7 +63,7 @@ def _folder_images(folder: Path) -> list[Path]:
         if videos:
             hint = f"its {len(videos)} videos are to be given one by one, as {videos[0]}"
         elif inner:
-            hint = f"folders inside it are not searched; give them too, as {min(inner)}"
+            hint = f"subfolders are not searched; give them too, as {min(inner)}"
         raise ValueError(f"{folder} has no images: {hint}")
     return images
 
@@ -72,7 +72,7 @@ def _check_names(kind: str, files: Sequence[Path]) -> None:
     by_name: dict[str, list[Path]] = {}
     for file in files:
         by_name.setdefault(file.stem, []).append(file)
-    repeated = {name: its for name, its in by_name.items() if len(its) > 1}
+    repeated = {name: same_name for name, same_name in by_name.items() if len(same_name) > 1}
     if repeated:
         shown = ", ".join(sorted(repeated)[:5]) + (" ..." if len(repeated) > 5 else "")
         first, second, *_ = next(iter(repeated.values()))
@@ -85,14 +85,14 @@ def _check_names(kind: str, files: Sequence[Path]) -> None:
 def check_images(
     paths: Sequence[Path], orientation: Literal["auto", "apply", "ignore"], max_pixels: int = DataConfig.max_pixels
 ) -> list[ImageInput]:
-    """The images, each of which is complete and can be decoded.
+    """The images, after checking that each is complete and can be decoded.
 
     Args:
-        orientation: `data.orientation` of the run, which says whether marked images are turned.
-        max_pixels: of an image that is decoded.
+        orientation: `data.orientation` of the run: apply the EXIF orientation or not.
+        max_pixels: limit on the pixels of an image.
 
     Raises:
-        ValueError: some are not; names the first and counts them.
+        ValueError: some are not; names the first and gives their number.
     """
     found, faults = [], []
     results = map_in_threads(partial(_check, max_pixels=max_pixels), paths)
@@ -103,8 +103,8 @@ def check_images(
             faults.append(f"{path}: {result}")
             continue
         size, mark = result
-        turn = 1 if orientation == "ignore" else mark
-        found.append(ImageInput(path, turned_size(size, turn), mark, turn))
+        applied = 1 if orientation == "ignore" else mark
+        found.append(ImageInput(path, turned_size(size, applied), mark, applied))
     if faults:
         more = f" ({len(faults)} of {len(paths)} files cannot be read)" if len(paths) > 1 else ""
         raise ValueError(f"{faults[0]}{more}: {_KINDS}")
@@ -127,7 +127,7 @@ def say_orientation(images: Sequence[ImageInput], *, lines: bool) -> None:
 
 
 def _check(path: Path, max_pixels: int) -> tuple[tuple[int, int], int] | str:
-    """Size and EXIF orientation of an image, or what is wrong with it."""
+    """Size and EXIF orientation of an image, or its fault."""
     try:
         data = path.read_bytes()
         return check_image(data, max_pixels), exif_orientation(data)

@@ -1,4 +1,4 @@
-"""A trained detector read from its workdir, with all that belongs to it."""
+"""A trained detector with its settings, read from its workdir."""
 
 import dataclasses
 from pathlib import Path
@@ -22,7 +22,7 @@ from frcnn_jax.weights.params import match_arrays
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """A model with its parameters, the statistics its deltas are in, its class names and its config."""
+    """A model with its parameters, box statistics, class names and config."""
 
     model: FastRCNN
     params: Any
@@ -47,12 +47,12 @@ class Detector:
 
 
 def open_run(workdir: str | Path) -> Config:
-    """The config of a run, whose plugins are imported.
+    """The config of a run; its plug-ins are imported.
 
     Raises:
-        FileNotFoundError: there is no run.
-        PermissionError: it names a plugin that this user has not given for this workdir; see `load_plugins`.
-        ImportError: a plugin cannot be imported, or lies in the workdir.
+        FileNotFoundError: the run does not exist.
+        PermissionError: it names a plug-in that this user has not given for this workdir; see `load_plugins`.
+        ImportError: a plug-in cannot be imported, or lies in the workdir.
     """
     config = read_config(workdir)
     load_plugins(config.plugins, workdir, from_workdir=True)
@@ -60,15 +60,15 @@ def open_run(workdir: str | Path) -> Config:
 
 
 def load_detector(workdir: str | Path, checkpoint: str | int | None = None) -> Detector:
-    """The detector of a checkpoint in `workdir`; the optimizer's state is not read.
+    """The detector from a checkpoint in `workdir`; the optimizer's state is not read.
 
     Args:
-        checkpoint: "best", "latest" or a step; if None, the best one where the run was measured while it trained
-            (`train.evaluate_every`), else the newest. `Detector.step` says which one it was.
+        checkpoint: "best", "latest" or a step; if None, the best one if the run was measured while it trained
+            (`train.evaluate_every`), else the newest. `Detector.step` is its step.
 
     Raises:
-        FileNotFoundError: there is no run, no checkpoint yet, or not this one; names those that there are.
-        ImportError: a plugin of the config cannot be imported.
+        FileNotFoundError: the run or this checkpoint does not exist; names the existing ones.
+        ImportError: a plug-in of the config cannot be imported.
         ValueError: the parameters are not those of the config's model, or the config or the checkpoint cannot be read.
     """
     config = open_run(workdir)

@@ -45,27 +45,27 @@ def evaluate_run(
     """Evaluates a checkpoint of `workdir` on its config's test set and writes metrics, page and pictures.
 
     Args:
-        config: the run's own if None; another one to change the test set, its proposals or the way of testing.
-        directory: where to write; `workdir/eval` if None.
+        config: the run's config if None; another one to change the test set, its proposals or test settings.
+        directory: folder for the results; `workdir/eval` if None.
         voc_results: folder for results files of the VOC server, also of a test set whose annotations are not public.
-        coco_results: JSON file for COCO results. Numbers of images and classes are those of the data set's own COCO
-            file, or of annotations that are written beside it, to FILE.annotations.json.
-        voc_xml: folder for VOC XML of the detections that score at least `config.evaluate.picture_score`.
+        coco_results: JSON file for COCO results. Ids of images and classes are those of the data set's COCO file, or of
+            annotations that are written beside it as FILE.annotations.json.
+        voc_xml: folder for VOC XML of the detections with a score of at least `config.evaluate.picture_score`.
         overwrite: replace existing results files.
-        checkpoint: "best", "latest" or a step; if None, the best one where the run was measured while it trained
+        checkpoint: "best", "latest" or a step; if None, the best one if the run was measured while it trained
             (`train.evaluate_every`), else the newest.
 
     Returns:
-        What is written to `metrics.json`.
+        The content of `metrics.json`.
 
     Raises:
-        ValueError: `config` changes a setting that does not bear on evaluation, the test set has other classes, or
+        ValueError: `config` changes a setting that does not affect evaluation, the test set has other classes, or
             results files cannot hold its ids or class names.
-        FileNotFoundError: there is no such checkpoint; names those that there are.
+        FileNotFoundError: the checkpoint does not exist; names the existing ones.
         ImportError: `evaluate.coco` is set and pycocotools is not installed.
         FileExistsError: a results file already exists.
-        OSError: a folder to write to is a file, or cannot be written to. Like the others, before any proposal is
-            searched and any image detected.
+        OSError: a folder to write to is a file, or not writable. Raised, like the others, before proposals are computed
+            and images are processed.
     """
     if config is not None:
         start(config.distributed)
@@ -81,7 +81,7 @@ def evaluate_run(
         )
     directory = expand_user(workdir) / "eval" if directory is None else expand_user(directory)
     files = None
-    if is_first():  # which alone writes them
+    if is_first():  # only process 0 writes them
         check_folder(directory)
         if config.evaluate.coco:
             check_pycocotools()
@@ -121,7 +121,7 @@ def evaluate_run(
 
 
 def _load_in_all(workdir: str | Path, checkpoint: str | int | None) -> Detector:
-    """`load_detector`; of several processes, process 0 reads it and gives it to the others."""
+    """`load_detector`; with several processes, process 0 reads it and sends it to the others."""
     detector = load_detector(workdir, checkpoint) if is_first() else None
     if process_count() == 1:
         return detector
@@ -147,7 +147,7 @@ def _load_in_all(workdir: str | Path, checkpoint: str | int | None) -> Detector:
 
 
 def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:
-    """The entry "checkpoint" of a run that was measured while it trained: whether it is the best one, and by what."""
+    """The entry "checkpoint" of a run that was measured while it trained: best or not, and measured on what."""
     evaluations = read_evaluations(workdir)
     if evaluations.best is None:
         return {}
@@ -166,10 +166,10 @@ def _title(dataset: Dataset, config: Config) -> str:
 
 
 def _check_changes(before: Config, now: Config) -> None:
-    """Raises ValueError if a setting was changed that would silently have no effect on an evaluation."""
+    """Raises ValueError if a changed setting would silently have no effect on the evaluation."""
     idle = [name for name in changed_settings(before, now) if not name.startswith(_OF_TEST) or name in _OF_TRAINING]
     if idle:
         raise ValueError(
-            f"{', '.join(idle)}: no setting of an evaluation, but of the run; what can be changed are the sections "
+            f"{', '.join(idle)}: not a setting of an evaluation, but of the run; changeable are the sections "
             "data, proposals and evaluate, and input.test_*, input.buckets and input.workers"
         )

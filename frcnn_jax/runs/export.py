@@ -1,8 +1,8 @@
-"""A detector as one file: its parameters, or a function of StableHLO that needs none of this package.
+"""A detector as one file: its parameters, or a StableHLO function that runs without this package.
 
-A `.stablehlo` file is what `jax.export` serializes, with a zip archive after it that holds `metadata.json`. So the
-same file goes to `jax.export.deserialize` and to `zipfile`. The weights, the pixel normalisation, the box statistics
-and non-maximum suppression are inside. It runs with jax (and `flatbuffers`, which `jax.export` reads files with):
+A `.stablehlo` file is the output of `jax.export`, followed by a zip archive with `metadata.json`. So both
+`jax.export.deserialize` and `zipfile` read the same file. The weights, the pixel normalisation, the box statistics and
+non-maximum suppression are inside. It runs with jax (and `flatbuffers`, which `jax.export` reads files with):
 
     import json, zipfile
     import cv2, jax, numpy as np
@@ -11,7 +11,7 @@ and non-maximum suppression are inside. It runs with jax (and `flatbuffers`, whi
     about = json.loads(zipfile.ZipFile("detector.stablehlo").read("metadata.json"))
     detect = jax.jit(export.deserialize(bytearray(open("detector.stablehlo", "rb").read())).call)
     image = cv2.imread("image.png", cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    boxes = np.load("boxes.npy")  # half-open x1 y1 x2 y2 that may hold objects
+    boxes = np.load("boxes.npy")  # half-open x1 y1 x2 y2 that may contain objects
     size, (height, width, count) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
     scale = min(about["test"]["scale"] / min(size), about["test"]["max_size"] / max(size))
     resized = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]  # RGB
@@ -22,7 +22,7 @@ and non-maximum suppression are inside. It runs with jax (and `flatbuffers`, whi
                    np.arange(count) < len(boxes))
     boxes, scores, labels = (np.array(found[k])[found["mask"]] for k in ("boxes", "scores", "labels"))
 
-Detections come best first; label i is `about["classes"][i - 1]`.
+Detections are sorted, best first; label i is `about["classes"][i - 1]`.
 """
 
 import logging
@@ -49,7 +49,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def describe(detector: Detector) -> WeightsMetadata:
-    """The metadata that travels with a detector's weights."""
+    """The metadata of a detector's weights."""
     statistics = jax.tree.map(lambda x: np.asarray(x, np.float32), detector.statistics)
     return WeightsMetadata(
         tuple(detector.classes), detector.model.pixels, statistics, int(detector.step), detector.config
@@ -57,16 +57,16 @@ def describe(detector: Detector) -> WeightsMetadata:
 
 
 def export_arrays(path: str | Path, detector: Detector, *, overwrite: bool = False) -> None:
-    """Writes the detector's parameters, as they were trained, with all that belongs to them.
+    """Writes the detector's trained parameters with their metadata.
 
-    Box statistics are kept apart, in the metadata; `load_weights` folds them in.
+    Box statistics are stored separately, in the metadata; `load_weights` folds them in.
 
     Args:
-        path: ends in `.safetensors` or `.npz`, which says what is written.
+        path: ends in `.safetensors` or `.npz`, which determines the format.
 
     Raises:
         ValueError: the path ends in something else.
-        FileExistsError: the file exists and is not to be overwritten.
+        FileExistsError: the file exists and `overwrite` is False.
     """
     write_weights(expand_user(path), flatten_dict(detector.params, sep="/"), describe(detector), overwrite=overwrite)
 
@@ -85,18 +85,19 @@ def export_stablehlo(
     The function takes image uint8 [height, width, 3] (RGB, resized, padded with zeros), image_size int32 [2] (rows and
     columns before padding), original_size int32 [2] (rows and columns before resizing), scale float32 [], proposals
     float32 [P, 4] (half-open, pixels of the original image) and proposal_mask bool [P]. It returns a dict of boxes
-    float32 [D, 4], scores float32 [D], labels int32 [D] and mask bool [D]; those in the mask are the detections, first
-    and best first. Of a detector tested on an image pyramid the function computes one level, which is logged.
+    float32 [D, 4], scores float32 [D], labels int32 [D] and mask bool [D]; those in the mask are the detections; they
+    come first, sorted best first. For a detector tested on an image pyramid the function computes one level only, and a
+    line is logged.
 
     Args:
-        bucket: height and width of the padded image; a square that holds any image at the test scale if None. A
-            smaller one, for images of one orientation, saves time.
-        proposals: P, the number of boxes that it takes; the config's `proposals.max_count` if None.
-        platforms: what the function is lowered for.
+        bucket: height and width of the padded image; a square that holds any image at the test scale if None. A smaller
+            bucket, for images of one orientation, saves time.
+        proposals: P, the number of boxes the function takes; the config's `proposals.max_count` if None.
+        platforms: platforms the function is lowered for.
 
     Raises:
         ValueError: a size is not positive.
-        FileExistsError: the file exists and is not to be overwritten.
+        FileExistsError: the file exists and `overwrite` is False.
         ModuleNotFoundError: `flatbuffers` is not installed.
     """
     path = expand_user(path)
@@ -106,9 +107,9 @@ def export_stablehlo(
     height, width = (longest, longest) if bucket is None else bucket
     count = detector.config.proposals.max_count if proposals is None else proposals
     if min(height, width, count) < 1:
-        raise ValueError(f"the function needs room: bucket {height} x {width}, {count} proposals")
+        raise ValueError(f"sizes must be positive: bucket {height} x {width}, {count} proposals")
     if detector.config.input.test_scales:
-        _log.warning("%s computes one scale, where the run is tested on several (input.test_scales)", path)
+        _log.warning("%s computes one scale, but the run is tested on several (input.test_scales)", path)
     about = {
         "function": {
             "height": height,

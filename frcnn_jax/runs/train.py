@@ -1,4 +1,4 @@
-"""Training with what is above it: the measurement of a run on a data set while it trains, and pictures."""
+"""Training with measurements on a data set and pictures, which `training` itself does not import."""
 
 import dataclasses
 import hashlib
@@ -19,41 +19,41 @@ from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.step import MultiTaskLoss
 from frcnn_jax.types import BoxStatistics
 
-# Settings of `evaluate` that show results, or measure otherwise too, and change no value.
+# Settings of `evaluate` that only display results or add measures, and change no value.
 _SHOWN = ("coco", "pictures", "picture_score")
 
 
 def train(
     config: Config, workdir: str | Path, loss: MultiTaskLoss | None = None, *, accept_changed_data: bool = False
 ) -> TrainState:
-    """Trains for `config.train.steps` or `epochs`, going on from the newest checkpoint in `workdir` if there is one.
+    """Trains for `config.train.steps` or `epochs`, resuming from the newest checkpoint in `workdir` if there is one.
 
     With `train.evaluate_every` the run is measured on `data.validation` while it trains, its best checkpoint is kept
     beside the newest ones, and `train.patience` ends it early. Interrupted by Ctrl-C or SIGTERM, it ends the step and
     writes a checkpoint first.
 
     Args:
-        loss: takes the place of `config.loss`, where the run records it by name: a loss of the tables in
-            `ops.losses`, or "module:function". To go on, the same loss is needed, passed or named.
-        accept_changed_data: go on with data that have changed since the newest checkpoint, of as many classes, each
-            at the label that it had; one that is renamed keeps its label.
+        loss: replaces `config.loss`; the run records it there by name: a loss of the tables in `ops.losses`, or
+            "module:function". Resuming needs the same loss, passed or named.
+        accept_changed_data: resume with data that have changed since the newest checkpoint. The number of classes and
+            their labels must be the same; a renamed class keeps its label.
 
     Returns:
-        The state after the last step, which need not be the best one; `load_detector` reads that.
+        The state after the last step, which need not be the best one; `load_detector` reads the best one.
 
     Raises:
         TypeError: the loss is not a `MultiTaskLoss`.
-        ValueError: the workdir holds a run with other settings or other data, or was measured otherwise; or a setting
-            does not fit the data or the devices.
+        ValueError: the workdir holds a run with other settings or data, or one that was measured differently; or a
+            setting does not fit the data or the devices.
         ImportError: a module of `config.plugins` or of the loss cannot be imported, or `evaluate.coco` is set and
             pycocotools is not installed.
         FolderInUseError: another process trains in `workdir`; names it.
-        FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are left as they were.
-        OSError: a checkpoint cannot be written, as when the disk is full. Earlier ones are left as they were.
+        FloatingPointError: the loss is not finite; names the step and the images. Checkpoints are unchanged.
+        OSError: a checkpoint cannot be written, for example because the disk is full. Earlier ones are unchanged.
         KeyboardInterrupt: interrupted; the state is in the newest checkpoint.
     """
     if config.evaluate.coco:
-        check_pycocotools()  # before the training, at whose end it is needed
+        check_pycocotools()  # before the training, as it is needed only at the end
     return loop.train(
         config,
         workdir,
@@ -76,7 +76,7 @@ class ValidationSet:
     def __call__(
         self, model: FastRCNN, params: Any, statistics: BoxStatistics, interrupted: Callable[[], bool]
     ) -> dict[str, Any] | None:
-        """The measures of a state; None where it was interrupted."""
+        """The measures of a state; None if interrupted."""
         try:
             return measure_dataset(
                 model,
@@ -93,7 +93,7 @@ class ValidationSet:
 
 
 def open_validation(config: Config, training: Dataset) -> ValidationSet:
-    """The data set that `config.data.validation` names, or `data.test`. A line says which one it is.
+    """The data set that `config.data.validation` names, or `data.test`; a line logs its name.
 
     Raises:
         ValueError: it has other classes than the `training` set, no objects, or no file of proposals is given.
@@ -120,7 +120,7 @@ def open_validation(config: Config, training: Dataset) -> ValidationSet:
 def open_pictures(
     config: Config, model: FastRCNN, dataset: Dataset, proposals: Proposals, measured_on: ValidationSet | None
 ) -> TrainingPictures:
-    """The pictures of a run, with detections in images that it is measured on, or else trained on."""
+    """The pictures of a run, with detections in images of its validation set, or else of its training set."""
     if measured_on is None:
         return training_pictures(config, model, dataset, proposals)
     return training_pictures(config, model, measured_on.dataset, measured_on.proposals)
@@ -138,7 +138,7 @@ def _describe(config: Config, dataset: Dataset, training: Dataset) -> str:
 
 
 def _measured(config: Config, dataset: Dataset, file: str | None) -> dict[str, Any]:
-    """All that a value depends on beside the state, as JSON has it."""
+    """Everything besides the state that a value depends on, as JSON values."""
     digest = None
     if file is not None:
         with Path(file).expanduser().open("rb") as stream:

@@ -1,4 +1,4 @@
-"""Pictures of a training while it goes on: RoIs that a step drew, and detections in the same two images each time."""
+"""Pictures of a run during training: RoIs that a step drew, and detections in the same two images each time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["TrainingPictures", "training_pictures"]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingPictures:
-    """Makes the pictures after a step, of this process's part of the state and the batch."""
+    """Makes the pictures after a step, from this process's part of the state and the batch."""
 
     config: Config
     model: FastRCNN
@@ -39,9 +39,9 @@ class TrainingPictures:
         """RGB pictures by their names in TensorBoard.
 
         Args:
-            state: after the step.
-            batch: of the step, on the host.
-            key: the run's.
+            state: state after the step.
+            batch: batch of the step, on the host.
+            key: key of the run.
         """
         state_here, key_here = jax.tree.map(lambda x: x.addressable_data(0), ((state.params, state.statistics), key))
         pictures = {"train/rois": self._rois(batch, key_here, step)}
@@ -50,8 +50,8 @@ class TrainingPictures:
         return pictures
 
     def _rois(self, batch: Batch, key: PRNGKeyArray, step: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The RoIs of the step's first image: objects' in the colours of their classes, background's in gray."""
-        # Sampling reads no pixels, and is compiled once for images of all sizes.
+        """The RoIs of the step's first image: foreground in the colours of the classes, background in gray."""
+        # Sampling does not read pixels, so that it is compiled once for all image sizes.
         first = jax.tree.map(lambda x: x[:1], batch)
         sample = jax.device_get(self.sample(first.replace(images=first.images[:, :1, :1]), key, step - 1))
         (height, width), scale, real = batch.image_sizes[0], batch.scales[0], sample.mask[0]
@@ -87,11 +87,11 @@ class TrainingPictures:
 def training_pictures(
     config: Config, model: FastRCNN, dataset: Dataset, proposals: Sequence[Float[np.ndarray, "P 4"]]
 ) -> TrainingPictures:
-    """The pictures of a run, with detections in the first and the middle one of the images that have objects.
+    """The pictures of a run, with detections in the first and the middle one of the images with objects.
 
     Args:
-        dataset: to detect in; that of the training, or the one that the run is measured on.
-        proposals: of its images.
+        dataset: data set to detect in: the training set, or the validation set.
+        proposals: proposals of its images.
     """
     with_objects = [index for index, truth in enumerate(dataset.annotations) if len(truth.labels)]
     indexes = tuple(dict.fromkeys(with_objects[:1] + with_objects[len(with_objects) // 2 :][:1]))

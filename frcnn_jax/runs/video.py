@@ -1,4 +1,4 @@
-"""Videos, by OpenCV: frames of a file one after the other, and a file of frames."""
+"""Reading and writing videos, frame by frame, with OpenCV."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from jaxtyping import UInt8
 __all__ = ["VIDEO_SUFFIXES", "Frame", "VideoFacts", "read_frames", "video_facts", "writing_video"]
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts")
-"""Endings of files that are taken for videos."""
+"""Suffixes of video files."""
 _CONVERT = "OpenCV cannot read it; convert it, as by: ffmpeg -i VIDEO -c:v libx264 -pix_fmt yuv420p OTHER.mp4"
-_USUAL_RATE = 25.0  # of a file that states none
+_USUAL_RATE = 25.0  # for a file that states none
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoFacts:
-    """What a video says about itself. Its frames are turned as viewers turn them."""
+    """Size, frame rate and length of a video, from its header. Frames are turned as in viewers."""
 
     size: tuple[int, int]  # height and width of its first frame
     rate: float  # frames per second
-    frames: int  # as stated, which need not be exact; 0 where it is not stated
+    frames: int  # as stated, maybe not exact; 0 if not stated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Frame:
 
 
 def video_facts(path: str | Path) -> VideoFacts:
-    """The facts of a video, whose first frame is read.
+    """The facts of a video; reads its first frame.
 
     Raises:
         ValueError: OpenCV cannot read it.
@@ -52,7 +52,7 @@ def video_facts(path: str | Path) -> VideoFacts:
 
 
 def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
-    """Frames 0, `every`, 2 `every` ... of a video, up to its end or its first frame that cannot be read.
+    """Frames 0, `every`, 2 `every` ... of a video, up to its end or its first unreadable frame.
 
     Raises:
         ValueError: OpenCV cannot read it.
@@ -61,7 +61,7 @@ def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
         rate, index = _rate(capture), 0
         while capture.grab():
             if index % every == 0:
-                # Phones film at a rate that varies; the time is 0 where the file has none.
+                # Phones record at varying rates; the time is 0 if the file has none.
                 seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 found, image = capture.retrieve()
                 if not found:
@@ -74,14 +74,14 @@ def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
 def writing_video(path: str | Path, rate: float) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"]], None]]:
     """Yields a function that adds an RGB frame to the MPEG-4 video `path`, which ends in .mp4.
 
-    The file appears when the block is left, unless an exception ends it. All frames get the size of the first one.
-    Without a frame there is no file.
+    The file appears when the block is left, except after an exception or without frames. All frames are resized to the
+    first one's size.
 
     Args:
         rate: frames per second.
 
     Raises:
-        OSError: the video cannot be written, or frames are missing in it, as when the disk is full.
+        OSError: the video cannot be written, or frames are missing in it, for example because the disk is full.
     """
     writer = _Writer(Path(path), rate)
     try:
@@ -93,10 +93,10 @@ def writing_video(path: str | Path, rate: float) -> Iterator[Callable[[UInt8[np.
 
 
 class _Writer:
-    """A video under another name beside its own, which it gets in the end."""
+    """A video that is written under a temporary name and renamed at the end."""
 
     def __init__(self, path: Path, rate: float):
-        # OpenCV goes by the ending.
+        # OpenCV chooses the format by the suffix.
         self._path, self._partial = path, path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         self._rate, self._size, self._count = rate, (0, 0), 0
         self._video: cv2.VideoWriter | None = None
@@ -125,7 +125,7 @@ class _Writer:
             self._partial.unlink(missing_ok=True)
 
     def _check(self) -> None:
-        """Raises OSError where the file has fewer frames than were given to it: OpenCV does not say so itself."""
+        """Raises OSError if the file has fewer frames than were written: OpenCV does not report that itself."""
         capture = cv2.VideoCapture(str(self._partial))
         found = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         capture.release()

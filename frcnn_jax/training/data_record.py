@@ -1,12 +1,12 @@
-"""Training data of a run, in 32 bytes an image, to tell what has changed when the run goes on.
+"""Record of a run's training data, 32 bytes per image, to tell what has changed when the run is resumed.
 
-`data.npz` in the workdir is written with the first checkpoint that was trained on these data:
+`data.npz` in the workdir is written with the first checkpoint trained on these data:
 
     fingerprint     str []              `Dataset.fingerprint`
     proposal_files  str [F]             SHA-256 of each file of `proposals.train_files`
     classes         uint8 [bytes]       JSON list of names, in UTF-8
     image_ids       uint8 [bytes]       JSON list of ids, in UTF-8
-    digests         uint8 [N, 4, 8]     BLAKE2b of each image, its boxes, labels and marks
+    digests         uint8 [N, 4, 8]     BLAKE2b of each image, and of its boxes, labels and marks
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class DataRecord:
 
 
 def record_data(dataset: Any, proposal_files: Iterable[str | Path | None]) -> DataRecord:
-    """The record of a `Dataset` and the files that its proposals were read from; None stands for computed ones."""
+    """The record of a `Dataset` and its proposal files; None stands for computed proposals."""
     rows = [
         [
             _digest(dataset.image_fingerprint(index).encode()),
@@ -63,13 +63,13 @@ def record_data(dataset: Any, proposal_files: Iterable[str | Path | None]) -> Da
 
 
 def _marks(truth: Any) -> bytes:
-    """The difficult marks, and after them the crowd marks if there are any."""
+    """The difficult marks, followed by the crowd marks if any."""
     crowd = np.asarray(truth.crowd, bool)
     return np.asarray(truth.difficult, bool).tobytes() + (crowd.tobytes() if crowd.any() else b"")
 
 
 def check_labels(dataset: Any) -> None:
-    """Raises ValueError where a label of a `Dataset` is not one of its classes; names the first such image."""
+    """Raises ValueError if a label of a `Dataset` is not one of its classes; names the first such image."""
     for image_id, truth in zip(dataset.image_ids, dataset.annotations, strict=True):
         outside = [int(label) for label in truth.labels if not 1 <= label <= len(dataset.classes)]
         if outside:
@@ -80,7 +80,7 @@ def check_labels(dataset: Any) -> None:
 
 
 def write_record(workdir: Path, record: DataRecord) -> None:
-    """Writes the record into `workdir`, unless it already holds that of the same data."""
+    """Writes the record into `workdir`, unless it already holds the same."""
     before = read_record(workdir)
     if before is not None and _identity(before) == _identity(record):
         return
@@ -96,9 +96,9 @@ def write_record(workdir: Path, record: DataRecord) -> None:
 
 
 def read_record(workdir: Path) -> DataRecord | None:
-    """The record in `workdir`; None where it is missing or damaged."""
+    """The record in `workdir`; None if it is missing or damaged."""
     try:
-        # Opened here, as NumPy leaves a file open that is not whole.
+        # Opened here, as NumPy leaves a truncated file open.
         with (workdir / _FILE).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return DataRecord(
                 fingerprint=str(file["fingerprint"]),
@@ -112,19 +112,19 @@ def read_record(workdir: Path) -> DataRecord | None:
 
 
 def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, dataset: Any, accept_changed: bool) -> bool:
-    """Compares the data by content with those of the newest checkpoint.
+    """Compares the data by content with the data of the newest checkpoint.
 
     Args:
         before: description of the newest checkpoint.
         now: record of `dataset`.
-        accept_changed: log what has changed in place of refusing it.
+        accept_changed: log the changes instead of refusing them.
 
     Returns:
-        True where they have changed and that is accepted.
+        True if the data have changed and that is accepted.
 
     Raises:
-        ValueError: the data have changed; says what has, with the first names. Another number of classes, or a class
-            at another label, is refused in any case.
+        ValueError: the data have changed; lists the changes, with the first names. Another number of classes, or a
+            class with another label, is always refused.
     """
     if len(before.classes) != len(now.classes):
         raise ValueError(
@@ -153,12 +153,12 @@ def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, datas
             f"{dataset.name} has changed since {workdir} was trained on it: {changes}. "
             "Give another --workdir, or --accept-changed-data to go on with it as it is now"
         )
-    _log.warning("going on with changed data, and the box statistics of the data before: %s", changes)
+    _log.warning("continuing with changed data and the earlier box statistics: %s", changes)
     return True
 
 
 def _check_labels_kept(workdir: Path, before: Sequence[str], now: Sequence[str], name: str) -> None:
-    """Raises ValueError where a class has another label than before: the outputs of the heads would change places."""
+    """Raises ValueError if a class has another label than before: the heads' outputs would be swapped."""
     moved = [new for old, new in zip(before, now, strict=True) if new != old and new in before]
     if not moved:
         return
@@ -177,7 +177,7 @@ def _identity(record: DataRecord) -> tuple[tuple[str, ...], str, tuple[str, ...]
 
 
 def _changes(before: CheckpointMetadata, record: DataRecord | None, now: DataRecord) -> list[str]:
-    """The differences, one phrase each. Without a record, images are not told apart."""
+    """The differences, one phrase each. Without a record, changed images cannot be named."""
     found = [
         f"class {label} is {new!r}, not {old!r}"
         for label, (old, new) in enumerate(zip(before.classes, now.classes, strict=True), 1)
@@ -197,7 +197,7 @@ def _image_changes(before: DataRecord, now: DataRecord) -> list[str]:
     common = [image_id for image_id in now.image_ids if image_id in old]
     differs = np.array([(old[i] != new[i]).any(axis=1) for i in common], bool).reshape(-1, 4)
     pixels, boxes, labels, marks = differs.T
-    # Where an object came or went, its label and mark differ too: that is one change.
+    # An added or removed object changes labels and marks too: count one change.
     aspects = {"pixels": pixels, "boxes": boxes, "labels": labels & ~boxes, "difficult or crowd marks": marks & ~boxes}
     groups = {
         "added": [i for i in now.image_ids if i not in old],

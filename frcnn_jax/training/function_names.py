@@ -1,4 +1,4 @@
-"""Names by which functions are told apart, on one line and the same in every process.
+"""Names that identify functions: one line, the same in every process.
 
 module:function                    a function of a module, by its name alone
 module:f.<locals>.<lambda>#3f5a    a lambda or a function inside a function: code, defaults, enclosed values
@@ -17,17 +17,17 @@ from typing import Any
 import jax
 import numpy as np
 
-_LONGEST = 60  # characters of a setting, and of all settings, that are written out
+_LONGEST = 60  # most characters of a setting, and of all settings, in a name
 _DIGITS = 16
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """The name of a function, with a hash of what its name does not tell."""
+    """The name of a function, with a hash of everything its name does not identify."""
     return _named(function, ())
 
 
 def _named(function: Any, outer: tuple[int, ...]) -> str:
-    """`outer`: the functions that are being named, as one may enclose itself."""
+    """`outer`: the functions that are being named, as a function may enclose itself."""
     if id(function) in outer:
         return "itself"
     outer = (*outer, id(function))
@@ -41,7 +41,7 @@ def _named(function: Any, outer: tuple[int, ...]) -> str:
     name = f"{function.__module__}:{function.__qualname__}"
     if isinstance(function, types.MethodType):
         return f"{name}{_hash(_value(function.__self__, outer))}"
-    plain = function if hasattr(function, "__code__") else inspect.unwrap(function)  # of jax.jit, for one
+    plain = function if hasattr(function, "__code__") else inspect.unwrap(function)  # for example of jax.jit
     if "<" in function.__qualname__ and hasattr(plain, "__code__"):
         cells = [cell.cell_contents for cell in plain.__closure__ or () if not _is_empty(cell)]
         values = [plain.__defaults__, plain.__kwdefaults__, cells]
@@ -84,7 +84,7 @@ def _is_empty(cell: Any) -> bool:
 
 
 def _short(text: str) -> str:
-    """The text itself, or its hash where it is long or has line breaks."""
+    """The text itself, or its hash if it is long or has line breaks."""
     return text if len(text) <= _LONGEST and re.fullmatch(r".*", text) else _hash(text)
 
 

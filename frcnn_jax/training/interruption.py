@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, by which schedulers announce that a machine is taken away, wait for the end of a step."""
+"""Ctrl-C and SIGTERM, the notice of schedulers that a machine is taken away, wait for the end of a step."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def report_ignored_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Holds SIGINT and SIGTERM back and yields a function that tells whether one has come.
+    """Holds SIGINT and SIGTERM back and yields a function that is true once one has arrived.
 
     On leaving it has the effect that it would have had; if the process outlives that, KeyboardInterrupt is raised.
     A second signal is not held back. In the block work counts as unsaved, unless `set_unsaved` says otherwise. Signals
@@ -35,12 +35,12 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
     """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    held = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    deferred = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
     if threading.current_thread() is not threading.main_thread():
-        held = {}
+        deferred = {}
 
     def restore() -> None:
-        for number, handler in held.items():
+        for number, handler in deferred.items():
             signal.signal(number, handler)
 
     def hold(number: int, _: object) -> None:
@@ -50,7 +50,7 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             # A print could be interrupted by this very handler, which its buffer does not bear.
             os.write(2, _NOTICE)
 
-    for number in held:
+    for number in deferred:
         signal.signal(number, hold)
     set_unsaved(True)
     try:

@@ -1,4 +1,4 @@
-"""A training run from a config and a workdir, resumed where it was: data, model, state, step, loop."""
+"""A training run from a config and a workdir, resumed at its newest checkpoint: data, model, state, step, loop."""
 
 import dataclasses
 import time
@@ -65,19 +65,19 @@ def train(
     open_evaluation: Callable[[Config, Dataset], Evaluation] | None = None,
     open_pictures: Callable[..., MakePictures] | None = None,
 ) -> TrainState:
-    """`runs.train.train`, which says all but the last argument, with any measurement of a run while it trains.
+    """Trains as `runs.train.train` does, which describes the other arguments; measurement and pictures are passed in.
 
     Args:
-        open_evaluation: makes the measurement that `train.evaluate_every` asks for, of the config and the training
-            set, before the first step.
-        open_pictures: makes what `train.pictures_every` shows, of the config, the model, the training set, its
-            proposals and the measurement; without it there are no pictures.
+        open_evaluation: builds the measurement for `train.evaluate_every` from the config and the training set, before
+            the first step.
+        open_pictures: builds the pictures for `train.pictures_every` from the config, the model, the training set, its
+            proposals and the measurement; no pictures without it.
 
     Raises:
-        ValueError: `train.evaluate_every` is set and there is no `open_evaluation`.
+        ValueError: `train.evaluate_every` is set without `open_evaluation`.
     """
     if config.train.evaluate_every is not None and open_evaluation is None:
-        raise ValueError("train.evaluate_every is set, but nothing to measure with is given: call frcnn_jax.train")
+        raise ValueError("train.evaluate_every is set, but open_evaluation is not given: call frcnn_jax.train")
     check_loss(loss)
     workdir = expand_user(workdir)
     start(config.distributed)
@@ -154,14 +154,14 @@ def train(
         # the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
             state = loop.run(state, stops)
-            if stops.stopped and not received():  # as another process did
+            if stops.stopped and not received():  # by a signal to another process
                 raise KeyboardInterrupt
             return state
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """The steps of a run, and what is done between them."""
+    """The steps of a run, with logging, measurements and checkpoints."""
 
     config: Config
     step: Callable
@@ -179,7 +179,7 @@ class _Loop:
 
     def run(self, state: TrainState, stops: Stops) -> TrainState:
         first, settings, validation = int(state.step), self.config.train, self.validation
-        # Without a bar it fits into 80 columns.
+        # Fits into 80 columns without a bar.
         form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
         progress = tqdm(
             total=settings.steps,
@@ -211,11 +211,11 @@ class _Loop:
                 jax.block_until_ready(under_way.popleft())
                 progress.update()  # a step is counted when it is finished
             if self.pictures is not None and number % settings.pictures_every == 0:
-                shown = jax.device_get(state) if process_count() > 1 else state  # which process 0 alone looks at
+                shown = jax.device_get(state) if process_count() > 1 else state  # for process 0 only
                 self.log.add_pictures(number, partial(self.pictures, shown, batch, self.key, number))
             last = stops.after(number) or number == settings.steps
             due = validation.due(number)
-            # It comes before the measurement, so that no kill or interruption of that loses the step.
+            # Saved before the measurement, so that no kill or interruption of that loses the step.
             checkpoint_due = last or due or number % settings.checkpoint_every == 0
             if number % settings.log_every == 0 or checkpoint_due:
                 # Raises where a loss is not finite, so that no checkpoint is written after it.
@@ -253,21 +253,21 @@ class _Loop:
         self.log.leave_out(time.perf_counter() - started)
 
     def _measure(self, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
-        """Measures the state; False where a signal to one of the processes ends that, and the training, in all."""
+        """Measures the state; False if a signal to one of the processes ends measurement and training in all."""
         finished = self.validation.measure(state, stops.wanted, say)
         stops.stopped = not finished
         return finished
 
 
 def compare_data(record: DataRecord, proposals: Sequence) -> None:
-    """Raises ValueError where processes have other data than process 0: other images, objects or proposals."""
+    """Raises ValueError if images, objects or proposals of a process differ from those of process 0."""
     same("other training data", record.fingerprint, "give each the same data, by data.root and data.tfds_dir")
     if process_count() > 1:
         same("other proposals", digest([np.asarray(boxes) for boxes in proposals]), "give each the same files")
 
 
 def open_data(config: Config, datasets: list[Any]) -> tuple[Any, Sequence, tuple[str | None, ...]]:
-    """The training sets as one `Dataset`, its proposals, and the files that these were read from.
+    """The training sets as one `Dataset`, its proposals, and their files.
 
     Raises:
         ValueError: the sets have different classes, or a label is not one of them.

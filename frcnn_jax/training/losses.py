@@ -1,7 +1,7 @@
 """The loss that a config names, and the name of a loss that was passed as functions.
 
-A name is one of the tables in `ops.losses`, or "module:function" for a function of one's own, which is imported as
-plug-ins are. Only training does so: a detector does not need the loss that it was trained with.
+A name is one of the tables in `ops.losses`, or "module:function" for the user's own function, which is imported like a
+plug-in. Only training imports it: a detector does not need the loss.
 """
 
 import sys
@@ -25,10 +25,10 @@ def create_loss(config: LossConfig, workdir: str | PathLike | None = None) -> Mu
     """The loss that a config names.
 
     Args:
-        workdir: folder of the run; no function is imported from inside it.
+        workdir: folder of the run; functions inside it are not imported.
 
     Raises:
-        ValueError: an unknown name, or what "module:function" names is not a function of that module.
+        ValueError: the name is unknown, or "module:function" is not a function of that module.
         ImportError: the module cannot be imported.
     """
     return MultiTaskLoss(
@@ -39,11 +39,11 @@ def create_loss(config: LossConfig, workdir: str | PathLike | None = None) -> Mu
 
 
 def name_loss(loss: MultiTaskLoss) -> LossConfig:
-    """The settings by which a run remembers its loss.
+    """The settings that record a run's loss.
 
-    A function that cannot be imported by its name, such as a lambda, has to be passed again to go on with the run.
-    Lambdas, functions inside functions, partial functions and objects are told from others by a hash of what they
-    compute with (`function_names`); a function of a module by its name alone.
+    A function that cannot be imported by its name, such as a lambda, must be passed again to resume the run. Lambdas,
+    nested functions, partial functions and objects are identified by a hash of their code and values
+    (`function_names`), a function of a module only by its name.
     """
     return LossConfig(
         classification=_name("classification", loss.classification),

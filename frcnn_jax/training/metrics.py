@@ -1,4 +1,4 @@
-"""The metrics of a run: JSON lines, TensorBoard events and a line to print."""
+"""Metrics of a run: JSON lines, TensorBoard events and a line to print."""
 
 import json
 import logging
@@ -30,9 +30,9 @@ class MetricsLog:
     ):
         """
         Args:
-            workdir: None for a process that writes nothing.
-            first_step: lines of later steps are dropped, as those of a run that was killed.
-            measured: steps whose `map` is known; lines with that of other steps are dropped.
+            workdir: None for a process that writes no files.
+            first_step: lines of later steps, written by a killed run, are dropped.
+            measured: steps with a known `map`; lines with the `map` of other steps are dropped.
         """
         self._writes = workdir is not None
         self._board = None
@@ -49,14 +49,14 @@ class MetricsLog:
         self._pictures = True
 
     def show_map(self, value: float) -> None:
-        """Has lines end in the mAP that was measured last."""
+        """Makes lines end with the latest measured mAP."""
         self._map = value
 
     def add_evaluation(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Writes `map` and `ap` of a step, whose own metrics are written, as a line of their own.
+        """Writes `map` and `ap` of a step as a separate line, after the step's own metrics.
 
         Raises:
-            OSError: the file cannot be written, as when the disk is full.
+            OSError: the file cannot be written, for example because the disk is full.
         """
         measures = {name: metrics[name] for name in ("map", "ap")}
         self._write({"step": step, **measures})
@@ -65,12 +65,12 @@ class MetricsLog:
             if value is not None:
                 self._show(f"validation/ap/{name}", value, step)
         self.show_map(measures["map"])
-        self._since = time.perf_counter()  # the time that it took is none of the steps'
+        self._since = time.perf_counter()  # measurement time does not count for the steps
 
     def add_pictures(self, step: int, make: Callable[[], Mapping[str, UInt8[np.ndarray, "H W 3"]]]) -> None:
-        """Writes RGB pictures to TensorBoard by their names; the time that making them takes is none of the steps'.
+        """Writes RGB pictures to TensorBoard by name; the time to make them does not count for the steps.
 
-        An error, as of a device without the memory for it, ends the pictures and not the training.
+        An error, for example because the device has too little memory, ends the pictures but not the training.
         """
         from tensorboardX.proto.summary_pb2 import Summary
 
@@ -91,7 +91,7 @@ class MetricsLog:
         self._since += seconds
 
     def add(self, step: int, metrics: Any, images: Sequence[str], waited: float) -> None:
-        """Keeps a step's metrics, still on the device, the images it saw, and the seconds it waited for them."""
+        """Adds a step's metrics, still on the device, its images, and the seconds it waited for them."""
         self._pending.append((step, metrics, images, waited))
 
     def flush(self) -> str:
@@ -99,10 +99,10 @@ class MetricsLog:
 
         Raises:
             FloatingPointError: a step's loss or gradient is not finite; names the first such step and its images.
-            OSError: the file cannot be written, as when the disk is full.
+            OSError: the file cannot be written, for example because the disk is full.
         """
         values = jax.device_get([metrics for _, metrics, _, _ in self._pending])
-        # A finite loss can have a gradient that is not, and the parameters after it are lost.
+        # A finite loss can have an infinite or NaN gradient, which destroys the parameters.
         finite = [math.isfinite(metrics["loss"]) and math.isfinite(metrics["gradient_norm"]) for metrics in values]
         by_device = [np.atleast_1d(metrics.pop("finite", True)) for metrics in values]
         if not all(finite):
@@ -115,7 +115,7 @@ class MetricsLog:
             raise FloatingPointError(
                 f"the loss is {metrics['loss']} and the norm of its gradient {metrics['gradient_norm']} "
                 f"in step {step}, with the images {', '.join(images)}. "
-                "Checkpoints of earlier steps are as they were. "
+                "Checkpoints of earlier steps are unchanged. "
                 "A lower optimizer.learning_rate, or optimizer.warmup or optimizer.clip_norm, may help"
             )
         now = time.perf_counter()
@@ -134,7 +134,7 @@ class MetricsLog:
         self._pending, self._since = [], now
         if self._map is None:
             parts = f" (class {means['classification']:.2f}, box {means['localization']:.2f})"
-        else:  # there is no room for both in 80 columns
+        else:  # both do not fit in 80 columns
             parts = f", mAP {self._map:.3f}"
         return f"loss {means['loss']:.2f}{parts}, {means['images_per_second']:.1f} images/s"
 
@@ -144,7 +144,7 @@ class MetricsLog:
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        except OSError as error:  # of a write, it does not name the file
+        except OSError as error:  # an error of a write does not name the file
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def _show(self, name: str, value: float, step: int) -> None:
@@ -157,9 +157,9 @@ class MetricsLog:
 
 
 class _Board:
-    """TensorBoard's events, which are no reason to stop: all is in the JSON lines as well.
+    """TensorBoard's events; errors do not stop the run, as the JSON lines hold everything too.
 
-    Where its thread meets an error, as of a full disk, tensorboardX's own writer waits for that thread for ever.
+    After an error in its thread, such as a full disk, tensorboardX's own writer would wait for that thread forever.
     """
 
     def __init__(self, folder: Path, purge_step: int):
@@ -193,7 +193,7 @@ class _Board:
 
 
 def _picture(name: str, picture: UInt8[np.ndarray, "H W 3"]) -> Any:
-    """A value of TensorBoard's events: JPEG, because PNG would make photographs ten times as large."""
+    """A value of TensorBoard's events, as JPEG: PNG would make photographs ten times as large."""
     import cv2
     from tensorboardX.proto.summary_pb2 import Summary
 
@@ -206,13 +206,13 @@ def _picture(name: str, picture: UInt8[np.ndarray, "H W 3"]) -> Any:
 
 
 def _of_devices(images: Sequence[str], chosen: np.ndarray) -> list[str]:
-    """The images of a batch that are on the chosen devices, of all that share it."""
+    """The images of a batch on the chosen devices, of all devices that share it."""
     each = len(images) // len(chosen)
     return [image for place, image in enumerate(images) if chosen[place // each]]
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Removes the other lines, which a killed run wrote past its last checkpoint."""
+    """Removes the other lines, which a killed run wrote after its last checkpoint."""
     if not path.exists():
         return
     lines = []
@@ -221,5 +221,5 @@ def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
             if wanted(json.loads(line)):
                 lines.append(line + "\n")
         except json.JSONDecodeError:
-            continue  # the line that was being written when the run was killed
+            continue  # cut off when the run was killed
     write_text(path, "".join(lines))

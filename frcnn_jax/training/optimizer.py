@@ -1,4 +1,4 @@
-"""SGD as Caffe computes it, with a rule for every parameter (section 2.3, "SGD hyper-parameters").
+"""Caffe's SGD, with a rule for every parameter (section 2.3, "SGD hyper-parameters").
 
 Caffe keeps the learning rate inside the momentum buffer, v <- m v + lr (g + decay w), w <- w - v, so that a drop of the
 rate acts on new gradients only; `optax.sgd` multiplies the buffer by the rate, and the drop acts on the past too.
@@ -18,7 +18,7 @@ from frcnn_jax.config import OptimizerConfig, ParameterRule, in_steps
 
 
 def parameter_paths(params: Any) -> Any:
-    """The same tree with each array's path, as in "backbone/conv1_1/kernel", in its place."""
+    """The same tree with each array replaced by its path, as in "backbone/conv1_1/kernel"."""
     return jax.tree_util.tree_map_with_path(lambda path, _: "/".join(str(entry.key) for entry in path), params)
 
 
@@ -26,8 +26,8 @@ def match_rules(params: Any, rules: Sequence[ParameterRule]) -> Any:
     """The same tree with the first rule whose pattern is found in each parameter's path.
 
     Raises:
-        ValueError: a parameter matches no rule, or a rule matches no parameter (a pattern with a slip in it would
-            otherwise train what was meant to be frozen).
+        ValueError: a parameter matches no rule, or a rule matches no parameter (a mistyped pattern would otherwise
+            train parameters that were meant to be frozen).
     """
     paths = parameter_paths(params)
     leaves = jax.tree.leaves(paths)
@@ -46,7 +46,7 @@ def match_rules(params: Any, rules: Sequence[ParameterRule]) -> Any:
 
 
 def split_frozen(params: Any, rules: Sequence[ParameterRule]) -> tuple[Any, Any]:
-    """(trainable, frozen): two trees of the same shape with None where the other one has the parameter."""
+    """(trainable, frozen): two trees of the same structure, each with None in place of the other's parameters."""
     matched = match_rules(params, rules)
     trainable = jax.tree.map(lambda p, rule: None if rule.learning_rate is None else p, params, matched)
     frozen = jax.tree.map(lambda p, rule: p if rule.learning_rate is None else None, params, matched)
@@ -54,7 +54,7 @@ def split_frozen(params: Any, rules: Sequence[ParameterRule]) -> tuple[Any, Any]
 
 
 def merge(trainable: Any, frozen: Any) -> Any:
-    """The whole tree again from the two halves of `split_frozen`."""
+    """The complete tree from the two halves of `split_frozen`."""
     return jax.tree.map(lambda a, b: b if a is None else a, trainable, frozen, is_leaf=lambda x: x is None)
 
 
@@ -62,8 +62,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int | None) -> optax.
     """Learning rate by step: constant with drops, or a cosine to zero at `steps`; warmed up linearly from zero.
 
     Raises:
-        ValueError: `steps` is None, as `train.steps` is where `train.epochs` is set and the images are not counted yet,
-            and the rate depends on it.
+        ValueError: the rate depends on `steps`, and it is None (`train.epochs` is set and images are not counted yet).
     """
     if steps is None and config.follows_length:
         raise ValueError(
@@ -77,12 +76,12 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int | None) -> optax.
         drops: dict[int, float] = {}
         for drop in config.drops:
             step = in_steps(drop, steps) - warmup
-            drops[step] = drops.get(step, 1.0) * config.drop_factor  # shares of few steps can be one step
+            drops[step] = drops.get(step, 1.0) * config.drop_factor  # with few steps, shares can be the same step
         after = optax.piecewise_constant_schedule(config.learning_rate, drops)
     if warmup:
         before = optax.linear_schedule(0.0, config.learning_rate, warmup)
         after = optax.join_schedules([before, after], [warmup])
-    # Optax multiplies whole steps by fractions, which JAX can be set to refuse.
+    # Optax multiplies integer steps by floats, which strict dtype promotion refuses.
     return lambda step: after(jnp.asarray(step, float))
 
 
@@ -92,7 +91,7 @@ def learning_rates(config: OptimizerConfig, steps: int) -> Float[np.ndarray, " S
 
 
 def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) -> optax.GradientTransformation:
-    """Caffe's SGD over the parameters that `config.rules` do not freeze.
+    """Caffe's SGD for the parameters that `config.rules` do not freeze.
 
     Args:
         config: learning rate and its schedule, momentum, weight decay, bound on the gradient's norm, and a rule for
@@ -105,8 +104,8 @@ def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) ->
         steps to add, the learning rate included: that of the schedule, or `learning_rate` where `update` is given it.
 
     Raises:
-        ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen; or the rate depends
-            on `steps`, and that is None.
+        ValueError: a parameter matches no rule, a rule matches no parameter, all are frozen, or the rate depends on
+            `steps` and it is None.
     """
     matched = match_rules(params, config.rules)
     trainable = [rule for rule in jax.tree.leaves(matched) if rule.learning_rate is not None]
@@ -138,5 +137,5 @@ def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransform
 
 
 def _stateless(function: Any, factors: Any) -> optax.GradientTransformation:
-    """Applies `function(update, param, factor)` to every parameter with its own factor."""
+    """Applies `function(update, param, factor)` to every parameter with its factor."""
     return optax.stateless(lambda updates, params: jax.tree.map(function, updates, params, factors))

@@ -1,4 +1,4 @@
-"""The state of a run and what builds it from a config: model, parameters, optimizer."""
+"""The state of a run, and the model, parameters and optimizer that a config describes."""
 
 import dataclasses
 import logging
@@ -24,17 +24,17 @@ _log = logging.getLogger(__name__)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a step changes, and the box statistics that the model's deltas are in."""
+    """Everything a step changes, and the box statistics that normalise the model's deltas."""
 
     step: Array  # int32, number of updates made
-    trainable: Any  # parameters that are learned; None in place of the others
+    trainable: Any  # learned parameters; None in place of the others
     frozen: Any  # the others
     opt_state: Any
     statistics: BoxStatistics
 
     @property
     def params(self) -> dict[str, Any]:
-        """All parameters, as the model takes them."""
+        """All parameters, for the model."""
         return merge(self.trainable, self.frozen)
 
 
@@ -43,7 +43,7 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
 
     Args:
         num_classes: background included.
-        pixels: normalization that the weights expect; if None, that of `model.weights`, or the architecture's own.
+        pixels: normalization that the weights expect; if None, that of `model.weights` or of the architecture.
     """
     if pixels is None:
         pixels = read_start_pixels(config)
@@ -60,7 +60,7 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
 
 
 def read_start_pixels(config: Config) -> PixelNormalization | None:
-    """The normalization that `model.weights` expects; None where they do not say it, or there are none."""
+    """The normalization that `model.weights` expects; None if there are no weights or they do not state it."""
     return None if config.model.weights is None else read_pixels(config.model.weights, config.model.name)
 
 
@@ -76,20 +76,20 @@ def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, k
 
 
 def create_state(config: Config, params: Any, statistics: BoxStatistics | None = None) -> TrainState:
-    """The state before the first step, of the optimizer that `create_optimizer` makes of the same settings.
+    """The state before the first step, for the optimizer that `create_optimizer` builds from the same settings.
 
     Args:
         config: its `optimizer.rules` say which parameters are frozen.
-        params: all parameters, as `init_params` and `load_weights` give them.
-        statistics: box-target statistics that the model's deltas are in, [K1, 4] each, as `box_statistics` measures
-            them; mean 0 and deviation 1 if None.
+        params: all parameters, as `init_params` and `load_weights` return them.
+        statistics: box-target statistics of the model's deltas, [K1, 4] each, as `box_statistics` measures them; mean 0
+            and deviation 1 if None.
 
     Raises:
         ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen; or statistics are not
-            given, and the parameters do not tell the number of classes.
+            given and the number of classes cannot be read from the parameters.
     """
     trainable, frozen = split_frozen(params, config.optimizer.rules)
-    # The state is the same for any length of the training, which may not be known yet.
+    # The state does not depend on the length of the training, which may still be unknown.
     optimizer = create_optimizer(config.optimizer, params, config.train.steps or 1)
     if statistics is None:
         statistics = identity_statistics(_count_classes(config, params))
@@ -103,7 +103,7 @@ def create_state(config: Config, params: Any, statistics: BoxStatistics | None =
 
 
 def _count_classes(config: Config, params: Any) -> int:
-    """Classes, background included, by the layer of scores of the config's model, or by `cls_score`."""
+    """Number of classes including background, from the score layer of the config's model, or from `cls_score`."""
     head = params.get("head", {})
     names = ["cls_score"]
     if config.model.name in ARCHITECTURES:
@@ -119,7 +119,7 @@ def _count_classes(config: Config, params: Any) -> int:
 
 def abstract_state(config: Config, num_classes: int) -> TrainState:
     """Shapes and dtypes of the state, to restore a checkpoint into."""
-    model = build_model(config, num_classes, CENTERED_PIXELS)  # pixels change no shape
+    model = build_model(config, num_classes, CENTERED_PIXELS)  # pixels do not affect shapes
 
     def build() -> TrainState:
         return create_state(config, init_params(model, jax.random.key(0)), identity_statistics(num_classes))

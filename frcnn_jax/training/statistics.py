@@ -23,7 +23,7 @@ def box_statistics(
     flip: bool = False,
     flip_vertical: bool = False,
 ) -> BoxStatistics:
-    """Statistics of the targets of every foreground RoI that training can draw, ground-truth boxes included.
+    """Statistics of the box targets of all foreground RoIs that training can draw, ground-truth boxes included.
 
     Args:
         num_classes: background included; its row is mean 0 and deviation 1.
@@ -31,8 +31,8 @@ def box_statistics(
         flip, flip_vertical: whether training flips half of the images left to right, top to bottom.
 
     Returns:
-        float32 [K1, 4] each. A coordinate that does not vary, or a class without RoIs, has deviation 1 (and mean 0
-        for the class): there is nothing to scale by.
+        float32 [K1, 4] each. A coordinate that does not vary has deviation 1; a class without RoIs has mean 0 and
+        deviation 1.
     """
     total = np.zeros((3, num_classes, 4))
     for boxes, annotation in zip(proposals, annotations, strict=True):
@@ -41,14 +41,14 @@ def box_statistics(
             continue
         gt_boxes, gt_labels = annotation.boxes[keep], annotation.labels[keep]
         candidates = np.concatenate([boxes.reshape(-1, 4), gt_boxes]).astype(np.float32)
-        # Rounded up to few distinct shapes, so that few functions are compiled.
+        # Rounded up, so that few distinct shapes are compiled.
         candidates, candidate_mask = _pad(candidates, 512)
         gt_boxes, gt_mask = _pad(gt_boxes.astype(np.float32), 32)
         gt_labels, _ = _pad(gt_labels.astype(np.int32), 32)
         sums = _sums(candidates, candidate_mask, gt_boxes, gt_labels, gt_mask, foreground_iou, num_classes=num_classes)
         total += np.asarray(sums)
     count, first, second = total
-    # In a flipped image tx, or ty, has the other sign: together they sum to zero, and their squares are the same.
+    # Flipping an image negates tx, or ty: the sum over both versions is zero, and the squares are the same.
     for axis, flips in enumerate((flip, flip_vertical)):
         if flips:
             first[:, axis] = 0
@@ -61,7 +61,7 @@ def box_statistics(
 
 
 def identity_statistics(num_classes: int, dtype: Any = jnp.float32) -> BoxStatistics:
-    """Statistics that change nothing: mean 0, deviation 1. `num_classes` counts background."""
+    """Identity statistics: mean 0, deviation 1. `num_classes` counts background."""
     return BoxStatistics(mean=jnp.zeros((num_classes, 4), dtype), std=jnp.ones((num_classes, 4), dtype))
 
 
@@ -87,7 +87,7 @@ def _sums(
 
 
 def _pad(values: np.ndarray, multiple: int) -> tuple[np.ndarray, np.ndarray]:
-    """`values` filled up with zeros to a multiple of rows, and which rows are real."""
+    """`values` padded with zeros to a multiple of rows, and the mask of real rows."""
     count = max(-(-len(values) // multiple), 1) * multiple
     padded = np.zeros((count, *values.shape[1:]), values.dtype)
     padded[: len(values)] = values

@@ -30,10 +30,10 @@ StepFunction = Callable[..., tuple[TrainState, Metrics]]
 
 @dataclasses.dataclass(frozen=True)
 class MultiTaskLoss:
-    """The parts of the loss: any functions of the same form as those in `ops.losses`.
+    """The parts of the loss: functions with the same signatures as those in `ops.losses`.
 
     Raises:
-        TypeError: one is not a function but, say, its name.
+        TypeError: one is not a function, but for example a name.
     """
 
     classification: losses.ClassificationLoss = losses.cross_entropy
@@ -46,7 +46,7 @@ class MultiTaskLoss:
 
 
 def check_loss(loss: Any) -> None:
-    """Raises TypeError where a loss is neither None nor a `MultiTaskLoss` but, say, a name or one function."""
+    """Raises TypeError if a loss is neither None nor a `MultiTaskLoss`, for example a name or one function."""
     if loss is not None and not isinstance(loss, MultiTaskLoss):
         given = repr(loss) if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
         raise TypeError(
@@ -58,17 +58,17 @@ def check_loss(loss: Any) -> None:
 def sample_batch(
     batch: Batch, key: PRNGKeyArray, *, config: SamplingConfig | None = None, first_image: Array | int = 0
 ) -> RoiSample:
-    """`sample_rois` for each image of a batch: every field gains a leading N.
+    """`sample_rois` per image of a batch: every field gains a leading N.
 
     Args:
-        first_image: position of this batch's first image in the whole batch over all devices. An image draws the same
-            RoIs however many devices share the batch.
+        first_image: position of this batch's first image in the batch over all devices. So an image draws the same RoIs
+            for any number of devices.
     """
     config = SamplingConfig() if config is None else config
     batch = jax.tree.map(jnp.asarray, batch)
     gt_mask = batch.gt_mask & batch.image_mask[:, None]
     if not config.use_difficult:
-        # A crowd stays one, difficult or not.
+        # A crowd remains a crowd, difficult or not.
         unused = batch.gt_difficult if batch.gt_crowd is None else batch.gt_difficult & ~batch.gt_crowd
         gt_mask = gt_mask & ~unused
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first_image + jnp.arange(batch.images.shape[0]))
@@ -88,27 +88,27 @@ def sample_batch(
 def sample_step(
     batch: Batch, key: PRNGKeyArray, step: Array | int, *, config: SamplingConfig | None = None
 ) -> RoiSample:
-    """The RoIs that the function of `make_train_step` draws from a batch: every field has a leading N.
+    """The RoIs that a step of `make_train_step` draws from a batch: every field has a leading N.
 
     Args:
-        key: the run's.
+        key: the key of the run.
         step: number of updates made before.
     """
     return sample_batch(batch, _loss_keys(_step_key(key, step))[0], config=config)
 
 
 def _step_key(key: PRNGKeyArray, step: Array | int) -> PRNGKeyArray:
-    """The key that the loss of a step is given."""
+    """The key of the loss of a step."""
     return jax.random.fold_in(key, step)
 
 
 def _loss_keys(key: PRNGKeyArray) -> PRNGKeyArray:
-    """The keys [2] that a loss draws RoIs and dropout with."""
+    """The keys [2] for drawing RoIs and dropout."""
     return jax.random.split(key)
 
 
 def _check_labels(batch: Batch, num_classes: int) -> None:
-    """Raises ValueError where a label is not a class of the model; a traced batch is not looked at."""
+    """Raises ValueError if a label is not a class of the model; a traced batch is not checked."""
     arrays = batch.gt_labels, batch.gt_mask, batch.image_mask
     if any(isinstance(x, jax.core.Tracer) for x in arrays):
         return
@@ -138,19 +138,20 @@ def loss_fn(
 
     Args:
         params: as `init_params` and `load_weights` give them.
-        batch: images with proposals and ground truth. Labels above K are refused where their numbers are known; in a
-            traced batch, as under `jax.jit`, they make the loss NaN: `make_batch(..., num_classes=...)` refuses them.
+        batch: images with proposals and ground truth. Labels above K are refused if the batch is concrete; in a traced
+            batch, for example under `jax.jit`, they make the loss NaN. `make_batch(..., num_classes=...)` refuses them
+            earlier.
         key: draws the RoIs and the dropout.
         loss: the paper's if None.
         sampling: the paper's if None.
-        statistics: box-target statistics that the deltas are in; mean 0 and deviation 1 if None.
+        statistics: box-target statistics of the deltas; mean 0 and deviation 1 if None.
         train: apply dropout.
-        axis_name: mapped axis over which the batch is shared out. Loss and accuracy are then divided by the mean
-            number of RoIs over the devices, so that the devices' mean is the value of the whole batch.
+        axis_name: mapped axis over which the batch is split. Loss and accuracy are then divided by the mean number of
+            RoIs per device, so that the mean over devices is the value of the whole batch.
 
     Returns:
         The loss and {"loss", "classification", "localization", "foreground", "background", "accuracy"}: the number of
-        RoIs of each kind, and the share of them whose most probable class is the true one.
+        foreground and background RoIs, and the share of RoIs whose most probable class is the true one.
 
     Raises:
         TypeError: the loss is not a `MultiTaskLoss`.
@@ -217,15 +218,15 @@ def make_train_step(
 ) -> StepFunction:
     """The pure step of one device, `(state, batch, key) -> (state, metrics)`, averaging over `axis_name`.
 
-    The key is the run's and the same in every step; the step folds its number into it. Map the function with
-    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own. On several
-    devices the metrics have "finite" [D] too, whether the loss of each device's images is.
+    The key is that of the run, the same in every step; the step folds its number into it. Map the function with
+    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs without mapping. On
+    several devices the metrics also have "finite" [D]: true for devices with a finite loss.
 
     With an optimizer of `create_optimizer` it takes a learning rate as fourth argument, in place of that of the
     schedule, whose numbers are then no part of the program.
 
     Args:
-        fixed_order: sum gradients in the order of the devices, in place of the order that a `pmean` takes.
+        fixed_order: sum gradients in the order of the devices, instead of the unspecified order of `pmean`.
 
     Raises:
         TypeError: the loss is not a `MultiTaskLoss`.
@@ -270,9 +271,9 @@ def make_train_step(
 
 
 def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
-    """`step` over the devices of `mesh`: the batch is shared out by image, all else is on every device.
+    """`step` over the devices of `mesh`: the batch is split by image, everything else is on every device.
 
-    The state is donated: use the one that is returned.
+    The state is donated: use the returned one.
     """
     everywhere, by_image = PartitionSpec(), PartitionSpec(AXIS)
 

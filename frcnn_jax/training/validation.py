@@ -1,4 +1,4 @@
-"""Measurement of a run while it trains: at which steps, what the values decide, and what is left of them."""
+"""Measurement of a run while it trains: its steps, the best checkpoint and the early end."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +16,15 @@ from frcnn_jax.training.optimizer import learning_rate_schedule
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.types import BoxStatistics
 
-# Of what is measured, the entries that are data, not settings.
+# Entries of `Evaluation.measured` that describe data, not settings.
 _DATA = ("data", "fingerprint", "proposals")
 
 
 class Evaluation(Protocol):
-    """A data set that is measured on, opened."""
+    """An opened data set to measure a run on."""
 
     measured: dict[str, Any]
-    """On which data and with which settings, as JSON has them; values compare where these are the same."""
+    """Data and settings of the measurement, as JSON values; values are comparable if these are equal."""
 
     def __call__(
         self, model: FastRCNN, params: Any, statistics: BoxStatistics, interrupted: Callable[[], bool]
@@ -34,7 +34,7 @@ class Evaluation(Protocol):
 
 
 class Validation:
-    """The values of a run, and its best checkpoint; measures at the steps that the config says, if it says any."""
+    """The values of a run and its best checkpoint; measures at the steps that the config asks for, if any."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Validation:
     ):
         """
         Args:
-            values: up to the step that the run goes on from.
+            values: values up to the step that the run resumes from.
         """
         self._workdir, self._config, self._log = workdir, config, log
         self._evaluation, self._model = evaluation, model
@@ -64,20 +64,20 @@ class Validation:
 
     @property
     def exhausted(self) -> bool:
-        """True where so many values since the best one have not been better that the training ends."""
+        """True if the training ends because `train.patience` values after the best one were not better."""
         patience = self._config.train.patience
         return patience is not None and self._values.since_best >= patience
 
     def due(self, step: int) -> bool:
-        """True if that step is to be measured, and has not been."""
+        """True if that step is to be measured and has not been measured."""
         if self._every is None or step == 0 or step in self._values.steps:
             return False
         return step % self._every == 0 or step == self._config.train.steps
 
     def measure(self, state: TrainState, interrupted: Callable[[], bool], say: Callable[[str], Any]) -> bool:
-        """Measures the state, whose checkpoint is written, and says the value; False if it was interrupted."""
+        """Measures the state, whose checkpoint is written, and logs the value; False if interrupted."""
         step, before = int(state.step), self._values.best
-        # By way of the host they are as those of a detector that is loaded, which shares what is compiled then.
+        # A copy by way of the host looks like the parameters of a loaded detector, and shares its compiled functions.
         params, statistics = jax.tree.map(jnp.asarray, jax.device_get((state.params, state.statistics)))
         metrics = self._evaluation(self._model, params, statistics, interrupted)
         if metrics is None:
@@ -97,7 +97,7 @@ class Validation:
         return True
 
     def ending(self, step: int) -> str:
-        """Words for the early end at `step`."""
+        """Message about the early end at `step`."""
         best_step, best = self._values.best
         config, steps = self._config, self._config.train.steps
         line = (
@@ -111,10 +111,10 @@ class Validation:
 
 
 def check_measured(workdir: Path, evaluation: Evaluation, accept_changed: bool) -> None:
-    """Raises ValueError where values that the run has were measured otherwise, so that new ones would not compare.
+    """Raises ValueError if existing values of the run were measured differently, so that new ones are not comparable.
 
     Args:
-        accept_changed: compare also where the data have changed.
+        accept_changed: compare even if the data have changed.
     """
     before = read_evaluations(workdir)
     now = evaluation.measured

@@ -1,4 +1,4 @@
-"""The workdir of a run: its settings, which of them may change when it goes on, and the state that it goes on from."""
+"""The workdir of a run: its settings, the ones that may change when it is resumed, and the state to resume from."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ from frcnn_jax.training.data_record import DataRecord, check_data, write_record
 from frcnn_jax.training.state import TrainState, read_start_pixels
 from frcnn_jax.training.validation import Evaluation, check_measured
 
-# Settings that may change between one start of a run and the next: they do not touch what was learned so far. Data
-# and files of proposals are compared by content instead (`data_record`), wherever they lie and however they are named.
+# Settings that may change between two starts of a run, as they do not affect what was learned so far. Data and proposal
+# files are compared by content instead (`data_record`), wherever they are.
 _FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every", "train.patience", "train.log_every",
          "train.pictures_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.", "input.workers",
          "input.cache_decoded", "input.read_timeout", "input.test_", "data.", "proposals.train_files",
@@ -38,18 +38,19 @@ _FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every
 
 
 class RunFolder:
-    """The workdir of a run that begins or goes on, locked. Of several processes, process 0 alone reads and writes it,
-    and tells the others what it finds."""
+    """The locked workdir of a run that begins or is resumed. Among several processes, only process 0 reads and writes
+    it, and tells the others the contents.
+    """
 
     def __init__(self, workdir: Path, checkpoints: Checkpoints | None, accept_changed_data: bool):
         self._workdir, self._checkpoints, self._accept_changed = workdir, checkpoints, accept_changed_data
         self._before = checkpoints.metadata() if is_first() and checkpoints.latest is not None else None
 
     def with_length(self, config: Config, images: int) -> Config:
-        """`with_length`, and what is wrong with the settings of a run that goes on.
+        """`with_length`, with a check of the settings of a resumed run.
 
         Raises:
-            ValueError: as `check_settings`, or the run has made more steps than these.
+            ValueError: as `check_settings`, or the run has already made more steps.
         """
 
         def count() -> int:
@@ -65,7 +66,7 @@ class RunFolder:
         return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=from_first(count)))
 
     def check_data(self, config: Config, record: DataRecord, dataset: Any) -> None:
-        """Raises ValueError where the data have changed, unless that is accepted and something is learned from them."""
+        """Raises ValueError if the data have changed, unless that is accepted and steps remain to learn from them."""
         if self._before is None or not is_first():
             return
         changed = check_data(self._workdir, self._before, record, dataset, self._accept_changed)
@@ -77,7 +78,7 @@ class RunFolder:
             )
 
     def claim(self, config: Config, evaluation: Evaluation | None) -> None:
-        """Makes the workdir the place of this run.
+        """Claims the workdir for this run.
 
         Raises:
             ValueError: as `check_settings` and `check_measured`.
@@ -88,7 +89,7 @@ class RunFolder:
             claim_workdir(self._workdir, config)
 
     def pixels(self, config: Config) -> PixelNormalization | None:
-        """The normalization that the run's weights, or those that it starts from, expect."""
+        """The normalization that the run's weights, or its initial weights, expect."""
 
         def read() -> dict[str, Any] | None:
             pixels = read_start_pixels(config) if self._before is None else self._before.pixels
@@ -102,11 +103,11 @@ class RunFolder:
     def state(
         self, shapes: TrainState, begin: Callable[[], tuple[TrainState, jax.Array]]
     ) -> tuple[TrainState, jax.Array, dict[str, Any] | None]:
-        """The state and key to go on from, and the position in the data; None where the run begins.
+        """The state and key to resume from, and the position in the data; None if the run begins.
 
         Args:
-            shapes: of the state.
-            begin: makes the state before the first step, and the key.
+            shapes: shapes of the state.
+            begin: returns the state before the first step, and the key.
         """
         if not is_first():
             state, data, position = shapes, jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))), None
@@ -120,7 +121,7 @@ class RunFolder:
         return state, jax.random.wrap_key_data(data), from_first(lambda: position)
 
     def evaluations(self, step: int) -> Evaluations:
-        """The values that were measured up to that step."""
+        """The values measured up to that step."""
         found = from_first(lambda: dataclasses.asdict(read_evaluations(self._workdir).up_to(step)))
         return Evaluations(found["measured"], tuple((int(step), float(value)) for step, value in found["values"]))
 
@@ -171,12 +172,12 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
 
 
 def _length_option(config: Config) -> str:
-    """The option of the scripts that makes the training longer."""
+    """The command-line option that makes the training longer."""
     return "--train.steps" if config.train.epochs is None else "--train.epochs"
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:
-    """Makes `workdir` the place of this run and writes `config.json`, with paths made absolute.
+    """Claims `workdir` for this run and writes `config.json`, with absolute paths.
 
     Raises:
         ValueError: as `check_settings`.
@@ -189,16 +190,17 @@ def claim_workdir(workdir: Path, config: Config) -> None:
 def check_settings(workdir: Path, config: Config) -> None:
     """Compares the settings with those of the run in `workdir`, if there is one.
 
-    Without a checkpoint there is nothing to lose, so that a slip in a setting can be put right in the same workdir.
+    Without a checkpoint nothing can be lost, so a wrong setting can be corrected in the same workdir.
 
     Raises:
-        ValueError: it holds checkpoints of a run with other settings, which are named, or another program's config.
+        ValueError: it holds checkpoints of a run with other settings (named in the message), or another program's
+            config.
     """
     before, now = _recorded(workdir), absolute_paths(config)
     if before is None:
         return
     changed = changed_settings(before, now)
-    # Until the images are counted the number of steps is not known.
+    # The number of steps is unknown until the images are counted.
     steps_matter = config.optimizer.follows_length and config.train.steps not in (None, before.train.steps)
     lengths = ("train.steps", "train.epochs", "train.min_steps") if steps_matter else ()
     changed = {name: pair for name, pair in changed.items() if name in lengths or not name.startswith(_FREE)}
@@ -213,27 +215,27 @@ def check_settings(workdir: Path, config: Config) -> None:
 
 
 def with_length(config: Config, workdir: Path, images: int) -> Config:
-    """`config` with the steps that its epochs come to, which a line says.
+    """`config` with the steps computed from its epochs, which a line logs.
 
-    A run that goes on with the epochs that it began with keeps its steps, also where its data have changed.
+    A run that is resumed with its original epochs keeps its steps, even if its data have changed.
 
     Raises:
-        ValueError: steps are given beside epochs, and are another number.
+        ValueError: steps are given besides epochs, and differ.
     """
-    asked = config.train
-    if asked.epochs is None:
+    train = config.train
+    if train.epochs is None:
         return config
-    length = f"train.epochs = {asked.epochs:g}" + (f", at least {asked.min_steps} steps" if asked.min_steps else "")
-    uncounted = dataclasses.replace(config, train=dataclasses.replace(asked, steps=None))
+    length = f"train.epochs = {train.epochs:g}" + (f", at least {train.min_steps} steps" if train.min_steps else "")
+    uncounted = dataclasses.replace(config, train=dataclasses.replace(train, steps=None))
     recorded, counted = _recorded(workdir), with_steps(uncounted, images)
     if recorded is not None and recorded.train.steps != counted.train.steps:
         before = recorded.train
-        if (before.epochs, before.min_steps) == (asked.epochs, asked.min_steps):
+        if (before.epochs, before.min_steps) == (train.epochs, train.min_steps):
             print(
                 f"{length} came to {before.steps} steps when this run began, and stays so; with the {images} images "
                 f"that there are now it would be {counted.train.steps}"
             )
-            return dataclasses.replace(config, train=dataclasses.replace(asked, steps=before.steps))
+            return dataclasses.replace(config, train=dataclasses.replace(train, steps=before.steps))
     config = with_steps(config, images)
     size = config.input.batch_size
     print(f"{length}: {config.train.steps} steps of {size} images each, from {images} images")
@@ -244,8 +246,8 @@ def read_config(workdir: str | Path) -> Config:
     """The config of the run in `workdir`.
 
     Raises:
-        FileNotFoundError: there is no run.
-        ValueError: the file is not what `to_json` writes, or has a setting that this version does not know.
+        FileNotFoundError: `workdir` holds no run.
+        ValueError: the file is not one of `to_json`, or has a setting that this version does not know.
     """
     path = expand_user(workdir) / "config.json"
     if not path.is_file():

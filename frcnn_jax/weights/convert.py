@@ -1,4 +1,4 @@
-"""Weights of other frameworks as a file of ours: read once, then as quick to load as any."""
+"""Conversion of other frameworks' weights to this package's format, which loads faster."""
 
 import dataclasses
 from pathlib import Path
@@ -18,9 +18,9 @@ from frcnn_jax.weights.svd import stored_ranks
 class Conversion:
     """Result of `convert_weights`."""
 
-    path: Path  # of the file written
-    taken: tuple[str, ...]  # names of the arrays in it
-    left: tuple[str, ...]  # layers of the source that are not in it
+    path: Path  # of the written file
+    arrays: tuple[str, ...]  # names of the arrays in the file
+    skipped: tuple[str, ...]  # layers of the source that are not in the file
     metadata: NetworkMetadata
 
 
@@ -28,17 +28,17 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
     """Writes `out`/weights.safetensors with the weights of a `.caffemodel`, torchvision's `.pth` or `.safetensors`,
     EfficientNet-Lite's `.pth`, Keras's `.h5`, or "imagenet", as `load_weights` takes them.
 
-    `load_weights` takes that file and the folder, with the same result as the source. Where the source has `fc6_L` and
-    `fc6_U` in place of fc6, or the same of fc7, the metadata tells the ranks that the model is to be created with.
+    `load_weights` takes that file and the folder, with the same result as the source. If the source has `fc6_L` and
+    `fc6_U` instead of fc6, or the same for fc7, the metadata holds the ranks to create the model with.
 
     Args:
         model: name for `create_model`.
-        num_classes: of a finished detector, background included; those of the source if None.
+        num_classes: number of classes of a trained detector, background included; that of the source if None.
 
     Raises:
-        FileNotFoundError: there is no such source.
+        FileNotFoundError: the source does not exist.
         FileExistsError: the file already exists.
-        ValueError: the source is of no kind that is read, is damaged or does not fit the model.
+        ValueError: the source has an unknown format, is damaged or does not fit the model.
     """
     source, path = locate_weights(source, model), expand_user(out) / CONVERTED
     refuse_existing(path)
@@ -50,7 +50,7 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         target = create_model(model, count, pixels=weights.pixels, **ranks)
     except ValueError as error:
         raise ValueError(f"{source} does not fit {model}: {error}") from error
-    # Checks names and shapes; an ImageNet network gets random heads for it, which are not written.
+    # Checks names and shapes. An ImageNet network gets random heads for the check, which are not written.
     fit_weights(source, weights, target)
 
     metadata = NetworkMetadata(
@@ -62,10 +62,10 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
         **ranks,
     )
     write_weights(path, weights.arrays, metadata)
-    return Conversion(path, tuple(weights.arrays), weights.left, metadata)
+    return Conversion(path, tuple(weights.arrays), weights.skipped, metadata)
 
 
 def _count_classes(weights: Weights, scores: str) -> int:
-    """Background included; 2, the fewest possible, where the weights do not say."""
+    """Number of classes, background included; 2, the minimum, if the weights do not state it."""
     bias = weights.arrays.get(f"head/{scores}/bias")
     return 2 if bias is None or bias.ndim != 1 else max(len(bias), 2)

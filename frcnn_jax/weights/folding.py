@@ -1,8 +1,8 @@
-"""Box-target statistics inside the last layer or beside it.
+"""Box-target statistics, folded into the last layer or kept beside it.
 
-A training checkpoint holds a `head/bbox_pred` whose deltas are normalised, and the statistics they are normalised by
-(section 2.3). Weights that stand alone have the statistics folded into that layer: its deltas are the offsets. A head
-of one's own names that layer in `output_layers`.
+A training checkpoint holds a `head/bbox_pred` with normalised deltas, and the statistics of the normalisation (section
+2.3). Weights that need no statistics have them folded into that layer: its deltas are the offsets. A custom head names
+that layer in `output_layers`.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ _LAYER = "bbox_pred"
 
 
 def fold_statistics(params: Mapping[str, Any], statistics: BoxStatistics, *, layer: str = _LAYER) -> dict[str, Any]:
-    """Parameters whose deltas need no statistics, from parameters whose deltas are normalised by them.
+    """Parameters with offsets as outputs, from parameters with deltas normalised by the statistics.
 
     Kernel [F, (K+1)*4] and bias of `head/bbox_pred` become kernel * std and bias * std + mean.
 
@@ -25,7 +25,7 @@ def fold_statistics(params: Mapping[str, Any], statistics: BoxStatistics, *, lay
         layer: the head's layer of offsets, the second of its `output_layers`.
 
     Raises:
-        ValueError: the head has no such layer, or it is not for the statistics' number of classes.
+        ValueError: the head has no such layer, or its number of classes differs from the statistics'.
     """
     arrays = flatten_dict(params, sep="/")
     check_layer(arrays, statistics, layer)
@@ -33,7 +33,7 @@ def fold_statistics(params: Mapping[str, Any], statistics: BoxStatistics, *, lay
 
 
 def unfold_statistics(params: Mapping[str, Any], statistics: BoxStatistics, *, layer: str = _LAYER) -> dict[str, Any]:
-    """The inverse of `fold_statistics` up to rounding: to train on from weights that stand alone.
+    """The inverse of `fold_statistics` up to rounding: to continue training from folded weights.
 
     Raises:
         ValueError: as `fold_statistics`.
@@ -43,7 +43,7 @@ def unfold_statistics(params: Mapping[str, Any], statistics: BoxStatistics, *, l
 
 
 def check_layer(names: Collection[str], statistics: BoxStatistics, layer: str) -> None:
-    """Raises ValueError where statistics change the offsets and the layer that would take them is not among `names`."""
+    """Raises ValueError if the statistics are not the identity and the layer to fold them into is not among `names`."""
     lost = {
         f"head/{layer}/kernel": lambda: bool(np.any(np.asarray(statistics.std) != 1)),
         f"head/{layer}/bias": lambda: bool(np.any(np.asarray(statistics.mean) != 0)),
@@ -62,7 +62,7 @@ def head_layers(names: Collection[str]) -> list[str]:
 
 
 def fold_arrays(arrays: Mapping[str, Any], statistics: BoxStatistics, layer: str = _LAYER) -> dict[str, Any]:
-    """`fold_statistics` for arrays under flat names, of which those of the layer may be missing."""
+    """`fold_statistics` for arrays under flat names; those of the layer may be missing."""
     kernel, bias = f"head/{layer}/kernel", f"head/{layer}/bias"
     k1, _ = np.shape(statistics.std)
     for name in (kernel, bias):

@@ -1,4 +1,4 @@
-"""`load_weights`: parameters for a model from any kind of file that holds them, checked before they are used."""
+"""`load_weights`: parameters for a model from a weight file of any known format, checked before use."""
 
 import dataclasses
 import logging
@@ -35,33 +35,33 @@ def load_weights(
     allow_extra: Iterable[str] = (),
     key: PRNGKeyArray | None = None,
 ) -> dict[str, Any]:
-    """Parameters for `model` that stand alone: box statistics, if any, are folded into `head/bbox_pred`.
+    """Parameters for `model` that need no box statistics: if any, these are folded into `head/bbox_pred`.
 
-    They detect with `frcnn_jax.detect(model, params, image, boxes)`, without statistics. To train on with statistics,
-    take them out again: `unfold_statistics`. An ImageNet network has no `cls_score` and no `bbox_pred`: they are
-    drawn at random as the paper does (section 2.3), as are fc6 and fc7 where it has none; which is logged.
+    Use them for detection as `frcnn_jax.detect(model, params, image, boxes)`, without statistics. To continue training
+    with statistics, unfold them: `unfold_statistics`. An ImageNet network has no `cls_score` and `bbox_pred`. They are
+    drawn at random as in the paper (section 2.3), and so are fc6 and fc7 if missing; a line is logged.
 
     Args:
-        path: "imagenet", which stands for weights of ImageNet in an installed package, where the model's architecture
-            names one (`./imagenet` is a file or folder of that name); a `.safetensors` or `.npz` file of
-            `frcnn export`; a run's workdir or its folder `checkpoints` (the newest checkpoint); a `.caffemodel`,
-            of ImageNet or a finished detector; torchvision's `vgg16`, `resnet18` or `resnet50` as `.pth` (a state dict,
-            or the checkpoint of a training script that holds one) or `.safetensors`; an EfficientNet-Lite's state
-            dict as `.pth`; Keras's VGG16 as `.h5`, with and without its fully connected layers; what
-            `frcnn convert-weights` made of those, file or folder.
-        allow_missing: names, or regular expressions that match whole names, of parameters that the file need not
-            have; they are initialised at random.
+        path: "imagenet" for ImageNet weights in an installed package that the model's architecture names (`./imagenet`
+            is a file or folder of that name); a `.safetensors` or `.npz` file of `frcnn export`; a run's workdir or its
+            folder `checkpoints` (the newest checkpoint); a `.caffemodel`, of ImageNet or a finished detector;
+            torchvision's `vgg16`, `resnet18` or `resnet50` as `.pth` (a state dict, or the checkpoint of a training
+            script that holds one) or `.safetensors`; an EfficientNet-Lite's state dict as `.pth`; Keras's VGG16 as
+            `.h5`, with and without its fully connected layers; or the file or folder that `frcnn convert-weights`
+            writes.
+        allow_missing: names, or regular expressions for whole names, of parameters that may be missing in the file;
+            they are initialised at random.
         allow_extra: names or expressions of arrays that are left out. An array whose shape differs from the model's
             is replaced by a random one if both lists name it, as in
             `allow_missing=(new,), allow_extra=(new,)` with `new = "head/(cls_score|bbox_pred)/.*"`.
-        key: draws what is missing; needed if anything is, but for the heads of ImageNet networks, whose default is
-            `jax.random.key(0)`.
+        key: draws missing parameters, and is required if there are any; for the heads of ImageNet networks it defaults
+            to `jax.random.key(0)`.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: the file is of no kind that is read, or damaged; it holds another network; it was trained on pixels
-            normalised otherwise than `model.pixels`, for another number of classes, or truncated to other ranks; arrays
-            are missing, left over or of another shape, all of them named; or a key is needed.
+        FileNotFoundError: `path` does not exist.
+        ValueError: the file has an unknown format or is damaged; it holds another network; it has another pixel
+            normalisation than `model.pixels`, another number of classes or other ranks; arrays are missing, left over
+            or of another shape (all are named); or a key is needed.
         ModuleNotFoundError: h5py is missing, which `.h5` needs.
     """
     path = locate_weights(path, getattr(model, "architecture", None))
@@ -73,11 +73,11 @@ def load_weights(
 def load_start(
     path: str | Path, model: FastRCNN, statistics: BoxStatistics, key: PRNGKeyArray, *, new_heads: bool = False
 ) -> dict[str, Any]:
-    """Parameters to train on from: the deltas of heads that the file has are put in units of `statistics`.
+    """Parameters to continue training from: if the file has heads, their deltas are normalised by `statistics`.
 
     Args:
         statistics: of the training set.
-        key: draws heads that the file does not have, or all heads with `new_heads`.
+        key: draws heads that are missing in the file, or all heads with `new_heads`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_weights`.
@@ -92,7 +92,7 @@ def load_start(
 
 
 def without_heads(weights: Weights, model: FastRCNN) -> Weights:
-    """The same without `cls_score` and `bbox_pred` of `model`, whatever classes they were for.
+    """The same weights without `cls_score` and `bbox_pred` of `model`.
 
     Raises:
         ValueError: the model's head has no such layers.
@@ -118,7 +118,7 @@ def fit_weights(
     allow_extra: Iterable[str] = (),
     key: PRNGKeyArray | None = None,
 ) -> dict[str, Any]:
-    """Parameters of `model` from what is in the file at `path`; see `load_weights`."""
+    """Parameters of `model` from the weights in the file at `path`; see `load_weights`."""
     missing, extra = ([names] if isinstance(names, str) else [*names] for names in (allow_missing, allow_extra))
     _check_network(path, weights, model, matcher("allow_missing", missing), matcher("allow_extra", extra))
     if weights.pixels != model.pixels:
@@ -128,7 +128,7 @@ def fit_weights(
         )
     arrays, (scores, deltas) = weights.arrays, output_layers(model.head)
     if weights.statistics is not None:
-        # Before the match: what is then replaced by random arrays has nothing to do with these statistics.
+        # Before the match, as arrays that are then drawn at random are not normalised by these statistics.
         if not {f"head/{deltas}/kernel", f"head/{deltas}/bias"} <= arrays.keys():
             try:
                 check_layer(expected_shapes(model), weights.statistics, deltas)
@@ -159,12 +159,12 @@ def fit_weights(
 def _check_network(
     path: Path, weights: Weights, model: FastRCNN, may_miss: Callable[[str], bool], may_exceed: Callable[[str], bool]
 ) -> None:
-    """Raises ValueError where the file is known to hold another network than the model."""
+    """Raises ValueError if the file is known to hold another network than the model."""
     if weights.network in (None, model.architecture):
         return
-    theirs = {name for name, array in weights.arrays.items() if np.ndim(array) == 4}
-    ours = {name for name, shape in expected_shapes(model).items() if shape.ndim == 4}
-    if all(map(may_miss, ours - theirs)) and all(map(may_exceed, theirs - ours)):
+    in_file = {name for name, array in weights.arrays.items() if np.ndim(array) == 4}
+    in_model = {name for name, shape in expected_shapes(model).items() if shape.ndim == 4}
+    if all(map(may_miss, in_model - in_file)) and all(map(may_exceed, in_file - in_model)):
         return
     if weights.network in ARCHITECTURES:
         advice = f": create the model by that name, in a config as --model.name {weights.network}"
@@ -177,7 +177,7 @@ def _check_network(
 
 
 def _check_ranks(path: Path, arrays: Mapping[str, Any], model: FastRCNN, may_exceed: Callable[[str], bool]) -> None:
-    """Raises ValueError where fc6 or fc7 is truncated to another rank than the model's and not to be left out."""
+    """Raises ValueError if fc6 or fc7 is truncated to another rank than the model's, unless it may be left out."""
     expected = dict(zip(LAYERS, getattr(model.head, "ranks", (None, None)), strict=True))
     found = {
         layer: rank
@@ -186,12 +186,12 @@ def _check_ranks(path: Path, arrays: Mapping[str, Any], model: FastRCNN, may_exc
         and not may_exceed(f"head/{layer}/kernel" if rank is None else f"head/{layer}_L/kernel")
     }
     if found:
-        theirs, ours = (
+        in_file, in_model = (
             " and ".join(f"{layer} {'whole' if ranks[layer] is None else f'of rank {ranks[layer]}'}" for layer in found)
             for ranks in (found, expected)
         )
         arguments = ", ".join(f"{layer}_rank={rank}" for layer, rank in found.items())
         raise ValueError(
-            f"{path} has {theirs}, the model {ours}: create the model with {arguments}, in a config as model.fc6_rank "
-            "and model.fc7_rank"
+            f"{path} has {in_file}, the model {in_model}: create the model with {arguments}, in a config as "
+            "model.fc6_rank and model.fc7_rank"
         )

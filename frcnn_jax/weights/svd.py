@@ -1,7 +1,7 @@
 """Fully connected layers truncated to a rank, for faster detection (section 3.1, "Truncated SVD").
 
-The paper's W [u, v] ~ U_t S_t V_t^T is here a kernel [inputs, outputs] = W^T ~ (V_t S_t) U_t^T: a first layer of t
-outputs without bias and a second one of t inputs with the bias, of t (u + v) weights together.
+The paper's W [u, v] ~ U_t S_t V_t^T becomes a kernel [inputs, outputs] = W^T ~ (V_t S_t) U_t^T here: a first layer with
+t outputs and no bias, and a second one with t inputs and the bias, with t (u + v) weights in total.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,18 +12,18 @@ import scipy.linalg
 from jaxtyping import Float
 
 LAYERS = ("fc6", "fc7")
-# Elements converted to double precision at a time: 64 MiB.
+# Elements converted to double precision at once: 64 MiB.
 _BLOCK = 1 << 23
 
 
 def low_rank_factors(
     kernel: Float[np.ndarray, "V U"], rank: int
 ) -> tuple[Float[np.ndarray, "V T"], Float[np.ndarray, "T U"]]:
-    """V_t S_t and U_t^T of the best approximation of a kernel by one of rank T, in the kernel's dtype.
+    """V_t S_t and U_t^T of the best approximation of a kernel with rank T, in the kernel's dtype.
 
     Their product is the kernel projected on the span of its leading singular vectors, and these are eigenvectors of
-    the smaller of its two Gram matrices. So nothing is divided by a singular value, which may be zero or repeated, and
-    no more than T singular vectors are computed.
+    the smaller of its two Gram matrices. So there is no division by a singular value, which may be zero or repeated,
+    and only T singular vectors are computed.
 
     Raises:
         ValueError: the rank is not in 1 ... min(V, U), or a value is not finite.
@@ -33,25 +33,25 @@ def low_rank_factors(
     if not 1 <= rank <= min(inputs, outputs):
         raise ValueError(f"rank {rank} is not in 1 ... {min(inputs, outputs)}: the layer is {inputs} x {outputs}")
     if outputs <= inputs:
-        left = _leading_eigenvectors(kernel, rank)
-        first, second = _product(kernel, left, kernel.dtype), left.T
+        left_vectors = _leading_eigenvectors(kernel, rank)
+        first, second = _product(kernel, left_vectors, kernel.dtype), left_vectors.T
     else:
-        right = _leading_eigenvectors(kernel.T, rank)
-        # W V_t = U_t S_t; its QR decomposition tells the two apart.
-        left, scale = np.linalg.qr(_product(kernel.T, right, np.float64))
-        first, second = right @ scale.T, left.T
+        right_vectors = _leading_eigenvectors(kernel.T, rank)
+        # W V_t = U_t S_t; a QR decomposition separates the factors.
+        left_vectors, scale = np.linalg.qr(_product(kernel.T, right_vectors, np.float64))
+        first, second = right_vectors @ scale.T, left_vectors.T
     return np.ascontiguousarray(first, kernel.dtype), np.ascontiguousarray(second, kernel.dtype)
 
 
 def compress_head(
     params: Mapping[str, Any], *, fc6_rank: int | None = None, fc7_rank: int | None = None
 ) -> dict[str, Any]:
-    """Parameters for `create_model(..., fc6_rank=fc6_rank, fc7_rank=fc7_rank)` from those of a whole model.
+    """Parameters for `create_model(..., fc6_rank=fc6_rank, fc7_rank=fc7_rank)` from those of an uncompressed model.
 
-    A layer whose rank is None stays as it is. With full ranks the model computes the same, up to rounding.
+    A layer with rank None is unchanged. With full ranks the model computes the same, up to rounding.
 
     Raises:
-        ValueError: a rank does not fit its layer, the layer is compressed already, or the head has none of that name.
+        ValueError: a rank does not fit its layer, the layer is compressed already, or the head does not have it.
     """
     head = dict(params["head"])
     for layer, rank in zip(LAYERS, (fc6_rank, fc7_rank), strict=True):
@@ -71,7 +71,7 @@ def compress_head(
 
 
 def stored_ranks(arrays: Mapping[str, Any]) -> dict[str, int | None]:
-    """Rank of fc6 and fc7, None for a whole one, among arrays under flat names; without what is in neither form."""
+    """Ranks of fc6 and fc7 in arrays under flat names: None for an uncompressed layer, no entry for a missing one."""
     ranks = {}
     for layer in LAYERS:
         first = arrays.get(f"head/{layer}_L/kernel")
@@ -87,7 +87,7 @@ def _leading_eigenvectors(matrix: Float[np.ndarray, "M N"], count: int) -> Float
     size = matrix.shape[1]
     gram = np.zeros((size, size), order="F")
     for _, block in _blocks(matrix):
-        # Adds block^T block to the upper triangle, in place, in half the time of a whole product.
+        # Adds block^T block to the upper triangle in place, in half the time of a full product.
         gram = scipy.linalg.blas.dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=True)
     if not np.isfinite(gram).all():
         raise ValueError("a value is not finite")
@@ -106,7 +106,7 @@ def _product(matrix: Float[np.ndarray, "M N"], basis: Float[np.ndarray, "N T"], 
 
 
 def _blocks(matrix: Float[np.ndarray, "M N"]) -> Iterator[tuple[slice, Float[np.ndarray, "B N"]]]:
-    """The matrix some rows at a time, in double precision."""
+    """The matrix in blocks of rows, in double precision."""
     count = max(_BLOCK // matrix.shape[1], 1)
     for start in range(0, matrix.shape[0], count):
         rows = slice(start, min(start + count, matrix.shape[0]))

@@ -1,4 +1,4 @@
-"""Comparison of outputs before times are taken: ours and the peer's, and those of our two ways to detections."""
+"""Comparison of outputs before timing: with the peer's, and between the two implementations of detection."""
 
 import dataclasses
 from functools import partial
@@ -22,7 +22,7 @@ from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.training.step import sample_batch
 from frcnn_jax.types import Batch, Detections, RoiSample
 
-PEER_MODELS = ("vgg16", "caffenet", "vgg_cnn_m_1024", "efficientnet_lite0")  # those that the peer has
+PEER_MODELS = ("vgg16", "caffenet", "vgg_cnn_m_1024", "efficientnet_lite0")  # networks of the peer
 
 
 def by_path(params: Any) -> dict[str, np.ndarray]:
@@ -32,12 +32,12 @@ def by_path(params: Any) -> dict[str, np.ndarray]:
 
 
 def check_close(what: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-3) -> None:
-    """Length of the difference against the length of the peer's values, at most `tolerance`.
+    """Checks that the norm of the difference over the norm of the peer's values is at most `tolerance`.
 
-    On accelerators, where types are shorter, at most fifty times that.
+    On accelerators, which use shorter types, the bound is fifty times that.
 
     Raises:
-        PeerError: it is more, or shapes differ.
+        PeerError: it is larger, or shapes differ.
     """
     if ours.shape != theirs.shape:
         raise PeerError(f"{what} is {ours.shape}, the peer's {theirs.shape}")
@@ -70,7 +70,7 @@ def check_detections(what: str, ours: Detections, theirs: Detections, side: int,
 
 
 def check_gradients(name: str, sizes: Sizes, peer: Peer) -> None:
-    """Loss and gradients of one small image, without dropout: each parameter's gradient must agree.
+    """Compares loss and gradients of one small image, without dropout: each parameter's gradient must agree.
 
     Raises:
         PeerError: it does not.
@@ -92,7 +92,7 @@ def check_gradients(name: str, sizes: Sizes, peer: Peer) -> None:
     if set(ours) != set(theirs) - {"loss"}:
         raise PeerError(f"train_step, {name}: other parameters learn than the peer's")
     for path, gradient in ours.items():
-        # Where rounding decides otherwise between two maxima, a gradient goes to another cell.
+        # If rounding decides differently between two maxima, a gradient goes to another cell.
         check_close(f"train_step, {name}: the gradient of {path}", gradient, theirs[path], tolerance=1e-2)
 
 
@@ -102,7 +102,7 @@ def draw(batch: Batch, sampling: SamplingConfig) -> RoiSample:
 
 
 def peer_inputs(batch: Batch, sample: RoiSample) -> dict[str, np.ndarray]:
-    """Pixels, RoIs as (image, inclusive corners), labels and box targets, for the peer, which gets no padding."""
+    """Pixels, RoIs as (image, inclusive corners), labels and box targets for the peer, without padding."""
     real = np.asarray(sample.mask).reshape(-1)
     corners = project_rois(sample.rois, 1.0).reshape(-1, 4)
     images = np.repeat(np.arange(len(batch.images), dtype=np.float32), sample.rois.shape[1])

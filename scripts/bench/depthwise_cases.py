@@ -1,4 +1,4 @@
-"""The depthwise convolutions of EfficientNet-Lite0, for us and for the peer, which makes the same arrays itself."""
+"""The depthwise convolutions of EfficientNet-Lite0, for both sides; the peer makes the same arrays itself."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ PARTS = ("forward", "input gradient", "kernel gradient")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A convolution with as many zeros on all sides as half its kernel."""
+    """A convolution with zero padding of half its kernel on all sides."""
 
     images: int
     height: int

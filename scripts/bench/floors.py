@@ -1,7 +1,7 @@
-"""The least time a device needs: each operation at the device's peak rate or at its memory's, whichever is slower.
+"""The least time a device needs: each operation at the peak rate of the device or of its memory, whichever is slower.
 
-What can be fused into an operation (bias, ReLU, 2 x 2 pooling, normalisation) counts nothing, so the floor is a bound
-that no implementation can pass with these operations. Convolutions and matrix products are read off the traced model.
+Parts that can be fused into an operation (bias, ReLU, 2 x 2 pooling, normalisation) do not count, so no implementation
+can be faster with these operations. Convolutions and matrix products are read off the traced model.
 """
 
 import dataclasses
@@ -59,9 +59,9 @@ def pooling_operation(model: FastRCNN, images: int, size: tuple[int, int], rois:
 
 
 def backward_operations(forward: Sequence[Operation], frozen: int) -> list[Operation]:
-    """Gradients of the layers behind the first `frozen` ones: with respect to weights, and to inputs but the first's.
+    """Gradients of the layers after the first `frozen` ones: of weights, and of all inputs but the first.
 
-    Each moves the bytes and does the work of the forward pass: two of input, weights and output are read, one written.
+    Each has the bytes and the work of the forward pass: two of input, weights and output are read, one is written.
     """
     weights = [dataclasses.replace(op, name=f"{op.name} weight gradient") for op in forward[frozen:]]
     inputs = [dataclasses.replace(op, name=f"{op.name} input gradient") for op in forward[frozen + 1 :]]
@@ -91,7 +91,7 @@ def _layers(jaxpr: Any) -> Iterator[Operation]:
                 products = math.prod(values[1].shape) // values[1].shape[numbers.rhs_spec[0]]
             flops = 2 * products * math.prod(values[2].shape)
             yield Operation(name, flops, sum(map(_bytes, values)))
-        if name == "cond":  # lax.platform_dependent: the last branch is the one that no platform has to itself
+        if name == "cond":  # lax.platform_dependent: the last branch is the default
             yield from _layers(equation.params["branches"][-1].jaxpr)
         for parameter in equation.params.values():
             if isinstance(parameter, core.ClosedJaxpr):

@@ -1,4 +1,4 @@
-"""The machine, the versions and the commit that a result belongs to, and what the device can do at best."""
+"""The machine, the versions and the commit of a result, and the device's best rates."""
 
 import datetime
 import importlib.metadata
@@ -27,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": cores(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # processes at work in the last minute
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # running processes in the last minute
         "device": device.platform,
         "device_kind": device.device_kind,
         "devices": jax.device_count(),
@@ -39,14 +39,14 @@ def describe_machine() -> dict[str, Any]:
 
 
 def measure_rates(sizes: Sizes, dtype: Any, peer: Peer | None) -> Rates:
-    """The device's best rates: a large matrix product of that type, ours or the peer's, and a pass over an array."""
+    """The device's best rates: a large matrix product of that type, here or in the peer, and a pass over an array."""
     accelerator = jax.devices()[0].platform != "cpu"
     side = sizes.matmul * (4 if accelerator and sizes.matmul >= 1024 else 1)
     matrix = jnp.full((side, side), 1 / 64, dtype)
     multiply = jax.jit(jnp.matmul)
     with open_peer(peer, "rates", ["product"], {"side": np.int64(side)}) as other:
         products = other.measure("product", lambda: multiply(matrix, matrix), jax.block_until_ready, sizes)
-    # In place: memory that is new to the process would have to be mapped and cleared first.
+    # In place, as new memory would have to be mapped and cleared first.
     negate = jax.jit(jnp.negative, donate_argnums=0)
     array = jnp.zeros(sizes.copied_bytes // 4, jnp.float32)
 
@@ -78,10 +78,10 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit's hash, with "+changes" where files differ from it; None outside a git checkout."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     try:
         commit, changes = (
-            subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, check=True, timeout=10)
+            subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10)
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         )
     except (OSError, subprocess.SubprocessError):

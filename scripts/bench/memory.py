@@ -1,4 +1,4 @@
-"""Freed memory kept by the C library's allocator, for programs that do little but compute on a CPU."""
+"""Freed memory kept by the C library's allocator, for programs that mainly compute on a CPU."""
 
 import ctypes
 import importlib.util
@@ -10,15 +10,15 @@ _ACCELERATOR_PACKAGES = ("jax_plugins", "libtpu")
 
 
 def keep_freed_memory() -> bool:
-    """From now on freed memory stays with this process; call it before there are threads.
+    """Makes this process keep freed memory; call it before starting threads.
 
-    glibc maps every large block anew and hands it back as soon as it is freed; each time, the kernel has to fill its
-    pages with zeros. XLA on a CPU allocates all its temporary arrays at each call: a fifth of a training step of VGG16
-    went there. So: one heap for all threads, nothing mapped on its own, nothing trimmed. The process grows larger, and
-    compiling takes longer, as its threads wait for each other: which is why no other script does this.
+    glibc maps every large block and unmaps it when freed, and the kernel must fill its pages with zeros each time. XLA
+    on a CPU allocates all its temporary arrays in each call: this took a fifth of a training step of VGG16. So this
+    uses one heap for all threads, without mapping single blocks and without trimming. The process grows larger, and
+    compiling takes longer, as its threads wait for each other: therefore no other script does this.
 
-    Does nothing, and returns False, where the C library is not glibc, the environment has settings of its own
-    (`GLIBC_TUNABLES`), or JAX has an accelerator, which has its own memory.
+    Does nothing and returns False if the C library is not glibc, if the environment sets `GLIBC_TUNABLES`, or if JAX
+    uses an accelerator, which has its own memory.
     """
     if "GLIBC_TUNABLES" in os.environ or any(map(importlib.util.find_spec, _ACCELERATOR_PACKAGES)):
         return False

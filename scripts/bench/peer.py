@@ -1,4 +1,4 @@
-"""The peer, PyTorch and torchvision: a process of its own that takes samples of its time when it is asked to."""
+"""The peer, PyTorch and torchvision: a separate process that measures samples of its time on request."""
 
 import contextlib
 import dataclasses
@@ -20,20 +20,20 @@ from bench.timing import Sampler, Timing, measure, take_turns
 from frcnn_jax.machine import cores
 
 _SCRIPTS = Path(__file__).resolve().parent.parent
-# What bench.memory does for us.
+# The counterpart of bench.memory.
 _KEEP_FREED_MEMORY = "glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
 
 
 class PeerError(Exception):
-    """The peer cannot run, or computes something else than we do."""
+    """The peer cannot run, or computes something else than this package."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PeerSession:
-    """The peer ready for one topic: its outputs to compare, and samples of its time in each of `cases`."""
+    """The peer, ready for one topic: outputs to compare, and samples of its time in each of `cases`."""
 
     cases: frozenset[str] = frozenset()
-    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the variant that is fastest, by case
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)  # the fastest variant, by case
     arrays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sample: Callable[[str], float] | None = None
@@ -41,7 +41,7 @@ class PeerSession:
     def measure(
         self, case: str, run: Callable[[], Any], wait: Callable[[Any], Any], sizes: Sizes
     ) -> tuple[Timing, Timing | None]:
-        """Our time and the peer's, sampled in turns; None where the peer has no such case."""
+        """The times of this package and of the peer, sampled in turns; None if the peer lacks the case."""
         if case not in self.cases:
             return measure(run, wait, sizes.effort), None
         ours, theirs = take_turns([Sampler(run, wait, sizes.effort), lambda: self.sample(case)], sizes.effort)
@@ -67,8 +67,8 @@ class Peer:
         """A process that is ready to measure the cases of a topic; it ends with the context.
 
         Args:
-            arrays: inputs that the peer shares with us.
-            folder: of files that it reads.
+            arrays: shared inputs.
+            folder: folder of files that it reads.
 
         Raises:
             PeerError: the process failed.
@@ -106,7 +106,7 @@ class Peer:
                     process.kill()
 
     def lines(self, module: str, *arguments: str) -> Iterator[Any]:
-        """Lines of JSON that a module of the peer's prints, as they come.
+        """JSON lines printed by a module of the peer, as they arrive.
 
         Raises:
             PeerError: the process failed.
@@ -140,25 +140,25 @@ def open_peer(
     arrays: Mapping[str, np.ndarray] | None = None,
     folder: str = "",
 ) -> contextlib.AbstractContextManager[PeerSession]:
-    """`peer.start`, or a session without any case where there is no peer."""
+    """`peer.start`, or a session without cases if there is no peer."""
     return contextlib.nullcontext(PeerSession()) if peer is None else peer.start(topic, cases, arrays, folder)
 
 
 def find_peer(python: str | None, platform: str, sizes: Sizes) -> tuple[Peer | None, str]:
-    """The peer, and a line that says which it is or why there is none.
+    """The peer, and a line that names it or says why there is none.
 
     Args:
-        python: an interpreter; this one if None, provided that it has torch and torchvision.
-        platform: where we run; the peer runs there too.
+        python: an interpreter; this one if None, if it has torch and torchvision.
+        platform: platform of this package and of the peer.
 
     Raises:
-        PeerError: the interpreter that was asked for does not import torch and torchvision or lacks the GPU.
+        PeerError: the given interpreter does not import torch and torchvision, or lacks the GPU.
     """
     device = {"cpu": "cpu", "gpu": "cuda"}.get(platform)
     if device is None:
         return None, f"No peer: PyTorch is measured on CPUs and GPUs, and this is a {platform}"
     if python is not None:
-        # The process starts in another folder. Links stay: they are what makes a virtual environment.
+        # The process starts in another folder. Links are kept: they make a virtual environment.
         return _start(os.path.abspath(shutil.which(python) or python), device, sizes)
     missing = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""JPEG files of about the size and detail of VOC's, made on the spot or read from a folder, as a data set."""
+"""JPEG files with about the size and detail of VOC's, generated or read from a folder, as a data set."""
 
 import dataclasses
 import hashlib
@@ -53,7 +53,7 @@ class Pictures:
 
 
 def load_pictures(folder: str | None, count: int, sizes: Sizes) -> Pictures:
-    """The first `count` JPEG files of a folder, or made-up ones.
+    """The first `count` JPEG files of a folder, or generated ones.
 
     Raises:
         ValueError: the folder has fewer.
@@ -79,7 +79,7 @@ def picture_sizes(folder: str) -> list[tuple[int, int]]:
 
 
 def make_jpeg(size: tuple[int, int], seed: int) -> bytes:
-    """Soft colours with ellipses and bars before them, and some grain."""
+    """A generated picture: soft colours with ellipses and bars in front, and some grain."""
     random = np.random.default_rng(seed)
     height, width = size
     image = cv2.resize(random.integers(40, 216, (7, 9, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)

@@ -1,4 +1,4 @@
-"""Compiled calls that several topics time: a training step, or any function, with the memory that it needs."""
+"""Compiled calls for several topics: a training step, or any function, with its memory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,8 +20,9 @@ from frcnn_jax.types import Batch
 def training_run(
     model: FastRCNN, config: Config, state: TrainState, batch: Batch
 ) -> tuple[Callable[[], Any], int | None]:
-    """A function that makes one step after the other, as the training loop does on one device with the batch there,
-    and the memory that a step takes. The state is donated."""
+    """A function that makes consecutive steps, as the training loop does on one device with the batch on it, and the
+    memory of a step. The state is donated.
+    """
     compiled, *inputs = compile_training(model, config, state, batch)
     del state
     return repeat_training(compiled, *inputs), bytes_needed(compiled)
@@ -50,7 +51,7 @@ def repeat_training(compiled: Any, state: TrainState, batch: Batch, key: Any) ->
 
 
 def bytes_needed(compiled: Any) -> int | None:
-    """Arguments, results and temporary arrays of a compiled function; None where the device does not tell."""
+    """Bytes of arguments, results and temporary arrays of a compiled function; None if not reported."""
     found = compiled.memory_analysis()
     if found is None:
         return None
@@ -66,6 +67,6 @@ def compiled_call(function: Callable[..., Any], *arguments: Any) -> tuple[Callab
 
 
 def constant_params(model: FastRCNN) -> Any:
-    """Needs no compiling, as random ones do."""
+    """Constant parameters, which need no compilation, unlike random ones."""
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     return jax.tree.map(lambda leaf: jnp.asarray(np.full(leaf.shape, 0.01, leaf.dtype)), shapes)

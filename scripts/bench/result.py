@@ -9,7 +9,7 @@ from bench.timing import Timing
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The bound of a row: at most a ratio to the peer, at least a share of the floor or items a second."""
+    """The bound of a row: at most a ratio to the peer, or at least a share of the floor or items per second."""
 
     measure: Literal["ratio", "share", "rate"]
     bound: float
@@ -24,7 +24,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One figure: our time, the peer's and the least that the device allows."""
+    """One figure: the time of this package, of the peer, and the least time of the device."""
 
     topic: str
     what: str
@@ -33,18 +33,18 @@ class Row:
     floor: float | None = None  # seconds a call
     target: Target | None = None
     items: int = 1  # images or steps in a call
-    unit: str = "calls"  # what the items are
+    unit: str = "calls"  # name of the items
     memory: int | None = None  # bytes of arguments, results and temporary arrays
     note: str = ""
 
     @property
     def ratio(self) -> float | None:
-        """Our time over the peer's: below 1 we are faster."""
+        """The time over the peer's: below 1 this package is faster."""
         return None if self.peer is None else self.ours.median / self.peer.median
 
     @property
     def share(self) -> float | None:
-        """Floor over our time: 1 is all that the device can do."""
+        """The floor over the time: 1 is the device's peak."""
         return None if self.floor is None else self.floor / self.ours.median
 
     @property
@@ -54,14 +54,14 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """True where the target is met; None without a target or without a figure to compare with it."""
+        """True if the target is met; None without a target or a figure to compare."""
         if self.target is None or getattr(self, self.target.measure) is None:
             return None
         value = getattr(self, self.target.measure)
         return value <= self.target.bound if self.target.measure == "ratio" else value >= self.target.bound
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in seconds and bytes, with every sample."""
+        """All figures in seconds and bytes, with every sample."""
         return {
             "topic": self.topic,
             "what": self.what,
@@ -85,7 +85,7 @@ HEADER = ("what", "ours ms (min-max)", "per s", "peer ms (min-max)", "ours/peer"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows under a header, columns aligned; a blank where there is no figure, no column where there is none."""
+    """The rows under a header, with aligned columns; missing figures are blank, empty columns are left out."""
     cells = [HEADER, *(_cells(row) for row in rows)]
     kept = [i for i in range(len(HEADER)) if any(line[i] for line in cells[1:])]
     widths = {i: max(len(line[i]) for line in cells) for i in kept}

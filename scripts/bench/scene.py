@@ -1,4 +1,4 @@
-"""A model with its settings, and a batch of made-up images with objects and proposals, for training and testing."""
+"""A model with its settings, and a batch of random images with objects and proposals, for training and testing."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from frcnn_jax.models.architectures import ARCHITECTURES, create_model
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import Batch
 
-OBJECTS = 4  # in an image
+OBJECTS = 4  # per image
 
 
 def network_dtype() -> Any:
@@ -21,7 +21,7 @@ def network_dtype() -> Any:
 
 
 def build_model(name: str, sizes: Sizes, dtype: Any = None) -> FastRCNN:
-    """`create_model`; its fully connected layers, if any, have the widths in `sizes`, if any."""
+    """`create_model`, with the widths in `sizes`, if any, for fully connected layers."""
     model = create_model(name, sizes.num_classes, dtype=network_dtype() if dtype is None else dtype)
     if sizes.widths is None or not hasattr(model.head, "widths"):
         return model
@@ -29,7 +29,7 @@ def build_model(name: str, sizes: Sizes, dtype: Any = None) -> FastRCNN:
 
 
 def training_config(name: str, sizes: Sizes) -> Config:
-    """The paper's settings, at a learning rate that keeps random weights finite however many steps are timed."""
+    """The paper's settings, with a learning rate that keeps random weights finite for any number of steps."""
     return Config(
         optimizer=OptimizerConfig(learning_rate=1e-7, rules=ARCHITECTURES[name].rules),
         sampling=SamplingConfig(rois_per_image=sizes.rois_per_image),
@@ -66,7 +66,7 @@ def make_batch(sizes: Sizes, images: int) -> Batch:
 
 
 def random_boxes(random: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
-    """Boxes [count, 4] float32 inside an image of `size`, of any side from a feature cell to the whole image."""
+    """Boxes [count, 4] float32 inside an image of `size`, with sides from a feature cell to the whole image."""
     limits = np.array([size[1], size[0]], np.float64)
     sides = np.exp(random.uniform(np.log(STRIDE), np.log(limits), (count, 2)))
     corners = random.random((count, 2)) * (limits - sides)
@@ -79,7 +79,7 @@ def parameter_count(params: Any) -> int:
 
 
 def _anywhere(random: np.random.Generator, shape: tuple[int, int], limits: np.ndarray, smallest: float) -> np.ndarray:
-    """Half-open boxes [*shape, 4] inside the image, with sides of at least the part `smallest` of it."""
+    """Half-open boxes [*shape, 4] inside the image, with sides of at least the share `smallest` of it."""
     sides = random.uniform(smallest, 0.8, (*shape, 2)) * limits
     corners = random.random((*shape, 2)) * (limits - sides)
     return np.concatenate([corners, corners + sides], axis=-1)

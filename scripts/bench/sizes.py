@@ -1,11 +1,11 @@
-"""Sizes of everything that is measured: the paper's, or small ones for a smoke run."""
+"""Sizes of all measurements: the paper's, or small ones for a smoke run."""
 
 import dataclasses
 from typing import Any
 
 from bench.timing import Effort
 
-# The sides in pixels of a feature cell of the paper's networks, and in cells of VGG16's grid of an RoI.
+# Side of a feature cell in pixels in the paper's networks, and of VGG16's RoI grid in cells.
 STRIDE = 16
 GRID = (7, 7)
 
@@ -17,11 +17,11 @@ class Sizes:
     image: tuple[int, int] = (600, 1000)  # height, width of the network's input
     images: int = 2  # in a training step
     rois_per_image: int = 64  # in a training step
-    proposals: int = 2000  # of an image, at test time and to sample from
-    batched_images: int = 8  # at test time, where images are batched
+    proposals: int = 2000  # per image, at test time and to sample from
+    batched_images: int = 8  # at test time, if images are batched
     num_classes: int = 21
     widths: tuple[int, int] | None = None  # of fc6 and fc7; the model's own if None
-    compared_image: tuple[int, int] = (128, 192)  # gradients are compared with the peer's on this, and these widths
+    compared_image: tuple[int, int] = (128, 192)  # gradients are compared with the peer's at this size and these widths
     compared_widths: tuple[int, int] = (64, 32)
     feature_map: tuple[int, int, int] = (38, 63, 512)
     pooled_rois: tuple[int, int] = (128, 2000)
@@ -29,14 +29,14 @@ class Sizes:
     growing_sides: tuple[int, ...] = (300, 600, 1200, 2000)
     growing_images: tuple[int, ...] = (1, 2, 4, 8)
     growing_classes: tuple[int, ...] = (1, 20, 100, 1000)
-    curve_steps: int = 60  # of training in two types, to compare the losses
+    curve_steps: int = 60  # steps of training in two types, to compare losses
     evaluated: int = 8  # images of the evaluate topic
     files: int = 32  # JPEG files of the input topic
-    searched: int = 3  # images a core of the proposals topic
+    searched: int = 3  # images per core of the proposals topic
     file_size: tuple[int, int] = (375, 500)  # height, width of a JPEG file
     shorter: int = 600  # the input topic resizes to this shorter and longest side
     longest: int = 1000
-    matmul: int = 2048  # side of the matrices that the device's rate is measured with
+    matmul: int = 2048  # side of the matrices for measuring the device's rate
     copied_bytes: int = 1 << 28
     effort: Effort = dataclasses.field(default_factory=Effort)
 
@@ -70,17 +70,17 @@ QUICK = Sizes(
 )
 
 
-# Of photographs, for the networks that are not the paper's.
+# Sizes of photographs, for networks that are not the paper's.
 _PHOTOGRAPHS = {"image": (480, 640), "images": 4, "rois_per_image": 128, "proposals": 1000}
 
 
 def sizes_of(name: str, sizes: Sizes) -> Sizes:
-    """`sizes`, with those of photographs in place of the paper's where the model is EfficientNet-Lite."""
-    own = name.startswith("efficientnet_lite") and sizes.image == Sizes.image
-    return dataclasses.replace(sizes, **_PHOTOGRAPHS) if own else sizes
+    """`sizes`, with those of photographs instead of the paper's if the model is EfficientNet-Lite."""
+    photographs = name.startswith("efficientnet_lite") and sizes.image == Sizes.image
+    return dataclasses.replace(sizes, **_PHOTOGRAPHS) if photographs else sizes
 
 
 def decode_sizes(value: dict[str, Any]) -> Sizes:
-    """`Sizes` again from `dataclasses.asdict` that went through JSON."""
+    """`Sizes` from the JSON of `dataclasses.asdict`."""
     fields = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
     return Sizes(**{**fields, "effort": Effort(**fields["effort"])})

@@ -1,4 +1,4 @@
-"""Seconds a call takes, measured the same way for us and for the peer. Imports neither JAX nor PyTorch."""
+"""Seconds per call, measured in the same way for this package and for the peer. Imports neither JAX nor PyTorch."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds a call, one for each sample; a sample can be the mean of several short calls."""
+    """Seconds per call, one for each sample; a sample can be the mean of several short calls."""
 
     samples: tuple[float, ...]
 
@@ -29,22 +29,22 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """Length of a measurement: until both minima are reached."""
+    """Length of a measurement: it ends when both minima are reached."""
 
     min_runs: int = 3
     min_seconds: float = 1.0
     sample_seconds: float = 0.02
-    """Calls shorter than this are made one after the other, and waited for once, until a sample is this long."""
+    """Least length of a sample: shorter calls are repeated without waiting in between."""
 
 
 class Sampler:
-    """Gives the seconds of a call of `run`, one sample each time it is called.
+    """Measures the seconds of a call of `run`, one sample per call.
 
-    Two calls come before the first sample: one compiles, and both let the memory that is used again settle.
+    Two calls of `run` precede the first sample: the first compiles, and both warm up reused memory.
 
     Args:
-        run: one call of what is measured; may return before its work is done.
-        wait: blocks until the result of `run` is there.
+        run: the measured call; may return before its work is done.
+        wait: blocks until the result of `run` is ready.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ def measure(
 
 
 def take_turns(samplers: Sequence[Callable[[], float]], effort: Effort | None = None) -> list[Timing]:
-    """Samples of each, taken in turns, so that a slow minute of the machine falls on all alike."""
+    """Samples of each, taken in turns, so that a slow phase of the machine affects all alike."""
     effort = Effort() if effort is None else effort
     rounds: list[tuple[float, ...]] = []
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The peer in its own process: compared first, timed in turns with ours, its errors told."""
+"""The peer in its own process: compared first, timed in turns with this package; its errors are reported."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The same training in PyTorch: what is recorded is what was trained on, and the table says how far apart they are."""
+"""The same training in PyTorch: the recording matches the training, and the table gives the differences."""
 
 import contextlib
 import csv

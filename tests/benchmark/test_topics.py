@@ -210,7 +210,7 @@ def test_unknown_topic_and_useless_numbers_are_refused(capsys):
     for wrong, message in (
         (["--only", "everything"], "invalid choice: 'everything'"),
         (["--tflops", "0"], "invalid positive float value: '0'"),
-        (["--out", os.path.join("no", "such", "result.json")], "there is no folder"),
+        (["--out", os.path.join("no", "such", "result.json")], "does not exist"),
     ):
         with pytest.raises(SystemExit):
             benchmark.main(wrong)

@@ -1,4 +1,4 @@
-"""The comparison's script: one process for each system and network, the table of what is there, kills."""
+"""The comparison's script: one process per system and network, the table of existing results, kills."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Stored features: what was written is read, what was killed is made again, what is stale or too large is refused."""
+"""Stored features: reading back, restart after a kill, refusal of stale or too large stores."""
 
 import errno
 import json

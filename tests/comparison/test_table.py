@@ -1,4 +1,4 @@
-"""The table of systems: cells by hand, the paper's figures beside, what is extrapolated, pages and Markdown."""
+"""The table of systems: cells by hand, the paper's figures, extrapolated figures, pages and Markdown."""
 
 import html
 import re

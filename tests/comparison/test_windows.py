@@ -98,5 +98,5 @@ def test_images_are_held_out_whole():
     assert drawn
     assert kept
     assert not drawn & kept
-    with pytest.raises(ValueError, match=r"fine_tuning.held_out = 0.5: there is one image alone, set it to 0"):
+    with pytest.raises(ValueError, match=r"fine_tuning.held_out = 0.5: the only image cannot be held out, set it to 0"):
         batches(windows(), 1, settings, lambda rows: rows, share=1.0, seed=3)

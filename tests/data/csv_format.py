@@ -1,4 +1,4 @@
-"""A format of one's own: labels.csv beside the images, a row `split,image,class,x,y,w,h,kind` for each object.
+"""A custom format: labels.csv beside the images, a row `split,image,class,x,y,w,h,kind` for each object.
 
 Corners are 1-based and exclusive: x and y of the first pixel, counted from 1. A row without class is an image without
 objects; `kind` may be crowd. No sizes are stated.

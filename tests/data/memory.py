@@ -15,7 +15,7 @@ from frcnn_jax.types import GroundTruth
 
 @dataclasses.dataclass(frozen=True)
 class MemoryDataset:
-    """As much as the contract asks for."""
+    """The smallest implementation of the contract."""
 
     name: str
     directory: Path

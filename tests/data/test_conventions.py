@@ -1,4 +1,4 @@
-"""Conventions that a folder's files do not state, decided for all of it: corners from 0 or 1, and turned images."""
+"""Conventions that a folder's files do not state, decided for the whole folder: corners and orientation."""
 
 import dataclasses
 import logging

@@ -1,4 +1,4 @@
-"""Crowd marks on their way from a folder to a batch, and data without any, which are as they were."""
+"""Crowd marks from a folder to a batch; data without crowds are unchanged."""
 
 import dataclasses
 import importlib

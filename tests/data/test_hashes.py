@@ -1,4 +1,4 @@
-"""Remembered hashes: what is trusted, what is read again, and opening a prepared folder with them."""
+"""Stored hashes: trusted files, files that are read again, and opening a prepared folder with them."""
 
 import dataclasses
 import errno

@@ -1,4 +1,4 @@
-"""Decoded images: read anew or kept, refused where they do not fit or are not what was prepared."""
+"""Decoded images: read again or kept; refused if they exceed the memory or have changed since they were prepared."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from frcnn_jax.data.image_cache import DecodedImages, decoded_bytes
 
 
 class Files:
-    """As much of a `Dataset` as is read: two images of 3 x 5 and 4 x 2 pixels (height x width)."""
+    """The parts of a `Dataset` that are read: two images of 3 x 5 and 4 x 2 pixels (height x width)."""
 
     name = "files"
     image_ids = ("a", "b")

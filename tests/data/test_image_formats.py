@@ -1,4 +1,4 @@
-"""Images by their content: five formats, orientation in each, and what else bears an image's name."""
+"""Images by their content: five formats, orientation in each, and other files with image names."""
 
 import io
 import threading
@@ -22,7 +22,7 @@ JPEG_OPTIONS = {
 
 
 def saved(kind: str, image: np.ndarray, orientation: int = 1, **options) -> bytes:
-    """As Pillow writes it, with an EXIF orientation."""
+    """The image written by Pillow, with an EXIF orientation."""
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(image).save(file, kind, exif=exif, **options)

@@ -1,4 +1,4 @@
-"""COCO files that list more images than the folder has: the others are read, which is said aloud."""
+"""COCO files that list more images than the folder has: the existing ones are read, with a line in the log."""
 
 import dataclasses
 import json

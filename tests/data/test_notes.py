@@ -1,4 +1,4 @@
-"""Deviations of the reading from the files are counted and said, once in full, and in short when opened again."""
+"""Data that are read differently than written are counted and logged, once in full, and in short when opened again."""
 
 import dataclasses
 import json

@@ -26,7 +26,7 @@ CONFIG = InputConfig(scales=(48,), max_size=96, max_objects=3, workers=0)
 
 @dataclasses.dataclass
 class Images:
-    """As much of a `Dataset` as the pipeline reads. Sizes differ from image to image."""
+    """The parts of a `Dataset` that the pipeline reads. Images have different sizes."""
 
     name: str = "images"
     count: int = 5

@@ -1,4 +1,4 @@
-"""Slips in people's own folders: photographs held upright, names spelt in two ways, lists from other programs."""
+"""Faults in users' own folders: photographs in portrait orientation, two spellings of a name, lists of other tools."""
 
 import hashlib
 import logging

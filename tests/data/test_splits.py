@@ -1,4 +1,4 @@
-"""The rule of splits: what is trained on and what is tested, whatever the folder has."""
+"""The rule of splits: training and test images of any folder."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Test images without annotation or without objects: what is said, and what is tested in their place."""
+"""Test images without annotation or without objects: messages, and replacement by other images."""
 
 import dataclasses
 import json

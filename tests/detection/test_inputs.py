@@ -1,4 +1,4 @@
-"""Batches of a person's own images and boxes: by hand, several at once, through the loss, and the faults named."""
+"""Batches of the user's own images and boxes: by hand, several at once, through the loss, and error messages."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What runs in processes that the tests start, and starting them."""
+"""Functions that run in processes which the tests start, and their start."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Finding the others, one process's share, and what is the same however many devices there are; one process."""
+"""Start of several processes, the share of each, and results that do not depend on the number of devices."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Pictures of augmentation: the image as it is and what training sees of it, in their places."""
+"""Pictures of augmentation: the original image and the augmented ones, in their places."""
 
 import dataclasses
 import re
@@ -17,7 +17,9 @@ CONFIG = InputConfig(scales=(40,), max_size=80, flip=False)
 
 
 class Gray:
-    """As much of a `Dataset` as is read: two gray images of 40 x 60 with one object, and none, of the second class."""
+    """The parts of a `Dataset` that are read: two gray images of 40 x 60, with one object of the second class and with
+    none.
+    """
 
     name, image_ids, classes = "gray", ("a", "b"), ("x", "y")
     sizes = np.array([[40, 60], [40, 60]], np.int32)

@@ -1,4 +1,4 @@
-"""COCO's measures: what pycocotools is given, by figures worked out by hand."""
+"""COCO's measures: the input of pycocotools, checked by hand-worked figures."""
 
 import importlib.util
 
@@ -54,7 +54,7 @@ def test_recall_by_the_number_of_detections():
 
 @needs_pycocotools
 def test_the_first_object_found_counts():
-    """pycocotools takes an annotation of number 0 for none at all."""
+    """pycocotools ignores an annotation with number 0."""
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(3)]
     dets = {f"{i}": detections((box, 0.5, 1)) for i, box in enumerate(boxes)}
     objects = {f"{i}": truth((box, 1)) for i, box in enumerate(boxes)}
@@ -63,7 +63,7 @@ def test_the_first_object_found_counts():
 
 @needs_pycocotools
 def test_a_duplicate_is_wrong_of_the_first_detection_too():
-    """As pycocotools takes a detection of number 0 for none, whose object could be found again."""
+    """Detections count from 1: pycocotools takes number 0 for no detection, so its object could be found again."""
     a, b = [0, 0, 10, 10], [40, 0, 50, 10]
     found = measure([(a, 0.9, 1), (a, 0.8, 1), (b, 0.7, 1)], truth((a, 1), (b, 1)))
     assert found["AP"] == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)  # of 101 recalls, those up to a half

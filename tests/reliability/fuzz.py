@@ -1,4 +1,5 @@
-"""Reads many damaged files of one kind in children with limits, and tells what is neither a result nor one line.
+"""Reads many damaged files of one kind in child processes with limits; reports all that gives neither a result nor one
+line.
 
     python -m tests.reliability.fuzz KIND [--count 20000] [--start 0] [--seed 0] [--keep FOLDER]
 
@@ -199,7 +200,7 @@ def _folder(target: Any, box: Path) -> Path:
 
 
 def _read_once(target: Any, place: Path, content: bytes) -> tuple[str, str | None]:
-    """How reading ended, and what is wrong with that."""
+    """The outcome of reading, and its fault if any."""
     path = place / target.file
     path.write_bytes(content)
     try:

@@ -197,8 +197,8 @@ def half_a_run(folder, data):
 CHANGES = {
     other_step: r"holds another run, its settings are not those of .*whole with fc6_rank=6, fc7_rank=3: give another",
     other_parameters: "holds another run, its parameters are not those of",
-    no_run: "exists and is not a compressed run: give another --out",
-    half_a_run: "exists and is not a compressed run",
+    no_run: "already exists and is not a compressed run: give another --out",
+    half_a_run: "already exists and is not a compressed run",
 }
 
 
@@ -290,7 +290,7 @@ def test_script(workdir, tmp_path, monkeypatch, capsys):
     assert contents(workdir) == before
 
     script(monkeypatch, *arguments, "--no-evaluate")
-    assert "holds this compression already" in capsys.readouterr().out
+    assert "already holds this compression" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^compress\.py: .*out holds another run, its settings are not those"):
         script(monkeypatch, "--workdir", workdir, "--fc6", 5, "--out", out)
     with pytest.raises(SystemExit, match=r"^compress\.py: no rank is given"):

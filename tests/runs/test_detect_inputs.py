@@ -44,7 +44,7 @@ def test_what_paths_cannot_stand_for(folder):
         (photos, folder / "nothing"): f"no file {folder}/nothing: give images, folders of images, or videos (.mp4,",
         (empty,): f"{empty} has no images: give a folder that has some, or files",
         (folder / "clips",): f"its 2 videos are to be given one by one, as {folder}/clips/clip.mp4",
-        (folder,): f"folders inside it are not searched; give them too, as {folder}/clips",
+        (folder,): f"subfolders are not searched; give them too, as {folder}/clips",
         (folder / "more",): f"several images are named b; their results would overwrite each other: detect in "
         f"{folder}/more/b.jpg and {folder}/more/b.png by two calls",
         (photos, folder / "more/b.jpg"): "several images are named b;",
@@ -75,7 +75,7 @@ def test_all_images_are_checked_at_once(folder):
     ):
         check_images(images, "auto")
     found = check_images(images[::2], "auto")
-    assert [(image.path, image.size, image.mark, image.turn) for image in found] == [
+    assert [(image.path, image.size, image.mark, image.orientation) for image in found] == [
         (images[0], (20, 30), 1, 1),
         (images[2], (20, 30), 1, 1),
     ]

@@ -76,7 +76,7 @@ def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
     ],
 )
 def test_what_does_not_is_refused_by_name(run, tmp_path, arguments, names):
-    with pytest.raises(ValueError, match=f"^{names}: no setting of an evaluation") as refused:
+    with pytest.raises(ValueError, match=f"^{names}: not a setting of an evaluation") as refused:
         evaluate_run(run[0], changed(run, *arguments.split()), directory=tmp_path / "eval")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "eval").exists()
@@ -93,7 +93,7 @@ def test_results_are_not_overwritten_unless_told_to(run, tmp_path):
     (directory / FILES[1]).write_text("mine\n")
     (directory / FILES[0]).unlink()
     shutil.rmtree(tmp_path / "eval")
-    with pytest.raises(FileExistsError, match=rf"voc/{FILES[1]} exists"):
+    with pytest.raises(FileExistsError, match=rf"voc/{FILES[1]} already exists"):
         evaluate_run(run[0], **settings)
     assert (directory / FILES[1]).read_text() == "mine\n"
     assert not (tmp_path / "eval").exists()
@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_first(run, tmp_path, no_sear
 
 
 def test_a_test_set_without_annotations(run, tmp_path):
-    """As VOC 2012's, whose images and lists alone are public."""
+    """The case of VOC 2012, with only images and lists published."""
     root = tmp_path / "unlabelled"
     shutil.copytree(run[1], root, ignore=shutil.ignore_patterns("Annotations"))
     config = changed(run)

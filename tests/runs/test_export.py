@@ -106,7 +106,7 @@ def test_function_of_a_detector_tested_on_a_pyramid(detector, tmp_path, caplog):
     pyramid = dataclasses.replace(CONFIG, input=dataclasses.replace(CONFIG.input, test_scales=(32, 48)))
     pyramid = dataclasses.replace(detector, config=pyramid)
     export_stablehlo(tmp_path / "a.stablehlo", pyramid, proposals=8, bucket=(48, 64), platforms=["cpu"])
-    assert "a.stablehlo computes one scale, where the run is tested on several" in caplog.text
+    assert "a.stablehlo computes one scale, but the run is tested on several" in caplog.text
     assert read_metadata(tmp_path / "a.stablehlo").config.input.test_scales == (32, 48)
 
 
@@ -143,7 +143,7 @@ def test_no_room(detector, tmp_path, arguments):
 def test_existing_file_is_kept(detector, tmp_path, write):
     path = tmp_path / "a.npz"
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match=r"a\.npz exists"):
+    with pytest.raises(FileExistsError, match=r"a\.npz already exists"):
         write(path, detector)
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
@@ -187,7 +187,7 @@ def test_script_refuses_before_it_loads_anything(tmp_path):
     out.write_text("mine")
     refused = run_script("--workdir", tmp_path / "none", "--format", "npz", "--out", out)
     assert refused.returncode == 1
-    assert refused.stderr == f"{out} exists: give --overwrite to replace it\n"
+    assert refused.stderr == f"{out} already exists: give --overwrite to replace it\n"
     misnamed = run_script("--workdir", tmp_path, "--format", "safetensors", "--out", tmp_path / "b.npz")
     assert misnamed.returncode == 2
     assert "must end in .safetensors" in misnamed.stderr

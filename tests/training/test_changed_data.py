@@ -80,7 +80,7 @@ def test_data_that_moved(moved, run):
 
 
 def test_a_run_that_kept_a_relative_path(data, run, monkeypatch):
-    """As runs of earlier versions do."""
+    """The case of runs of earlier versions."""
     monkeypatch.chdir(data.parent)
     config = with_paths(run_config(data, steps=1), lambda path: path.replace(f"{data.parent}/", ""))
     (run / "config.json").write_text(to_json(config))

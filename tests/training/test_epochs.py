@@ -132,7 +132,7 @@ def test_a_schedule_laid_out_over_all_steps_refuses_other_epochs(tmp_path, optim
 
 
 def test_a_state_of_a_config_whose_steps_are_not_counted_yet(tmp_path):
-    """As in a training loop of one's own: the optimizer's state is the same for any length."""
+    """The case of a custom training loop: the optimizer's state is the same for any length."""
     config = replace(config_of(tmp_path, 2, schedule="cosine"), optimizer={"rules": (ParameterRule("."),)})
     state = create_state(config, {"head": {"cls_score": {"bias": jnp.zeros(3)}}})
     assert int(state.step) == 0

@@ -77,7 +77,7 @@ def test_an_error_is_not_hidden_by_a_signal(arrived):
 
 
 def test_an_ignored_signal_stays_ignored(arrived):
-    """As in a program that a shell started in the background."""
+    """The case of a program that a shell started in the background."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with deferred_signals() as interrupted:
         signal.raise_signal(signal.SIGINT)

@@ -147,7 +147,7 @@ def test_a_second_run_in_the_workdir_is_refused_while_detectors_are_read(finishe
 
 
 def test_training_that_ignores_ctrl_c_says_so_and_is_stopped_by_sigterm(data, tmp_path):
-    """As a shell starts it in the background."""
+    """The case of a process that a shell started in the background."""
     result = stop_by_sigterm(data, tmp_path, last=3)
     assert result.returncode == -signal.SIGTERM
     assert "Ctrl-C (SIGINT) is ignored" in result.stderr

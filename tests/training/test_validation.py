@@ -176,7 +176,7 @@ def test_a_killed_run_decides_as_one_that_was_not(whole, begun, data, tmp_path, 
 
 
 def test_values_after_the_checkpoint_that_a_run_goes_on_from_do_not_count(whole, data, tmp_path):
-    """As where the newest checkpoint was damaged, and deleted."""
+    """The newest checkpoint was damaged, and deleted."""
     run = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(run / "checkpoints/8")
     assert go(data, run) == (8, [6, 8])
@@ -245,6 +245,6 @@ def test_a_damaged_file_of_values_is_one_line(tmp_path):
 
 
 def test_without_a_measurement_the_setting_is_refused(data, tmp_path):
-    with pytest.raises(ValueError, match=r"train\.evaluate_every is set, but nothing to measure with is given"):
+    with pytest.raises(ValueError, match=r"train\.evaluate_every is set, but open_evaluation is not given"):
         train(run_config(data, evaluate_every=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -57,8 +57,8 @@ def test_imagenet_network(tmp_path, imagenet, monkeypatch, capsys):
     out = tmp_path / "out"
     run(monkeypatch, imagenet, "--model", "vgg_cnn_m_1024", "--out", out)
     printed = capsys.readouterr().out
-    assert "Taken: conv1, conv2, conv3, conv4, conv5, fc6, fc7\n" in printed
-    assert "Left:  fc8\n" in printed
+    assert "Written: conv1, conv2, conv3, conv4, conv5, fc6, fc7\n" in printed
+    assert "Skipped: fc8\n" in printed
     assert "drawn at random when training starts" in printed
     assert "Pixels: bgr, less [102.9801, 115.9465, 122.7717]" in printed
     assert sorted(path.name for path in out.iterdir()) == ["weights.safetensors"]
@@ -90,7 +90,7 @@ def test_start_of_training_is_the_same(tmp_path, imagenet, finished):
 def test_finished_detector(tmp_path, finished, monkeypatch, capsys):
     run(monkeypatch, finished, "--model", "vgg_cnn_m_1024", "--out", tmp_path / "out", "--num-classes", "4")
     printed = capsys.readouterr().out
-    assert "fc7, cls_score, bbox_pred\nLeft:  nothing\nA detector of 4 classes" in printed
+    assert "fc7, cls_score, bbox_pred\nSkipped: nothing\nA detector of 4 classes" in printed
     loaded = load_weights(tmp_path / "out", small_m())
     jax.tree.map(np.testing.assert_array_equal, loaded, load_weights(finished, small_m()))
     with pytest.raises(ValueError, match=r"out is for 4 classes, the model for 3, background included"):
@@ -120,7 +120,7 @@ def test_compressed_detector(tmp_path, ranks, printed, monkeypatch, capsys):
 def test_torchvision(tmp_path, monkeypatch, capsys):
     write_zip(tmp_path / "a.pth", state_dict())
     run(monkeypatch, tmp_path / "a.pth", "--model", "vgg16", "--out", tmp_path / "out")
-    assert "Left:  classifier.6\n" in capsys.readouterr().out
+    assert "Skipped: classifier.6\n" in capsys.readouterr().out
     model = small_vgg16(pixels=TORCHVISION_PIXELS)
     expected = load_weights(tmp_path / "a.pth", model)
     jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path / "out", model), expected)
@@ -153,7 +153,7 @@ def test_nothing_is_overwritten(tmp_path, imagenet, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "weights.safetensors").write_text("mine")
     imagenet.write_bytes(b"not even read")
-    with pytest.raises(SystemExit, match=r"weights\.safetensors exists"):
+    with pytest.raises(SystemExit, match=r"weights\.safetensors already exists"):
         run(monkeypatch, imagenet, "--model", "vgg_cnn_m_1024", "--out", tmp_path / "out")
     assert (tmp_path / "out" / "weights.safetensors").read_text() == "mine"
 

@@ -123,5 +123,5 @@ def test_dtype_is_the_models(arrays):
 
 
 def test_faulty_expression(model, arrays):
-    with pytest.raises(ValueError, match=r"allow_extra: '\(' is no regular expression"):
+    with pytest.raises(ValueError, match=r"allow_extra: '\(' is not a regular expression"):
         match_arrays(arrays, model, allow_extra=["("])

@@ -126,12 +126,12 @@ def test_a_package_that_is_missing_or_not_whole(narrow, monkeypatch):
 def test_an_architecture_without_a_package(monkeypatch):
     for name, weights in (("vgg16", "VGG_ILSVRC_16_layers or"), ("tiny", "none: trained from scratch")):
         with pytest.raises(
-            FileNotFoundError, match=rf"no package has weights of {name}; what there is: {weights}"
+            FileNotFoundError, match=rf"no package has weights of {name}; other weights: {weights}"
         ) as e:
             read_pixels("imagenet", name)
         assert "\n" not in str(e.value)
     monkeypatch.setitem(ARCHITECTURES, "plain", dataclasses.replace(NARROW_ARCHITECTURE, imagenet=None, weights=""))
-    with pytest.raises(FileNotFoundError, match=r"what there is: not said\. Give the path of a file, or no weights"):
+    with pytest.raises(FileNotFoundError, match=r"other weights: none stated\. Give the path of a file, or no weights"):
         read_pixels("imagenet", "plain")
 
 

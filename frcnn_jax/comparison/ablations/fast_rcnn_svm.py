@@ -1,7 +1,7 @@
-"""Fast R-CNN with SVMs in place of its softmax (Fast R-CNN's section 5.4 and table 8).
+"""Fast R-CNN with SVMs instead of its softmax (Fast R-CNN's section 5.4 and table 8).
 
-The SVMs are trained afterwards, as R-CNN's, on the vectors before the classifier of a Fast R-CNN that is trained. Boxes
-are moved by its own offsets. The paper finds the softmax a little better.
+The SVMs are trained as in R-CNN, on the vectors before the classifier of a trained Fast R-CNN. Boxes are moved by its
+offsets. The paper finds the softmax slightly better.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ SYSTEM = "fast_rcnn_svm"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The Fast R-CNN that SVMs are trained on."""
+    """The Fast R-CNN to train SVMs on."""
 
     step: int
 
@@ -47,14 +47,14 @@ class Source:
 def train(
     config: Config, comparison: ComparisonConfig, folder: str | Path, fast_rcnn: str | Path | None = None
 ) -> None:
-    """Computes features and trains SVMs in `folder`; stages whose results are there are skipped.
+    """Computes features and trains SVMs in `folder`; stages with existing results are skipped.
 
     Args:
-        fast_rcnn: workdir of a Fast R-CNN that was trained with this config; `fast_rcnn-MODEL/run` beside `folder` if
-            None, where the comparison has it.
+        fast_rcnn: workdir of a Fast R-CNN trained with this config; if None, `fast_rcnn-MODEL/run` beside `folder`,
+            which the comparison writes.
 
     Raises:
-        FileNotFoundError: there is no such run.
+        FileNotFoundError: the run does not exist.
         ValueError: the folder holds another system, or one made from other data or with other settings; or the
             detector has other classes than the training set.
         FolderInUseError: another process works in `folder`.
@@ -88,15 +88,15 @@ def test(
     config: Config,
     comparison: ComparisonConfig,
     folder: str | Path,
-    fast_rcnn: str | Path | None = None,  # noqa: PT028, as it is no test of pytest's
+    fast_rcnn: str | Path | None = None,  # noqa: PT028 (not a pytest test)
 ) -> dict[str, Any]:
     """Tests the SVMs in `folder`, and writes metrics, page and pictures to `eval/` there.
 
     Returns:
-        {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`; nothing where `comparison.share` is below 1.
+        {"map": ..., "ap": {class: ...}, ...} as in `metrics.json`; empty if `comparison.share` is below 1.
 
     Raises:
-        FileNotFoundError: they are not trained, or there is no Fast R-CNN.
+        FileNotFoundError: they are not trained, or the Fast R-CNN does not exist.
         ValueError, FolderInUseError: as `train`.
     """
     _, detector = _load(config, folder, fast_rcnn)
@@ -146,7 +146,7 @@ def describe(
     boxes: Float[np.ndarray, "P 4"],
     watch: Any,
 ) -> Iterator[Part]:
-    """RoI-pooled features and vectors of an image's boxes, all at once, at the detector's test scale."""
+    """RoI-pooled features and vectors of all boxes of an image, at the detector's test scale."""
     settings, model = detector.config.input, detector.model
     scale = resize_scale(image.shape[:2], settings.test_scale, settings.test_max_size)
     buckets = default_buckets((settings.test_scale,), settings.test_max_size, model.stride)

@@ -1,14 +1,14 @@
-"""Features of all proposals of a data set in one file that is mapped into memory, written image by image.
+"""Reading of stored features: those of all proposals of a data set, in one file that is mapped into memory.
 
 Format, version 1. A store is a folder with
-    settings.json   format, version, dtype, features a row, rows of each image, and what the features were made from
-    features.bin    [T, F], the rows of the images one after the other; its whole length is taken from the start
-    written.bin     uint64 [N]: 0, or 2^32 + CRC-32 of the image's bytes once all of its rows are there
-    .lock           held by the one process that writes
+    settings.json   format, version, dtype, features per row, rows of each image, and `made_from`
+    features.bin    [T, F], the rows of the images, concatenated; allocated at full length at the start
+    written.bin     uint64 [N]: 0, or 2^32 + CRC-32 of the image's bytes once all of its rows are written
+    .lock           held by the writing process
 
-An image is marked after its rows are written, so that what a killed process left half done is made again. Where a
-writer goes on, the images that are marked are checked first. A store is read only when all images are there, and only
-by who states the same `made_from`.
+An image is marked after its rows are written, so images that a killed process left unfinished are computed again. A
+resumed writer checks the marked images first. A store can be read only if all images are written, and only with the
+same `made_from`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MARK = 1 << 32
 
 
 def store_bytes(counts: Sequence[int], num_features: int, dtype: str = "float32") -> int:
-    """Size of the features of images with so many rows each."""
+    """Bytes of the features of images with these numbers of rows."""
     return int(np.sum(counts, dtype=np.int64)) * num_features * np.dtype(dtype).itemsize
 
 
@@ -47,12 +47,12 @@ def fingerprint(tree: Any) -> str:
 
 
 class Layout:
-    """Rows of images one after the other.
+    """Concatenated rows of images.
 
     Attributes:
-        counts: rows of each image.
-        offsets: [N + 1], first row of each image in the whole, and their number.
-        shape: rows and features of the whole.
+        counts: number of rows of each image.
+        offsets: [N + 1], first row of each image, and the total number.
+        shape: total number of rows, and features per row.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]):
@@ -69,15 +69,15 @@ class Layout:
 
 
 class FeatureStore(Layout):
-    """The features of N images, of which all are there; `write_features` writes them."""
+    """The complete features of N images, written by `write_features`."""
 
     @classmethod
     def open(cls, folder: str | Path, made_from: Mapping[str, Any]) -> FeatureStore:
-        """
+        """Opens a complete store.
+
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it was made from something else, which is named; not all of its images are there; or its files
-                are damaged.
+            FileNotFoundError: the store does not exist.
+            ValueError: it was made from other data or settings (named), is incomplete, or its files are damaged.
         """
         folder = Path(folder)
         settings = read_settings(folder)
@@ -106,21 +106,21 @@ class FeatureStore(Layout):
         )
 
     def __getitem__(self, index: int) -> Float[np.ndarray, "P F"]:
-        """The rows of an image, mapped and not to be written to."""
+        """The rows of an image, mapped read-only."""
         index = range(len(self))[index]
         return self._rows[self.offsets[index] : self.offsets[index + 1]]
 
     def select(self, rows: Int[np.ndarray, " n"]) -> SelectedRows:
-        """Rows of the whole by their numbers, to be read later."""
+        """Rows of the store by number, read on access."""
         return SelectedRows(self._rows, np.asarray(rows, np.int64))
 
     def damaged(self) -> list[int]:
-        """Images whose rows are not those that were written; reads the whole."""
+        """Images with rows that changed after writing; reads the whole store."""
         return [index for index in range(len(self)) if int(self._written[index]) != checksum(self[index])]
 
 
 class SelectedRows:
-    """Some rows of a store, read as float32 where they are indexed."""
+    """Some rows of a store, read as float32 on access."""
 
     def __init__(self, whole: Float[np.ndarray, "T F"], rows: Int[np.ndarray, " n"]):
         self._whole, self._rows = whole, rows

@@ -40,17 +40,17 @@ def write_features(
     made_from: Mapping[str, Any],
     dtype: str = "float32",
 ) -> Iterator[FeatureWriter]:
-    """Begins a store, or goes on with it; what is written in the block is on disk when it is left.
+    """Begins or resumes a store; rows written in the block are on disk when it is left.
 
     Args:
-        counts: rows of each image.
-        made_from: all that the features depend on, as JSON has it: settings, fingerprints of the weights, the data
+        counts: number of rows of each image.
+        made_from: everything the features depend on, as JSON values: settings, fingerprints of the weights, the data
             and the proposals.
         dtype: float32, or float16 for half the size.
 
     Raises:
-        ValueError: another dtype, or the folder holds features made from something else, which is named.
-        OSError: the disk has too little space for the whole; says how much is needed and free.
+        ValueError: another dtype, or the folder holds features made from other data or settings (named).
+        OSError: the disk has too little space; names the needed and the free space.
         FolderInUseError: another process writes there.
     """
     if dtype not in ("float32", "float16"):
@@ -72,7 +72,7 @@ def write_features(
 
 
 class FeatureWriter(Layout):
-    """A store that is being written, as `write_features` gives it."""
+    """A store that is being written; `write_features` yields it."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
         super().__init__(folder, settings)
@@ -85,7 +85,7 @@ class FeatureWriter(Layout):
         self._features = os.open(folder / FEATURES, os.O_RDWR | os.O_CREAT, 0o644)
         self._marks = os.open(folder / WRITTEN, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            # Marks without settings are of a process that was killed before it began.
+            # Marks without settings are left by a process that was killed at the start.
             os.ftruncate(self._marks, 0 if found is None else 8 * len(self))
             os.ftruncate(self._marks, 8 * len(self))
             self._allocate()
@@ -100,15 +100,15 @@ class FeatureWriter(Layout):
             raise
 
     def missing(self) -> list[int]:
-        """Images whose rows are not all there."""
+        """Images with missing rows."""
         return np.flatnonzero(self._written == 0).tolist()
 
     def write(self, index: int, rows: Float[np.ndarray, "P F"]) -> None:
-        """Stores the rows of an image; they are rounded to the store's dtype.
+        """Stores the rows of an image, rounded to the store's dtype.
 
         Raises:
-            ValueError: they are not as many as was said, or not finite in the store's dtype.
-            OSError: they cannot be written, as when the disk is full; the image stays missing.
+            ValueError: their number is not the declared one, or they are not finite in the store's dtype.
+            OSError: they cannot be written, for example because the disk is full; the image stays missing.
         """
         expected = (int(self.counts[index]), self.shape[1])
         if np.shape(rows) != expected:
@@ -125,7 +125,7 @@ class FeatureWriter(Layout):
         self._mark(index, checksum(rows))
 
     def flush(self) -> None:
-        """Writes through to the disk, so that a loss of power takes nothing."""
+        """Flushes to the disk, so that a power failure loses nothing."""
         os.fsync(self._features)
         os.fsync(self._marks)
 
@@ -143,7 +143,7 @@ class FeatureWriter(Layout):
         os.pwrite(self._marks, self._written[index].tobytes(), 8 * index)
 
     def _allocate(self) -> None:
-        """Takes the space of the whole."""
+        """Allocates the full size."""
         status = os.fstat(self._features)
         needed, free = self.nbytes - 512 * status.st_blocks, shutil.disk_usage(self.folder).free
         if needed > free:
@@ -159,7 +159,7 @@ class FeatureWriter(Layout):
             if self.nbytes:
                 os.posix_fallocate(self._features, 0, self.nbytes)
         except OSError as error:
-            # Not every file system can take space in advance.
+            # Not every file system can allocate space in advance.
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
         os.ftruncate(self._features, self.nbytes)

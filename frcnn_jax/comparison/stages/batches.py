@@ -1,4 +1,4 @@
-"""The batches of fine-tuning: windows drawn from all images, and those of images that are held out."""
+"""The batches of fine-tuning: windows drawn from all images, and windows of held-out images."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _HELD_OUT_BATCHES = 4
 class WindowBatches:
     """Random access to the batches of fine-tuning: `batches[step]` is (inputs, labels, flips), from 0 on.
 
-    A batch follows from the seed and the step alone, whatever was read before.
+    A batch depends only on the seed and the step.
 
     Raises:
         ValueError: the windows are neither foreground nor background.
@@ -36,8 +36,8 @@ class WindowBatches:
     ):
         """
         Args:
-            images: those whose windows are drawn.
-            read: inputs of these rows of `windows`, on the host.
+            images: images to draw windows from.
+            read: returns the inputs of rows of `windows`, on the host.
         """
         allowed, (low, high) = np.isin(windows.images, images), settings.background_iou
         in_range = (windows.overlaps >= low) & (windows.overlaps < high) & ~windows.on_crowd
@@ -65,17 +65,17 @@ class WindowBatches:
 def batches(
     windows: Windows, num_images: int, settings: FineTuningConfig, read: Callable, *, share: float, seed: int
 ) -> tuple[WindowBatches, WindowBatches | None]:
-    """Batches to learn from, and those of images that are held out; None without `settings.held_out`.
+    """Training batches, and batches of held-out images; None without `settings.held_out`.
 
     Args:
-        read: as for `WindowBatches`.
-        share: of the steps that are made; below 1, a step more that is not timed.
+        read: as in `WindowBatches`.
+        share: share of the steps to make; below 1, one more step, which is not timed.
 
     Raises:
-        ValueError: as `WindowBatches`, or there is one image alone, and it cannot be held out.
+        ValueError: as `WindowBatches`, or the only image cannot be held out.
     """
     if settings.held_out and num_images < 2:
-        raise ValueError(f"fine_tuning.held_out = {settings.held_out}: there is one image alone, set it to 0")
+        raise ValueError(f"fine_tuning.held_out = {settings.held_out}: the only image cannot be held out, set it to 0")
     learned, held_out = split_images(num_images, settings.held_out, seed)
     steps = settings.steps if share == 1 or not settings.steps else math.ceil(share * settings.steps) + 1
     source = WindowBatches(windows, learned, settings, read, steps=steps, seed=(seed, 2))

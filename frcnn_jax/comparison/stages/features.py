@@ -1,4 +1,4 @@
-"""Features of all images on disk, and the watch that times the parts of their computation."""
+"""Features of all images on disk, and the watch that times the stages of their computation."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,15 +18,17 @@ __all__ = ["Describe", "Pairs", "Part", "Watch", "regression_pairs", "store_feat
 
 
 class Part(NamedTuple):
-    """Features of n boxes of an image, on the device; what follows is padding."""
+    """Features of n boxes of an image, on the device, followed by padding."""
 
-    rows: Int[np.ndarray, " n"]  # of the boxes
+    rows: Int[np.ndarray, " n"]  # rows of the boxes
     pooled: Float[Array, "B F"]  # the last pooled features
-    vectors: Float[Array, "B V"]  # before the classifier
+    vectors: Float[Array, "B V"]  # vectors before the classifier
 
 
 class Describe(Protocol):
-    """Features of an image's boxes, part by part; `watch(stage, function, *arguments, **static)` calls functions."""
+    """Features of an image's boxes, part by part; functions are called by `watch(stage, function, *arguments,
+    **static)`.
+    """
 
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"], watch: Callable[..., Any]
@@ -39,10 +41,10 @@ def untimed(stage: str, function: Callable[..., Any], *arguments: Any, **static:
 
 
 class Watch:
-    """Seconds by stage. Where a function meets shapes for the first time, compiling it is not counted.
+    """Seconds by stage. Compilation of a function for new shapes is not counted.
 
     Attributes:
-        seconds: of each stage so far.
+        seconds: seconds of each stage so far.
     """
 
     def __init__(self) -> None:
@@ -62,15 +64,15 @@ class Watch:
 
 
 class Pairs(NamedTuple):
-    """Windows and the objects that boxes are regressed to, of all images one after the other."""
+    """Windows and the objects to regress boxes to, of all images, concatenated."""
 
-    rows: list[Int[np.ndarray, " n"]]  # of each image's windows
+    rows: list[Int[np.ndarray, " n"]]  # rows of each image's windows
     labels: Int[np.ndarray, " m"]  # 1 ... K
     targets: Float[np.ndarray, "m 4"]
 
 
 def regression_pairs(run: Run) -> Pairs:
-    """The pairs of every image; none with box regression disabled."""
+    """The pairs of every image; empty if box regression is disabled."""
     settings = run.comparison.regression
     least = settings.min_iou if settings.enabled else 2.0
     found = [
@@ -88,7 +90,7 @@ def store_features(
     params: Any,
     compile_for: Callable[[int], Any] | None = None,
 ) -> dict[str, FeatureStore]:
-    """Stores of features in folders of their own; images that are there are not computed again.
+    """Stores of features in separate folders; stored images are not computed again.
 
     Args:
         plans: by the name of a store, the rows of each image and the features of a row.

@@ -1,4 +1,4 @@
-"""Fine-tuning of a network, or of its last layers, by a softmax on windows that are drawn from all images."""
+"""Fine-tuning of a network, or of its last layers, with a softmax on windows drawn from all images."""
 
 import math
 from collections.abc import Callable
@@ -30,26 +30,26 @@ __all__ = ["FineTuned", "Task", "fine_tune", "optimizer_config"]
 
 
 class Task(NamedTuple):
-    """The network that is fine-tuned, and its inputs."""
+    """The network to fine-tune, and its inputs."""
 
     params: Any
     classifier: str  # path of the new layer, as in "head/cls_score"
-    load: Callable[[Any], Float[Array, "B *F"]]  # what a batch's `read` gave, as the input on the device
-    logits: Callable[[Any, Array, PRNGKeyArray | None], Float[Array, "B K1"]]  # of params, input, key of the dropout
-    pixels: PixelNormalization  # that the network takes
+    load: Callable[[Any], Float[Array, "B *F"]]  # from the result of a batch's `read` to the input on the device
+    logits: Callable[[Any, Array, PRNGKeyArray | None], Float[Array, "B K1"]]  # from params, input, dropout key
+    pixels: PixelNormalization  # of the network
 
 
 class FineTuned(NamedTuple):
-    """Parameters after fine-tuning, and the way to them."""
+    """Parameters after fine-tuning, with steps and losses."""
 
     params: Any
-    steps: int  # that were made
-    chosen: int  # step that the parameters are of
-    losses: tuple[tuple[int, float], ...]  # step, loss on windows that are held out
+    steps: int  # number of steps made
+    chosen: int  # step of the parameters
+    losses: tuple[tuple[int, float], ...]  # step, loss on held-out windows
 
 
 def optimizer_config(settings: FineTuningConfig, classifier: str) -> OptimizerConfig:
-    """SGD in Caffe's form: biases have twice the rate and no decay, the classifier its own multiple of both."""
+    """Caffe's SGD: biases have twice the rate and no decay; the classifier multiplies both."""
     return OptimizerConfig(
         learning_rate=settings.learning_rate,
         momentum=settings.momentum,
@@ -76,16 +76,16 @@ def fine_tune(
     timed: Callable[[], AbstractContextManager[Callable[[], None]]],
     skip_first: bool = False,
 ) -> FineTuned:
-    """Makes the steps that `source` has, going on from the newest checkpoint in `folder`; `task.params` are used up.
+    """Makes the steps of `source`, resuming from the newest checkpoint in `folder`; `task.params` are consumed.
 
     Interrupted by Ctrl-C or SIGTERM, it ends the step and writes a checkpoint first. With `held_out` it ends when the
     loss has not fallen for `settings.patience` measurements, but not before `settings.least_steps`.
 
     Args:
-        describe: `describe(config=...)` gives the metadata of the checkpoints, of the config with the optimizer of the
-            fine-tuning.
-        timed: gives the block that is timed, and with it a function to call now and then.
-        skip_first: leave out the first step, in which the program is compiled.
+        describe: `describe(config=...)` returns the metadata of the checkpoints, for the config with the optimizer of
+            the fine-tuning.
+        timed: returns the timed block, which yields a function to call regularly.
+        skip_first: do not time the first step, which compiles.
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
@@ -115,8 +115,8 @@ def fine_tune(
 
         def measured(values: Evaluations, number: int) -> Evaluations:
             if due(number) and number not in values.steps:
-                clock.close()  # the paper measures nothing while it trains
-                # The best of `Evaluations` is the highest.
+                clock.close()  # measurements are not timed, as the paper makes none
+                # `Evaluations` looks for the highest value.
                 values = values.add(number, -measure(merge(state.trainable, state.frozen)))
                 write_evaluations(folder, values)
                 progress.set_postfix_str(f"loss on held-out windows {-values.values[-1][1]:.3f}")
@@ -144,7 +144,7 @@ def fine_tune(
                 tick = clock.enter_context(timed())
             tick()
         if interrupted():
-            return FineTuned(None, number, number, ())  # the signal has its effect when the block is left
+            return FineTuned(None, number, number, ())  # the signal takes effect when the block is left
         chosen = number
         if values.best is not None and values.best[0] != number:
             chosen = checkpoints.step = values.best[0]
@@ -156,7 +156,7 @@ def fine_tune(
 def _compile(
     task: Task, optimizer: optax.GradientTransformation, held_out: WindowBatches | None
 ) -> tuple[Callable, Callable[[Any], float]]:
-    """The update of the state by a batch, and the mean loss of parameters on the windows held out."""
+    """The update of the state by a batch, and the mean loss of parameters on held-out windows."""
 
     def mean_loss(params: Any, inputs: Array, labels: Array, key: PRNGKeyArray | None) -> Float[Array, ""]:
         return jnp.mean(cross_entropy(task.logits(params, inputs, key), labels))
@@ -186,7 +186,7 @@ def _exhausted(values: Evaluations, number: int, settings: FineTuningConfig) -> 
 
 @jax.jit
 def _flip(inputs: Array, flips: Bool[Array, " B"]) -> Array:
-    """Windows [B, S, S, C] flipped left to right where `flips` says so; features [B, F] as they are."""
+    """Windows [B, S, S, C], flipped left to right if `flips` is true; features [B, F] unchanged."""
     if inputs.ndim != 4:
         return inputs
     return jnp.where(flips[:, None, None, None], inputs[:, :, ::-1], inputs)

@@ -1,14 +1,14 @@
-"""The folder of a system: what it was made from, and results that stay there.
+"""The folder of a system: the record of its inputs, and its results.
 
-A folder holds one system with one model. Each stage takes what the stages before it left, and is skipped where its own
-result is there:
+A folder holds one system with one model. Each stage uses the results of earlier stages, and is skipped if its own
+result exists:
 
-    settings.json    what all of it was made from
-    checkpoints/     of fine-tuning, with evaluations.json where windows are held out
+    settings.json    the inputs and settings of all results
+    checkpoints/     of fine-tuning, with evaluations.json if windows are held out
     network.npz      parameters after fine-tuning
     vectors/         vector before the classifier of every window
     pooled/          last pooled features of some windows
-    mining.npz       SVMs on the way
+    mining.npz       intermediate SVMs
     svms.npz, regressors.npz
     tested/          best boxes of each test image
     eval/            metrics, page and pictures
@@ -31,12 +31,12 @@ from frcnn_jax.config import Config
 __all__ = ["check_folder", "claim_folder", "describe_settings", "is_claimed", "load_arrays", "save_arrays"]
 
 _FILE = "settings.json"
-# Settings that leave what is on disk as it is.
+# Settings that do not affect the files.
 _FREE = ("selection", "windows_at_once", "checkpoint_every")
 
 
 def describe_settings(config: Config, comparison: ComparisonConfig, system: str, settings: Any) -> dict[str, Any]:
-    """All settings that decide what is on disk, as JSON has it."""
+    """All settings that the files depend on, as JSON values."""
     described = {
         "system": system,
         "model": dataclasses.asdict(config.model),
@@ -53,18 +53,18 @@ def describe_settings(config: Config, comparison: ComparisonConfig, system: str,
 
 
 def is_claimed(folder: Path) -> bool:
-    """True where a system has begun in the folder."""
+    """True if a system has begun in the folder."""
     return (folder / _FILE).exists()
 
 
 def claim_folder(folder: Path, description: dict[str, Any]) -> None:
-    """Notes in a folder what it is made from. Raises as `check_folder`."""
+    """Records the inputs of a folder. Raises as `check_folder`."""
     check_folder(folder, description)
     write_text(folder / _FILE, json.dumps(description, indent=1) + "\n")
 
 
 def check_folder(folder: Path, description: dict[str, Any]) -> None:
-    """Raises ValueError where the folder holds what was made from something else; names the first that differs."""
+    """Raises ValueError if the folder was made from other inputs; names the first difference."""
     path = folder / _FILE
     if not path.exists():
         return
@@ -81,7 +81,7 @@ def check_folder(folder: Path, description: dict[str, Any]) -> None:
 
 
 def save_arrays(path: Path, tree: Any) -> None:
-    """Writes a tree of dictionaries of arrays as one file, whole or not at all."""
+    """Writes a tree of dictionaries of arrays as one file, atomically."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **{name: np.asarray(array) for name, array in flatten_dict(tree, sep="/").items()})
 
@@ -98,7 +98,7 @@ def load_arrays(path: Path) -> Any:
     try:
         with np.load(path, allow_pickle=False) as file:
             return unflatten_dict({name: jnp.asarray(file[name]) for name in file.files}, sep="/")
-    except Exception as error:  # of zip files, of their members and of NumPy's headers
+    except Exception as error:  # errors of zip files, their members and NumPy's headers
         raise ValueError(f"{path} is damaged ({error}): delete it, and its stage is done again") from error
 
 

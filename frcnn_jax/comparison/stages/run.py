@@ -1,4 +1,4 @@
-"""A system at work: its data, its folder, and fine-tuning, which both systems do once."""
+"""A system in use: its data, its folder, and fine-tuning, which both systems share."""
 
 import contextlib
 import dataclasses
@@ -56,38 +56,38 @@ _NETWORK = "network.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A system at work on a data set."""
+    """A system in use on a data set."""
 
     config: Config
     comparison: ComparisonConfig
     folder: Path
     dataset: Dataset
-    proposals: Sequence[Float[np.ndarray, "P 4"]]  # of each image
-    num_images: int  # the first ones of the data set, which are used
+    proposals: Sequence[Float[np.ndarray, "P 4"]]  # proposals of each image
+    num_images: int  # number of images used, the first ones of the data set
     images: DecodedImages
     record: Record
-    made_from: Mapping[str, Any]  # all that decides what is on disk
+    made_from: Mapping[str, Any]  # everything the files depend on
 
     @property
     def annotations(self) -> Sequence[GroundTruth]:
-        """Objects of the images that are used."""
+        """Objects of the used images."""
         return self.dataset.annotations[: self.num_images]
 
     @property
     def seed(self) -> int:
-        """Decides all that is random."""
+        """Seed of all random numbers."""
         return self.config.train.seed
 
     @property
     def share(self) -> float:
-        """Share of the images that is used."""
+        """Share of the images to use."""
         return self.num_images / max(len(self.dataset), 1)
 
     def detector(self) -> tuple[FastRCNN, Any]:
-        """Fast R-CNN's model, and parameters to start from: those of `model.weights`, or random ones."""
+        """Fast R-CNN's model, and initial parameters: those of `model.weights`, or random ones."""
         num_classes = len(self.dataset.classes) + 1
         model, key = build_model(self.config, num_classes), jax.random.key(self.seed)
-        # The detector's own rules, by which some of its layers are frozen, are not for these systems.
+        # The detector's rules, which freeze some layers, do not apply to these systems.
         learning = replace(self.config, optimizer={"rules": (ParameterRule(""),)})
         return model, initial_params(learning, model, identity_statistics(num_classes), key)
 
@@ -99,7 +99,7 @@ def open_training(
     """The training set, its proposals, and the folder, which is locked while the block runs.
 
     Args:
-        settings: the system's own.
+        settings: settings of the system.
 
     Raises:
         ValueError: the folder holds another system, or one made from other data or with other settings.
@@ -137,7 +137,7 @@ def open_training(
 def open_test(
     config: Config, comparison: ComparisonConfig, folder: str | Path, system: str, settings: Any
 ) -> Iterator[Run]:
-    """The test set, its proposals, and a folder that holds the system, trained; arguments and errors as above."""
+    """The test set, its proposals, and the folder of the trained system; arguments and errors as above."""
     folder = expand_user(folder)
     load_plugins(config.plugins, folder)
     config = absolute_paths(config)
@@ -161,11 +161,11 @@ def fine_tune_once(
     paper: FineTuningConfig,
     fixed: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The parameters after fine-tuning, which is not done again where `network.npz` has them.
+    """The parameters after fine-tuning, which is skipped if `network.npz` has them.
 
     Args:
-        paper: settings whose windows are the whole schedule.
-        fixed: parameters that are not tuned, which are kept beside the others.
+        paper: settings with the number of windows of the full schedule.
+        fixed: parameters that are not tuned, to store with the others.
     """
     path = run.folder / _NETWORK
     if not path.exists():
@@ -194,23 +194,23 @@ def fine_tune_once(
 
 
 def load_network(run: Run) -> Any:
-    """The parameters after fine-tuning. Errors as of `load_arrays`."""
+    """The parameters after fine-tuning. Errors as `load_arrays`."""
     return load_arrays(run.folder / _NETWORK)
 
 
 def classify(vectors: Float[Array, "B V"], params: Any, layer: str) -> Float[Array, "B K1"]:
-    """Logits of the classifier, which is the head's layer of that name, in float32."""
+    """Logits of the classifier, the head's layer of that name, in float32."""
     classifier = params["head"][layer]
     return vectors.astype(jnp.float32) @ classifier["kernel"] + classifier["bias"][None]
 
 
 def part_of(count: int, share: float) -> int:
-    """A share of `count` things, at least one of them if there is one."""
+    """The number of items in a share of `count`, at least one unless `count` is 0."""
     return min(count, max(math.ceil(count * share), 1))
 
 
 def padded_side(length: int) -> int:
-    """A side that an image is padded to, so that few programs are compiled: 128, 192, 256, 384, 512 ..."""
+    """The padded side of an image, one of few so that few programs are compiled: 128, 192, 256, 384, 512 ..."""
     side = 128
     while side < length:
         side = side * 4 // 3 if side % 3 == 0 else side * 3 // 2

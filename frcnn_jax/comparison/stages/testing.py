@@ -27,7 +27,7 @@ __all__ = ["Score", "detect_all", "score_by_svms", "test_system"]
 Score = Callable[[Float[Array, "B F"], Float[Array, "B V"]], tuple[Float[Array, "B K"], Float[Array, "B K 4"] | None]]
 """Scores and offsets of boxes for each class, of their pooled features and vectors."""
 
-_NONE = -1e30  # score of no candidate on disk, where infinity is refused
+_NONE = -1e30  # score of missing candidates on disk, as infinity is refused there
 
 
 def score_by_svms(svms: LinearSvms, regressors: BoxRegressors | None) -> Score:
@@ -44,10 +44,10 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
     """Detects in the test set, and writes metrics, page and pictures to `eval/` as for Fast R-CNN.
 
     Args:
-        made_from: arrays that decide scores and offsets.
+        made_from: arrays that scores and offsets depend on.
 
     Returns:
-        What is written to `metrics.json`; nothing of a share of the images.
+        The content of `metrics.json`; empty for a share of the images.
     """
     detections = detect_all(run, describe, score, made_from)
     counts = [len(run.proposals[index]) for index in range(run.num_images)]
@@ -61,7 +61,7 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
     metrics = write_evaluation(
         detections,
         run.dataset,
-        # An SVM's score is 0 at the margin between an object and none.
+        # The score of an SVM is 0 at the decision boundary.
         config=replace(run.config.evaluate, picture_score=0.0),
         directory=run.folder / "eval",
         title=f"{run.record.content['system']} on {run.dataset.name}",
@@ -72,7 +72,7 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
 
 
 def detect_all(run: Run, describe: Describe, score: Score, made_from: Any) -> dict[str, Detections]:
-    """Detections of each image by its id. Candidates are kept on disk image by image, so that a killed test goes on."""
+    """Detections of each image by id. Candidates are stored on disk per image, so that a killed test can be resumed."""
     settings, num_classes = run.comparison.selection, len(run.dataset.classes)
     boxes = [np.asarray(run.proposals[i], np.float32) for i in range(run.num_images)]
     counts = [num_classes * min(settings.per_class, _padded(len(b))) for b in boxes]

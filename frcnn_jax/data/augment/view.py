@@ -1,4 +1,4 @@
-"""The part of a training image that is shown, and its scale: crops and scale jitter, and what they do to boxes."""
+"""Crops and scale jitter of training images, and their effect on boxes."""
 
 import dataclasses
 
@@ -12,12 +12,12 @@ from frcnn_jax.types import GroundTruth
 
 __all__ = ["TRIES", "View", "changes_views", "choose_view", "crop_boxes", "crop_objects", "view_at", "visible_shares"]
 
-TRIES = 10  # views drawn for an image, of which the first that keeps an object is taken
+TRIES = 10  # views drawn per image; the first one that keeps an object is used
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A window of an image, and the scale at which it is shown."""
+    """A window of an image and its scale."""
 
     window: tuple[int, int, int, int]  # x1 y1 x2 y2, in whole pixels of the image
     scale: float  # resized size / size of the window
@@ -30,26 +30,28 @@ class View:
 
 
 def changes_views(settings: AugmentConfig) -> bool:
-    """True where an image may be shown in part or at another scale."""
+    """True if a setting crops or rescales images."""
     return settings.crop < 1 or settings.scale_jitter != (1, 1)
 
 
 def view_at(chance: Float[np.ndarray, "5"], size: tuple[int, int], scale: float, settings: AugmentConfig) -> View:
-    """The view that five numbers decide; resized it is no larger than the whole image at `scale`.
+    """The view given by five numbers; after resizing it is at most as large as the whole image at `scale`.
 
     Args:
-        chance: each at least 0 and below 1: for the factor on the scale, height, width, top and left of the window.
+        chance: numbers in [0, 1) for the factor on the scale, height, width, top and left of the window.
         size: height and width of the image.
-        scale: of the image without augmentation.
+        scale: scale of the image without augmentation.
     """
     low, high = settings.scale_jitter
     shares = settings.crop + chance[1:3] * (1 - settings.crop)
     height, width = (max(round(side * share), 1) for side, share in zip(size, shares, strict=True))
     shown = scale * min(size[0] / height, size[1] / width) * low * (high / low) ** float(chance[0])
-    room = resized_size(size, scale)
-    if any(side > most for side, most in zip(resized_size((height, width), shown), room, strict=True)):
-        shown = min(shown, *room)  # at which a pixel still fits
-        height, width = (min(side, max(int(most / shown), 1)) for side, most in zip((height, width), room, strict=True))
+    limit = resized_size(size, scale)
+    if any(side > most for side, most in zip(resized_size((height, width), shown), limit, strict=True)):
+        shown = min(shown, *limit)  # so that at least one pixel fits
+        height, width = (
+            min(side, max(int(most / shown), 1)) for side, most in zip((height, width), limit, strict=True)
+        )
     y, x = int(chance[3] * (size[0] - height + 1)), int(chance[4] * (size[1] - width + 1))
     return View((x, y, x + width, y + height), float(shown))
 
@@ -57,7 +59,7 @@ def view_at(chance: Float[np.ndarray, "5"], size: tuple[int, int], scale: float,
 def choose_view(
     chances: Float[np.ndarray, "T 5"], size: tuple[int, int], scale: float, truth: GroundTruth, settings: AugmentConfig
 ) -> View:
-    """The first of T views that keeps an object; the whole image where none does, any view where there is no object."""
+    """The first of T views that keeps an object, else the whole image; the first view if there are no objects."""
     objects = float_boxes(truth.boxes)[~np.asarray(truth.crowd)]
     for chance in chances:
         view = view_at(chance, size, scale, settings)
@@ -68,23 +70,22 @@ def choose_view(
 
 
 def visible_shares(boxes: Float[np.ndarray, "B 4"], window: tuple[int, int, int, int]) -> Float[np.ndarray, " B"]:
-    """Share of the area of each box that lies in the window, 0 ... 1; 0 for an empty box."""
+    """Share of each box's area inside the window, 0 ... 1; 0 for an empty box."""
     boxes = float_boxes(boxes)
     area, inside = (np.prod(np.maximum(b[:, 2:] - b[:, :2], 0), axis=1) for b in (boxes, _clip(boxes, window)))
     return inside / np.where(area > 0, area, 1)
 
 
 def crop_boxes(boxes: Float[np.ndarray, "B 4"], window: tuple[int, int, int, int]) -> Float[np.ndarray, "b 4"]:
-    """Proposals in the frame of the window, clipped; those of which no pixel's height and width is left are dropped."""
+    """Proposals in the frame of the window, clipped; those that are less than a pixel high or wide are dropped."""
     clipped = _clip(float_boxes(boxes), window) - np.array(window[:2] * 2, np.float32)
     return clipped[(clipped[:, 2:] - clipped[:, :2] >= 1).all(axis=1)]
 
 
 def crop_objects(truth: GroundTruth, window: tuple[int, int, int, int], min_visible: float) -> GroundTruth:
-    """Objects in the frame of the window, clipped.
+    """Objects in the frame of the window, clipped. Objects outside are dropped.
 
-    Those outside are dropped. Those of which less than `min_visible` is inside become crowds: what is left of them is
-    no object to learn, nor is it background.
+    Objects with a visible share below `min_visible` become crowds: neither objects to learn nor background.
     """
     boxes = float_boxes(truth.boxes)
     shares = visible_shares(boxes, window)
@@ -98,6 +99,6 @@ def crop_objects(truth: GroundTruth, window: tuple[int, int, int, int], min_visi
 
 
 def _clip(boxes: Float[np.ndarray, "B 4"], window: tuple[int, int, int, int]) -> Float[np.ndarray, "B 4"]:
-    """Boxes with their corners moved into the window, in the frame that they are in."""
+    """Boxes with corners clipped to the window, in the frame of the image."""
     low, high = np.array(window[:2] * 2, np.float32), np.array(window[2:] * 2, np.float32)
     return np.clip(boxes, low, high)

@@ -1,11 +1,11 @@
-"""BMP: its size."""
+"""Size of BMP images."""
 
 from __future__ import annotations
 
 __all__ = ["bmp_size", "is_bmp"]
 
-_CORE_HEADER = 12  # bytes of the oldest header, whose numbers are shorter
-_PLAIN = (0, 3, 6)  # kinds of compression that are none
+_CORE_HEADER = 12  # bytes of the oldest header, which has shorter numbers
+_PLAIN = (0, 3, 6)  # compression codes of uncompressed images
 
 
 def is_bmp(data: bytes) -> bool:
@@ -13,10 +13,10 @@ def is_bmp(data: bytes) -> bool:
 
 
 def bmp_size(data: bytes) -> tuple[int, int]:
-    """Height and width; all rows must be there.
+    """Height and width; all rows must be present.
 
     Raises:
-        ValueError: it is cut short.
+        ValueError: it is truncated.
     """
 
     def number(start: int, length: int) -> int:

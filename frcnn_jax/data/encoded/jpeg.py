@@ -1,4 +1,4 @@
-"""JPEG: its size, its EXIF data, and whether the coded pixels are all there."""
+"""Size and EXIF data of JPEG images, and a check that no coded pixels are missing."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def check_jpeg(data: bytes) -> None:
-    """Decodes all coded data, at an eighth of the size, with an error where OpenCV fills up with gray.
+    """Decodes all coded data, at an eighth of the size, with an error if OpenCV would fill up with gray.
 
-    OpenCV's decoder knows that the data end before the last pixel, but only prints it. Other oddities, as bytes too
-    many between two markers, change no pixel and pass.
+    OpenCV's decoder notices that the data end before the last pixel, but only prints a line. Other irregularities, such
+    as extra bytes between two markers, change no pixel and pass.
 
     Raises:
         ValueError: the data end early although an end marker follows.
@@ -57,7 +57,7 @@ def check_jpeg(data: bytes) -> None:
 
 
 def jpeg_exif(data: bytes) -> bytes:
-    """The EXIF data; empty where there is none before the pixels."""
+    """The EXIF data; empty if there is none before the pixels."""
     for marker, place in _markers(data):
         if marker in (_SCAN, _END):
             break
@@ -68,8 +68,9 @@ def jpeg_exif(data: bytes) -> bytes:
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Markers and the place after each. Segments are walked by their lengths: one of them may hold a thumbnail with an
-    end marker of its own."""
+    """Markers and the position after each. Segments are skipped by their lengths, as a segment may hold a thumbnail
+    with its own end marker.
+    """
     position = 2
     while found := _MARKER.search(data, position):
         marker, position = data[found.end() - 1], found.end()

@@ -1,4 +1,4 @@
-"""PNG: its size and its EXIF data, with every check sum."""
+"""Size and EXIF data of PNG images, with all check sums verified."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def is_png(data: bytes) -> bool:
 
 
 def png_size(data: bytes) -> tuple[int, int]:
-    """Height and width; all parts must be there up to the end mark.
+    """Height and width; all parts must be present up to the end mark.
 
     Raises:
-        ValueError: it is cut short, or a check sum is wrong.
+        ValueError: it is truncated, or a check sum is wrong.
     """
     for kind, start, end in _parts(data):
         if zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
@@ -29,12 +29,12 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def png_exif(data: bytes) -> bytes:
-    """The EXIF data; empty where there is none."""
+    """The EXIF data; empty if there is none."""
     return next((data[start:end] for kind, start, end in _parts(data) if kind == b"eXIf"), b"")
 
 
 def _parts(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each part that is there as a whole with its check sum."""
+    """Kind, start and end of each complete part, check sum included."""
     position = len(_SIGNATURE)
     while position + 12 <= len(data):
         start = position + 8

@@ -1,4 +1,4 @@
-"""TIFF: the image format, and the layout of EXIF data in all others."""
+"""Size and orientation of TIFF images; EXIF data in other formats have the same layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["is_tiff", "tag_orientation", "tiff_as_it_lies", "tiff_size"]
 
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112
 _OFFSETS, _COUNTS = (0x0111, 0x0144), (0x0117, 0x0145)  # of strips and of tiles
-_BYTES = {3: 2, 4: 4}  # of the kinds SHORT and LONG
+_BYTES = {3: 2, 4: 4}  # of a SHORT and a LONG
 
 
 def is_tiff(data: bytes) -> bool:
@@ -16,16 +16,16 @@ def is_tiff(data: bytes) -> bool:
 
 
 def tag_orientation(tiff: bytes) -> int:
-    """Orientation 1 ... 8 in the first directory; 1 where it is missing or has another value."""
+    """Orientation 1 ... 8 in the first directory; 1 if it is missing or invalid."""
     value = next((first for tag, first, *_ in _entries(tiff) if tag == _ORIENTATION), 1)
     return value if 1 <= value <= 8 else 1
 
 
 def tiff_size(data: bytes) -> tuple[int, int]:
-    """Height and width of the first image, whose strips or tiles must all be there.
+    """Height and width of the first image, with all strips or tiles present.
 
     Raises:
-        ValueError: the file is cut short, or states no size.
+        ValueError: the file is truncated, or states no size.
     """
     directory = int.from_bytes(data[4:8], _order(data))
     entries = int.from_bytes(data[directory : directory + 2], _order(data))
@@ -45,7 +45,7 @@ def tiff_size(data: bytes) -> tuple[int, int]:
 
 
 def tiff_as_it_lies(data: bytes) -> bytes:
-    """The file without its orientation, which OpenCV follows in TIFF files whatever it is told."""
+    """The file without its orientation, which OpenCV always applies to TIFF files."""
     for tag, _, kind, _, place in _entries(data):
         if tag == _ORIENTATION and kind == 3:
             one = (1).to_bytes(2, _order(data))
@@ -58,7 +58,7 @@ def _order(tiff: bytes) -> str:
 
 
 def _entries(tiff: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Tag, first value, kind, count and place of the values, for each entry of the first directory."""
+    """Tag, first value, kind, count and position of the values, for each entry of the first directory."""
     order = _order(tiff)
 
     def number(start: int, length: int) -> int:

@@ -1,4 +1,4 @@
-"""WebP: its size and its EXIF data."""
+"""Size and EXIF data of WebP images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def is_webp(data: bytes) -> bool:
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
-    """Height and width; the file must be as long as it states.
+    """Height and width; the file must have its stated length.
 
     Raises:
-        ValueError: it is cut short.
+        ValueError: it is truncated.
     """
     stated = 8 + int.from_bytes(data[4:8], "little")
     if stated > len(data):
@@ -33,7 +33,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 
 def webp_exif(data: bytes) -> bytes:
-    """The EXIF data; empty where there is none."""
+    """The EXIF data; empty if there is none."""
     return next((body.removeprefix(b"Exif\x00\x00") for kind, body in _chunks(data) if kind == b"EXIF"), b"")
 
 

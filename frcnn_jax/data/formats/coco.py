@@ -1,5 +1,6 @@
-"""Reader of COCO's JSON: a file for each split, beside the images or in a folder of annotations, as Roboflow too writes
-it. Boxes are x, y, width and height, 0-based; fractions of pixels are kept."""
+"""Reader of COCO's JSON, also from Roboflow: one file per split, beside the images or in a folder of annotations. Boxes
+are x, y, width and height, 0-based; fractions of pixels are kept.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +22,16 @@ from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord
 __all__ = ["CocoReader"]
 
 _KEYS = ("images", "annotations", "categories")
-_MOST = 50  # files in a folder; where there are more, they are of single images in some other form
-_LARGEST = 1e15  # of a number that can be one of pixels
-# Corners rather than width and height in messages; a box is empty where its width or height is 0.
+_MOST = 50  # JSON files in a folder; more are files of single images in another format
+_LARGEST = 1e15  # largest plausible number of pixels
+# Messages name corners instead of width and height; a box is empty if its width or height is 0.
 _NOTATION = BoxNotation(("x", "y", "x + width", "y + height"))
 
 
 class CocoReader(LayoutReader):
-    """Images and annotations of all JSON files that have them; those of a split are joined. A category that no object
-    has is not a class."""
+    """Images and annotations of all JSON files with COCO's lists; files of one split are joined. A category without
+    objects is not a class.
+    """
 
     layout = "JSON file with images, annotations and categories"
     unnamed = "no file lists"
@@ -39,8 +41,9 @@ class CocoReader(LayoutReader):
         return next(_coco_files(root), None) is not None
 
     def content(self, splits: Sequence[str], hashes: Callable[[Path], str] = file_hash) -> list[Any]:
-        """Hashes of the splits' files and images, and the image of each name: no record is made to tell whether a
-        prepared folder is up to date."""
+        """Hashes of the splits' files and images, and the image of each name. So checking if a prepared folder is up to
+        date builds no records.
+        """
         entries = [entry for split in splits for entry in self._splits.get(split, ())]
         images = dict.fromkeys(entry.found[0] for entry in entries if entry.found)
         digests = dict(zip(images, map_in_threads(hashes, [self.images.path(image) for image in images]), strict=True))
@@ -49,16 +52,16 @@ class CocoReader(LayoutReader):
             names = [[self._ids[image], image.below, digests[image]] for image in entry.found[:1]]
             found.append([entry.split, entry.name, len(entry.found), *names])
         files = {split: [[file, hashes(self.root / file)] for file in self._files[split]] for split in splits}
-        # Of one file as earlier versions had it, whose prepared folders keep their names.
-        return [{split: its[0] if len(its) == 1 else its for split, its in files.items()}, found]
+        # For one file as in earlier versions, so that their prepared folders keep their names.
+        return [{split: keys[0] if len(keys) == 1 else keys for split, keys in files.items()}, found]
 
     def places(self, split: str) -> tuple[str, ...]:
         return tuple(self._files.get(split, ()))
 
     def numbers(self) -> tuple[dict[str, set[Any]], dict[str, set[Any]]]:
-        """The ids in the files: of each image by the id that its record has, of each class by its name."""
+        """The ids in the files: of images by record id, of classes by name."""
         images, classes = defaultdict(set), defaultdict(set)
-        for entry in (entry for its in self._splits.values() for entry in its if entry.found):
+        for entry in (entry for entries in self._splits.values() for entry in entries if entry.found):
             images[self._ids[entry.found[0]]].add(_number(entry.annotation[0]["id"]))
         for key, name in self._categories:
             if key is not None and name is not None:
@@ -67,24 +70,24 @@ class CocoReader(LayoutReader):
 
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, list[str]] = {}  # of each split
-        self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names of all files; True for one with objects
+        self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names in all files; True if it has objects
         files: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         for folders, name in _coco_files(self.root):
             split = named_split(name.rpartition(".")[0]) or split_of(folders) or ALL
             files[split].append((folders, name))
-        for split, its in files.items():
-            if len(its) > 1:  # COCO's own folder has key points of the same images too
-                its = [file for file in its if file[1].startswith("instances")] or its
-            self._files[split] = ["/".join((*folders, name)) for folders, name in its]
-            entries = (entry for folders, name in its for entry in self._file_entries(split, folders, name))
-            yield from self._joined(split, entries) if len(its) > 1 else entries
+        for split, split_files in files.items():
+            if len(split_files) > 1:  # COCO's own folder has key points of the same images too
+                split_files = [file for file in split_files if file[1].startswith("instances")] or split_files
+            self._files[split] = ["/".join((*folders, name)) for folders, name in split_files]
+            entries = (entry for folders, name in split_files for entry in self._file_entries(split, folders, name))
+            yield from self._joined(split, entries) if len(split_files) > 1 else entries
         self.notes += _class_notes(self._categories)
 
     def _joined(self, split: str, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The entries of several files, which have the same categories and no image in common.
+        """The entries of several files with equal categories and no image in common.
 
         Raises:
-            ValueError: they have not; names two of the files.
+            ValueError: categories differ or images repeat; names two of the files.
         """
         first: Entry | None = None
         listed: dict[Any, str] = {}
@@ -180,7 +183,7 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
 
 
 def _box(item: dict) -> list[float] | None:
-    """x, y, width and height, perhaps written as texts; without a box that around the polygons; None without both."""
+    """x, y, width and height, maybe written as texts; without a box, the box around the polygons; None without both."""
     box, outline = item.get("bbox"), item.get("segmentation")
     if isinstance(box, list) and len(box) == 4:
         box = list(map(_as_number, box))
@@ -188,12 +191,12 @@ def _box(item: dict) -> list[float] | None:
     if box or not (isinstance(outline, list) and outline):
         return None
     polygons = outline if isinstance(outline[0], list) else [outline]
-    if not all(isinstance(its, list) and len(its) >= 6 and len(its) % 2 == 0 for its in polygons):
+    if not all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons):
         return None
-    values = [value for its in polygons for value in its]
+    values = [value for polygon in polygons for value in polygon]
     if not all(map(_is_number, values)):
         return None
-    xs, ys = ([float(value) for its in polygons for value in its[start::2]] for start in (0, 1))
+    xs, ys = ([float(value) for polygon in polygons for value in polygon[start::2]] for start in (0, 1))
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
@@ -206,7 +209,7 @@ def _as_number(value: Any) -> Any:
 
 
 def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
-    """The names of categories, and what becomes of those that are not classes one by one, in the order of their ids."""
+    """Notes on categories without a class of their own, and on the order of labels."""
     alike: dict[str, dict[str, None]] = defaultdict(dict)
     for (key, name), used in categories.items():
         if name is not None:
@@ -224,9 +227,9 @@ def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
 
 def _ranges(ids: list[int]) -> str:
     """Numbers in order, as `1-11, 13-90`."""
-    there = set(ids)
-    starts = [i for i in ids if i - 1 not in there]
-    ends = [i for i in ids if i + 1 not in there]
+    existing = set(ids)
+    starts = [i for i in ids if i - 1 not in existing]
+    ends = [i for i in ids if i + 1 not in existing]
     texts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
     return textwrap.shorten(", ".join(texts), 60, placeholder=" ...")
 
@@ -236,7 +239,7 @@ def _class_name(name: Any) -> str:
 
 
 def _stated(image: Any) -> tuple[str, Any]:
-    """Name and id of an image; an empty name or None where they are missing."""
+    """Name and id of an image; an empty name or None if they are missing."""
     if not isinstance(image, dict):
         return "", None
     name = image.get("file_name")
@@ -244,14 +247,14 @@ def _stated(image: Any) -> tuple[str, Any]:
 
 
 def _key(value: Any) -> Any:
-    """An id by which parts of the file find each other: some writers have 1 in the one and "1" or 1.0 in the other."""
+    """An id as a key: some writers have 1 in one list and "1" or 1.0 in another."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int | str) else None
 
 
 def _number(value: Any) -> Any:
-    """An id as a number where it is one, however it is written."""
+    """An id as a number if it is one, in any notation."""
     key = _key(value)
     return int(key) if re.fullmatch(r"\d+", key) else key
 
@@ -264,11 +267,11 @@ def _load(path: Path) -> dict[str, list]:
     """The content of a file, which has lists of images, annotations and categories.
 
     Raises:
-        ValueError: it is not JSON, or has something else in their place.
+        ValueError: it is not JSON, or one of the three is not a list.
     """
     try:
         content = json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # the latter of lists in lists without end
+    except (ValueError, RecursionError) as error:  # RecursionError for endlessly nested lists
         raise ValueError(f"{path}: not JSON, export it again ({error})") from error
     for key in _KEYS:
         if not (isinstance(content, dict) and isinstance(content.get(key), list)):
@@ -286,7 +289,7 @@ def _coco_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _has_keys(path: Path) -> bool:
-    """True if the text of a file has COCO's three lists; they may come in any order, and far from its start."""
+    """True if the text of a file has COCO's three lists, in any order and at any position."""
     if not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:

@@ -1,6 +1,6 @@
-"""Reader of CSV files with a row for each object, as TensorFlow's tutorials write them; a file for each split.
-
-Corners are VOC's, from which such files are made."""
+"""Reader of CSV files with one row per object, as in TensorFlow's tutorials, and one file per split. Corners follow
+VOC's convention, as such files are made from VOC's.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["CsvReader"]
 
 _SIDES = ("height", "width")
 _WANTED = {"filename", "class", *CORNERS}
-_NAMES = {  # other names of columns, as VoTT and scripts write them; the first that is there counts
+_NAMES = {  # other column names, written by VoTT and scripts; the first existing one counts
     **dict.fromkeys(("image", "image_name", "file_name", "file", "image_path"), "filename"),
     **dict.fromkeys(("class_name", "label", "category"), "class"),
     **{f"{corner[0]}_{corner[1:]}": corner for corner in CORNERS},
@@ -31,7 +31,7 @@ _NAMES = {  # other names of columns, as VoTT and scripts write them; the first 
 
 
 class CsvReader(LayoutReader):
-    """Images that rows name. A row without class and corners is of an image without objects."""
+    """Images named in rows. A row without class and corners stands for an image without objects."""
 
     layout = "CSV file with columns filename, class, xmin, ymin, xmax and ymax"
     unnamed = "no row names"
@@ -60,9 +60,9 @@ class CsvReader(LayoutReader):
                 if other != file:
                     what = f"{other} and {file} are both of split {split!r}"
                     raise ValueError(f"{self.root}: {what}; leave one of them in the folder")
-            for (split, image), its in rows.items():
+            for (split, image), image_rows in rows.items():
                 found = tuple(self.images.find(image, folders, split))
-                yield Entry(split, image, f"{file} ({image})", found, its)
+                yield Entry(split, image, f"{file} ({image})", found, image_rows)
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
         faults, objects, sizes = list(record.faults), [], {}
@@ -111,7 +111,7 @@ def _csv_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
             header = file.readline(4096).decode("utf-8-sig", "ignore")
         try:
             columns = _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
-        except csv.Error:  # no table, or one in some other form
+        except csv.Error:  # not a table, or in another form
             continue
         if _WANTED.issubset(columns):
             yield folders, name
@@ -130,20 +130,20 @@ def _delimiter(header: str) -> str:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows by their columns; what is missing in a row is empty."""
+    """The rows by column; missing fields are empty."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
             file.seek(0)
             rows = csv.reader(file, delimiter=_delimiter(header))
-            decimal_commas = _delimiter(header) == ";"  # as spreadsheets write them in many languages
+            decimal_commas = _delimiter(header) == ";"  # written by spreadsheets in many languages
             columns = _columns(next(rows, []))
             for row in rows:
                 if row:
                     values = [value.strip() for value in row] + [""] * (len(columns) - len(row))
-                    its = dict(zip(columns, values, strict=False))
+                    fields = dict(zip(columns, values, strict=False))
                     if decimal_commas:
-                        its |= {name: its[name].replace(",", ".") for name in CORNERS}
-                    yield its
+                        fields |= {name: fields[name].replace(",", ".") for name in CORNERS}
+                    yield fields
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not UTF-8 text of rows, save it as that ({error})") from error

@@ -1,5 +1,6 @@
-"""Reader of VOC's XML files in other arrangements of folders than VOC's: beside the images, as labelImg and Roboflow
-write them, or in folders of their own; names of folders give the splits."""
+"""Reader of VOC's XML files in other folder layouts: beside the images, as labelImg and Roboflow write them, or in
+separate folders. Folder names give the splits.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader, warn_once
-from frcnn_jax.data.formats.tree import files_below, nearness, split_of, told_apart
+from frcnn_jax.data.formats.tree import files_below, nearness, split_of, without_claimed
 from frcnn_jax.data.formats.voc import VOC_CORNERS, read_xml, with_annotation
 from frcnn_jax.data.formats.voc_folder import find_annotation, in_voc_format
 from frcnn_jax.data.formats.voc_xml import is_annotation
@@ -18,8 +19,9 @@ __all__ = ["LabelImgReader"]
 
 
 class LabelImgReader(LayoutReader):
-    """XML files anywhere below the folder, each with the image of its name. Images without XML are left out: labelImg
-    writes a file for an image without objects too."""
+    """XML files anywhere below the folder, each for the image with its name. Images without XML are skipped, as
+    labelImg also writes files for images without objects.
+    """
 
     layout = "XML annotations beside images"
 
@@ -37,28 +39,28 @@ class LabelImgReader(LayoutReader):
             else:
                 others.append("/".join((*folders, name)))
         of_stem = frozenset(used)
-        left = told_apart([found for _, _, found in places])
-        places = [(folders, name, found) for (folders, name, _), found in zip(places, left, strict=True)]
-        # Of several annotations that one image might have, the nearest is taken, and the others are faults.
+        candidates = without_claimed([found for _, _, found in places])
+        places = [(folders, name, found) for (folders, name, _), found in zip(places, candidates, strict=True)]
+        # If several annotations fit one image, the nearest is used, and the others are faults.
         places.sort(key=lambda place: nearness(place[2][0], place[0]) if len(place[2]) == 1 else (0, 0), reverse=True)
         for folders, name, found in places:
             file, split = "/".join((*folders, name)), split_of(folders)
             path = self.root / file
             if len(found) != 1:
                 named = self._named(path, file, folders, split)
-                # The name in a file copied from another is that of an image with a file of its own.
+                # A copied file may still name an image that has its own file.
                 found = [image for image in named if image in found or image not in of_stem] or found
             split = split or (found[0].split if found else None) or ALL
             used.update(found)
             yield Entry(split, name[:-4], file, tuple(found), path)
         if others:
             warn_once(f"{self.root}: {len(others)} XML files are left out, which are not VOC's ({others[0]})")
-        left = len(self.images) - len(used)
-        if left:
-            warn_once(f"{self.root}: {left} images without annotation are left out")
+        skipped = len(self.images) - len(used)
+        if skipped:
+            warn_once(f"{self.root}: {skipped} images without annotation are left out")
 
     def _named(self, path: Path, file: str, folders: tuple[str, ...], split: str | None) -> list:
-        """Images of the name in the annotation, for one whose own name is that of no image or of several."""
+        """Images with the name inside the annotation, if the annotation's file name fits none or several."""
         annotation, _ = read_xml(path, file)
         if annotation is None or not annotation.filename:
             return []

@@ -1,4 +1,4 @@
-"""A reader of annotations that lie in any arrangement of folders: what COCO, YOLO, CSV and XML beside images share."""
+"""Base of readers for any folder layout: the common part of COCO, YOLO, CSV and XML beside images."""
 
 from __future__ import annotations
 
@@ -23,37 +23,36 @@ __all__ = ["ALL", "Entry", "LayoutReader", "warn_once"]
 
 _log = logging.getLogger(__name__)
 ALL = "all"
-"""The split of what lies in no folder and no file named after a split."""
+"""The split of images outside all folders and files that are named after a split."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An image as an annotation names it, before the annotation is read."""
+    """An image named by an annotation, before the annotation is read."""
 
     split: str
     name: str  # as annotated
     file: str  # holds the annotation; relative to the folder, for messages
-    found: tuple[ImageFile, ...]  # images of that name
+    found: tuple[ImageFile, ...]  # images with that name
     annotation: Any = None  # for the reader itself
 
 
 class LayoutReader:
-    """Base of readers that find images by their names: `_entries` lists them all, `_read` reads one annotation.
-
-    Images are in the order of their ids.
+    """Base of readers that find images by name: `_entries` lists them all, `_read` reads one annotation. Images are
+    sorted by id.
     """
 
     layout: str
     unnamed = ""
-    """Why images that no annotation names are left out, where the reader does not say so itself."""
+    """Reason for skipping images without annotation, if the reader does not log it itself."""
 
     def __init__(self, root: Path, config: DataConfig):
         self.root, self.config = root, config
         self.images = ImageTree(root)
         self.list_faults: dict[str, list[Fault]] = {}
-        self.notes: list[Note] = []  # of the folder as a whole
+        self.notes: list[Note] = []  # on the whole folder
         splits: dict[str, list[Entry]] = {}
-        with _collection_later():
+        with _garbage_collection_off():
             for entry in self._entries():
                 splits.setdefault(entry.split, []).append(entry)
         if not splits:
@@ -61,10 +60,10 @@ class LayoutReader:
         order = [*STANDARD_SPLITS, *sorted(splits)]
         self._splits = {name: splits[name] for name in dict.fromkeys(order) if name in splits}
         if self.unnamed:
-            used = {image for its in splits.values() for entry in its for image in entry.found}
-            left = [image.below for image in self.images if image not in used]
-            if left:
-                warn_once(f"{root}: {len(left)} images are left out, which {self.unnamed} ({left[0]})")
+            used = {image for entries in splits.values() for entry in entries for image in entry.found}
+            unused = [image.below for image in self.images if image not in used]
+            if unused:
+                warn_once(f"{root}: {len(unused)} images are left out, which {self.unnamed} ({unused[0]})")
         standard = {entry.found for name in STANDARD_SPLITS for entry in splits.get(name, ())}
         rest = sum(entry.found not in standard for entry in splits.get(ALL, ()))
         if rest and standard:
@@ -78,7 +77,7 @@ class LayoutReader:
         """The images of a split.
 
         Raises:
-            FileNotFoundError: the split does not exist; names those that do.
+            FileNotFoundError: the split does not exist; names the existing ones.
         """
         if split not in self._splits:
             existing = ", ".join(self._splits) or "none"
@@ -86,7 +85,7 @@ class LayoutReader:
         records: dict[str, ImageRecord] = {}
         faults = list(self.list_faults.get(split, ()))
         entries = tqdm(self._splits[split], f"Reading {self.root}", unit="image", leave=False, delay=2)
-        with _collection_later():
+        with _garbage_collection_off():
             for entry, record in zip(entries, self._read_all(self._splits[split]), strict=True):
                 if record.image_id in records:
                     faults.append(Fault("duplicate_id", entry.file, None, "image", entry.name, "listed before"))
@@ -96,21 +95,21 @@ class LayoutReader:
         return SplitRecords(in_order, tuple(faults), tuple(self.notes))
 
     def left_out(self, split: str) -> int:
-        """Number of images in folders of a split that no annotation names."""
-        used = {image for its in self._splits.values() for entry in its for image in entry.found}
+        """Number of images in folders of a split without an annotation."""
+        used = {image for entries in self._splits.values() for entry in entries for image in entry.found}
         return sum(image.split == split and image not in used for image in self.images)
 
     def places(self, split: str) -> tuple[str, ...]:
-        """Source of a split, for messages: the folders of its images below the root, or files."""
+        """Source of a split, for messages: folders or files below the root."""
         folders = (image.folders for entry in self._splits.get(split, ()) for image in entry.found[:1])
-        return tuple("/".join(its) for its in dict.fromkeys(folders))
+        return tuple("/".join(parts) for parts in dict.fromkeys(folders))
 
     def _entries(self) -> Iterable[Entry]:
         """The images of all splits."""
         raise NotImplementedError
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
-        """The record with what the annotation says."""
+        """The record with the contents of its annotation."""
         raise NotImplementedError
 
     def _read_all(self, entries: list[Entry]) -> Iterable[ImageRecord]:
@@ -131,18 +130,18 @@ class LayoutReader:
 
     @cached_property
     def _ids(self) -> dict[ImageFile, str]:
-        return unique_ids(entry.found[0] for its in self._splits.values() for entry in its if entry.found)
+        return unique_ids(entry.found[0] for entries in self._splits.values() for entry in entries if entry.found)
 
 
 @functools.lru_cache(maxsize=1000)
 def warn_once(text: str, level: int = logging.WARNING) -> None:
-    """Logs a line once in a process, however often the folder is opened."""
+    """Logs a line once per process, even if the folder is opened again."""
     _log.log(level, "%s", text)
 
 
 @contextlib.contextmanager
-def _collection_later() -> Iterator[None]:
-    """Has Python's collection of circles wait, which takes half the time where many records are made at once."""
+def _garbage_collection_off() -> Iterator[None]:
+    """Suspends Python's garbage collector, which takes half the time when many records are made at once."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The formats of annotated folders: the contract of a reader, and the table of those that are known."""
+"""The formats of annotated folders: the contract of a reader, and the table of known readers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ __all__ = ["FORMATS", "AnnotationReader", "open_reader", "register_format"]
 class AnnotationReader(Protocol):
     """A folder in one format, opened by `Reader(root, config)`.
 
-    A reader may have a method `content(splits: Sequence[str], hash_file)` besides: a value for JSON that changes with
-    whatever the images and annotations of these splits depend on. It saves reading all records to see that a prepared
-    folder is up to date. Without it the records and the bytes of the images are hashed. `hash_file(path)` is the hex
-    SHA-256 of a file, which is read only if it has changed; a method may do without it and take the splits alone.
+    Optional methods:
 
-    A method `places(split) -> tuple[str, ...]` names the files or folders that give a split, below the root, for the
-    line in the log that says how the folder was read.
+    `content(splits: Sequence[str], hash_file)` returns a JSON value that changes whenever images or annotations of
+    these splits change. With it, checking if a prepared folder is up to date reads no records; without it, records and
+    image bytes are hashed. `hash_file(path)` is the hex SHA-256 of a file, which is read only if it has changed; the
+    method may also take only the splits.
 
-    A reader may have a static method `may_fit(root)` too, like `fits` but asked only where no format fits.
+    `places(split) -> tuple[str, ...]` names the files or folders of a split, below the root, for the log.
+
+    `may_fit(root)` is a static method like `fits`, called only if no format fits.
     """
 
     layout: str
-    """Mark of a folder of the format, as in "file labels.csv", for the message that no format fits."""
+    """Description of the format's layout, as in "file labels.csv", for the message that no format fits."""
 
     def __init__(self, root: Path, config: DataConfig):
         """
@@ -43,17 +44,17 @@ class AnnotationReader(Protocol):
 
     @staticmethod
     def fits(root: Path) -> bool:
-        """True for a folder that looks like one of this format. Quick; at most one format should fit a folder."""
+        """True for a folder that looks like this format. Must be quick; at most one format should fit a folder."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits; `train`, `validation`, `trainval` and `test` where the folder has those."""
+        """Names of the splits; `train`, `validation`, `trainval` and `test` for the standard ones."""
 
     def read(self, split: str) -> SplitRecords:
-        """The images of a split, each once, and what is wrong with its list.
+        """The images of a split, each once, and the faults of its list.
 
         Raises:
-            FileNotFoundError: the split does not exist; names those that do.
+            FileNotFoundError: the split does not exist; names the existing ones.
         """
 
 
@@ -64,8 +65,9 @@ FORMATS: dict[str, type[AnnotationReader]] = {
     "yolo": YoloReader,
     "csv": CsvReader,
 }
-"""Reader of each format by its name. A folder that is in VOC format is not one of `labelimg`, whose files are the same;
-the others do not look alike, so that a folder that two of them fit holds two sets of annotations."""
+"""Reader of each format by name. A folder in VOC format does not fit `labelimg`, although the files are the same. The
+other formats are distinct: a folder that fits two of them holds two sets of annotations.
+"""
 
 
 def register_format(name: str, reader: type[AnnotationReader]) -> None:
@@ -73,7 +75,7 @@ def register_format(name: str, reader: type[AnnotationReader]) -> None:
 
     Raises:
         TypeError: the name is not a text of at least one letter, or the reader lacks a part of the contract.
-        ValueError: another reader has the name.
+        ValueError: the name is already taken by another reader.
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f'register_format takes a name first, as in "my_csv", not {name!r}')
@@ -90,10 +92,10 @@ def register_format(name: str, reader: type[AnnotationReader]) -> None:
 
 
 def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
-    """Name of the format of a folder, as `config.format` says or as it looks, and the folder's reader.
+    """Name of a folder's format, given by `config.format` or detected, and the folder's reader.
 
     Raises:
-        ValueError: an unknown format, or several fit.
+        ValueError: the format is unknown, or several fit.
         FileNotFoundError: no format fits, or a part of the folder is missing.
     """
     name = config.format

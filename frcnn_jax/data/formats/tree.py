@@ -1,4 +1,4 @@
-"""A folder of images and annotations in whatever arrangement: its files, the splits that names stand for, its images.
+"""A folder of images and annotations in any layout: its files, splits by folder names, and images.
 
 Names are compared in Unicode's composed form (NFC), because some systems write file names decomposed (NFD) and the
 names inside files composed.
@@ -28,8 +28,8 @@ __all__ = [
     "nearness",
     "normal_name",
     "split_of",
-    "told_apart",
     "unique_ids",
+    "without_claimed",
 ]
 
 _DEPTH = 5  # folders below the root
@@ -52,8 +52,9 @@ def normal_name(name: str) -> str:
 
 
 def named_split(name: str) -> str | None:
-    """The split that the name of a folder or file says, as `train_zip`, `instances_val2017` or `TestImages`; None if
-    it says none or several."""
+    """The split in the name of a folder or file, such as `train_zip`, `instances_val2017` or `TestImages`; None if the
+    name has none or several.
+    """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     found = {_SPLITS[word] for word in re.split(r"[^a-z]+", spaced.lower()) if word in _SPLITS}
     if found == {"train", "validation"}:
@@ -62,14 +63,15 @@ def named_split(name: str) -> str | None:
 
 
 def split_of(folders: Iterable[str]) -> str | None:
-    """The split that the innermost of these folders with such a name says."""
+    """The split in the name of the innermost folder that has one."""
     return next(filter(None, map(named_split, reversed(tuple(folders)))), None)
 
 
 def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Files with these endings, in any case, a few folders deep: the folders below the root, and the name.
+    """Sorted files with these suffixes (upper or lower case), a few folders deep: the folders below the root, and the
+    name.
 
-    Sorted. Hidden files and folders are left out; links to folders are followed once.
+    Hidden files and folders are skipped; links to folders are followed once.
     """
     endings, seen = tuple(suffixes), set()
 
@@ -95,7 +97,7 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
 
 
 def inner_folder(root: Path) -> Path:
-    """The folder that holds all of `root`, where that has nothing but one folder in another, as unpacked archives."""
+    """`root`, or the folder inside it at the end of nested single folders, as in unpacked archives."""
     for _ in range(_DEPTH):
         if not root.is_dir():
             break
@@ -124,7 +126,7 @@ class ImageFile:
 
     folders: tuple[str, ...]
     name: str
-    split: str | None  # that its folders say
+    split: str | None  # named by its folders
 
     @property
     def stem(self) -> str:
@@ -132,12 +134,12 @@ class ImageFile:
 
     @property
     def below(self) -> str:
-        """Its path below the root."""
+        """Path below the root."""
         return "/".join((*self.folders, self.name))
 
 
 class ImageTree:
-    """All images below a folder, found by the names that annotations give them."""
+    """All images below a folder, found by the names in annotations."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -151,7 +153,7 @@ class ImageTree:
 
     @cached_property
     def splits(self) -> frozenset[str]:
-        """Splits that have image folders of their own."""
+        """Splits with their own image folders."""
         return frozenset(file.split for files in self._by_stem.values() for file in files if file.split)
 
     def __len__(self) -> int:
@@ -165,18 +167,18 @@ class ImageTree:
         return self.root.joinpath(*file.folders, file.name)
 
     def find(self, name: str, near: tuple[str, ...], split: str | None, *, by_stem: bool = False) -> list[ImageFile]:
-        """Images of that name; several where nothing tells them apart.
+        """Images with that name; several if they are ambiguous.
 
-        Of images of one name those count whose folders match the longest part of the name, then those of the split,
-        then those nearest to the folder `near`: that share more folders with it, or more names of folders in the same
-        order, as `images/cats` and `annotations/cats` do. A split that has folders of its own has no images in those
-        of others.
+        Among images with the same name, the best are those with folders that match the longest part of the name, then
+        those of the split, then those nearest to the folder `near`: with more common parent folders, or more folder
+        names in the same order, as in `images/cats` and `annotations/cats`. A split with its own folders has no images
+        in folders of other splits.
 
         Args:
-            name: a file's name, perhaps with folders before it, also in another system's form.
+            name: a file name, maybe with folders, also in another system's notation.
             near: folders of the annotation, below the root.
             split: the split that the annotation belongs to.
-            by_stem: the name's ending does not count, as where it has none of an image.
+            by_stem: ignore the name's suffix, for names without the suffix of an image.
         """
         *folders, last = [part for part in normal_name(name).split("/") if part not in ("", ".", "..")] or [""]
         stem, suffix = os.path.splitext(last)
@@ -204,12 +206,13 @@ class ImageTree:
             )
 
         ranks = [rank(file) for file in found]
-        return [file for file, its in zip(found, ranks, strict=True) if its == max(ranks)]
+        return [file for file, file_rank in zip(found, ranks, strict=True) if file_rank == max(ranks)]
 
 
 def unique_ids(files: Iterable[ImageFile]) -> dict[ImageFile, str]:
-    """An id for each image: its name without ending, with its folders before where several images have that name, and
-    with its ending where only that tells them apart."""
+    """An id for each image: its name without suffix; with its folders if several images have that name, and with its
+    suffix if only that distinguishes them.
+    """
     files = list(dict.fromkeys(files))
 
     def names(file: ImageFile) -> tuple[str, str, str]:
@@ -217,10 +220,10 @@ def unique_ids(files: Iterable[ImageFile]) -> dict[ImageFile, str]:
         return stem, normal_name("/".join((*file.folders, stem))), normal_name(below)
 
     named = {file: names(file) for file in files}
-    counts = [Counter(its[level] for its in named.values()) for level in range(3)]
+    counts = [Counter(options[level] for options in named.values()) for level in range(3)]
     return {
-        file: next((its[level] for level in range(2) if counts[level][its[level]] == 1), its[2])
-        for file, its in named.items()
+        file: next((options[level] for level in range(2) if counts[level][options[level]] == 1), options[2])
+        for file, options in named.items()
     }
 
 
@@ -229,36 +232,40 @@ def _suffix(name: str) -> str:
     return ".jpg" if suffix == ".jpeg" else suffix
 
 
-def told_apart(found: list[list[ImageFile]]) -> list[list[ImageFile]]:
-    """The images that each of several annotations may be of, where it may be of several, without those that are the
-    only ones of others: `dogs/000.xml` has the image beside it where `dogs/old/000.xml` has the one in its folder."""
-    while any(len(its) > 1 for its in found):
-        taken = {its[0] for its in found if len(its) == 1}
-        left = [(len(its) > 1 and [image for image in its if image not in taken]) or its for its in found]
-        if left == found:
+def without_claimed(found: list[list[ImageFile]]) -> list[list[ImageFile]]:
+    """The candidate images of each annotation, without images that are the only candidate of another annotation:
+    `dogs/000.xml` gets the image beside it if `dogs/old/000.xml` has the one in its own folder.
+    """
+    while any(len(candidates) > 1 for candidates in found):
+        matched = {candidates[0] for candidates in found if len(candidates) == 1}
+        remaining = [
+            (len(candidates) > 1 and [image for image in candidates if image not in matched]) or candidates
+            for candidates in found
+        ]
+        if remaining == found:
             break
-        found = left
+        found = remaining
     return found
 
 
 def nearness(file: ImageFile, near: tuple[str, ...]) -> tuple[int, int]:
-    """Numbers of folders that an image shares with an annotation in the folders `near`, and of names alike."""
+    """Number of parent folders that an image shares with the folders `near`, and of equal folder names."""
     return _common(file.folders, near), _shared(file.folders, near)
 
 
 def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Length of the longest sequence of names that both have in that order."""
+    """Length of the longest common subsequence of names."""
     lengths = [0] * (len(other) + 1)
     for name in one:
         before = 0
-        for place, its in enumerate(other, 1):
-            longest = before + 1 if name == its else max(lengths[place], lengths[place - 1])
+        for place, folder in enumerate(other, 1):
+            longest = before + 1 if name == folder else max(lengths[place], lengths[place - 1])
             before, lengths[place] = lengths[place], longest
     return lengths[-1]
 
 
 def _common(one: Iterable[str], other: Iterable[str]) -> int:
-    """Number of equal items before the first that differs."""
+    """Number of equal items before the first difference."""
     count = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

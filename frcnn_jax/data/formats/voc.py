@@ -1,4 +1,4 @@
-"""Reader of folders in VOC format. Its 1-based, inclusive corners are known here and in `voc_xml` alone."""
+"""Reader of folders in VOC format. Only this module and `voc_xml` know its 1-based, inclusive corners."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ VOC_CORNERS = BoxNotation(CORNERS, (1.0, 1.0, 0.0, 0.0))
 
 
 class VocReader:
-    """JPEGImages, Annotations and the lists in ImageSets/Main. An image is read once for all splits.
-
-    Without any list, all images that have an annotation are one split, `all`.
+    """JPEGImages, Annotations and the lists in ImageSets/Main. An image is read once for all splits. Without lists, all
+    annotated images form one split, `all`.
     """
 
     layout = "folder JPEGImages"
@@ -42,8 +41,8 @@ class VocReader:
     def __init__(self, root: Path, config: DataConfig | None = None, *, annotated: bool | None = None):
         """
         Args:
-            annotated: False where annotations were never published, so that images have no objects; by default that
-                is so if the folder Annotations is missing and `config.faults.missing_annotation` is "empty".
+            annotated: False if annotations were never published, so that images have no objects; the default is False
+                if the folder Annotations is missing and `config.faults.missing_annotation` is "empty".
         """
         root = voc_root(root)
         if annotated is None:
@@ -64,7 +63,7 @@ class VocReader:
         """The images of a list.
 
         Raises:
-            FileNotFoundError: the list does not exist; names those that do.
+            FileNotFoundError: the list does not exist; names the existing ones.
             ValueError: a line is a path, or the text is not UTF-8.
         """
         lines = self.folder.read_split(split)
@@ -80,10 +79,12 @@ class VocReader:
         return self.folder.places(split)
 
     def content(self, splits: Sequence[str], hash_file: Callable[[Path], str] = file_hash) -> list[Any]:
-        """The lists, and hashes of each image and its annotation. The names of prepared folders depend on its form."""
+        """The lists, and hashes of each image and its annotation. Names of prepared folders depend on the form of this
+        value.
+        """
         lists: dict[str, SplitList] = with_trainval({name: self.folder.read_split(name) for name in splits})
         ids = sorted(listed_ids(lists))
-        self.folder.images  # noqa: B018 - listed once, before the threads ask for it
+        self.folder.images  # noqa: B018  - listed once, before the threads need it
         found = map_in_threads(partial(self._hashes, hash_file), ids)
         digests = list(tqdm(found, f"Hashing {self.folder.root}", len(ids), unit="image", leave=False, delay=2))
         return [{name: (lines.ids, lines.repeats) for name, lines in lists.items()}, digests]
@@ -113,7 +114,7 @@ def _read_record(folder: VocFolder, image_id: str) -> ImageRecord:
     paths = folder.image_paths(image_id, annotation.filename if annotation else None)
     place = f"JPEGImages/{image_id}"
     if not paths:
-        faults.append(Fault("missing_image", place, None, "file", image_id, "there is no image of it"))
+        faults.append(Fault("missing_image", place, None, "file", image_id, "there is no image with this id"))
     elif len(paths) > 1:
         names = ", ".join(path.name for path in paths)
         faults.append(Fault("duplicate_id", place, None, "file", names, "several images of one id"))
@@ -122,7 +123,7 @@ def _read_record(folder: VocFolder, image_id: str) -> ImageRecord:
 
 
 def read_xml(path: Path, file: str) -> tuple[Annotation | None, list[Fault]]:
-    """The annotation in a file, or None and the faults because of which there is none."""
+    """The annotation in a file, or None with the faults."""
     try:
         return read_annotation(path), []
     except FileNotFoundError:
@@ -132,7 +133,7 @@ def read_xml(path: Path, file: str) -> tuple[Annotation | None, list[Fault]]:
 
 
 def with_annotation(record: ImageRecord, annotation: Annotation | None) -> ImageRecord:
-    """The record with the size and the objects of its annotation, and the faults of those left out."""
+    """The record with size and objects from its annotation, and faults for skipped objects."""
     if annotation is None:
         return record
     faults = tuple(
@@ -151,10 +152,10 @@ def with_annotation(record: ImageRecord, annotation: Annotation | None) -> Image
 def _notes(record: ImageRecord, annotation: Annotation) -> Iterator[Note]:
     if annotation.parts:
         yield Note("part", record.file, annotation.parts)
-    own, named = _name(Path(record.file).stem), PureWindowsPath(annotation.filename or "")
-    if record.path and _name(record.path.stem) != own:
+    stem, named = _name(Path(record.file).stem), PureWindowsPath(annotation.filename or "")
+    if record.path and _name(record.path.stem) != stem:
         yield Note("named", f"{record.file}: {named.name}")
-    elif record.path and named.name and own not in (_name(named.name), _name(named.stem)):
+    elif record.path and named.name and stem not in (_name(named.name), _name(named.stem)):
         yield Note("filename", f"{record.file}: {named.name}")
 
 

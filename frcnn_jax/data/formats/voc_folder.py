@@ -21,19 +21,18 @@ __all__ = ["UNLISTED", "VocFolder", "find_annotation", "in_voc_format", "voc_fol
 UNLISTED = ALL
 """The split of all annotated images, in a folder without lists."""
 
-_MOST = 50  # XML files that are looked at to see whether they are VOC's
+_MOST = 50  # XML files that are checked for VOC's format
 _USUAL = (".jpg", ".jpeg", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
 class VocFolder:
-    """A folder in VOC format. ImageSets/Main may be missing or empty.
-
-    Where images and annotations lie in folders of JPEGImages and Annotations, an id has them before it, `cats/000`.
+    """A folder in VOC format. ImageSets/Main may be missing or empty. Ids of images in subfolders of JPEGImages and
+    Annotations include the subfolder, as in `cats/000`.
     """
 
     root: Path
-    annotated: bool = True  # False where annotations were never published: images are taken to have no objects
+    annotated: bool = True  # False if annotations were never published: images have no objects
 
     def __post_init__(self) -> None:
         for name in ("JPEGImages", "Annotations" if self.annotated else "ImageSets/Main"):
@@ -42,7 +41,7 @@ class VocFolder:
                 raise FileNotFoundError(f"{self.root} {what} {name} (VOC format){self._way_on(name)}")
 
     def _way_on(self, lacking: str) -> str:
-        """Advice for annotations that lie elsewhere, as the end of a message."""
+        """Advice for annotations in another folder, as the end of a message."""
         found = find_annotation(self.root) if lacking == "Annotations" else None
         if found is None:
             return ""
@@ -58,18 +57,18 @@ class VocFolder:
 
     @cached_property
     def images(self) -> dict[str, list[str]]:
-        """Names of files below JPEGImages by the same without ending, in composed form."""
+        """File names below JPEGImages by their stems, in composed form."""
         folder, found = self.image_folder, {}
         names = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
         for name in (*names, *_in_folders_of(folder, IMAGE_SUFFIXES)):
             found.setdefault(composed(os.path.splitext(name)[0]), []).append(name)
-        # A copy in another form, as a phone's .heic, may lie beside an image.
+        # A copy in another format, such as a phone's .heic, may lie beside an image.
         usual = {stem: [n for n in names if Path(n).suffix.lower() in _USUAL] for stem, names in found.items()}
         return {stem: usual[stem] or names for stem, names in found.items()}
 
     @cached_property
     def annotations(self) -> dict[str, str]:
-        """Names of files below Annotations by the same without ending, in composed form."""
+        """File names below Annotations by their stems, in composed form."""
         folder = self.annotation_folder
         if not self.annotated:
             return {}
@@ -79,13 +78,14 @@ class VocFolder:
 
     @cached_property
     def folders(self) -> frozenset[str]:
-        """Folders below JPEGImages and Annotations, in which ids may lie."""
+        """Subfolders of JPEGImages and Annotations that ids may include."""
         return frozenset(parent_of(name) for name in (*self.images, *self.annotations)) - {""}
 
     @cached_property
     def list_files(self) -> tuple[Path, ...]:
-        """Text files in ImageSets/Main; where there are none, those in ImageSets that are named after a split and
-        have the id of an image in their first line."""
+        """Text files in ImageSets/Main; if there are none, files in ImageSets that are named after a split and begin
+        with an image id.
+        """
         files = tuple(sorted(voc_part(self.root, "ImageSets/Main").glob("*.txt")))
         others = sorted(voc_part(self.root, "ImageSets").glob("*.txt")) if not files else ()
         return files or tuple(path for path in others if named_split(path.stem.lower()) and self._begins(path))
@@ -93,14 +93,15 @@ class VocFolder:
     def _begins(self, path: Path) -> bool:
         try:
             first = next(iter(self._read(path).ids), "")
-        except ValueError:  # a list of something else
+        except ValueError:  # not a list of ids
             return False
         return composed(first) in self.images or os.path.isfile(self.annotation_path(first))
 
     @cached_property
     def split_files(self) -> dict[str, Path]:
-        """Lists by TFDS's split name, in whatever case they have it, as `Train.txt`; class files such as
-        aeroplane_train.txt do not count."""
+        """Lists by TFDS's split name, in upper or lower case (`Train.txt`); class files such as aeroplane_train.txt are
+        ignored.
+        """
         files = {path.stem: path for path in self.list_files}
         names = [name for name in files if not is_class_file(name, files)]
         alike = [name for name in ("val", "valid", "validation") if name in names]
@@ -109,14 +110,15 @@ class VocFolder:
         plain = {canonical_split(name) for name in names}
         found: dict[str, Path] = {}
         for name in names:
-            said = named_split(name.lower()) if name.isalpha() else None
-            found[said if said and said not in plain | set(found) else canonical_split(name)] = files[name]
+            split = named_split(name.lower()) if name.isalpha() else None
+            found[split if split and split not in plain | set(found) else canonical_split(name)] = files[name]
         return found
 
     @cached_property
     def class_files(self) -> dict[str, list[Path]]:
-        """Files such as aeroplane_train.txt by the split that they end in, where VoTT wrote them without a train.txt:
-        all lists are such files, and the images of a split are those of any of its files."""
+        """Files such as aeroplane_train.txt by split, if VoTT wrote them without a train.txt: all lists are such files,
+        and a split has the images in any of its files.
+        """
         if set(self.split_files) & set(STANDARD_SPLITS):
             return {}
         found: dict[str, list[Path]] = {}
@@ -134,11 +136,11 @@ class VocFolder:
         return self.annotation_folder / self.annotations.get(composed(image_id), f"{image_id}.xml")
 
     def image_paths(self, image_id: str, filename: str | None) -> list[Path]:
-        """The image of that id, else the one that the annotation names; none if neither exists, and several where
-        files differ in their ending alone and the annotation names none of them.
-
-        The id comes first, because tools that copy annotations often leave a wrong name in them."""
-        named = PureWindowsPath(filename).name if filename else ""  # takes both kinds of slash
+        """The image with that id, else the one named by the annotation. Empty if neither exists; several if files
+        differ only in their suffix and the annotation names none of them. The id comes first, as tools that copy
+        annotations often leave a wrong name in them.
+        """
+        named = PureWindowsPath(filename).name if filename else ""  # accepts both kinds of slash
         named = f"{parent_of(image_id)}/{named}".removeprefix("/") if named else ""
         candidates = self.images.get(composed(image_id), [])
         candidates = [name for name in candidates if os.path.splitext(name)[0] == image_id] or candidates
@@ -148,17 +150,17 @@ class VocFolder:
         return [self.image_folder / name for name in ([named] if named in candidates else candidates)]
 
     def read_split(self, name: str) -> SplitList:
-        """The list of a split, by its name or that of its file.
+        """The list of a split, by split or file name.
 
         Raises:
-            FileNotFoundError: the split does not exist; names those that do.
+            FileNotFoundError: the split does not exist; names the existing ones.
         """
         if name == UNLISTED and not self.split_files:
             return SplitList("Annotations", self._annotated_ids)
         if name in self.class_files:
             lists = [self._read(path) for path in self.class_files[name]]
-            ids = dict.fromkeys(image_id for its in lists for image_id in its.ids)
-            repeats = dict.fromkeys(repeat for its in lists for repeat in its.repeats)
+            ids = dict.fromkeys(image_id for one_list in lists for image_id in one_list.ids)
+            repeats = dict.fromkeys(repeat for one_list in lists for repeat in one_list.repeats)
             first = self.class_files[name][0].relative_to(self.root)
             file = first.with_name(f"*_{first.stem.rpartition('_')[2]}.txt")
             return SplitList(str(file), tuple(ids), tuple(repeats))
@@ -170,7 +172,7 @@ class VocFolder:
         return self._read(path)
 
     def places(self, name: str) -> tuple[str, ...]:
-        """The files that give a split, below the root; the folder of annotations where there is no list."""
+        """The files that define a split, below the root; the folder of annotations if there is no list."""
         if name == UNLISTED and not self.split_files:
             return (self.annotation_folder.name,)
         paths = self.class_files.get(name) or [path for split, path in self.split_files.items() if split == name]
@@ -181,14 +183,14 @@ class VocFolder:
 
     @cached_property
     def _annotated_ids(self) -> tuple[str, ...]:
-        """Ids of all annotations, of which those in folders count where all are; the log says what is left out."""
+        """Ids of all annotations; those in subfolders count only if all are in subfolders, else a line logs them."""
         if not self.annotated:
             return _in_no_folder(self.images)
         ids = _in_no_folder(self.annotations)
         used = {path for image_id in ids for path in self.image_paths(image_id, self._filename(image_id))}
-        left = sum(map(len, self.images.values())) - len(used)
-        if left:
-            warn_once(f"{self.root}: {left} images without annotation are left out, for no list names them")
+        skipped = sum(map(len, self.images.values())) - len(used)
+        if skipped:
+            warn_once(f"{self.root}: {skipped} images without annotation are left out, for no list names them")
         if len(ids) < len(self.annotations):
             first = next(name for name in self.annotations.values() if parent_of(name))
             count = len(self.annotations) - len(ids)
@@ -196,7 +198,7 @@ class VocFolder:
         return ids
 
     def _filename(self, image_id: str) -> str | None:
-        """The name of the image in its annotation, where no image has the annotation's own name."""
+        """The image name inside an annotation, if no image has the annotation's file name."""
         if image_id in self.images:
             return None
         with contextlib.suppress(UnreadableAnnotation):
@@ -205,31 +207,31 @@ class VocFolder:
 
 
 def _in_no_folder(ids: Iterable[str]) -> tuple[str, ...]:
-    """The ids that lie in no folder; all where none does."""
+    """The ids outside subfolders; all ids if all are in subfolders."""
     return tuple(sorted([image_id for image_id in ids if not parent_of(image_id)] or ids))
 
 
 def _in_folders_of(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Files in the folders below a folder, with slashes."""
+    """Files in subfolders of a folder, with slashes."""
     return ["/".join((*folders, name)) for folders, name in files_below(folder, suffixes) if folders]
 
 
 def voc_part(root: Path, name: str) -> Path:
-    """A folder of VOC's; where there are lists, also in another case, as `jpegimages`; images also in `Images`."""
+    """A folder of VOC's layout; also in another case (`jpegimages`) if there are lists; images also in `Images`."""
     return next((path for path in (root / name, *_in_another_case(root, name)) if path.is_dir()), root / name)
 
 
 def _in_another_case(root: Path, name: str) -> Iterator[Path]:
-    """Folders below `root` of that name in another case, where a list of images is among the files of `ImageSets`."""
+    """Folders below `root` with that name in another case, if `ImageSets` holds a list of images."""
     lists = [path for path in _named(root, ("imagesets", "main")) if any(path.glob("*.txt"))]
     if lists:
         yield from _named(root, name.lower().split("/"))
         images = _named(root, ("images",)) if name == "JPEGImages" else ()
-        yield from (path for path in images if any(its.suffix.lower() in IMAGE_SUFFIXES for its in path.iterdir()))
+        yield from (path for path in images if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()))
 
 
 def _named(root: Path, parts: Sequence[str]) -> Iterator[Path]:
-    """Folders at a path whose case does not count."""
+    """Folders at a path, ignoring case."""
     if not parts:
         yield root
     elif root.is_dir():
@@ -239,9 +241,9 @@ def _named(root: Path, parts: Sequence[str]) -> Iterator[Path]:
 
 
 def voc_folders(root: Path) -> list[Path]:
-    """Folders in VOC format: `root`, or else those at most two folders below it, or one in which all lies.
+    """Folders in VOC format: `root`, or else those at most two levels below it, or the single innermost folder.
 
-    Several are those with lists; without lists they are one data set, whose splits their names give.
+    Several folders must have lists; without lists they are one data set, with splits by folder names.
     """
     if voc_part(root, "JPEGImages").is_dir() and (
         (root / "JPEGImages").is_dir() or voc_part(root, "Annotations").is_dir()
@@ -255,8 +257,9 @@ def voc_folders(root: Path) -> list[Path]:
 
 
 def in_voc_format(root: Path) -> bool:
-    """True for folders JPEGImages, but not where their annotations lie elsewhere than in Annotations and no list names
-    images: these are read as XML beside images."""
+    """True for a folder with JPEGImages, unless annotations are outside Annotations and no list names images: that is
+    read as XML beside images.
+    """
     found = voc_folders(root)
     lists = (any(voc_part(path, "ImageSets/Main").glob("*.txt")) for path in found)
     known = any(voc_part(path, "Annotations").is_dir() for path in found) or any(lists)
@@ -264,14 +267,14 @@ def in_voc_format(root: Path) -> bool:
 
 
 def find_annotation(root: Path) -> str | None:
-    """An XML file of VOC's kind among the first few anywhere below a folder; None if there is none."""
+    """A VOC XML file among the first few XML files below a folder; None if there is none."""
     files = zip(range(_MOST), files_below(root, (".xml",)), strict=False)
     below = ("/".join((*folders, name)) for _, (folders, name) in files)
     return next((file for file in below if is_annotation(root / file)), None)
 
 
 def voc_root(root: Path) -> Path:
-    """The one folder in VOC format that `root` is or has below it; `root` where there is none.
+    """The folder in VOC format at or below `root`; `root` if there is none.
 
     Raises:
         ValueError: there are several.

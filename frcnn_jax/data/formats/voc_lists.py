@@ -1,4 +1,4 @@
-"""Lists of image ids in folders in VOC format, as VOC's own tools and others write them."""
+"""Lists of image ids in VOC format, as written by VOC's tools and others."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ class SplitList:
 
     file: str  # relative to the folder, for messages
     ids: tuple[str, ...]
-    repeats: tuple[tuple[int, str], ...] = ()  # line number and id of those listed before
+    repeats: tuple[tuple[int, str], ...] = ()  # line number and id of repeated ids
 
 
 def read_split(path: Path, name: str, known: dict[str, list[str]], folders: Collection[str] = ()) -> SplitList:
-    """The ids in a split file: one a line, perhaps with a second column -1, 0 or 1.
+    """The ids in a split file: one per line, maybe with a second column -1, 0 or 1.
 
-    An id may contain spaces; a line that is as a whole a `known` id has no second column. The name of an image's file
-    stands for its id, and quotes around it do not count, with which Datumaro writes ids that contain spaces. An id may
-    lie in one of the `folders`.
+    An id may contain spaces; a line that is a `known` id has no second column. The name of an image file stands for its
+    id. Quotes are ignored, which Datumaro writes around ids with spaces. An id may include one of the `folders`.
 
     Raises:
         ValueError: a line is another path, or the text is not UTF-8.
@@ -73,7 +72,7 @@ def read_split(path: Path, name: str, known: dict[str, list[str]], folders: Coll
 
 
 def parent_of(image_id: str) -> str:
-    """The folder before an id; empty where it has none."""
+    """The folder in an id; empty if it has none."""
     return image_id.rpartition("/")[0]
 
 

@@ -21,7 +21,7 @@ __all__ = [
     "read_annotation",
 ]
 
-_START = 2000  # bytes of a file in which its first element is looked for
+_START = 2000  # bytes of a file to search for its first element
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "unspecified")
 _MARKS = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)  # of `difficult` and `truncated`
@@ -29,7 +29,7 @@ _MARKS = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)  # of `difficult`
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedObject:
-    """One object as it stands in the file."""
+    """One object, as in the file."""
 
     index: int  # position among the file's objects, from 0
     name: str
@@ -41,7 +41,7 @@ class AnnotatedObject:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A field that cannot be used: of an object (its index), or of the whole file (None)."""
+    """An invalid field: of an object (its index), or of the whole file (None)."""
 
     object: int | None
     field: str
@@ -51,18 +51,18 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """Content of one file; `problems` names the objects that are missing in `objects`."""
+    """Content of one file; `problems` lists the objects that are missing in `objects`."""
 
     filename: str | None
-    width: float  # 0 where it is not stated, as is the height
+    width: float  # 0 if not stated, like the height
     height: float
     objects: tuple[AnnotatedObject, ...]
     problems: tuple[Problem, ...]
-    parts: int = 0  # boxes of parts of objects, which are left out
+    parts: int = 0  # boxes of parts of objects, which are skipped
 
 
 class UnreadableAnnotation(ValueError):
-    """The file as a whole cannot be used."""
+    """The whole file cannot be used."""
 
     def __init__(self, problems: list[Problem]):
         super().__init__("; ".join(f"{p.field} = {p.value!r}: {p.message}" for p in problems))
@@ -70,17 +70,17 @@ class UnreadableAnnotation(ValueError):
 
 
 def read_annotation(path: Path) -> Annotation:
-    """The annotation in the file `path`, as the organisers or other tools write it.
+    """The annotation in the file `path`, written by VOC's organisers or other tools.
 
-    The size, pose, `truncated` and `difficult` may be missing, elements may be in any order and in a default namespace.
-    Objects and boxes inside a `part` of an object do not count.
+    The size, pose, `truncated` and `difficult` may be missing; elements may be in any order and in a default namespace.
+    Objects and boxes inside a `part` of an object are skipped.
 
     Raises:
         FileNotFoundError: the file does not exist.
         UnreadableAnnotation: it is not XML, contains a DTD, or its image size is not a number.
     """
     try:
-        # Scripts leave an empty line before the declaration, where XML allows nothing.
+        # Scripts write an empty line before the declaration, which XML does not allow.
         root = defusedxml.ElementTree.fromstring(path.read_bytes().lstrip(), forbid_dtd=True)
     except FileNotFoundError:
         raise
@@ -109,7 +109,7 @@ def read_annotation(path: Path) -> Annotation:
 
 
 def _read_object(element: Element, index: int, problems: list[Problem]) -> AnnotatedObject | None:
-    """The object, or None where that adds to the problems."""
+    """The object; None if it has a problem, which is added to the list."""
     before = len(problems)
     name = " ".join((_text(element, "name") or "").split())
     if not name:
@@ -126,7 +126,7 @@ def _read_object(element: Element, index: int, problems: list[Problem]) -> Annot
 
 
 def _read_corners(element: Element, index: int, problems: list[Problem]) -> tuple[float, float, float, float]:
-    """xmin ymin xmax ymax; not to be used where that adds to the problems."""
+    """xmin ymin xmax ymax; invalid if a problem is added to the list."""
     box = element.find("bndbox")
     if box is None:
         other = next((tag for tag in ("robndbox", "polygon") if element.find(tag) is not None), None)
@@ -155,7 +155,7 @@ def _text(element: Element, field: str) -> str | None:
 
 
 def _number(text: str, field: str, index: int | None, problems: list[Problem]) -> float:
-    """The number in a field; NaN where that adds to the problems."""
+    """The number in a field; NaN if a problem is added to the list."""
     try:
         value = float(text)
     except ValueError:
@@ -166,7 +166,7 @@ def _number(text: str, field: str, index: int | None, problems: list[Problem]) -
 
 
 def is_annotation(path: Path) -> bool:
-    """True if the first element of an XML file is VOC's; true as well for a file that cannot be read as text."""
+    """True if the first element of an XML file is VOC's; also for a file that is not readable as text."""
     with path.open("rb") as file:
         start = file.read(_START)
     text = start.decode("utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8", "ignore")

@@ -1,5 +1,6 @@
-"""Reader of YOLO's text files: a row `class x y width height` for each object, in fractions of the image, x and y of
-the box's centre. Names of the classes, and perhaps the folders of the splits, are in a YAML file."""
+"""Reader of YOLO's text files: a row `class x y width height` per object, in fractions of the image; x and y are the
+box's centre. A YAML file holds the class names and maybe the folders of the splits.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +12,23 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
-from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, told_apart
+from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, without_claimed
 from frcnn_jax.data.formats.yolo_names import NamesFile, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
 
 __all__ = ["YoloReader"]
 
-# In messages a box is told by its corners in pixels; it is empty where its width or height is 0.
+# Messages give a box by its corners in pixels; it is empty if its width or height is 0.
 _NOTATION = BoxNotation(("left", "top", "right", "bottom"))
-_DIGITS = 1e-6  # of the image's side: by so much a box may seem to leave the image, for rows are written with 6 digits
-_EXACT = 1e-9  # pixels; twice the error of the fractions of the largest images, written in full
+_DIGITS = 1e-6  # of the image's side: a box may exceed the image by this much, as rows are written with 6 digits
+_EXACT = 1e-9  # pixels; twice the rounding error of fractions in the largest images
 
 
 class YoloReader(LayoutReader):
-    """Images of the folders that the YAML file names, else all; labels in a folder `labels` for `images`, beside
-    them, or in a folder of another name. An image whose label file is missing or empty has no objects."""
+    """Images of the folders in the YAML file, else all images. Labels are in a folder `labels` for `images`, beside the
+    images, or in another folder. An image with a missing or empty label file has no objects.
+    """
 
     layout = "YAML file with names and folder labels"
 
@@ -78,10 +80,10 @@ class YoloReader(LayoutReader):
         return next((self.labels[place, stem] for place in places if (place, stem) in self.labels), None)
 
     def _by_name(self) -> dict[ImageFile, str | None]:
-        """Label files in folders of any name, for the images that they alone are of."""
+        """Label files in folders of any name, for images with exactly one candidate."""
         found: dict[ImageFile, str | None] = {}
         places = [self.images.find(stem, folders, split_of(folders), by_stem=True) for folders, stem in self.labels]
-        for images, label in zip(told_apart(places), self.labels.values(), strict=True):
+        for images, label in zip(without_claimed(places), self.labels.values(), strict=True):
             if len(images) == 1:
                 found[images[0]] = None if images[0] in found else label
         return found
@@ -96,7 +98,7 @@ class YoloReader(LayoutReader):
             try:
                 size = image_size(record.path.read_bytes())
             except (ValueError, OSError):
-                rows = []  # the image is named as unreadable when it is checked
+                rows = []  # the check reports the image as unreadable
         for index, row in enumerate(map(str.split, rows)):
             found = _object(row, index, self.names, entry.file, size)
             (faults if isinstance(found, Fault) else objects).append(found)
@@ -148,8 +150,9 @@ def _object(row: list[str], index: int, names: NamesFile, file: str, size: tuple
 
 
 def _pixels(fractions: Box, size: tuple[int, int]) -> Box:
-    """The box in pixels. Errors of the last digit are left out: what was a whole number or a short fraction is so
-    again, and what reached the border does not cross it."""
+    """The box in pixels, without errors of the last digit: whole numbers and short fractions are restored, and a box
+    that reached the border does not cross it.
+    """
     sides = (size[1], size[0]) * 2
     box = []
     for fraction, side in zip(fractions, sides, strict=True):

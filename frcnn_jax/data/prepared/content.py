@@ -1,4 +1,4 @@
-"""Names of prepared folders: hashes of all that their content depends on."""
+"""Names of prepared folders: hashes of everything their content depends on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from frcnn_jax.data.records import SplitRecords
 
 __all__ = ["folder_names", "policy_key"]
 
-_FORMAT = 1  # raised when the same input would be prepared in another way
+_FORMAT = 1  # increased when the same input is prepared differently
 
 
 def folder_names(
@@ -34,17 +34,18 @@ def folder_names(
     format_name: str,
     tested: Sequence[str],
 ) -> tuple[str, str]:
-    """Hashes of the folder's splits and the settings: without and with the tolerance, where faults are tolerated.
+    """Hashes of the folder's splits and the settings: without the tolerance, and with it for tolerated faults.
 
-    The first is that of earlier versions, whose prepared folders are still found, where all later settings are unset.
+    If all later settings are unset, the first hash is that of earlier versions, so that their prepared folders are
+    still found.
 
     Args:
-        tested: splits whose images the others do not get.
+        tested: splits with images that the other splits must not have.
     """
     content = [_FORMAT, *([] if format_name == "voc" else [format_name])]
     content += [*_content(reader, splits, root, hashes), config.classes, _answers(config.faults)]
     hashes.save()
-    if "validation" in tested:  # is not trained on, where its name says nothing of it
+    if "validation" in tested:  # validation images are not trained on, which the old name did not include
         content.append(list(tested))
     content += _changed_settings(config)
     return _key(content), _key([*content, {"tolerance": config.faults.tolerance}])
@@ -58,7 +59,7 @@ def policy_key(faults: FaultPolicy) -> str:
 def _content(
     reader: AnnotationReader, splits: Sequence[str], root: Path, hash_file: Callable[[Path], str]
 ) -> list[Any]:
-    """Value for a hash that changes with the prepared splits: as the reader says, or of records and images."""
+    """Value for a hash that changes with the prepared splits: from the reader, or of records and images."""
     content = getattr(reader, "content", None)
     if content is not None:
         takes_hashes = len(inspect.signature(content).parameters) > 1
@@ -71,19 +72,19 @@ def _content(
     images = list(zip(names.values(), digests, strict=True))
     texts = {name: repr([_moved(split, names)]) for name, split in lists.items()}
     records = (record for split in lists.values() for record in split.records)
-    # Earlier versions left crowds out, and prepared such a folder under the name without this.
+    # Earlier versions skipped crowds and prepared such folders under the name without this entry.
     crowds = ["crowds"] if any(item.crowd for record in records for item in record.objects) else []
     return [texts, images, *crowds]
 
 
 def _relative(path: Path, root: Path) -> str:
-    """`os.path.relpath`, at once for what is plainly inside."""
+    """`os.path.relpath`, with a shortcut for paths inside."""
     text, start = os.fspath(path), os.path.join(root, "")
     return text[len(start) :] if text.startswith(start) and ".." not in path.parts else os.path.relpath(path, root)
 
 
 def _moved(split: SplitRecords, names: dict[Path, str]) -> SplitRecords:
-    """The records with paths relative to the folder, so that the folder may lie elsewhere."""
+    """The records with paths relative to the folder, so that the folder can be moved."""
     records = [
         record if record.path is None else dataclasses.replace(record, path=Path(names[record.path]))
         for record in split.records
@@ -92,12 +93,12 @@ def _moved(split: SplitRecords, names: dict[Path, str]) -> SplitRecords:
 
 
 def _answers(faults: FaultPolicy) -> dict[str, str]:
-    """Answers to each kind of fault; the form is that of earlier versions, whose prepared folders keep their names."""
+    """Answers to each kind of fault, in the form of earlier versions, so that prepared folders keep their names."""
     return {name: value for name, value in dataclasses.asdict(faults).items() if name != "tolerance"}
 
 
 def _changed_settings(config: DataConfig) -> list[Any]:
-    """Settings that earlier versions did not have, where they are not the defaults."""
+    """Settings that earlier versions did not have, unless they are defaults."""
     values = {"corners": config.corners, "orientation": config.orientation}
     changed = {name: value for name, value in values.items() if value != "auto"}
     if config.max_pixels != DataConfig.max_pixels:

@@ -1,7 +1,7 @@
-"""Conventions that a folder's files do not state: whether marked images are turned, and how corners are counted, or
-whether they are fractions of the image.
+"""Conventions that a folder's files do not state: EXIF orientation and the counting of corners.
 
-Each is one decision for the whole folder, from the evidence of all its images.
+Marked images are turned or not; corners count from 0 or 1, or are fractions of the image. Each is one decision for the
+whole folder, from the evidence of all its images.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
 __all__ = ["CORNER_SHARE", "Conventions", "find_conventions", "follow"]
 
 CORNER_SHARE = 0.005
-"""Least share of the objects that say how corners are counted."""
+"""Least share of the objects as evidence for a way to count corners."""
 _CORNER_COUNT = 3
 _ROUNDING = 1e-6  # of fractions
-_MANY = 10  # images that state one size for each that states the other, to decide
-_INCLUSIVE = (1.0, 1.0, 0.0, 0.0)  # shift of the notation whose corners may be counted in several ways
-_SHIFTS = {  # from VOC's way: of the box, and the notation in which the box is as written
+_MANY = 10  # least ratio of the majority to the minority, to decide
+_INCLUSIVE = (1.0, 1.0, 0.0, 0.0)  # shift of the notation with inclusive corners, which may be counted in several ways
+_SHIFTS = {  # relative to VOC's: shift of the box, and the notation of the corners in the file
     "one_based": ((0, 0, 0, 0), _INCLUSIVE),
     "zero_based": ((1, 1, 1, 1), (0.0, 0.0, -1.0, -1.0)),
     "zero_based_open": ((1, 1, 0, 0), (0.0, 0.0, 0.0, 0.0)),
@@ -40,86 +40,87 @@ _TEXTS = {
 class Conventions:
     """Decisions for a whole folder, and the sentences that state them."""
 
-    turn: bool  # images with an EXIF orientation
+    turned: bool  # images with an EXIF orientation are turned
     corners: str  # a choice of `data.corners`
     sentences: tuple[str, ...] = ()
-    faults: tuple[Fault, ...] = ()  # evidence against the decision; only where `orientation` is auto
-    fractions: bool = False  # boxes are fractions of the image, in a format that has pixels
-    odd: frozenset[str] = frozenset()  # ids of images with such evidence, where the others are so many that it counts
+    faults: tuple[Fault, ...] = ()  # evidence against the decision; only if `orientation` is auto
+    fractions: bool = False  # boxes are fractions of the image, although the format has pixels
+    odd: frozenset[str] = frozenset()  # ids of images with such evidence, if they are a small minority
 
 
 def find_conventions(images: Sequence[LoadedImage], config: DataConfig) -> Conventions:
-    """The decisions for a folder, as the settings say or, where they are `auto`, from the evidence."""
-    turn, sentences, faults, odd = _find_orientation(images, config.orientation, config.faults.tolerance)
+    """The decisions for a folder, from the settings or, if `auto`, from the evidence."""
+    turned, sentences, faults, odd = _find_orientation(images, config.orientation, config.faults.tolerance)
     fractions = _are_fractions(images)
     if fractions:
         corners, more = "one_based", [f"boxes are fractions of the image, as all {fractions} are between 0 and 1"]
     else:
-        corners, more = _find_corners(images, config.corners, turn)
-    return Conventions(turn, corners, (*sentences, *more), tuple(faults), bool(fractions), odd)
+        corners, more = _find_corners(images, config.corners, turned)
+    return Conventions(turned, corners, (*sentences, *more), tuple(faults), bool(fractions), odd)
 
 
 def follow(image: LoadedImage, conventions: Conventions) -> LoadedImage:
-    """The image in its final frame: turned or as it lies, with boxes that count from 0 and are half-open.
+    """The image in its final frame: turned or as stored, with 0-based, half-open boxes.
 
-    A stated size that is not the image's becomes a fault.
+    A stated size that differs from the image's becomes a fault.
     """
-    record, turn = image.record, image.mark if conventions.turn else 1
+    record, orientation = image.record, image.mark if conventions.turned else 1
     if conventions.fractions and image.size is not None:
-        record = _in_pixels(record, turned_size(image.size, turn))
+        record = _in_pixels(record, turned_size(image.size, orientation))
     if conventions.corners != "one_based" and record.notation.shift == _INCLUSIVE:
         record = _recount(record, conventions.corners)
     if image.size is None:
-        return dataclasses.replace(image, record=record, turn=turn)
-    size, stated = turned_size(image.size, turn), stated_size(record)
+        return dataclasses.replace(image, record=record, orientation=orientation)
+    size, stated = turned_size(image.size, orientation), stated_size(record)
     if record.fractions and size != image.size:
         x, y = size[1] / image.size[1], size[0] / image.size[0]
         record = dataclasses.replace(
             record, objects=_mapped(record, lambda box: _each(operator.mul, box, (x, y, x, y)))
         )
     faults = image.faults
-    undecided = bool(conventions.faults) and stated == turned_size(image.size, image.mark if turn == 1 else 1)
+    undecided = bool(conventions.faults) and stated == turned_size(image.size, image.mark if orientation == 1 else 1)
     if stated is not None and stated != size and not undecided:
         message = f"the image has {size[1]} x {size[0]} pixels (width x height)"
         if image.mark != 1:
-            message += f"; its EXIF orientation, {image.mark}, is {'followed' if turn != 1 else 'ignored'}"
+            message += f"; its EXIF orientation, {image.mark}, is {'followed' if orientation != 1 else 'ignored'}"
         value = f"{stated[1]:g} x {stated[0]:g}"
         faults = (Fault("size_mismatch", record.file, None, "size", value, message), *faults)
-    return dataclasses.replace(image, record=record, size=size, faults=faults, turn=turn)
+    return dataclasses.replace(image, record=record, size=size, faults=faults, orientation=orientation)
 
 
 def _find_orientation(
     images: Sequence[LoadedImage], setting: str, tolerance: float
 ) -> tuple[bool, list[str], list[Fault], frozenset[str]]:
-    """The decision, the sentences, faults where the evidence contradicts itself, and ids of the odd ones where hardly
-    any does: at most the tolerated share, or one in ten of the others."""
+    """The decision, sentences, faults if the evidence is contradictory, and ids of the minority if that is small: at
+    most the tolerated share, or a tenth of the majority.
+    """
     marked = [image for image in images if image.mark != 1]
     if not marked or setting != "auto":
         return setting != "ignore", [_orientation_text(marked, len(images), setting)] if marked else [], [], frozenset()
-    turned, lying = [], []
+    as_turned, as_stored = [], []
     for image in marked:
         if image.mark >= 5 and image.size is not None and image.size[0] != image.size[1]:
             if stated_size(image.record) == turned_size(image.size, image.mark):
-                turned.append(image)
+                as_turned.append(image)
             elif stated_size(image.record) == image.size:
-                lying.append(image)
-    turn = len(turned) >= len(lying)
-    odd, others = (lying, turned) if turn else (turned, lying)
-    evidence = f"{len(turned)} state the size of the turned image, {len(lying)} that of the image as it lies"
+                as_stored.append(image)
+    turned = len(as_turned) >= len(as_stored)
+    odd, others = (as_stored, as_turned) if turned else (as_turned, as_stored)
+    evidence = f"{len(as_turned)} state the size of the turned image, {len(as_stored)} that of the image as it lies"
     evidence = evidence if odd or others else "none of them states a size that says which"
     faults, ids = [], frozenset()
     if tolerance and odd and (len(odd) <= tolerance * (len(odd) + len(others)) or len(others) >= _MANY * len(odd)):
         ids = frozenset(image.record.image_id for image in odd)
         evidence += f", which is decided against (the first: {odd[0].record.file})"
     else:
-        faults = [_contradiction(image, turn, len(others)) for image in odd]
-    sentence = _orientation_text(marked, len(images), "apply" if turn else "ignore", evidence)
-    return turn, [sentence], faults, ids
+        faults = [_contradiction(image, turned, len(others)) for image in odd]
+    sentence = _orientation_text(marked, len(images), "apply" if turned else "ignore", evidence)
+    return turned, [sentence], faults, ids
 
 
-def _contradiction(image: LoadedImage, turn: bool, others: int) -> Fault:
+def _contradiction(image: LoadedImage, turned: bool, others: int) -> Fault:
     height, width = stated_size(image.record) or (0, 0)
-    this, other = ("as it lies in the file", "turned") if turn else ("turned", "as they lie in the file")
+    this, other = ("as it lies in the file", "turned") if turned else ("turned", "as they lie in the file")
     message = f"the size of the image {this}, but {others} others state theirs {other}"
     return Fault("orientation", image.record.file, None, "size", f"{width:g} x {height:g}", message)
 
@@ -134,7 +135,7 @@ def _orientation_text(marked: Sequence[LoadedImage], count: int, decision: str, 
     )
 
 
-def _find_corners(images: Sequence[LoadedImage], setting: str, turn: bool) -> tuple[str, list[str]]:
+def _find_corners(images: Sequence[LoadedImage], setting: str, turned: bool) -> tuple[str, list[str]]:
     if setting != "auto":
         return setting, []
     objects = at_zero = at_border = 0
@@ -142,8 +143,8 @@ def _find_corners(images: Sequence[LoadedImage], setting: str, turn: bool) -> tu
         record = image.record
         if record.notation.shift != _INCLUSIVE:
             continue
-        own = turned_size(image.size, image.mark if turn else 1) if image.size else (0, 0)
-        height, width = stated_size(record) or own
+        actual = turned_size(image.size, image.mark if turned else 1) if image.size else (0, 0)
+        height, width = stated_size(record) or actual
         objects += len(record.objects)
         for item in record.objects:
             xmin, ymin, xmax, ymax = record.notation.written(item.box)
@@ -164,9 +165,9 @@ def _find_corners(images: Sequence[LoadedImage], setting: str, turn: bool) -> tu
 
 
 def _are_fractions(images: Sequence[LoadedImage]) -> int:
-    """Number of the objects, if the corners of all are between 0 and 1 as written, and some are neither; else 0."""
+    """Number of objects, if all written corners are between 0 and 1 and some are neither 0 nor 1; else 0."""
     records = [image.record for image in images]
-    if any(record.fractions for record in records):  # which the reader has made pixels
+    if any(record.fractions for record in records):  # already converted to pixels by the reader
         return 0
     boxes = [record.notation.written(item.box) for record in records for item in record.objects]
     inside = all(-_ROUNDING <= value <= 1 + _ROUNDING for box in boxes for value in box)
@@ -175,14 +176,14 @@ def _are_fractions(images: Sequence[LoadedImage]) -> int:
 
 
 def _in_pixels(record: ImageRecord, size: tuple[int, int]) -> ImageRecord:
-    """The record with its boxes, which are fractions of the image, in pixels."""
+    """The record with its boxes converted from fractions to pixels."""
     sides = (size[1], size[0]) * 2
     objects = _mapped(record, lambda box: _each(operator.mul, record.notation.written(box), sides))
     return dataclasses.replace(record, objects=objects, notation=BoxNotation(record.notation.names))
 
 
 def _recount(record: ImageRecord, corners: str) -> ImageRecord:
-    """The record with its boxes counted another way than VOC's, which the reader took."""
+    """The record with its boxes converted from VOC's counting, which the reader assumed."""
     shift, written = _SHIFTS[corners]
     objects = _mapped(record, lambda box: _each(operator.add, box, shift))
     return dataclasses.replace(record, objects=objects, notation=BoxNotation(record.notation.names, written))

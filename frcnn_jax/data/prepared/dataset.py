@@ -34,14 +34,14 @@ __all__ = ["PreparedDataset"]
 
 
 class PreparedDataset:
-    """A split of a prepared data set, as `frcnn_jax.data.dataset.Dataset` has it.
+    """A split of a prepared data set; implements `frcnn_jax.data.dataset.Dataset`.
 
-    It may be read by several threads at once; a pickle holds only what is needed to open it again.
+    Several threads may read it at once; a pickle holds only what is needed to open it again.
 
     Attributes:
         directory: folder of the prepared data set.
-        shared_directory: TFDS's data directory, in which that is BUILDER/CONFIGURATION/VERSION.
-        dropped: number of images and objects left out of this split, by kind of fault.
+        shared_directory: TFDS's data directory; `directory` is BUILDER/CONFIGURATION/VERSION in it.
+        dropped: number of dropped images and objects of this split, by kind of fault.
         clipped: number of boxes cut at the image's border.
     """
 
@@ -62,7 +62,7 @@ class PreparedDataset:
 
         places = {i: (part, k) for part, s in enumerate(self._stored) for k, i in enumerate(layout[s]["ids"])}
         self._places = tuple(places[image_id] for image_id in self.image_ids)
-        turns = {name: turn for s in self._stored for name, turn in layout[s].get("turned", {}).items()}
+        turns = {name: orientation for s in self._stored for name, orientation in layout[s].get("turned", {}).items()}
         self._turns = tuple(turns.get(image_id, 1) for image_id in self.image_ids)
         stored_turns = [[turns.get(image_id, 1) for image_id in layout[s]["ids"]] for s in self._stored]
         parts = [self._index(part, s, stored_turns[part]) for part, s in enumerate(self._stored)]
@@ -86,20 +86,20 @@ class PreparedDataset:
         return decode_image(self._open()[part][position]["image"], self._turns[index])
 
     def image_fingerprint(self, index: int) -> str:
-        turn = self._turns[index]
-        return self._digests[index].hex() + (f"+turned{turn}" if turn != 1 else "")
+        orientation = self._turns[index]
+        return self._digests[index].hex() + (f"+turned{orientation}" if orientation != 1 else "")
 
     def check_images(self) -> None:
         """Reads all prepared files and images, with a progress bar.
 
         Raises:
-            ValueError: some are not those that were prepared; counts the images and names the first.
+            ValueError: some have changed since they were prepared; gives their number and names the first.
         """
         damaged = []
         for index, (part, position) in enumerate(tqdm(self._places, f"Verifying {self.name}", unit="image", delay=2)):
             try:
                 intact = hashlib.sha256(self._open()[part][position]["image"]).digest() == self._digests[index]
-            except (ValueError, IndexError, RuntimeError):  # found by ArrayRecord's own check
+            except (ValueError, IndexError, RuntimeError):  # raised by ArrayRecord's own check
                 intact = False
             if not intact:
                 damaged.append(self.image_ids[index])
@@ -113,14 +113,14 @@ class PreparedDataset:
 
     @contextlib.contextmanager
     def _damage_named(self) -> Iterator[None]:
-        """Says of what goes wrong in the block that the prepared folder is damaged, and what to do.
+        """Converts errors in the block to one that names the damaged folder and says what to do.
 
         Raises:
             ValueError: in one line.
         """
         try:
             yield
-        # Of a folder that was copied in part, or by a failing disk, TFDS and ArrayRecord raise anything.
+        # On a partly copied folder or a failing disk, TFDS and ArrayRecord may raise anything.
         except Exception as error:
             reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
             raise ValueError(
@@ -129,7 +129,7 @@ class PreparedDataset:
             ) from error
 
     def earlier_states(self) -> list[PreparedDataset]:
-        """The split in prepared folders of the same name that have proposals of earlier versions beside them."""
+        """This split in other prepared folders of the same name, if they hold proposals of earlier versions."""
         label = self.directory.parent.name.rpartition("-")[0] or self.directory.parent.name
         states = []
         for path in sorted(self.directory.parents[1].glob(f"{label}-*/{self.directory.name}")):
@@ -145,7 +145,7 @@ class PreparedDataset:
         return PreparedDataset, (self.name, self.directory, self._split)
 
     def _why_empty(self, split: str) -> str:
-        """Why a split that the folder has is not among the prepared ones."""
+        """Reason why an existing split of the folder was not prepared."""
         dropped = read_summary(self.directory)["empty"].get(split)
         if not dropped:
             return f"no split {split!r} with images"

@@ -1,4 +1,4 @@
-"""Hashes of a folder's files, remembered so that opening the folder again does not read them.
+"""Hashes of a folder's files, stored so that opening the folder again does not read the files.
 
 The file `frcnn_files/NAME-KEY.npz` in the folder of prepared data sets (KEY stands for the folder's path) holds
     version  int64 []
@@ -6,9 +6,9 @@ The file `frcnn_files/NAME-KEY.npz` in the folder of prepared data sets (KEY sta
     marks    int64 [N, 3]    size in bytes, time of the last change of the content and of the status in nanoseconds
     digests  uint8 [N, 32]   SHA-256 of the content
 
-A file is trusted to be as it was while its size and both times are. The second is the system's own and cannot be set
-back, so that a copy with an older time in place of the file is noticed too. What was changed less than two seconds
-before it was read is not remembered, as a further change might leave the same times. Damaged or missing, all is hashed
+A file counts as unchanged if its size and both times are. The second time is set by the system and cannot be set back,
+so a replaced file with an older time is noticed too. A file that was changed less than two seconds before reading is
+not stored, as a further change might leave the same times. If this file is damaged or missing, all files are hashed
 again.
 """
 
@@ -37,11 +37,11 @@ Mark = tuple[int, int, int]
 
 
 class FileHashes:
-    """`hashes(path)` is what `file_hash(path)` is: from memory if the file is unchanged. Several threads may call it.
+    """`hashes(path)` equals `file_hash(path)`, from the store if the file is unchanged. Several threads may call it.
 
     Args:
-        path: file that remembers.
-        verify: read every file, whatever is remembered.
+        path: file with the stored hashes.
+        verify: read every file, ignoring stored hashes.
     """
 
     def __init__(self, path: Path, *, verify: bool = False):
@@ -59,13 +59,13 @@ class FileHashes:
         if not self._verify and name in self._known and self._known[name][0] == mark:
             return self._known[name][1].hex()
         digest = file_hash(path)
-        # Not the name of an error in place of a hash. What changes while it is read has another mark the next time.
+        # Skips names of errors. A file that changes while it is read has another mark next time.
         if mark[2] <= now - _SETTLED and len(digest) == 64:
             self._new[name] = mark, bytes.fromhex(digest)
         return digest
 
     def save(self) -> None:
-        """Remembers what was read. Files that are gone are forgotten; where the folder is read-only, all are."""
+        """Stores the new hashes, without those of missing files; skipped if the folder is read-only."""
         if all(self._known.get(name) == entry for name, entry in self._new.items()):
             return
         entries = {name: entry for name, entry in (self._known | self._new).items() if os.path.lexists(name)}
@@ -87,13 +87,13 @@ class FileHashes:
 
 def _mark(name: str) -> Mark:
     status = os.stat(name)
-    # Where st_ctime_ns is the time of creation, as on Windows, the other one has to do.
+    # On Windows st_ctime_ns is the time of creation, so only the other time is used.
     changed = status.st_ctime_ns if os.name == "posix" else max(status.st_mtime_ns, status.st_ctime_ns)
     return status.st_size, status.st_mtime_ns, changed
 
 
 def _load(path: Path) -> dict[str, tuple[Mark, bytes]]:
-    """The remembered hashes; none where the file is missing, damaged or of another version."""
+    """The stored hashes; empty if the file is missing, damaged or of another version."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if int(arrays["version"]) != _VERSION:

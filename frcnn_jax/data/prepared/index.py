@@ -1,4 +1,4 @@
-"""Sizes, objects and hashes of a prepared split, kept beside it so that opening it reads no image."""
+"""Sizes, objects and hashes of a prepared split, stored beside it so that opening it reads no images."""
 
 from __future__ import annotations
 
@@ -33,25 +33,26 @@ __all__ = [
 ]
 
 LAYOUT_FILE = "frcnn_splits.json"
-"""Lists for each split its ids in order, the stored splits that hold them, and what was dropped."""
+"""Holds, for each split, its ids in order, the stored splits with its images, and the numbers of dropped ones."""
 SUMMARY_FILE = "frcnn_summary.json"
-"""What was read otherwise than written, in short, as `read`; and as `empty` the splits of which no image is left, with
-what was dropped. Earlier versions wrote none."""
+"""Holds `read`, a short list of data that are read differently than written, and `empty`, the splits without remaining
+images and their drops. Earlier versions wrote no summary.
+"""
 _FORMAT = 1
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """One row for each of a split's images; objects of all images in one array, image after image."""
+    """One row per image of a split; objects of all images in one array, in the order of the images."""
 
     sizes: Int[np.ndarray, "n 2"]  # height, width
     digests: UInt8[np.ndarray, "n 32"]  # SHA-256 of the encoded image
-    starts: Int[np.ndarray, " n+1"]  # of each image's objects
+    starts: Int[np.ndarray, " n+1"]  # position of each image's first object
     boxes: Float[np.ndarray, "objects 4"]
     labels: Int[np.ndarray, " objects"]
     difficult: Bool[np.ndarray, " objects"]
-    crowd: Bool[np.ndarray, " objects"] | None = None  # None: no object is one
+    crowd: Bool[np.ndarray, " objects"] | None = None  # None: no object is a crowd
 
     def annotation(self, k: int) -> GroundTruth:
         """Objects of image `k`."""
@@ -63,12 +64,12 @@ class Index:
 
 
 def tfds_split(split: str) -> str:
-    """TFDS's name of a stored split; `all` is its word for all splits together."""
+    """TFDS's name of a stored split, as `all` means all splits in TFDS."""
     return "all_images" if split == "all" else split
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a prepared folder; an empty one where an earlier version prepared it."""
+    """The summary of a prepared folder; empty if an earlier version prepared it."""
     path = folder / SUMMARY_FILE
     return json.loads(path.read_text("utf-8")) if path.is_file() else {"read": [], "empty": {}}
 
@@ -76,8 +77,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth:
     """A TFDS record's objects, with boxes in pixels, 0-based and half-open; `size` is height and width.
 
-    `box` holds them as they are. Where it is missing, in VOC's data sets, they are made of `bbox`, in which TFDS's own
-    `voc` has VOC's corners divided by the image's size.
+    `box` holds the boxes directly. If it is missing, in VOC's data sets, they are computed from `bbox`, which holds
+    VOC's corners divided by the image's size, as in TFDS's `voc`.
     """
     height, width = size
     objects = record["objects"]
@@ -85,7 +86,7 @@ def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth
         boxes = np.array(objects["box"], np.float32).reshape(-1, 4)
     else:
         fractions = np.array(objects["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
-        # They are stored as float32: with this rounding whole coordinates up to 16384 come back exactly.
+        # Stored as float32; this rounding restores whole coordinates up to 16384 exactly.
         corners = np.round(fractions * [width, height, width, height], 3)
         boxes = (corners - [1, 1, 0, 0]).astype(np.float32)
     return GroundTruth(
@@ -97,7 +98,7 @@ def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth
 
 
 def make_index(source: Sequence[dict[str, Any]], title: str, turns: Sequence[int]) -> Index:
-    """The index of a data source whose images are left encoded; `turns` are the orientations by which they are read."""
+    """The index of a data source with encoded images; `turns` are the orientations applied on reading."""
     sizes, digests, objects = [], [], []
     for i in tqdm(range(len(source)), title, unit="image", leave=False, delay=2):
         record = source[i]
@@ -117,7 +118,7 @@ def make_index(source: Sequence[dict[str, Any]], title: str, turns: Sequence[int
 
 
 def load_index(path: Path) -> Index | None:
-    """The index saved at `path`; None if it does not exist, is of another version, or damaged, which is logged."""
+    """The index at `path`; None if it does not exist, has another version, or is damaged (logged)."""
     if not path.is_file():
         return None
     try:
@@ -130,7 +131,7 @@ def load_index(path: Path) -> Index | None:
 
 
 def save_index(path: Path, index: Index) -> None:
-    """Writes the index so that it appears whole. Where the folder is read-only it is made anew each time."""
+    """Writes the index atomically. In a read-only folder it is not written, and made again each time."""
     arrays = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
     arrays = {name: array for name, array in arrays.items() if array is not None}
     try:

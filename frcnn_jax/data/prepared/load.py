@@ -1,4 +1,4 @@
-"""Images of records: read, decoded and checked, each once."""
+"""Reading, decoding and checking the images of records, each once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from frcnn_jax.data.records import ImageRecord, SplitRecords
 
 __all__ = ["LoadedImage", "find_classes", "load_images", "stated_size"]
 
-_IS_FORMAT = {  # is content of the format that the ending says
+_IS_FORMAT = {  # is the content in the format of the suffix
     **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe"), is_jpeg),
     **dict.fromkeys((".tif", ".tiff"), is_tiff),
     ".png": is_png,
@@ -32,13 +32,13 @@ _IS_FORMAT = {  # is content of the format that the ending says
 
 @dataclasses.dataclass(frozen=True)
 class LoadedImage:
-    """A record, and what its image file says."""
+    """A record with facts from its image file."""
 
     record: ImageRecord
-    size: tuple[int, int] | None  # height, width of the image file, turned as `turn` says
+    size: tuple[int, int] | None  # height, width of the image file, turned by `orientation`
     faults: tuple[Fault, ...]  # of the record and of the image
     mark: int = 1  # EXIF orientation, 1 ... 8
-    turn: int = 1  # the same where it is followed, else 1
+    orientation: int = 1  # applied EXIF orientation: the mark, or 1 if it is ignored
     notes: tuple[Note, ...] = ()  # of the record and of the image
 
 
@@ -48,10 +48,11 @@ def load_images(
     """Reads and checks the image of every record, with a progress bar.
 
     Args:
-        check_file: the size of an encoded image, or ValueError where it cannot be used; `check_image` decodes it.
+        check_file: returns the size of an encoded image, or raises ValueError if it is unusable; `check_image` decodes
+            it.
 
     Raises:
-        ValueError: an id stands for two images.
+        ValueError: two images have the same id.
     """
     records: dict[str, ImageRecord] = {}
     for record in (record for split in splits for record in split.records):
@@ -68,7 +69,7 @@ def find_classes(images: dict[str, LoadedImage]) -> tuple[str, ...]:
 
 
 def stated_size(record: ImageRecord) -> tuple[float, float] | None:
-    """Height and width in the annotation; None where they are missing, or 0 as some tools write them."""
+    """Height and width in the annotation; None if they are missing or 0, as some tools write."""
     return record.size if record.size is not None and min(record.size) > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""Class names as the settings want them: some read as others, and a subset of them."""
+"""Class names by the settings: renamed, and a subset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class RenamedReader:
-    """Another reader, with some class names read as others. All are read at once, so that two may change places."""
+    """Wraps another reader and renames classes. All renames apply at once, so that two names can be swapped."""
 
     def __init__(self, reader: AnnotationReader, pairs: Sequence[str]):
         self.layout, self.splits = reader.layout, reader.splits
@@ -41,7 +41,7 @@ class RenamedReader:
 
     @cached_property
     def content(self) -> Callable[..., list[Any]] | None:
-        """The other reader's value for a hash, with the names; None if it has none."""
+        """The other reader's value for a hash, with the renames; None if it has none."""
         content = getattr(self._reader, "content", None)
         if content is None:
             return None
@@ -62,8 +62,10 @@ class RenamedReader:
                 self.read(split)
         absent = [old for old in self.names if old not in self._found]
         if absent:
-            there = ", ".join(sorted(self._found)) or "none"
-            raise ValueError(f"{root}: data.rename: no object of class {', '.join(map(repr, absent))} (there: {there})")
+            existing = ", ".join(sorted(self._found)) or "none"
+            raise ValueError(
+                f"{root}: data.rename: no object of class {', '.join(map(repr, absent))} (there: {existing})"
+            )
 
     def _renamed(self, record: ImageRecord) -> ImageRecord:
         self._found.update(item.name for item in record.objects)
@@ -75,7 +77,7 @@ class RenamedReader:
 
 @dataclasses.dataclass(frozen=True)
 class OtherClasses:
-    """Objects of other classes than those wanted, which were left out."""
+    """Skipped objects of classes that are not wanted."""
 
     counts: dict[str, int]  # by image
 
@@ -86,9 +88,9 @@ class OtherClasses:
 def of_classes(
     splits: dict[str, SplitRecords], classes: Sequence[str] | None, root: Path
 ) -> tuple[dict[str, SplitRecords], OtherClasses]:
-    """The splits with objects of these classes alone; all where none are given. A line in the log names the others.
+    """The splits with only objects of these classes; all objects if none are given. A line in the log names the others.
 
-    A name that differs from a wanted one in case alone stays, for it is a slip that checking reports.
+    A name that differs from a wanted one only in case is kept, as it is a likely mistake that the check reports.
     """
     if classes is None:
         return splits, OtherClasses({})
@@ -117,12 +119,12 @@ def of_classes(
 
 
 def spelt_alike(name: str) -> str:
-    """The same for names that differ in case or in forms of letters alone."""
+    """A key that is equal for names that differ only in case or in the form of letters."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
 def warn_of_slips(title: str, classes: Sequence[str]) -> None:
-    """Logs what is not a fault but may be a slip: classes that are spelt alike."""
+    """Warns about classes with nearly the same spelling, a possible mistake."""
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(spelt_alike(name), []).append(name)

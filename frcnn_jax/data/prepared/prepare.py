@@ -34,19 +34,19 @@ from frcnn_jax.sums import write_sums
 
 __all__ = ["Examination", "Request", "data_dir", "examine_folder", "find_splits", "prepare_folder", "prepare_voc"]
 
-_LEAST_SHARE = 1 / 3  # of the images that a file lists
+_LEAST_SHARE = 1 / 3  # least share of the images in a list that must exist
 _log = logging.getLogger(__name__)
-_PREPARED: set[Path] = set()  # in this process, which has said all about them
+_PREPARED: set[Path] = set()  # folders that this process has already reported on
 
 
 def prepare_voc(year: str, config: DataConfig) -> Path:
     """The prepared PASCAL VOC of a year, downloaded and checked if it does not exist yet.
 
-    What passed the strictest policy has no faults, so it serves under any policy. No fault of these is tolerated, their
-    corners are VOC's and their images are taken as they lie in the files.
+    The result has no faults under the strictest policy, so it is valid under any policy. No faults are tolerated,
+    corners are VOC's, and images are not turned.
 
     Raises:
-        DatasetFaultError: faults that `config.faults` does not allow.
+        DatasetFaultError: the data have faults that `config.faults` does not allow.
     """
     from frcnn_jax.data.prepared.builder import CheckedVoc, PreparedConfig
 
@@ -58,40 +58,39 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
         settings = PreparedConfig(name=f"{year}-{policy_key(faults)}", year=year, faults=faults)
         builder = _build(CheckedVoc, settings, root)
     if not builder.data_path.exists():
-        with _one_process(Path(root) / CheckedVoc.name, year):  # which downloads and unpacks for every policy
+        with _one_process(Path(root) / CheckedVoc.name, year):  # one download and unpacking for all policies
             _prepare(builder)
     return Path(builder.data_dir)
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A split of a folder that is to be prepared, and what is prepared with it."""
+    """A split of a folder to prepare, and the splits prepared with it."""
 
     path: Path
     format: str
     reader: AnnotationReader
     split: str
-    wanted: tuple[str, ...]  # splits to prepare: all the standard ones, or one other
-    tested: tuple[str, ...]  # splits whose images no other may have
+    wanted: tuple[str, ...]  # splits to prepare: all standard ones, or a single other one
+    tested: tuple[str, ...]  # splits with images that no other split may have
     config: DataConfig
-    pooled: PooledReader | None  # the reader before names are changed, where it chooses the test
-    used: tuple[tuple[str, SplitRule], ...]  # what the settings name, for the log
+    pooled: PooledReader | None  # the reader before renames, if it chooses the test
+    used: tuple[tuple[str, SplitRule], ...]  # splits named by the settings, for the log
 
 
 def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
-    """The prepared data set of the folder `config.root`, and the name that the split has in it by the rule of splits.
+    """The prepared data set of the folder `config.root`, and the name of the split in it.
 
-    It holds all standard splits of the folder, or the one other that is asked for. Its own folder is named by a hash of
-    what it was made from, so a change of the lists, annotations, images, classes or policy makes a new one. Of
-    processes that prepare the same at once, one does and the others wait for it.
-
-    Files whose size and times are unchanged are not read to tell so, unless `config.verify` is set (see `hashes`).
+    It holds all standard splits of the folder, or the requested other one. Its own folder is named by a hash of its
+    sources, so a change of the lists, annotations, images, classes or policy makes a new one. If several processes
+    prepare the same data, one does and the others wait. Files with unchanged size and times are not read again, unless
+    `config.verify` is set (see `hashes`).
 
     Raises:
-        ValueError: no root is set, a split is empty, classes are repeated or there is none, several formats fit, or a
-            name of `config.rename` is not there.
-        FileNotFoundError: the root is a folder in no known format, or has no such split.
-        DatasetFaultError: faults that `config.faults` does not allow.
+        ValueError: no root is set, a split is empty, classes are repeated or missing, several formats fit, or a name of
+            `config.rename` does not occur.
+        FileNotFoundError: the root is not a folder in a known format, or the split does not exist.
+        DatasetFaultError: the data have faults that `config.faults` does not allow.
     """
     from frcnn_jax.data.prepared.builder import FolderBuilder, PreparedConfig, VocFolderBuilder
 
@@ -101,7 +100,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
     label = re.sub(r"[^A-Za-z0-9]+", "_", request.path.name).strip("_") or "root"
     key = hashlib.sha256(os.fsencode(request.path)).hexdigest()[:16]
     hashes = FileHashes(Path(root) / "frcnn_files" / f"{label}-{key}.npz", verify=config.verify)
-    # Without faults that are tolerated the tolerance does not matter: the first name is for that case.
+    # Without tolerated faults the tolerance does not matter: that is the first name.
     found = folder_names(
         *(request.reader, request.wanted, request.path, hashes, request.config),
         format_name=request.format,
@@ -109,7 +108,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
     )
     reader = request.reader
     if isinstance(reader, RenamedReader) and reader.content is None:
-        reader.check_used(request.path)  # all is read by now; a name that is not there changes no hash
+        reader.check_used(request.path)  # after reading; an unused name does not change the hash
     names = [f"{label}-{name}" for name in found]
     folder = Path(root) / builder_class.name
     places = [folder / name / str(builder_class.VERSION) for name in names]
@@ -131,7 +130,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
 
 
 def find_splits(split: str, config: DataConfig) -> Request:
-    """The folder's format and reader, and the splits that are prepared for `split`."""
+    """The folder's format and reader, and the splits to prepare for `split`."""
     if config.root is None:
         raise ValueError(f"data set folder/{split}: data.root is not set; give a folder of annotated images")
     names = config.classes
@@ -145,7 +144,7 @@ def find_splits(split: str, config: DataConfig) -> Request:
     standard = [name for name in STANDARD_SPLITS if name in reader.splits]
     wanted = standard if split in STANDARD_SPLITS else [split]
     if split not in wanted and not (split == "trainval" and {"train", "validation"} <= set(standard)):
-        reader.read(split)  # which says what splits exist
+        reader.read(split)  # its error names the existing splits
     if config.classes is None and split not in STANDARD_SPLITS:
         config = dataclasses.replace(config, classes=_standard_classes(reader, standard))
     pooled = rule.reader if isinstance(rule.reader, PooledReader) else None
@@ -154,22 +153,22 @@ def find_splits(split: str, config: DataConfig) -> Request:
 
 @dataclasses.dataclass(frozen=True)
 class Examination:
-    """A folder as it was read and checked."""
+    """The result of reading and checking a folder."""
 
     splits: dict[str, SplitRecords]  # as read
-    kept: dict[str, SplitRecords]  # without images that are tested, and without objects of other classes
-    lost: Counter[str]  # images that each split lost to a tested one
+    kept: dict[str, SplitRecords]  # without test images and objects of other classes
+    lost: Counter[str]  # number of images that each split lost to a tested one
     others: OtherClasses
     images: dict[str, LoadedImage]
     check: Check
-    notes: tuple[str, ...]  # what was decided, and what is read otherwise than written
+    notes: tuple[str, ...]  # decisions, and data that are read differently than written
 
 
 def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, int]] = check_image) -> Examination:
-    """Reads the splits of a request and checks their images and objects; what is wrong is in the result.
+    """Reads the splits of a request and checks their images and objects; faults are in the result.
 
     Args:
-        check_file: the size of an encoded image, or ValueError where it cannot be used.
+        check_file: returns the size of an encoded image, or raises ValueError if it is unusable.
     """
     path, reader, config = request.path, request.reader, request.config
     tested = [name for name in request.tested if name in request.wanted]
@@ -186,9 +185,9 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     images = load_images(splits.values(), path, str(path), check_file)
     notes = [note for split in splits.values() for note in split.notes]
     notes += [note for image in images.values() for note in image.notes]
-    there = set(find_classes(images))
-    notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in there)]
-    conventions = find_conventions(tuple(images.values()), config)  # from all objects, also those left out
+    existing = set(find_classes(images))
+    notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in existing)]
+    conventions = find_conventions(tuple(images.values()), config)  # from all objects, also skipped ones
     records = {record.image_id: record for part in kept.values() for record in part.records}
     images = {
         name: follow(dataclasses.replace(image, record=records[name]), conventions) for name, image in images.items()
@@ -197,7 +196,7 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     excused = _excused(images, splits, conventions, config) if config.faults.tolerance else {}
     check = check_splits(images, kept, classes, config.faults, sum(others.counts.values()), excused)
     check = dataclasses.replace(check, lenient=check.lenient or bool(conventions.odd))
-    if conventions.faults:  # whichever way is set then, some images state the size of the other one
+    if conventions.faults:  # with either setting some images state the other size
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
     measured = request.tested if config.test.startswith("folder/") else ()
@@ -206,12 +205,12 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
 
 
 def _check_folder(request: Request, report: Path) -> Check:
-    """The check of a folder with no fault that stops; the list of its faults goes to the file `report`."""
+    """The check of a folder, if no fault stops; the list of its faults is written to the file `report`."""
     path, config, found = request.path, request.config, examine_folder(request)
     check, others, lost = found.check, found.others, found.lost
     if request.pooled is not None and request.tested and config.test.startswith("folder/") and not check.errors:
-        left = {image.image_id: bool(image.objects) for its in check.splits.values() for image in its.images}
-        request.pooled.check_objects(left, path)
+        kept_images = {image.image_id: bool(image.objects) for kept in check.splits.values() for image in kept.images}
+        request.pooled.check_objects(kept_images, path)
     raise_or_report(str(path), [check], config.faults, report, found.notes)
     if not found.kept[request.split].records:
         raise ValueError(f"{path}: the images of split {request.split!r} are all among those of the test")
@@ -233,12 +232,12 @@ def _check_folder(request: Request, report: Path) -> Check:
 
 
 def _why_empty(request: Request) -> str:
-    """Why a split has no image, and what to type; the end of a message."""
+    """The end of a message: reason why a split has no image, and what to type."""
     if request.split == "test" and request.pooled is not None and request.pooled.chosen:
         return request.pooled.why_empty()
     field = "test" if request.split == canonical_split(request.config.test.removeprefix("folder/")) else "train"
-    there = sorted(request.reader.splits, key=lambda name: name != "validation")
-    others = [name for name in there if name != request.split and request.reader.read(name).records]
+    existing = sorted(request.reader.splits, key=lambda name: name != "validation")
+    others = [name for name in existing if name != request.split and request.reader.read(name).records]
     another = f", or give another split, as --data.{field} folder/{others[0]}" if others else ""
     places = SplitRule(request.split, request.reader).places()
     return f"{' and '.join(places) or 'the folder'} lists none; add some{another}"
@@ -247,20 +246,21 @@ def _why_empty(request: Request) -> str:
 def _excused(
     images: Mapping[str, LoadedImage], splits: Mapping[str, SplitRecords], conventions: Conventions, config: DataConfig
 ) -> dict[Fault, str]:
-    """Faults of images that stop nothing, however many they are, with the reason: images that a file lists of a whole
-    of which the folder has at least a third, and sizes of the orientation that was decided against."""
+    """Faults of images that never stop, with the reason: listed images without a file, if at least a third of the
+    listed ones exist, and sizes that contradict the chosen orientation.
+    """
     odd = [fault for name in conventions.odd for fault in images[name].faults if fault.kind == "size_mismatch"]
     excused = dict.fromkeys(odd, "they state the size of the other orientation, and many more do not")
     missing = [image for image in images.values() if image.record.optional and image.record.path is None]
-    left = [any(record.path for record in split.records) for split in splits.values() if split.records]
-    if all(left) and len(images) - len(missing) >= len(images) * _LEAST_SHARE:
+    have_files = [any(record.path for record in split.records) for split in splits.values() if split.records]
+    if all(have_files) and len(images) - len(missing) >= len(images) * _LEAST_SHARE:
         why = f"listed, but there is no file; the other {len(images) - len(missing)} are used"
         excused |= {fault: why for image in missing for fault in image.faults if fault.kind == "missing_image"}
     return excused
 
 
 def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:
-    """Class names in the standard splits, for another split, so that its labels agree with theirs; None without."""
+    """Class names in the standard splits, so that another split has the same labels; None without standard splits."""
     records = [record for name in standard for record in reader.read(name).records]
     return tuple(sorted({item.name for record in records for item in record.objects})) or None
 
@@ -273,7 +273,7 @@ def data_dir(config: DataConfig) -> str:
 
 
 def _build(kind: Any, settings: Any, root: str) -> Any:
-    """A builder of that kind with a configuration of its own; TFDS warns of one that the class does not list."""
+    """A builder with its own configuration, as TFDS warns about configurations that the class does not list."""
 
     class Builder(kind, skip_registration=True):
         name = kind.name
@@ -283,18 +283,18 @@ def _build(kind: Any, settings: Any, root: str) -> Any:
 
 
 def _one_process(folder: Path, name: str) -> Any:
-    """A lock beside the folder to prepare, which TFDS makes under another name and then renames."""
+    """A lock beside the folder to prepare, which TFDS writes under another name and then renames."""
     return folder_lock(folder, f".{name}.lock", purpose=f"preparing {name}", wait=True)
 
 
 def _prepare(builder: Any) -> None:
-    """Prepares what is not prepared yet."""
+    """Prepares the data unless they are prepared already."""
     import tensorflow_datasets as tfds
 
-    # A script's stdout is for its results, and TFDS speaks of downloads also where there are none.
+    # Stdout is for results, and TFDS prints lines about downloads even without any.
     with contextlib.redirect_stdout(sys.stderr if builder.url_infos else io.StringIO()):
         try:
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-        except RuntimeError as error:  # of ArrayRecord, which writes the files
+        except RuntimeError as error:  # raised by ArrayRecord, which writes the files
             raise OSError(f"{builder.data_dir} cannot be written: {str(error).partition(';')[0]}") from error
     write_sums(Path(builder.data_dir))

@@ -1,4 +1,4 @@
-"""The report of a check: what stops, what was dropped, clipped or decided, and the settings with which to go on."""
+"""The report of a check: faults that stop, drops, clips and decisions, and the settings to go on with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from frcnn_jax.data.prepared.splits import SplitRule
 __all__ = ["fault_table", "raise_or_report", "say_again", "say_layout", "summarize", "way_on_lines"]
 
 _log = logging.getLogger(__name__)
-_NAMED = 12  # classes
+_NAMED = 12  # most class names in a line
 _PLACES = 3
 _OTHER_ANSWERS = {
     "missing_annotation": "empty takes the image as one without objects",
@@ -31,12 +31,12 @@ _OTHER_ANSWERS = {
 def raise_or_report(
     title: str, checks: Sequence[Check], policy: FaultPolicy, file: Path, sentences: Sequence[str] = ()
 ) -> None:
-    """Ends the preparation with all faults that stop it; logs once what was dropped, clipped or decided.
+    """Raises an error with all faults that stop; else logs drops, clips and decisions once.
 
     Args:
-        checks: of all parts of the data set.
-        file: where the list of all faults goes, if any stops or was tolerated.
-        sentences: what was decided about the folder as a whole, and what was read otherwise than written.
+        checks: checks of all parts of the data set.
+        file: file for the list of all faults, if any stops or was tolerated.
+        sentences: decisions about the whole folder, and data that are read differently than written.
 
     Raises:
         DatasetFaultError: a fault stops.
@@ -56,9 +56,9 @@ def raise_or_report(
         _log.warning("%s: %s", title, sentence)
     excused = {fault: why for check in checks for fault, why in check.excused.items()}
     for why in dict.fromkeys(excused.values()):
-        its = [fault for fault, other in excused.items() if other == why]
+        for_reason = [fault for fault, other in excused.items() if other == why]
         text = "%s: DROPPED %d images (%s): %s; the first: %s; all of them are in %s"
-        _log.warning(text, title, len(its), _kinds(its), why, its[0], file)
+        _log.warning(text, title, len(for_reason), _kinds(for_reason), why, for_reason[0], file)
     tolerated = [fault for fault in tolerated if fault not in excused]
     if tolerated:
         _log.warning(
@@ -78,10 +78,10 @@ def raise_or_report(
 
 
 def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int]) -> tuple[str, ...]:
-    """Deviations of the reading from the files, in short: for the log when the prepared data are opened again.
+    """Short list of data that are read differently than written, for the log when the prepared data are opened again.
 
     Args:
-        others: further things that were left out, by their names.
+        others: names and numbers of other skipped items.
     """
     dropped = Counter(fault.kind for fault in (*check.dropped, *check.tolerated))
     counts = {kind: count for kind, count in [*sorted(dropped.items()), *others.items()] if count}
@@ -94,18 +94,18 @@ def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int])
 
 
 def say_again(folder: Path, title: str) -> None:
-    """Logs in one line, once in a process, what was said when a folder was prepared."""
+    """Logs the summary of a prepared folder in one line, once per process."""
     texts = read_summary(folder)["read"]
     if texts:
         warn_once(f"{title}, as it was prepared: {'; '.join(texts)}")
 
 
 def say_layout(folder: Path, title: str, layout: str, used: Sequence[tuple[str, SplitRule]]) -> None:
-    """Logs in one line, once in a process, how a folder was read: its layout, classes, and the images of each split.
+    """Logs the layout, classes and images of each split of a folder in one line, once per process.
 
     Args:
         folder: the prepared data set.
-        used: splits by what they are used for.
+        used: splits by purpose.
     """
     splits = json.loads((folder / LAYOUT_FILE).read_text("utf-8"))
     classes = (folder / "labels.labels.txt").read_text("utf-8").splitlines()
@@ -129,7 +129,7 @@ def _counted(count: int, one: str, several: str) -> str:
 
 
 def fault_table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
-    """A row for each kind of fault and what is done about it."""
+    """A row for each kind of fault and its answer."""
     rows = [("fault", "images", "objects", "what the settings do about it")]
     tolerance = f"data.faults.tolerance = {policy.tolerance:g}"
     excused = {fault: why for check in checks for fault, why in check.excused.items()}
@@ -186,5 +186,5 @@ def _kinds(faults: Sequence[Fault]) -> str:
 
 
 def _totals(checks: Sequence[Check]) -> str:
-    images, objects = (sum(check.counts[thing] for check in checks) for thing in ("images", "objects"))
+    images, objects = (sum(check.counts[key] for check in checks) for key in ("images", "objects"))
     return f"{images} images and {objects} objects"

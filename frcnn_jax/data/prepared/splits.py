@@ -1,11 +1,11 @@
-"""The rule of splits: what a folder's `trainval` and `test` stand for, and that no image is tested that was trained on.
+"""The rule of splits: the meaning of a folder's `trainval` and `test`; no test image is trained on.
 
     test      the folder's test images; else those to validate with; else a share of all, `data.split`
     trainval  the folder's training images, with those to validate with where these are not the test
 
-The share is chosen by a hash of the images' names: it is the same on every machine, and stays when images are added.
-Names that Roboflow made of one image, NAME.rf.HASH, go together. The lists of a folder in VOC format stand as they are
-where the test is another data set, as `data.test` says.
+The share is chosen by a hash of the images' names: it is the same on every machine, and does not change when images are
+added. Copies that Roboflow made of one image, NAME.rf.HASH, stay together. The lists of a folder in VOC format are used
+unchanged if `data.test` names another data set.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SplitRule:
-    """The images that a split's name stands for in a folder."""
+    """The images of a split name in a folder."""
 
     split: str  # to read with `reader`
     reader: AnnotationReader
@@ -48,7 +48,7 @@ class SplitRule:
     unlabelled: int = 0  # test images without annotation, in place of which it was
 
     def places(self) -> tuple[str, ...]:
-        """Folders, lists or files that give the split, below the root; none where its reader does not know them."""
+        """Folders, lists or files of the split, below the root; empty if the reader does not know them."""
         places = getattr(self.reader, "places", lambda split: ())
         parts = (self.split,) if self.split in self.reader.splits else ("train", "validation")
         return tuple(dict.fromkeys(place for part in parts for place in places(part)))
@@ -56,24 +56,24 @@ class SplitRule:
 
 def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> SplitRule:
     """The rule for `split`."""
-    there, there_others = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
-    own = re.fullmatch(r"folder/(.+)", config.test)
-    test = canonical_split(own[1]) if own else None
+    standard, other_splits = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
+    in_folder = re.fullmatch(r"folder/(.+)", config.test)
+    test = canonical_split(in_folder[1]) if in_folder else None
     measured = re.fullmatch(r"folder/(.+)", config.validation or "")
     validation = canonical_split(measured[1]) if measured else None
     listed = isinstance(reader, VocReader) and bool(reader.folder.split_files)
-    tested = tuple(name for name in ("test", "validation") if name in there and name in ("test", test, validation))
-    if split not in STANDARD_SPLITS or (listed and not own and split != "test"):
-        return SplitRule(_only(split, [name for name in there if name != validation]), reader, tested)
-    if "test" in there:
-        if there == ["test"] and there_others:
-            return SplitRule("test" if split == "test" else "train", PooledReader(reader, there_others, 0.0), tested)
-        return SplitRule(_only(split, [name for name in there if name not in tested]), reader, tested)
-    if not config.split or test in there_others:
-        pooled = reader if there else PooledReader(reader, there_others, 0.0)
+    tested = tuple(name for name in ("test", "validation") if name in standard and name in ("test", test, validation))
+    if split not in STANDARD_SPLITS or (listed and not in_folder and split != "test"):
+        return SplitRule(_only(split, [name for name in standard if name != validation]), reader, tested)
+    if "test" in standard:
+        if standard == ["test"] and other_splits:
+            return SplitRule("test" if split == "test" else "train", PooledReader(reader, other_splits, 0.0), tested)
+        return SplitRule(_only(split, [name for name in standard if name not in tested]), reader, tested)
+    if not config.split or test in other_splits:
+        pooled = reader if standard else PooledReader(reader, other_splits, 0.0)
         return SplitRule(_only(split, _standard(pooled)), pooled, tested)
-    if "validation" in there and len(there) > 1:
-        training = [name for name in there if name != "validation"]
+    if "validation" in standard and len(standard) > 1:
+        training = [name for name in standard if name != "validation"]
         found = "validation" if split == "test" else _only(split, training[:1])
         why = f"those to validate with, not trained on, as there are {_no_test(reader)}"
         return SplitRule(found, reader, ("validation",), *((why, _unlabelled(reader)) if split == "test" else ()))
@@ -85,7 +85,7 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> Spli
 
 
 def used_splits(split: str, reader: AnnotationReader, config: DataConfig) -> tuple[tuple[str, SplitRule], ...]:
-    """The splits that the settings use: purpose and rule of each; `split` too, if they do not name it."""
+    """Purpose and rule of each split in the settings; `split` too, if they do not name it."""
     named = [("train", name) for name in config.train]
     named += [("validation", config.validation or ""), ("test", config.test)]
     used = [(use, canonical_split(name[7:])) for use, name in named if name.startswith("folder/")]
@@ -97,9 +97,9 @@ def used_splits(split: str, reader: AnnotationReader, config: DataConfig) -> tup
 def without_tested(
     splits: dict[str, SplitRecords], tested: Sequence[str], root: Path
 ) -> tuple[dict[str, SplitRecords], Counter[str]]:
-    """The splits without images that a tested one has too, in content; and how many each has lost.
+    """The splits without images that a tested split has too (by content), and how many each has lost.
 
-    A line in the log says so. Of two tested splits that overlap, the first keeps the images.
+    A line in the log gives the numbers. If two tested splits overlap, the first keeps the images.
     """
     lost: Counter[str] = Counter()
     for name in tested:
@@ -120,7 +120,9 @@ def without_tested(
 
 
 class PooledReader:
-    """Splits of another reader as `train`, but for a share of them, which is `test`; a share of 0 leaves its own."""
+    """Splits of another reader, pooled as `train`, with a share held out as `test`; a share of 0 keeps the reader's
+    test.
+    """
 
     def __init__(self, reader: AnnotationReader, pool: Sequence[str], share: float):
         self.layout, self.splits = reader.layout, ("train", "test")
@@ -130,11 +132,11 @@ class PooledReader:
 
     @property
     def chosen(self) -> bool:
-        """The test is a share of all."""
+        """True if the test is a share of all images."""
         return bool(self._share)
 
     def read(self, split: str) -> SplitRecords:
-        """Images of `train` or `test`; of another split as the other reader has it."""
+        """Images of `train` or `test`; other splits as in the other reader."""
         if split == "train":
             kept = tuple(record for record in self._all.records if record.image_id not in self._held_out)
             return SplitRecords(kept, self._all.faults, self._all.notes)
@@ -157,7 +159,7 @@ class PooledReader:
         return with_share
 
     def why_empty(self) -> str:
-        """Why no image is kept for the test, and what to type; the end of a message."""
+        """The end of a message: reason why no image is held out, and what to type."""
         name = self._pool[0]
         return (
             f"data.split = {self._share:.6g} keeps none of a single image; add images, or test on what is trained on: "
@@ -165,28 +167,30 @@ class PooledReader:
         )
 
     def places(self, split: str) -> tuple[str, ...]:
-        """Those of the other reader's splits, as it has them; none for the share."""
+        """The places of the other reader's splits; none for the share."""
         places = getattr(self._reader, "places", lambda split: ())
         if split == "train":
             return tuple(dict.fromkeys(place for name in self._pool for place in places(name)))
         return () if self._share else places(split)
 
     def _share_with(self, image_ids: Collection[str]) -> float | None:
-        """A share with one of these images in the test and another in `train`; None if there is none."""
+        """A share that puts one of these images into the test and another into `train`; None if there is none."""
         places = sorted({_place(record) for record in self._all.records if record.image_id in image_ids})
         shares = ((math.floor(places[0] * scale) + 1) / scale for scale in (100, 10_000, 1_000_000) if places)
         return next((share for share in shares if share < 1 and share <= places[-1]), None)
 
     def check_objects(self, images: Mapping[str, bool], root: Path) -> None:
         """
+        Checks that the test has objects.
+
         Args:
-            images: ids of all that are left; True for one with objects.
+            images: ids of all remaining images; True for images with objects.
 
         Raises:
-            ValueError: no image chosen for the test has an object, and with another share, which it names, one would.
+            ValueError: no image chosen for the test has an object, and another share, which it names, would help.
         """
         tested = [image_id for image_id in images if image_id in self._held_out]
-        with_objects = [image_id for image_id, its in images.items() if its]
+        with_objects = [image_id for image_id, objects in images.items() if objects]
         share = None if any(images[image_id] for image_id in tested) else self._share_with(with_objects)
         if tested and share:
             what = f"none of the images chosen for the test ({len(tested)}) has an object"
@@ -194,6 +198,8 @@ class PooledReader:
 
     def check_tested(self, folder: Path, root: Path) -> None:
         """
+        Checks that the test has images.
+
         Args:
             folder: the prepared data set.
 
@@ -218,19 +224,19 @@ class PooledReader:
 
     @cached_property
     def _held_out(self) -> frozenset[str]:
-        """Ids of the images for the test: at least one, and not all; of a single image none."""
+        """Ids of the test images: at least one and not all; none if there is only one image."""
         places = {record.image_id: _place(record) for record in self._all.records}
-        there = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
-        chosen = {place for place in there if place < self._share}
+        groups = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
+        chosen = {place for place in groups if place < self._share}
         if self._share:
-            chosen = chosen or {min(there)}
-            chosen -= {max(there)} if chosen == there else set()
-        chosen |= {place for place in places.values() if place not in there and place < self._share}
+            chosen = chosen or {min(groups)}
+            chosen -= {max(groups)} if chosen == groups else set()
+        chosen |= {place for place in places.values() if place not in groups and place < self._share}
         return frozenset(image_id for image_id, place in places.items() if place in chosen)
 
 
 def _place(record: ImageRecord) -> float:
-    """A number from 0 to 1 that depends on nothing but the image's name without Roboflow's hash."""
+    """A number from 0 to 1 that depends only on the image's name, without Roboflow's hash."""
     name = composed(record.path.stem if record.path else Path(record.image_id).stem)
     digest = hashlib.sha256(re.sub(r"\.rf\.\w+$", "", name).encode()).digest()
     return int.from_bytes(digest[:7]) / (1 << 56)
@@ -251,14 +257,14 @@ def _standard(reader: AnnotationReader) -> list[str]:
     return [name for name in STANDARD_SPLITS if name in reader.splits]
 
 
-def _only(split: str, there: Sequence[str]) -> str:
-    """The split, but for `trainval` the only one to train on, if there is only one."""
-    training = [name for name in there if name != "test"]
+def _only(split: str, splits: Sequence[str]) -> str:
+    """The split itself; for `trainval`, the training split if there is only one."""
+    training = [name for name in splits if name != "test"]
     return training[0] if split == "trainval" and len(training) == 1 else split
 
 
 def _same_content(tested: SplitRecords, others: Sequence[SplitRecords]) -> Callable[[ImageRecord], bool]:
-    """True for an image that has the bytes of a tested one. Only files of equal size are read."""
+    """True for an image with the same bytes as a tested one. Only files of equal size are read."""
     sizes = {record.path: record.path.stat().st_size for split in (tested, *others) for record in _with_path(split)}
     of_tested = {sizes[record.path] for record in _with_path(tested)}
     of_others = {sizes[record.path] for split in others for record in _with_path(split)}

@@ -1,12 +1,13 @@
-"""Proposals made elsewhere: readers for `.mat` and `.npz`, and what is done about invalid boxes.
+"""Proposal files: readers for `.mat` and `.npz`, and the treatment of invalid boxes.
 
 Accepted files
-    .mat  a variable `boxes` that is a cell for each image in the order of the split, rows `y1 x1 y2 x2`, 1-based and
-          inclusive: the Selective Search files of the original release. With a cell `images` of names, by name.
-    .mat  a variable `boxes` that is a matrix, for a single image, rows `x1 y1 x2 y2`, 0-based and inclusive: the
+    .mat  a variable `boxes`, a cell array with one cell per image in the order of the split, rows `y1 x1 y2 x2`,
+    1-based and
+          inclusive: the Selective Search files of the original release. With a cell array `images` of names, by name.
+    .mat  a variable `boxes`, a matrix for a single image, rows `x1 y1 x2 y2`, 0-based and inclusive: the
           original's two demo files.
-    .npz  an array [P, 4] for each image under its id, rows `x1 y1 x2 y2`, 0-based and half-open.
-    .npz  as earlier versions stored computed proposals (see `legacy.py`), by id.
+    .npz  an array [P, 4] per image under its id, rows `x1 y1 x2 y2`, 0-based and half-open.
+    .npz  computed proposals stored by earlier versions (see `legacy.py`), by id.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ def read_proposal_file(
 
     Args:
         sizes: height and width of each image.
-        invalid: `error`, `drop` or `clip`: what to do with boxes that are not finite, reversed, empty or not inside
-            the image. What was dropped or clipped is counted and logged.
-        subset: the file may hold other images by name too.
+        invalid: `error`, `drop` or `clip`: answer to boxes that are not finite, reversed, empty or not inside the
+            image. Dropped and clipped boxes are counted and logged.
+        subset: the file may also hold other images, by name.
 
     Returns:
         float32 boxes, half-open, in the file's order.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is in none of the forms, it is not for these images, or a box is invalid.
+        ValueError: the file has an unknown form, is not for these images, or a box is invalid.
     """
     return list(iterate_proposal_file(path, image_ids, sizes, invalid, subset=subset))
 
@@ -53,10 +54,12 @@ def read_proposal_file(
 def iterate_proposal_file(
     path: str | Path, image_ids: Sequence[str], sizes: Int[np.ndarray, "N 2"], invalid: str, *, subset: bool = False
 ) -> Iterator[Float[np.ndarray, "P 4"]]:
-    """Proposals image by image, otherwise like `read_proposal_file`. Of an .npz file by id one image is in memory.
+    """Proposals image by image, otherwise like `read_proposal_file`.
+
+    With an .npz file by id, only one image is in memory at a time.
 
     Raises:
-        FileNotFoundError, ValueError: as there; invalid boxes after the last image.
+        FileNotFoundError, ValueError: as in `read_proposal_file`; for invalid boxes after the last image.
     """
     path = expand_user(path)
     if not path.is_file():
@@ -76,9 +79,9 @@ def clean_boxes(
     invalid: str,
     source: str,
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """`arrays` without invalid boxes, as float32; their number goes to the log.
+    """`arrays` without invalid boxes, as float32; their number is logged.
 
-    `clip` moves corners into the image and drops what is not finite, reversed or then empty.
+    `clip` moves corners into the image and drops boxes that are not finite, reversed or then empty.
 
     Raises:
         ValueError: with `error`, for all invalid boxes together; names the first and counts each kind.
@@ -128,7 +131,7 @@ def _clean(
 
 
 def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> dict[str, Bool[np.ndarray, " P"]]:
-    """Boxes with each fault; a box counts for the first that applies."""
+    """Masks of the boxes with each fault; a box counts for the first fault that applies."""
     wild = ~np.isfinite(boxes).all(axis=1)
     reversed_ = ~wild & (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     empty = ~wild & ~reversed_ & (boxes[:, 2:] == boxes[:, :2]).any(axis=1)
@@ -139,11 +142,11 @@ def _faults(boxes: Float[np.ndarray, "P 4"], frame: Float[np.ndarray, " 4"]) -> 
 def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     """Rows of each image as half-open `x1 y1 x2 y2`, 0-based."""
     try:
-        content, there = read_mat(path, ("boxes", "images"))
+        content, names_in_file = read_mat(path, ("boxes", "images"))
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read as a .mat file: {error}") from None
     if "boxes" not in content:
-        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(there[:20]) or 'none'})")
+        raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(names_in_file[:20]) or 'none'})")
     boxes = content["boxes"]
     if boxes.dtype != object:
         if len(image_ids) != 1:
@@ -178,7 +181,7 @@ def _by_id(path: Path, arrays: Mapping[str, Any], image_ids: Sequence[str], subs
 
 
 def _check_ids(path: Path, names: Collection[str], image_ids: Sequence[str], subset: bool) -> None:
-    """Raises ValueError unless `image_ids` are the very images of the file, or some of them."""
+    """Raises ValueError unless `image_ids` are the images of the file, or with `subset` some of them."""
     names = set(names)
     missing = [name for name in image_ids if name not in names]
     extra = [] if subset else sorted(names - set(image_ids))
@@ -192,11 +195,11 @@ def _check_ids(path: Path, names: Collection[str], image_ids: Sequence[str], sub
 
 
 def _as_rows(array: Any, where: str) -> Float[np.ndarray, "P 4"]:
-    """`array` as float64 [P, 4]; an array without elements counts as no boxes, whatever its shape."""
+    """`array` as float64 [P, 4]; an array without elements has no boxes, whatever its shape."""
     array = np.asarray(array)
     if array.size == 0:
         return np.zeros((0, 4))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"{where}: expected numbers of shape [P, 4], got {array.dtype} {list(array.shape)}")
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is named as an invalid box
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are reported as invalid boxes
         return array.astype(np.float64)

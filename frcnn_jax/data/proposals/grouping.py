@@ -2,10 +2,10 @@
 
 Similarities are those of Selective Search (Uijlings et al., IJCV 2013, section 3.2), each in 0 ... 1: intersection of
 the colour histograms, of the texture histograms, a preference for small regions, and one for pairs that fill their
-common box. Greedy grouping merges the one most similar pair of the image, again and again. A round merges every pair
-of which each region is the other's most similar neighbour; the hierarchy is nearly the same, and some tens of rounds
-in NumPy take the place of hundreds of steps. Of many small objects on a plain background only one a round can join it:
-there grouping ends with the objects, their clusters and the background found.
+common box. Greedy grouping repeatedly merges the most similar pair of the image. A round merges every pair of regions
+that are each other's most similar neighbours. The hierarchy is nearly the same, and a few tens of rounds in NumPy
+replace hundreds of steps. With many small objects on a plain background, only one object per round can join the
+background: grouping then ends with the objects, their clusters and the background.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy import ndimage
 __all__ = ["Regions", "describe_regions", "gradient_planes", "group_regions"]
 
 _COLOUR_BINS, _TEXTURE_BINS = 25, 10
-_MOST_ROUNDS = 100  # photographs take some tens
+_MOST_ROUNDS = 100  # photographs need a few tens
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ class Regions:
     boxes: Float[np.ndarray, "N 4"]
     """`x1 y1 x2 y2`, half-open, in pixels."""
     colours: Float[np.ndarray, "N C"]
-    """Histograms of all channels, one after the other; the sum of a row is 1."""
+    """Histograms of all channels, concatenated; each row sums to 1."""
     textures: Float[np.ndarray, "N T"]
     """Histograms of all gradients, likewise."""
     pairs: Int[np.ndarray, "E 2"]
-    """Regions that share a border, the lower index first, each pair once."""
+    """Pairs of regions that share a border, lower index first, each pair once."""
 
 
 def describe_regions(
@@ -46,9 +46,9 @@ def describe_regions(
     """Sizes, boxes, histograms and neighbours of the regions of a segmentation.
 
     Args:
-        labels: region of each pixel, 0 ... N - 1, none without pixels.
-        colours: the image in the colour space that counts.
-        gradients: as `gradient_planes` makes them.
+        labels: region of each pixel, 0 ... N - 1; every region has pixels.
+        colours: the image in the colour space of the similarity.
+        gradients: output of `gradient_planes`.
     """
     count = int(labels.max()) + 1
     places = ndimage.find_objects(labels + 1)
@@ -63,7 +63,7 @@ def describe_regions(
 
 
 def gradient_planes(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "8 h w"]:
-    """Gradients along four directions, both signs apart, each stretched so that its largest value is 255."""
+    """Gradients along four directions, separately by sign, each scaled to a maximum of 255."""
     across, down = (cv2.Sobel(grey, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
     planes = []
     for gradient in (across, down, across + down, across - down):
@@ -76,12 +76,14 @@ def gradient_planes(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "8 h w"
 def group_regions(
     segmentations: Sequence[Regions], weights: Sequence[tuple[float, float, float, float]], area: int
 ) -> Float[np.ndarray, "B 4"]:
-    """Boxes of the regions and of all that they are merged to, until no neighbours are left or for 100 rounds; with
-    duplicates.
+    """Boxes of the regions and of all merged regions, with duplicates.
+
+    Grouping ends when no neighbours remain, or after 100 rounds.
 
     Args:
-        segmentations: of one image, grouped each on its own.
-        weights: of colour, texture, size and fill in the similarity; each segmentation is grouped once for each.
+        segmentations: segmentations of one image, grouped separately.
+        weights: weights of colour, texture, size and fill in the similarity; each segmentation is grouped once per
+            weights.
         area: pixels of the image.
     """
     grouping = _Grouping(segmentations, weights, area)
@@ -92,7 +94,7 @@ def group_regions(
 
 
 class _Grouping:
-    """All groupings of an image as one graph, whose parts are not joined; the arrays change from round to round."""
+    """All groupings of an image as one graph of unconnected parts; the arrays change every round."""
 
     def __init__(
         self, segmentations: Sequence[Regions], weights: Sequence[tuple[float, float, float, float]], area: int
@@ -110,23 +112,23 @@ class _Grouping:
         self.similarities = self._similarities(self.pairs)
 
     def merge_round(self) -> Int[np.ndarray, " M"]:
-        """Merges all mutual nearest neighbours; returns the regions that they have become.
+        """Merges all mutual nearest neighbours; returns the merged regions.
 
-        The most similar pair of all is mutual, so that every round merges. A region keeps the lower index of its two.
+        The most similar pair is always mutual, so every round merges some. A merged region keeps the lower index.
         """
         count = len(self.sizes)
         order = np.argsort(self.similarities, kind="stable")
         nearest = np.empty(count, np.int64)
-        nearest[self.pairs[order].ravel()] = np.repeat(order, 2)  # of a region's pairs the last stays, the most similar
+        nearest[self.pairs[order].ravel()] = np.repeat(order, 2)  # the last pair of a region wins: the most similar
         mutual = (nearest[self.pairs] == np.arange(len(self.pairs))[:, None]).all(axis=1)
-        kept, gone = self.pairs[mutual].T
-        self._absorb(kept, gone)
+        kept, absorbed = self.pairs[mutual].T
+        self._absorb(kept, absorbed)
 
         target = np.arange(count)
-        target[gone] = kept
+        target[absorbed] = kept
         pairs = np.sort(target[self.pairs], axis=1)
-        apart = pairs[:, 0] != pairs[:, 1]
-        pairs, similarities = pairs[apart], self.similarities[apart]
+        distinct = pairs[:, 0] != pairs[:, 1]
+        pairs, similarities = pairs[distinct], self.similarities[distinct]
         _, first = np.unique(pairs[:, 0] * count + pairs[:, 1], return_index=True)
         self.pairs, self.similarities = pairs[first], similarities[first]
         is_new = np.zeros(count, bool)
@@ -135,13 +137,13 @@ class _Grouping:
         self.similarities[changed] = self._similarities(self.pairs[changed])
         return kept
 
-    def _absorb(self, kept: Int[np.ndarray, " M"], gone: Int[np.ndarray, " M"]) -> None:
-        total = self.sizes[kept] + self.sizes[gone]
-        share = (self.sizes[gone] / total)[:, None]
+    def _absorb(self, kept: Int[np.ndarray, " M"], absorbed: Int[np.ndarray, " M"]) -> None:
+        total = self.sizes[kept] + self.sizes[absorbed]
+        share = (self.sizes[absorbed] / total)[:, None]
         for rows in (self.colours, self.textures):
-            rows[kept] += (rows[gone] - rows[kept]) * share
-        low = np.minimum(self.boxes[kept, :2], self.boxes[gone, :2])
-        self.boxes[kept, 2:] = np.maximum(self.boxes[kept, 2:], self.boxes[gone, 2:])
+            rows[kept] += (rows[absorbed] - rows[kept]) * share
+        low = np.minimum(self.boxes[kept, :2], self.boxes[absorbed, :2])
+        self.boxes[kept, 2:] = np.maximum(self.boxes[kept, 2:], self.boxes[absorbed, 2:])
         self.boxes[kept, :2] = low
         self.sizes[kept] = total
 
@@ -163,7 +165,7 @@ class _Grouping:
 def _histograms(
     labels: Int[np.ndarray, "h w"], count: int, planes: UInt8[np.ndarray, "p h w"], bins: int
 ) -> Float[np.ndarray, "N D"]:
-    """Histograms of each region in all planes, one after the other; the sum of a row is 1."""
+    """Histograms of each region in all planes, concatenated; each row sums to 1."""
     rows = labels.ravel().astype(np.int64) * bins
     parts = []
     for plane in planes:

@@ -1,15 +1,15 @@
-"""Stored proposals of earlier versions, which are still read: one file for each split.
+"""Stored proposals of earlier versions, which can still be read: one file per split.
 
 Format, version 1: an .npz file beside the prepared data set, `proposals/SPLIT-METHOD-KEY.npz` (KEY stands for the
 settings), that `numpy.load` reads without pickle:
-    boxes      float32 [T, 4]  the boxes of all images one after the other, `x1 y1 x2 y2`, 0-based and half-open, in
+    boxes      float32 [T, 4]  the boxes of all images, concatenated, `x1 y1 x2 y2`, 0-based and half-open, in
                                pixels of the original image, best first within an image
     offsets    int64 [N + 1]   the boxes of image i are boxes[offsets[i] : offsets[i + 1]]
     image_ids  str [N]         in the order of the data set
     indices    int64 [N]       position of each image in the data set; 0 ... N - 1 in a complete file
     metadata   str []          JSON: format, version, dataset, fingerprint (of the data set), settings
 
-An unfinished computation left files of the same format, some images each, in the folder `SPLIT-METHOD-KEY.parts`.
+An unfinished computation left files of the same format, with some images each, in the folder `SPLIT-METHOD-KEY.parts`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ __all__ = ["Store", "is_store", "npz_arrays", "npz_names", "read_legacy", "read_
 
 _log = logging.getLogger(__name__)
 _FORMAT, _VERSION = "frcnn_jax proposals", 1
-_FORMS = {"boxes": ("f", 2), "offsets": ("i", 1), "image_ids": ("U", 1), "indices": ("i", 1)}  # kinds and axes
+_FORMS = {
+    "boxes": ("f", 2),
+    "offsets": ("i", 1),
+    "image_ids": ("U", 1),
+    "indices": ("i", 1),
+}  # dtype kind and number of axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +54,16 @@ class Store:
 
 
 def read_legacy(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "P 4"]]:
-    """Boxes by fingerprint of the image, from the files beside the data set and beside its states before an edit.
+    """Boxes by image fingerprint, from files beside the data set and beside its versions before an edit.
 
-    They were made with the same settings, of images of these states; the data set may have other images by now.
+    They were made with the same settings, from images of these versions; the data set may have other images now.
     """
     states = [*getattr(dataset, "earlier_states", list)(), dataset]
     return {name: boxes for state in states for name, boxes in _read_files(state, settings).items()}
 
 
 def _read_files(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "P 4"]]:
-    """Boxes from the files beside one data set; none from other data or settings."""
+    """Boxes from the files beside one data set; files of other data or settings are skipped."""
     split = re.sub(r"[^\w.-]", "_", dataset.name.rsplit("/", 1)[-1])
     path = Path(dataset.directory) / "proposals" / f"{split}-{settings_key(settings)}.npz"
     paths = [path] * path.exists() + sorted(path.with_suffix(".parts").glob("*.npz"))
@@ -74,14 +79,14 @@ def _read_files(dataset: Any, settings: Mapping[str, Any]) -> dict[str, Float[np
             _log.warning("%s: skipped, these proposals were made from other data or with other settings", path)
             continue
         names = map(dataset.image_fingerprint, store.indices.tolist())
-        # Earlier versions turned no image: boxes in an image as it lies are not those of the turned one.
+        # Earlier versions did not turn images: boxes of the stored image are wrong for the turned one.
         found = zip(names, np.split(store.boxes, store.offsets[1:-1]), strict=True)
         rows.update((name, boxes) for name, boxes in found if "+" not in name)
     return rows
 
 
 def read_store(path: Path) -> Store:
-    """The content of a file, whole or a part.
+    """The content of a file, complete or partial.
 
     Raises:
         ValueError: the file is damaged, or of another format or version.
@@ -140,7 +145,7 @@ def _opened(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def is_store(path: Path) -> bool:
-    """True for an .npz file in the format above, of whatever version.
+    """True for an .npz file in the format above, of any version.
 
     Raises:
         ValueError: the file is not an .npz file or is damaged.

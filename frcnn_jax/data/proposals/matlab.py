@@ -1,11 +1,11 @@
-"""MATLAB's `.mat` files, of the levels 4 and 5 (-v4, -v6, -v7): numbers, texts and cells of those.
+"""MATLAB's `.mat` files of levels 4 and 5 (-v4, -v6, -v7): numbers, texts and cells of these.
 
-SciPy's reader ends the process on some damaged files. Here every length is checked against the bytes that there are.
+SciPy's reader crashes the process on some damaged files. Here every length is checked against the available bytes.
 
 Level 5: 128 bytes of header, then elements, each of a tag (kind and size), its content, and padding to 8 bytes. A
-variable is an element of elements: flags with its class, sizes, name, and numbers in column order, perhaps in a
-smaller kind than its class, or further variables in a cell. A compressed element holds another one, packed by zlib.
-Level 4: variables one after the other, each a header of five numbers, its name and its numbers.
+variable is an element of elements: flags with its class, sizes, name, and numbers in column order, maybe in a smaller
+kind than its class, or nested variables in a cell. A compressed element holds another element, packed by zlib. Level 4:
+variables one after the other, each a header of five numbers, its name and its numbers.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _LONGEST_NAME = 63  # letters, as MATLAB allows
 
 
 def read_mat(path: Path, wanted: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The wanted variables that a file has, and the names of all of them.
+    """The wanted variables of a file, and the names of all its variables.
 
-    Numbers have the type of their class. A cell is an object array, whose items are arrays; what is neither numbers,
-    texts nor a cell is an empty object array. A text is an array of one string.
+    Numbers have the type of their class. A cell is an object array of arrays. A text is an array of one string. Any
+    other variable is an empty object array.
 
     Raises:
-        ValueError: it is not a `.mat` file of these levels, or damaged; in one line, which does not name the file.
+        ValueError: it is not a `.mat` file of these levels, or damaged; one line, without the file's name.
     """
     data = memoryview(path.read_bytes())
     found: dict[str, np.ndarray] = {}
     names: list[str] = []
     if len(data) < 20:
         raise ValueError("it ends too early")
-    level_4 = 0 in bytes(data[:4])  # a text stands there in level 5
+    level_4 = 0 in bytes(data[:4])  # level 5 begins with a text
     for name, read in _level_4(data) if level_4 else _level_5(data):
         names.append("".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST_NAME]))
         if name in wanted:
@@ -79,7 +79,7 @@ def _element(data: memoryview, position: int, order: str, aligned: bool = True) 
     """Kind and content of an element, and the position after it."""
     kind = _number(data, position, 4, order)
     start = position + 8
-    if kind >> 16:  # a small one, with its size in the same number and up to four bytes after it
+    if kind >> 16:  # a small element: its size is in the same number, followed by up to four bytes
         kind, size = kind & 0xFFFF, kind >> 16
         if size > 4:
             raise ValueError(f"a small element of {size} bytes")
@@ -93,7 +93,7 @@ def _element(data: memoryview, position: int, order: str, aligned: bool = True) 
 
 
 def _unpacked(content: memoryview, order: str) -> memoryview:
-    """The element in a compressed one, of the size that its tag states."""
+    """The element inside a compressed one, with the size stated in its tag."""
     packed = zlib.decompressobj()
     try:
         tag = packed.decompress(content, 8)
@@ -105,7 +105,7 @@ def _unpacked(content: memoryview, order: str) -> memoryview:
 
 
 def _parts(content: memoryview, order: str) -> tuple[memoryview, tuple[int, ...], str, int]:
-    """Flags, sizes and name of a variable, and the position of what follows."""
+    """Flags, sizes and name of a variable, and the position after them."""
     _, flags, position = _element(content, 0, order)
     kind, sizes, position = _element(content, position, order)
     _, name, position = _element(content, position, order)
@@ -122,14 +122,14 @@ def _name(content: memoryview, order: str) -> str:
 
 
 def _matrix(content: memoryview, order: str, *, cells: bool) -> np.ndarray:
-    """The array of a variable; `cells` says whether it may be a cell."""
+    """The array of a variable; with `cells` it may be a cell."""
     if len(content) == 0:
         return np.zeros((0, 0))
     flags, shape, _, position = _parts(content, order)
     word = _number(flags, 0, 4, order)
     kind, count = word & 0xFF, math.prod(shape)
     if kind == _CELL and cells:
-        if count > len(content) // 8:  # of each at least the tag
+        if count > len(content) // 8:  # each has at least a tag
             raise ValueError(f"a cell of {count} items in {len(content)} bytes")
         items = np.empty(count, object)
         for i in range(count):

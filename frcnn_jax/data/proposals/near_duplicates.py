@@ -1,4 +1,4 @@
-"""Boxes that nearly repeat others, which cost time and add no recall."""
+"""Removal of near duplicates, which cost time and add no recall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAIRS_AT_ONCE = 1 << 20
 
 
 def without_near_duplicates(boxes: Float[np.ndarray, "P 4"], iou: float, count: int) -> Float[np.ndarray, "D 4"]:
-    """The first `count` of those boxes that overlap none of the kept ones before them by more than `iou`, in order."""
+    """The first `count` boxes, in order, without those that overlap an earlier kept box by more than `iou`."""
     looked_at = 2 * count  # large images have a hundred thousand boxes
     while True:
         kept = _kept(boxes[:looked_at], iou)
@@ -34,12 +34,14 @@ def _kept(boxes: Float[np.ndarray, "P 4"], iou: float) -> Float[np.ndarray, "D 4
 def _overlapping_pairs(boxes: Float[np.ndarray, "P 4"], iou: float) -> Iterator[Int[np.ndarray, "Q 2"]]:
     """Indices of all pairs that overlap by more than `iou`, the lower first.
 
-    The areas of such a pair differ by less than the factor 1 / iou, so that only boxes of like area are compared.
+    The areas of such a pair differ by less than the factor 1 / iou, so only boxes of similar area are compared.
     """
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     order = np.argsort(areas, kind="stable")
     boxes, areas = boxes[order], areas[order]
-    others = np.searchsorted(areas, areas / iou, side="right") - np.arange(len(boxes)) - 1  # larger ones, of each
+    others = (
+        np.searchsorted(areas, areas / iou, side="right") - np.arange(len(boxes)) - 1
+    )  # number of larger boxes, for each
     total = np.cumsum(others)
     start = 0
     while start < len(boxes):

@@ -23,7 +23,7 @@ def proposal_recall(
 
     Args:
         annotations: `GroundTruth` of each image.
-        thresholds: the IoU from which an object counts as covered.
+        thresholds: least IoU of a covered object.
 
     Returns:
         By threshold: `overall` and `per_class` (by name); NaN without objects.
@@ -46,7 +46,7 @@ def proposal_recall(
 def best_overlaps(
     objects: Float[np.ndarray, "G 4"], boxes: Float[np.ndarray, "P 4"]
 ) -> tuple[Int[np.ndarray, " G"], Float[np.ndarray, " G"]]:
-    """For each object the index of the box that overlaps it the most, the first of equals, and their IoU.
+    """For each object the index of the box with the highest IoU (the first of equals), and the IoU.
 
     Without boxes the IoU is 0 and the index -1. Integers and half precision are computed in float32.
     """

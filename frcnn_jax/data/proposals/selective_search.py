@@ -1,4 +1,4 @@
-"""Selective Search (Uijlings et al., IJCV 2013): region proposals of one image, by OpenCV or in rounds of our own."""
+"""Selective Search (Uijlings et al., IJCV 2013): region proposals of one image, by OpenCV or by `grouping`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from frcnn_jax.data.proposals.near_duplicates import without_near_duplicates
 
 __all__ = ["search_image", "selective_search"]
 
-# Of mode `mutual`. Few segmentations, as they take most of the time, that differ in both colours and scale; many
+# For mode `mutual`: few segmentations, as they take most of the time, with different colours and scales; many
 # groupings, as they are cheap. Chosen on VOC photographs: docs/performance.md.
 _SEGMENTATIONS = (  # colours, times k
     (cv2.COLOR_RGB2HSV, 1),
@@ -23,13 +23,14 @@ _SEGMENTATIONS = (  # colours, times k
     (cv2.COLOR_RGB2Lab, 4),
 )
 _GROUPINGS = ((1, 1, 1, 1), (0, 1, 1, 1), (0, 0, 1, 0), (0, 0, 0, 1))  # weights of colour, texture, size, fill
-_SIGMA, _SMALLEST_SEGMENT = 0.8, 50  # of the blur before, and pixels of a segment
+_SIGMA, _SMALLEST_SEGMENT = 0.8, 50  # of the blur before segmentation; least pixels of a segment
 _SAME_IOU = 0.9
 _MODES = ("fast", "quality", "mutual")
 
 
 def search_image(image: UInt8[np.ndarray, "H W 3"], config: ProposalConfig) -> Float[np.ndarray, "P 4"]:
-    """The proposals of one RGB image as `config` says: float32, half-open, in pixels of the image, best first.
+    """The proposals of one RGB image by the settings in `config`: float32, half-open, in pixels of the image, best
+    first.
 
     Raises:
         ValueError: the config's proposals come from a file.
@@ -63,16 +64,16 @@ def selective_search(
     min_side: float,
     segment_scale: int = 150,
 ) -> Float[np.ndarray, "P 4"]:
-    """Proposals of one image, best first and without duplicates; the same for the same image, whatever ran before.
+    """Proposals of one image, best first and without duplicates; deterministic for each image.
 
     Args:
         image: RGB.
         mode: `fast` (2 colour spaces, 3 segmentations of each, 2 groupings) and `quality` (5, 5 and 4) are OpenCV's;
             `mutual` (2 colour spaces, 2 segmentations of each, 4 groupings) merges all mutual nearest neighbours at
-            once, and leaves out boxes that overlap one before them by an IoU above 0.9.
-        max_side: the search runs on the image reduced until its longer side is at most this; 0 keeps its size.
+            once, and skips boxes that overlap an earlier one by an IoU above 0.9.
+        max_side: limit on the longer side of the reduced image to search; 0 keeps the image's size.
         max_count: number of boxes kept.
-        min_side: boxes with a side below this many pixels of the original image are left out.
+        min_side: boxes with a side below this many pixels of the original image are skipped.
         segment_scale: the k of the graph segmentation the search starts from; smaller means smaller first regions,
             more boxes and a higher recall. `fast` uses k, 2k and 3k, `quality` up to 5k, `mutual` k, 2k and 4k.
 
@@ -118,10 +119,10 @@ def _mutual(image: UInt8[np.ndarray, "h w 3"], scale: int) -> Float[np.ndarray, 
 
 
 def rank_boxes(boxes: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, "P 4"]:
-    """`boxes` in the order in which they are kept: drawn at random, with a mild preference for small ones.
+    """`boxes` in the order to keep them: random, with a mild preference for small ones.
 
-    OpenCV's own order is of this kind (a random number times the level in the hierarchy), but it draws from the C
-    library's one generator, so that an image's boxes depend on what ran before. Recall of the first boxes is the same.
+    OpenCV's own order is similar (a random number times the level in the hierarchy). But it uses the C library's global
+    generator, so that an image's boxes depend on earlier calls. Recall of the first boxes is the same.
     """
     area = np.prod(boxes[:, 2:].astype(np.float64) - boxes[:, :2], axis=1)
     rank = np.random.default_rng(0).random(len(boxes)) * np.log2(1 + area)
@@ -129,7 +130,7 @@ def rank_boxes(boxes: Float[np.ndarray, "P 4"]) -> Float[np.ndarray, "P 4"]:
 
 
 def _reduce(image: UInt8[np.ndarray, "H W 3"], max_side: int) -> UInt8[np.ndarray, "h w 3"]:
-    """`image` reduced until its longer side is at most `max_side`; as it is if that is 0 or it is small enough."""
+    """`image` reduced to a longer side of at most `max_side`; unchanged if that is 0 or it is small enough."""
     height, width = image.shape[:2]
     if not max_side or max(height, width) <= max_side:
         return image

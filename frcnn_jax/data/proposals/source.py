@@ -1,4 +1,4 @@
-"""Region proposals of a data set: computed in all cores and stored image by image, or read from a file."""
+"""Region proposals of a data set: computed on all cores and stored per image, or read from a file."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Proposals(Sequence):
     def __init__(self, parts: Sequence[Float[np.ndarray, "T 4"]], places: Int[np.ndarray, "N 3"], computed: int = 0):
         """
         Args:
-            parts: boxes of several images each, perhaps mapped from disk.
+            parts: arrays with the boxes of several images, maybe mapped from disk.
             places: part, start and stop of each image's boxes.
-            computed: images that were not on disk before.
+            computed: number of images that were not on disk before.
         """
         self._parts, self._places, self.computed = tuple(parts), places, computed
 
@@ -54,7 +54,7 @@ class Proposals(Sequence):
 
     @classmethod
     def on_disk(cls, arrays: Iterable[Float[np.ndarray, "P 4"]], folder: Path) -> Proposals:
-        """From boxes that are taken one image at a time, in a temporary file without a name, mapped into memory."""
+        """From an iterator over images, through an unnamed temporary file that is mapped into memory."""
         with tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None) as file:
             counts = [0]
             for boxes in arrays:
@@ -84,10 +84,10 @@ class Proposals(Sequence):
 
 
 def proposal_files(config: ProposalConfig, train: Sequence[str]) -> tuple[tuple[str | None, ...], str | None]:
-    """The files of the training sets `train` and of the test set; None for each with a method that computes.
+    """The proposal files of the training sets `train` and of the test set; None if the method computes proposals.
 
     Raises:
-        ValueError: with method `file`, their number is not that of the data sets.
+        ValueError: with method `file`, the numbers of files and data sets differ.
     """
     if config.method != "file":
         return (None,) * len(train), None
@@ -101,7 +101,8 @@ def proposal_files(config: ProposalConfig, train: Sequence[str]) -> tuple[tuple[
 
 
 def validation_file(config: ProposalConfig, validation: str | None, test: str) -> str | None:
-    """The file of the set `validation`, or of `test` where that is the same or None; None with a method that computes.
+    """The file of the set `validation`, or of `test` if that is the same or None; None if the method computes
+    proposals.
 
     Raises:
         ValueError: with method `file`, it is not set.
@@ -119,9 +120,9 @@ def open_proposals(
 ) -> Proposals:
     """The proposals of all images of `dataset`.
 
-    They are read from `file` with method `file`; else taken from the store in the data set's shared directory, and
-    what is missing there is computed in all cores and added. Interrupted or killed, the computation goes on with the
-    images that are missing. Of processes that need the same at once, one computes and the others wait for it.
+    With method `file` they are read from `file`. Otherwise they come from the store in the data set's shared directory;
+    missing ones are computed on all cores and added. After an interruption the computation resumes with the missing
+    images. If several processes need the same proposals, one computes and the others wait.
 
     Args:
         progress: show a progress bar.
@@ -167,7 +168,7 @@ def open_proposals(
 def _complete(
     store: ProposalStore, dataset: Dataset, names: Sequence[str], search: Any, workers: int, progress: bool
 ) -> int:
-    """Searches the images that the store lacks, equal ones once, and adds them; returns how many they were."""
+    """Searches the images missing in the store, equal images once, and adds them; returns their number."""
     first = {name: index for index, name in reversed(list(enumerate(names)))}
     known = store.find(names)
     todo = sorted(index for name, index in first.items() if name not in known)
@@ -200,10 +201,10 @@ def _search(dataset: Dataset, index: int, **arguments: Any) -> Float[np.ndarray,
 def _compute(
     dataset: Dataset, todo: Sequence[int], search: Any, workers: int
 ) -> Iterator[tuple[int, Float[np.ndarray, "P 4"]]]:
-    """Position and boxes of each image, as they get done.
+    """Position and boxes of each image, in order of completion.
 
-    Threads do: OpenCV lets go of the interpreter's lock while it searches. They leave nothing behind when the process
-    is killed, and need no second interpreter that imports the program.
+    Threads suffice, as OpenCV releases the interpreter's lock. Unlike processes they leave nothing behind when the
+    program is killed, and do not import it again.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -222,7 +223,7 @@ def _compute(
 
 
 def _collect(running: dict[Future, int], dataset: Dataset) -> Iterator[tuple[int, Float[np.ndarray, "P 4"]]]:
-    """Takes what is done out of `running`; waits for the first."""
+    """Removes completed tasks from `running`; waits for at least one."""
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         index = running.pop(future)
         try:
@@ -235,10 +236,10 @@ def _collect(running: dict[Future, int], dataset: Dataset) -> Iterator[tuple[int
 def select_proposals(
     arrays: Sequence[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """At most `max_count` boxes of each image that are large enough; the number of boxes left out goes to the log.
+    """At most `max_count` large enough boxes of each image; the number of skipped boxes is logged.
 
-    They are the first, as the best come first. The original's files, however, are sorted by position, from top to
-    bottom: of such boxes every n-th is kept, or the lower part of the image would have none.
+    The first ones are kept, as the best come first. But the original's files are sorted by position, from top to
+    bottom: there every n-th box is kept, or the lower part of the image would have none.
     """
     return list(_select(arrays, config, source))
 

@@ -1,19 +1,19 @@
-"""Computed proposals on disk, image by image, for all data sets that keep theirs in one place.
+"""Computed proposals on disk, stored per image and shared by the data sets of a directory.
 
 Format, version 2. A store is a folder `frcnn_proposals/METHOD-KEY` (KEY stands for the settings) in the data sets'
 shared directory, with
     settings.json   format, version and the settings of the search
-    segment-*/      some images each; a segment appears whole and is never changed, only replaced by a larger one
-        boxes.npy   float32 [T, 4]   boxes of its images one after the other, `x1 y1 x2 y2`, 0-based and half-open, in
+    segment-*/      some images each; a segment appears complete and is never changed, only replaced by a larger one
+        boxes.npy   float32 [T, 4]   boxes of its images, concatenated, `x1 y1 x2 y2`, 0-based and half-open, in
                                      pixels of the original image, best first within an image
         images.npz  fingerprints     bytes [N], `Dataset.image_fingerprint` of each image
                     offsets          int64 [N + 1], boxes of image i are boxes[offsets[i] : offsets[i + 1]]
                     checksum         uint32 [], CRC-32 of the boxes' bytes
-    .lock           held by the one process that adds to the store
+    .lock           held by the process that adds to the store
 
-Proposals depend on the image and the settings alone, so that other labels, classes, splits or images beside it leave
-them valid. Boxes are mapped into memory, not read. A segment is checked before its first use; one that is damaged is
-named, removed by the next process that adds to the store, and its images are searched again.
+Proposals depend only on the image and the settings, so they stay valid with other labels, classes, splits or
+neighbouring images. Boxes are mapped into memory, not read. A segment is checked before its first use. A damaged one is
+reported, removed by the next process that adds to the store, and its images are searched again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SETTINGS, _PREFIX = "settings.json", "segment-"
 
 
 def settings_key(settings: Mapping[str, Any]) -> str:
-    """Method and hash of the settings, in names of files."""
+    """Method and hash of the settings, for file names."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return f"{settings['method']}-{digest}"
 
@@ -65,9 +65,9 @@ class Segment:
     checksum: int
 
     def is_intact(self) -> bool:
-        """True if the boxes are those that were written; reads them all.
+        """True if the boxes are unchanged since they were written; reads them all.
 
-        They are read from the file, part by part: what is read through the map counts as this process's memory.
+        They are read from the file in parts, as reading through the map would count as this process's memory.
         """
         value = 0
         try:
@@ -75,20 +75,20 @@ class Segment:
                 file.seek(-self.boxes.nbytes, os.SEEK_END)
                 while part := file.read(_READ_BYTES):
                     value = zlib.crc32(part, value)
-        except FileNotFoundError:  # merged meanwhile by another process; what is mapped stays
+        except FileNotFoundError:  # merged meanwhile by another process; the map stays valid
             value = _checksum(self.boxes)
         return value == self.checksum
 
 
 class ProposalStore:
-    """The proposals that one store holds.
+    """The proposals in one store.
 
     Args:
         directory: `Dataset.shared_directory`.
-        settings: of the search, with its `method`.
+        settings: settings of the search, with its `method`.
 
     Raises:
-        ValueError: the folder's settings are others, of another version, or damaged.
+        ValueError: the folder's settings are different, of another version, or damaged.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]):
@@ -101,14 +101,15 @@ class ProposalStore:
         self.refresh()
 
     def lock(self) -> AbstractContextManager[None]:
-        """To be held while boxes are added; waits for another process that does."""
+        """The lock to hold while adding boxes; waits for another process that holds it."""
         return folder_lock(self.folder, purpose="searching proposals", wait=True)
 
     def refresh(self, *, locked: bool = False) -> None:
-        """Takes up what other processes have added.
+        """Loads segments that other processes have added.
 
         Args:
-            locked: this process holds the lock: damaged segments, and unfinished ones of killed processes, are removed.
+            locked: this process holds the lock, so damaged segments and unfinished ones of killed processes are
+                removed.
         """
         if locked:
             for path in self.folder.glob(f".{_PREFIX}*"):
@@ -134,7 +135,7 @@ class ProposalStore:
         }
 
     def others(self) -> list[str]:
-        """Names of the stores of other settings beside this one; none once this one is begun."""
+        """Names of stores with other settings beside this one; none once this one has segments."""
         if (self.folder / _SETTINGS).exists():
             return []
         return sorted(path.parent.name for path in self.folder.parent.glob(f"*/{_SETTINGS}"))
@@ -163,7 +164,7 @@ class ProposalStore:
             )
 
     def merge(self) -> None:
-        """Makes few large segments of many small ones; the lock must be held."""
+        """Merges small segments into few large ones; the lock must be held."""
         self.refresh(locked=True)
         small = [segment for segment in self._segments.values() if len(segment.boxes) < _SEGMENT_BOXES]
         if len(small) < 2:
@@ -182,7 +183,7 @@ class ProposalStore:
                 self.add(rows)
                 rows, size = {}, 0
         self.add(rows)
-        for segment in small:  # only now, so that every image is stored at any time
+        for segment in small:  # removed last, so that every image is stored at any time
             _remove(segment.path)
         self.refresh(locked=True)
 
@@ -229,7 +230,7 @@ def _read_segment(path: Path) -> Segment:
 
 
 def _remove(path: Path) -> None:
-    """Removes a segment, which is whole until it disappears."""
+    """Removes a segment atomically: it is complete until it disappears."""
     trash = path.with_name(f".{path.name}.removed")
     os.replace(path, trash)
     shutil.rmtree(trash, ignore_errors=True)

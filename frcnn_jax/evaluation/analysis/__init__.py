@@ -1,1 +1,1 @@
-"""Measures beside the average precision: kinds of errors, recall by size, the best score."""
+"""Measures besides the average precision: kinds of errors, recall by size, the best score."""

@@ -1,17 +1,17 @@
-"""The mean average precision that each kind of error costs.
+"""The mean average precision lost to each kind of error.
 
-To repair a kind of error is
+Repairing a kind of error means
 
     class          to give the detection the class of its object
     localization   to give the detection the box of its object
     both, duplicate, background    to drop the detection
-    missed         to take the object out of those that are counted
+    missed         to stop counting the object
 
-A repaired detection of an object that is found is dropped, as one of an object that is not counted; of several that are
-repaired to one object the best by score stays. With all kinds repaired every detection is right and every object is
-found: the mAP is 1. A kind's gain depends on the kinds repaired before it, so the `lost` of a kind is its mean over all
-orders (its Shapley value). These add up to 1 - mAP exactly. `alone` is what the mAP gains where nothing else is
-repaired, as TIDE gives it; these do not add up.
+A repaired detection is dropped if its object is found already or not counted; of several detections repaired to one
+object, the best by score stays. With all kinds repaired, every detection is right and every object is found: the mAP is
+1. A kind's gain depends on the kinds repaired before it, so the `lost` of a kind is its mean over all orders (its
+Shapley value). These add up to 1 - mAP exactly. `alone` is the gain of the mAP if nothing else is repaired, as in TIDE;
+these gains do not add up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from frcnn_jax.evaluation.voc_map import average_of_hits
 __all__ = ["error_kinds"]
 
 _CLASS, _LOCALIZATION, _MISSED = (KINDS.index(name) for name in ("class", "localization", "missed"))
-_DETECTED = len(KINDS) - 1  # kinds that are detections
+_DETECTED = len(KINDS) - 1  # number of kinds that are detections
 Repaired = frozenset[int]
 _SUBSETS = [frozenset(s) for n in range(len(KINDS) + 1) for s in itertools.combinations(range(len(KINDS)), n)]
 
@@ -40,7 +40,7 @@ def error_kinds(matches: Matches, class_names: Sequence[str], *, use_07_metric: 
 
     Args:
         class_names: of labels 1 ... K.
-        use_07_metric: as in `evaluate_voc`.
+        use_07_metric: see `evaluate_voc`.
 
     Returns:
         `kinds`: for each of `KINDS` its `count` of detections or objects, the mAP `lost` to it and its gain `alone`,
@@ -78,8 +78,8 @@ def _shares(values: dict[Repaired, float]) -> tuple[dict[str, float], dict[str, 
         weight = math.factorial(len(before)) * math.factorial(count - len(before) - 1) if len(before) < count else 0
         for kind in set(range(count)) - before:
             lost[kind] += weight / math.factorial(count) * (values[before | {kind}] - values[before])
-    nothing = values[frozenset()]
-    alone = {name: values[frozenset((kind,))] - nothing for kind, name in enumerate(KINDS)}
+    unrepaired = values[frozenset()]
+    alone = {name: values[frozenset((kind,))] - unrepaired for kind, name in enumerate(KINDS)}
     return {name: lost[kind] for kind, name in enumerate(KINDS)}, alone
 
 
@@ -103,26 +103,26 @@ def _values(
     """The AP of a class after each choice of repairs; None for a class without objects.
 
     Args:
-        place: of each detection in the order of falling scores.
+        place: rank of each detection by falling score.
     """
     of_class = matches.object_labels == label
     objects = int(np.count_nonzero(of_class & matches.counted))
     if objects == 0:
         return None
     missed = int(np.count_nonzero(of_class & matches.missed))
-    own = np.flatnonzero(matches.labels == label)
-    errors = [np.sort(place[own[matches.kinds[own] == kind]]) for kind in range(_DETECTED)]
+    detected = np.flatnonzero(matches.labels == label)
+    errors = [np.sort(place[detected[matches.kinds[detected] == kind]]) for kind in range(_DETECTED)]
     before = {}
     for repaired, detections in winners.items():
         detections = detections[matches.object_labels[matches.aims[detections]] == label]
         hits = np.sort(place[detections])
-        before[repaired] = [np.searchsorted(its, hits) for its in errors], len(hits)
+        before[repaired] = [np.searchsorted(ranks, hits) for ranks in errors], len(hits)
     values = {}
     for repaired in _SUBSETS:
         false, hits = before[repaired & {_CLASS, _LOCALIZATION}]
         true = np.arange(1, hits + 1)
         precision = true / (true + sum(false[kind] for kind in range(_DETECTED) if kind not in repaired))
-        left = objects - (missed if _MISSED in repaired else 0)
-        ap = average_of_hits(precision, left, use_07_metric=use_07_metric)
-        values[repaired] = 1.0 if ap is None else ap  # nothing is left to find
+        remaining = objects - (missed if _MISSED in repaired else 0)
+        ap = average_of_hits(precision, remaining, use_07_metric=use_07_metric)
+        values[repaired] = 1.0 if ap is None else ap  # None: no objects remain to be found
     return values

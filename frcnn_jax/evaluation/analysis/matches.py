@@ -1,15 +1,16 @@
-"""Detections and objects of a whole test set, and how they belong together.
+"""Matches between the detections and objects of a whole test set.
 
 A detection is a hit or ignored by the rule of `voc_map`. Any other is an error, of the first kind that fits:
 
-    duplicate      at least `iou_threshold` with an object of its class, which a better detection has found
+    duplicate      at least `iou_threshold` with an object of its class that a better detection has found
     localization   at least `BACKGROUND_IOU` with an object of its class
     class          at least `iou_threshold` with an object of another class
     both           at least `BACKGROUND_IOU` with an object of another class
     background     less with every object
 
-An object that was not found, and that no error of the kinds localization and class is about, is missed. These are the
-kinds of TIDE (Bolya et al., ECCV 2020), with VOC's own rule about duplicates first. Crowds are no such objects.
+An object is missed if it was not found and is not the aim of a localization or class error. These are the
+kinds of TIDE (Bolya et al., ECCV 2020), with VOC's own rule about duplicates first. Crowds do not count as objects
+here.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ MEANINGS = {
     "background": "of no object",
     "missed": "none: no detection of any score is about the object",
 }
-"""What a detection of each kind is, for pages."""
+"""Descriptions of the kinds, for pages."""
 HIT, IGNORED = -1, -2
-"""In place of an index into `KINDS`, for what is not an error."""
+"""Values instead of an index into `KINDS`, for detections that are not errors."""
 _CLASS, _LOCALIZATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
 
 
@@ -51,7 +52,7 @@ class Matches:
     scores: Float[np.ndarray, " D"]
     labels: Int[np.ndarray, " D"]
     kinds: Int[np.ndarray, " D"]  # index into KINDS, HIT or IGNORED
-    aims: Int[np.ndarray, " D"]  # the object that a hit or an error is about; -1 for the kinds both and background
+    aims: Int[np.ndarray, " D"]  # the object of a hit or an error; -1 for the kinds both and background
     object_image: Int[np.ndarray, " G"]
     object_boxes: Float[np.ndarray, "G 4"]
     object_labels: Int[np.ndarray, " G"]
@@ -60,7 +61,7 @@ class Matches:
 
     @property
     def missed(self) -> Bool[np.ndarray, " G"]:
-        """Objects that no hit, and no error of the kinds localization and class, is about."""
+        """Objects that are not the aim of a hit or of a localization or class error."""
         repairable = (self.kinds == _LOCALIZATION) | (self.kinds == _CLASS)
         about = np.zeros(len(self.counted), bool)
         about[self.aims[repairable]] = True
@@ -119,7 +120,7 @@ def _match(
     crowd: Bool[np.ndarray, " G"],
     threshold: float,
 ) -> tuple[Int[np.ndarray, " D"], Int[np.ndarray, " D"], Int[np.ndarray, " G"]]:
-    """Kind and aim of each detection of an image, and the detection that finds each object."""
+    """Kind and aim of each detection of an image, and the detection that hits each object."""
     match, on_crowd = best_object(boxes, labels, gt_boxes, gt_labels, crowd, threshold)
     found_by = np.full(len(gt_boxes), -1)
     order = np.argsort(-scores, kind="stable")
@@ -128,13 +129,13 @@ def _match(
     targets, first = np.unique(match[claims], return_index=True)
     found_by[targets] = claims[first]
 
-    own, own_iou, other, other_iou = _nearest(boxes, labels, gt_boxes, gt_labels, crowd)
+    same, same_iou, different, different_iou = _nearest(boxes, labels, gt_boxes, gt_labels, crowd)
     kinds = np.full(len(boxes), _BACKGROUND)
     aims = np.full(len(boxes), -1)
-    kinds[other_iou >= BACKGROUND_IOU] = _BOTH
+    kinds[different_iou >= BACKGROUND_IOU] = _BOTH
     for kind, chosen, aim in (
-        (_CLASS, other_iou >= threshold, other),
-        (_LOCALIZATION, own_iou >= BACKGROUND_IOU, own),
+        (_CLASS, different_iou >= threshold, different),
+        (_LOCALIZATION, same_iou >= BACKGROUND_IOU, same),
         (_DUPLICATE, match >= 0, match),
     ):
         kinds[chosen], aims[chosen] = kind, aim[chosen]

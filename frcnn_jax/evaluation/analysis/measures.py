@@ -1,4 +1,4 @@
-"""Recall by size of the objects, the proposals' ceiling, and the score with the best F1."""
+"""Recall by object size, the ceiling given by the proposals, and the score with the best F1."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ def size_names(boxes: Float[np.ndarray, "B 4"]) -> np.ndarray:
 def recall_by_size(
     matches: Matches, overlaps: Float[np.ndarray, " G"] | None = None, *, iou_threshold: float = 0.5
 ) -> dict[str, dict[str, Any]]:
-    """For each of `SIZES` the number of `objects`, the `recall` of all detections together and, given the `overlaps`
-    of `object_overlaps`, the `ceiling` that the proposals put to it. None without objects of that size."""
+    """For each of `SIZES`, the number of `objects`, the `recall` of all detections and, given `overlaps` from
+    `object_overlaps`, the `ceiling` of the recall with these proposals. None without objects of that size.
+    """
     names = size_names(matches.object_boxes)
     found = {}
     for name in SIZES:
-        its = (names == name) & matches.counted
-        found[name] = {"objects": int(its.sum()), "recall": _share(matches.found_by[its] >= 0)}
+        of_size = (names == name) & matches.counted
+        found[name] = {"objects": int(of_size.sum()), "recall": _share(matches.found_by[of_size] >= 0)}
         if overlaps is not None:
-            found[name]["ceiling"] = _share(overlaps[its] >= iou_threshold)
+            found[name]["ceiling"] = _share(overlaps[of_size] >= iou_threshold)
     return found
 
 
 def object_overlaps(
     proposals: Sequence[Float[np.ndarray, "P 4"]], annotations: Sequence[GroundTruth]
 ) -> Float[np.ndarray, " G"]:
-    """The largest IoU of a proposal with each object, image after image."""
+    """The largest IoU of a proposal with each object, in the order of the images."""
     pairs = zip(annotations, proposals, strict=True)
     return np.concatenate([np.zeros(0), *(best_overlaps(np.asarray(truth.boxes), boxes)[1] for truth, boxes in pairs)])
 
@@ -72,12 +73,12 @@ def f1_scores(curve: PrecisionRecall) -> Float[np.ndarray, " D"]:
 
 
 def best_f1(curve: PrecisionRecall) -> dict[str, float] | None:
-    """The score from which detections have the highest F1, and `f1`, `precision` and `recall` there.
+    """The least score with the highest F1, and `f1`, `precision` and `recall` there.
 
     Returns:
         None without objects or without a hit.
     """
-    # Detections of one score come together, whatever their order.
+    # Detections with equal scores count together, whatever their order.
     last = np.flatnonzero(np.append(np.diff(curve.scores) != 0, True)[: len(curve.scores)])
     values = f1_scores(curve)[last]
     if curve.objects == 0 or not len(values) or values.max() == 0:

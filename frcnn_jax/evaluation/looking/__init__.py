@@ -1,1 +1,1 @@
-"""A look at a folder of annotated images before anything is trained: what is in it, and what the network will see."""
+"""Inspection of a folder of annotated images before training: its contents, and the network's input."""

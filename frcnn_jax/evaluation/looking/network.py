@@ -32,15 +32,15 @@ _ROIS = 12  # of objects, and as many of background, that are drawn in an image
 class Recall:
     """The share of the objects that proposals cover, by IoU; NaN without objects."""
 
-    images: int  # that were searched
-    proposals: float  # of an image
+    images: int  # number of searched images
+    proposals: float  # mean number per image
     overall: dict[float, float]
     classes: dict[str, dict[float, float]]
     sizes: dict[str, dict[float, float]]
 
 
 def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Sequence[float] = (0.5, 0.7)) -> Recall:
-    """Recall of the proposals of `count` images from all over the folder, which are searched where they are not stored.
+    """Recall of the proposals of `count` images spread over the folder; proposals that are not stored are computed.
 
     Raises:
         ValueError: the config's proposals come from a file.
@@ -55,8 +55,8 @@ def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Seq
     counted = np.concatenate([np.zeros(0, bool), *(~(truth.difficult | truth.crowd) for truth in part.annotations)])
 
     def share(name: str, threshold: float) -> float:
-        its = overlaps[(sizes == name) & counted]
-        return float((its >= threshold).mean()) if len(its) else float("nan")
+        selected = overlaps[(sizes == name) & counted]
+        return float((selected >= threshold).mean()) if len(selected) else float("nan")
 
     return Recall(
         images=len(part),
@@ -68,7 +68,7 @@ def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Seq
 
 
 def stored_proposals(view: FolderView, config: Config) -> list[Float[np.ndarray, "P 4"]] | None:
-    """Proposals of all images of the view where all of them are stored; None else. Nothing is searched."""
+    """Proposals of all images of the view if all are stored, else None. Computes no proposals."""
     if config.proposals.method == "file" or not len(view):
         return None
     arguments = search_settings(config.proposals)
@@ -90,13 +90,13 @@ def network_pictures(view: FolderView, config: Config, stride: int, *, search: b
     background in gray. Objects are drawn in their colours, without proposals, or dashed in white.
 
     Args:
-        stride: of the architecture, for the buckets.
-        search: search the proposals that are not stored.
+        stride: stride of the architecture, for the buckets.
+        search: compute proposals that are not stored.
     """
     settings = config.input
     steps = max(-(-count // settings.batch_size), 1)
     plan = training_plan(view, settings, steps, config.train.seed, stride)
-    # Of a large batch not more than is shown.
+    # Only the shown images of a large batch.
     keep = min(settings.batch_size, count)
     plan = dataclasses.replace(
         plan, **{name: getattr(plan, name)[:, :keep] for name in ("images", "scales", "flipped", "flipped_vertical")}
@@ -139,7 +139,7 @@ def _picture(view: FolderView, batch: Batch, n: int, rois: tuple[np.ndarray, np.
     scale = batch.scales[n] * np.float32(image.shape[1] / batch.images.shape[2])
     if rois is not None:
         text = f"; {(rois[1] > 0).sum()} RoIs of objects, {(rois[1] == 0).sum()} of background"
-        crowd = np.ones_like(crowd)  # which draws them dashed
+        crowd = np.ones_like(crowd)  # crowds are drawn dashed
     truth = GroundTruth(
         boxes=batch.gt_boxes[n][real] * scale,
         labels=batch.gt_labels[n][real],

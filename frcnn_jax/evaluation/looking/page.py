@@ -19,7 +19,7 @@ from frcnn_jax.evaluation.pages.render import render_page
 __all__ = ["format_survey", "remarks", "write_page"]
 
 _EXAMPLES = 3
-_EQUAL = 5  # groups of equal images that are printed
+_EQUAL = 5  # most groups of equal images to print
 
 
 def format_survey(survey: Survey, config: Config, recall: Recall | None = None) -> str:
@@ -42,14 +42,14 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
         named = [("all objects", recall.overall), *recall.classes.items(), *recall.sizes.items()]
         title = f"recall of {recall.proposals:.0f} proposals an image, {recall.images} images"
         heads = (title, *(f"IoU {threshold:g}" for threshold in thresholds))
-        lines += ["", *_table(heads, [(name, *map(_share, its.values())) for name, its in named])]
+        lines += ["", *_table(heads, [(name, *map(_share, recalls.values())) for name, recalls in named])]
     lines += ["", *_equal_lines(survey), *remarks(survey, config), *survey.notes]
     lines += ["", *_fault_lines(survey)]
     return "\n".join(lines)
 
 
 def remarks(survey: Survey, config: Config) -> list[str]:
-    """What the settings do to these data and may not be meant to, each with what to type."""
+    """Probably unwanted effects of the settings on these data, each with what to type."""
     found = []
     most = max((split.most for split in survey.splits.values()), default=0)
     if most > config.input.max_objects:
@@ -100,8 +100,8 @@ def write_page(
     """Write the page, one file with all pictures inside; returns its path.
 
     Args:
-        pictures: of `sample_pictures`.
-        network: of `network_pictures`.
+        pictures: output of `sample_pictures`.
+        network: output of `network_pictures`.
     """
     path = Path(path)
     sizes = survey.view.sizes
@@ -119,8 +119,8 @@ def write_page(
         else [],
         remarks=remarks(survey, config),
         faults={
-            kind: (len(its), [str(fault) for fault in its[:_EXAMPLES]], max(len(its) - _EXAMPLES, 0))
-            for kind, its in survey.faults.items()
+            kind: (len(of_kind), [str(fault) for fault in of_kind[:_EXAMPLES]], max(len(of_kind) - _EXAMPLES, 0))
+            for kind, of_kind in survey.faults.items()
         },
         pictures=pictures,
         network=network,
@@ -132,10 +132,10 @@ def write_page(
 
 def _equal_lines(survey: Survey) -> list[str]:
     if not survey.equal:
-        return ["No image is there twice."]
+        return ["No duplicate images."]
     across = sum(len({split for split, _ in group}) > 1 for group in survey.equal)
     lines = [
-        f"{len(survey.equal)} images are there more than once with the same bytes, {across} of them in several splits:"
+        f"{len(survey.equal)} images occur more than once with the same bytes, {across} of them in several splits:"
     ]
     lines += ["  " + " = ".join(f"{split}/{name}" for split, name in group) for group in survey.equal[:_EQUAL]]
     return lines + ([f"  ... and {len(survey.equal) - _EQUAL} more"] if len(survey.equal) > _EQUAL else [])
@@ -145,14 +145,14 @@ def _fault_lines(survey: Survey) -> list[str]:
     if not survey.faults:
         return ["No faults."]
     lines = ["Faults; training would stop:" if survey.stops else "Faults:", *survey.answers]
-    for kind, its in survey.faults.items():
-        lines += [f"  {fault}" for fault in its[:_EXAMPLES]]
-        lines += [f"  ... and {len(its) - _EXAMPLES} more of {kind}"] if len(its) > _EXAMPLES else []
+    for kind, of_kind in survey.faults.items():
+        lines += [f"  {fault}" for fault in of_kind[:_EXAMPLES]]
+        lines += [f"  ... and {len(of_kind) - _EXAMPLES} more of {kind}"] if len(of_kind) > _EXAMPLES else []
     return [*lines, *survey.way_on]
 
 
 def _percentile(sides: list[np.ndarray]) -> float:
-    """A side that all but one in a hundred objects have."""
+    """The side that 99 % of the objects reach."""
     return float(np.percentile(np.concatenate(sides), 1))
 
 
@@ -166,7 +166,7 @@ def _share(value: float) -> str:
 
 
 def _table(heads: tuple[str, ...] | list[str], rows: list) -> list[str]:
-    """Lines with a column of text, then columns of numbers, the last one of text again where it is."""
+    """Lines with a column of text, then columns of numbers; a last column of text is left-aligned."""
     texts = [list(map(str, heads)), *(list(map(str, row)) for row in rows)]
     widths = [max(len(row[column]) for row in texts) for column in range(len(heads))]
     lines = []

@@ -19,13 +19,13 @@ from frcnn_jax.evaluation.pages.gallery import jpeg, thumbnail
 __all__ = ["Picture", "embedded", "sample_pictures"]
 
 _OF_CLASS, _EXTREMES, _IMAGES = 6, 8, 6
-_CLASSES = 60  # most classes that are shown
+_CLASSES = 60  # most classes to show
 _TILE, _WIDE = 130, 280  # pixels of the longer side
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture that stands inside the page."""
+    """A picture embedded in the page."""
 
     source: str  # data URL
     caption: str
@@ -48,7 +48,7 @@ def _url(image: UInt8[np.ndarray, "H W 3"]) -> str:
 
 
 def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
-    """Pictures by section and by class or kind. Each image is decoded once; one that cannot be is left out."""
+    """Pictures by section and by class or kind. Each image is decoded once; undecodable ones are skipped."""
     view = survey.view
     owner = np.repeat(np.arange(len(view)), [len(truth.labels) for truth in view.annotations])
     boxes = np.concatenate([np.zeros((0, 4)), *(truth.boxes for truth in view.annotations)])
@@ -70,8 +70,8 @@ def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
 
     by_class = np.bincount(labels.astype(int), minlength=len(view.classes) + 1)[1:]
     for label in np.sort(np.argsort(-by_class, kind="stable")[:_CLASSES]) + 1:
-        its = np.flatnonzero((labels == label) & (crowd == 0))
-        add_objects("classes", view.classes[label - 1], _spread(its, area, owner), 0.25)
+        of_class = np.flatnonzero((labels == label) & (crowd == 0))
+        add_objects("classes", view.classes[label - 1], _spread(of_class, area, owner), 0.25)
     order = np.argsort(area, kind="stable")
     order = order[crowd[order] == 0]
     add_objects("objects", "largest", order[::-1][:_EXTREMES], 0.1)
@@ -91,7 +91,7 @@ def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
 
 
 def _draw(read: Callable[[int], Any], wanted: Sequence[tuple[str, str, int, Draw, str]]) -> dict:
-    """The pictures by section and group, in the order in which they are wanted."""
+    """The pictures by section and group, in the requested order."""
     tasks: dict[int, list[int]] = {}
     for number, (_, _, index, _, _) in enumerate(wanted):
         tasks.setdefault(index, []).append(number)
@@ -111,9 +111,9 @@ def _draw(read: Callable[[int], Any], wanted: Sequence[tuple[str, str, int, Draw
     return sections
 
 
-def _spread(its: Int[np.ndarray, " O"], area: Float[np.ndarray, " G"], owner: Int[np.ndarray, " G"]) -> list[int]:
-    """Objects of all sizes, in the order of their area, of different images where there are enough."""
-    order = its[np.argsort(area[its], kind="stable")]
+def _spread(objects: Int[np.ndarray, " O"], area: Float[np.ndarray, " G"], owner: Int[np.ndarray, " G"]) -> list[int]:
+    """Objects of all sizes, sorted by area, from different images if possible."""
+    order = objects[np.argsort(area[objects], kind="stable")]
     first: dict[int, int] = {}
     for at in order[np.random.default_rng(0).permutation(len(order))]:
         first.setdefault(int(owner[at]), int(at))

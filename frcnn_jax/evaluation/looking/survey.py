@@ -1,4 +1,4 @@
-"""What a folder holds: splits, objects by class and size, equal images, faults. Images are not decoded."""
+"""Survey of a folder: splits, objects by class and size, equal images, faults. Images are not decoded."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = ["SplitFacts", "Survey", "equal_images", "survey_folder"]
 
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
-    """Numbers of a split: of images that can be used, and of their objects."""
+    """Numbers of usable images and objects of a split."""
 
     images: int
     objects: int
     empty: int  # images without objects
-    most: int  # objects of one image
-    used: str  # what the settings take it for
+    most: int  # most objects in one image
+    used: str  # purpose in the settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """A folder before it is trained on. Images and objects with faults that the settings drop are left out."""
+    """A folder before training, without images and objects that the settings drop for their faults."""
 
     folder: Path
     format: str
@@ -47,15 +47,14 @@ class Survey:
     split_of: tuple[str, ...]  # the split of each of them
     notes: tuple[str, ...]
     faults: dict[str, tuple[Fault, ...]]  # by kind
-    answers: tuple[str, ...]  # lines: what the settings do about the faults
+    answers: tuple[str, ...]  # lines: answers of the settings to the faults
     stops: bool  # a fault stops the preparation
     way_on: tuple[str, ...]  # lines: how to go on then
-    equal: tuple[tuple[tuple[str, str], ...], ...]  # groups of images of one content, each as split and id
+    equal: tuple[tuple[tuple[str, str], ...], ...]  # groups of images with equal content, each image as split and id
 
     def class_table(self) -> tuple[list[str], list[list[str | int]]]:
-        """Heads and a row for each class: objects, images that have some, objects by split, by size, and marked ones.
-
-        Marks that no object has are left out.
+        """Column heads and a row per class: objects, images with objects, objects by split, by size, and by mark. Marks
+        without objects are left out.
         """
         truths = self.view.annotations
         image = np.repeat(np.arange(len(truths)), [len(truth.labels) for truth in truths])
@@ -67,38 +66,38 @@ class Survey:
         splits = np.array(self.split_of)[image] if len(image) else np.zeros(0, str)
         columns = [(split, splits == split) for split in self.splits]
         columns += [(size, sizes == size) for size in SIZES]
-        columns += [(name, its > 0) for name, its in (("difficult", difficult), ("crowds", crowd)) if its.any()]
+        columns += [(name, marks > 0) for name, marks in (("difficult", difficult), ("crowds", crowd)) if marks.any()]
         rows = []
         for label, name in enumerate(self.view.classes, start=1):
-            its = labels == label
-            row = [name, int(its.sum()), len(np.unique(image[its]))]
-            rows.append(row + [int((its & column).sum()) for _, column in columns])
+            of_class = labels == label
+            row = [name, int(of_class.sum()), len(np.unique(image[of_class]))]
+            rows.append(row + [int((of_class & column).sum()) for _, column in columns])
         return ["class", "objects", "images", *(head for head, _ in columns)], rows
 
 
 def survey_folder(config: Config) -> Survey:
-    """Looks at the folder `config.data.root`, with the settings by which it would be trained on.
+    """Surveys the folder `config.data.root`, with the settings that a training would use.
 
     Images are checked by their headers, and decoded too with `config.data.verify`.
 
     Raises:
         ValueError: no root is set, no format fits or several do, or a setting is wrong.
-        FileNotFoundError: there is no such folder, or it is in no known format.
+        FileNotFoundError: the folder does not exist, or its format is unknown.
     """
     data = config.data
     if not data.test.startswith("folder/"):
         data = dataclasses.replace(data, train=("folder/trainval",), test="folder/test", validation=None)
     elif not any(name.startswith("folder/") for name in data.train):
         data = dataclasses.replace(data, train=("folder/trainval",))
-    looked = _examine(data)
-    checks = [found.check for _, found, _ in looked]
+    examined = _examine(data)
+    checks = [found.check for _, found, _ in examined]
     faults: dict[str, list[Fault]] = {}
     for fault in dict.fromkeys(f for check in checks for f in (*check.errors, *check.tolerated, *check.dropped)):
         faults.setdefault(fault.kind, []).append(fault)
     images: dict[str, tuple[CheckedImage, str]] = {}
     splits: dict[str, SplitFacts] = {}
     read: dict[str, SplitRecords] = {}
-    for request, found, _ in looked:
+    for request, found, _ in examined:
         splits |= {name: facts for name, facts in _split_facts(found, request).items() if name not in splits}
         for name in _parts(found.splits):
             read.setdefault(name, found.splits[name])
@@ -113,9 +112,9 @@ def survey_folder(config: Config) -> Survey:
     classes = tuple(dict.fromkeys(name for check in checks for name in check.classes))
     return Survey(
         folder=folder,
-        format=looked[0][0].format,
+        format=examined[0][0].format,
         splits=splits,
-        view=FolderView(f"folder {folder.name}", [its for its, _ in images.values()], classes, data_dir(data)),
+        view=FolderView(f"folder {folder.name}", [image for image, _ in images.values()], classes, data_dir(data)),
         split_of=tuple(name for _, name in images.values()),
         notes=(*chosen, *dict.fromkeys(note for _, found, said in looked for note in (*found.notes, *said))),
         faults={kind: tuple(its) for kind, its in sorted(faults.items())},
@@ -127,29 +126,28 @@ def survey_folder(config: Config) -> Survey:
 
 
 def _examine(data: DataConfig) -> list[tuple[Request, Examination, list[str]]]:
-    """The examinations that together cover the splits that the settings name, and what the log said at each."""
+    """The examinations that cover the splits in the settings, and the log lines of each."""
     named = [*data.train, data.validation or "", data.test]
-    looked: list[tuple[Request, Examination, list[str]]] = []
+    examined: list[tuple[Request, Examination, list[str]]] = []
     for name in dict.fromkeys(name.removeprefix("folder/") for name in named if name.startswith("folder/")):
-        with _collected_log() as said:
+        with _collected_log() as logged:
             try:
                 request = find_splits(name, data)
-                if any(set(request.wanted) <= set(other.wanted) for other, _, _ in looked):
+                if any(set(request.wanted) <= set(other.wanted) for other, _, _ in examined):
                     continue
                 found = examine_folder(request, check_image if data.verify else image_size)
             except (ValueError, OSError) as error:
-                if not looked:
+                if not examined:
                     raise
-                looked[0][2].append(str(error))
+                examined[0][2].append(str(error))
                 continue
-        looked.append((request, found, said))
-    return looked
+        examined.append((request, found, logged))
+    return examined
 
 
 def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, str], ...], ...]:
-    """Groups of images with the same bytes in these splits, those in two splits first; each image as split and id.
-
-    Only files of equal size are read.
+    """Groups of images with the same bytes, groups across splits first; each image as split and id. Only files of equal
+    size are read.
     """
     places: dict[Path, list[tuple[str, str]]] = {}
     for name, split in splits.items():
@@ -170,7 +168,7 @@ def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, s
 
 
 def _parts(splits: Mapping[str, SplitRecords]) -> list[str]:
-    """The splits without `trainval` where its parts are there."""
+    """The splits without `trainval` if its parts are among them."""
     return [name for name in splits if name != "trainval" or not {"train", "validation"} <= splits.keys()]
 
 
@@ -192,7 +190,7 @@ def _split_facts(found: Examination, request: Request) -> dict[str, SplitFacts]:
 
 @contextmanager
 def _collected_log() -> Iterator[list[str]]:
-    """What the package logs meanwhile, in place of the log."""
+    """Collects the package's log lines instead of logging them."""
     messages: list[str] = []
 
     class Collector(logging.Handler):

@@ -1,4 +1,4 @@
-"""Checked images of a folder as a data set, read from their own files: nothing is prepared."""
+"""Checked images of a folder as a data set, read from the original files without preparation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["FolderView"]
 
 
 class FolderView:
-    """A `Dataset` of images that were checked. Proposals are shared with the data sets that are prepared of them.
+    """A `Dataset` of checked images. It shares proposals with the data sets prepared from the same images.
 
     Args:
         shared_directory: folder of prepared data sets.
@@ -52,14 +52,14 @@ class FolderView:
     def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         image = self._images[index]
         try:
-            return decode_image(image.path.read_bytes(), image.turn)
+            return decode_image(image.path.read_bytes(), image.orientation)
         except ValueError as error:
             raise ValueError(f"{image.path}: {error}") from error
 
     def image_fingerprint(self, index: int) -> str:
         image = self._images[index]
         digest = hashlib.sha256(image.path.read_bytes()).hexdigest()
-        return digest + (f"+turned{image.turn}" if image.turn != 1 else "")
+        return digest + (f"+turned{image.orientation}" if image.orientation != 1 else "")
 
     def part(self, indices: Sequence[int]) -> FolderView:
         """The images at these positions as a data set."""

@@ -32,15 +32,14 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class CocoIds:
-    """Numbers of images and classes in files of COCO's format."""
+    """Ids of images and classes in COCO files."""
 
-    images: Mapping[str, Any]  # by the data set's ids
+    images: Mapping[str, Any]  # by image ids of the data set
     categories: tuple[Any, ...]  # of labels 1 ... K
 
 
 def own_ids(image_ids: Sequence[str], num_classes: int) -> CocoIds:
-    """Numbers for a data set that has none: those that the ids of its images are, if all are; else 1, 2 ... in order.
-
+    """COCO ids for a data set without them: the numbers in its image ids if all are numbers, else 1, 2 ... in order.
     Categories are the labels 1 ... K.
     """
     numbers = [int(image) if image.isascii() and image.isdigit() else 0 for image in image_ids]
@@ -50,10 +49,10 @@ def own_ids(image_ids: Sequence[str], num_classes: int) -> CocoIds:
 
 
 def file_ids(dataset: Dataset, config: DataConfig) -> CocoIds | None:
-    """The numbers in the COCO files that a data set was read from.
+    """The ids in the COCO files that a data set was read from.
 
-    None for one of another format, and where the files give several numbers to an image or a class, or one to several,
-    as files of splits that were put together may.
+    None for other formats, and if ids are ambiguous: several for one image or class, or one for several, for example in
+    joined files of several splits.
     """
     if not dataset.name.startswith("folder/") or config.root is None:
         return None
@@ -80,14 +79,14 @@ def coco_annotations(
     class_names: Sequence[str],
     sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The objects as a file of annotations has them: `images`, `annotations` and `categories`.
+    """The objects in COCO's annotation format: `images`, `annotations` and `categories`.
 
-    Numbers of annotations begin with 1: pycocotools takes 0 for an object that nothing has found. An area is that of
-    the box. An object marked difficult is a crowd (`iscrowd` 1), beside `ignore` 1: pycocotools knows no other mark of
-    what is neither right nor wrong to find, and it measures overlap with one as the covered share of the detection.
+    Ids of annotations begin with 1: pycocotools takes 0 for an object without a match. An area is that of the box. An
+    object marked difficult becomes a crowd (`iscrowd` 1, and `ignore` 1): pycocotools has no other mark for ignored
+    objects, and measures the overlap with one as the covered share of the detection.
 
     Args:
-        sizes: height and width of each image, to be stated; measures need none.
+        sizes: height and width of each image, to write; measures do not need them.
 
     Raises:
         ValueError: a record is malformed, or a label is outside 1 ... K.
@@ -116,7 +115,7 @@ def coco_annotations(
 
 
 def coco_results(ids: CocoIds, detections: Mapping[str, Detections]) -> list[dict[str, Any]]:
-    """The detections as a file of results has them, in the order of images and detections; masked ones are left out.
+    """The detections in COCO's results format, in the order of images and detections, without masked ones.
 
     Raises:
         ValueError: detections are malformed, or a label is outside 1 ... K.
@@ -130,7 +129,7 @@ def coco_results(ids: CocoIds, detections: Mapping[str, Detections]) -> list[dic
                     "image_id": ids.images[image],
                     "category_id": ids.categories[label - 1],
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    # The shortest text that is the same float32, so that no two scores become equal.
+                    # The shortest text of the same float32, so that different scores stay different.
                     "score": float(str(np.float32(score))),
                 }
             )
@@ -138,7 +137,7 @@ def coco_results(ids: CocoIds, detections: Mapping[str, Detections]) -> list[dic
 
 
 def annotations_file(results: str | Path) -> Path:
-    """The file beside a file of results that has the annotations with the same numbers."""
+    """The file of annotations with the same ids, beside a file of results."""
     return Path(results).with_suffix(".annotations.json")
 
 
@@ -148,10 +147,11 @@ def write_coco_results(
     ids: CocoIds,
     annotations: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a file of results, boxes to a thousandth of a pixel, and `annotations_file` beside it, or removes that.
+    """Writes a file of results, with boxes to a thousandth of a pixel, and writes or removes `annotations_file` beside
+    it.
 
     Args:
-        annotations: with the same numbers; None where the data set has a file of its own.
+        annotations: annotations with the same ids; None if the data set has its own file.
 
     Raises:
         ValueError: detections are malformed, or a label is outside 1 ... K. Nothing is written then.
@@ -160,7 +160,7 @@ def write_coco_results(
     for row in rows:
         row["bbox"] = [round(value, 3) for value in row["bbox"]]
     if annotations is None:
-        annotations_file(path).unlink(missing_ok=True)  # of other data
+        annotations_file(path).unlink(missing_ok=True)  # from other data
     else:
         write_text(annotations_file(path), json.dumps(annotations) + "\n")
     write_text(path, json.dumps(rows) + "\n")

@@ -1,4 +1,4 @@
-"""Files of detections that an evaluation writes beside its own, for other programs."""
+"""Additional files of an evaluation: detections for other programs."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ __all__ = ["ResultFiles", "check_folder"]
 
 @dataclasses.dataclass(frozen=True)
 class ResultFiles:
-    """Where to write; what is None is not written."""
+    """Paths of the files; None: not written."""
 
     voc_results: Path | None = None  # folder for results files of the VOC server
     coco_results: Path | None = None  # JSON file of COCO results
     voc_xml: Path | None = None  # folder for VOC XML
-    overwrite: bool = False  # files that exist
-    coco_ids: CocoIds | None = None  # numbers of the data set's own COCO files
+    overwrite: bool = False  # replace existing files
+    coco_ids: CocoIds | None = None  # ids in the data set's own COCO files
 
     def check(self, dataset: Dataset) -> None:
-        """
+        """Checks paths and names before the evaluation.
+
         Raises:
             ValueError: a file cannot hold the data set's ids or class names.
             FileExistsError: a file already exists.
-            OSError: a folder to write to is a file, or cannot be written to.
+            OSError: a folder to write to is a file, or is not writable.
         """
         files: list[Path] = []
         if self.voc_results is not None:
@@ -53,13 +54,13 @@ class ResultFiles:
             check_folder(self.voc_xml)
             check_xml_files(self.voc_xml, dataset.image_ids, overwrite=self.overwrite)
         for path in filter(Path.exists, [] if self.overwrite else files):
-            raise FileExistsError(f"{path} exists: give --overwrite to replace it, or another name")
+            raise FileExistsError(f"{path} already exists: give --overwrite to replace it, or another name")
 
     def write(self, detections: Mapping[str, Detections], dataset: Dataset, *, min_score: float) -> None:
         """Writes the detections of a data set.
 
         Args:
-            min_score: detections below this score are left out of XML.
+            min_score: detections below this score are not written to XML.
         """
         if self.voc_results is not None:
             write_voc_results(self.voc_results, detections, dataset.classes, voc_split(dataset.name))
@@ -73,7 +74,7 @@ class ResultFiles:
             write_coco_results(self.coco_results, detections, ids, annotations)
         if self.voc_xml is not None:
             for image, found in detections.items():
-                # The reader of a data set, as labelImg, goes by the name of the XML file.
+                # The reader of a data set, like labelImg, uses the name of the XML file.
                 name = f"{image.rpartition('/')[2]}.jpg"
                 write_voc_xml(self.voc_xml, image, name, sizes[image], found, dataset.classes, min_score=min_score)
 
@@ -82,7 +83,7 @@ class ResultFiles:
 
 
 def check_folder(path: Path) -> None:
-    """Raises OSError where `path` is not a folder that can be made or written to; makes none."""
+    """Raises OSError if `path` cannot be created or written to as a folder; does not create it."""
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"{path}: {existing} is a file, not a folder")

@@ -1,4 +1,4 @@
-"""Detections for other Python libraries: as columns of a table, and as the record of supervision."""
+"""Detections for other Python libraries: as table columns, and as a supervision record."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["detections_table", "to_supervision"]
 def detections_table(
     detections: Mapping[str, Detections] | Detections, class_names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Columns with a row for each detection, as `pandas.DataFrame`, `polars.DataFrame` and `pyarrow.table` take them.
+    """Columns with a row per detection, for `pandas.DataFrame`, `polars.DataFrame` and `pyarrow.table`.
 
     Args:
-        detections: of one image, or of several by their ids; entries with mask False are left out.
+        detections: detections of one image, or of several images by id; entries with mask False are skipped.
         class_names: names of labels 1 ... K.
 
     Returns:
         `image` (text, only with several images), `class` (text), `label` (int64), `score`, and `x1`, `y1`, `x2`, `y2`
-        in pixels, 0-based and half-open (float32), all of one length; in the order of images and detections.
+        in pixels, 0-based and half-open (float32), all of equal length; in the order of images and detections.
 
     Raises:
         ValueError: detections are malformed, or a label is outside 1 ... K.
@@ -52,7 +52,7 @@ def to_supervision(detections: Detections, class_names: Sequence[str]) -> Any:
     """The detections of one image as `supervision.Detections`, for that library's drawing, tracking and counting.
 
     Args:
-        detections: entries with mask False are left out.
+        detections: entries with mask False are skipped.
         class_names: names of labels 1 ... K.
 
     Returns:

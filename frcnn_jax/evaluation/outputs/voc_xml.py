@@ -1,4 +1,4 @@
-"""Detections as VOC's XML files, one for each image: labelImg opens them, and a corrected folder is a data set."""
+"""Detections as VOC's XML files, one per image: labelImg opens them, and a corrected folder is a data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Corners = tuple[int, int, int, int]
 
 
 def xml_file(directory: str | Path, image_id: str) -> Path:
-    """The file of an image, by which labelImg and the reader of a data set find each other; an id `a/b` gives a folder.
+    """The XML file of an image, with the name that labelImg and the reader of data sets expect; an id `a/b` gives a
+    folder.
 
     Raises:
         ValueError: the id leads out of the directory.
@@ -30,8 +31,9 @@ def xml_file(directory: str | Path, image_id: str) -> Path:
 
 
 def check_xml_files(directory: str | Path, image_ids: Iterable[str], *, overwrite: bool = False) -> None:
-    """Raises ValueError where an id cannot be a file's name, FileExistsError where a file exists that is not to be
-    overwritten: it may have been corrected by hand."""
+    """Raises ValueError if an id cannot be a file name, and FileExistsError for existing files without `overwrite`:
+    they may have been corrected by hand.
+    """
     existing = [path for path in (xml_file(directory, image) for image in image_ids) if path.exists()]
     if existing and not overwrite:
         more = f" and {len(existing) - 1} others" if len(existing) > 1 else ""
@@ -50,15 +52,15 @@ def write_voc_xml(
     *,
     min_score: float = 0.5,
 ) -> Path:
-    """Writes the file of an image, `voc_xml`; returns its path.
+    """Writes `voc_xml` of an image to its file; returns the path.
 
     Args:
-        filename: of the image.
-        size: its height and width, in the frame of the boxes.
-        min_score: detections below this score are left out.
+        filename: file name of the image.
+        size: height and width in the frame of the boxes.
+        min_score: detections below this score are skipped.
 
     Raises:
-        ValueError: the detections are malformed or of an unnamed class, or the id cannot be a file's name.
+        ValueError: the detections are malformed or of an unnamed class, or the id cannot be a file name.
     """
     path = xml_file(directory, image_id)
     boxes, scores, labels = valid_detections(detections, f"image {image_id!r}", len(class_names))
@@ -69,11 +71,11 @@ def write_voc_xml(
 
 
 def voc_xml(filename: str, size: tuple[int, int], objects: Iterable[tuple[str, Corners]]) -> str:
-    """An annotation as VOC has it.
+    """An annotation in VOC's format.
 
     Args:
         size: height and width.
-        objects: name of the class, and xmin ymin xmax ymax in whole pixels, 1-based and inclusive.
+        objects: class name, and xmin ymin xmax ymax in whole pixels, 1-based and inclusive.
     """
     height, width = size
     lines = [
@@ -98,8 +100,9 @@ def voc_xml(filename: str, size: tuple[int, int], objects: Iterable[tuple[str, C
 
 
 def _corners(box: np.ndarray, size: tuple[int, int]) -> Corners:
-    """The whole pixels nearest to a half-open box, inside the image: 1-based, and at least two in each direction,
-    because a box of one is empty to readers that do not count as VOC does."""
+    """The whole pixels nearest to a half-open box, inside the image: 1-based, and at least two in each direction, as a
+    box of one pixel is empty for readers with another convention.
+    """
     x1, y1, x2, y2 = np.floor(box + 0.5).astype(int).tolist()
     (xmin, xmax), (ymin, ymax) = _ends(x1, x2, size[1]), _ends(y1, y2, size[0])
     return xmin, ymin, xmax, ymax

@@ -1,1 +1,1 @@
-"""HTML pages that open offline: templates beside this file, and what fills them."""
+"""HTML pages that open offline: templates beside this file, and the code that fills them."""

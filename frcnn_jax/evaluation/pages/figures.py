@@ -1,4 +1,4 @@
-"""Figures of a report: precision over recall, and F1 over the score, a curve for each class."""
+"""Figures of a report: precision over recall, and F1 over the score, with a curve per class."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _FEW = 12  # classes in a legend
 def plot_precision_recall(
     curves: Mapping[str, PrecisionRecall], path: str | Path, *, ap: Mapping[str, float | None] | None = None
 ) -> None:
-    """Draw the curves of the classes that have objects, with their AP in the legend if given.
+    """Draws the curves of the classes with objects, with their AP in the legend if given.
 
     Args:
-        curves: of classes 1 ... K in this order. One whose name has characters that no installed font has is written as
-            its label, `class 3`, with a note below the axes.
+        curves: curves of classes 1 ... K in this order. A class name with characters that no installed font has is
+            written as its label, `class 3`, with a note below the axes.
     """
     _plot(
         curves,
@@ -46,13 +46,13 @@ def plot_f1(
     *,
     best: Mapping[str, Mapping[str, float] | None] | None = None,
 ) -> None:
-    """Draw F1 over the least score of the detections, for the classes that have objects.
+    """Draws F1 over the least score of the detections, for the classes with objects.
 
     Args:
-        curves: as for `plot_precision_recall`.
-        best: `best_f1` of each class; the highest F1 stands in the legend.
+        curves: as in `plot_precision_recall`.
+        best: `best_f1` of each class; the highest F1 is in the legend.
     """
-    values = {name: its["f1"] for name, its in (best or {}).items() if its}
+    values = {name: best_of_class["f1"] for name, best_of_class in (best or {}).items() if best_of_class}
     limits = {"xlabel": "score", "ylabel": "F1", "ylim": (0, 1.02)}
     _plot(curves, path, limits, lambda curve: (curve.scores, f1_scores(curve)), values)
 
@@ -64,7 +64,7 @@ def _plot(
     points: Callable[[PrecisionRecall], tuple[np.ndarray, np.ndarray]],
     values: Mapping[str, float | None],
 ) -> None:
-    """A figure with a curve for each class that has objects, and its value in the legend."""
+    """A figure with a curve for each class with objects, and its value in the legend."""
     from matplotlib.figure import Figure
 
     path = Path(path)

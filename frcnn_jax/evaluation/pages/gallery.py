@@ -1,4 +1,4 @@
-"""The pictures of a report: which images, their files, and what the page's script needs to sort and filter them."""
+"""The pictures of a report: choice of images, files, and data for the page's script to sort and filter them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from frcnn_jax.types import Detections
 __all__ = ["choose_images", "file_stem", "jpeg", "thumbnail", "write_gallery"]
 
 _THUMBNAIL = 400  # pixels of the longer side
-_DETECTIONS = 100  # of an image, the best ones, that the page knows
+_DETECTIONS = 100  # best detections per image in the page's data
 
 
 def file_stem(image_id: str) -> str:
-    """A name of a file for an image id; characters that may not stand there are written as %XX."""
+    """A file name for an image id; forbidden characters are written as %XX."""
     return re.sub(r"[^\w. -]", lambda m: quote(m[0], safe=""), image_id)
 
 
@@ -42,14 +42,15 @@ def write_gallery(
     pictures: int,
     min_score: float,
 ) -> dict[str, Any] | None:
-    """Write `images/ID.jpg`, drawn with the detections from `min_score` on, and `thumbnails/ID.jpg`, plain.
+    """Writes `images/ID.jpg`, with detections of at least `min_score` drawn, and plain `thumbnails/ID.jpg`.
 
     Args:
-        matches: of the data set in its order.
-        pictures: how many images at most, chosen by `choose_images`.
+        matches: matches of the data set, in its order.
+        pictures: most images, chosen by `choose_images`.
 
     Returns:
-        For the page: `images` with their files, detections (the 100 best of each) and objects; None without pictures.
+        Data for the page: `images` with their files, detections (the best 100 of each) and objects; None without
+            pictures.
     """
     directory = Path(directory)
     chosen = choose_images(matches, len(dataset), pictures, min_score)
@@ -73,7 +74,7 @@ def write_gallery(
 
 
 def thumbnail(image: np.ndarray, side: int) -> np.ndarray:
-    """The image with its longer side reduced to `side` pixels, or as it is where it is no longer."""
+    """The image with its longer side reduced to `side` pixels; unchanged if it is smaller."""
     scale = side / max(image.shape[:2])
     if scale >= 1:
         return image
@@ -90,14 +91,14 @@ def jpeg(image: np.ndarray, quality: int = 85) -> bytes:
 def choose_images(matches: Matches, count: int, pictures: int, min_score: float) -> list[int]:
     """Positions of at most `pictures` of `count` images, sorted.
 
-    A quarter are from all over the data set. The others are taken in turns from the worst and the best images, and from
-    those with the highest false alarms, with missed objects and with the highest hits of each class.
+    A quarter is spread over the data set. The others come in turn from the worst and the best images, and for each
+    class from the images with the highest false alarms, missed objects and highest hits.
     """
     if pictures >= count:
         return list(range(count))
     places = np.linspace(0, count - 1, pictures // 4).astype(int).tolist()
     chosen = dict.fromkeys(places)
-    lists = [_distinct(its) for its in _rankings(matches, count, min_score)]
+    lists = [_distinct(ranking) for ranking in _rankings(matches, count, min_score)]
     for image in itertools.chain.from_iterable(itertools.zip_longest(*lists)):
         if len(chosen) >= pictures:
             break
@@ -112,7 +113,7 @@ def _distinct(images: Iterable[int]) -> list[int]:
 
 
 def _rankings(matches: Matches, count: int, min_score: float) -> list[list[int]]:
-    """Images by rank: the worst, the best, and by class those of errors, of missed objects and of hits."""
+    """Images by rank: the worst, the best, and per class those with errors, missed objects and hits."""
     seen = matches.scores >= min_score
     hits, errors = seen & (matches.kinds == HIT), seen & (matches.kinds >= 0)
     by = matches.found_by
@@ -139,7 +140,7 @@ def _rankings(matches: Matches, count: int, min_score: float) -> list[list[int]]
 
 
 def _ranked(images: Int[np.ndarray, " D"], chosen: np.ndarray, *keys: Float[np.ndarray, " D"]) -> list[int]:
-    """The chosen images by their keys, the first of which counts most."""
+    """The chosen images sorted by keys; the first key counts most."""
     order = np.lexsort([key[chosen] for key in keys[::-1]])
     return images[chosen][order].tolist()
 
@@ -151,10 +152,10 @@ def _page_data(dataset: Dataset, matches: Matches, chosen: Sequence[int], score:
     low = high = score
     for index in chosen:
         height, width = dataset.sizes[index].tolist()
-        its = np.arange(first[index], first[index + 1])
-        its = its[np.argsort(-matches.scores[its], kind="stable")][:_DETECTIONS]
-        if len(its):
-            low, high = min(low, matches.scores[its[-1]]), max(high, matches.scores[its[0]])
+        rows = np.arange(first[index], first[index + 1])
+        rows = rows[np.argsort(-matches.scores[rows], kind="stable")][:_DETECTIONS]
+        if len(rows):
+            low, high = min(low, matches.scores[rows[-1]]), max(high, matches.scores[rows[0]])
         stem = quote(file_stem(dataset.image_ids[index]))
         images.append(
             {
@@ -165,8 +166,8 @@ def _page_data(dataset: Dataset, matches: Matches, chosen: Sequence[int], score:
                 "detections": [
                     [label, round(value, 3), kind, *box]
                     for label, value, kind, box in zip(
-                        *(matches.labels[its].tolist(), matches.scores[its].tolist(), matches.kinds[its].tolist()),
-                        matches.boxes[its].round().astype(int).tolist(),
+                        *(matches.labels[rows].tolist(), matches.scores[rows].tolist(), matches.kinds[rows].tolist()),
+                        matches.boxes[rows].round().astype(int).tolist(),
                         strict=True,
                     )
                 ],
@@ -183,14 +184,14 @@ def _page_data(dataset: Dataset, matches: Matches, chosen: Sequence[int], score:
     }
 
 
-def _objects(matches: Matches, its: slice) -> list[list[Any]]:
-    """Label, whether it counts, the score of its hit, and box, of each object."""
-    scores = [None if by < 0 else round(float(matches.scores[by]), 3) for by in matches.found_by[its].tolist()]
+def _objects(matches: Matches, rows: slice) -> list[list[Any]]:
+    """Label, counted or not, score of the hit, and box of each object."""
+    scores = [None if by < 0 else round(float(matches.scores[by]), 3) for by in matches.found_by[rows].tolist()]
     return [
         [label, int(counted), score, *box]
         for label, counted, score, box in zip(
-            *(matches.object_labels[its].tolist(), matches.counted[its].tolist(), scores),
-            matches.object_boxes[its].round().astype(int).tolist(),
+            *(matches.object_labels[rows].tolist(), matches.counted[rows].tolist(), scores),
+            matches.object_boxes[rows].round().astype(int).tolist(),
             strict=True,
         )
     ]

@@ -1,4 +1,4 @@
-"""From a template beside this file to the text of a page."""
+"""Rendering of the templates beside this file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FOLDER = Path(__file__).parent
 
 
 def render_page(template: str, **values: Any) -> str:
-    """The page of a template `NAME.html`, with style and scripts inside it."""
+    """The page of a template `NAME.html`, with embedded style and scripts."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(_FOLDER, encoding="utf-8")
@@ -25,7 +25,7 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def _json(value: Any) -> Any:
-    """JSON that may stand inside a script element, whatever names it holds."""
+    """JSON that is safe inside a script element, whatever names it holds."""
     import markupsafe
 
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,8 +1,8 @@
-"""Convolution that is quick on a CPU too; on other devices it is XLA's.
+"""Convolution that is fast on a CPU too; on other devices it is XLA's.
 
-On a CPU, 3 x 3 kernels with many channels go by way of `winograd`, and 1 x 1 kernels to fewer channels are one matrix
-product. For the others XLA's forward pass and input gradient are good, but its weight gradient is several times slower:
-there it is one matrix product for each tap of the kernel, the input shifted to that tap, transposed, times the output's
+On a CPU, 3 x 3 kernels with many channels use `winograd`, and 1 x 1 kernels to fewer channels are one matrix product.
+For other kernels XLA's forward pass and input gradient are fast, but its weight gradient is several times slower. It is
+replaced by one matrix product per tap of the kernel: the input shifted to that tap, transposed, times the output's
 gradient.
 """
 
@@ -30,7 +30,7 @@ def conv2d(
 ) -> Float[Array, "N h w D"]:
     """2-D convolution (cross-correlation) with the same stride and zero padding on all sides, without bias.
 
-    With `groups`, C and D are split in order into as many equal parts, each convolved alone; c is C / groups.
+    With `groups`, C and D are split in order into as many equal parts, which are convolved separately; c is C / groups.
 
     Raises:
         ValueError: channels and groups do not fit.
@@ -63,10 +63,10 @@ def _backward(stride: int, padding: int, residuals: tuple[Array, Array], cotange
         return jax.vjp(partial(_native, stride=stride, padding=padding), x, kernel)[1](cotangent)
 
     def on_cpu(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        # Without the barrier XLA shifts and adds up x in the forward pass already, and keeps it all until here.
+        # Without the barrier XLA would shift x in the forward pass already, and keep all copies until here.
         x, cotangent = lax.optimization_barrier((x, cotangent))
         if suits_winograd(x, kernel, stride, padding):
-            # Backwards, the taps are turned around and channels in and out change places.
+            # Backward, the taps are reversed, and input and output channels are swapped.
             x_gradient = winograd_convolve(cotangent, kernel[::-1, ::-1].swapaxes(2, 3), 2 - padding)
             kernel_gradient = winograd_kernel_gradient(x, cotangent, padding)
         else:
@@ -94,7 +94,7 @@ def _is_product(kernel: Array, stride: int, padding: int) -> bool:
 
 
 def _product(x: Array, kernel: Array) -> Array:
-    """`_native` of a 1 x 1 kernel. XLA's convolution to fewer channels takes up to three times as long on a CPU."""
+    """`_native` for a 1 x 1 kernel. XLA's convolution to fewer channels takes up to three times as long on a CPU."""
     return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
 
 
@@ -105,7 +105,7 @@ def _gradient_by_tap(x: Array, cotangent: Array, *, size: tuple[int, int], strid
     channels = x.shape[-1]
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     flat = cotangent.reshape(-1, cotangent.shape[-1])
-    # A product with the three channels of an image would keep a CPU idle: there, the taps of a row share one.
+    # With the three channels of an image a product would be too small: there, the taps of a row share one.
     together = size[1] if channels < 16 else 1
 
     def seen(i: int, j: int) -> Array:

@@ -1,8 +1,8 @@
-"""Depthwise convolution, each channel with a kernel of its own, that is quick on a CPU too; elsewhere it is XLA's.
+"""Depthwise convolution, with one kernel per channel, that is fast on a CPU too; elsewhere it is XLA's.
 
-On a CPU, XLA's own takes many times what reading and writing the maps takes. There the taps of the kernel are products
-of shifted maps (`depthwise_taps`) or, on maps of a few cells, products of cells (`depthwise_cells`), added up in one
-loop whose innermost index is the channel.
+On a CPU, XLA's convolution takes many times as long as reading and writing the maps. So there the taps of the kernel
+are products of shifted maps (`depthwise_taps`) or, on maps of a few cells, products of cells (`depthwise_cells`),
+summed in one loop with the channel as innermost index.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from frcnn_jax.ops.layers import depthwise_cells, depthwise_taps
 from frcnn_jax.ops.precision import wide_dtype
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_MOST_TAPS = 49  # each one is written out in the program
+_MOST_TAPS = 49  # each tap is unrolled in the program
 
 
 def depthwise_conv2d(
@@ -27,13 +27,13 @@ def depthwise_conv2d(
 
     Args:
         x: images or feature maps.
-        kernel: of an odd size.
+        kernel: kernel of an odd size.
         stride: the same for rows and columns.
-        before: zeros above and on the left; (K - stride) // 2, but not less than 0, if None, which is what TensorFlow's
-            SAME padding has on even sizes. Below and on the right there are as many as the last cell needs.
+        before: zeros above and on the left; (K - stride) // 2, but not less than 0, if None, as in TensorFlow's SAME
+            padding on even sizes. Below and on the right, as many as the last cell needs are added.
 
     Raises:
-        ValueError: the kernel is not square or not for the channels of `x`.
+        ValueError: the kernel is not square or does not match the channels of `x`.
     """
     size, columns, channels = kernel.shape
     if size != columns or channels != x.shape[-1]:
@@ -42,7 +42,7 @@ def depthwise_conv2d(
     return _convolve(x, kernel, stride, before)
 
 
-# Three bilinear functions. The gradients of each are two of the others, so that there are gradients of any order.
+# Three bilinear functions. The gradients of each are the two others, so gradients of any order exist.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -60,7 +60,7 @@ def _convolve(x: Array, kernel: Array, stride: int, before: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _input_gradient(cotangent: Array, kernel: Array, shape: tuple[int, ...], stride: int, before: int) -> Array:
-    """Gradient of the input, which has that shape."""
+    """Gradient of the input, with the given shape."""
 
     def native(cotangent: Array, kernel: Array) -> Array:
         like = jax.ShapeDtypeStruct(shape, cotangent.dtype)
@@ -134,7 +134,7 @@ _kernel_gradient.defvjp(
 
 
 def _way(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int, before: int) -> ModuleType | None:
-    """The module that computes this on a CPU; None: XLA does."""
+    """The module for this convolution on a CPU; None: XLA's convolution."""
     taps = kernel[0] * kernel[1]
     if 0 in shape or not stride <= kernel[0] or not 0 <= before < kernel[0] or not 1 < taps <= _MOST_TAPS:
         return None

@@ -1,7 +1,7 @@
 """Depthwise convolution of small maps on a CPU, such as pooled RoIs: cell by cell, without any padding.
 
-Zeros around a map of 4 x 4 cells would be three quarters of what a 5 x 5 kernel reads. Here every result is the sum of
-the products that exist, and a group of results is computed in one loop, which reads each cell once.
+Around a map of 4 x 4 cells, three quarters of a 5 x 5 kernel's inputs would be zeros. Here every result is the sum of
+only the existing products, and a group of results is computed in one loop, which reads each cell once.
 """
 
 from collections import defaultdict
@@ -17,9 +17,9 @@ from frcnn_jax.ops.layers.sums import sums_together
 
 Position = tuple[int, int]  # row and column
 
-# Each product is written out in the program.
+# Each product is unrolled in the program.
 _MOST_PRODUCTS = 600
-_TOGETHER = 8  # results of one loop: with more, a CPU has no registers for them
+_TOGETHER = 8  # results per loop; more would exceed a CPU's registers
 
 
 def suits_cells(lengths: tuple[int, int], size: int, stride: int, before: int) -> bool:
@@ -57,7 +57,7 @@ def kernel_gradient(
 ) -> Float[Array, "K K C"]:
     """Gradient of `convolve` with respect to the kernel."""
     pairs = _pairs(x.shape[1:3], size, stride, before)
-    # The loop adds up the products of some images before it writes anything.
+    # The loop sums the products of some images before it writes.
     images = 2 if len(pairs) > 150 else 4
     missing = -len(x) % images
     inputs, outputs = ([_cells(part) for part in _by_images(a, images, missing)] for a in (x, cotangent))
@@ -69,14 +69,14 @@ def kernel_gradient(
     lines = []
     for row in range(size):
         sums = sums_together([terms[row, column] or [zeros] for column in range(size)])
-        # Without the barrier XLA would fuse the sum over images in, whose loop is not vectorised.
+        # Without the barrier XLA would fuse the sum over images, whose loop is not vectorised.
         lines.append(jnp.stack([part.sum(0) for part in lax.optimization_barrier(sums)]))
     return jnp.stack(lines)
 
 
 def _cells(x: Float[Array, "N H W C"]) -> dict[Position, Array]:
     """The images' values of each cell, [N, C]."""
-    # Without the barrier XLA would compute what comes before anew in each loop.
+    # Without the barrier XLA would recompute the input in each loop.
     flat = lax.optimization_barrier(x).reshape(len(x), -1, x.shape[-1])
     positions = ((row, column) for row in range(x.shape[1]) for column in range(x.shape[2]))
     return {position: lax.index_in_dim(flat, i, 1, keepdims=False) for i, position in enumerate(positions)}
@@ -88,14 +88,14 @@ def _taps(kernel: Float[Array, "K K C"]) -> dict[Position, Array]:
 
 
 def _by_images(x: Array, images: int, missing: int) -> list[Array]:
-    """Every first, second ... of so many images."""
+    """Every n-th image, for each start."""
     x = jnp.pad(x, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else x
     parts = x.reshape(-1, images, *x.shape[1:])
     return [lax.index_in_dim(parts, i, 1, keepdims=False) for i in range(images)]
 
 
 def _map(terms: dict[Position, list[Array]], lengths: Position, zeros: Array) -> Array:
-    """The map of these lengths of the sums of the terms of each cell."""
+    """The map of these lengths with the sum of the terms of each cell."""
     rows, columns = lengths
     cells = [(row, column) for row in range(rows) for column in range(columns)]
     group = columns * max(_TOGETHER // columns, 1)
@@ -112,7 +112,7 @@ def _pairs(lengths: Sequence[int], size: int, stride: int, before: int) -> list[
 
 
 def _products(length: int, size: int, stride: int, before: int) -> list[tuple[int, int, int]]:
-    """Tap, cell and output along an axis of `length` cells, wherever the cell exists."""
+    """Tap, cell and output along an axis of `length` cells, for existing cells."""
     reached = (
         (tap, stride * output + tap - before, output) for output in range(-(-length // stride)) for tap in range(size)
     )

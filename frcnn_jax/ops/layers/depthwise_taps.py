@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from frcnn_jax.ops.layers.sums import add_up, reduce_together, sums_together
 
-# Rows and columns of outputs whose products the loop of the kernel's gradient adds up before it writes anything.
+# Rows and columns of outputs that the loop of the kernel's gradient sums before it writes.
 _BLOCK = (4, 2)
 
 
@@ -40,14 +40,14 @@ def input_gradient(
     """Gradient of `convolve` with respect to a map of these lengths."""
     size, (n, *_, channels) = len(kernel), cotangent.shape
     blocks = tuple(-(-length // stride) for length in lengths)
-    # Cells by their position modulo the stride: tap i moves output o to the cell stride * o + i - before, so the cell a
-    # of block m has got it from output m + (a + before - i) / stride.
+    # Cells by their position modulo the stride: tap i moves output o to the cell stride * o + i - before, so cell a of
+    # block m gets it from output m + (a + before - i) / stride.
     low = max((size - 1 - before) // stride + 1, 0)
     high = (stride - 1 + before) // stride
     padded = _padded(cotangent, [low + block + high for block in blocks], low)
 
     def taps(position: int) -> list[tuple[int, int]]:
-        """Taps that reach cells at that position of a block, and how many outputs further the one is they come from."""
+        """Taps that reach cells at that position of a block, and the offset of their outputs."""
         found = ((tap, position + before - tap) for tap in range(size))
         return [(tap, low + distance // stride) for tap, distance in found if distance % stride == 0]
 
@@ -91,30 +91,31 @@ def kernel_gradient(
             for row, column in block
         ]
 
-    # Without the barrier XLA would fuse the sum over blocks in, whose loop is not vectorised.
+    # Without the barrier XLA would fuse the sum over blocks, whose loop is not vectorised.
     sums = lax.optimization_barrier(sums_together([products(i, j) for i in range(size) for j in range(size)]))
     return jnp.stack([part.sum((0, 1, 2)) for part in sums]).reshape(size, size, -1)
 
 
 def _gradient_by_row(x: Array, cotangent: Array, size: int, stride: int, before: int) -> Array:
-    """The same for kernels of many taps, whose loop over blocks would write as much as it reads: each row of outputs
-    is added up, all taps in one loop, then the rows."""
+    """The gradient for kernels with many taps: sums each row of outputs, for all taps in one loop, then the rows. A
+    loop over blocks would write as much as it reads.
+    """
     counts = cotangent.shape[1:3]
     padded = _padded(x, [stride * (count - 1) + size for count in counts], before)
     rows, columns = (stride * (count - 1) + 1 for count in counts)
     products = [
         padded[:, i : i + rows : stride, j : j + columns : stride] * cotangent for i in range(size) for j in range(size)
     ]
-    # Without the barrier XLA would sum over all axes at once, with one thread.
+    # Without the barrier XLA would sum over all axes at once, in one thread.
     sums = lax.optimization_barrier(reduce_together(products, 2))
     return jnp.stack([part.sum((0, 1)) for part in sums]).reshape(size, size, -1)
 
 
 def _padded(x: Array, lengths: list[int], before: int) -> Array:
-    """`x` with zeros around, or cut off, to these lengths; the first cell is `-before`."""
+    """`x` padded with zeros, or cropped, to these lengths; the first cell is `-before`."""
     if before == 0 and list(x.shape[1:3]) == lengths:
         return x
     after = [length - before - size for length, size in zip(lengths, x.shape[1:3], strict=True)]
     padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((before, end, 0) for end in after), (0, 0, 0)))
-    # Without the barrier XLA would pad anew for each tap.
+    # Without the barrier XLA would pad again for each tap.
     return lax.optimization_barrier(padded)

@@ -12,7 +12,7 @@ from frcnn_jax.ops.precision import widen
 def local_response_norm(
     x: Float[Array, "*cells C"], size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Float[Array, "*cells C"]:
-    """`x / (k + alpha / size * sum of x^2)^beta`, the sum over the `size` channels around each.
+    """`x / (k + alpha / size * sum of x^2)^beta`, summed over the `size` channels around each channel.
 
     Channels beyond the first and the last count as 0. Caffe divides alpha by the window's size; the paper and some
     other libraries do not. Sums and powers are taken in float32 at least.
@@ -32,7 +32,7 @@ def _normalize(x: Array, size: int, alpha: float, beta: float, k: float) -> Arra
 
 
 def _forward(x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[Array, Array]:
-    # The input alone is kept: the sums are cheaper to take again than to store in float32.
+    # Only the input is kept: recomputing the sums is cheaper than storing them in float32.
     return _normalize(x, size, alpha, beta, k), x
 
 
@@ -40,7 +40,7 @@ def _backward(size: int, alpha: float, beta: float, k: float, x: Array, cotangen
     wide, cotangent = widen(x), widen(cotangent)
     base = _base(wide, size, alpha, k)
     direct = cotangent * _power(base, -beta)
-    # A channel is in the windows of the same channels that its own window holds.
+    # Windows are symmetric: a channel is in the windows of the channels in its own window.
     shared = _window_sum(direct * wide / base, size)
     return ((direct - (2 * alpha * beta / size) * wide * shared).astype(x.dtype),)
 
@@ -53,7 +53,7 @@ def _base(x: Array, size: int, alpha: float, k: float) -> Array:
 
 
 def _window_sum(x: Array, size: int) -> Array:
-    """Sum over the `size` channels around each, zeros beyond the ends."""
+    """Sum over the `size` channels around each channel, with zeros beyond the ends."""
     channels, reach = x.shape[-1], size // 2
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(reach, reach)])
     return sum(padded[..., i : i + channels] for i in range(size))

@@ -1,8 +1,8 @@
-"""Max pooling as Caffe does it: the output's size is rounded up, and a tie's gradient goes to the first cell.
+"""Caffe's max pooling: the output's size is rounded up, and the gradient of ties goes to the first cell.
 
 XLA differentiates its own max pooling by select-and-scatter, which is slow on a CPU and refused on a GPU under
-`xla_gpu_deterministic_ops`. Here the forward pass notes which member of each window wins, and backward every cell adds
-up, in a fixed order, the gradients of the windows that it won, without a scatter.
+`xla_gpu_deterministic_ops`. Here the forward pass records the winning member of each window. The backward pass sums,
+for every cell in a fixed order, the gradients of the windows that it won, without a scatter.
 """
 
 from functools import partial, reduce
@@ -25,13 +25,13 @@ def pooled_length(length: int | Array, size: int, stride: int, padding: int = 0)
 
 
 def max_pool(x: Float[Array, "N H W C"], size: int, stride: int, padding: int = 0) -> Float[Array, "N h w C"]:
-    """Maximum of each window of `size` x `size` cells, `stride` apart, the first one starting at `-padding`.
+    """Maximum of each window of `size` x `size` cells, `stride` apart, starting at `-padding`.
 
-    Windows are cut off at the map's border; padding never wins. The result has `pooled_length` rows and columns. The
+    Windows are clipped to the map; padding never wins. The result has `pooled_length` rows and columns. The
     gradient of a maximum goes to the first of equal cells in row-major order.
 
     Raises:
-        ValueError: windows would leave gaps or lie in the padding alone, or the map is too small for one.
+        ValueError: windows would leave gaps or consist only of padding, or the map is too small for a window.
     """
     if not (0 <= padding < size and 1 <= stride <= size):
         raise ValueError(f"max_pool needs 0 <= padding {padding} < size {size} and 1 <= stride {stride} <= size")
@@ -51,7 +51,7 @@ def _forward(x: Array, size: int, stride: int, padding: int) -> tuple[Array, tup
     for number, member in enumerate(others, start=1):
         winner = jnp.where(member > maximum, jnp.array(number, winner.dtype), winner)
         maximum = jnp.maximum(maximum, member)
-    # Of the map only its shape is needed.
+    # Only the shape of the map is needed.
     return maximum, (winner, x[:0])
 
 
@@ -61,7 +61,7 @@ def _backward(size: int, stride: int, padding: int, residuals: tuple[Array, Arra
     n = cotangent.shape[0]
     # Cells by their position modulo the stride: a window's member (i, j) is the cell (i % stride, j % stride) of the
     # block of stride x stride cells that is (i // stride, j // stride) further on than the window.
-    reach = -(-size // stride) - 1  # how many blocks further a window goes
+    reach = -(-size // stride) - 1  # number of further blocks in a window
     around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
     winner, cotangent = jnp.pad(winner, around, constant_values=-1), jnp.pad(cotangent, around)
     rows, columns = (length - reach for length in cotangent.shape[1:3])
@@ -77,7 +77,7 @@ def _backward(size: int, stride: int, padding: int, residuals: tuple[Array, Arra
 
     lines = [jnp.stack([cells(a, b) for b in range(stride)], axis=3) for a in range(stride)]
     whole = jnp.stack(lines, axis=2).reshape(n, stride * rows, stride * columns, channels)
-    # Cells that no window reaches lie beyond the last one.
+    # Cells outside all windows are after the last one.
     missing = [max(padding + length - stride * blocks, 0) for length, blocks in ((height, rows), (width, columns))]
     whole = jnp.pad(whole, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
     return (whole[:, padding : padding + height, padding : padding + width],)
@@ -87,7 +87,7 @@ _pool.defvjp(_forward, _backward)
 
 
 def _members(x: Array, size: int, stride: int, padding: int) -> list[Array]:
-    """The members of every window, each one a map, in row-major order."""
+    """The members of all windows, one map per member, in row-major order."""
     lengths = x.shape[1:3]
     rows, columns = (pooled_length(length, size, stride, padding) for length in lengths)
     ends = [

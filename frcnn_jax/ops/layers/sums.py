@@ -15,10 +15,10 @@ def add_up(terms: Sequence[Array]) -> Array:
 
 
 def sums_together(lists: Sequence[Sequence[Array]]) -> list[Array]:
-    """The sum of each list of arrays, all of one shape, in one loop: what several sums read is read once.
+    """The sum of each list of arrays, all of one shape, in one loop that reads shared terms once.
 
-    XLA has one loop for several results only where they are the results of one reduction. So each sum is split in two
-    halves, and the reduction is over these two. It has no derivative.
+    XLA uses one loop for several results only for a single reduction. So each sum is split into two halves, and the
+    reduction is over these two. It is not differentiable.
     """
     halves = []
     for terms in lists:
@@ -29,6 +29,6 @@ def sums_together(lists: Sequence[Sequence[Array]]) -> list[Array]:
 
 
 def reduce_together(arrays: Sequence[Array], axis: int) -> list[Array]:
-    """The sum of each array over an axis, in one loop. It has no derivative."""
+    """The sum of each array over an axis, in one loop. It is not differentiable."""
     zeros = [jnp.zeros((), array.dtype) for array in arrays]
     return lax.reduce(arrays, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (axis,))

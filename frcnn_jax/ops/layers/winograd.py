@@ -1,11 +1,11 @@
 """3 x 3 convolution with fewer multiplications, for CPUs: F(2 x 2, 3 x 3) of Lavin and Gray (CVPR 2016).
 
 Along a line, two neighbouring outputs y read four inputs d through three taps k. `y = A ((G k) * (B d))`, with the
-matrices below, takes four products where the direct sum takes six. Along rows and columns, a tile of 2 x 2 outputs
-takes 16 products instead of 36. Each of the 16, summed over channels, is a matrix product with a row for each tile.
+matrices below, needs four products instead of six. Along rows and columns, a tile of 2 x 2 outputs needs 16 products
+instead of 36. Each of the 16, summed over channels, is a matrix product with a row for each tile.
 
-The factors are 1 and 1/2, and the rounding errors those of the direct sum. Larger tiles need fewer products still, but
-their errors are ten times as large.
+The factors are 1 and 1/2, and rounding errors are like those of the direct sum. Larger tiles need even fewer products,
+but their errors are ten times as large.
 """
 
 import operator
@@ -29,10 +29,10 @@ _LEAST_CHANNELS = 128
 
 
 def suits_winograd(x: Array, kernel: Array, stride: int, padding: int) -> bool:
-    """True if the functions below can compute this convolution, and are likely to do it quicker than XLA on a CPU."""
+    """True if the functions below can compute this convolution, probably faster than XLA on a CPU."""
     output_exists = min(x.shape[1:3]) + 2 * padding >= 3
     three_by_three = kernel.shape[:2] == (3, 3) and stride == 1 and 0 <= padding <= 2 and output_exists
-    # With few channels, adding up inputs and outputs costs as much as the products save.
+    # With few channels, summing inputs and outputs costs as much as the products save.
     return three_by_three and min(kernel.shape[2:]) >= _LEAST_CHANNELS
 
 

@@ -24,17 +24,17 @@ def roi_bins(
     map_size: tuple[int, int],
     valid_size: Int[Array, "2"],
 ) -> Bins:
-    """The bins of each RoI, clipped to the valid part of the map; a bin beyond it has no cell.
+    """The bins of each RoI, clipped to the valid part of the map; a bin outside it is empty.
 
     Args:
         rois: inclusive corners x1 y1 x2 y2 in image pixels.
         spatial_scale: feature cells per image pixel.
         map_size: rows and columns of the feature map.
-        valid_size: rows and columns of its part that is not padding.
+        valid_size: rows and columns of its valid part.
     """
     # lax.round is half away from zero, as C's round; jnp.round is half to even.
     corners = lax.round(rois.astype(jnp.float32) * spatial_scale, lax.RoundingMethod.AWAY_FROM_ZERO)
-    # Far beyond any map, and small enough that sums of such corners stay integers.
+    # Far beyond any map, but small enough for exact integer sums.
     x1, y1, x2, y2 = jnp.clip(corners, -(2.0**20), 2.0**20).astype(jnp.int32).T
     rows = _edges(y1, y2, output_size[0], map_size[0], valid_size[0])
     columns = _edges(x1, x2, output_size[1], map_size[1], valid_size[1])
@@ -48,11 +48,11 @@ def largest_bin(cells: int, bins: int) -> int:
 
 
 def _edges(start: Array, end: Array, bins: int, axis_cells: int, limit: Array) -> tuple[Array, Array]:
-    """First cell and one past the last of each bin along one axis, [R, bins], clipped to `limit` cells."""
+    """First cell and end of each bin along one axis, [R, bins], clipped to `limit` cells."""
     cells = jnp.maximum(end - start + 1, 1)
-    # Caffe divides in float32, where 57 cells in 7 bins, say, reach one cell further than in exact arithmetic. Devices
-    # divide in different ways (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four times as
-    # long as the map, and longer than any image, are beyond it.
+    # Caffe divides in float32: for example, 57 cells in 7 bins extend one cell further than in exact arithmetic.
+    # Devices divide in different ways (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four
+    # times as long as the map, and longer than any image, exceed it.
     table = _offsets(max(4 * axis_cells, 1024), bins)
     tabled = cells <= len(table)
     first, last = jnp.moveaxis(jnp.asarray(table)[jnp.where(tabled, cells, 1) - 1], 1, 0)
@@ -63,7 +63,7 @@ def _edges(start: Array, end: Array, bins: int, axis_cells: int, limit: Array) -
 
 
 def _offsets(longest: int, bins: int) -> np.ndarray:
-    """Caffe's first and past-the-last cell of each bin for RoIs of 1 ... longest cells: int32 [longest, 2, bins]."""
+    """Caffe's first cell and end of each bin for RoIs of 1 ... longest cells: int32 [longest, 2, bins]."""
     size = np.arange(1, longest + 1, dtype=np.float32)[:, None] / np.float32(bins)
     steps = np.arange(bins, dtype=np.float32)
     return np.stack([np.floor(steps * size), np.ceil((steps + 1) * size)], axis=1).astype(np.int32)

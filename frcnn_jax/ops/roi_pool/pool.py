@@ -1,4 +1,4 @@
-"""RoI max pooling with Caffe's rules, its gradient handed to the argmax (section 2.1 and equation 4)."""
+"""RoI max pooling with Caffe's rules; the gradient goes to the argmax (section 2.1 and equation 4)."""
 
 from functools import partial
 from types import ModuleType
@@ -18,7 +18,7 @@ IMPLEMENTATIONS = ("auto", "xla", "pallas")
 
 
 def project_rois(boxes: Real[Array, "*B 4"], scale: Real[Array, ""] | float) -> Float[Array, "*B 4"]:
-    """Boxes as RoI pooling takes them: inclusive corners in pixels of an image resized by `scale`.
+    """Boxes as input of RoI pooling: inclusive corners in pixels of an image resized by `scale`.
 
     Args:
         boxes: half-open x1 y1 x2 y2 in pixels of the image before resizing.
@@ -54,7 +54,7 @@ def roi_max_pool(
             image.
         output_size: rows and columns of the grid.
         spatial_scale: feature cells per image pixel.
-        valid_size: rows and columns of the map's real top-left part where the rest is padding; the whole map if None.
+        valid_size: rows and columns of the map's valid top-left part, the rest being padding; the whole map if None.
         implementation: "pallas" for kernels on GPUs and XLA's operations elsewhere, "xla" for the latter everywhere, or
             "auto" for the kernels where JAX runs on a GPU and has them. The values are the same.
 
@@ -84,9 +84,9 @@ def _pool_forward(
 ) -> tuple[Maxima, tuple[Array, Array, Bins]]:
     cells = features.shape[0] * features.shape[1]
     small = jnp.uint16 if cells <= jnp.iinfo(jnp.uint16).max else jnp.int32
-    # By `_pool` again, so that the gradient has a gradient.
+    # `_pool` again, so that the gradient is differentiable.
     values, argmax = _pool(features, bins, implementation, index_dtype or small)
-    # Of the map, shape and dtype are all that is needed. The barrier keeps the argmax from being found once more.
+    # Only shape and dtype of the map are needed. The barrier prevents a second search for the argmax.
     residuals = (lax.optimization_barrier(argmax), features[..., :0], bins)
     return (values,) if index_dtype is None else (values, argmax), residuals
 
@@ -104,7 +104,7 @@ _pool.defvjp(_pool_forward, _pool_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _scatter(argmax: Array, cotangent: Array, bins: Bins, implementation: str, map_size: tuple[int, int]) -> Array:
-    """Sum for each cell of the cotangents of the outputs that it won; its gradient looks those cells up."""
+    """`features_gradient` with a gradient of its own, which looks up the cells that won."""
     return _call("features_gradient", implementation, argmax, cotangent, bins, map_size=map_size)
 
 
@@ -116,7 +116,7 @@ def _scatter_backward(
     implementation: str, map_size: tuple[int, int], residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[None, Array, None]:
     argmax, like = residuals
-    cells = jnp.pad(gradient.reshape(-1, gradient.shape[-1]), ((0, 1), (0, 0)))  # that of empty bins is zero
+    cells = jnp.pad(gradient.reshape(-1, gradient.shape[-1]), ((0, 1), (0, 0)))  # empty bins get zero
     looked_up = jnp.take_along_axis(cells, argmax.astype(jnp.int32).reshape(-1, argmax.shape[-1]), axis=0)
     return None, looked_up.reshape(argmax.shape).astype(like.dtype), None
 
@@ -125,7 +125,7 @@ _scatter.defvjp(_scatter_forward, _scatter_backward)
 
 
 def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> Any:
-    """A function that both implementations have, of one image. `jax.vmap` over images makes one call of it."""
+    """A function of the chosen implementation, for one image; `jax.vmap` over images still makes a single call."""
 
     def of_images(*arrays: Any) -> Any:
         by_xla = partial(getattr(xla, function), **static)
@@ -154,7 +154,7 @@ def _gpu_kernels(implementation: str) -> ModuleType | None:
     """The module of kernels, or None where XLA's operations do."""
     if implementation == "xla" or (implementation == "auto" and jax.default_backend() != "gpu"):
         return None
-    # Imported when needed: Pallas takes long, and its side for GPUs is not part of every release of JAX.
+    # Imported when needed: Pallas imports slowly, and its GPU part is not in every release of JAX.
     try:
         from frcnn_jax.ops.roi_pool import pallas
     except ImportError:

@@ -1,8 +1,8 @@
-"""A table of maxima over windows of a map, from which any rectangle's maximum is a lookup of four rows.
+"""A table of maxima over windows of a map; the maximum of any rectangle is a lookup of four rows.
 
-Two windows of s cells can cover any s ... 2 s cells of an axis, so windows of 1, 3, 7, 15 ... cells a side are enough
-for rectangles of every size: four that may overlap, one in each corner. Building the table costs a few operations for
-each cell and window size, however many rectangles there are.
+Two windows of s cells can cover any s ... 2 s cells of an axis. So windows with sides of 1, 3, 7, 15 ... cells are
+enough for rectangles of every size: four of them, which may overlap, one in each corner. Building the table costs a few
+operations per cell and window size, for any number of rectangles.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-# The largest values of windows and, where asked for, the first cell in row-major order that holds each.
+# The maxima of windows and, if requested, the first cell in row-major order with each.
 Maxima = tuple[Array, ...]
 
 
 def window_sizes(longest: int) -> tuple[int, ...]:
-    """Sizes 1, 3, 7 ... of which two windows of one size cover any extent of 1 ... `longest` cells."""
+    """Sizes 1, 3, 7 ... so that two windows of one size cover any extent of 1 ... `longest` cells."""
     return tuple((2 << k) - 1 for k in range((longest + 1).bit_length() - 1))
 
 
@@ -26,13 +26,13 @@ def window_maxima(features: Array, heights: Sequence[int], widths: Sequence[int]
     """Maxima over the windows of every size at every cell of a map [H, W, C].
 
     Args:
-        heights: sizes of the windows along the first axis, as `window_sizes` gives them.
-        widths: the same along the second.
-        index_dtype: dtype of the cells' numbers, y W + x; the maxima's cells are not sought if None.
+        heights: sizes of the windows along the first axis, from `window_sizes`.
+        widths: the same along the second axis.
+        index_dtype: dtype of the cell indices, y W + x; if None, the cells of the maxima are not searched.
 
     Returns:
-        Rows [len(heights) * len(widths) * H * W, C], by height, width and first cell of the window. The rows of windows
-        that reach beyond the map have no meaning.
+        Rows [len(heights) * len(widths) * H * W, C], by height, width and first cell of the window. Rows of windows
+        that extend beyond the map are meaningless.
     """
     height, width, channels = features.shape
     cells = height * width
@@ -61,14 +61,14 @@ def first_maxima(windows: Sequence[Maxima]) -> Maxima:
 
 
 def _windows_of_sizes(windows: Maxima, sizes: Sequence[int], step: int, count: int) -> list[Maxima]:
-    """`count` windows of each size along one axis, whose cells are `step` apart in the arrays' last axis but one.
+    """`count` windows of each size along one axis, with cells `step` apart in the arrays' second-to-last axis.
 
     Args:
-        windows: those of one cell along the axis: `count`, and as many more as the largest size reaches.
+        windows: windows of one cell along the axis: `count`, and as many more as the largest size needs.
     """
     by_size = [windows]
     for size in sizes[:-1]:
-        # The next size is 2 size + 1 cells: the first `size`, the last `size` and the one between them.
+        # The next size is 2 size + 1 cells: the first `size`, the last `size` and the cell between them.
         length = by_size[-1][0].shape[-2] - (size + 1) * step
         members = [
             tuple(lax.slice_in_dim(part, start * step, start * step + length, axis=-2) for part in by_size[-1])

@@ -1,9 +1,9 @@
-"""RoI max pooling in XLA's own operations, for any device: a lookup in a table of maxima, backward a scatter.
+"""RoI max pooling in XLA operations, for any device: a lookup in a table of maxima, and a scatter backward.
 
 Taking the maximum over every cell of every bin one by one would touch R * H * W * C numbers. Instead, each bin is the
 maximum of four overlapping windows from a table (see `window_maxima.py`), a lookup of four rows of C numbers.
 
-Both take the maps of several images at once: those that `vmap` maps `roi_max_pool` over. Channels never mix, so a CPU
+Both take the maps of several images at once, those over which `vmap` maps `roi_max_pool`. Channels never mix, so a CPU
 looks up a block of them at a time, whose table stays in its caches; large arrays are slow there also because the system
 has to hand out their memory page by page. Other devices take all channels at once.
 """
@@ -26,12 +26,12 @@ _CPU_TABLE_BYTES = 2**23
 
 
 def bin_maxima(features: Float[Array, "N H W C"], bins: Bins, index_dtype: Any | None) -> Maxima:
-    """Maximum of each bin [N, R, PH, PW, C], 0 if empty, and where asked for its first cell y W + x, H * W if empty.
+    """Maximum of each bin [N, R, PH, PW, C], 0 if empty, and if requested its first cell y W + x, H * W if empty.
 
     Args:
         features: maps of N images.
         bins: [N, R, PH] and [N, R, PW].
-        index_dtype: dtype of the cells' numbers, which are not sought if None.
+        index_dtype: dtype of the cells' numbers, which are not computed if None.
     """
     images, height, width, _ = features.shape
     cells = height * width
@@ -39,15 +39,17 @@ def bin_maxima(features: Float[Array, "N H W C"], bins: Bins, index_dtype: Any |
     # One table holds the windows of all images, as a lookup with an axis of images takes longer on a CPU.
     first_row = _first_of_image(images, len(heights) * len(widths) * cells)
 
-    def table_rows(turn_y: Array | int, turn_x: Array | int) -> list[Array]:
-        """Rows of four windows of each bin, [N, R, PH, PW] each; the next ones are `turn_y` down or `turn_x` across."""
-        rows = _axis_rows(bins.top, bins.bottom, heights, turn_y, (len(widths) * cells, width), height)
-        columns = _axis_rows(bins.left, bins.right, widths, turn_x, (cells, 1), width)
+    def table_rows(pair_y: Array | int, pair_x: Array | int) -> list[Array]:
+        """Rows of four windows of each bin, [N, R, PH, PW] each; `pair_y` and `pair_x` count pairs of windows down and
+        across.
+        """
+        rows = _axis_rows(bins.top, bins.bottom, heights, pair_y, (len(widths) * cells, width), height)
+        columns = _axis_rows(bins.left, bins.right, widths, pair_x, (cells, 1), width)
         return [first_row + row[..., None] + column[:, :, None] for row in rows for column in columns]
 
     # Only RoIs that reach far beyond the map have bins wider than two windows. The count, not a `cond`, skips the
     # loop below: `vmap` would turn a `cond` into both of its branches.
-    turns_y, turns_x = _turns(bins.bottom - bins.top, heights), _turns(bins.right - bins.left, widths)
+    pairs_y, pairs_x = _pair_count(bins.bottom - bins.top, heights), _pair_count(bins.right - bins.left, widths)
     filled = ((bins.bottom > bins.top)[..., None] & (bins.right > bins.left)[:, :, None])[..., None]
     # The barrier keeps these from being computed once more for every channel.
     rows, filled = lax.optimization_barrier((table_rows(0, 0), filled))
@@ -62,10 +64,10 @@ def bin_maxima(features: Float[Array, "N H W C"], bins: Bins, index_dtype: Any |
             found = first_maxima(windows)
             return tuple(jnp.where(filled, part, empty) for part, empty in zip(found, empty_bin, strict=False))
 
-        def turn(i: Array, maxima: Maxima) -> Maxima:
-            return first_maxima([maxima, look_up(table_rows(i // turns_x, i % turns_x))])
+        def add_pair(i: Array, maxima: Maxima) -> Maxima:
+            return first_maxima([maxima, look_up(table_rows(i // pairs_x, i % pairs_x))])
 
-        return lax.fori_loop(1, turns_y * turns_x, turn, look_up(rows))
+        return lax.fori_loop(1, pairs_y * pairs_x, add_pair, look_up(rows))
 
     return _by_channels(pool, _channel_block(bins, (height, width), features.dtype), features)
 
@@ -76,15 +78,15 @@ def features_gradient(
     """Sum for each cell of the cotangents of the outputs that it won, in float32 at least.
 
     Args:
-        argmax: cells as `bin_maxima` gives them.
+        argmax: cells from `bin_maxima`.
         bins: not used; the kernels need them.
         map_size: rows and columns of the map.
     """
     (images, *_, channels), cells = argmax.shape, map_size[0] * map_size[1]
     accumulator = wide_dtype(cotangent.dtype)
     # Into one vector, of all images and channels: a scatter with an axis of images takes three times as long on a CPU,
-    # and channels in blocks, whose parts are copied, two to four times as long. Empty bins point at one cell past the
-    # map, which is cut off.
+    # and channels in blocks, whose parts are copied, two to four times as long. Empty bins point to one cell past the
+    # map, which is dropped.
     places = argmax.astype(jnp.int32) + _first_of_image(images, cells + 1)[..., None]
     targets = places * channels + lax.broadcasted_iota(jnp.int32, argmax.shape, 4)
     gradient = jnp.zeros(images * (cells + 1) * channels, accumulator)
@@ -98,7 +100,7 @@ def _first_of_image(images: int, count: int) -> Array:
 
 
 def _window_sizes(bins: Bins, map_size: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Heights and widths of the windows that cover the bins of every RoI inside the map."""
+    """Heights and widths of windows that cover the bins of every RoI inside the map."""
     counts = bins.top.shape[-1], bins.left.shape[-1]
     heights, widths = (window_sizes(largest_bin(*axis)) for axis in zip(map_size, counts, strict=True))
     return heights, widths
@@ -110,30 +112,30 @@ def _largest_fit(extent: Array, sizes: tuple[int, ...]) -> Array:
 
 
 def _axis_rows(
-    first: Array, end: Array, sizes: tuple[int, ...], turn: Array | int, strides: tuple[int, int], axis_cells: int
+    first: Array, end: Array, sizes: tuple[int, ...], pair: Array | int, strides: tuple[int, int], axis_cells: int
 ) -> list[Array]:
-    """One axis' share of the table's row of two windows of each bin, the last one ending with the bin.
+    """One axis's part of the table row of two windows of each bin; the last one ends with the bin.
 
     Args:
         strides: table rows from one window size to the next, and from one cell to the next.
     """
     fit = _largest_fit(end - first, sizes)
     size = (2 << fit) - 1
-    starts = [jnp.minimum(first + (2 * turn + k) * size, end - size) for k in (0, 1)]
+    starts = [jnp.minimum(first + (2 * pair + k) * size, end - size) for k in (0, 1)]
     return [fit * strides[0] + jnp.clip(start, 0, axis_cells - 1) * strides[1] for start in starts]
 
 
-def _turns(extent: Array, sizes: tuple[int, ...]) -> Array:
-    """Number of pairs of windows that the largest bin along an axis takes, at least 1."""
+def _pair_count(extent: Array, sizes: tuple[int, ...]) -> Array:
+    """Number of pairs of windows for the largest bin along an axis, at least 1."""
     two = 2 * ((2 << _largest_fit(extent, sizes)) - 1)
     return jnp.max((extent + two - 1) // two, initial=1)
 
 
 def _channel_block(bins: Bins, map_size: tuple[int, int], dtype: Any) -> int | None:
-    """Channels that a CPU takes at a time; None for all."""
+    """Channels per block on a CPU; None for all."""
     heights, widths = _window_sizes(bins, map_size)
     rows = len(bins.top) * len(heights) * len(widths) * map_size[0] * map_size[1]
-    # Where the output is larger than the table, saving the table's memory gains nothing.
+    # If the output is larger than the table, saving the table's memory gains nothing.
     if not 0 < bins.top.size * bins.left.shape[-1] <= rows:
         return None
     fitting = _CPU_TABLE_BYTES // (rows * jnp.dtype(dtype).itemsize)
@@ -141,7 +143,7 @@ def _channel_block(bins: Bins, map_size: tuple[int, int], dtype: Any) -> int | N
 
 
 def _by_channels(function: Callable[[Array], Maxima], block: int | None, features: Array) -> Maxima:
-    """`function` of a map whose last axis is channels, which it does not mix; on a CPU by blocks of channels."""
+    """`function` of a map with channels as last axis, which it does not mix; on a CPU by blocks of channels."""
     if block is None or block >= features.shape[-1]:
         return function(features)
     return lax.platform_dependent(features, cpu=partial(_in_blocks, function, block), default=function)

@@ -22,9 +22,9 @@ from frcnn_jax.weights.metadata import NetworkMetadata, WeightsMetadata
 Arrays = dict[str, np.ndarray]
 Metadata = WeightsMetadata | NetworkMetadata
 
-FOLDER = "/"  # in place of a suffix: the format is a folder
+FOLDER = "/"  # instead of a suffix: the format is a folder
 _LONGEST = 500  # characters of a reason
-# What the libraries raise on files that are cut off, damaged or of another kind.
+# Errors of the libraries on files that are truncated, damaged or of another kind.
 _UNREADABLE = (
     safetensors.SafetensorError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, NotImplementedError,
     ValueError, KeyError, EOFError, OSError, RuntimeError, AttributeError,
@@ -35,32 +35,32 @@ _UNREADABLE = (
 class Weights:
     """Content of a weight file."""
 
-    arrays: Arrays  # under flat names, with the layout of our models
-    pixels: PixelNormalization  # the weights were trained on
-    statistics: BoxStatistics | None = None  # what the deltas are in; None where they are the offsets themselves
-    left: tuple[str, ...] = ()  # layers of the file that detectors have no use for
-    has_heads: bool = True  # False: an ImageNet network, whose `cls_score` and `bbox_pred` are still to be drawn
-    drawn: tuple[str, ...] = ()  # names of more parameters that the file's network does not have: these are drawn too
-    network: str | None = None  # that the file holds, whole, where that is known
+    arrays: Arrays  # under flat names, with the layout of this package's models
+    pixels: PixelNormalization  # of the images that the weights were trained on
+    statistics: BoxStatistics | None = None  # of normalised deltas; None if the outputs are the offsets themselves
+    skipped: tuple[str, ...] = ()  # layers of the file that detectors do not use
+    has_heads: bool = True  # False: an ImageNet network; `cls_score` and `bbox_pred` must be drawn
+    drawn: tuple[str, ...] = ()  # further parameters that are missing in the file's network and must be drawn
+    network: str | None = None  # name of the complete network in the file, if known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightFormat:
-    """A kind of file that holds weights; a line in `table.FORMATS` makes it known to everything that takes weights.
+    """A format of weight files; a line in `table.FORMATS` registers it for everything that takes weights.
 
-    The functions get the path of an existing file and raise an error that needs not name it.
+    The functions get the path of an existing file; their errors need not name it.
     """
 
-    suffix: str  # of the file's name, with its dot; or FOLDER
+    suffix: str  # of the file's name, with the dot; or FOLDER
     pixels: Callable[[Path], PixelNormalization]
-    read: Callable[[Path, FastRCNN], Weights] | None = None  # names and layout are the model's, which is not checked
+    read: Callable[[Path, FastRCNN], Weights] | None = None  # returns names and layout of the model, unchecked
     metadata: Callable[[Path], Metadata] | None = None  # None: a format of another framework
     write: Callable[[Path, Mapping[str, Any], Metadata], None] | None = None  # arrays under flat names
-    fits: Callable[[Path], bool] = lambda path: True  # tells formats of one suffix apart
+    fits: Callable[[Path], bool] = lambda path: True  # distinguishes formats with the same suffix
 
 
 class ReadOwn(Protocol):
-    """Reads arrays and metadata of a file of ours; without arrays, {} and the metadata."""
+    """Reads arrays and metadata of this package's file; without arrays, {} and the metadata."""
 
     def __call__(self, path: Path, with_arrays: bool = True) -> tuple[Arrays, Metadata]: ...
 
@@ -68,7 +68,7 @@ class ReadOwn(Protocol):
 def own_format(
     suffix: str, read: ReadOwn, write: Callable[[Path, Mapping[str, Any], Metadata], None] | None = None
 ) -> WeightFormat:
-    """The format of a file with arrays under our names and our metadata."""
+    """The format of a file with this package's array names and metadata."""
 
     def weights(path: Path, model: FastRCNN) -> Weights:
         arrays, metadata = read(path)
@@ -86,16 +86,16 @@ def own_format(
 
 
 def outputs_pattern(model: FastRCNN) -> str:
-    """Expression for the names of the arrays that depend on the classes: `cls_score` and `bbox_pred`."""
+    """Regular expression for the names of the arrays that depend on the classes: `cls_score` and `bbox_pred`."""
     return f"head/({'|'.join(map(re.escape, output_layers(model.head)))})/.*"
 
 
 def read_named(path: Path, read: Callable[[Path], Any]) -> Any:
-    """`read(path)`, with the file named in whatever goes wrong.
+    """`read(path)`, with errors that name the file.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: it cannot be read; says so in one line.
+        FileNotFoundError: `path` does not exist.
+        ValueError: it cannot be read; in one line.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")
@@ -106,13 +106,13 @@ def read_named(path: Path, read: Callable[[Path], Any]) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
-    """The first line of an error, without what a terminal would obey and not longer than a person reads."""
+    """The first line of an error, shortened and without control characters."""
     line = next(iter(str(error).strip().splitlines()), "") or "it ends too early"
     line = "".join(letter if letter.isprintable() else "?" for letter in line)
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def storable(array: Any) -> np.ndarray:
-    """A contiguous NumPy array of a type that NumPy itself has: bfloat16 is widened to float32, which is exact."""
+    """A contiguous NumPy array with a native dtype: bfloat16 becomes float32, which is exact."""
     array = np.asarray(array)
     return np.ascontiguousarray(array.astype(np.float32) if array.dtype == jnp.bfloat16 else array)

@@ -1,8 +1,8 @@
 """The weights in a `.caffemodel`: a binary protocol buffer `NetParameter`, read without Caffe.
 
-Of its definition only this matters: the layers are field 100 (name 1, blobs 7) or, in the old form, field 2 (name 4,
-blobs 6); a blob has its values in 5 (float) or 8 (double) and its shape in 7, whose field 1 lists the sizes, or as
-four sizes in 1 to 4. Repeated numbers are packed, or not.
+The relevant part of its definition: the layers are field 100 (name 1, blobs 7) or, in the old form, field 2 (name 4,
+blobs 6). A blob has its values in field 5 (float) or 8 (double). Its shape is in field 7, a message with the sizes in
+field 1, or in fields 1 to 4 as four sizes. Repeated numbers are packed or not.
 """
 
 import mmap
@@ -28,10 +28,10 @@ _PARTS = ("weight", "bias")
 def read_caffemodel(path: Path) -> Layers:
     """The layers with weights, in the order of the file: {"conv1": {"weight": [O, I, h, w], "bias": [O]}, ...}.
 
-    Arrays have the shapes of the file: those of the old form always have four axes, the first of which may be 1.
+    Arrays have the shapes of the file: those of the old form always have four axes, with leading ones of size 1.
 
     Raises:
-        ValueError: it is not such a file, is cut off or contradicts itself; in one line, which does not name the file.
+        ValueError: it is not such a file, is truncated or contradicts itself; one line, without the file's name.
     """
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
@@ -45,14 +45,14 @@ def read_caffemodel(path: Path) -> Layers:
                 name, blobs = _read_layer(path, content, field)
                 last = name
                 if name in layers and blobs:
-                    raise ValueError(f"layer {name} is there twice")
+                    raise ValueError(f"layer {name} occurs twice")
                 if blobs:
                     layers[name] = blobs
     except ValueError as error:
-        where = "it is no Caffe model, or damaged" if last is None else f"cut off or damaged after layer {last}"
+        where = "it is not a Caffe model, or damaged" if last is None else f"cut off or damaged after layer {last}"
         raise ValueError(f"{where}: {error}") from error
     if not layers:
-        raise ValueError("it is no Caffe model, or one without weights: no layer has any")
+        raise ValueError("it is not a Caffe model, or has no weights in any layer")
     return layers
 
 
@@ -85,14 +85,14 @@ def _read_blob(path: Path, content: memoryview, blob: Field) -> Stored:
             elif field.wire == fixed:
                 run = Run(field.start, field.count, dtype, field.step)
             else:
-                raise ValueError(f"its values are no numbers of {size} bytes")
+                raise ValueError(f"its values are not numbers of {size} bytes")
             runs.setdefault(dtype, []).append(run)
         elif field.number == 7 and field.wire == BYTES:
             shape = _read_shape(content, field)
         elif field.number <= 4 and field.wire == VARINT:
             old_shape[field.number] = field.value
     if shape is None:
-        # Zero is the default and not written.
+        # Zero is the default, which is not written.
         shape = tuple(old_shape.get(axis, 0) for axis in (1, 2, 3, 4))
     runs = {dtype: found for dtype, found in runs.items() if any(run.count for run in found)}
     if len(runs) > 1:

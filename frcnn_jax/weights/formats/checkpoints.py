@@ -19,13 +19,13 @@ def read_checkpoint(
 ) -> tuple[Arrays, WeightsMetadata]:
     """Parameters under flat names and metadata of a run's checkpoint; without arrays, {} and the metadata.
 
-    Read as NumPy arrays, whatever devices they were on, and without the optimizer's state.
+    Read as NumPy arrays, from any devices, and without the optimizer's state.
 
     Args:
         checkpoint: "best", "latest" or a step, as for `open_checkpoint`.
 
     Raises:
-        FileNotFoundError: there is no checkpoint yet, or not this one.
+        FileNotFoundError: this checkpoint, or any, does not exist.
         ValueError: it is damaged.
     """
     with open_checkpoint(workdir, checkpoint) as checkpoints:
@@ -33,7 +33,7 @@ def read_checkpoint(
         names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
         with checkpoints.damage_named(contents="" if with_arrays else "metadata/"):
             state = _restore(Path(workdir).resolve() / "checkpoints" / str(step) / "arrays", names)
-    # Each parameter is in one of the two trees, and None in the other.
+    # Each parameter is in one of the two trees, with None in the other.
     arrays = {
         name: array
         for tree in names[:-1]

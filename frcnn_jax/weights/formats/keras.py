@@ -1,4 +1,4 @@
-"""Keras's VGG16 in an `.h5` file, with and without its fully connected layers; how it is read says `keras_file.py`.
+"""Keras's VGG16 in an `.h5` file, with or without its fully connected layers; `keras_file.py` reads the file.
 
 block1_conv1    backbone/conv1_1, rows x columns x in x out as ours
 fc1, fc2        head/fc6, head/fc7, in = row, column, channel as ours
@@ -26,21 +26,21 @@ def read_vgg16(path: Path, model: FastRCNN) -> Weights:
         ModuleNotFoundError: h5py is missing.
     """
     try:
-        import h5py  # noqa: F401  - for the message, before a process is started that needs it
+        import h5py  # noqa: F401  - fails early with a message, before the reading process starts
     except ModuleNotFoundError:
         raise ModuleNotFoundError(f"{path} is read with h5py, which is missing: pip install h5py") from None
     layers = read_layers(path, aligned_empty)
     if not layers.keys() & set(CONVOLUTIONS["vgg16"]):
         raise ValueError(f"it is not Keras's VGG16: it has no block1_conv1, but {_listed(list(layers))}")
-    left = tuple(layer for layer in layers if LEFT.fullmatch(layer))
+    skipped = tuple(layer for layer in layers if LEFT.fullmatch(layer))
     arrays = {f"{_our_name(layer)}/{part}": array for layer, parts in layers.items() for part, array in parts.items()}
     drawn = ()
     if not layers.keys() & FULLY_CONNECTED.keys():
         is_output = matcher("", [outputs_pattern(model)])
         drawn = tuple(name for name in expected_shapes(model) if name.startswith("head/") and not is_output(name))
-    convolutions = layers.keys() - FULLY_CONNECTED.keys() - set(left)
+    convolutions = layers.keys() - FULLY_CONNECTED.keys() - set(skipped)
     network = next((name for name, names in CONVOLUTIONS.items() if convolutions == set(names)), None)
-    return Weights(arrays, CAFFE_PIXELS, left=left, has_heads=False, drawn=drawn, network=network)
+    return Weights(arrays, CAFFE_PIXELS, skipped=skipped, has_heads=False, drawn=drawn, network=network)
 
 
 def _our_name(layer: str) -> str:

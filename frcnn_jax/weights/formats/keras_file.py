@@ -1,13 +1,13 @@
-"""The arrays of an `.h5` file of Keras, read in a process of its own, which is this file.
+"""The arrays of a Keras `.h5` file, read in a separate process that runs this file.
 
-On some damaged files the HDF5 library never comes back, and on others it ends the process that it is in. The process
-gets a limit of time and memory and writes to its standard output, after a line of JSON that says what follows, the
-numbers one array after the other. It imports h5py and NumPy alone, so that it starts in a fraction of a second.
+On some damaged files the HDF5 library hangs, and on others it ends the process. So the process gets limits of time and
+memory. It writes a line of JSON that describes the arrays to its standard output, then their numbers, one array after
+the other. It imports only h5py and NumPy, to start in a fraction of a second.
 
-Two layouts are met. The older one, of Keras 1 and 2 and of Keras 3's `model.save("a.h5")`, has a group for each layer,
-under `model_weights` or at the root, whose attribute `weight_names` lists its arrays: kernel, then bias. Keras 3's
-`.weights.h5` has them as `vars/0` and `vars/1` below `layers`, also of layers within layers; the attribute `name` of
-`vars` is the layer's, and files of the first versions lack it.
+There are two layouts. The older one, of Keras 1 and 2 and of Keras 3's `model.save("a.h5")`, has a group for each
+layer, under `model_weights` or at the root, whose attribute `weight_names` lists its arrays: kernel, then bias. Keras
+3's `.weights.h5` has them as `vars/0` and `vars/1` below `layers`, also for nested layers. The attribute `name` of
+`vars` is the layer's name; files of the first versions lack it.
 """
 
 import contextlib
@@ -34,23 +34,23 @@ CONVOLUTIONS = {
 FULLY_CONNECTED = {"fc1": "head/fc6", "fc2": "head/fc7"}
 LEFT = re.compile(r"predictions|dsn[1-5]|fuse")
 _PARTS = ("kernel", "bias")
-_RATIO = 1032  # of which deflate packs at most
-_SECONDS, _BYTES_A_SECOND = 5, 20_000_000  # of processor time; how much of a file is read in one at least
-_PATIENCE = 20  # times as long by the clock
-_MEMORY = 1 << 30  # bytes beside the file itself
+_RATIO = 1032  # the highest compression ratio of deflate
+_SECONDS, _BYTES_A_SECOND = 5, 20_000_000  # processor time; least reading speed
+_PATIENCE = 20  # wall time for each second of processor time
+_MEMORY = 1 << 30  # bytes besides the file itself
 _CHUNK = 1 << 24
 
 Layers = dict[str, dict[str, np.ndarray]]
 
 
 def read_layers(path: Path, empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty) -> Layers:
-    """Arrays of each layer by part: kernel, bias and, by their numbers, what more there is; none of a layer in `LEFT`.
+    """Arrays of each layer by part: kernel, bias and, by number, any others; layers in `LEFT` are skipped.
 
     Args:
-        empty: makes room for an array of a shape and dtype.
+        empty: allocates an array of a shape and dtype.
 
     Raises:
-        ValueError: it is not an HDF5 file, or damaged; in one line, which does not name the file.
+        ValueError: it is not an HDF5 file, or damaged; one line, without the file's name.
     """
     seconds = _SECONDS + path.stat().st_size // _BYTES_A_SECOND
     command = [sys.executable, "-P", __file__, str(path), str(seconds)]
@@ -76,12 +76,12 @@ def read_layers(path: Path, empty: Callable[[tuple[int, ...], np.dtype], np.ndar
 
 
 def _received(stream: IO[bytes], empty: Callable) -> Layers | str:
-    """What the other process has written: the arrays, or an error."""
-    said = json.loads(stream.readline())
-    if "error" in said:
-        return said["error"]
-    layers: Layers = {layer: {} for layer in said["layers"]}
-    for layer, part, dtype, shape in said["arrays"]:
+    """The arrays from the other process's output; raises the error it reports."""
+    header = json.loads(stream.readline())
+    if "error" in header:
+        return header["error"]
+    layers: Layers = {layer: {} for layer in header["layers"]}
+    for layer, part, dtype, shape in header["arrays"]:
         array = layers[layer][part] = empty(tuple(shape), np.dtype(dtype))
         if array.size and stream.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:
             raise EOFError
@@ -89,7 +89,7 @@ def _received(stream: IO[bytes], empty: Callable) -> Layers | str:
 
 
 def _write(path: Path, stream: IO[bytes]) -> None:
-    """Writes the arrays of a file; raises what h5py raises."""
+    """Writes the arrays of a file; raises h5py's errors."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -113,7 +113,7 @@ def _write(path: Path, stream: IO[bytes]) -> None:
 
 
 def _layers(file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Layers that have arrays: kernel, bias and, by their numbers, what more there is."""
+    """Layers with arrays: kernel, bias and, by number, any others."""
     root = file.get("model_weights", file)
     if "layer_names" in root.attrs:
         for layer in map(_text, root.attrs["layer_names"]):
@@ -128,14 +128,14 @@ def _layers(file: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             found.append((name.removesuffix("/vars"), item))
 
     file.visititems(visit)
-    # The file's own order is conv2d, conv2d_1, conv2d_10, conv2d_2.
+    # The order in the file is conv2d, conv2d_1, conv2d_10, conv2d_2.
     found.sort(key=lambda pair: [(text, int(number or 0)) for text, number in re.findall(r"(\D+)(\d*)", pair[0])])
     named = [(_layer_name(name, item), _parts(item[key] for key in sorted(item, key=int))) for name, item in found]
     yield from named if any(CONVOLUTION.fullmatch(layer) for layer, _ in named) else _named_by_order(named)
 
 
 def _named_by_order(layers: list[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The layers with VGG16's names, where there are as many 3 x 3 convolutions; else as they are."""
+    """The layers under VGG16's names if there are as many 3 x 3 convolutions, else unchanged."""
     kernels = [parts["kernel"].shape for _, parts in layers]
     convolutions, dense = iter(CONVOLUTIONS["vgg16"]), iter((*FULLY_CONNECTED, "predictions"))
     if (
@@ -150,7 +150,7 @@ def _named_by_order(layers: list[tuple[str, dict[str, Any]]]) -> Iterator[tuple[
 
 
 def _layer_name(path: str, variables: Any) -> str:
-    """The layer's own name where it is one of VGG16's, else its path."""
+    """The layer's name if it is one of VGG16's, else its path."""
     name = _text(variables.attrs.get("name", ""))
     is_known = CONVOLUTION.fullmatch(name) or name in FULLY_CONNECTED or LEFT.fullmatch(name)
     return name if is_known else path
@@ -165,14 +165,15 @@ def _text(name: Any) -> str:
 
 
 def _check(path: Path, layer: str, stored: Any) -> None:
-    """
+    """Checks an array.
+
     Raises:
-        ValueError: it is not an array of numbers that lie in this file as a whole.
+        ValueError: it is not an array of numbers, or its numbers are not all in this file.
     """
     shape, dtype = getattr(stored, "shape", None), getattr(stored, "dtype", None)
     if shape is None or dtype is None or dtype.kind not in "fiu":
         raise ValueError(f"what {layer} has is not an array of numbers")
-    # HDF5 follows links to any other file, and takes numbers that are not there for zeros.
+    # HDF5 follows links to any other file, and reads missing numbers as zeros.
     if stored.is_virtual or stored.external or Path(stored.file.filename) != path:
         raise ValueError(f"the numbers of {layer} are in another file")
     size = math.prod(shape) * dtype.itemsize
@@ -182,7 +183,7 @@ def _check(path: Path, layer: str, stored: Any) -> None:
 
 
 def _limit(path: Path, seconds: int) -> None:
-    with contextlib.suppress(ValueError, OSError):  # where the system has other limits, or none
+    with contextlib.suppress(ValueError, OSError):  # if the system has other limits, or none
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     with contextlib.suppress(ValueError, OSError):
         most = 2 * path.stat().st_size + _MEMORY
@@ -197,7 +198,7 @@ def main() -> None:
     _limit(path, int(sys.argv[2]))
     try:
         _write(path, stream)
-    except Exception as error:  # of a damaged file anything may be wrong
+    except Exception as error:  # a damaged file may raise anything
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         stream.write(json.dumps({"error": f"it is damaged, or not of Keras: {reason}"}).encode() + b"\n")
         stream.flush()

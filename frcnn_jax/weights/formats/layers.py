@@ -1,11 +1,11 @@
-"""Layers as Caffe and PyTorch keep them, as arrays of our models.
+"""Conversion of Caffe's and PyTorch's layers to arrays of this package's models.
 
     convolution      out x in / groups x rows x columns    ->  rows x columns x in / groups x out
     fully connected  out x in                              ->  in x out
     fc6              in = channel, row, column             ->  in = row, column, channel
 
-In models compressed by truncated SVD, `fc6_L` and `fc6_U` stand in place of `fc6`, and `fc7_L` and `fc7_U` of `fc7`.
-`cls_score` and `bbox_pred` have no order to change but that: outputs are classes, and class by class four coordinates.
+In models compressed by truncated SVD, `fc6_L` and `fc6_U` replace `fc6`, and `fc7_L` and `fc7_U` replace `fc7`.
+`cls_score` and `bbox_pred` are only transposed: outputs are classes, and four coordinates per class.
 """
 
 import re
@@ -21,7 +21,7 @@ from frcnn_jax.weights.formats.stored import Stored, transposed
 from frcnn_jax.weights.params import expected_shapes, matcher
 from frcnn_jax.weights.svd import LAYERS
 
-# The classifier of ImageNet's classes in Caffe's, torchvision's and Keras's networks: detectors have no use for it.
+# The ImageNet classifier in Caffe's, torchvision's and Keras's networks, which detectors do not use.
 IMAGENET_CLASSIFIER = re.compile(r"fc8.*|classifier\.6|fc|predictions")
 
 _OURS = {"weight": "kernel", "bias": "bias"}
@@ -39,13 +39,13 @@ def layer_format(
     """The format of a file with the layers of another framework, trained on these pixels.
 
     Args:
-        network: says which network the file holds, where it has all its convolutions and no others.
+        network: returns the name of the network in the file if it has exactly its convolutions.
     """
 
     def weights(path: Path, model: FastRCNN) -> Weights:
-        arrays, left = convert_layers(read(path), model)
+        arrays, skipped = convert_layers(read(path), model)
         has_heads = any(map(matcher("", [outputs_pattern(model)]), arrays))
-        return Weights(arrays, pixels, left=left, has_heads=has_heads, network=network(path))
+        return Weights(arrays, pixels, skipped=skipped, has_heads=has_heads, network=network(path))
 
     return WeightFormat(suffix=suffix, read=weights, pixels=lambda path: pixels, fits=fits)
 
@@ -53,22 +53,22 @@ def layer_format(
 def convert_layers(
     layers: Mapping[str, Mapping[str, Stored]], model: FastRCNN
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Arrays under the flat names of `model`, and the names of the layers left out: the classifier of ImageNet.
+    """Arrays under the flat names of `model`, and the names of the skipped layers (the ImageNet classifier).
 
-    A layer that the model does not have keeps its name and form, as does an array whose form cannot be converted, so
-    that `match_arrays` names them. fc6 and fc7 keep the form that the file has, whole or compressed.
+    A layer that the model does not have keeps its name and shape, and so does an array with an unexpected shape:
+    `match_arrays` reports both. fc6 and fc7 stay whole or compressed, as in the file.
 
     Args:
-        layers: by their names in Caffe, which are the names of the model's layers too.
+        layers: layers by their Caffe names, which are also the names in the model.
     """
     shapes = expected_shapes(model)
     groups = {name.split("/", 1)[1].rsplit("/", 1)[0]: name.rsplit("/", 1)[0] for name in shapes}
     convolutions = {name.rsplit("/", 1)[0] for name, shape in shapes.items() if shape.ndim == 4}
     groups |= {name: f"head/{name}" for layer in LAYERS for name in (layer, f"{layer}_L", f"{layer}_U")}
-    arrays, left = {}, []
+    arrays, skipped = {}, []
     for layer, parts in layers.items():
         if layer not in groups and IMAGENET_CLASSIFIER.fullmatch(layer):
-            left.append(layer)
+            skipped.append(layer)
             continue
         for part, array in parts.items():
             if layer in groups and part in _OURS:
@@ -77,12 +77,12 @@ def convert_layers(
                 arrays[f"{groups[layer]}/{_OURS[part]}"] = _convert(array, rank, grid)
             else:
                 arrays[f"{layer}/{part}"] = array.read()
-    return arrays, tuple(left)
+    return arrays, tuple(skipped)
 
 
 def _convert(array: Stored, rank: int, grid: tuple[int, int] | None) -> np.ndarray:
     shape = array.shape
-    # Caffe's old form fills up to four axes with ones in front.
+    # Caffe's old form adds leading axes of size 1, up to four axes.
     while len(shape) > rank and shape[0] == 1:
         shape = shape[1:]
     values = array.read()

@@ -1,8 +1,8 @@
-"""Parameters with their metadata in a file: safetensors and NumPy's npz.
+"""This package's own files: parameters with their metadata as safetensors or NumPy's npz.
 
 A safetensors file has the metadata, as JSON, under "frcnn_jax" in its header; an npz file as the string
-"__metadata__". All other arrays are parameters under flat names such as "backbone/conv1_1/kernel", as they were in
-training: box statistics are in the metadata, never in the arrays.
+"__metadata__". All other arrays are parameters under flat names such as "backbone/conv1_1/kernel", unchanged from
+training: box statistics are in the metadata, never folded into the arrays.
 """
 
 import os
@@ -35,7 +35,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, Any], metadata: Metadata)
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
-    path.chmod(mode)  # safetensors makes files that their owner alone may read
+    path.chmod(mode)  # safetensors makes files readable only for their owner
 
 
 def read_safetensors(path: Path, with_arrays: bool = True) -> tuple[Arrays, Metadata]:
@@ -46,7 +46,7 @@ def read_safetensors(path: Path, with_arrays: bool = True) -> tuple[Arrays, Meta
 
 
 def read_safetensors_names(path: Path) -> tuple[set[str], bool]:
-    """The names in a safetensors file of any origin, and whether it has metadata of ours."""
+    """The array names in any safetensors file, and True if it has this package's metadata."""
     with safetensors.safe_open(path, framework="numpy") as file:
         return set(file.keys()), _SAFETENSORS_KEY in (file.metadata() or {})
 

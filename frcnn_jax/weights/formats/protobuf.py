@@ -17,10 +17,10 @@ class Field(NamedTuple):
 
     number: int
     wire: int  # VARINT, FIXED64, BYTES or FIXED32
-    start: int  # where its content begins: of a run, the first value's
+    start: int  # position of its content; in a run, of the first value
     end: int
     value: int  # of a VARINT
-    count: int  # values in a run, each `step` bytes after the one before
+    count: int  # values in a run, one every `step` bytes
     step: int
 
 
@@ -28,7 +28,7 @@ def fields(content: memoryview, start: int, end: int) -> Iterator[Field]:
     """The fields of the message in content[start:end], in order.
 
     Raises:
-        ValueError: it is not a message, or cut off; names the byte.
+        ValueError: it is not a message, or truncated; names the byte.
     """
     position = start
     while position < end:
@@ -59,7 +59,7 @@ def fields(content: memoryview, start: int, end: int) -> Iterator[Field]:
 
 
 def read_varint(content: memoryview, position: int, end: int) -> tuple[int, int]:
-    """The integer of variable length at a position, and the position after it.
+    """The variable-length integer at a position, and the position after it.
 
     Raises:
         ValueError: it has no end.
@@ -75,12 +75,12 @@ def read_varint(content: memoryview, position: int, end: int) -> tuple[int, int]
 
 
 def _run_length(content: memoryview, tag_length: int, step: int) -> int:
-    """Number of records in a row that begin with the same tag as the first."""
-    # Most have no second: then the rest is not looked at.
+    """Number of consecutive records with the same tag as the first."""
+    # Most runs have one record: then nothing else is read.
     most, count = len(content) // step, 1
     if most == 0 or content[step : step + tag_length] != content[:tag_length]:
         return min(most, 1)
-    # In ever larger parts, so that short runs after each other do not cost a look at all the rest each.
+    # In ever larger parts, so that short runs do not scan the whole rest of the file each.
     while count < most:
         more = min(2 * count, most) - count
         records = np.frombuffer(content, np.uint8, more * step, count * step).reshape(-1, step)

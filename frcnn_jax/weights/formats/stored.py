@@ -1,4 +1,4 @@
-"""Arrays that stay in their file until they are needed, so that a large file is never in memory twice."""
+"""Arrays that stay in their file until needed, so that a large file is never in memory twice."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-# NumPy reads faster through a few rows than across all of them; so many outputs are transposed at a time.
+# Outputs that are transposed together: NumPy reads a few rows faster than single elements across all rows.
 _BLOCK = 64
-# JAX on a CPU takes an array at such an address as it is; any other it copies.
+# JAX on a CPU uses an array at an aligned address without a copy.
 _ALIGNMENT = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """An array in a file: what it is, and how to read it."""
+    """An array in a file: shape, dtype and a function to read it."""
 
     shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]  # may be a view of the file: copy what is kept
+    read: Callable[[], np.ndarray]  # may be a view of the file: copy to keep it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Run:
         """The numbers as a view of the file."""
         if self.count == 0:
             return np.empty(0, self.dtype)
-        # The last record may lack what follows its number, so the map is of bytes.
+        # The last record may end after its number, so bytes are mapped instead of records.
         length = (self.count - 1) * self.step + np.dtype(self.dtype).itemsize
         content = np.memmap(path, np.uint8, "r", self.offset, (length,))
         return np.ndarray((self.count,), self.dtype, content, strides=(self.step,))
 
 
 def stored(path: Path, runs: Sequence[Run], shape: tuple[int, ...]) -> Stored:
-    """The array of this shape whose numbers, in row-major order, are in these runs."""
+    """The array of this shape with its numbers, in row-major order, in these runs."""
 
     def read() -> np.ndarray:
         parts = [run.read(path) for run in runs]
@@ -51,7 +51,7 @@ def stored(path: Path, runs: Sequence[Run], shape: tuple[int, ...]) -> Stored:
 
 
 def transposed(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """A contiguous copy of the array with its axes permuted, the first of them last."""
+    """A contiguous copy of the array with permuted axes; the first axis becomes the last."""
     if axes[-1] != 0:
         raise ValueError(f"axis 0 must become the last, not {axes}")
     result = aligned_empty(tuple(array.shape[axis] for axis in axes), array.dtype)
@@ -62,7 +62,7 @@ def transposed(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """`np.empty` at an address that JAX need not copy from."""
+    """`np.empty` at an aligned address, which JAX uses without a copy."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     buffer = np.empty(size + _ALIGNMENT, np.uint8)

@@ -1,4 +1,4 @@
-"""The table of weight formats; reading and writing files of any of them."""
+"""The table of weight formats; reading and writing files in any of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,8 @@ from frcnn_jax.weights.formats.torch.vgg16 import TORCHVISION_PTH, TORCHVISION_S
 from frcnn_jax.weights.metadata import WeightsMetadata
 from frcnn_jax.weights.published import locate_weights
 
-# Of several formats of one suffix the first that fits counts; the last one also takes what none fits, and says why not.
+# The first format that fits is used among those with one suffix. The last one is tried if none fits, for its error
+# message.
 FORMATS: tuple[WeightFormat, ...] = (
     CAFFEMODEL,
     EFFICIENTNET_LITE_PTH,
@@ -39,7 +40,7 @@ CONVERTED = "weights.safetensors"
 
 
 def read_weights(path: Path, model: FastRCNN) -> Weights:
-    """Content of the file in the layout of `model`, not yet checked against it.
+    """Content of the file in the layout of `model`, not yet checked against the model.
 
     Raises:
         FileNotFoundError, ValueError: as `load_weights`.
@@ -49,7 +50,7 @@ def read_weights(path: Path, model: FastRCNN) -> Weights:
 
 
 def read_foreign(path: Path, model: FastRCNN) -> Weights:
-    """`read_weights` of a file of another framework; files of ours are refused."""
+    """`read_weights` of a file of another framework; this package's own files are refused."""
     formats = [form for form in FORMATS if form.read is not None and form.metadata is None]
     if path.suffix not in _suffixes(formats):
         raise ValueError(f"{path}: weights are converted from {', '.join(_suffixes(formats))}")
@@ -57,15 +58,15 @@ def read_foreign(path: Path, model: FastRCNN) -> Weights:
 
 
 def read_pixels(path: str | Path, model: str | None = None) -> PixelNormalization:
-    """The pixels that weights were trained on, to create their model with.
+    """The pixel normalisation of the weights, to create their model with.
 
     Args:
         path: as `load_weights` takes it.
         model: name of the model; only "imagenet" needs it.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: it is of no kind that is read, or damaged.
+        FileNotFoundError: `path` does not exist.
+        ValueError: it has an unknown format, or is damaged.
     """
     path = locate_weights(path, model)
     if not path.exists():
@@ -77,8 +78,8 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
     """Metadata of an exported file (safetensors, npz or stablehlo), of a workdir or of its checkpoints.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: it is of no kind that is read, or damaged, or holds a network without a detector's settings.
+        FileNotFoundError: `path` does not exist.
+        ValueError: it has an unknown format, is damaged, or holds a network without a detector's settings.
     """
     formats = [form for form in FORMATS if form.metadata is not None]
     metadata = _read(expand_user(path), formats, lambda form, file: form.metadata(file))
@@ -91,8 +92,8 @@ def write_weights(path: str | Path, arrays: Mapping[str, Any], metadata: Metadat
     """Writes arrays under flat names with their metadata, in the format of the path's suffix.
 
     Raises:
-        ValueError: no format of this suffix is written.
-        FileExistsError: the file exists and is not to be overwritten, or is a folder.
+        ValueError: no format with this suffix can be written.
+        FileExistsError: the file exists and `overwrite` is False, or it is a folder.
     """
     path = Path(path)
     writers = {form.suffix: form.write for form in FORMATS if form.write is not None}
@@ -104,13 +105,13 @@ def write_weights(path: str | Path, arrays: Mapping[str, Any], metadata: Metadat
 
 
 def refuse_existing(path: Path, overwrite: bool = False) -> None:
-    """Raises FileExistsError where `path` exists and is not to be overwritten, or is a folder."""
+    """Raises FileExistsError if `path` exists and may not be overwritten, or is a folder."""
     if path.is_dir() or (path.exists() and not overwrite):
-        raise FileExistsError(f"{path} exists" + (" and is a folder" if path.is_dir() else ""))
+        raise FileExistsError(f"{path} already exists" + (" and is a folder" if path.is_dir() else ""))
 
 
 def _read(path: Path, formats: Sequence[WeightFormat], use: Callable[[WeightFormat, Path], Any]) -> Any:
-    """Result of `use` for the file and its format, which is one of these."""
+    """Result of `use` for the file and its format, one of these."""
     converted = path / CONVERTED
     if converted.is_file() and not (path / "checkpoints").exists():
         path = converted  # a folder that is not a run

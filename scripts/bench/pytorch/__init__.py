@@ -1,2 +1,3 @@
-"""PyTorch's side: runs under the interpreter that has torch and torchvision, and imports nothing of ours but sizes and
-timing."""
+"""PyTorch's side: runs under the interpreter with torch and torchvision; of this repository it only imports sizes and
+timing.
+"""

@@ -15,13 +15,13 @@ from bench.sizes import Sizes
 LAYOUTS = {"channels_last": torch.channels_last, "NCHW": torch.contiguous_format}
 
 
-def prepare_depthwise(asked: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
+def prepare_depthwise(names: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
     """Each case is the name of a convolution and a part."""
     runs, arrays, notes = {}, {}, {}
     for case in cases(sizes):
         for part in PARTS:
             name = f"{case.name}, {part}"
-            if name in asked:
+            if name in names:
                 runs[name], notes[name] = _fastest(case, part, device)
                 result = runs[name]().cpu().numpy()
                 order = (2, 3, 1, 0) if part == "kernel gradient" else (0, 2, 3, 1)
@@ -31,7 +31,7 @@ def prepare_depthwise(asked: Sequence[str], inputs: dict, device: torch.device, 
 
 
 def _fastest(case: Case, part: str, device: torch.device) -> tuple[Callable[[], Any], str]:
-    """The quicker layout, in the best of five calls after one that warms up."""
+    """The faster layout, by the best of five calls after a warm-up."""
     best, shortest, chosen = None, float("inf"), ""
     for name, layout in LAYOUTS.items():
         run = _build(case, part, layout, device)

@@ -1,7 +1,7 @@
-"""The detector in PyTorch, the same computation as ours: trunk, RoI pooling and head, each made from our parameters.
+"""The detector in PyTorch, with the same computation: trunk, RoI pooling and head, built from this package's
+parameters.
 
-Channels, kernels and widths are those of the arrays that it is made from; only strides, padding and activations are
-written down in the trunks.
+Channels, kernels and widths follow from the arrays; the trunks only define strides, padding and activations.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-Arrays = Mapping[str, np.ndarray]  # our parameters by their paths, such as `backbone/conv1_1/kernel`
+Arrays = Mapping[str, np.ndarray]  # this package's parameters by path, such as `backbone/conv1_1/kernel`
 _KINDS = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
 class Detector(nn.Module):
-    """Modules have our names, so that parameters have our paths.
+    """Modules have this package's names, so that parameters have its paths.
 
     Args:
         grid: side of the grid of an RoI.
         stride: pixels from one feature cell to the next.
         pixels: mean and deviation of the network's channels, 0 ... 255, and their order, "rgb" or "bgr".
-        frozen: how the paths of parameters begin that do not learn after `freeze`.
+        frozen: prefixes of the paths of parameters that `freeze` freezes.
     """
 
     def __init__(
@@ -49,28 +49,28 @@ class Detector(nn.Module):
 
     def pool(self, features: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
         """The grids [R, C, side, side] of RoIs [R, 5] (image, inclusive corners in pixels)."""
-        # torchvision pools in single precision only, not in bfloat16; in single precision its bins are Caffe's.
+        # torchvision pools only in single precision, not in bfloat16; there its bins are Caffe's.
         return torchvision.ops.roi_pool(features.float(), rois, self.grid, 1 / self.stride).to(features.dtype)
 
     def freeze(self) -> "Detector":
-        """The first layers do not learn."""
+        """Freezes the first layers."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(not our_path(name, parameter).startswith(self.frozen))
         return self
 
     def load(self, arrays: Arrays) -> "Detector":
-        """Takes our parameters; raises KeyError where they are not those of the network."""
-        own = dict(self.named_parameters())
+        """Loads this package's parameters; raises KeyError if they do not fit the network."""
+        parameters = dict(self.named_parameters())
         names = {path: _torch_name(path) for path in arrays}
-        if set(names.values()) != set(own):
-            raise KeyError(f"not in both networks: {sorted(set(names.values()) ^ set(own))}")
+        if set(names.values()) != set(parameters):
+            raise KeyError(f"not in both networks: {sorted(set(names.values()) ^ set(parameters))}")
         with torch.no_grad():
             for path, array in arrays.items():
-                own[names[path]].copy_(torch.from_numpy(self.arrange(path, array)))
+                parameters[names[path]].copy_(torch.from_numpy(self.arrange(path, array)))
         return self
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """Gradients of what learns, by our paths and arranged as ours."""
+        """Gradients of the learned parameters, with this package's paths and layout."""
         found = {}
         for name, parameter in self.named_parameters():
             if parameter.grad is not None:
@@ -79,7 +79,9 @@ class Detector(nn.Module):
         return found
 
     def arrange(self, path: str, array: np.ndarray, back: bool = False) -> np.ndarray:
-        """Our array as PyTorch's, or `back`: kernels of height, width, in, out are out, in, height, width there."""
+        """An array of this package in PyTorch's layout, or with `back` the reverse: kernels [height, width, in, out]
+        are [out, in, height, width] there.
+        """
         if array.ndim == 1:
             return array
         if path.endswith("depthwise/kernel"):
@@ -88,7 +90,7 @@ class Detector(nn.Module):
             return array.transpose((2, 3, 1, 0) if back else (3, 2, 0, 1))
         if path != "head/fc6/kernel":
             return array.T
-        # Its inputs are ordered as the grid is: row, column, channel, or channel, row, column.
+        # Its inputs have the order of the grid: row, column, channel, or channel, row, column.
         if back:
             grids = array.reshape(len(array), -1, self.grid, self.grid)
             return grids.transpose(2, 3, 1, 0).reshape(-1, len(array))
@@ -124,7 +126,7 @@ class StagesHead(nn.Module):
 
 
 def linear(arrays: Arrays, path: str) -> nn.Linear:
-    """A fully connected layer of the size of our kernel at `path`."""
+    """A fully connected layer with the size of the kernel at `path`."""
     return nn.Linear(*arrays[f"{path}/kernel"].shape)
 
 

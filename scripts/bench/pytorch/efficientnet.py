@@ -1,4 +1,4 @@
-"""EfficientNet-Lite in PyTorch, in two parts; batch normalisation folded, as in ours."""
+"""EfficientNet-Lite in PyTorch, in two parts, with folded batch normalisation."""
 
 import re
 from collections import OrderedDict
@@ -16,7 +16,7 @@ HALVING = ("stem", "stage2_1", "stage3_1", "stage4_1", "stage6_1")  # the layers
 
 
 class Trunk(nn.Module):
-    """Stem and first stages, to stride 16; the first layer of the next stage too where the trunk has it."""
+    """Stem and first stages, to stride 16, and the first layer of the next stage if the trunk has it."""
 
     def __init__(self, arrays: Arrays):
         super().__init__()
@@ -42,10 +42,10 @@ def last_stages(arrays: Arrays) -> nn.Module:
 
 
 class Convolution(nn.Conv2d):
-    """With bias, and ReLU6 if `activated`.
+    """Convolution with bias, and ReLU6 if `activated`.
 
-    At stride 2 there are as many zeros before the first cell as TensorFlow has on even sizes or, with `same`, on any
-    size; and as many after the last one as it takes to halve the size, rounded up.
+    At stride 2 the zeros before the first cell are those of TensorFlow on even sizes or, with `same`, on any size;
+    after the last cell, as many as needed to halve the size, rounded up.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The peer's training step and its test, each in the fastest of several ways to run it."""
+"""The peer's training step and test, each in its fastest variant."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ VARIANTS = {  # layout, compiled
 
 
 def prepare_gradient(cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
-    """Loss and gradients of our parameters, without dropout, to compare with ours. Nothing to time."""
+    """Loss and gradients for this package's parameters, without dropout, to compare. Not timed."""
     tensors = _tensors(inputs, ("images", "rois", "labels", "targets"), device)
     network = _load(cases[0], inputs).to(device).freeze().eval()
     loss = _loss(network, *tensors)
@@ -130,11 +130,11 @@ def _loss(model: Any, images: torch.Tensor, rois: torch.Tensor, labels: torch.Te
 
 
 def _fastest(build: Callable[..., Callable[[], Any]], device: torch.device) -> tuple[Callable[[], Any], str]:
-    """The quickest of the variants in one call after one that warms up, and its name."""
+    """The fastest variant, by one call after a warm-up, and its name."""
     best, shortest, chosen = None, float("inf"), ""
     for name, variant in VARIANTS.items():
         if name == "NCHW, compiled":
-            continue  # a minute of compiling and trying what never was the fastest
+            continue  # would cost a minute of compiling, and was never the fastest
         run = build(*variant)
         for _ in range(2):
             started = time.perf_counter()

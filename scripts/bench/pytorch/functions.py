@@ -1,4 +1,4 @@
-"""The peer's work besides networks: peak rates, RoI pooling and the way from JPEG files to a batch."""
+"""The peer's functions besides networks: peak rates, RoI pooling, and batches from JPEG files."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from bench.sizes import GRID, STRIDE, Sizes
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A topic of the peer: a function to time for each case, outputs to compare, the variant that was fastest."""
+    """A topic of the peer: a function to time for each case, outputs to compare, and the fastest variant."""
 
     runs: dict[str, Callable[[], Any]]
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -23,7 +23,7 @@ class Prepared:
 
 
 def prepare_rates(cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
-    """A large matrix product, in the type that networks are measured in."""
+    """A large matrix product, in the type of the measured networks."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     side = int(inputs["side"])
     matrix = torch.full((side, side), 1 / 64, dtype=dtype, device=device)
@@ -31,7 +31,7 @@ def prepare_rates(cases: Sequence[str], inputs: dict, device: torch.device, size
 
 
 def prepare_roi_pool(cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
-    """torchvision.ops.roi_pool, which takes channels first and (image, corners)."""
+    """torchvision.ops.roi_pool, with channels first and RoIs as (image, corners)."""
     runs, arrays = {}, {}
     for case in cases:
         features = _channels_first(inputs[f"{case}/features"], device)
@@ -67,7 +67,7 @@ def prepare_roi_pool(cases: Sequence[str], inputs: dict, device: torch.device, s
 def prepare_input(cases: Sequence[str], inputs: dict, device: torch.device, sizes: Sizes, folder: Path) -> Prepared:
     """Decode, resize, mirror and pad with torchvision's own functions: in this thread, or in a DataLoader's workers."""
     files = [torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in sorted(folder.glob("*.jpg"))]
-    cores = torch.get_num_threads()  # set to their number when the process started
+    cores = torch.get_num_threads()  # set to the number of cores at the start of the process
     torch.set_num_threads(1)
     samples = _Samples(files, sizes)
     step = sizes.images
@@ -107,7 +107,7 @@ class _Samples(torch.utils.data.Dataset):
 
 
 def _collate(images: list[torch.Tensor]) -> torch.Tensor:
-    """One batch, padded to a multiple of the stride as our buckets are."""
+    """One batch, padded to a multiple of the stride, like this package's buckets."""
     height, width = (-(-max(image.shape[side] for image in images) // STRIDE) * STRIDE for side in (1, 2))
     batch = torch.zeros((len(images), 3, height, width), dtype=torch.uint8)
     for place, image in zip(batch, images, strict=True):

@@ -2,7 +2,7 @@
 
 Reads FOLDER/job.json and inputs.npz, computes with PyTorch, writes outputs.npz and says so on standard output; then
 each line of its input names a case, and it answers with the seconds of one sample. Needs torch, torchvision and NumPy,
-and of ours what imports nothing else.
+and only those modules of this repository that import nothing else.
 """
 
 import json
@@ -29,7 +29,7 @@ _TOPICS = {
 
 
 def main() -> None:
-    # The pipe is for answers alone: whatever a library prints goes to standard error.
+    # The pipe carries only answers: output of libraries goes to standard error.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     folder = Path(sys.argv[1])

@@ -7,7 +7,7 @@ from torch.nn import functional
 from bench.pytorch.detector import Arrays
 
 PIXELS = ((127.5,) * 3, (64.0,) * 3, "rgb")
-GROUP = 16  # channels that are normalised together
+GROUP = 16  # channels in a normalisation group
 
 
 class Trunk(nn.Module):
@@ -23,7 +23,7 @@ class Trunk(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = functional.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))
         n, channels, height, width = x.shape
-        # In our order: row, column, channel.
+        # In this package's order: row, column, channel.
         x = x.view(n, channels, height // 4, 4, width // 4, 4).permute(0, 3, 5, 1, 2, 4)
         x = functional.relu(self.stem_norm(self.stem(x.reshape(n, 16 * channels, height // 4, width // 4))))
         for name in self.order:

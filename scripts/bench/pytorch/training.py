@@ -1,8 +1,8 @@
 """The peer's training on recorded inputs, started as `python -m bench.pytorch.training FOLDER [LAYOUT]`.
 
 Reads what `bench.same_training.recording` wrote, trains a detector in plain PyTorch on it, and prints a line of JSON
-for each step: loss, classification and localization before the update, and the seconds that it took. Needs torch,
-torchvision and NumPy, and nothing of ours.
+for each step: loss, classification and localization before the update, and the seconds that it took. Needs only torch,
+torchvision and NumPy.
 """
 
 import json
@@ -26,7 +26,7 @@ LAYOUTS = {"channels_last": torch.channels_last, "NCHW": torch.contiguous_format
 
 
 def main() -> None:
-    # The pipe is for answers alone: whatever a library prints goes to standard error.
+    # The pipe carries only answers: output of libraries goes to standard error.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     folder, layout = Path(sys.argv[1]), LAYOUTS[sys.argv[2] if len(sys.argv) > 2 else "channels_last"]
@@ -39,7 +39,7 @@ def main() -> None:
     pixels = tuple(about["pixels"][name] for name in ("mean", "std", "order"))
     size = {"grid": settings["grid"], "stride": settings["stride"]}
     network = build_network(settings["model"], arrays, pixels=pixels, **size).to(device, memory_format=layout).eval()
-    # Deltas are learned in units of these, by class.
+    # Deltas are normalised by these, per class.
     statistics = [torch.tensor(about["box_statistics"][name], device=device) for name in ("mean", "std")]
     optimizer = CaffeSGD(network, settings["optimizer"], settings["steps"])
     for step in range(settings["steps"]):
@@ -68,7 +68,7 @@ def losses(
     scale = inputs["scales"][:, None, None]
     corners = torch.cat([inputs["rois"][..., :2], inputs["rois"][..., 2:] - 1], dim=-1) * scale
     logits, deltas, order = [], [], []
-    # Each image without its padding, images of one size together.
+    # Each image without its padding, grouped by size.
     for size in sizes.unique(dim=0):
         (members,) = (sizes == size).all(1).nonzero(as_tuple=True)
         alone = images[members, :, : size[0], : size[1]].contiguous(memory_format=layout)
@@ -84,8 +84,8 @@ def losses(
     labels, count = labels.long(), max(len(labels), 1)
     mean, std = (table[labels] for table in statistics)
     targets = (encode(rois, boxes) - mean) / std
-    own = deltas[torch.arange(len(labels), device=labels.device), labels]
-    distance = functional.smooth_l1_loss(own, targets, reduction="none").sum(1)
+    of_class = deltas[torch.arange(len(labels), device=labels.device), labels]
+    distance = functional.smooth_l1_loss(of_class, targets, reduction="none").sum(1)
     return {
         "classification": functional.cross_entropy(logits, labels, reduction="sum") / count,
         "localization": distance[labels > 0].sum() / count,
@@ -100,7 +100,7 @@ def encode(rois: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
 
 
 class CaffeSGD:
-    """SGD with the rate inside the momentum, v <- m v + rate (g + decay w), w <- w - v, a rule for each parameter."""
+    """SGD with the rate inside the momentum, v <- m v + rate (g + decay w), w <- w - v, and a rule per parameter."""
 
     def __init__(self, network: Detector, settings: Mapping[str, Any], steps: int):
         self.settings, self.steps, self.learned = settings, steps, []
@@ -110,7 +110,7 @@ class CaffeSGD:
             parameter.requires_grad_(rule["learning_rate"] is not None)
             if parameter.requires_grad:
                 self.learned.append((parameter, rule["learning_rate"], rule["weight_decay"]))
-        # With a rate of 1, as the gradients come with theirs.
+        # With a rate of 1, as the gradients include the rate.
         self.optimizer = torch.optim.SGD([p for p, _, _ in self.learned], lr=1.0, momentum=settings["momentum"])
 
     def update(self, loss: torch.Tensor, step: int) -> None:

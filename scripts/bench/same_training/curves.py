@@ -19,14 +19,14 @@ WINDOW = 20
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """The losses of a training before each of its updates, and the seconds that each step took."""
+    """The losses of a training before each update, and the seconds of each step."""
 
     losses: Mapping[str, np.ndarray]  # by the names of PARTS, [S] each
     seconds: np.ndarray
 
     @property
     def milliseconds(self) -> float:
-        """The median of all steps but the first one, which compiles."""
+        """The median of all steps except the first, which compiles."""
         return 1e3 * float(np.median(self.seconds[1:] if len(self.seconds) > 1 else self.seconds))
 
 
@@ -38,14 +38,14 @@ def collect(rows: Iterable[Mapping[str, Any]]) -> Curves:
 
 
 def read_run(workdir: Path, steps: int, images: int, counts: Iterable[tuple[int, int]]) -> Curves:
-    """The curves of a run of ours, from its `metrics.jsonl`.
+    """The curves of a run of this package, from its `metrics.jsonl`.
 
     Args:
-        images: in a batch.
-        counts: foreground and background RoIs of each step as they were recorded.
+        images: images in a batch.
+        counts: recorded numbers of foreground and background RoIs of each step.
 
     Raises:
-        ValueError: a step has no line of its own, or was made with other RoIs.
+        ValueError: a step has no separate line, or was made with other RoIs.
     """
     path = workdir / "metrics.jsonl"
     lines = [line for line in map(json.loads, path.read_text().splitlines()) if "loss" in line]
@@ -59,7 +59,7 @@ def read_run(workdir: Path, steps: int, images: int, counts: Iterable[tuple[int,
                 f"background, where the config and the data as they are now give {recorded[0]} and {recorded[1]}: "
                 "give another --workdir"
             )
-    # Reading images is not the peer's, so what the step waited for them is none of it.
+    # The peer does not read images, so the waiting time for images does not count.
     return collect(
         line | {"seconds": images / line["images_per_second"] * (1 - line["waiting_share"])} for line in lines
     )
@@ -79,10 +79,11 @@ def running_mean(values: np.ndarray) -> np.ndarray:
 
 
 def table(ours: Curves, theirs: Curves, again: Curves | None = None) -> str:
-    """The losses at some steps, the largest differences over all, and the time of a step.
+    """The losses at some steps, the largest differences over all steps, and the time of a step.
 
     Args:
-        again: of the peer once more, its sums in another order; the difference between its two is that of rounding.
+        again: curves of a second run of the peer with sums in another order; the difference of its two runs is
+            rounding.
     """
     steps = len(ours.seconds)
     rows = [
@@ -137,9 +138,9 @@ def plot(path: Path, ours: Curves, theirs: Curves, title: str) -> None:
     for color, (part, name) in zip(("C0", "C1", "C2"), PARTS.items(), strict=True):
         above.plot(steps, ours.losses[part], color=color, label=f"{name}, ours")
         above.plot(steps, theirs.losses[part], color="black", linestyle=":", label=f"{name}, PyTorch")
-        apart = difference(ours.losses[part], theirs.losses[part])
-        # Equal losses have no place on a logarithmic axis.
-        below.semilogy(steps, np.where(apart > 0, apart, np.nan), color=color, label=name)
+        gap = difference(ours.losses[part], theirs.losses[part])
+        # Equal losses cannot be drawn on a logarithmic axis.
+        below.semilogy(steps, np.where(gap > 0, gap, np.nan), color=color, label=name)
     above.set(ylabel="loss", title=title)
     below.set(xlabel="step", ylabel="relative difference")
     for axes in (above, below):

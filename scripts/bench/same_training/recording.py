@@ -1,12 +1,12 @@
-"""Inputs of a training run, in files that are read without this package.
+"""Inputs of a training run, in files that can be read without this package.
 
     settings.json    model, steps, grid (side of an RoI's), stride, localization_weight, optimizer; device and cores
-    start.npz        parameters before the first step as `scripts/export.py` writes them: box statistics and pixel
-                     normalization are in its "__metadata__"
-    step_000000.npz  images uint8 [N, H, W, 3] (RGB, padded), image_sizes [N, 2], scales [N], rois and gt_boxes
+    start.npz        parameters before the first step as written by `scripts/export.py`, with box statistics and pixel
+    normalization in "__metadata__" step_000000.npz  images uint8 [N, H, W, 3] (RGB, padded), image_sizes [N, 2], scales
+    [N], rois and gt_boxes
                      [N, R, 4] (half-open, in pixels before scaling), labels and mask [N, R]
 
-Batches and RoIs are functions of the seed and the step, so that they are made after the training as it made them.
+Batches and RoIs are functions of the seed and the step, so they can be reproduced after the training.
 """
 
 import dataclasses
@@ -31,14 +31,14 @@ from frcnn_jax.training.step import sample_step
 from frcnn_jax.weights.formats.table import write_weights
 from frcnn_jax.weights.metadata import WeightsMetadata
 
-# The peer's networks (`bench.pytorch.networks`), and the losses that it has.
+# The peer's networks (`bench.pytorch.networks`) and losses.
 MODELS = ("vgg16", "vgg_cnn_m_1024", "caffenet", "tiny",
           *(f"efficientnet_lite{i}{kind}" for i in range(3) for kind in ("", "_fc")))  # fmt: skip
 _LOSSES = {"classification": "cross_entropy", "localization": "smooth_l1"}
 
 
 def check_config(config: Config) -> None:
-    """Raises ValueError where the peer has no such network, loss or type."""
+    """Raises ValueError if the peer lacks the network, loss or type."""
     model = config.model
     if model.name not in MODELS:
         raise ValueError(f"model.name = {model.name}: the PyTorch side has {', '.join(MODELS)}")
@@ -54,8 +54,8 @@ def record(config: Config, folder: Path, device: str) -> list[tuple[int, int]]:
     """Writes the files above into `folder`.
 
     Args:
-        config: with `train.steps`, and rules.
-        device: where the peer is to compute, cpu or cuda.
+        config: config with `train.steps` and rules.
+        device: device of the peer, cpu or cuda.
 
     Returns:
         The number of foreground and of background RoIs of each step.
@@ -73,7 +73,7 @@ def record(config: Config, folder: Path, device: str) -> list[tuple[int, int]]:
     counts = []
     for step in range(config.train.steps):
         batch = source[step]
-        # The draw needs no pixels, and without them it is compiled once for all sizes.
+        # Sampling needs no pixels, and without them it is compiled once for all sizes.
         sample = jax.device_get(draw(batch.replace(images=np.zeros((len(batch.images), 1, 1, 3), np.uint8)), key, step))
         np.savez(
             folder / f"step_{step:06d}.npz",

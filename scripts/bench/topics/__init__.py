@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.sizes import Sizes
 
-if TYPE_CHECKING:  # what imports JAX stays out until a topic is measured
+if TYPE_CHECKING:  # modules that import JAX are imported when a topic is measured
     from bench.floors import Rates
     from bench.peer import Peer
     from bench.result import Row
@@ -17,13 +17,13 @@ if TYPE_CHECKING:  # what imports JAX stays out until a topic is measured
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Sizes, rates, peer and models that a topic is measured with; each topic takes what it needs."""
+    """Sizes, rates, peer and models for measuring a topic; each topic uses what it needs."""
 
     sizes: Sizes
-    rates: Rates | None = None  # of this device, for the floors
+    rates: Rates | None = None  # rates of this device, for the floors
     peer: Peer | None = None
     models: Sequence[str] = ()
-    images: str | None = None  # folder of JPEG files; made up if None
+    images: str | None = None  # folder of JPEG files; generated if None
     quick: bool = False  # the sizes are the small ones
 
 
@@ -31,7 +31,7 @@ class Setup:
 class Topic:
     """A row of the table."""
 
-    function: str  # of the module of the topic's name; takes a Setup, returns rows
+    function: str  # function in the module of that name; maps a Setup to rows
     usual: bool  # measured without `--only`
     help: str
 
@@ -76,7 +76,7 @@ def usual_topics() -> tuple[str, ...]:
 
 
 def describe_topics() -> str:
-    """The table as lines of the help."""
+    """The table as lines for the help."""
     width = max(map(len, TOPICS)) + 2
     usual, named = (
         [f"    {name:{width}}{topic.help}" for name, topic in TOPICS.items() if topic.usual is wanted]

@@ -1,4 +1,4 @@
-"""Images padded to one of a few sizes, beside all of them to one: pixels, and time of a step."""
+"""Images padded to one of a few sizes, compared with a single size: pixels, and time of a step."""
 
 import collections
 import dataclasses
@@ -20,7 +20,7 @@ from frcnn_jax.data.pipeline import training_buckets
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import identity_statistics
 
-# Height and width of a hundred images, assumed to be as those of VOC 2007: half of them 4:3, most others 3:2.
+# Height and width of a hundred images, assumed to be distributed as in VOC 2007: half 4:3, most others 3:2.
 VOC_SIZES = (
     46 * [(375, 500)] + 3 * [(412, 500)] + 2 * [(450, 500)] + [(500, 500)] + 18 * [(333, 500)] + 4 * [(332, 500)]
     + 3 * [(344, 500)] + 3 * [(357, 500)] + 7 * [(500, 375)] + [(500, 412)] + 4 * [(500, 333)] + 3 * [(500, 332)]
@@ -29,9 +29,8 @@ VOC_SIZES = (
 
 
 def measure_buckets(setup: Setup) -> list[Row]:
-    """A row for each bucket that images go to, and the mean over the images beside one size that holds them all.
-
-    The sizes are those of the setup's images, or VOC's.
+    """A row for each used bucket, and the mean over the images compared with one size for all. The sizes are those of
+    the setup's images, or VOC's.
     """
     sizes = setup.sizes
     config = InputConfig(batch_size=sizes.images, scales=(sizes.shorter,), max_size=sizes.longest)
@@ -75,7 +74,7 @@ def _rows(name: str, sizes: Sizes, counts: Mapping[Bucket, int], largest: Bucket
 
 
 def _time(name: str, sizes: Sizes) -> tuple[Timing, float]:
-    """Of a step, and seconds to compile it."""
+    """Time of a step, and seconds to compile it."""
     model, config = build_model(name, sizes), training_config(name, sizes)
     state = create_state(config, constant_params(model), identity_statistics(sizes.num_classes))
     batch = make_batch(sizes, sizes.images)

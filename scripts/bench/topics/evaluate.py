@@ -24,7 +24,7 @@ from frcnn_jax.training.statistics import identity_statistics
 
 
 def measure_evaluate(setup: Setup) -> list[Row]:
-    """A row for each model: a pass over the images, with proposals of Selective Search that are at hand."""
+    """A row for each model: a pass over the images, with precomputed proposals of Selective Search."""
     sizes = setup.sizes
     pictures = load_pictures(setup.images, sizes.evaluated, sizes)
     proposals = _search(pictures, sizes)
@@ -39,7 +39,7 @@ def measure_evaluate(setup: Setup) -> list[Row]:
         statistics = identity_statistics(sizes.num_classes)
 
         def run(model=model, params=params, statistics=statistics):
-            # The progress bar says nothing here.
+            # The progress bar is not needed here.
             with contextlib.redirect_stderr(io.StringIO()):
                 detect_dataset(
                     model,

@@ -28,7 +28,7 @@ EFFORT = Effort(min_runs=3, min_seconds=0.2)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A function with its arguments at one value of what grows."""
+    """A function with its arguments at one value of the growing number."""
 
     section: str
     letter: str
@@ -42,14 +42,14 @@ def measure_growth(setup: Setup) -> list[Row]:
 
 
 def measure_cases(cases: Iterator[Case], sizes: Sizes) -> list[Row]:
-    """A row for each case; the note gives the power with which time grows since the case before of the same section."""
+    """A row for each case; the note gives the exponent of the growth since the previous case of the same section."""
     effort = dataclasses.replace(EFFORT, min_runs=min(EFFORT.min_runs, sizes.effort.min_runs))
     rows: list[Row] = []
     before: tuple[Case, float] | None = None
     for case in cases:
         run, memory = case.build()
         timing = measure(run, jax.block_until_ready, effort)
-        del run  # with its arguments, before the next case needs room for its own
+        del run  # frees its arguments before the next case
         note = ""
         if before is not None and (before[0].section, before[0].letter) == (case.section, case.letter):
             power = math.log(timing.median / before[1]) / math.log(case.value / before[0].value)

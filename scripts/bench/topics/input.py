@@ -1,4 +1,4 @@
-"""Images on their way to the device: decoded, resized, mirrored, padded and stacked, from JPEG files in memory."""
+"""Input pipeline: images decoded, resized, mirrored, padded and stacked, from JPEG files in memory."""
 
 import tempfile
 from functools import partial
@@ -22,9 +22,8 @@ ALL = AugmentConfig((0.7, 1.4), crop=0.6, brightness=0.3, contrast=0.3, saturati
 
 
 def measure_input(setup: Setup) -> list[Row]:
-    """A pass over the files on one core, on all of them in threads that read ahead, and from images kept decoded.
-
-    The last row is with every augmentation: what it adds to the row before is its cost.
+    """A pass over the files on one core, on all cores in threads that read ahead, and from images kept decoded. The
+    last row has every augmentation: the difference to the previous row is its cost.
     """
     sizes = setup.sizes
     pictures = load_pictures(setup.images, sizes.files, sizes)

@@ -15,8 +15,8 @@ from frcnn_jax.detection.detect import detect_batch
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import identity_statistics
 
-# A step's sides are those of one image here, as two of 2000 x 2000 need more memory than most machines have; RoIs and
-# classes grow in smaller models' steps alone, as each takes minutes.
+# The image size grows with one image per step, as two of 2000 x 2000 exceed the memory of most machines. RoIs and
+# classes grow only for smaller models, as each step takes minutes.
 LARGE = ("vgg16",)
 
 

@@ -1,4 +1,4 @@
-"""Losses of training in bfloat16 beside float32, and the bits of the same steps made twice."""
+"""Losses of training in bfloat16 compared with float32, and bit-equality of repeated steps."""
 
 import dataclasses
 from typing import Any
@@ -47,7 +47,7 @@ def measure_precision(setup: Setup) -> list[Row]:
 def _train(name: str, sizes: Sizes, dtype: Any) -> tuple[np.ndarray, TrainState, Timing]:
     """Losses of a short run from fixed weights on one batch, the state then, and the time of a step."""
     model, config = build_model(name, sizes, dtype), training_config(name, sizes)
-    # A rate at which random weights learn, and a bound under which they do not diverge.
+    # A rate at which random weights learn, and a gradient bound that prevents divergence.
     optimizer = dataclasses.replace(config.optimizer, learning_rate=1e-3, clip_norm=1.0)
     config = dataclasses.replace(config, optimizer=optimizer)
     state = create_state(config, init_params(model, jax.random.key(0)), identity_statistics(sizes.num_classes))

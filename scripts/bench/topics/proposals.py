@@ -1,4 +1,4 @@
-"""Selective Search on one core and on all, the way a data set's proposals are computed, by two methods in turns."""
+"""Selective Search on one core and on all, as for a data set, by two methods in turns."""
 
 import dataclasses
 import tempfile
@@ -14,7 +14,7 @@ from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.machine import cores
 
-# Settings of about the same recall on photographs: docs/performance.md.
+# Settings with about the same recall on photographs: docs/performance.md.
 SETTINGS = {
     "fast": {"max_side": 400, "segment_scale": 100, "min_side": 12},
     "mutual": {"max_side": 320, "segment_scale": 50, "min_side": 12},
@@ -32,7 +32,7 @@ def measure_proposals(setup: Setup) -> list[Row]:
         for mode, settings in SETTINGS.items():
             started, processor = time.perf_counter(), time.process_time()
             timing = _search(part, mode, workers, sizes)
-            # Fewer than there are workers: they waited for each other, or other processes had the cores.
+            # Fewer than the workers: they waited for each other, or other processes used the cores.
             busy = (time.process_time() - processor) / (time.perf_counter() - started)
             side = settings["max_side"]
             rows.append(
@@ -55,7 +55,7 @@ def _search(pictures: Pictures, mode: str, workers: int, sizes: Sizes) -> Timing
     )
 
     def run() -> None:
-        # A fresh folder each time: what is stored there would only be read.
+        # A new folder each time, as stored proposals would only be read.
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             fresh = dataclasses.replace(pictures, directory=Path(folder))
             if open_proposals(fresh, config, progress=False).computed != len(fresh):

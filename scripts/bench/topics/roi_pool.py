@@ -15,7 +15,7 @@ from bench.sizes import GRID, STRIDE, Sizes
 from bench.topics import Setup
 from frcnn_jax.ops.roi_pool.pool import roi_max_pool
 
-# Of our time to the peer's on a CPU.
+# Ratio to the peer's time on a CPU.
 TARGETS = {"forward": (0.7, 0.12), "forward+backward": (0.9, None)}
 
 
@@ -50,7 +50,7 @@ def measure_roi_pool(setup: Setup) -> list[Row]:
 
 
 def _target(case: str, arrays: dict[str, np.ndarray], sizes: Sizes) -> Target | None:
-    """Those of single images at the two numbers of RoIs."""
+    """The target of single images at the two numbers of RoIs."""
     images, count = arrays["rois"].shape[:2]
     if images > 1:
         return None
@@ -59,9 +59,10 @@ def _target(case: str, arrays: dict[str, np.ndarray], sizes: Sizes) -> Target | 
 
 
 def make_inputs(sizes: Sizes) -> dict[str, dict[str, np.ndarray]]:
-    """By case: features [N, H, W, C], rois [N, R, 4] (inclusive corners in pixels), and for a gradient its cotangent.
+    """Inputs by case: features [N, H, W, C], rois [N, R, 4] (inclusive corners in pixels), and for gradients the
+    cotangent.
 
-    Images are only batched where N > 1; the first case has N = 1 too, and `vmap` over it changes nothing.
+    Images are only batched if N > 1; the first case has N = 1 too, and `vmap` over it changes nothing.
     """
     height, width, channels = sizes.feature_map
     few, many = sizes.pooled_rois
@@ -107,7 +108,9 @@ def _compare(case: str, ours: tuple[jax.Array, ...], peers: dict[str, np.ndarray
 
 
 def _bytes(arrays: dict[str, np.ndarray], itemsize: int) -> int:
-    """Features read and output written; backward the output's gradient read and the features' written too."""
+    """Bytes of the features read and the output written; backward, also of the output's gradient read and the features'
+    written.
+    """
     n, count, channels = len(arrays["rois"]), arrays["rois"].shape[1], arrays["features"].shape[-1]
     once = arrays["features"].size + n * count * math.prod(GRID) * channels
     return itemsize * once * (2 if "cotangent" in arrays else 1)

@@ -1,4 +1,4 @@
-"""From the start of a process to the end of its first training step, with compiled programs at hand and without."""
+"""From the start of a process to the end of its first training step, with and without cached compiled programs."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _SCRIPTS = Path(__file__).resolve().parents[2]
 
 
 def measure_start(setup: Setup) -> list[Row]:
-    """Two rows for each model: the folder of compiled programs is empty, and it holds those of the first start."""
+    """Two rows for each model: with an empty cache of compiled programs, and with the cache of the first start."""
     rows = []
     for name in setup.models:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
@@ -52,7 +52,7 @@ def _start(name: str, quick: bool, cache: str) -> tuple[float, float]:
 
 
 def _first_step(name: str, quick: bool) -> None:
-    """The work of the process that is started: weights, optimizer and one step."""
+    """The work of the started process: weights, optimizer and one step."""
     import jax
 
     from bench.programs import training_run

@@ -1,7 +1,7 @@
-"""Testing: the network on all proposals of an image, and the whole way to detections, suppression included.
+"""Testing: the network on all proposals of an image, and the path to detections, suppression included.
 
-Detections are timed as one program, in which every proposal is an RoI, and as people get them, by `frcnn_jax.detect`:
-from an image and boxes on the host, each distinct RoI once, to detections on the host. The two are compared first.
+Detections are timed as one program, with every proposal as an RoI, and as in `frcnn_jax.detect`: from an image and
+boxes on the host, each distinct RoI once, to detections on the host. The two are compared first.
 """
 
 import dataclasses
@@ -32,9 +32,9 @@ THRESHOLD = 0.0
 
 
 def measure_test(setup: Setup) -> list[Row]:
-    """Rows of each model: one image at a time and, on accelerators, images batched.
-
-    Raises PeerError where the peer's logits or offsets differ from ours."""
+    """Rows of each model: one image at a time and, on accelerators, batches of images. Raises PeerError if the peer's
+    logits or offsets differ.
+    """
     rows = []
     for name in setup.models:
         peer = setup.peer if name in PEER_MODELS else None
@@ -94,10 +94,9 @@ def _measure_detect(name: str, setting: str, model: FastRCNN, params: Any, sizes
 
 
 def _compare_detect(name: str, params: Any, batch: Batch, sizes: Sizes) -> None:
-    """Boxes and scores of every proposal in every class, of both ways in float32.
+    """Compares boxes and scores of every proposal in every class, of both implementations, in float32.
 
-    Nothing is suppressed or left out: of two scores that differ by less than rounding, either may be the better one,
-    and the boxes that are kept would differ.
+    Nothing is suppressed or left out: with scores that differ only by rounding, the kept boxes could differ.
     """
     model = build_model(name, sizes, jnp.float32)
     settings = {"nms_iou": 1.0, "score_threshold": 0.0, "per_class": sizes.proposals}
@@ -141,13 +140,13 @@ def _apply(params: Any, batch: Batch, *, model: FastRCNN) -> Any:
 
 
 def _detect(model: FastRCNN, params: Any, batch: Batch, **settings: Any) -> Detections:
-    """The first image of a batch, at the size it has."""
+    """Detection in the first image of a batch, at its size."""
     image, boxes = batch.images[0], batch.proposals[0]
     shorter, longer = sorted(image.shape[:2])
     return frcnn.detect(model, params, image, boxes, scale=shorter, max_size=longer, **settings)
 
 
 def _floor(model: FastRCNN, images: int, sizes: Sizes, rates: Rates) -> float:
-    """Network alone: what selects detections is small beside it."""
+    """The floor of the network alone, as the selection of detections is small in comparison."""
     layers = layer_operations(model, images, sizes.image, sizes.proposals)
     return seconds([*layers, pooling_operation(model, images, sizes.image, sizes.proposals)], rates)

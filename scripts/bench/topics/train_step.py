@@ -1,6 +1,6 @@
 """The training step from 8-bit pixels to updated parameters, sampling of RoIs included.
 
-The peer is given the RoIs that were sampled, their labels and targets: it has less to do.
+The peer gets the sampled RoIs, their labels and targets, and so has less to do.
 """
 
 import math
@@ -26,7 +26,7 @@ from frcnn_jax.training.statistics import identity_statistics
 
 
 def measure_train_step(setup: Setup) -> list[Row]:
-    """A row for each model. Raises PeerError where the peer's network is not the same."""
+    """A row for each model. Raises PeerError if the peer's network differs."""
     return [
         _measure_model(name, sizes_of(name, setup.sizes), setup.rates, setup.peer if name in PEER_MODELS else None)
         for name in setup.models
@@ -41,7 +41,7 @@ def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None) -> 
     params = init_params(model, jax.random.key(0))
     count = parameter_count(params)
     inputs = {} if peer is None else peer_inputs(batch, draw(batch, config.sampling)) | by_path(params)
-    # The state is donated, and `params` would point at what is gone.
+    # The state is donated, and `params` would be invalid afterwards.
     state = create_state(config, params, identity_statistics(sizes.num_classes))
     del params
     floor = _floor(model, state, sizes, rates)
@@ -70,7 +70,7 @@ def _measure_model(name: str, sizes: Sizes, rates: Rates, peer: Peer | None) -> 
 
 
 def check_finite(run: Callable[[], Any]) -> None:
-    """Raises FloatingPointError where the loss of a step is not finite."""
+    """Raises FloatingPointError if the loss of a step is not finite."""
     _, metrics = run()
     if not math.isfinite(metrics["loss"]):
         raise FloatingPointError(f"train_step: the loss is {metrics['loss']}; the time says nothing")
@@ -92,7 +92,7 @@ def _floor(model: FastRCNN, state: TrainState, sizes: Sizes, rates: Rates) -> fl
 
 
 def _pooling_share(model: FastRCNN, sizes: Sizes, step: float) -> str:
-    """RoI pooling and its gradient alone, at the sizes of the step, as a part of it."""
+    """Time of RoI pooling and its gradient alone, at the sizes of the step, as a share of the step."""
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     pixels = jax.ShapeDtypeStruct((sizes.images, *sizes.image, 3), model.backbone.dtype)
     shape = jax.eval_shape(lambda p, x: model.apply({"params": p}, x, method="features")[0], shapes, pixels)

@@ -1,4 +1,4 @@
-"""Augmented batches: boxes stay with their pixels; the same come in any order and from any number of workers."""
+"""Augmented batches: boxes stay with their pixels; batches are the same in any order and with any number of workers."""
 
 import dataclasses
 
@@ -17,7 +17,9 @@ CONFIG = InputConfig(scales=(48, 64), max_size=96, max_objects=3, workers=0, fli
 
 
 class Rectangles:
-    """As much of a `Dataset` as is read: images of noise with a red rectangle, which is the object, and a blue one."""
+    """The parts of a `Dataset` that are read: images of noise with a red rectangle, which is the object, and a blue
+    one.
+    """
 
     name, classes = "rectangles", ("red",)
     image_ids = tuple(f"i{k}" for k in range(6))

@@ -1,4 +1,4 @@
-"""Colours: single changes by hand, all together against a plain loop, and what stays as it is."""
+"""Colours: single changes by hand, all together against a plain loop, and invariants."""
 
 import cmath
 import math

@@ -1,4 +1,4 @@
-"""Parts of images and their boxes: numbers by hand, counted pixels, what is always true, and the degenerate."""
+"""Views of images and their boxes: numbers by hand, counted pixels, invariants, degenerate cases."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""One data set in every form that people have it in: the same images, classes and boxes to the last bit."""
+"""One data set in every supported format: the same images, classes and boxes to the last bit."""
 
 import dataclasses
 import shutil

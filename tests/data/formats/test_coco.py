@@ -1,4 +1,4 @@
-"""COCO's JSON as COCO, Roboflow, CVAT and scripts write it, and what goes wrong in it."""
+"""COCO's JSON as written by COCO, Roboflow, CVAT and scripts, and its faults."""
 
 import json
 import logging
@@ -182,7 +182,7 @@ def test_what_is_in_no_split_is_left_out_and_said(tmp_path, caplog):
 
 
 def test_it_is_prepared_anew_where_anything_changed(tmp_path):
-    """And no record is made to see that nothing has."""
+    """No record is built to notice that nothing has changed."""
     root = write_coco(tmp_path / "set")
     faults = FaultPolicy(size_mismatch="drop")
     config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"), test="folder/test", faults=faults)

@@ -1,4 +1,4 @@
-"""CSV files as TensorFlow's tutorials and Roboflow write them, and their slips."""
+"""CSV files as written by TensorFlow's tutorials and Roboflow, and their faults."""
 
 import pytest
 

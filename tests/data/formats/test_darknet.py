@@ -1,4 +1,4 @@
-"""YOLO's labels as Darknet takes them: lists of images, names in a text file or none."""
+"""YOLO's labels in Darknet's layout: lists of images, names in a text file or none."""
 
 import logging
 

@@ -107,7 +107,7 @@ def test_voc_folders_with_folders_in_them(tmp_path, lists, caplog):
 
 
 def test_folders_in_a_plain_voc_folder_are_left_out_and_said(tmp_path, caplog):
-    """As before: copies in a folder of old annotations must not come back."""
+    """Copies in a folder of old annotations are still skipped."""
     write_labelimg(
         tmp_path, [dataclasses.replace(p, split="") for p in PICTURES[:2]], images="JPEGImages", xml="Annotations"
     )

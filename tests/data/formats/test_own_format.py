@@ -1,4 +1,4 @@
-"""A format in a module of one's own, named in a config: prepared, searched, corrected and opened by other processes."""
+"""A custom format in a plug-in: prepared, searched, corrected and opened by other processes."""
 
 import dataclasses
 import json

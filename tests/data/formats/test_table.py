@@ -1,4 +1,4 @@
-"""The contract of readers, and the table of formats: what fits, what does not, a format of one's own."""
+"""The contract of readers, and the table of formats: folders that fit and that do not, a custom format."""
 
 import dataclasses
 import importlib

@@ -47,7 +47,7 @@ def test_a_list_in_another_case_does_not_replace_the_plain_one(tmp_path):
 
 
 def test_lists_of_classes_alone_are_those_of_their_splits(tmp_path):
-    """As VoTT writes them: names of files with a mark for each class, and no train.txt."""
+    """Lists of VoTT: names of files with a mark for each class, and no train.txt."""
     lists = {
         "cat_train": ["a_1.jpg 1", "a_2.jpg -1"],
         "crash_test_train": ["a_2.jpg 1", "lost.jpg -1"],
@@ -84,7 +84,7 @@ def test_lists_of_classes_do_not_count_beside_lists_of_another_kind(tmp_path, mo
 
 
 def test_quotes_around_ids_do_not_count(tmp_path):
-    """As Datumaro and CVAT write ids with spaces."""
+    """Ids with spaces as written by Datumaro and CVAT."""
     spaced = [dataclasses.replace(p, stem=p.stem.replace("_", " img ")) for p in PICTURES]
     lists = {
         "train": ['"a img 1"', '  "a img 2" '],

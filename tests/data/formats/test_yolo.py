@@ -1,4 +1,4 @@
-"""YOLO's text files in the arrangements that Ultralytics, Roboflow, CVAT and labelImg write, and their slips."""
+"""YOLO's text files in the layouts of Ultralytics, Roboflow, CVAT and labelImg, and their faults."""
 
 import logging
 
@@ -182,7 +182,7 @@ def test_splits_that_say_nothing_are_left_out_and_said(tmp_path, caplog):
     ],
 )
 def test_names_in_a_text_file(tmp_path, images, labels, names):
-    """As labelImg and CVAT write them, with no splits."""
+    """Files of labelImg and CVAT, without splits."""
     for picture in PICTURES:
         picture.save(tmp_path / images)
         write_text(tmp_path / labels / f"{picture.stem}.txt", yolo_rows(picture))

@@ -1,4 +1,4 @@
-"""Proposals from .mat and .npz files, and what is done about invalid boxes."""
+"""Proposals from .mat and .npz files, and the treatment of invalid boxes."""
 
 import numpy as np
 import pytest

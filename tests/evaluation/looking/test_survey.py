@@ -1,4 +1,4 @@
-"""What a look at a folder finds, without preparing it."""
+"""The survey of a folder, without preparing it."""
 
 import logging
 
@@ -85,7 +85,7 @@ def test_all_faults_and_how_to_go_on(folder):
 def test_the_same_image_twice(folder):
     survey = survey_folder(settings(folder, faults={"tolerance": 0.9}))
     assert survey.equal == ((("train", "a"), ("test", "same")),)
-    assert "1 images are there more than once" in format_survey(survey, settings(folder))
+    assert "1 images occur more than once" in format_survey(survey, settings(folder))
     assert "train/a = test/same" in format_survey(survey, settings(folder))
 
 

@@ -137,7 +137,7 @@ def test_numbers_are_those_of_the_files_that_the_data_set_comes_from(tmp_path):
 
 
 def test_numbers_that_say_two_things_are_not_taken(tmp_path):
-    """Where the files of two splits that are put together count from 1 each, and where two categories are one class."""
+    """Joined files of two splits that both count from 1, and two categories for one class."""
     twice = {"images": [{"id": 40, "file_name": "train0.png", "width": 20, "height": 16}], "annotations": []}
     dataset, config = open_folder(coco_folder(tmp_path / "data", train=twice), tmp_path)
     assert file_ids(dataset, config) is not None
@@ -177,7 +177,7 @@ def test_pycocotools_reads_both_files(tmp_path, capsys):
     write_coco_results(path, found, ids, coco_annotations(ids, truth, dataset.classes))
     objects = coco.COCO(str(annotations_file(path)))
     assert [item["bbox"] for item in objects.loadRes(str(path)).anns.values()] == [[1, 2, 5, 6]] * 3
-    # The file of the data set itself with its numbers, as a server has it.
+    # The data set's own file with its ids, as on a server.
     write_coco_results(path, found, file_ids(dataset, config))
     theirs = coco.COCO(str(tmp_path / "data/test/_annotations.coco.json"))
     assert {item["image_id"] for item in theirs.loadRes(str(path)).anns.values()} == {40, 43, 46}

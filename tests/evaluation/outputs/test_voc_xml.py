@@ -42,7 +42,7 @@ def test_boxes_stay_inside_the_image_and_are_not_empty(tmp_path, box, corners):
 
 
 def test_a_folder_of_images_and_these_files_is_a_data_set(tmp_path):
-    """As after correcting in labelImg: boxes are those detected, in whole pixels; an image without any stays."""
+    """A folder corrected in labelImg: boxes are the detected ones in whole pixels; an image without boxes remains."""
     random, folder = np.random.default_rng(0), tmp_path / "data"
     boxes = {}
     for name in ("a", "b", "c", "d"):

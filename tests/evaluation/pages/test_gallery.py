@@ -1,4 +1,4 @@
-"""The pictures of a report: which ones, their files, and what the page knows of them."""
+"""The pictures of a report: choice, files, and data for the page."""
 
 import urllib.parse
 

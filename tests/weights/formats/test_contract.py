@@ -126,7 +126,7 @@ def test_what_is_written_is_read(form, tmp_path):
 def test_an_existing_file_is_kept(form, tmp_path):
     path = tmp_path / f"a{form.suffix}"
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match=rf"a\{form.suffix} exists$"):
+    with pytest.raises(FileExistsError, match=rf"a\{form.suffix} already exists$"):
         write_weights(path, OURS, describe(DETECTOR))
     with pytest.raises(AttributeError):
         write_weights(path, OURS, None, overwrite=True)

@@ -31,7 +31,7 @@ def test_both_forms_give_the_same(path, tmp_path):
     assert read_pixels(path) == read_pixels(other) == EFFICIENTNET_LITE_PIXELS
     first, second = (read_weights(file, NARROW) for file in (path, other))
     jax.tree.map(np.testing.assert_array_equal, first.arrays, second.arrays)
-    assert (first.left, first.drawn, first.has_heads) == (("_fc",), (), False)
+    assert (first.skipped, first.drawn, first.has_heads) == (("_fc",), (), False)
 
 
 def test_folding_by_hand(path):
@@ -65,7 +65,14 @@ def test_fc6_and_fc7_are_drawn(path, tmp_path, caplog):
     assert float(jnp.std(params["head"]["fc6"]["kernel"])) == pytest.approx((2 / 294) ** 0.5, rel=0.1)
     stages = load_weights(path, NARROW)
     jax.tree.map(np.testing.assert_array_equal, params["backbone"], stages["backbone"])
-    assert read_weights(path, WITH_LAYERS).left == ("_blocks.8", "_blocks.9", "_blocks.10", "_conv_head", "_bn1", "_fc")
+    assert read_weights(path, WITH_LAYERS).skipped == (
+        "_blocks.8",
+        "_blocks.9",
+        "_blocks.10",
+        "_conv_head",
+        "_bn1",
+        "_fc",
+    )
 
 
 @pytest.mark.parametrize("name", ["vgg16", "efficientnet_lite0"])

@@ -92,7 +92,7 @@ def test_converted(tmp_path, monkeypatch, expected):
         lambda name, num_classes, pixels=TORCHVISION_PIXELS: small_resnet(bottleneck=False).clone(pixels=pixels),
     )
     done = convert_weights(FIXTURES / "resnet_basic.safetensors", "resnet18", tmp_path / "out")
-    assert done.left == ("fc",)
+    assert done.skipped == ("fc",)
     jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path / "out", BASIC), expected)
 
 

@@ -267,5 +267,5 @@ def test_numbers_beyond_a_storage(tmp_path):
         read_state_dict(path)["a"].read()
     both = more[:first] + b"K\xc9" + more[first + 2 :]
     write_zip(path, {"a": Tensor(np.zeros(200, np.float32))}, pickled=both)
-    with pytest.raises(ValueError, match="the numbers of a are not there, or not as many as it says"):
+    with pytest.raises(ValueError, match="the numbers of a are missing, or not as many as it says"):
         read_state_dict(path)

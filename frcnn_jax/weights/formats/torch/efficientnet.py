@@ -1,4 +1,4 @@
-"""EfficientNet-Lite of ImageNet as a PyTorch state dict, with the names of `efficientnet_lite_pytorch`.
+"""EfficientNet-Lite for ImageNet as a PyTorch state dict, with the names of `efficientnet_lite_pytorch`.
 
     _conv_stem, _bn0                                      backbone/stem
     _blocks.N._expand_conv, _bn0                          .../stageS_I/expand (not in the first block)
@@ -7,8 +7,8 @@
     _conv_head, _bn1                                      head/stages/top
     _fc                                                   left out: the classifier
 
-Blocks are counted from 0 through all stages; the stages of the head are left out where the model has another head.
-Batch normalisation is folded into the convolution before it.
+Blocks are counted from 0 through all stages; the stages of the head are left out if the model has another head. Batch
+normalisation is folded into the convolution before it.
 """
 
 import re
@@ -36,11 +36,11 @@ _BLOCK = re.compile(r"((?:backbone|head/stages)/stage(\d+)_(\d+))/project/kernel
 
 
 def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
-    """The arrays that the model takes; fc6 and fc7, or whatever its head has beside these stages, are to be drawn.
+    """The arrays for the model; fc6 and fc7, or other layers of its head besides these stages, must be drawn.
 
     Raises:
-        ValueError: it cannot be read, see `read_state_dict`, or it is not EfficientNet-Lite; the model is another
-            network, or another one of the family; or a tensor is missing or misshapen.
+        ValueError: it cannot be read (see `read_state_dict`), is not EfficientNet-Lite, or is another network than the
+            model's; or a tensor is missing or misshapen.
     """
     tensors = read_state_dict(path)
     if not _is_ours(tensors):
@@ -52,23 +52,23 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
 
     layers = {"backbone/stem": ("_conv_stem", "_bn0")}
     for number, block in enumerate(blocks):
-        # A trunk may end with the first layer of a block whose others are in the head.
+        # A trunk may end with the first layer of a block that continues in the head.
         for place in dict.fromkeys((block, f"backbone/{block.rpartition('/')[2]}")):
-            for ours, names in _PARTS.items():
-                if f"{place}/{ours}/kernel" in expected:
-                    layers[f"{place}/{ours}"] = tuple(f"_blocks.{number}.{name}" for name in names)
+            for part, names in _PARTS.items():
+                if f"{place}/{part}/kernel" in expected:
+                    layers[f"{place}/{part}"] = tuple(f"_blocks.{number}.{name}" for name in names)
     if "head/stages/top/kernel" in expected:
         layers["head/stages/top"] = ("_conv_head", "_bn1")
 
     arrays = {}
-    for ours, (convolution, norm) in layers.items():
+    for layer, (convolution, norm) in layers.items():
         kernel, bias = _folded(tensors, convolution, norm)
-        arrays |= {f"{ours}/kernel": kernel, f"{ours}/bias": bias}
-    taken = {name for names in layers.values() for name in names}
-    others = dict.fromkeys(name.rpartition(".")[0] for name in tensors if name.rpartition(".")[0] not in taken)
-    left = tuple(name for name in others if _may_be_left(name, len(blocks)))
+        arrays |= {f"{layer}/kernel": kernel, f"{layer}/bias": bias}
+    used = {name for names in layers.values() for name in names}
+    others = dict.fromkeys(name.rpartition(".")[0] for name in tensors if name.rpartition(".")[0] not in used)
+    skipped = tuple(name for name in others if _may_be_left(name, len(blocks)))
     arrays |= {
-        name: tensor.read() for name, tensor in tensors.items() if name.rpartition(".")[0] not in {*taken, *left}
+        name: tensor.read() for name, tensor in tensors.items() if name.rpartition(".")[0] not in {*used, *skipped}
     }
     is_output = matcher("", [outputs_pattern(model)])
     drawn = tuple(
@@ -76,8 +76,8 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
         for name in expected
         if name.startswith("head/") and not (name.startswith("head/stages/") or is_output(name))
     )
-    left = tuple(dict.fromkeys(re.sub(r"(_blocks\.\d+)\..*", r"\1", name) for name in left))  # whole blocks
-    return Weights(arrays, EFFICIENTNET_LITE_PIXELS, left=left, has_heads=False, drawn=drawn)
+    skipped = tuple(dict.fromkeys(re.sub(r"(_blocks\.\d+)\..*", r"\1", name) for name in skipped))  # whole blocks
+    return Weights(arrays, EFFICIENTNET_LITE_PIXELS, skipped=skipped, has_heads=False, drawn=drawn)
 
 
 def _is_ours(tensors: Mapping[str, Stored]) -> bool:
@@ -85,7 +85,7 @@ def _is_ours(tensors: Mapping[str, Stored]) -> bool:
 
 
 def _may_be_left(layer: str, blocks: int) -> bool:
-    """True for the classifier, and for what comes after the last of so many blocks."""
+    """True for the classifier, and for layers after the last of `blocks` blocks."""
     block = re.match(r"_blocks\.(\d+)\.", layer)
     return layer in ("_fc", "_conv_head", "_bn1") or (block is not None and int(block[1]) >= blocks)
 
@@ -95,21 +95,21 @@ def _channels(stages: tuple[Stage, ...]) -> list[int]:
 
 
 def _check_network(tensors: Mapping[str, Stored], channels: list[int], model: FastRCNN) -> None:
-    """Raises ValueError where the blocks of the file are not the model's, whose channels are given."""
-    theirs = []
-    while f"_blocks.{len(theirs)}._project_conv.weight" in tensors:
-        theirs.append(tensors[f"_blocks.{len(theirs)}._project_conv.weight"].shape[0])
-    if channels and theirs[: len(channels)] == channels:
+    """Raises ValueError if the file's blocks are not those of the model, given by their channels."""
+    found = []
+    while f"_blocks.{len(found)}._project_conv.weight" in tensors:
+        found.append(tensors[f"_blocks.{len(found)}._project_conv.weight"].shape[0])
+    if channels and found[: len(channels)] == channels:
         return
-    file = next((name for name, stages in _FAMILY.items() if _channels(stages) == theirs), None)
-    its = file or f"an EfficientNet-Lite of {len(theirs)} blocks"
+    file = next((name for name, stages in _FAMILY.items() if _channels(stages) == found), None)
+    held = file or f"an EfficientNet-Lite of {len(found)} blocks"
     advice = "" if file is None else f": create the model by that name, in a config as --model.name {file}"
     name = model.architecture or type(model.backbone).__name__
-    raise ValueError(f"it holds {its}, the model is {name}{advice}")
+    raise ValueError(f"it holds {held}, the model is {name}{advice}")
 
 
 def _folded(tensors: Mapping[str, Stored], convolution: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel (rows, columns, in, out, or without `in` where it is depthwise) and bias of a convolution and its norm."""
+    """Kernel (rows x columns x in x out, no `in` if depthwise) and bias of a convolution with its norm folded in."""
     names = [f"{convolution}.weight", *(f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))]
     missing = [name for name in names if name not in tensors]
     if missing:
@@ -117,7 +117,7 @@ def _folded(tensors: Mapping[str, Stored], convolution: str, norm: str) -> tuple
     kernel, scale, shift, mean, variance = (np.asarray(tensors[name].read(), np.float64) for name in names)
     if kernel.ndim != 4 or not scale.shape == shift.shape == mean.shape == variance.shape == kernel.shape[:1]:
         raise ValueError(f"{names[0]} {list(kernel.shape)} and {norm} {list(scale.shape)} do not fit each other")
-    with np.errstate(invalid="ignore"):  # what is not finite is named when it is loaded
+    with np.errstate(invalid="ignore"):  # loading reports values that are not finite
         factor = scale / np.sqrt(variance + EPSILON)
     kernel = (kernel * factor[:, None, None, None]).transpose(2, 3, 1, 0)
     if convolution.endswith("_depthwise_conv") and kernel.shape[2] == 1:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterator
 
-# Convolutions of the ResNets: whether blocks are bottlenecks, and how many each layer has.
+# The ResNets: True for bottlenecks, and the number of blocks of each layer.
 _RESNETS = {
     "resnet18": (False, (2, 2, 2, 2)),
     "resnet34": (False, (3, 4, 6, 3)),
@@ -11,7 +11,7 @@ _RESNETS = {
     "resnet101": (True, (3, 4, 23, 3)),
     "resnet152": (True, (3, 8, 36, 3)),
 }
-# Networks whose convolutions are in `features`: their numbers there.
+# Networks with convolutions in `features`: their numbers there.
 _FEATURES = {
     "alexnet": (0, 3, 6, 8, 10),
     "vgg11": (0, 3, 6, 8, 11, 13, 16, 18),
@@ -24,9 +24,9 @@ RESNET_CONVOLUTION = re.compile(r"(?:layer(?P<stage>[1-4])\.(?P<block>\d+)\.)?(?
 
 
 def torchvision_network(names: Collection[str]) -> str | None:
-    """The network, by its name in torchvision, that has convolutions of these names and no others; None: no known one.
+    """torchvision's name of the network with exactly these convolutions; None if unknown.
 
-    ResNeXts and Wide ResNets have the names of ResNets.
+    ResNeXts and Wide ResNets have the tensor names of ResNets.
     """
     convolutions = set(filter(RESNET_CONVOLUTION.fullmatch, names))
     for network, (is_bottleneck, blocks) in _RESNETS.items():
@@ -35,7 +35,7 @@ def torchvision_network(names: Collection[str]) -> str | None:
     numbered = [found for found in map(_NUMBERED.fullmatch, names) if found]
     norms = {int(found[1]) for found in numbered if found[2] == "running_mean"}
     numbers = sorted({int(found[1]) for found in numbered} - norms)
-    # Batch normalisation moves the numbers of the layers that follow it.
+    # Batch normalisation shifts the numbers of the following layers.
     plain = tuple(number - sum(norm < number for norm in norms) for number in numbers)
     network = next((network for network, expected in _FEATURES.items() if plain == expected), None)
     return f"{network}_bn" if network and norms else network

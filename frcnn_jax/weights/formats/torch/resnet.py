@@ -24,7 +24,7 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def read_resnet(path: Path) -> Layers:
-    """The layers of a file, each convolution with the normalisation that follows it; others keep their names.
+    """The layers of a file, with each convolution's normalisation folded in; other layers keep their names.
 
     Raises:
         ValueError: a `.pth` cannot be read, see `read_state_dict`; or a convolution's normalisation is missing or
@@ -33,7 +33,7 @@ def read_resnet(path: Path) -> Layers:
     """
     tensors = read_tensors(path)
     layers: Layers = {}
-    taken = set()
+    used = set()
     for name, kernel in tensors.items():
         found = RESNET_CONVOLUTION.fullmatch(name)
         if found is None:
@@ -41,9 +41,9 @@ def read_resnet(path: Path) -> Layers:
         layer = name.removesuffix(".weight")
         norm = layer.removesuffix("0") + "1" if layer.endswith("downsample.0") else layer.replace("conv", "bn")
         layers[_our_name(found)] = _fold(layer, kernel, norm, tensors)
-        taken |= {name, f"{norm}.num_batches_tracked", *(f"{norm}.{part}" for part in _NORM)}
+        used |= {name, f"{norm}.num_batches_tracked", *(f"{norm}.{part}" for part in _NORM)}
     for name, tensor in tensors.items():
-        if name not in taken:
+        if name not in used:
             layer, _, part = name.rpartition(".")
             layers.setdefault(layer, {})[part] = tensor
     return layers
@@ -57,7 +57,7 @@ def _our_name(found: re.Match) -> str:
 
 
 def _fold(layer: str, kernel: Stored, norm: str, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
-    """Kernel and bias that compute what the convolution and its normalisation do, out x in x rows x columns."""
+    """Kernel (out x in x rows x columns) and bias of a convolution with its normalisation folded in."""
     names = [f"{norm}.{part}" for part in _NORM]
     missing = [name for name in names if name not in tensors]
     if missing:
@@ -67,7 +67,7 @@ def _fold(layer: str, kernel: Stored, norm: str, tensors: Mapping[str, Stored]) 
         sizes = " and ".join(map(str, sorted(list(shape) for shape in shapes)))
         raise ValueError(f"{norm} {sizes} does not fit {layer}.weight {list(kernel.shape)}")
     scale, shift, mean, variance = (tensors[name].read().astype(np.float64) for name in names)
-    with np.errstate(invalid="ignore"):  # what is not finite is named when it is loaded
+    with np.errstate(invalid="ignore"):  # loading reports values that are not finite
         factor = scale / np.sqrt(variance + EPSILON)
 
     def read_kernel() -> np.ndarray:
@@ -78,7 +78,7 @@ def _fold(layer: str, kernel: Stored, norm: str, tensors: Mapping[str, Stored]) 
 
 
 def _fits(path: Path) -> bool:
-    """True for a file with the names of a ResNet."""
+    """True for a file with a ResNet's tensor names."""
     return {"conv1.weight", "layer1.0.conv1.weight"} <= read_names(path)
 
 

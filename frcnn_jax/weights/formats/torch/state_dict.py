@@ -1,13 +1,13 @@
 """The state dict in a `.pth` file that `torch.save` wrote, without PyTorch and without running anything from the file.
 
-It is the whole of what was saved, or lies beside an optimizer and the like under a name that training scripts use, as
-in `{"model": state_dict, "optimizer": ..., "epoch": 3}`. The prefixes `_orig_mod.` of compiled models and `module.` of
-DataParallel are left out.
+The state dict is all that was saved, or one entry among an optimizer and others under a usual name, as in `{"model":
+state_dict, "optimizer": ..., "epoch": 3}`. The prefixes `_orig_mod.` of compiled models and `module.` of DataParallel
+are left out.
 
-A file has a pickle that describes the tensors and, beside it, their numbers. Since PyTorch 1.6 both are in a zip
-archive, not compressed: `NAME/data.pkl` and `NAME/data/KEY`. Before, and so in torchvision's published files, pickles
-follow each other: a magic number, a version, the system's byte order, the description, the keys; then, in the order
-of the keys, the count of each storage (int64) and its numbers. How a pickle is read safely is said in `unpickler.py`.
+A file has a pickle that describes the tensors, and their numbers. Since PyTorch 1.6 both are in an uncompressed zip
+archive: `NAME/data.pkl` and `NAME/data/KEY`. Older files, also torchvision's published ones, are a sequence of pickles:
+a magic number, a version, the system's byte order, the description, the keys; then, in the order of the keys, the count
+of each storage (int64) and its numbers. `unpickler.py` explains how pickles are read safely.
 """
 
 import io
@@ -26,9 +26,9 @@ from frcnn_jax.weights.formats.torch.unpickler import Tensor, Unpickler
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 # Names of the state dict in checkpoints of torchvision's scripts, the ImageNet example, and PyTorch's tutorial.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
-_PREFIXES = ("_orig_mod.", "module.")  # of each name of a compiled model, and of one in DataParallel
+_PREFIXES = ("_orig_mod.", "module.")  # of names in a compiled model, and in DataParallel
 _CHUNK = 1 << 24
-_LARGEST, _MOST_AXES = 1 << 48, 32  # of a number in a shape, and of their count
+_LARGEST, _MOST_AXES = 1 << 48, 32  # bounds on a size and on the number of axes
 
 
 class _Place(NamedTuple):
@@ -39,27 +39,27 @@ class _Place(NamedTuple):
 
 
 def read_state_dict(path: Path) -> dict[str, Stored]:
-    """The tensors of a state dict by name, each read when it is needed.
+    """The tensors of a state dict by name, each read on access.
 
     Raises:
-        ValueError: the file is of another kind, damaged, asks for anything that tensors do not need, or something in
-            the state dict is not a tensor; in one line, which does not name the file.
+        ValueError: the file is of another kind or damaged, needs anything besides tensors, or the state dict holds
+            something else than tensors; one line, without the file's name.
     """
     state, places = _read(path)
     return {name: _stored(path, name, tensor, places) for name, tensor in _unwrapped(state).items()}
 
 
 def read_state_names(path: Path) -> set[str]:
-    """The names of `read_state_dict`, without a look at the tensors' numbers.
+    """The names of `read_state_dict`, without reading the tensors' numbers.
 
     Raises:
-        ValueError: as `read_state_dict`, but for what is wrong with tensors.
+        ValueError: as `read_state_dict`, except for errors in tensors.
     """
     return set(_unwrapped(_read(path, with_places=False)[0]))
 
 
 def _read(path: Path, with_places: bool = True) -> tuple[Any, dict[str, _Place]]:
-    """The description, and where the storages are; the latter checked, or left out."""
+    """The description, and the places of the storages: checked, or left out."""
     with path.open("rb") as file:
         start = file.read(4)
         file.seek(0)
@@ -77,11 +77,11 @@ def _read(path: Path, with_places: bool = True) -> tuple[Any, dict[str, _Place]]
 
 
 def _unwrapped(saved: Any) -> dict[str, Any]:
-    """The state dict in what was saved, by the names of the model's tensors."""
+    """The state dict within the saved object, by the names of the model's tensors."""
     state, where = saved, "it"
     if isinstance(saved, dict):
         for name in _WRAPPERS:
-            # In a state dict itself, each name stands for a tensor.
+            # A plain state dict maps each name to a tensor.
             if isinstance(saved.get(name), dict):
                 state, where = saved[name], f"its {name}"
                 break
@@ -121,7 +121,7 @@ def _read_zip(path: Path, with_places: bool) -> tuple[Any, dict[str, _Place]]:
 
 
 def _check_entry(path: Path, info: zipfile.ZipInfo) -> _Place:
-    """Place of a zip entry's content in the file, after its checksum was found right."""
+    """Place of a zip entry's content in the file, after checking its checksum."""
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{info.filename} is compressed, which torch.save never does")
     with path.open("rb") as file:
@@ -167,7 +167,7 @@ def _read_legacy(file: BinaryIO, size: int, with_places: bool) -> tuple[Any, dic
 
 
 def _stored(path: Path, name: str, tensor: Any, places: dict[str, _Place]) -> Stored:
-    """A tensor with all that is said about it checked."""
+    """A tensor after checks of its description."""
     if type(tensor) is not Tensor:
         raise ValueError(f"{name} is not a tensor")
     storage, offset, shape, strides = tensor
@@ -180,8 +180,8 @@ def _stored(path: Path, name: str, tensor: Any, places: dict[str, _Place]) -> St
     itemsize = storage.dtype.itemsize
     place = places.get(storage.key)
     if place is None or place.size != storage.count * itemsize:
-        raise ValueError(f"the numbers of {name} are not there, or not as many as it says")
-    # Numbers that are there once and stand for many would make an array of any size of a small file.
+        raise ValueError(f"the numbers of {name} are missing, or not as many as it says")
+    # Strides that repeat numbers would let a small file become an array of any size.
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     if 0 not in shape and (last >= storage.count or math.prod(shape) > storage.count):
         raise ValueError(f"{name} of the shape {list(shape)} is not within the {storage.count} numbers of its storage")

@@ -11,7 +11,7 @@ from frcnn_jax.weights.formats.torch.state_dict import read_state_dict, read_sta
 
 
 def read_tensors(path: Path) -> dict[str, Stored]:
-    """The tensors of a `.pth` or safetensors file, each read when it is needed.
+    """The tensors of a `.pth` or safetensors file, each read on access.
 
     Raises:
         ValueError: a `.pth` cannot be read, see `read_state_dict`.
@@ -34,7 +34,7 @@ def read_tensors(path: Path) -> dict[str, Stored]:
 
 
 def read_names(path: Path) -> set[str]:
-    """The names of `read_tensors`, none for a safetensors file of ours; errors are as there."""
+    """The names of `read_tensors`, none for this package's own safetensors files; with the same errors."""
     if path.suffix != ".safetensors":
         return read_state_names(path)
     names, is_ours = read_safetensors_names(path)

@@ -1,9 +1,9 @@
-"""The pickles of `torch.save`, from which nothing is run.
+"""A safe reader of `torch.save`'s pickles, which runs nothing from them.
 
-A pickle is a program. This reader of it knows the few names that tensors need, each of which stands for a function of
-ours that only notes what it is called with, and a few of what training scripts save beside them, which is skipped. A
-key of a dictionary is a number, a text or a short tuple of them: tuples in tuples, each twice in the next, would take
-forever to be hashed. No length is taken at its word, so that no room is made for what the file does not have.
+A pickle is a program. This reader knows only the few names that tensors need; each is replaced by a function that just
+records its arguments. It also knows some objects that training scripts save besides tensors, and skips them. A key of a
+dictionary must be a number, a text or a short tuple of these: deeply nested tuples would take forever to hash. Lengths
+are not trusted: no memory is allocated for bytes that the file does not have.
 """
 
 import pickle
@@ -27,7 +27,7 @@ DTYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }  # fmt: skip
-# Saved beside state dicts: command lines, settings of schedules, accuracies, which device. Made as `_Skipped`.
+# Saved besides state dicts: command lines, settings of schedules, accuracies, devices. Read as `_Skipped`.
 _BESIDE = (
     ("argparse", "Namespace"),
     ("pathlib", "PosixPath"),
@@ -37,7 +37,7 @@ _BESIDE = (
     ("numpy", "dtype"),
     ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),  # of the bytes of a scalar
+    ("_codecs", "encode"),  # for the bytes of a scalar
 )
 _KEYS = (str, int, float, bool, bytes, type(None))
 _SHOWN = 60  # characters of a name in a message
@@ -52,7 +52,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """What a pickle says of a tensor, none of it checked but the storage."""
+    """A tensor's description in a pickle, unchecked except for its storage."""
 
     storage: Storage
     offset: Any
@@ -67,7 +67,7 @@ def _check_key(key: Any) -> None:
 
 
 class _Dict(dict):
-    """Stands for OrderedDict; what PyTorch adds to it (versions of modules) is skipped."""
+    """Replaces OrderedDict; PyTorch's additions to it (versions of modules) are skipped."""
 
     def __init__(self, pairs: Any = ()):
         super().__init__()
@@ -77,7 +77,7 @@ class _Dict(dict):
 
 
 class _Skipped:
-    """Stands for an object that no tensor needs: it takes its arguments and its state, and keeps neither."""
+    """Replaces an object that no tensor needs: accepts arguments and state, and drops both."""
 
     def __new__(cls, *_: Any, **__: Any) -> "_Skipped":
         return super().__new__(cls)
@@ -109,7 +109,7 @@ _CALLED = (_Dict, _Skipped, _tensor, _parameter)
 
 
 class _Limited:
-    """A file of which no more is read than there is, however much is asked for."""
+    """A file with reads limited to its size, whatever length is requested."""
 
     def __init__(self, file: BinaryIO, size: int):
         self._file, self._size = file, size
@@ -121,16 +121,16 @@ class _Limited:
         return self._file.read(count)
 
 
-# Python's own in C cannot be told what to do at a key.
+# Python's Unpickler in C does not allow a check of keys.
 class Unpickler(pickle._Unpickler):
-    """Makes numbers, strings, containers, `Tensor` and objects that say nothing, and refuses all else.
+    """Builds numbers, strings, containers, `Tensor`s and empty stand-ins, and refuses everything else.
 
     Args:
-        file: positioned at the pickle, after which it is left.
-        size: of the whole file in bytes.
+        file: positioned at the pickle; afterwards at its end.
+        size: size of the whole file in bytes.
 
     Attributes:
-        storages: all that the pickle speaks of, by their keys.
+        storages: all storages in the pickle, by their keys.
     """
 
     dispatch: ClassVar[dict[int, Callable]] = dict(pickle._Unpickler.dispatch)
@@ -161,7 +161,9 @@ class Unpickler(pickle._Unpickler):
         return self.storages.setdefault(storage.key, storage)
 
     def _checked(self, load: Callable) -> None:
-        """Calls what adds keys once all of them, each second item since the mark, are of a kind that hashes at once."""
+        """Calls the function that adds keys, after checking that all keys (every second item since the mark) hash
+        quickly.
+        """
         for key in self.stack[::2]:
             _check_key(key)
         load(self)
@@ -179,14 +181,14 @@ class Unpickler(pickle._Unpickler):
         pickle._Unpickler.load_setitem(self)
 
     def load_additems(self) -> None:
-        self.pop_mark()  # a set stays empty, as nothing needs one
+        self.pop_mark()  # sets stay empty, as tensors need none
 
     def load_frozenset(self) -> None:
         self.pop_mark()
         self.append(frozenset())
 
     def load_build(self) -> None:
-        self.stack.pop()  # a state, which no object of ours takes
+        self.stack.pop()  # a state, which none of these objects takes
         if type(self.stack[-1]) not in (_Dict, _Skipped):
             raise pickle.UnpicklingError("it changes what is not an object of its own")
 

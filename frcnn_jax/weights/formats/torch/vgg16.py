@@ -28,7 +28,7 @@ _LAYERS = {
 
 
 def read_vgg16(path: Path) -> Layers:
-    """The layers of a `.pth` or safetensors file; those that vgg16 does not have keep their names.
+    """The layers of a `.pth` or safetensors file; layers unknown in vgg16 keep their names.
 
     Raises:
         ValueError: a `.pth` cannot be read, see `read_state_dict`, or none of its names is one of vgg16's.
@@ -51,7 +51,7 @@ def _network(path: Path) -> str | None:
 
 
 def _fits(path: Path) -> bool:
-    """True for a safetensors file with torchvision's names and no metadata of ours."""
+    """True for a safetensors file with torchvision's names and without this package's metadata."""
     return "features.0.weight" in read_names(path)
 
 
