@@ -28,7 +28,7 @@ _WIDEST = 100  # most columns of a help text, on any terminal
 def run(main: Callable[[], None]) -> None:
     """Runs the `main` of a command; exits with 1 and a line for bad input, with 130 for an interruption."""
     keep_compiled(_program())
-    interrupted = f"\n{_program()}: interrupted; what was finished is kept, and the same command goes on from there\n"
+    interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command continues from there\n"
     try:
         with ended_by_signals(interrupted):
             main()

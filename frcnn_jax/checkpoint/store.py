@@ -113,7 +113,7 @@ class Checkpoints:
         arrays = {"state": state, "key": jax.random.key_data(key)}
         if not wait:
             arrays = copy_to_host(arrays)
-        elif process_count() > 1:  # Orbax would have all of them write arrays that are on a device
+        elif process_count() > 1:  # with arrays on devices, Orbax would make all processes write
             arrays = jax.device_get(arrays)
         described = encode_metadata(metadata) | {"position": position}
         write = partial(self._write, step, arrays, described, best, then)

@@ -20,7 +20,7 @@ from frcnn_jax.config import Config, expand_user, load_config, override
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
-    parser.add_argument("--workdir", type=expand_user, help="folder of the run; needed, but for --settings")
+    parser.add_argument("--workdir", type=expand_user, help="folder of the run; required except with --settings")
     root_option(parser, "to train on, in place of the config's")
     parser.add_argument(
         "--accept-changed-data",

@@ -14,7 +14,7 @@ from pathlib import Path
 __all__ = ["launch", "share_of_gpus"]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = 12.0  # seconds for the others to end by themselves, and as many again after SIGTERM
+_PATIENCE = 12.0  # seconds for the others to end by themselves, and again after SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT  # exit status of a command after Ctrl-C or SIGTERM
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -96,13 +96,13 @@ def _die_with_parent() -> None:
 
 
 def _watch(started: Sequence[subprocess.Popen], relayed: Sequence[int], say: Callable[[str], None]) -> int:
-    """Waits for all processes; has the others end when one fails.
+    """Waits for all processes; ends the others when one fails.
 
     Args:
         relayed: signals that were sent to all of them so far, of which process 0 says the effect.
     """
-    first: tuple[int, float] | None = None  # exit status, and when it was seen
-    asked = False
+    first: tuple[int, float] | None = None  # exit status, and time of its detection
+    terminated = False
     while any(process.poll() is None for process in started):
         time.sleep(0.2)
         failed = next((i for i, process in enumerate(started) if process.poll() not in (None, 0)), None)

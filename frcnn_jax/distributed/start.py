@@ -44,7 +44,7 @@ def start(settings: DistributedConfig) -> None:
             return
         if settings.coordinator is not None and _at_loopback(settings.coordinator):
             _connect_cpus_at_loopback()
-        # It would take SIGTERM, with which `watch` deals as with SIGINT.
+        # JAX would handle SIGTERM, which `watch` treats like SIGINT.
         jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(
@@ -177,7 +177,7 @@ def _arguments(settings: DistributedConfig) -> dict[str, Any] | None:
     arguments = {"coordinator_address": settings.coordinator, "num_processes": count, "process_id": index}
     if cluster is None:
         arguments["cluster_detection_method"] = "deactivate"
-    if _at_loopback(settings.coordinator):  # and not at all addresses of this machine
+    if _at_loopback(settings.coordinator):  # instead of all addresses of this machine
         arguments["coordinator_bind_address"] = settings.coordinator
     return arguments
 

@@ -59,7 +59,7 @@ def detect_dataset(
         interrupted: called before each batch; with it, the progress bar disappears at the end.
 
     Raises:
-        EvaluationInterrupted: `interrupted` said so, in one of the processes.
+        EvaluationInterrupted: `interrupted` returned true in one of the processes.
         TimeoutError: a batch took longer than `input.read_timeout`; names the images.
         ValueError: an image cannot be read; names it.
     """
@@ -70,7 +70,7 @@ def detect_dataset(
     progress = tqdm(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())
     started, shapes = time.perf_counter(), set()
     batches = _Clocked(_read(source, input_config) if len(source) else ())
-    # One batch stays under way on the device while the host takes apart the one before.
+    # The device computes one batch while the host unpacks the previous one.
     pending: list[tuple[Pyramid, Detections]] = []
     finished = True
     for batch in batches:

@@ -91,7 +91,7 @@ class FastRCNNHead(nn.Module):
 class HiddenStages(nn.Module):
     """The last stages of a convolutional network and the mean over the cells, without output layers."""
 
-    stages: Callable[..., nn.Module]  # as `StagesHead` has
+    stages: Callable[..., nn.Module]  # as in `StagesHead`
     dropout: float = 0.0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32

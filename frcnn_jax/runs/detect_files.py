@@ -93,10 +93,10 @@ def detect_images(
     Images are decoded one by one; proposals are computed on all cores, some images ahead.
 
     Args:
-        proposals: of each image; computed as the run's config says if None.
-        score: least score of detections that are drawn and counted; JSON holds all.
-        pictures: their format. Of an input that keeps every pixel, "input" is PNG, of others JPEG.
-        voc_xml: folder for VOC XML of what is drawn; none is written if None.
+        proposals: boxes of each image; if None, computed with the run's settings.
+        score: least score of detections to draw and count; the JSON holds all.
+        pictures: their format. "input" is PNG for lossless inputs and JPEG for others.
+        voc_xml: folder for VOC XML of the drawn detections; None writes none.
         lines: a line for each image too.
     """
     config, counts = detector.config.proposals, []

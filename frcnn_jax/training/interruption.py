@@ -15,7 +15,7 @@ _NOTICE = b"\nStopping after this step; again to stop at once\n"
 
 
 def report_ignored_ctrl_c() -> None:
-    """Says on stderr how to stop a process that ignores SIGINT, as shells and schedulers start it in the background."""
+    """Says on stderr how to stop a process that ignores SIGINT, as background processes of shells and schedulers do."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and is_first():
         print(
             f"Ctrl-C (SIGINT) is ignored, as this process was started so; stop it by SIGTERM: kill {os.getpid()}",
@@ -47,7 +47,7 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         restore()
         received.append(number)
         if is_first():  # of several processes, which all stop
-            # A print could be interrupted by this very handler, which its buffer does not bear.
+            # A print is not reentrant: this handler could interrupt one.
             os.write(2, _NOTICE)
 
     for number in deferred:

@@ -150,8 +150,7 @@ def train(
         run_step = compiled_together(map_train_step(step, mesh))
         writes = (log, save, folder.check_saved)
         loop = _Loop(config, run_step, rates, key, mesh, source, iterator, *writes, validation, pictures)
-        # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
-        # the process.
+        # Close the resources and release the lock before a held signal takes effect: it may end the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
             state = loop.run(state, stops)
             if stops.stopped and not received():  # by a signal to another process
@@ -192,7 +191,7 @@ class _Loop:
 
         number, under_way = first, deque[Any]()
         set_unsaved(False)  # until a step is made: the first one may be compiled for minutes
-        # True where the run was stopped between a checkpoint and its measurement.
+        # True if the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
         stopped = due and not self._measure(state, stops, progress.write)
         while number < settings.steps and not stopped and not validation.exhausted:
@@ -218,7 +217,7 @@ class _Loop:
             # Saved before the measurement, so that no kill or interruption of that loses the step.
             checkpoint_due = last or due or number % settings.checkpoint_every == 0
             if number % settings.log_every == 0 or checkpoint_due:
-                # Raises where a loss is not finite, so that no checkpoint is written after it.
+                # Raises if a loss is not finite, so that no checkpoint is written after it.
                 progress.set_postfix_str(self.log.flush(), refresh=False)
                 progress.update(len(under_way))
                 under_way.clear()

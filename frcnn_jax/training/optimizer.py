@@ -66,7 +66,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int | None) -> optax.
     """
     if steps is None and config.follows_length:
         raise ValueError(
-            "the learning rate depends on the number of steps, which train.epochs leaves open until the images are "
+            "the learning rate depends on the number of steps, which train.epochs leaves unknown until the images are "
             "counted: give it, as frcnn_jax.config.with_steps(config, images).train.steps"
         )
     warmup = in_steps(config.warmup, steps)

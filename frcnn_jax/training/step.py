@@ -284,7 +284,7 @@ def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
             mesh=mesh,
             in_specs=(everywhere, by_image, everywhere, *[everywhere] * len(learning_rate)),
             out_specs=(everywhere, everywhere),
-            # With the check, gradients of replicated parameters would be summed over devices before our own mean.
+            # With check_vma, gradients of replicated parameters would be summed over devices before the mean below.
             check_vma=False,
         )
         return over_devices(state, batch, key, *learning_rate)

@@ -49,7 +49,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(data, tmp_path):
     assert_codes(results, [130] * 3)
     (stopped,) = steps_in(tmp_path)
     assert 3 < stopped < 2000
-    said = ["interrupted; what was finished is kept" in result.stderr for result in results]
+    said = ["interrupted; finished work is kept" in result.stderr for result in results]
     assert said == [True, False, False]
     train(data, tmp_path, 2, **settings | {"steps": stopped + 2})
     assert steps_in(tmp_path) == [stopped, stopped + 2]

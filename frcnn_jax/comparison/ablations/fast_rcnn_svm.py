@@ -113,7 +113,7 @@ def _load(config: Config, folder: str | Path, fast_rcnn: str | Path | None) -> t
 
 
 def _record_fine_tuning(record: Record, workdir: Path) -> None:
-    """Counts the training of the Fast R-CNN in, where it was a part of the comparison."""
+    """Adds the training time of the Fast R-CNN if it is part of the comparison."""
     path = workdir.parent / "record.json"
     if path.exists():
         found = Record.read(path).content

@@ -24,7 +24,7 @@ _NETWORK = "network"  # SHA-256 of the parameters by which features were made
 
 
 def train_svms(run: Run, vectors: FeatureStore, params: Any) -> LinearSvms:
-    """SVMs on the vectors of every window (`windows.candidates`), with hard negatives; goes on after a kill.
+    """SVMs on the vectors of every window (`windows.candidates`), with hard negatives; resumes after a kill.
 
     Args:
         params: of the network that the vectors are made by.
@@ -72,10 +72,10 @@ def train_svms(run: Run, vectors: FeatureStore, params: Any) -> LinearSvms:
 def train_regressors(
     run: Run, pooled: FeatureStore, rows: Int[np.ndarray, " n"], pairs: Pairs, params: Any
 ) -> BoxRegressors | None:
-    """Regressors on the pooled features of the pairs; None with box regression disabled.
+    """Regressors on the pooled features of the pairs; None if box regression is disabled.
 
     Args:
-        rows: of the store, one for each pair.
+        rows: row of the store for each pair.
         params: of the network that the features are made by.
     """
     path, settings = run.folder / _REGRESSORS, run.comparison.regression
@@ -103,7 +103,7 @@ def load_svms(run: Run, params: Any) -> LinearSvms:
 
 
 def load_regressors(run: Run, params: Any) -> BoxRegressors | None:
-    """Regressors that were trained; None with box regression disabled. Errors as of `load_svms`."""
+    """The trained regressors; None if box regression is disabled. Errors as `load_svms`."""
     return BoxRegressors(**_load(run.folder / _REGRESSORS, params)) if run.comparison.regression.enabled else None
 
 

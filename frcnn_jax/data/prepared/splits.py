@@ -43,8 +43,8 @@ class SplitRule:
 
     split: str  # to read with `reader`
     reader: AnnotationReader
-    tested: tuple[str, ...] = ()  # splits whose images the others must not have
-    why: str = ""  # how the test was chosen, where the folder has none
+    tested: tuple[str, ...] = ()  # splits with images that the others must not have
+    why: str = ""  # how the test was chosen, if the folder has no test images
     unlabelled: int = 0  # test images without annotation, in place of which it was
 
     def places(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> Spli
         found = "validation" if split == "test" else _only(split, training[:1])
         why = f"those to validate with, not trained on, as there are {_no_test(reader)}"
         return SplitRule(found, reader, ("validation",), *((why, _unlabelled(reader)) if split == "test" else ()))
-    pooled = PooledReader(reader, there or there_others, config.split)
+    pooled = PooledReader(reader, standard or other_splits, config.split)
     drawn = f"each drawn by its name with a chance of {config.split:.6g} (data.split)"
     why = f"{drawn}, as there are {_no_test(reader)}"
     chosen = (why, _unlabelled(reader)) if split == "test" else ()
@@ -200,6 +200,8 @@ class PooledReader:
         """
         Checks that the test has images.
 
+        Checks that the test has images.
+
         Args:
             folder: the prepared data set.
 
@@ -243,7 +245,7 @@ def _place(record: ImageRecord) -> float:
 
 
 def _no_test(reader: AnnotationReader) -> str:
-    """The reason why there is no test to measure, as part of a message."""
+    """The reason why there are no test images, as part of a message."""
     count = _unlabelled(reader)
     return f"{count} test images without annotation, which are left out" if count else "no test images"
 

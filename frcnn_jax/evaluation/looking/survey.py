@@ -105,7 +105,7 @@ def survey_folder(config: Config) -> Survey:
                 images.setdefault(image.image_id, (image, name))
     chosen = [
         f"{use}: {count} {'image' if count == 1 else 'images'}, {rule.why}"
-        for use, rule in dict.fromkeys(used for request, _, _ in looked for used in request.used)
+        for use, rule in dict.fromkeys(used for request, _, _ in examined for used in request.used)
         if rule.why and rule.split in splits and (count := splits[rule.split].images)
     ]
     folder, errors = expand_user(data.root).resolve(), [fault for check in checks for fault in check.errors]
@@ -116,8 +116,8 @@ def survey_folder(config: Config) -> Survey:
         splits=splits,
         view=FolderView(f"folder {folder.name}", [image for image, _ in images.values()], classes, data_dir(data)),
         split_of=tuple(name for _, name in images.values()),
-        notes=(*chosen, *dict.fromkeys(note for _, found, said in looked for note in (*found.notes, *said))),
-        faults={kind: tuple(its) for kind, its in sorted(faults.items())},
+        notes=(*chosen, *dict.fromkeys(note for _, found, lines in examined for note in (*found.notes, *lines))),
+        faults={kind: tuple(of_kind) for kind, of_kind in sorted(faults.items())},
         answers=tuple(fault_table(checks, data.faults)) if faults else (),
         stops=bool(errors),
         way_on=tuple(way_on_lines(checks, errors)) if errors else (),

@@ -18,7 +18,7 @@ from frcnn_jax.evaluation.voc_map import PrecisionRecall
 
 __all__ = ["plot_f1", "plot_precision_recall"]
 
-_POINTS = 2000  # of a curve
+_POINTS = 2000  # most points of a curve
 _FEW = 12  # classes in a legend
 
 
