@@ -42,7 +42,7 @@ SMALL = ("--input.scales", "64", "--input.max-size", "96", "--input.test-scale",
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Where the runs lie, and how they train."""
+    """Folders of the runs, and their settings."""
 
     out: Path
     steps: int

@@ -157,7 +157,7 @@ def draw(rows: list[tuple[float, ...]], path: Path, title: str) -> None:
 
 
 def growth(rows: list[tuple[float, ...]]) -> list[str]:
-    """What has grown from the third quarter of the steps to the last one."""
+    """Growth from the third quarter of the steps to the last one."""
     last = rows[-1][1]
     quarters = [[row[2:] for row in rows if low < row[1] / last <= low + 0.25] for low in (0.5, 0.75)]
     third, fourth = (np.median(rows, axis=0) for rows in quarters)

@@ -1,4 +1,4 @@
-"""What two trainings left, compared bit by bit: checkpoints, values, metrics but for their columns of speed."""
+"""Bit-by-bit comparison of two trainings: checkpoints, values, and metrics without their columns of speed."""
 
 import json
 from pathlib import Path

@@ -67,7 +67,7 @@ class Call:
     main: bool = False
 
     def command(self, workdir: Path, step: int, log: Path) -> list[str]:
-        """What starts a process so that it is killed, or held, at the first such call."""
+        """A command prefix that kills or holds a process at the first such call."""
         action = {"before": "signal=SIGKILL", "during": f"delay_enter={_HELD}", "after": f"delay_exit={_HELD}"}
         options = [] if self.main else ["--seccomp-bpf"]
         options += ["-e", "signal=none", "-P", str(self.path(workdir, step)), "-e", f"trace={self.names}"]

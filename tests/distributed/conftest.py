@@ -1,4 +1,4 @@
-"""What the tests of several processes share: data, and threads that take themselves for processes."""
+"""Fixtures of the tests of several processes: data, and threads in the place of processes."""
 
 import itertools
 import threading
@@ -22,7 +22,7 @@ def data(tmp_path_factory):
 
 
 class Service:
-    """What `jax.distributed` keeps for all processes."""
+    """The store that `jax.distributed` keeps for all processes."""
 
     def __init__(self):
         self._values, self._changed = {}, threading.Condition()

@@ -51,7 +51,7 @@ def launcher(code, folder, patience=0.4):
 
 
 def restore_signals():
-    """Where the tests run in the background, SIGINT is ignored in all that they start."""
+    """Tests in the background start processes that ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -150,7 +150,7 @@ def command(data, workdir, **settings):
 
 
 def lines_of(errors):
-    """What is printed beside bars and the log."""
+    """The lines printed beside bars and the log."""
     lines = (line.rpartition("\r")[2] for line in errors.splitlines())
     return [line for line in lines if line and not line.startswith(("Training", "Checking", "Detecting", "INFO"))]
 

@@ -1,4 +1,4 @@
-"""What processes tell each other, and who makes what is on disk; threads take the places of processes."""
+"""Messages between processes, and which one writes to disk; threads take the places of processes."""
 
 import threading
 import time

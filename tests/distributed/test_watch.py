@@ -1,4 +1,4 @@
-"""What processes learn of each other: the step after which all stop, ends, and silence."""
+"""Messages between processes about ends: the step after which all stop, failures, and silence."""
 
 import contextlib
 import threading

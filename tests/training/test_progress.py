@@ -71,7 +71,7 @@ def test_a_step_is_counted_when_it_is_finished(bars, data, tmp_path, monkeypatch
 
 
 def test_a_bar_that_is_not_shown():
-    """As those of all processes but the first."""
+    """A hidden bar, as of every process but the first."""
     bar, done = loop.tqdm(total=1, disable=True), []
     with none_of_its_time(bar, "compiling"):
         done.append(bar.n)

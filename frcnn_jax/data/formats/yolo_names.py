@@ -78,7 +78,7 @@ class NamesFile:
             if not any(map(labelled, files)):
                 why = "no label file" if files else "no image"
                 warn_once(f"{self.path}: its split {split} is left out: {why} for {', '.join(places)}")
-            elif same := [name for name, its in found.items() if set(its) == set(files)]:
+            elif same := [name for name, others in found.items() if set(others) == set(files)]:
                 warn_once(f"{self.path}: its split {split} is left out: it has the same images as {same[0]}")
             else:
                 found[split] = list(dict.fromkeys(files))

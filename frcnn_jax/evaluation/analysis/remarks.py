@@ -15,7 +15,7 @@ _NAMED = 8  # classes
 
 
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
-    """What the reader of an evaluation's `metrics` should know beside their values; [] where there is nothing."""
+    """Remarks on an evaluation's `metrics` that a reader should know; [] if there are none."""
     found = few_objects(metrics["objects"], metrics["images"])
     found += uncounted_text(metrics.get("uncounted", {}))
     return found

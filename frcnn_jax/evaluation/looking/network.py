@@ -161,4 +161,4 @@ def _some(labels: Int[np.ndarray, " R"]) -> Int[np.ndarray, " S"]:
     """Positions of some RoIs of objects and some of background: of all, boxes would hide the image."""
     random = np.random.default_rng(0)
     kinds = (np.flatnonzero(labels > 0), np.flatnonzero(labels == 0))
-    return np.concatenate([random.permutation(its)[:_ROIS] for its in kinds])
+    return np.concatenate([random.permutation(places)[:_ROIS] for places in kinds])
