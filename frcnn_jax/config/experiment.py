@@ -27,6 +27,10 @@ class EvalConfig:
     """Move each proposal by the offsets of its class; without it, the proposals themselves are the detections, as in
     the paper's ablation of box regression (table 6).
     """
+    box_voting: float | None = None
+    """Replace each detection's box by the mean of its class's boxes that overlap it by at least this IoU, weighted by
+    score (Gidaris and Komodakis, ICCV 2015); 0.5 is usual. The paper does not: none.
+    """
     metric: Literal["voc07", "voc10"] = "voc07"
     """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
     coco: bool = False
@@ -40,6 +44,8 @@ class EvalConfig:
         kinds(self, "evaluate")
         at_least(self, "evaluate", per_class=1, pictures=0)
         in_range(self, "evaluate", nms_iou=(0, 1), score_threshold=(0, 1), picture_score=(0, 1))
+        if self.box_voting is not None:
+            in_range(self, "evaluate", box_voting=(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)

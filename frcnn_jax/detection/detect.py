@@ -42,6 +42,7 @@ def detect_batch(
     score_threshold: float = 0.05,
     per_class: int = 100,
     box_regression: bool = True,
+    box_voting: float | None = None,
 ) -> Detections:
     """Detections in a batch of images, from pixels on, as one program: made for `jax.jit`, `jax.vmap` and export.
 
@@ -53,7 +54,8 @@ def detect_batch(
         statistics: box-target statistics the weights were trained with; None for weights that need none.
         batch: N padded images with P proposals each, as `make_batch` returns them; ground truth is ignored.
         model: its parts are called on `images` [N, H, W, 3] and `proposals` [N, P, 4].
-        nms_iou, score_threshold, per_class, box_regression: see `select_detections`; Python values, not traced ones.
+        nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`; Python values, not
+            traced ones.
 
     Returns:
         boxes [N, D, 4], scores [N, D], labels [N, D] and mask [N, D] with D = K * min(per_class, P), class by class;
@@ -63,7 +65,7 @@ def detect_batch(
         TypeError: a setting is traced.
         ValueError: a setting is out of range, or the statistics are of another number of classes.
     """
-    settings = static_settings(nms_iou, score_threshold, per_class, box_regression)
+    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting)
     return _detect_batch(params, statistics, batch, model=model, **settings)
 
 
@@ -174,6 +176,7 @@ def detect(
     score_threshold: float = 0.05,
     per_class: int = 100,
     box_regression: bool = True,
+    box_voting: float | None = None,
 ) -> Detections:
     """Detections in one image, given boxes that may contain objects.
 
@@ -187,7 +190,7 @@ def detect(
             `max_size`.
         scales: an image pyramid of several scales, instead of `scale`: each box is classified at the scale where its
             area is closest to 224 x 224, the first of equals (section 3).
-        nms_iou, score_threshold, per_class, box_regression: see `select_detections`.
+        nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`.
 
     Returns:
         NumPy arrays sorted by score; labels are 1 ... K.
@@ -203,7 +206,7 @@ def detect(
             "detect prepares its image on the host and cannot be traced by jax.jit, jax.vmap or jax.grad: "
             "trace frcnn.detect_batch, which takes the padded arrays of frcnn.make_batch"
         )
-    settings = static_settings(nms_iou, score_threshold, per_class, box_regression)
+    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting)
     pyramid = single_pyramid(
         image, boxes, scales=tuple(scales) or (scale,), max_size=max_size, spatial_scale=model.spatial_scale
     )

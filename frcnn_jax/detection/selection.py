@@ -11,9 +11,10 @@ from frcnn_jax.config import EvalConfig
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
 from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.voting import vote_boxes_by_class
 from frcnn_jax.types import BoxStatistics, Detections
 
-SETTINGS = ("nms_iou", "score_threshold", "per_class", "box_regression")
+SETTINGS = ("nms_iou", "score_threshold", "per_class", "box_regression", "box_voting")
 
 
 def selection_settings(config: EvalConfig) -> dict[str, Any]:
@@ -21,14 +22,15 @@ def selection_settings(config: EvalConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in SETTINGS}
 
 
-def check_settings(nms_iou: float, score_threshold: float, per_class: int) -> None:
+def check_settings(nms_iou: float, score_threshold: float, per_class: int, box_voting: float | None = None) -> None:
     """Refuses invalid settings of `select_detections`; traced ones are not checked.
 
     Raises:
         ValueError: a threshold is NaN or outside 0 ... 1, or `per_class` is not a whole number of at least 1.
     """
-    for name, value in (("nms_iou", nms_iou), ("score_threshold", score_threshold)):
-        if not is_traced(value) and not 0 <= value <= 1:
+    shares = {"nms_iou": nms_iou, "score_threshold": score_threshold, "box_voting": box_voting}
+    for name, value in shares.items():
+        if value is not None and not is_traced(value) and not 0 <= value <= 1:
             raise ValueError(f"{name} must be in 0 ... 1, not {value}")
     if not isinstance(per_class, int | np.integer) or per_class < 1:
         raise ValueError(f"per_class must be a whole number of at least 1, not {per_class}")
@@ -53,7 +55,7 @@ def static_settings(*values: Any) -> dict[str, Any]:
             )
         if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
             settings[name] = value.item()
-    check_settings(settings["nms_iou"], settings["score_threshold"], settings["per_class"])
+    check_settings(*(settings[name] for name in ("nms_iou", "score_threshold", "per_class", "box_voting")))
     return settings
 
 
@@ -79,6 +81,7 @@ def select_detections(
     score_threshold: float = 0.0,
     per_class: int = 100,
     box_regression: bool = True,
+    box_voting: float | None = None,
 ) -> Detections:
     """Detections of one image from the network's outputs: the best `per_class` boxes of each class, suppressed.
 
@@ -92,6 +95,8 @@ def select_detections(
         score_threshold: boxes at or below this score are not detections, 0 ... 1; 0 is the paper's.
         per_class: boxes of each class that enter suppression, at least 1.
         box_regression: False ignores the deltas: an RoI is itself the box of every class (section 5.1).
+        box_voting: a kept box becomes the mean of the `per_class` boxes of its class whose IoU with it is at least
+            this, weighted by their scores (`ops.voting`), 0 ... 1; None keeps it, as the paper does.
 
     Returns:
         K * min(per_class, R) entries; only those in `mask` are detections. Boxes that are empty after clipping are not.
@@ -99,7 +104,7 @@ def select_detections(
     Raises:
         ValueError: a setting is out of range, or the statistics and the logits differ in the number of classes.
     """
-    check_settings(nms_iou, score_threshold, per_class)
+    check_settings(nms_iou, score_threshold, per_class, box_voting)
     check_statistics(statistics, np.shape(logits)[-1])
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
     mask, mean, std = map(as_array, (mask, statistics.mean, statistics.std))
@@ -114,6 +119,8 @@ def select_detections(
     boxes = clip_boxes(boxes, original_size)
     empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
     kept = nms_by_class(boxes, scores, (scores > score_threshold) & ~empty, nms_iou)
+    if box_voting is not None:
+        boxes = vote_boxes_by_class(boxes, scores, ~empty & (scores > -jnp.inf), box_voting)
     return Detections(
         boxes=boxes.reshape(-1, 4),
         scores=scores.reshape(-1),

@@ -208,7 +208,8 @@ def test_statistics_of_other_classes_are_named():
             jax.eval_shape(functools.partial(detect_batch, model=model), params, statistics, batch)
 
 
-SETTINGS_AS_ARRAYS = ({"nms_iou": jnp.float32(0.3)}, {"per_class": jnp.int32(5)}, {"box_regression": np.array(False)})
+SETTINGS_AS_ARRAYS = ({"nms_iou": jnp.float32(0.3)}, {"per_class": jnp.int32(5)}, {"box_regression": np.array(False)},
+                      {"box_voting": jnp.float32(0.5)})  # fmt: skip
 
 
 def test_settings_as_arrays_are_their_numbers_and_traced_ones_are_refused():

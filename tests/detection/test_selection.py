@@ -34,7 +34,7 @@ def iou(a, b):
     return width * height / (sum(areas) - width * height) if width * height else 0
 
 
-def plain_detections(logits, deltas, rois, mask, statistics, nms_iou, threshold, per_class):
+def plain_detections(logits, deltas, rois, mask, statistics, nms_iou, threshold, per_class, voting):
     """(label, score, box) of each detection."""
     found = []
     for k in range(1, logits.shape[1]):
@@ -54,7 +54,10 @@ def plain_detections(logits, deltas, rois, mask, statistics, nms_iou, threshold,
         for score, box in candidates:
             if score > threshold and all(iou(box, other) <= nms_iou for _, other in kept):
                 kept.append((score, box))
-        found += [(k, score, box) for score, box in kept]
+        for score, box in kept:
+            votes = [c for c in candidates if voting is not None and iou(box, c[1]) >= voting]
+            mean = sum(weight * other for weight, other in votes) / sum(weight for weight, _ in votes) if votes else box
+            found.append((k, score, mean))
     return found
 
 
@@ -66,11 +69,15 @@ def select(logits, deltas, rois, mask, statistics=STATISTICS, **settings):
     return found, trim(found)
 
 
-@pytest.mark.parametrize(("nms_iou", "threshold", "per_class"), [(0.3, 0.05, 100), (0.7, 0.3, 100), (0.5, 0.0, 7)])
-def test_equals_a_plain_loop(nms_iou, threshold, per_class):
+@pytest.mark.parametrize(
+    ("nms_iou", "threshold", "per_class", "voting"),
+    [(0.3, 0.05, 100, None), (0.7, 0.3, 100, None), (0.5, 0.0, 7, None), (0.3, 0.3, 100, 0.5), (0.7, 0.05, 60, 0.2)],
+)
+def test_equals_a_plain_loop(nms_iou, threshold, per_class, voting):
     case = outputs()
-    expected = plain_detections(*case, STATISTICS, nms_iou, threshold, per_class)
-    padded, found = select(*case, nms_iou=nms_iou, score_threshold=threshold, per_class=per_class)
+    expected = plain_detections(*case, STATISTICS, nms_iou, threshold, per_class, voting)
+    settings = {"nms_iou": nms_iou, "score_threshold": threshold, "per_class": per_class, "box_voting": voting}
+    padded, found = select(*case, **settings)
     assert len(padded.scores) == 2 * per_class
     assert len(found.scores) == len(expected)
     assert len(expected) > 5
