@@ -88,6 +88,16 @@ def checkpoint_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def root_option(parser: argparse.ArgumentParser, use: str) -> None:
+    """Adds the setting `--data.root` to the options of a command, so that its help lists it; see `root_setting`."""
+    parser.add_argument("--data.root", dest="root", metavar="FOLDER", help=f"folder of annotated images {use}")
+
+
+def root_setting(arguments: argparse.Namespace) -> list[str]:
+    """The setting that `root_option` took out of the command line, to be given with the others."""
+    return [] if arguments.root is None else ["--data.root", arguments.root]
+
+
 def keep_compiled(program: str) -> None:
     """Has JAX keep the functions it compiles in `cache_folder()`, unless its own variables say something about that.
 

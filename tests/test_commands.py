@@ -64,6 +64,8 @@ def test_help_is_complete_and_fits_the_terminal(name, monkeypatch, capsys):
     monkeypatch.setattr(argparse.ArgumentParser, "print_help", lambda self: (parsers.append(self), print_help(self)))
     monkeypatch.setenv("COLUMNS", "80")
     assert start(monkeypatch, name, "--help") == 0
+    if name in ("inspect-data", "train"):
+        assert "--data.root FOLDER" in parsers[0].format_help()
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     assert f"\n    frcnn {name} " in text

@@ -154,6 +154,17 @@ def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypa
     assert {path.name: path.read_bytes() for path in (pictures / "found").iterdir()} == before
 
 
+def test_detect_says_one_line_about_many_images(pictures, detector, monkeypatch, capsys):
+    (pictures / "a/another.png").write_bytes((pictures / "a/same.png").read_bytes())
+    monkeypatch.setattr("frcnn_jax.commands.detect._LINES", 2)
+    detect = ("detect", "--workdir", pictures, pictures / "a")
+    about_all = "2 images: 2 objects with score >= 0.5 (cat 2)"
+    for arguments, count in (((), 0), (("--verbose",), 2)):
+        assert call(monkeypatch, *detect, *arguments) is None
+        *lines, said, _ = capsys.readouterr().out.splitlines()
+        assert (len(lines), said) == (count, about_all)
+
+
 def test_detect_trusts_no_relative_path_of_old_results(pictures, detector, monkeypatch, capsys):
     """Results of before there was "path": a relative "image" may have been in any folder."""
     detect, found = ("detect", "--workdir", pictures, "--out", pictures / "found"), pictures / "found"

@@ -17,6 +17,8 @@ for none.
 from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user
 
+_LINES = 20  # images from which on there is no line for each
+
 
 def main() -> None:
     parser = make_parser(__doc__)
@@ -39,6 +41,7 @@ def main() -> None:
         metavar="FOLDER",
         help="write VOC XML of what is drawn, to correct in labelImg; none if not given",
     )
+    parser.add_argument("--verbose", action="store_true", help=f"a line for each image, also for {_LINES} and more")
     parser.add_argument("--overwrite", action="store_true", help="replace existing XML files")
     arguments = parser.parse_args()
     if arguments.every < 1:
@@ -57,7 +60,7 @@ def main() -> None:
     from frcnn_jax.data.proposals.source import select_proposals
     from frcnn_jax.evaluation.outputs.voc_xml import check_xml_files
     from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video
-    from frcnn_jax.runs.detect_inputs import check_images
+    from frcnn_jax.runs.detect_inputs import check_images, say_orientation
     from frcnn_jax.runs.detector import load_detector
     from frcnn_jax.runs.video import video_facts
 
@@ -83,12 +86,8 @@ def main() -> None:
         check_results(out, files, videos)
     except FileExistsError as error:
         parser.error(str(error))
-    for image in images:
-        if image.mark != 1 and image.turn == 1:
-            print(f"{image.path}: its EXIF orientation is ignored: boxes and picture are as the pixels lie in the file")
-        elif image.mark != 1:
-            mark = f"its EXIF orientation, {image.mark}, is followed"
-            print(f"{image.path}: {mark}: boxes and picture are of the turned image")
+    lines = arguments.verbose or len(images) < _LINES
+    say_orientation(images, lines=lines)
     if arguments.voc_xml is not None:
         check_xml_files(arguments.voc_xml, [path.stem for path in files], overwrite=arguments.overwrite)
     proposals = None
@@ -106,6 +105,7 @@ def main() -> None:
         score=arguments.score,
         pictures=arguments.pictures,
         voc_xml=arguments.voc_xml,
+        lines=lines,
     )
     for video in videos:
         detect_video(detector, video, out, every=arguments.every, score=arguments.score)

@@ -16,7 +16,7 @@ and for the RoIs on the page. They are those of the training that follows.
 import logging
 import sys
 
-from frcnn_jax.cli import make_parser
+from frcnn_jax.cli import make_parser, root_option, root_setting
 from frcnn_jax.config import expand_user, load_config, override
 
 _IMAGES = 200
@@ -24,6 +24,7 @@ _IMAGES = 200
 
 def main() -> None:
     parser = make_parser(__doc__)
+    root_option(parser, "to look at; needed where the config names none")
     parser.add_argument(
         "--config", default="folder", type=expand_user, help="name of a config, or file with get_config()"
     )
@@ -40,6 +41,7 @@ def main() -> None:
     arguments, settings = parser.parse_known_args()
     if arguments.proposals is not None and arguments.proposals < 1:
         parser.error(f"argument --proposals: must be at least 1, not {arguments.proposals}")
+    settings += root_setting(arguments)
     settings += ["--data.verify"] if arguments.verify else []
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     config = override(load_config(arguments.config), settings, sys.argv[0])

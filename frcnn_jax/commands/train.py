@@ -1,7 +1,9 @@
 """Trains the detector of a config, going on where it was, and evaluates it at the end.
 
-    frcnn train --config voc07_vgg16 --workdir FOLDER [--SETTING VALUE ...]
-    frcnn train --config voc07_vgg16 --settings
+    frcnn train --config folder --workdir runs/mine --data.root FOLDER
+        [--SETTING VALUE ...]
+    frcnn train --config voc07_vgg16 --workdir runs/voc07
+    frcnn train --config folder --settings
 
 Evaluated is the best checkpoint where train.evaluate_every measured the run while it trained, else the newest. Any
 setting of the config can be given, as --train.steps 3000; --settings lists them.
@@ -11,7 +13,7 @@ import logging
 import sys
 from pathlib import Path
 
-from frcnn_jax.cli import make_parser
+from frcnn_jax.cli import make_parser, root_option, root_setting
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 
@@ -19,6 +21,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
     parser.add_argument("--workdir", type=expand_user, help="folder of the run; needed, but for --settings")
+    root_option(parser, "to train on, in place of the config's")
     parser.add_argument(
         "--accept-changed-data",
         action="store_true",
@@ -27,6 +30,7 @@ def main() -> None:
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     parser.add_argument("--settings", action="store_true", help="list all settings, with the config's values, and exit")
     arguments, settings = parser.parse_known_args()
+    settings += root_setting(arguments)
     settings += ["--data.verify"] if arguments.verify else []
     config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])
     if arguments.workdir is None:

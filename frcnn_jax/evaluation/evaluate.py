@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from frcnn_jax.distributed.talk import from_first, gather, is_first, process_cou
 from frcnn_jax.evaluation.analysis.error_kinds import error_kinds
 from frcnn_jax.evaluation.analysis.matches import match_dataset
 from frcnn_jax.evaluation.analysis.measures import best_f1, object_overlaps, proposal_ceiling, recall_by_size
+from frcnn_jax.evaluation.analysis.remarks import uncounted
 from frcnn_jax.evaluation.coco import check_pycocotools, evaluate_coco
 from frcnn_jax.evaluation.outputs.files import ResultFiles
 from frcnn_jax.evaluation.pages.gallery import write_gallery
@@ -30,6 +31,7 @@ from frcnn_jax.evaluation.sharing import Share, of_all_processes
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
+from frcnn_jax.progress import none_of_its_time
 from frcnn_jax.types import BoxStatistics, Detections
 
 
@@ -66,7 +68,7 @@ def detect_dataset(
     found: dict[int, Detections] = {}
     total = source.images if process_count() > 1 else len(dataset)
     progress = tqdm(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())
-    started = time.perf_counter()
+    started, shapes = time.perf_counter(), set()
     batches = _Clocked(_read(source, input_config) if len(source) else ())
     # One batch stays under way on the device while the host takes apart the one before.
     pending: list[tuple[Pyramid, Detections]] = []
@@ -75,7 +77,8 @@ def detect_dataset(
         if interrupted is not None and interrupted():
             finished = False
             break
-        detections = run(jax.device_put(batch))
+        with _compiling(batch, shapes, progress):
+            detections = run(jax.device_put(batch))
         for part in jax.tree.leaves(detections):
             part.copy_to_host_async()
         pending.append((batch, detections))
@@ -91,6 +94,15 @@ def detect_dataset(
     progress.close()
     found = of_all_processes(found)
     return {dataset.image_ids[index]: found[index] for index in range(len(dataset))}
+
+
+def _compiling(batch: Pyramid, shapes: set[tuple], progress: tqdm) -> AbstractContextManager[None]:
+    """Says that detection compiles where a batch has a shape that is not in `shapes`, which gets it."""
+    shape = tuple(part.shape for part in jax.tree.leaves(batch))
+    if shape in shapes:
+        return nullcontext()
+    shapes.add(shape)
+    return none_of_its_time(progress, "compiling for images of this size")
 
 
 def _read(source: Share, config: InputConfig) -> Iterator[Pyramid]:
@@ -162,12 +174,14 @@ def evaluate_dataset(
     input_config: InputConfig,
     config: EvalConfig,
     directory: str | Path,
+    title: str | None = None,
     extra: dict[str, Any] | None = None,
     files: ResultFiles | None = None,
 ) -> dict[str, Any]:
     """Detects, measures, and writes `metrics.json`, `index.html`, figures and pictures to `directory`.
 
     Args:
+        title: of the page; names the data set if None.
         extra: further entries of `metrics.json`.
         files: files of the detections for other programs.
 
@@ -193,7 +207,7 @@ def evaluate_dataset(
             dataset,
             config=config,
             directory=directory,
-            title=f"Fast R-CNN on {dataset.name}",
+            title=title or f"Fast R-CNN on {dataset.name}",
             proposals=proposals,
             extra=extra,
         )
@@ -234,6 +248,7 @@ def write_evaluation(
         "images": len(dataset),
         "iou_threshold": 0.5,
         "dataset": dataset.name,
+        "uncounted": uncounted(dataset.annotations),
         "best_f1": {name: best_f1(curve) for name, curve in curves.items()},
         "errors": errors["kinds"],
         "errors_by_class": errors["classes"],

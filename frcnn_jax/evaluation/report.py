@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from frcnn_jax.atomic import write_bytes, write_text
 from frcnn_jax.evaluation.analysis.matches import MEANINGS
 from frcnn_jax.evaluation.analysis.measures import SIZES
+from frcnn_jax.evaluation.analysis.remarks import remarks
 from frcnn_jax.evaluation.coco import format_coco
 from frcnn_jax.evaluation.drawing import check_image, draw_detections
 from frcnn_jax.evaluation.fonts import drawable_names
@@ -46,7 +47,8 @@ def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> None:
 
 
 def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """The AP of each class and their mean as lines to print; below them COCO's measures, if they were measured."""
+    """The AP of each class and their mean as lines to print; below them COCO's measures, if they were measured, and
+    `remarks`."""
     names = [*metrics["ap"], "mean"]
     values = [*metrics["ap"].values(), metrics["map"]]
     width = max(len(name) for name in names)
@@ -57,6 +59,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         title += f": {metrics['checkpoint']}"
     rows = [f"  {n:{width}}  {'no objects' if v is None else f'{v:.4f}'}" for n, v in zip(names, values, strict=True)]
     rows += format_coco(metrics["coco"]) if "coco" in metrics else []
+    rows += [f"Note: {text}" for text in remarks(metrics)]
     return "\n".join([title, *rows])
 
 
@@ -87,7 +90,7 @@ def write_report(
 
     Args:
         metrics: as from `evaluate_voc`; the page shows the further ones of `write_evaluation` too, and lists other
-            numbers and texts.
+            numbers and texts by their names.
         gallery: as from `write_gallery`; the page has no pictures without.
 
     Raises:
@@ -106,12 +109,44 @@ def write_report(
         "report.html",
         title=title,
         metrics=metrics,
-        facts={k: v for k, v in metrics.items() if k != "map" and isinstance(v, (int, float, str))},
+        facts=_facts(metrics),
+        remarks=remarks(metrics),
         numbered={name: text for name, text in zip(curves, drawable_names(list(curves)), strict=True) if text != name},
         f1_figure=bool(best),
         kinds=MEANINGS,
-        sizes={name: f"{a:g}² to {b:g}²" if b < math.inf else f"{a:g}² and more" for name, (a, b) in bounds.items()},
+        sizes={name: _range(*ends) for name, ends in bounds.items()},
         gallery=gallery,
     )
     write_text(directory / "index.html", html)
     return directory / "index.html"
+
+
+def _range(low: float, high: float) -> str:
+    if low == 0:
+        return f"below {high:g}²"
+    return f"{low:g}² to {high:g}²" if high < math.inf else f"{low:g}² and more"
+
+
+_METRICS = {"voc07": "VOC 2007's AP at 11 points of recall", "voc10": "VOC 2010's AP, the area under the curve"}
+
+
+def _facts(metrics: Mapping[str, Any]) -> str:
+    """The head of the page: data, measure, checkpoint, and what else is a number or a text, as words."""
+    others = {name: value for name, value in metrics.items() if isinstance(value, (int, float, str))}
+    others.pop("map", None)
+    parts = []
+    if "images" in others:
+        count = others.pop("images")
+        data = f" of {others.pop('dataset')}" if "dataset" in others else ""
+        parts.append(f"{count} {'image' if count == 1 else 'images'}{data}")
+    if "metric" in others:
+        metric = others.pop("metric")
+        iou = f", at an IoU of {others.pop('iou_threshold'):g}" if "iou_threshold" in others else ""
+        parts.append(f"{_METRICS.get(metric, metric)}{iou}")
+    if "step" in others:
+        parts.append(f"after step {others.pop('step')}")
+    if "checkpoint" in others:
+        parts.append(f"the checkpoint is {others.pop('checkpoint')}")
+    for name, value in others.items():
+        parts.append(f"{name.replace('_', ' ')} {format(value, '.4g') if isinstance(value, float) else value}")
+    return "; ".join(parts)

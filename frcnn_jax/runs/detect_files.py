@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from tqdm import tqdm
 
 from frcnn_jax.atomic import replacing, write_bytes, write_text
@@ -33,6 +33,7 @@ PictureFormat = Literal["input", "jpg", "png", "none"]
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _MOST_THREADS = 16  # each holds a frame of a video
+_NAMED = 12  # classes
 
 
 def result_files(out: Path, file: Path, *, video: bool) -> tuple[Path, Path]:
@@ -85,8 +86,9 @@ def detect_images(
     score: float = 0.5,
     pictures: PictureFormat = "input",
     voc_xml: Path | None = None,
+    lines: bool = True,
 ) -> None:
-    """Writes NAME.detections.json and a picture for each image, with a line for each and a progress bar.
+    """Writes NAME.detections.json and a picture for each image, with a progress bar and, of several, a line about all.
 
     Images are decoded one by one; proposals are computed in all cores, some images ahead.
 
@@ -95,13 +97,14 @@ def detect_images(
         score: least score of detections that are drawn and counted; JSON holds all.
         pictures: their format. Of an input that keeps every pixel, "input" is PNG, of others JPEG.
         voc_xml: folder for VOC XML of what is drawn; none is written if None.
+        lines: a line for each image too.
     """
-    config = detector.config.proposals
+    config, counts = detector.config.proposals, []
     if proposals is None:
         pairs = _ahead(lambda image: search_image(_decoded(image), config), images)
     else:
         pairs = zip(images, proposals, strict=True)
-    with contextlib.closing(tqdm(total=len(images), desc="Detecting", unit="image", disable=len(images) <= 1)) as bar:
+    with contextlib.closing(tqdm(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar:
         for file, boxes in pairs:
             image = _decoded(file)
             found = detector.detect(image, boxes)
@@ -111,8 +114,12 @@ def detect_images(
             if voc_xml is not None:
                 about = file.path.stem, file.path.name, file.size, found, detector.classes
                 write_voc_xml(voc_xml, *about, min_score=score)
-            bar.write(f"{file.path}: {len(boxes)} proposals, {_count(found, score)} objects with score >= {score}")
+            counts.append(np.bincount(found.labels[found.scores >= score], minlength=len(detector.classes) + 1))
+            if lines:
+                bar.write(f"{file.path}: {len(boxes)} proposals, {_objects(int(counts[-1].sum()), score)}")
             bar.update()
+    if len(counts) > 1:
+        print(_summary(np.array(counts), detector.classes, score))
 
 
 def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, score: float = 0.5) -> None:
@@ -152,9 +159,23 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
             if not count:
                 raise
             stopped = error
-    print(f"{path}: {_frames_text(count, every, expected)}, {objects} objects with score >= {score}")
+    print(f"{path}: {_frames_text(count, every, expected)}, {_objects(objects, score)}")
     if stopped is not None:
         raise stopped
+
+
+def _summary(counts: Int[np.ndarray, "N K1"], classes: Sequence[str], score: float) -> str:
+    """A line about all images: objects by class, the most frequent first, and images without any."""
+    by_class, empty = counts.sum(axis=0), int((counts.sum(axis=1) == 0).sum())
+    order = [label for label in np.argsort(-by_class, kind="stable").tolist() if by_class[label]]
+    names = ", ".join(f"{classes[label - 1]} {by_class[label]}" for label in order[:_NAMED])
+    names += " ..." if len(order) > _NAMED else ""
+    text = f"{len(counts)} images: {_objects(int(by_class.sum()), score)}"
+    return text + (f" ({names})" if names else "") + (f", none in {empty} images" if empty and names else "")
+
+
+def _objects(count: int, score: float) -> str:
+    return f"{count} {'object' if count == 1 else 'objects'} with score >= {score:g}"
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

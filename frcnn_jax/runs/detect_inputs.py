@@ -15,7 +15,7 @@ from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.images import IMAGE_SUFFIXES, check_image, exif_orientation, turned_size
 from frcnn_jax.runs.video import VIDEO_SUFFIXES
 
-__all__ = ["ImageInput", "check_images", "find_inputs"]
+__all__ = ["ImageInput", "check_images", "find_inputs", "say_orientation"]
 
 _PICTURES = (".detections.jpg", ".detections.png")  # ours, of an earlier call
 _KINDS = f"give images, folders of images, or videos ({', '.join(VIDEO_SUFFIXES)})"
@@ -109,6 +109,21 @@ def check_images(
         more = f" ({len(faults)} of {len(paths)} files cannot be read)" if len(paths) > 1 else ""
         raise ValueError(f"{faults[0]}{more}: {_KINDS}")
     return found
+
+
+def say_orientation(images: Sequence[ImageInput], *, lines: bool) -> None:
+    """Prints which images with an EXIF orientation are turned, or their number without `lines`."""
+    for turned in (False, True):
+        marked = [image for image in images if image.mark != 1 and (image.turn != 1) == turned]
+        what = "is followed" if turned else "is ignored"
+        which = "of the turned image" if turned else "as the pixels lie in the file"
+        if lines:
+            for image in marked:
+                mark = f", {image.mark}," if turned else ""
+                print(f"{image.path}: its EXIF orientation{mark} {what}: boxes and picture are {which}")
+        elif marked:
+            many = "1 image has" if len(marked) == 1 else f"{len(marked)} images have"
+            print(f"{many} an EXIF orientation, which {what}: boxes and pictures are {which}")
 
 
 def _check(path: Path, max_pixels: int) -> tuple[tuple[int, int], int] | str:

@@ -106,6 +106,7 @@ def evaluate_run(
         input_config=config.input,
         config=config.evaluate,
         directory=directory,
+        title=_title(dataset, config),
         extra={
             "step": detector.step,
             **from_first(lambda: _chosen_by(expand_user(workdir), detector.step, dataset)),
@@ -155,6 +156,13 @@ def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:
     same = evaluations.measured.get("fingerprint") == dataset.fingerprint
     by = "these images, which makes its mAP optimistic" if same else evaluations.measured.get("data")
     return {"checkpoint": f"the best of {len(evaluations.values)}, chosen on {by}"}
+
+
+def _title(dataset: Dataset, config: Config) -> str:
+    """Title of the report: the folder by its name, and the split."""
+    if not dataset.name.startswith("folder/"):
+        return f"Fast R-CNN on {dataset.name}"
+    return f"Fast R-CNN on {expand_user(config.data.root).resolve().name}, {dataset.name.removeprefix('folder/')}"
 
 
 def _check_changes(before: Config, now: Config) -> None:

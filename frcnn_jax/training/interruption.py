@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from frcnn_jax.distributed.talk import is_first
 from frcnn_jax.signals import set_unsaved
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -15,7 +16,7 @@ _NOTICE = b"\nStopping after this step; again to stop at once\n"
 
 def report_ignored_ctrl_c() -> None:
     """Says on stderr how to stop a process that ignores SIGINT, as shells and schedulers start it in the background."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and is_first():
         print(
             f"Ctrl-C (SIGINT) is ignored, as this process was started so; stop it by SIGTERM: kill {os.getpid()}",
             file=sys.stderr,
@@ -45,8 +46,9 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
     def hold(number: int, _: object) -> None:
         restore()
         received.append(number)
-        # A print could be interrupted by this very handler, which its buffer does not bear.
-        os.write(2, _NOTICE)
+        if is_first():  # of several processes, which all stop
+            # A print could be interrupted by this very handler, which its buffer does not bear.
+            os.write(2, _NOTICE)
 
     for number in held:
         signal.signal(number, hold)

@@ -2,8 +2,9 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,38 @@ from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.pipeline import BatchSource, concatenate, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
-from frcnn_jax.distributed.arrays import data_mesh, digest, local_places, meet, on_every_device, share_out
+from frcnn_jax.distributed.arrays import (
+    compiled_together,
+    data_mesh,
+    digest,
+    local_places,
+    meet,
+    on_every_device,
+    share_out,
+)
 from frcnn_jax.distributed.disk import first_on_disk
 from frcnn_jax.distributed.start import start
-from frcnn_jax.distributed.talk import is_first, process_count, same
+from frcnn_jax.distributed.talk import gather, is_first, process_count, same
 from frcnn_jax.distributed.watch import Stops, stops_together
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
+from frcnn_jax.progress import none_of_its_time
 from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
 from frcnn_jax.training.losses import create_loss, name_loss
 from frcnn_jax.training.metrics import MetricsLog
-from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule
+from frcnn_jax.training.optimizer import create_optimizer, learning_rates
 from frcnn_jax.training.state import TrainState, abstract_state, build_model, create_state, initial_params
 from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, map_train_step
 from frcnn_jax.training.validation import Evaluation, Validation
 from frcnn_jax.training.workdir import run_folder
+from frcnn_jax.types import Batch
 
+_AHEAD = 4  # steps that are given to the device before they are waited for
 # RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
 MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
 
@@ -121,10 +133,10 @@ def train(
         step = make_train_step(
             model, optimizer, loss=loss, sampling=config.sampling, fixed_order=config.distributed.fixed_order
         )
-        schedule = learning_rate_schedule(config.optimizer, config.train.steps)
+        rates = learning_rates(config.optimizer, config.train.steps)
         values = folder.evaluations(int(state.step))
         log = resources.enter_context(
-            closing(MetricsLog(workdir if is_first() else None, int(state.step), schedule, values.steps))
+            closing(MetricsLog(workdir if is_first() else None, int(state.step), rates.__getitem__, values.steps))
         )
         validation = Validation(workdir, config, evaluation, model, values, log)
         pictures = None
@@ -135,9 +147,9 @@ def train(
         def save(state: TrainState, wait: bool) -> None:
             folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best, wait=wait)
 
-        run_step = map_train_step(step, mesh)
+        run_step = compiled_together(map_train_step(step, mesh))
         writes = (log, save, folder.check_saved)
-        loop = _Loop(config, run_step, key, mesh, source, iterator, *writes, validation, pictures)
+        loop = _Loop(config, run_step, rates, key, mesh, source, iterator, *writes, validation, pictures)
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
         # the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
@@ -153,6 +165,7 @@ class _Loop:
 
     config: Config
     step: Callable
+    rates: np.ndarray  # learning rate of every step
     key: jax.Array
     mesh: Mesh
     source: BatchSource
@@ -162,6 +175,7 @@ class _Loop:
     check_saved: Callable[[], None]
     validation: Validation
     pictures: MakePictures | None
+    compiled: set[tuple[int, int]] = dataclasses.field(default_factory=set)  # sizes of batches so far
 
     def run(self, state: TrainState, stops: Stops) -> TrainState:
         first, settings, validation = int(state.step), self.config.train, self.validation
@@ -171,12 +185,12 @@ class _Loop:
             total=settings.steps,
             initial=first,
             desc="Training",
-            smoothing=0.05,
+            smoothing=0,  # the mean of the run, as now and then a step is followed by a measurement
             bar_format=form,
             disable=not is_first(),
         )
 
-        number = first
+        number, under_way = first, deque[Any]()
         set_unsaved(False)  # until a step is made: the first one may be compiled for minutes
         # True where the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
@@ -186,9 +200,16 @@ class _Loop:
             started = time.perf_counter()
             batch = next(self.iterator)
             waited = time.perf_counter() - started
-            state, metrics = self.step(state, share_out(batch, self.mesh), self.key)
+            with self._compiling(batch, state, progress):
+                # As an argument, so that trainings of other lengths share the program.
+                rate = on_every_device(self.rates[number - 1], self.mesh)
+                state, metrics = self.step(state, share_out(batch, self.mesh), self.key, rate)
             set_unsaved(True)
             self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
+            under_way.append(metrics)
+            if len(under_way) > _AHEAD:
+                jax.block_until_ready(under_way.popleft())
+                progress.update()  # a step is counted when it is finished
             if self.pictures is not None and number % settings.pictures_every == 0:
                 shown = jax.device_get(state) if process_count() > 1 else state  # which process 0 alone looks at
                 self.log.add_pictures(number, partial(self.pictures, shown, batch, self.key, number))
@@ -198,13 +219,17 @@ class _Loop:
             checkpoint_due = last or due or number % settings.checkpoint_every == 0
             if number % settings.log_every == 0 or checkpoint_due:
                 # Raises where a loss is not finite, so that no checkpoint is written after it.
-                progress.set_postfix_str(self.log.flush())
+                progress.set_postfix_str(self.log.flush(), refresh=False)
+                progress.update(len(under_way))
+                under_way.clear()
+                progress.refresh()
                 self.check_saved()
             if checkpoint_due:
                 # What is measured must be there if the run is killed; otherwise it is written beside the next steps.
                 self.save(state, last or due)
                 set_unsaved(not (last or due))
-            progress.update()
+            if checkpoint_due or (settings.pictures_every and number % settings.pictures_every == 0):
+                gather(None)  # as process 0 alone saves and draws, and the next step waits only so long
             stopped = last
             if due:
                 stopped = stops.stopped or not self._measure(state, stops, progress.write) or last
@@ -212,6 +237,20 @@ class _Loop:
         if validation.exhausted:
             print(validation.ending(number))
         return state
+
+    @contextmanager
+    def _compiling(self, batch: Batch, state: TrainState, progress: tqdm) -> Iterator[None]:
+        """Says that the step compiles where a batch has a new size; the time that it takes is none of the steps'."""
+        height, width = batch.images.shape[1:3]
+        if (height, width) in self.compiled:
+            yield
+            return
+        self.compiled.add((height, width))
+        jax.block_until_ready(state)  # or steps under way would go on in a time that is left out
+        started = time.perf_counter()
+        with none_of_its_time(progress, f"compiling a step for {width} x {height} pixels"):
+            yield
+        self.log.leave_out(time.perf_counter() - started)
 
     def _measure(self, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
         """Measures the state; False where a signal to one of the processes ends that, and the training, in all."""

@@ -84,7 +84,11 @@ class MetricsLog:
         except Exception as error:
             self._pictures = False
             _log.warning("no more pictures in TensorBoard (train.pictures_every): %s", str(error).partition("\n")[0])
-        self._since += time.perf_counter() - started
+        self.leave_out(time.perf_counter() - started)
+
+    def leave_out(self, seconds: float) -> None:
+        """Takes the time of something else, since the last flush, out of that of the steps."""
+        self._since += seconds
 
     def add(self, step: int, metrics: Any, images: Sequence[str], waited: float) -> None:
         """Keeps a step's metrics, still on the device, the images it saw, and the seconds it waited for them."""

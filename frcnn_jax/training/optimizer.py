@@ -10,7 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Float
 
 from frcnn_jax.config import OptimizerConfig, ParameterRule, in_steps
 
@@ -84,6 +86,11 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int | None) -> optax.
     return lambda step: after(jnp.asarray(step, float))
 
 
+def learning_rates(config: OptimizerConfig, steps: int) -> Float[np.ndarray, " S"]:
+    """The learning rate of every step of a training, as `learning_rate_schedule` has it."""
+    return np.asarray(jax.jit(jax.vmap(learning_rate_schedule(config, steps)))(jnp.arange(steps)))
+
+
 def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) -> optax.GradientTransformation:
     """Caffe's SGD over the parameters that `config.rules` do not freeze.
 
@@ -95,7 +102,7 @@ def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) ->
 
     Returns:
         A transformation of the tree in which frozen parameters are None, `TrainState.trainable`. Its updates are
-        steps to add, the learning rate included.
+        steps to add, the learning rate included: that of the schedule, or `learning_rate` where `update` is given it.
 
     Raises:
         ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen; or the rate depends
@@ -115,9 +122,19 @@ def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) ->
         optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
         _stateless(lambda update, param, decay: update + decay * param, decays),
         _stateless(lambda update, _, rate: update * rate, rates),
-        optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
+        _scale_by_learning_rate(learning_rate_schedule(config, steps)),
         optax.trace(decay=config.momentum),
     )
+
+
+def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Scales by the schedule, or by a rate that the update is given in its place."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, learning_rate: Any = None, **_: Any) -> Any:
+        rate = schedule if learning_rate is None else lambda _: learning_rate
+        return optax.scale_by_learning_rate(rate).update(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(optax.scale_by_learning_rate(schedule).init, update)
 
 
 def _stateless(function: Any, factors: Any) -> optax.GradientTransformation:

@@ -1,6 +1,7 @@
 """The training step: loss, gradient and update as one pure function for one device, and its mapping over devices."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import Batch, BoxStatistics, RoiSample
 
 Metrics = dict[str, Float[Array, ""]]
-StepFunction = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
+StepFunction = Callable[..., tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +221,9 @@ def make_train_step(
     `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs on its own. On several
     devices the metrics have "finite" [D] too, whether the loss of each device's images is.
 
+    With an optimizer of `create_optimizer` it takes a learning rate as fourth argument, in place of that of the
+    schedule, whose numbers are then no part of the program.
+
     Args:
         fixed_order: sum gradients in the order of the devices, in place of the order that a `pmean` takes.
 
@@ -228,7 +232,9 @@ def make_train_step(
     """
     check_loss(loss)
 
-    def step(state: TrainState, batch: Batch, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, batch: Batch, key: PRNGKeyArray, learning_rate: Float[Array, ""] | None = None
+    ) -> tuple[TrainState, Metrics]:
         def trainable_loss(trainable: Any) -> tuple[Array, Metrics]:
             return loss_fn(
                 merge(trainable, state.frozen),
@@ -249,7 +255,8 @@ def make_train_step(
         if axis_name is not None:
             devices = jax.lax.axis_size(axis_name)
             metrics |= {kind: devices * metrics[kind] for kind in ("foreground", "background")}
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
+        given = {} if learning_rate is None else {"learning_rate": learning_rate}
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable, **given)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         new_state = dataclasses.replace(
             state,
@@ -268,12 +275,17 @@ def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
     The state is donated: use the one that is returned.
     """
     everywhere, by_image = PartitionSpec(), PartitionSpec(AXIS)
-    mapped = jax.shard_map(
-        step,
-        mesh=mesh,
-        in_specs=(everywhere, by_image, everywhere),
-        out_specs=(everywhere, everywhere),
-        # With the check, gradients of replicated parameters would be summed over devices before our own mean.
-        check_vma=False,
-    )
+
+    @functools.wraps(step)
+    def mapped(state: TrainState, batch: Batch, key: PRNGKeyArray, *learning_rate: Array) -> tuple[TrainState, Metrics]:
+        over_devices = jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(everywhere, by_image, everywhere, *[everywhere] * len(learning_rate)),
+            out_specs=(everywhere, everywhere),
+            # With the check, gradients of replicated parameters would be summed over devices before our own mean.
+            check_vma=False,
+        )
+        return over_devices(state, batch, key, *learning_rate)
+
     return jax.jit(mapped, donate_argnums=0)

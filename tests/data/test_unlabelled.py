@@ -48,8 +48,8 @@ def test_a_folder_of_test_images_without_annotation_is_said_to_be_that(tmp_path,
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     data, messages = opened(config_of(root), "test", caplog)
     assert data.image_ids == ("train0", "train5")
-    said = "chosen by their names, as there are 4 test images without annotation, which are left out"
-    assert any(message.endswith(said) for message in messages)
+    said = "with a chance of 0.1 (data.split), as there are 4 test images without annotation, which are left out"
+    assert any(message.endswith(said) for message in messages), "as a warning"
 
 
 def test_a_list_of_test_images_without_annotation_is_said_to_be_that(tmp_path, caplog):

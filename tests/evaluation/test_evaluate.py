@@ -17,6 +17,7 @@ from frcnn_jax.detection.detect import detect
 from frcnn_jax.evaluation import evaluate
 from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset
 from frcnn_jax.evaluation.outputs.files import ResultFiles
+from frcnn_jax.evaluation.report import format_metrics
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import BoxStatistics
 from tests.data.voc_files import VocFiles, object_xml
@@ -113,7 +114,11 @@ def test_files_that_are_written(case, tmp_path):
     assert {path.stem for path in pictures} < set(dataset.image_ids)
     assert [path.name for path in sorted((directory / "thumbnails").iterdir())] == sorted(p.name for p in pictures)
     assert all(cv2.imread(str(path)).shape[2] == 3 for path in pictures)
-    assert "folder/test" in (directory / "index.html").read_text()
+    assert metrics["uncounted"] == {"difficult": 0, "crowds": 0}
+    page = (directory / "index.html").read_text()
+    assert "<title>Fast R-CNN on folder/test</title>" in page
+    assert "the test has 3 objects in 3 images" in page
+    assert "Note: the test has 3 objects in 3 images" in format_metrics(metrics)
 
 
 def test_measures_beside_the_average_precision(case, tmp_path):

@@ -54,13 +54,18 @@ def evaluation():
 
 def test_report_page(tmp_path, evaluation):
     metrics, curves = evaluation
-    index = write_report(tmp_path / "eval", {**metrics, "step": 300}, curves, title="Run <1>")
+    more = {"step": 300, "dataset": "folder/test", "checkpoint": "the best of 2", "other_number": 0.123456}
+    index = write_report(tmp_path / "eval", {**metrics, **more}, curves, title="Run <1>")
     assert index == tmp_path / "eval" / "index.html"
     text = index.read_text(encoding="utf-8")
     page = Page(text)
-    assert {"Run", "<1>", "<b>&", "_x$y$", "none", "–", "1.0000", "0.5455", "0.7727", "300", "voc07,"} <= set(
-        page.words
-    )
+    assert {"Run", "<1>", "<b>&", "_x$y$", "none", "–", "1.0000", "0.5455", "0.7727"} <= set(page.words)
+    shown = " ".join(page.words)
+    assert (
+        "1 image of folder/test; VOC 2007's AP at 11 points of recall, at an IoU of 0.5; after step 300; "
+        "the checkpoint is the best of 2; other number 0.1235"
+    ) in shown
+    assert "the test has 3 objects in 1 image" in shown
     assert "<b>&" not in text
     assert page.links == ["precision_recall.png"]
     assert {path.name for path in index.parent.iterdir()} == {"index.html", "precision_recall.png"}

@@ -55,9 +55,10 @@ def test_pictures_are_as_good_as_the_images(images, tmp_path, capsys):
         *("a.detections.json", "a.detections.png", "b.detections.jpg", "b.detections.json"),
         *("c.detections.json", "c.detections.png", "d.detections.jpg", "d.detections.json"),
     ]
-    lines = capsys.readouterr().out.splitlines()
+    *lines, about_all = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(image.path) for image in images]
-    assert all(line.endswith("proposals, 1 objects with score >= 0.5") for line in lines)
+    assert all(line.endswith("proposals, 1 object with score >= 0.5") for line in lines)
+    assert about_all == "4 images: 4 objects with score >= 0.5 (cat 4)"
     # Away from what is drawn, nothing but the encoding changes a pixel.
     original, drawn = (cv2.imread(str(path))[280:] for path in (tmp_path / "a.png", out / "a.detections.png"))
     np.testing.assert_array_equal(drawn, original)
@@ -65,6 +66,18 @@ def test_pictures_are_as_good_as_the_images(images, tmp_path, capsys):
     assert np.abs(drawn.astype(int) - original).mean() < 0.7
     assert [asked[0] for asked in detector.asked] == [(400, 500, 3)] * 4
     assert min(asked[1] for asked in detector.asked) > 0
+
+
+def test_a_line_about_all_images(images, tmp_path, capsys):
+    boxes = [np.zeros((0, 4), np.float32)] * 4
+    detect_images(Stub(), images, tmp_path / "out", proposals=boxes, score=0.2, lines=False)
+    assert capsys.readouterr().out == "4 images: 8 objects with score >= 0.2 (cat 4, dog 4)\n"
+    detect_images(Stub(), images, tmp_path / "out", proposals=boxes, score=0.95, lines=False)
+    assert capsys.readouterr().out == "4 images: 0 objects with score >= 0.95\n"
+    detector, found = Stub(), iter([0.9, 0.1, 0.1, 0.9])
+    object.__setattr__(detector, "detect", lambda image, boxes: detections((BOX, next(found), 2)))
+    detect_images(detector, images, tmp_path / "out", proposals=boxes, lines=False)
+    assert capsys.readouterr().out == "4 images: 2 objects with score >= 0.5 (dog 2), none in 2 images\n"
 
 
 def test_json_of_an_image(images, tmp_path):

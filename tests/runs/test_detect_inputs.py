@@ -1,12 +1,13 @@
 """Files to detect in: what paths stand for, and what is refused before the first image."""
 
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from frcnn_jax.runs.detect_inputs import check_images, find_inputs
+from frcnn_jax.runs.detect_inputs import ImageInput, check_images, find_inputs, say_orientation
 
 
 @pytest.fixture
@@ -52,6 +53,18 @@ def test_what_paths_cannot_stand_for(folder):
     for paths, message in cases.items():
         with pytest.raises(ValueError, match=re.escape(message)):
             find_inputs(list(paths))
+
+
+def test_the_orientation_of_many_images_is_one_line(capsys):
+    turned = [ImageInput(Path(f"{i}.jpg"), (4, 3), mark, mark) for i, mark in enumerate((6, 1, 8))]
+    ignored = [ImageInput(Path("x.jpg"), (4, 3), 3, 1)]
+    say_orientation([*turned, *ignored], lines=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "1 image has an EXIF orientation, which is ignored: boxes and pictures are as the pixels lie in the file",
+        "2 images have an EXIF orientation, which is followed: boxes and pictures are of the turned image",
+    ]
+    say_orientation(turned, lines=True)
+    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == ["0.jpg", "2.jpg"]
 
 
 def test_all_images_are_checked_at_once(folder):

@@ -58,6 +58,7 @@ def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
     config = changed(run, *test.split(), "--evaluate.metric", "voc10", "--evaluate.pictures", "0")
     metrics = evaluate_run(run[0], config, directory=tmp_path)
     assert metrics["metric"] == "voc10"
+    assert "<title>Fast R-CNN on data, test</title>" in (tmp_path / "index.html").read_text()
     assert metrics["settings"]["scales"] == [48, 96]
     assert metrics["settings"]["max_size"] == 96
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())

@@ -103,7 +103,7 @@ def step_in_a_moment(setattr=setattr) -> None:
     """
 
     def map_train_step(step, mesh):
-        def run(state, batch, key):
+        def run(state, batch, key, rate):
             shift = 1 + np.float32(0.001) * np.asarray(batch.image_index)[0]
             trainable = jax.tree.map(lambda x: x + shift, state.trainable)
             names = ("loss", "classification", "localization", "foreground", "background", "accuracy", "gradient_norm")

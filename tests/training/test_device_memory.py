@@ -49,11 +49,11 @@ def watched(monkeypatch):
     def watched_mapping(step, mesh):
         mapped = mapping(step, mesh)
 
-        def run(state, batch, key):
-            arguments.append((state.step.sharding, batch, key.sharding))
+        def run(state, batch, key, rate):
+            arguments.append((state.step.sharding, batch, key.sharding, rate.sharding))
             # What is not put on the device by name may not go there.
             with jax.transfer_guard("disallow"):
-                state, metrics = mapped(state, batch, key)
+                state, metrics = mapped(state, batch, key, rate)
             held.append((sum(x.nbytes for x in jax.live_arrays()), size(state)))
             return state, metrics
 
@@ -69,7 +69,7 @@ def test_a_step_takes_one_batch_of_bytes_and_one_state_is_held(small, data, tmp_
     before = sum(x.nbytes for x in jax.live_arrays())
     state = loop.train(run_config(data, steps=STEPS), tmp_path)
     assert len(transfers) == len(arguments) == STEPS
-    for (host, moved), (_, given, _) in zip(transfers, arguments, strict=True):
+    for (host, moved), (_, given, _, _) in zip(transfers, arguments, strict=True):
         assert given is moved
         assert host.images.dtype == moved.images.dtype == np.uint8
         assert isinstance(host.images, np.ndarray)
@@ -84,5 +84,5 @@ def test_a_run_goes_on_with_key_and_state_on_the_same_devices(small, data, tmp_p
     loop.train(run_config(data, steps=1), tmp_path)
     loop.train(run_config(data, steps=2), tmp_path)
     assert len(arguments) == 2
-    for of_state, _, of_key in arguments:
-        assert of_state == of_key
+    for of_state, _, of_key, of_rate in arguments:
+        assert of_state == of_key == of_rate

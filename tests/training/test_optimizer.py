@@ -7,7 +7,13 @@ import optax
 import pytest
 
 from frcnn_jax.config import OptimizerConfig, ParameterRule
-from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule, merge, split_frozen
+from frcnn_jax.training.optimizer import (
+    create_optimizer,
+    learning_rate_schedule,
+    learning_rates,
+    merge,
+    split_frozen,
+)
 
 PARAMS = {"head": {"fc": {"kernel": jnp.array([2.0]), "bias": jnp.array([3.0])}}, "conv1": {"kernel": jnp.array([5.0])}}
 RULES = (ParameterRule("^conv1/", None), ParameterRule("/bias$", 2.0, 0.0), ParameterRule("/kernel$"))
@@ -112,6 +118,37 @@ def test_drops_and_warmup_as_shares_of_the_training():
 def test_two_drops_at_one_step_of_a_short_training_both_count():
     schedule = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, drops=(0.5, 0.6)), 4)
     np.testing.assert_allclose([float(schedule(step)) for step in (1, 2)], [1, 0.01], rtol=1e-5)
+
+
+COSINE = OptimizerConfig(learning_rate=0.3, warmup=0.2, schedule="cosine", rules=RULES)
+
+
+def test_a_rate_that_is_given_takes_the_place_of_the_schedule_to_the_same_bits():
+    trainable, _ = split_frozen(PARAMS, RULES)
+    optimizer = create_optimizer(COSINE, PARAMS, 10)
+
+    @jax.jit
+    def step(state, **given):
+        return optimizer.update(jax.tree.map(jnp.ones_like, trainable), state, trainable, **given)
+
+    by_schedule = by_rate = optimizer.init(trainable)
+    for rate in learning_rates(COSINE, 10):
+        expected, by_schedule = step(by_schedule)
+        given, by_rate = step(by_rate, learning_rate=rate)
+        jax.tree.map(np.testing.assert_array_equal, (given, by_rate), (expected, by_schedule))
+    np.testing.assert_allclose(learning_rates(COSINE, 10)[:3], [0, 0.15, 0.3], rtol=1e-6)
+
+
+def test_trainings_of_other_lengths_share_their_program():
+    trainable, _ = split_frozen(PARAMS, RULES)
+
+    def program(steps, **given):
+        optimizer = create_optimizer(COSINE, PARAMS, steps)
+        return str(jax.make_jaxpr(optimizer.update)(trainable, optimizer.init(trainable), trainable, **given))
+
+    rate = np.float32(0.1)
+    assert program(10, learning_rate=rate) == program(20, learning_rate=rate)
+    assert program(10) != program(20)
 
 
 def test_a_rate_that_depends_on_a_length_that_is_not_known_is_refused():

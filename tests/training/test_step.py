@@ -184,8 +184,11 @@ def test_step_compiles_once_for_each_padded_shape():
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))  # where the step leaves it
     wide = small_batch()
     tall = wide.replace(images=np.swapaxes(wide.images, 1, 2), image_sizes=wide.image_sizes[:, ::-1])
-    for batch in (wide, tall, wide, tall, small_batch(seed=1)):
-        state, _ = mapped(state, batch, KEY)
+    for rate, batch in enumerate((wide, tall, wide, tall, small_batch(seed=1))):
+        before = jax.tree.map(np.asarray, state.trainable)
+        state, _ = mapped(state, batch, KEY, np.float32(rate))
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), before, state.trainable)
+        assert all(jax.tree.leaves(same)) == (rate == 0)  # the schedule has 0.01
     assert mapped._cache_size() == 2
 
 

@@ -78,8 +78,8 @@ class NamesFile:
             if not any(map(labelled, files)):
                 why = "no label file" if files else "no image"
                 warn_once(f"{self.path}: its split {split} is left out: {why} for {', '.join(places)}")
-            elif set(files) in map(set, found.values()):
-                warn_once(f"{self.path}: its split {split} is left out: the images are those of another")
+            elif same := [name for name, its in found.items() if set(its) == set(files)]:
+                warn_once(f"{self.path}: its split {split} is left out: it has the same images as {same[0]}")
             else:
                 found[split] = list(dict.fromkeys(files))
         used = {file for files in found.values() for file in files}

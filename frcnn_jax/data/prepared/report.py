@@ -120,7 +120,7 @@ def say_layout(folder: Path, title: str, layout: str, used: Sequence[tuple[str, 
             elif places:
                 text += f" of {' and '.join(places)}"
             parts.append(text + (f", {rule.why}" if rule.why else ""))
-    level = logging.WARNING if any(rule.why for _, rule in used) else logging.INFO
+    level = logging.WARNING if any(rule.unlabelled for _, rule in used) else logging.INFO
     warn_once(f"{title}: {'; '.join(parts)}", level)
 
 

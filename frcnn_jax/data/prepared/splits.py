@@ -45,6 +45,7 @@ class SplitRule:
     reader: AnnotationReader
     tested: tuple[str, ...] = ()  # splits whose images the others must not have
     why: str = ""  # how the test was chosen, where the folder has none
+    unlabelled: int = 0  # test images without annotation, in place of which it was
 
     def places(self) -> tuple[str, ...]:
         """Folders, lists or files that give the split, below the root; none where its reader does not know them."""
@@ -75,10 +76,12 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> Spli
         training = [name for name in there if name != "validation"]
         found = "validation" if split == "test" else _only(split, training[:1])
         why = f"those to validate with, not trained on, as there are {_no_test(reader)}"
-        return SplitRule(found, reader, ("validation",), why if split == "test" else "")
+        return SplitRule(found, reader, ("validation",), *((why, _unlabelled(reader)) if split == "test" else ()))
     pooled = PooledReader(reader, there or there_others, config.split)
-    why = f"{config.split:.6g} of all (data.split), chosen by their names, as there are {_no_test(reader)}"
-    return SplitRule("train" if split == "trainval" else split, pooled, ("test",), why if split == "test" else "")
+    drawn = f"each drawn by its name with a chance of {config.split:.6g} (data.split)"
+    why = f"{drawn}, as there are {_no_test(reader)}"
+    chosen = (why, _unlabelled(reader)) if split == "test" else ()
+    return SplitRule("train" if split == "trainval" else split, pooled, ("test",), *chosen)
 
 
 def used_splits(split: str, reader: AnnotationReader, config: DataConfig) -> tuple[tuple[str, SplitRule], ...]:
@@ -235,8 +238,13 @@ def _place(record: ImageRecord) -> float:
 
 def _no_test(reader: AnnotationReader) -> str:
     """The reason why there is no test to measure, as part of a message."""
-    count = reader.left_out("test") if isinstance(reader, LayoutReader) else 0
+    count = _unlabelled(reader)
     return f"{count} test images without annotation, which are left out" if count else "no test images"
+
+
+def _unlabelled(reader: AnnotationReader) -> int:
+    """Number of test images without annotation."""
+    return reader.left_out("test") if isinstance(reader, LayoutReader) else 0
 
 
 def _standard(reader: AnnotationReader) -> list[str]:

@@ -34,7 +34,7 @@ MEANINGS = {
     "both": "of another class, and misplaced",
     "duplicate": "of an object that a better one has found",
     "background": "of no object",
-    "missed": "none, the object was not found",
+    "missed": "none: no detection of any score is about the object",
 }
 """What a detection of each kind is, for pages."""
 HIT, IGNORED = -1, -2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from frcnn_jax.config import Config
 from frcnn_jax.data.pipeline import BatchSource, training_plan
@@ -25,6 +25,7 @@ from frcnn_jax.types import Batch, GroundTruth
 __all__ = ["Recall", "network_pictures", "sampled_recall", "stored_proposals"]
 
 _WIDE = 400  # pixels of the longer side
+_ROIS = 12  # of objects, and as many of background, that are drawn in an image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +86,8 @@ def stored_proposals(view: FolderView, config: Config) -> list[Float[np.ndarray,
 def network_pictures(view: FolderView, config: Config, stride: int, *, search: bool, count: int = 6) -> list[Picture]:
     """The first images of a training on `view`: resized, augmented, flipped and padded to their bucket.
 
-    Where proposals are at hand, the RoIs of a step are drawn too: foreground in the colour of its class, background in
-    gray. Objects are drawn in their colours, without proposals, or dashed in white.
+    Where proposals are at hand, some of the RoIs of a step are drawn too: foreground in the colour of its class,
+    background in gray. Objects are drawn in their colours, without proposals, or dashed in white.
 
     Args:
         stride: of the architecture, for the buckets.
@@ -132,11 +133,11 @@ def _at(sample: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _picture(view: FolderView, batch: Batch, n: int, rois: tuple[np.ndarray, np.ndarray] | None) -> Picture:
-    real, scale = batch.gt_mask[n], batch.scales[n]
+    real = batch.gt_mask[n]
     crowd = np.zeros(real.sum(), bool) if batch.gt_crowd is None else batch.gt_crowd[n][real]
-    image, text = batch.images[n], ""
+    image, text = thumbnail(batch.images[n], _WIDE), ""
+    scale = batch.scales[n] * np.float32(image.shape[1] / batch.images.shape[2])
     if rois is not None:
-        image = draw_rois(image, rois[0] * scale, rois[1])
         text = f"; {(rois[1] > 0).sum()} RoIs of objects, {(rois[1] == 0).sum()} of background"
         crowd = np.ones_like(crowd)  # which draws them dashed
     truth = GroundTruth(
@@ -148,4 +149,16 @@ def _picture(view: FolderView, batch: Batch, n: int, rois: tuple[np.ndarray, np.
     height, width = batch.image_sizes[n]
     padded = batch.images.shape[1:3]
     caption = f"{view.image_ids[batch.image_index[n]]}: {width} x {height} in {padded[1]} x {padded[0]}{text}"
-    return embedded(thumbnail(draw_objects(image, truth), _WIDE), caption)
+    plain = draw_objects(image, truth)
+    if rois is None:
+        return embedded(plain, caption)
+    drawn = _some(rois[1])
+    with_rois = draw_rois(image, rois[0][drawn] * scale, rois[1][drawn])
+    return embedded(draw_objects(with_rois, truth), caption, plain)
+
+
+def _some(labels: Int[np.ndarray, " R"]) -> Int[np.ndarray, " S"]:
+    """Positions of some RoIs of objects and some of background: of all, boxes would hide the image."""
+    random = np.random.default_rng(0)
+    kinds = (np.flatnonzero(labels > 0), np.flatnonzero(labels == 0))
+    return np.concatenate([random.permutation(its)[:_ROIS] for its in kinds])

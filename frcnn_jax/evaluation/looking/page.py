@@ -10,6 +10,7 @@ import numpy as np
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import Config
 from frcnn_jax.evaluation.analysis.measures import SIZES
+from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes
 from frcnn_jax.evaluation.looking.network import Recall
 from frcnn_jax.evaluation.looking.samples import Picture
 from frcnn_jax.evaluation.looking.survey import Survey
@@ -65,9 +66,27 @@ def remarks(survey: Survey, config: Config) -> list[str]:
             f"{small} objects ({share:.1%}) have a side below proposals.min_side = {least:g} pixels, and no proposal "
             f"is that small; set it with --proposals.min-side {max(math.floor(_percentile(sides)), 1)}"
         )
+    found += rare_classes({row[0]: row[1] for row in survey.class_table()[1]})
+    found += _test_remarks(survey)
+    marked = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in survey.view.annotations)
+    if marked:
+        learned = "learned too" if config.sampling.use_difficult else "not learned (sampling.use_difficult)"
+        found.append(
+            f"{marked} objects are marked difficult: they are {learned}, and an evaluation does not count them"
+        )
     if not any("trained on" in split.used and split.objects for split in survey.splits.values()):
         found.append("no split that is trained on has an object")
     return found
+
+
+def _test_remarks(survey: Survey) -> list[str]:
+    """Sentences about a test with few objects that count."""
+    tested = [name for name, split in survey.splits.items() if "tested on" in split.used.partition(" but ")[0]]
+    pairs = zip(survey.view.annotations, survey.split_of, strict=True)
+    truths = [truth for truth, split in pairs if split in tested]
+    labels = np.concatenate([np.zeros(0, int), *(truth.labels[~(truth.difficult | truth.crowd)] for truth in truths)])
+    counts = np.bincount(labels.astype(int), minlength=len(survey.view.classes) + 1)[1:].tolist()
+    return few_objects(dict(zip(survey.view.classes, counts, strict=True)), len(truths))
 
 
 def write_page(

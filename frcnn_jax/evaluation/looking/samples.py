@@ -30,15 +30,21 @@ class Picture:
     source: str  # data URL
     caption: str
     width: int  # pixels
+    plain: str | None = None  # data URL of the same picture without what the page can hide; None: there is no such
 
 
 Draw = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "h w 3"]]
 
 
-def embedded(image: UInt8[np.ndarray, "H W 3"], caption: str) -> Picture:
+def embedded(
+    image: UInt8[np.ndarray, "H W 3"], caption: str, plain: UInt8[np.ndarray, "H W 3"] | None = None
+) -> Picture:
     """An RGB image as a picture."""
-    source = "data:image/jpeg;base64," + base64.b64encode(jpeg(image, quality=80)).decode()
-    return Picture(source, caption, image.shape[1])
+    return Picture(_url(image), caption, image.shape[1], None if plain is None else _url(plain))
+
+
+def _url(image: UInt8[np.ndarray, "H W 3"]) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(image, quality=80)).decode()
 
 
 def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:

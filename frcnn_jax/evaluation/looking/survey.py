@@ -104,6 +104,11 @@ def survey_folder(config: Config) -> Survey:
             read.setdefault(name, found.splits[name])
             for image in found.check.splits[name].images:
                 images.setdefault(image.image_id, (image, name))
+    chosen = [
+        f"{use}: {count} {'image' if count == 1 else 'images'}, {rule.why}"
+        for use, rule in dict.fromkeys(used for request, _, _ in looked for used in request.used)
+        if rule.why and rule.split in splits and (count := splits[rule.split].images)
+    ]
     folder, errors = expand_user(data.root).resolve(), [fault for check in checks for fault in check.errors]
     classes = tuple(dict.fromkeys(name for check in checks for name in check.classes))
     return Survey(
@@ -112,7 +117,7 @@ def survey_folder(config: Config) -> Survey:
         splits=splits,
         view=FolderView(f"folder {folder.name}", [its for its, _ in images.values()], classes, data_dir(data)),
         split_of=tuple(name for _, name in images.values()),
-        notes=tuple(dict.fromkeys(note for _, found, said in looked for note in (*found.notes, *said))),
+        notes=(*chosen, *dict.fromkeys(note for _, found, said in looked for note in (*found.notes, *said))),
         faults={kind: tuple(its) for kind, its in sorted(faults.items())},
         answers=tuple(fault_table(checks, data.faults)) if faults else (),
         stops=bool(errors),

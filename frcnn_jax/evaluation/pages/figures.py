@@ -19,6 +19,7 @@ from frcnn_jax.evaluation.voc_map import PrecisionRecall
 __all__ = ["plot_f1", "plot_precision_recall"]
 
 _POINTS = 2000  # of a curve
+_FEW = 12  # classes in a legend
 
 
 def plot_precision_recall(
@@ -67,7 +68,9 @@ def _plot(
     from matplotlib.figure import Figure
 
     path = Path(path)
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    # The same pixels, with larger text where the legend is short.
+    few = sum(curve.objects > 0 for curve in curves.values()) <= _FEW
+    figure = Figure(figsize=(6.4, 4) if few else (8, 5), dpi=150 if few else 120, layout="constrained")
     axes = figure.add_subplot(**axes_settings)
     axes.grid(alpha=0.3)
     shown = drawable_names(list(curves))

@@ -69,7 +69,7 @@
     for (const detection of seen.errors) svg.append(rectangle("error", detection.slice(3), saying(detection)));
     const picture = element("img", { loading: "lazy", src: image.thumbnail, alt: image.name });
     const frame = element("a", { class: "frame", href: image.file, style: `aspect-ratio: ${width} / ${height}` }, picture, svg);
-    const lines = [`${seen.hits.length} found, ${seen.errors.length} wrong, ${seen.missed.length} missed`];
+    const lines = [`from score ${Number(score.value).toFixed(2)}: ${seen.hits.length} found, ${seen.errors.length} wrong, ${seen.missed.length} missed`];
     for (const detection of seen.errors.slice(0, 3)) lines.push(saying(detection));
     const missed = [...new Set(seen.missed.map((object) => nameOf(object[0])))];
     if (missed.length) lines.push("missed: " + missed.slice(0, 5).join(", "));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def render_page(template: str, **values: Any) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["json"] = _json
     environment.filters["share"] = _share
-    environment.filters["number"] = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    environment.filters["whole_sizes"] = lambda text: re.sub(r"(\d) x (\d)", "\\1\u00a0x\u00a0\\2", text)
     return environment.get_template(template).render(values)
 
 

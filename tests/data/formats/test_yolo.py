@@ -161,7 +161,7 @@ def test_splits_that_say_nothing_are_left_out_and_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert YoloReader(tmp_path, DataConfig()).splits == ("train",)
     assert [record.message.removeprefix(str(tmp_path)) for record in caplog.records] == [
-        "/data.yaml: its split validation is left out: the images are those of another",
+        "/data.yaml: its split validation is left out: it has the same images as train",
         "/data.yaml: its split test is left out: no image for ../test/images",
         ": 1 images are left out, which are in no split or in a folder without labels",
     ]

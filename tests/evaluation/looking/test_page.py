@@ -11,7 +11,7 @@ from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.evaluation.drawing import PALETTE
 from frcnn_jax.evaluation.looking.network import network_pictures, sampled_recall, stored_proposals
 from frcnn_jax.evaluation.looking.page import format_survey, write_page
-from frcnn_jax.evaluation.looking.samples import sample_pictures
+from frcnn_jax.evaluation.looking.samples import Picture, sample_pictures
 from frcnn_jax.evaluation.looking.survey import survey_folder
 from tests.data.voc_files import VocFiles, object_xml
 from tests.evaluation.pages.reading import Page
@@ -99,6 +99,8 @@ def test_proposals_are_searched_where_that_is_asked_for_and_kept(case):
     assert 0 <= recall.overall[0.7] <= recall.overall[0.5] <= 1
     (first,) = network_pictures(view, config, 16, search=True, count=1)
     assert "RoIs of objects" in first.caption
+    boxes, plain = decoded(first), decoded(Picture(first.plain, "", first.width))
+    assert (np.abs(boxes.astype(int) - plain).max(axis=2) > 60).any(), "with RoIs and without"
     assert network_pictures(view, config, 16, search=False, count=1) == [first]
     everything = open_proposals(view, config.proposals, progress=False)
     stored = stored_proposals(view, config)
@@ -119,6 +121,7 @@ def test_page_is_one_file(case, tmp_path):
     survey, config = case
     pictures = sample_pictures(survey)
     network = network_pictures(survey.view, config, 16, search=False, count=1)
+    network = [Picture(its.source, its.caption, its.width) for its in network]  # without RoIs, which may be stored
     path = write_page(survey, config, pictures, network, tmp_path / "out" / "index.html")
     assert list(path.parent.iterdir()) == [path]
     text = path.read_text("utf-8")
@@ -126,6 +129,12 @@ def test_page_is_one_file(case, tmp_path):
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     count = sum(len(its) for section in pictures.values() for its in section.values())
     assert len(page.links) == count + 1
+    assert "9\u00a0x\u00a020" in text, "sizes do not break"
+    assert "show RoIs" not in text
+    drawn = [Picture(its.source, its.caption, its.width, its.source) for its in network]
+    text = write_page(survey, config, pictures, drawn, path).read_text("utf-8")
+    assert len(Page(text).links) == count + 2
+    assert "show RoIs" in text
     assert "<cat>" not in text
     assert {"<cat>", "dog", "network", "crowded", "Faults", "None."} <= set(page.words)
 

@@ -149,9 +149,9 @@ def test_remarks_name_what_to_type(tmp_path):
     assert "--input.max-objects 5" in found[0]
     assert "5 objects (83.3%) have a side below proposals.min_side = 16 pixels" in found[1]
     assert "--proposals.min-side 9" in found[1]
-    assert len(found) == 2
+    assert len(found) == 3
     relaxed = replace(config, input={"max_objects": 5}, proposals={"min_side": 9})
-    assert remarks(survey_folder(relaxed), relaxed) == []
+    assert remarks(survey_folder(relaxed), relaxed) == found[2:]  # about the one test object
     tested = replace(settings(tmp_path), data={"train": ("folder/test",), "test": "folder/train"})
     assert survey_folder(tested).splits["test"].used == "trained on"
 
@@ -191,3 +191,31 @@ def test_no_folder_and_no_format(tmp_path):
         survey_folder(Config())
     with pytest.raises(FileNotFoundError, match="its format is not known"):
         survey_folder(settings(tmp_path))
+
+
+def test_remarks_on_the_objects_that_an_evaluation_counts(tmp_path):
+    files = VocFiles(tmp_path)
+    difficult = {"difficult": "<difficult>1</difficult>"}
+    for number in range(6):
+        cats = [object_xml("cat", (1, 1, 30, 30)), object_xml("cat", (1, 1, 30, 30), **difficult)]
+        files.image(f"a{number}", *cats, *([object_xml("dog", (5, 5, 30, 25))] if number == 0 else []))
+    files.split("train", "a0", "a1")
+    files.split("test", "a2", "a3", "a4", "a5")
+    config = settings(tmp_path)
+    assert remarks(survey_folder(config), config) == [
+        "classes with fewer than 5 objects are hardly learned (dog 1): leave them out by --data.classes cat",
+        "the test has 4 objects in 4 images: chance alone can move the mAP of so few by 0.1; test on more images (in a "
+        "new run, as with --data.split 0.3 where they are drawn)",
+        "no test object is of dog, so that the mAP says nothing about them",
+        "6 objects are marked difficult: they are learned too, and an evaluation does not count them",
+    ]
+    config = replace(config, sampling={"use_difficult": False})
+    assert "they are not learned (sampling.use_difficult)" in remarks(survey_folder(config), config)[3]
+
+
+def test_a_note_says_how_the_test_was_chosen(tmp_path):
+    files = VocFiles(tmp_path)
+    for number in range(12):
+        files.image(f"a{number}", object_xml("cat"))
+    (note,) = survey_folder(settings(tmp_path)).notes
+    assert note.startswith("test: 1 image, each drawn by its name with a chance of 0.1 (data.split)")

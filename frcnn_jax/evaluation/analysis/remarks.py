@@ -1,0 +1,86 @@
+"""Sentences about objects that do not count in an evaluation, and about numbers of objects too low for its figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from frcnn_jax.types import GroundTruth
+
+__all__ = ["few_objects", "rare_classes", "remarks", "uncounted", "uncounted_text"]
+
+_FEW, _FEW_OF_CLASS, _RARE = 50, 10, 5  # objects
+_NAMED = 8  # classes
+
+
+def remarks(metrics: Mapping[str, Any]) -> list[str]:
+    """What the reader of an evaluation's `metrics` should know beside their values; [] where there is nothing."""
+    found = few_objects(metrics["objects"], metrics["images"])
+    found += uncounted_text(metrics.get("uncounted", {}))
+    return found
+
+
+def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
+    """Sentences about a test set with few objects in all, or few or none of some classes.
+
+    Args:
+        objects: by class, without those that do not count.
+    """
+    total, found = sum(objects.values()), []
+    none = [name for name, count in objects.items() if count == 0]
+    if 0 < total < _FEW:
+        found.append(
+            f"the test has {_count(total, 'object')} in {_count(images, 'image')}: chance alone can move the mAP of so "
+            "few by 0.1; test on more images (in a new run, as with --data.split 0.3 where they are drawn)"
+        )
+    few = {name: count for name, count in objects.items() if 0 < count < _FEW_OF_CLASS}
+    if few and total >= _FEW:
+        named = _listed([f"{name} {count}" for name, count in few.items()])
+        found.append(f"the AP of classes with fewer than {_FEW_OF_CLASS} test objects says little: {named}")
+    if total and none:
+        found.append(f"no test object is of {_listed(none)}, so that the mAP says nothing about them")
+    return found
+
+
+def rare_classes(objects: Mapping[str, int]) -> list[str]:
+    """A sentence about classes with few objects in a whole folder, and how to leave them out, if there are any."""
+    rare = {name: count for name, count in objects.items() if count < _RARE}
+    others = [name for name in objects if name not in rare]
+    if not rare:
+        return []
+    named = _listed([f"{name} {count}" for name, count in rare.items()])
+    classes = " ".join(f'"{name}"' if re.search(r"[^\w.-]", name) else name for name in others)
+    way = f": leave them out by --data.classes {classes}" if others and len(others) <= _NAMED else ""
+    way = way or (": --data.classes with the names of the others leaves them out" if others else "")
+    return [f"classes with fewer than {_RARE} objects are hardly learned ({named}){way}"]
+
+
+def uncounted(annotations: Sequence[GroundTruth]) -> dict[str, int]:
+    """Numbers of objects that are neither right nor wrong to find: `difficult` ones, and `crowds`."""
+    crowds = sum(int(truth.crowd.sum()) for truth in annotations)
+    difficult = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in annotations)
+    return {"difficult": difficult, "crowds": crowds}
+
+
+def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
+    """A sentence about the numbers of `uncounted`, if there are any."""
+    parts = [
+        _count(numbers.get(kind, 0), *words)
+        for kind, words in (
+            ("difficult", ("object marked difficult", "objects marked difficult")),
+            ("crowds", ("crowd", "crowds")),
+        )
+        if numbers.get(kind)
+    ]
+    if not parts:
+        return []
+    return [f"{' and '.join(parts)} beside the objects counted here: to find them is neither right nor wrong"]
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")

@@ -1,0 +1,45 @@
+"""Sentences beside the figures: few objects, rare classes, objects that do not count."""
+
+import numpy as np
+
+from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes, remarks, uncounted
+from frcnn_jax.types import GroundTruth
+
+
+def test_a_test_set_of_few_objects():
+    (text,) = few_objects({"cat": 9}, 4)
+    assert text.startswith("the test has 9 objects in 4 images: chance alone can move the mAP")
+    assert few_objects({"cat": 1}, 1)[0].startswith("the test has 1 object in 1 image:")
+    assert few_objects({"cat": 50}, 4) == []
+    assert few_objects({"cat": 0}, 4) == []
+
+
+def test_classes_with_few_test_objects():
+    classes = "the AP of classes with fewer than 10 test objects says little"
+    nothing = "no test object is of hen, owl, so that the mAP says nothing about them"
+    assert few_objects({"cat": 50, "dog": 9, "cow": 10, "hen": 0, "owl": 0}, 40) == [f"{classes}: dog 9", nothing]
+    assert few_objects({"cat": 9, "hen": 0, "owl": 0}, 4)[1:] == [nothing]
+    many = few_objects({"cat": 50, **{f"c{i}": 1 for i in range(9)}}, 40)
+    assert many == [f"{classes}: {', '.join(f'c{i} 1' for i in range(8))} ..."]
+
+
+def test_rare_classes_of_a_folder():
+    few = "classes with fewer than 5 objects are hardly learned"
+    (text,) = rare_classes({"cat": 5, "big dog": 20, "cow": 1, "hen": 4})
+    assert text == f'{few} (cow 1, hen 4): leave them out by --data.classes cat "big dog"'
+    assert rare_classes({"cat": 4}) == [f"{few} (cat 4)"]
+    assert rare_classes({"cat": 5}) == []
+    (many,) = rare_classes({"cow": 1, **{f"c{i}": 5 for i in range(9)}})
+    assert many.endswith("(cow 1): --data.classes with the names of the others leaves them out")
+
+
+def test_objects_that_do_not_count():
+    flags = {"difficult": np.array([True, False, True]), "crowd": np.array([False, False, True])}
+    truth = GroundTruth(boxes=np.zeros((3, 4), np.float32), labels=np.array([1, 1, 1]), **flags)
+    numbers = uncounted([truth, truth])
+    assert numbers == {"difficult": 2, "crowds": 2}
+    metrics = {"objects": {"cat": 99}, "images": 2, "uncounted": numbers}
+    beside = "beside the objects counted here: to find them is neither right nor wrong"
+    assert remarks(metrics) == [f"2 objects marked difficult and 2 crowds {beside}"]
+    assert remarks({**metrics, "uncounted": {"difficult": 1, "crowds": 0}}) == [f"1 object marked difficult {beside}"]
+    assert remarks({"objects": {"cat": 99}, "images": 2}) == []
