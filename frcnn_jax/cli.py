@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+from frcnn_jax.signals import ended_by_signals
+
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
 # JAX's own variables about its cache, which it reads when it is imported.
 _CACHE_SETTINGS = (_CACHE_DIR, "JAX_ENABLE_COMPILATION_CACHE")
@@ -23,8 +25,10 @@ _WIDEST = 100  # columns of a help text, however wide the terminal
 def run(main: Callable[[], None]) -> None:
     """Runs the `main` of a command; exits with 1 and a line for bad input, with 130 for an interruption."""
     keep_compiled(_program())
+    interrupted = f"\n{_program()}: interrupted; what was finished is kept, and the same command goes on from there\n"
     try:
-        main()
+        with ended_by_signals(interrupted):
+            main()
     except TimeoutError as error:
         # The thread that does not answer would hold the process back.
         print(f"{_program()}: {error}", file=sys.stderr)
@@ -34,10 +38,7 @@ def run(main: Callable[[], None]) -> None:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(f"{_program()}: {error}")
     except KeyboardInterrupt:
-        print(
-            f"\n{_program()}: interrupted; what was finished is kept, and the same command goes on from there",
-            file=sys.stderr,
-        )
+        print(interrupted, end="", file=sys.stderr)
         sys.exit(130)
 
 

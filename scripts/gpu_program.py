@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     memory = program.memory_analysis()
     text = program.as_text()
     print(report(list(kernels(text))))
-    print("\n" + "\n".join(slow_operations(text)))
+    print("\n" + "\n".join([*slow_operations(text), *exchanges(text)]))
     print(f"\nTemporary arrays {memory.temp_size_in_bytes / 1e9:.2f} GB, arguments "
           f"{memory.argument_size_in_bytes / 1e9:.2f} GB")  # fmt: skip
 
@@ -176,6 +176,15 @@ def slow_operations(program: str) -> Iterator[str]:
         found = [match.groups() for match in map(_INSTRUCTION.match, program.splitlines()) if match]
         sizes = [(_bytes(shape), shape) for _, shape, kind, _ in found if kind == operation]
         yield f"{operation}: {len(sizes)}" + (f", the largest {max(sizes)[1][:60]}" if sizes else "")
+
+
+def exchanges(program: str) -> Iterator[str]:
+    """A line for each kind of operation by which devices exchange arrays, with the bytes of its results."""
+    found = [match.groups() for match in map(_INSTRUCTION.match, program.splitlines()) if match]
+    for operation in ("all-reduce", "all-gather"):
+        sizes = [_bytes(shape) for _, shape, kind, _ in found if kind in (operation, f"{operation}-start")]
+        if sizes:
+            yield f"{operation}: {len(sizes)}, {sum(sizes):,} bytes"
 
 
 def _bytes(shape: str) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -110,3 +111,79 @@ def test_what_a_killed_save_left_is_removed_in_silence(tmp_path, caplog):
     save(tmp_path, 2)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
     assert "temporary directory" not in caplog.text
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch):
+    """Checkpoints of which the second is written only when the event is set."""
+    checkpoints, event = Checkpoints(tmp_path), threading.Event()
+    save = checkpoints._manager.save
+
+    def save_later(step, **arguments):
+        assert step != 2 or event.wait(timeout=60)
+        return save(step, **arguments)
+
+    monkeypatch.setattr(checkpoints._manager, "save", save_later)
+    yield checkpoints, event
+    event.set()
+    checkpoints.close()
+
+
+def begin(checkpoints: Checkpoints, step: int, **options) -> None:
+    checkpoints.save(state_of(step), jax.random.key(0), {"step": step}, METADATA, wait=False, **options)
+
+
+def test_a_checkpoint_is_written_beside_the_steps(tmp_path, held):
+    checkpoints, event = held
+    state, written = state_of(2), []
+    checkpoints.save(state, jax.random.key(0), {"step": 2}, METADATA, wait=False, then=lambda: written.append(2))
+    assert checkpoints.latest is None
+    assert written == []
+    for buffer in jax.tree.leaves(state):
+        buffer.delete()  # as the next step does, to which the state is given away
+    event.set()
+    checkpoints.wait()
+    assert (checkpoints.latest, written) == (2, [2])
+    restored, _, position = checkpoints.restore(state_of(0))
+    assert jnp.array_equal(restored.trainable["kernel"], state_of(2).trainable["kernel"])
+    assert position == {"step": 2}
+
+
+def test_a_checkpoint_waits_for_the_one_before(tmp_path, held):
+    checkpoints, event = held
+    begin(checkpoints, 2)
+    threading.Timer(0.2, event.set).start()
+    begin(checkpoints, 3)
+    assert checkpoints.steps[0] == 2
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+@pytest.mark.parametrize("call", ["wait", "check", "close", "save"])
+def test_an_error_beside_the_steps_is_raised_by_the_next_call(tmp_path, monkeypatch, call):
+    save(tmp_path, 1)
+    checkpoints = Checkpoints(tmp_path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    begin(checkpoints, 2)
+    checkpoints._background._thread.join()
+    calls = {name: getattr(checkpoints, name) for name in ("wait", "check", "close")}
+    with pytest.raises(OSError, match=r"cannot write the checkpoint of step 2 to .*: No space left on device"):
+        calls.get(call, lambda: begin(checkpoints, 3))()
+    checkpoints.close()
+    assert_whole(tmp_path)
+
+
+def test_nothing_waits_for_a_checkpoint_that_is_abandoned(tmp_path, held):
+    checkpoints, event = held
+    begin(checkpoints, 2)
+    thread = checkpoints._background._thread
+    checkpoints.abandon()
+    checkpoints.close()
+    assert thread.is_alive()
+    assert thread.daemon
+    event.set()
+    thread.join()

@@ -55,6 +55,20 @@ def test_slow_operations_are_found_inside_fusions_too(gpu_program):
     ]
 
 
+def test_what_devices_exchange_is_counted_in_bytes(gpu_program):
+    assert list(gpu_program.exchanges(TEXT)) == []
+    program = """
+ENTRY %main (x: f32[3,5]) -> f32[3,5] {
+  %x = f32[3,5]{1,0} parameter(0)
+  %sums = (f32[3,5]{1,0}, bf16[7]{0}) all-reduce-start(%x, %y), to_apply=%add
+  %sum = (f32[3,5]{1,0}, bf16[7]{0}) all-reduce-done(%sums)
+  %one = f32[] all-reduce(%z), to_apply=%add
+  %all = pred[2]{0} all-gather(%finite), dimensions={0}
+}
+"""
+    assert list(gpu_program.exchanges(program)) == ["all-reduce: 2, 78 bytes", "all-gather: 1, 2 bytes"]
+
+
 def test_without_cudas_plugin_one_line_says_what_is_missing(gpu_program, monkeypatch):
     def missing(**_):
         raise NotImplementedError("topology not implemented for cuda")

@@ -1,13 +1,13 @@
 """Checkpoints of a run on Orbax: all that is needed to go on as if nothing had happened, or to detect."""
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,13 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
+from frcnn_jax.checkpoint.background import Background, copy_to_host
 from frcnn_jax.checkpoint.errors import quiet_orbax, reason, system_code
 from frcnn_jax.checkpoint.evaluations import choose_step
-from frcnn_jax.config import Config, expand_user, from_json, to_json
+from frcnn_jax.checkpoint.metadata import READABLE, CheckpointMetadata, decode_metadata, encode_metadata
+from frcnn_jax.config import expand_user, from_json
 from frcnn_jax.distributed.talk import process_count
-from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.sums import check_contents, check_sizes, write_sums
-
-FORMAT = 2
-# In checkpoints of format 1, `data` covers ids and image bytes alone, and proposal files are not recorded.
-_READABLE = (1, FORMAT)
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointMetadata:
-    """Description of a checkpoint, stored beside its arrays."""
-
-    classes: tuple[str, ...]  # without background
-    pixels: PixelNormalization
-    config: Config
-    data: str  # fingerprint of the training set
-    proposal_files: tuple[str, ...] = ()  # SHA-256 of each file of `proposals.train_files`
-    format: int = FORMAT
 
 
 @contextlib.contextmanager
@@ -85,6 +70,7 @@ class Checkpoints:
             folder, options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **options)
         )
         self._keep = keep
+        self._background = Background()
         self.step: int | None = None
 
     @property
@@ -104,22 +90,55 @@ class Checkpoints:
         position: dict[str, Any],
         metadata: CheckpointMetadata,
         best: int | None = None,
+        *,
+        wait: bool = True,
+        then: Callable[[], Any] = lambda: None,
     ) -> None:
         """Writes a checkpoint for the state's step, unless it already exists, and removes old ones.
 
         Args:
             best: step of a checkpoint that is kept beside the newest ones.
+            wait: return when it is written; else a thread writes a copy of the state, and an error is raised by the
+                next call of `save`, `wait`, `check` or `close`.
+            then: called once it is written.
 
         Raises:
             OSError: it cannot be written, as when the disk is full; earlier checkpoints are whole.
         """
+        self.wait()
         step = int(state.step)
         if step == self.latest:
+            then()
             return
         arrays = {"state": state, "key": jax.random.key_data(key)}
-        if process_count() > 1:  # Orbax would have all of them write arrays that are on a device
+        if not wait:
+            arrays = copy_to_host(arrays)
+        elif process_count() > 1:  # Orbax would have all of them write arrays that are on a device
             arrays = jax.device_get(arrays)
-        described = _encode(metadata) | {"position": position}
+        described = encode_metadata(metadata) | {"position": position}
+        write = partial(self._write, step, arrays, described, best, then)
+        if wait:
+            write()
+        else:
+            self._background.start(write)
+
+    def wait(self) -> None:
+        """Returns when no checkpoint is being written.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
+        self._background.wait()
+
+    def check(self) -> None:
+        """Raises OSError where the checkpoint before could not be written; does not wait for it."""
+        self._background.check()
+
+    def abandon(self) -> None:
+        """Leaves the checkpoint that is being written to its thread, so that nothing waits for it."""
+        self._background = Background()
+
+    def _write(self, step: int, arrays: Any, described: Any, best: int | None, then: Callable[[], Any]) -> None:
         items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), metadata=ocp.args.JsonSave(described))
         self._remove_unfinished(step)  # of a run that was killed while it saved
         try:
@@ -133,6 +152,7 @@ class Checkpoints:
                 f"cannot write the checkpoint of step {step} to {self._manager.directory}: {reason(error)}. "
                 "Checkpoints of earlier steps are whole"
             ) from error
+        then()
         for old in self.steps[: -self._keep]:
             if old != best:
                 self._manager.delete(old)
@@ -170,16 +190,16 @@ class Checkpoints:
         items = ocp.args.Composite(metadata=ocp.args.JsonRestore())
         with self.damage_named():
             described = self._manager.restore(self._chosen, args=items)["metadata"]
-            known = described["format"] in _READABLE
+            known = described["format"] in READABLE
             settings = json.dumps(described["config"]) if known else ""
         if not known:
             raise ValueError(
                 f"{self._manager.directory}: checkpoint format {described['format']}, "
-                f"not {' or '.join(map(str, _READABLE))}"
+                f"not {' or '.join(map(str, READABLE))}"
             )
         config = from_json(settings)  # whose errors name the setting
         with self.damage_named():
-            return _decode(described, config)
+            return decode_metadata(described, config)
 
     @contextlib.contextmanager
     def damage_named(self, contents: str = "metadata/") -> Iterator[None]:
@@ -248,7 +268,15 @@ class Checkpoints:
             )
 
     def close(self) -> None:
-        self._manager.close()
+        """Waits for the checkpoint that is being written.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def _remove_unfinished(self, step: int) -> None:
         """Frees the space that a checkpoint takes which could not be completed."""
@@ -262,29 +290,6 @@ def _check_parts(folder: Path) -> None:
     if absent:
         raise FileNotFoundError(f"it has no {' and no '.join(absent)}")
     check_sizes(folder)
-
-
-def _encode(metadata: CheckpointMetadata) -> dict[str, Any]:
-    return {
-        "format": metadata.format,
-        "classes": list(metadata.classes),
-        "pixels": dataclasses.asdict(metadata.pixels),
-        "config": json.loads(to_json(metadata.config)),
-        "data": metadata.data,
-        "proposal_files": list(metadata.proposal_files),
-    }
-
-
-def _decode(described: dict[str, Any], config: Config) -> CheckpointMetadata:
-    pixels = described["pixels"]
-    return CheckpointMetadata(
-        classes=tuple(described["classes"]),
-        pixels=PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"]),
-        config=config,
-        data=described["data"],
-        proposal_files=tuple(described.get("proposal_files", ())),
-        format=described["format"],
-    )
 
 
 def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:

@@ -3,7 +3,8 @@
     frcnn launch --processes 8 train --config voc07_vgg16 --workdir FOLDER
 
 Each takes its share of the GPUs, or of those in CUDA_VISIBLE_DEVICES. Ctrl-C and SIGTERM reach all of them; when one
-dies, a line says which, and the others end.
+dies, a line says which, and the others end. The exit status is 0, 130 after Ctrl-C or SIGTERM, or that of the first
+process that failed: 137 for one that was killed by signal 9.
 """
 
 import argparse
@@ -17,7 +18,7 @@ SHARED = ("train", "evaluate")
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--processes", required=True, type=int, metavar="N", help="number of processes")
+    parser.add_argument("-n", "--processes", required=True, type=int, metavar="N", help="number of processes")
     parser.add_argument("command", choices=SHARED, help=f"the command: {' or '.join(SHARED)}")
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTIONS", help="its options and settings")
     arguments = parser.parse_args()

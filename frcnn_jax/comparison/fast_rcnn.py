@@ -2,6 +2,7 @@
 with its fully connected layers truncated (section 3.1)."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from frcnn_jax.checkpoint import open_checkpoint
+from frcnn_jax.comparison.feature_store import fingerprint
 from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.stages.features import Watch
@@ -79,7 +81,11 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> No
     ranks = _ranks(detector)
     if ranks is not None:
         compressed = compressed_workdir(run, **ranks)
-        compress_run(run, compressed, **ranks)
+        try:
+            compress_run(run, compressed, **ranks)
+        except FileExistsError:  # made before the run went on, or was evaluated with other settings
+            shutil.rmtree(compressed)
+            compress_run(run, compressed, **ranks)
         _test(load_detector(compressed), compressed, comparison, record, "svd")
 
 
@@ -93,6 +99,7 @@ def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: R
         "share": comparison.share,
         "data": dataset.fingerprint,
         "settings": repr((config.evaluate, tested_with)),
+        "weights": fingerprint((detector.params, detector.statistics)),
     }
     if record.content.get(f"tested{suffix}") == done:
         return

@@ -101,8 +101,8 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
         network, params, warp = fine_tune(run)
         vectors, pooled, pairs = compute_features(run, network, params, warp)
         run.record.set(disk_bytes=vectors.nbytes + pooled.nbytes)
-        train_svms(run, vectors)
-        train_regressors(run, pooled, np.arange(len(pairs.labels)), pairs)
+        train_svms(run, vectors, params)
+        train_regressors(run, pooled, np.arange(len(pairs.labels)), pairs, params)
 
 
 def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> dict[str, Any]:
@@ -117,7 +117,8 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> di
     """
     with open_test(config, comparison, folder, SYSTEM, comparison.rcnn) as run:
         network, _, _, warp = build(run)
-        params, svms, regressors = load_network(run), load_svms(run), load_regressors(run)
+        params = load_network(run)
+        svms, regressors = load_svms(run, params), load_regressors(run, params)
         features = describe(network, params, warp, comparison.rcnn.windows_at_once)
         return test_system(run, features, score_by_svms(svms, regressors), (params, svms, regressors))
 
@@ -130,6 +131,8 @@ def build(run: Run) -> tuple[WindowNetwork, Any, str, Warp]:
     model, params = run.detector()
     name = run.config.model.name
     network = create_window_network(name, dtype=model.backbone.dtype, pixels=model.pixels)
+    if hasattr(network.head, "dropout"):
+        network = network.clone(head=network.head.clone(dropout=run.config.model.dropout))
     scores, offsets = output_layers(model.head)
     head = {layer: arrays for layer, arrays in params["head"].items() if layer != offsets}
     warp = Warp(find_architecture(name).window.size, run.comparison.rcnn.context, network.pixels)
@@ -211,15 +214,18 @@ def compute_features(
         vectors = np.zeros((len(boxes[index]), vector.size), np.float32)
         pooled = np.zeros((len(pairs.rows[index]), cells.size), np.float32)
         for part in features(run.images[index], boxes[index], untimed):
-            vectors[part.rows] = part.vectors[: len(part.rows)]
+            vectors[part.rows] = np.asarray(part.vectors)[: len(part.rows)]
             kept, places, found = np.intersect1d(pairs.rows[index], part.rows, return_indices=True)
             if len(kept):
                 pooled[places] = np.asarray(part.pooled)[found]
         return {"vectors": vectors, "pooled": pooled}
 
+    def compile_for(index: int) -> None:
+        jax.block_until_ready(next(features(run.images[index], boxes[index], untimed), None))
+
     plans = {
         "vectors": ([len(b) for b in boxes], vector.size),
         "pooled": ([len(rows) for rows in pairs.rows], cells.size),
     }
-    stores = store_features(run, plans, compute, params)
+    stores = store_features(run, plans, compute, params, compile_for)
     return stores["vectors"], stores["pooled"], pairs

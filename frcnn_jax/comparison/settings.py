@@ -121,9 +121,9 @@ class SppnetConfig:
 class SvmConfig:
     """A linear SVM for each class, on the vector before the classifier."""
 
-    solver: Literal["device", "liblinear"] = "device"
-    """The originals' liblinear, one class after the other in float64 on the host, or all classes at once on the device;
-    both reach the same objective."""
+    solver: Literal["device", "host", "liblinear"] = "device"
+    """All classes at once on the device, or on the processor beside it, as each example is a step of its own; or the
+    originals' liblinear, one class after the other in float64. All reach the same objective."""
     c: float = 0.001
     bias_multiplier: float = 10.0
     positive_weight: float = 2.0

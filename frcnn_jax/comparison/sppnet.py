@@ -67,8 +67,8 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
         params = fine_tune(run, network, params, pooled, kept)
         vectors = compute_vectors(run, network, params)
         run.record.set(disk_bytes=vectors.nbytes + pooled.nbytes)
-        train_svms(run, vectors)
-        train_regressors(run, pooled, kept.rows_of(pairs.rows), pairs)
+        train_svms(run, vectors, params)
+        train_regressors(run, pooled, kept.rows_of(pairs.rows), pairs, params)
 
 
 def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> dict[str, Any]:
@@ -83,7 +83,8 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> di
     """
     with open_test(config, comparison, folder, SYSTEM, comparison.sppnet) as run:
         network, _ = build(run)
-        params, svms, regressors = load_network(run), load_svms(run), load_regressors(run)
+        params = load_network(run)
+        svms, regressors = load_svms(run, params), load_regressors(run, params)
         features = partial(describe, network, params)
         return test_system(run, features, score_by_svms(svms, regressors), (params, svms, regressors))
 
@@ -207,7 +208,7 @@ def pool_windows(run: Run, network: Network, params: Any) -> tuple[FeatureStore,
         boxes = candidates(run.proposals[index], run.annotations[index])[kept.masks[index]]
         found = np.zeros((len(boxes), network.num_features), np.float32)
         for rows, pooled in pool(network, params, run.images[index], boxes, untimed):
-            found[rows] = pooled[: len(rows)]
+            found[rows] = np.asarray(pooled)[: len(rows)]
         return {"pooled": found}
 
     plans = {"pooled": ([int(mask.sum()) for mask in kept.masks], network.num_features)}
@@ -243,7 +244,7 @@ def compute_vectors(run: Run, network: Network, params: Any) -> FeatureStore:
     def compute(index: int) -> dict[str, Float[np.ndarray, "B V"]]:
         found = np.zeros((len(boxes[index]), network.head.widths[1]), np.float32)
         for part in describe(network, params, run.images[index], boxes[index], untimed):
-            found[part.rows] = part.vectors[: len(part.rows)]
+            found[part.rows] = np.asarray(part.vectors)[: len(part.rows)]
         return {"vectors": found}
 
     plans = {"vectors": ([len(b) for b in boxes], network.head.widths[1])}

@@ -244,4 +244,15 @@ def _descend(
     return end.weights, end.last, end.gaps
 
 
-SOLVERS = {"device": train_svms, "liblinear": train_svms_by_liblinear}
+def train_svms_on_host(
+    features: Float[np.ndarray, "M F"],
+    is_positive: Bool[np.ndarray, "M K"],
+    mask: Bool[np.ndarray, "M K"],
+    **settings: float,
+) -> LinearSvms:
+    """`train_svms` on the processor, whatever else there is."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return LinearSvms(*jax.device_get(train_svms(features, is_positive, mask, **settings)))
+
+
+SOLVERS = {"device": train_svms, "host": train_svms_on_host, "liblinear": train_svms_by_liblinear}

@@ -202,7 +202,7 @@ class InputConfig:
     workers: int = 4
     """Threads that decode and resize images ahead of the step; 0 does so in the main thread."""
     read_timeout: float = 600.0
-    """Seconds for which a training step waits for its images before the run ends with an error that names them, as
+    """Seconds for which a step, or a batch of an evaluation, waits for its images before an error that names them, as
     where a network drive no longer answers."""
     cache_decoded: bool = False
     """Keep decoded training images in memory: 3 bytes a pixel of the files, about 2.7 GB for VOC 2007. An error

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from frcnn_jax.config import InputConfig
 from frcnn_jax.data.batch_plan import assign_buckets, default_buckets, resize_scale
 from frcnn_jax.data.dataset import Dataset
+from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count
 from frcnn_jax.detection.pyramid import Pyramid, PyramidShape, image_pyramid, join, pyramid_shape
 from frcnn_jax.detection.roi_plan import RoiPlan, plan_rois
@@ -36,7 +37,7 @@ class PyramidSource:
         """
         if len(proposals) != len(dataset):
             raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
-        self._dataset, self._proposals = dataset, proposals
+        self._images, self._proposals = DecodedImages(dataset), proposals
         self._batch_size = config.test_batch_size
         lengths = config.test_scales or (config.test_scale,)
         self._scales = np.array(
@@ -68,8 +69,12 @@ class PyramidSource:
         """Number of images in a batch."""
         return len(self._steps[step][1])
 
+    def being_read(self) -> list[str]:
+        """Names of the images that threads are reading at this moment."""
+        return self._images.being_read()
+
     def _image(self, index: int, shape: PyramidShape) -> Pyramid:
-        image = self._dataset.read_image(index)
+        image = self._images[index]
         boxes, scales = self._proposals[index], self._scales[index]
         return image_pyramid(image, boxes, self._plan(index), scales, shape, index)
 

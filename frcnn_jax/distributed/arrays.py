@@ -1,6 +1,7 @@
 """Arrays on the devices of all processes: one mesh, each process's share of a batch, and what is on every device."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from frcnn_jax.distributed.talk import gather, is_first, process_count
 
 __all__ = [
     "AXIS",
+    "compiled_together",
     "data_mesh",
     "digest",
     "from_first_process",
@@ -55,6 +57,27 @@ def meet(mesh: Mesh) -> None:
         check_vma=False,
     )
     jax.block_until_ready(jax.jit(add)(share_out(np.zeros(jax.local_device_count(), np.float32), mesh)))
+
+
+def compiled_together(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A jitted function that all processes have compiled before one of them runs it.
+
+    On CPUs none may wait for another for 30 s inside it, and one may compile for longer than the others. Every process
+    calls it with arrays of the same shapes.
+    """
+    if process_count() == 1:
+        return function
+    programs: dict[Any, Callable[..., Any]] = {}
+
+    def call(*arguments: Any) -> Any:
+        leaves, structure = jax.tree.flatten(arguments)
+        kind = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if kind not in programs:
+            programs[kind] = function.lower(*arguments).compile()
+            gather(None)
+        return programs[kind](*arguments)
+
+    return call
 
 
 def local_places(mesh: Mesh, batch_size: int) -> slice:
@@ -114,6 +137,7 @@ def from_first_process(tree: Any) -> Any:
         return tree
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
+    gather(None)  # until process 0 has them
     leaves, structure = jax.tree.flatten(tree)
     sizes = [int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in leaves]
     total = -(-sum(sizes) // 4)

@@ -15,6 +15,7 @@ __all__ = ["launch", "share_of_gpus"]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 12.0  # seconds for the others to end by themselves, and as many again after SIGTERM
+_INTERRUPTED = 128 + signal.SIGINT  # exit status of a command after Ctrl-C or SIGTERM
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -23,10 +24,11 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
 
     Args:
         command: takes the settings `--distributed.*` at its end.
-        say: gets the line about a process that died; stderr if None.
+        say: gets the line about a process that failed; stderr if None.
 
     Returns:
-        0, or the exit status of the first process that failed; 128 and the signal's number for one that was killed.
+        0, or the exit status of the first process that failed: 130 after Ctrl-C or SIGTERM, 128 and the signal's number
+        for one that was killed.
 
     Raises:
         ValueError: the processes cannot share the GPUs.
@@ -35,7 +37,10 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
     shares = [share_of_gpus(index, processes, os.environ) for index in range(processes)]
     started = [_start(command, address, index, processes, share) for index, share in enumerate(shares)]
 
+    relayed: list[int] = []
+
     def relay(number: int, _: object) -> None:
+        relayed.append(number)
         _send(started, number)
 
     before = {number: signal.getsignal(number) for number in _RELAYED}
@@ -43,7 +48,8 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, relay)
-        return _watch(started, say or (lambda line: print(line, file=sys.stderr, flush=True)))
+        # After a progress bar, a line begins with a new one.
+        return _watch(started, relayed, say or (lambda line: print(f"\n{line}", file=sys.stderr, flush=True)))
     finally:
         _send(started, signal.SIGKILL)
         for number, handler in before.items():
@@ -89,8 +95,12 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
-def _watch(started: Sequence[subprocess.Popen], say: Callable[[str], None]) -> int:
-    """Waits for all processes; has the others end when one fails."""
+def _watch(started: Sequence[subprocess.Popen], relayed: Sequence[int], say: Callable[[str], None]) -> int:
+    """Waits for all processes; has the others end when one fails.
+
+    Args:
+        relayed: signals that were sent to all of them so far, of which process 0 says the effect.
+    """
     first: tuple[int, float] | None = None  # exit status, and when it was seen
     asked = False
     while any(process.poll() is None for process in started):
@@ -100,7 +110,8 @@ def _watch(started: Sequence[subprocess.Popen], say: Callable[[str], None]) -> i
             continue
         if first is None:
             first = started[failed].returncode, time.monotonic()
-            say(f"process {failed} of {len(started)} {_describe(first[0])}; the others end")
+            if not relayed or first[0] not in (_INTERRUPTED, *(-number for number in relayed)):
+                say(f"process {failed} of {len(started)} {_describe(first[0])}; the others end")
         waited = time.monotonic() - first[1]
         if waited > _PATIENCE and not asked:
             asked = True
@@ -112,7 +123,9 @@ def _watch(started: Sequence[subprocess.Popen], say: Callable[[str], None]) -> i
 
 
 def _describe(status: int) -> str:
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return "was stopped by a signal" if status == _INTERRUPTED else f"ended with exit status {status}"
 
 
 def _send(started: Sequence[subprocess.Popen], number: int) -> None:

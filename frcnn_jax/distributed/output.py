@@ -39,6 +39,7 @@ def mark_output(number: int) -> None:
         return
     before, sys.stderr = sys.stderr, NumberedLines(sys.stderr, number)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    os.dup2(sys.stdout.fileno(), 1)  # gloo prints to it
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is before:
             handler.setStream(sys.stderr)

@@ -10,15 +10,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax._src.lib import _jax
 
 from frcnn_jax.config import DistributedConfig
 from frcnn_jax.distributed.output import mark_output
 from frcnn_jax.distributed.talk import ProcessLostError, client, gather, is_first, process_count, process_index
-from frcnn_jax.distributed.watch import begin_watch, current_watch
+from frcnn_jax.distributed.watch import GRACE, begin_watch, current_watch
 
 __all__ = ["processes", "start"]
 
@@ -39,14 +41,16 @@ def start(settings: DistributedConfig) -> None:
         arguments = _arguments(settings)
         if arguments is None:
             return
+        if settings.coordinator is not None and _at_loopback(settings.coordinator):
+            _connect_cpus_at_loopback()
         # It would take SIGTERM, with which `watch` deals as with SIGINT.
         jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(
                 **arguments,
                 initialization_timeout=settings.start_timeout,
-                # The watch is to notice first, as it says so in one line.
-                heartbeat_timeout_seconds=settings.heartbeat + 10,
+                # The watch notices first and ends the process in its time, with one line; JAX aborts it.
+                heartbeat_timeout_seconds=settings.heartbeat + round(4 * GRACE),
                 shutdown_timeout_seconds=60,
             )
         except (ValueError, jax.errors.JaxRuntimeError) as error:
@@ -90,6 +94,8 @@ def processes(settings: DistributedConfig) -> Iterator[None]:
         watch.leave(_why(lost or error))
         if lost is not None:
             raise lost from error
+        if isinstance(error, KeyboardInterrupt) and not is_first():  # process 0 says it for all
+            raise SystemExit(_exit_code(error)) from None
         raise
     watch.finish()
 
@@ -170,9 +176,21 @@ def _arguments(settings: DistributedConfig) -> dict[str, Any] | None:
     arguments = {"coordinator_address": settings.coordinator, "num_processes": count, "process_id": index}
     if cluster is None:
         arguments["cluster_detection_method"] = "deactivate"
-    if settings.coordinator.rpartition(":")[0] in _LOOPBACK:  # and not at all addresses of this machine
+    if _at_loopback(settings.coordinator):  # and not at all addresses of this machine
         arguments["coordinator_bind_address"] = settings.coordinator
     return arguments
+
+
+def _at_loopback(coordinator: str) -> bool:
+    return coordinator.rpartition(":")[0] in _LOOPBACK
+
+
+def _connect_cpus_at_loopback() -> None:
+    """Has gloo, by which CPUs are connected, listen at 127.0.0.1 and not at the address that this host's name has.
+
+    JAX has no setting for it.
+    """
+    _jax.make_gloo_tcp_collectives = partial(_jax.make_gloo_tcp_collectives, hostname="127.0.0.1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.sharing import Share, of_all_processes
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.patience import PatientIterator
 from frcnn_jax.progress import none_of_its_time
 from frcnn_jax.types import BoxStatistics, Detections
 
@@ -59,6 +60,8 @@ def detect_dataset(
 
     Raises:
         EvaluationInterrupted: `interrupted` said so, in one of the processes.
+        TimeoutError: a batch took longer than `input.read_timeout`; names the images.
+        ValueError: an image cannot be read; names it.
     """
     source = Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale))
     run = partial(detect_pyramid, params, statistics, model=model, **selection_settings(config))
@@ -66,7 +69,7 @@ def detect_dataset(
     total = source.images if process_count() > 1 else len(dataset)
     progress = tqdm(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())
     started, shapes = time.perf_counter(), set()
-    batches = _Clocked(iterate(source, input_config.workers) if len(source) else ())
+    batches = _Clocked(_read(source, input_config) if len(source) else ())
     # One batch stays under way on the device while the host takes apart the one before.
     pending: list[tuple[Pyramid, Detections]] = []
     finished = True
@@ -100,6 +103,13 @@ def _compiling(batch: Pyramid, shapes: set[tuple], progress: tqdm) -> AbstractCo
         return nullcontext()
     shapes.add(shape)
     return none_of_its_time(progress, "compiling for images of this size")
+
+
+def _read(source: Share, config: InputConfig) -> Iterator[Pyramid]:
+    """The batches, each waited for as long as `input.read_timeout` says."""
+    batches = PatientIterator(iterate(source, config.workers), config.read_timeout, source.being_read)
+    with closing(batches):
+        yield from batches
 
 
 class _Clocked:

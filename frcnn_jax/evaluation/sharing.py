@@ -31,6 +31,10 @@ class Share:
     def images(self) -> int:
         return sum(self._source.image_count(step) for step in self._steps)
 
+    def being_read(self) -> list[str]:
+        """Names of the images that threads of this process are reading."""
+        return self._source.being_read()
+
 
 def of_all_processes(found: dict[int, Detections]) -> dict[int, Detections]:
     """The detections of all processes, by image index, the same to the bit."""

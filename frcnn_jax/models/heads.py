@@ -92,13 +92,15 @@ class HiddenStages(nn.Module):
     """The last stages of a convolutional network and the mean over the cells, alone."""
 
     stages: Callable[..., nn.Module]  # as `StagesHead` has
+    dropout: float = 0.0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "B PH PW C"], *, train: bool = False) -> Float[Array, "B F"]:
-        """The mean vector, the same whether `train` or not."""
-        return mean_over_cells(self.stages(name="stages", dtype=self.dtype, param_dtype=self.param_dtype)(pooled))
+        """The mean vector. With `train`, dropout draws from the "dropout" stream."""
+        x = mean_over_cells(self.stages(name="stages", dtype=self.dtype, param_dtype=self.param_dtype)(pooled))
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
 
 
 class StagesHead(nn.Module):

@@ -20,16 +20,25 @@ from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.pipeline import BatchSource, concatenate, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
-from frcnn_jax.distributed.arrays import data_mesh, digest, local_places, meet, on_every_device, share_out
+from frcnn_jax.distributed.arrays import (
+    compiled_together,
+    data_mesh,
+    digest,
+    local_places,
+    meet,
+    on_every_device,
+    share_out,
+)
 from frcnn_jax.distributed.disk import first_on_disk
 from frcnn_jax.distributed.start import start
-from frcnn_jax.distributed.talk import is_first, process_count, same
+from frcnn_jax.distributed.talk import gather, is_first, process_count, same
 from frcnn_jax.distributed.watch import Stops, stops_together
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.progress import none_of_its_time
+from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
 from frcnn_jax.training.losses import create_loss, name_loss
@@ -135,12 +144,12 @@ def train(
             pictures = open_pictures(config, model, dataset, proposals, evaluation)
         metadata = CheckpointMetadata(dataset.classes, model.pixels, config, record.fingerprint, record.proposal_files)
 
-        def save(state: TrainState) -> None:
-            folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best)
+        def save(state: TrainState, wait: bool) -> None:
+            folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best, wait=wait)
 
-        loop = _Loop(
-            *(config, map_train_step(step, mesh), rates, key, mesh, source, iterator, log, save, validation, pictures)
-        )
+        run_step = compiled_together(map_train_step(step, mesh))
+        writes = (log, save, folder.check_saved)
+        loop = _Loop(config, run_step, rates, key, mesh, source, iterator, *writes, validation, pictures)
         # The resources are closed, and the lock is released, before a signal that came has its effect: it may end
         # the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
@@ -162,7 +171,8 @@ class _Loop:
     source: BatchSource
     iterator: Any
     log: MetricsLog
-    save: Callable[[TrainState], None]
+    save: Callable[[TrainState, bool], None]
+    check_saved: Callable[[], None]
     validation: Validation
     pictures: MakePictures | None
     compiled: set[tuple[int, int]] = dataclasses.field(default_factory=set)  # sizes of batches so far
@@ -181,6 +191,7 @@ class _Loop:
         )
 
         number, under_way = first, deque[Any]()
+        set_unsaved(False)  # until a step is made: the first one may be compiled for minutes
         # True where the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
         stopped = due and not self._measure(state, stops, progress.write)
@@ -193,6 +204,7 @@ class _Loop:
                 # As an argument, so that trainings of other lengths share the program.
                 rate = on_every_device(self.rates[number - 1], self.mesh)
                 state, metrics = self.step(state, share_out(batch, self.mesh), self.key, rate)
+            set_unsaved(True)
             self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
             under_way.append(metrics)
             if len(under_way) > _AHEAD:
@@ -211,8 +223,13 @@ class _Loop:
                 progress.update(len(under_way))
                 under_way.clear()
                 progress.refresh()
+                self.check_saved()
             if checkpoint_due:
-                self.save(state)
+                # What is measured must be there if the run is killed; otherwise it is written beside the next steps.
+                self.save(state, last or due)
+                set_unsaved(not (last or due))
+            if checkpoint_due or (settings.pictures_every and number % settings.pictures_every == 0):
+                gather(None)  # as process 0 alone saves and draws, and the next step waits only so long
             stopped = last
             if due:
                 stopped = stops.stopped or not self._measure(state, stops, progress.write) or last

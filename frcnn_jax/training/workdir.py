@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,21 @@ class RunFolder:
         metadata: CheckpointMetadata,
         record: DataRecord,
         best: int | None,
+        wait: bool,
     ) -> None:
-        """Writes a checkpoint, and the record of the data that it was trained on."""
+        """Writes a checkpoint, and then the record of the data that it was trained on.
+
+        Args:
+            wait: return when both are written; else a thread writes them beside the next steps.
+        """
         if is_first():
-            self._checkpoints.save(state, key, position, metadata, best=best)
-            write_record(self._workdir, record)
+            then = partial(write_record, self._workdir, record)
+            self._checkpoints.save(state, key, position, metadata, best=best, wait=wait, then=then)
+
+    def check_saved(self) -> None:
+        """Raises OSError where the checkpoint before could not be written; does not wait for it."""
+        if is_first():
+            self._checkpoints.check()
 
 
 @contextmanager
@@ -152,7 +163,11 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
     with folder_lock(workdir, purpose="training"):
         check_settings(workdir, config)
         with closing(Checkpoints(workdir, config.train.keep_checkpoints)) as checkpoints:
-            yield RunFolder(workdir, checkpoints, accept_changed_data)
+            try:
+                yield RunFolder(workdir, checkpoints, accept_changed_data)
+            except KeyboardInterrupt:  # a second one, as the first waits for the end of a step
+                checkpoints.abandon()
+                raise
 
 
 def _length_option(config: Config) -> str:

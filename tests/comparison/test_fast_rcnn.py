@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,6 +58,37 @@ def test_another_evaluation_is_a_test_anew(data, tmp_path, monkeypatch):
         fast_rcnn.train(changed, comparison, tmp_path)
         fast_rcnn.test(changed, comparison, tmp_path)
         assert len(evaluated) == times
+
+
+def test_a_run_that_was_trained_anew_is_tested_anew(data, tmp_path, monkeypatch):
+    step_in_a_moment(monkeypatch.setattr)
+    config, comparison = case(data)
+    evaluated = []
+    monkeypatch.setattr(fast_rcnn, "_ranks", lambda detector: None)
+    monkeypatch.setattr(fast_rcnn, "evaluate_run", lambda run: evaluated.append(run) or {"map": 0.5, "ap": {}})
+    for seed, times in ((0, 1), (1, 2)):
+        changed = replace(config, train={"seed": seed})
+        fast_rcnn.train(changed, comparison, tmp_path)
+        fast_rcnn.test(changed, comparison, tmp_path)
+        assert len(evaluated) == times
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_the_compressed_run_follows_the_run(data, tmp_path, monkeypatch):
+    step_in_a_moment(monkeypatch.setattr)
+    config, comparison = case(data)
+    tested = []
+    monkeypatch.setattr(
+        fast_rcnn,
+        "_test",
+        lambda found, run, *_: tested.append((run.name, found.config.evaluate.per_class, found.step)),
+    )
+    for per_class, steps in ((100, 2), (50, 2), (50, 4)):
+        changed = replace(config, evaluate={"per_class": per_class}, train={"steps": steps})
+        fast_rcnn.train(changed, comparison, tmp_path)
+        fast_rcnn.test(changed, comparison, tmp_path)
+        assert tested == [("run", per_class, steps), ("run-svd-fc6-8-fc7-4", per_class, steps)]
+        tested.clear()
 
 
 def test_a_share_of_the_steps_is_extrapolated(data, tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import shutil
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,14 +14,17 @@ import pytest
 from frcnn_jax.comparison import rcnn
 from frcnn_jax.comparison.feature_store import FeatureWriter
 from frcnn_jax.comparison.rcnn import Warp
-from frcnn_jax.comparison.stages import classifiers, run
-from frcnn_jax.comparison.stages.folder import load_arrays
+from frcnn_jax.comparison.stages import classifiers, run, testing
+from frcnn_jax.comparison.stages.features import untimed
+from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
 from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import replace
 from frcnn_jax.models.architectures import create_window_network
+from frcnn_jax.models.heads import HiddenStages
 from frcnn_jax.models.pixels import CENTERED_PIXELS, normalize_images
 from frcnn_jax.ops.warp import warp_window
 from tests.comparison.cases import case
+from tests.conftest import COMPILATIONS
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -64,6 +69,28 @@ def test_features_are_those_of_each_window_alone(trained, data):
     assert 0 < len(rows) < len(boxes)
     cells = rcnn._pooled(params, windows, network=network)[rows].reshape(len(rows), -1)
     np.testing.assert_allclose(pooled[4], cells, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_that_of_the_config(data):
+    config, comparison = case(data)
+    with run.open_training(config, comparison, data / "dropout", "rcnn", comparison.rcnn) as opened:
+        network, *_ = rcnn.build(opened)
+    assert network.head.dropout == 0.3
+
+
+def test_dropout_of_a_mean_vector():
+    class Unchanged(nn.Module):
+        dtype: Any = jnp.float32
+        param_dtype: Any = jnp.float32
+
+        def __call__(self, x):
+            return x
+
+    network, pooled = HiddenStages(Unchanged, dropout=0.3), jnp.ones((100, 2, 2, 8))
+    np.testing.assert_array_equal(network.apply({}, pooled), np.ones((100, 8)))
+    vectors = np.asarray(network.apply({}, pooled, train=True, rngs={"dropout": jax.random.key(0)}))
+    np.testing.assert_allclose(vectors[vectors > 0], 1 / 0.7, rtol=1e-6)
+    assert 0.25 < np.mean(vectors == 0) < 0.35
 
 
 def test_what_is_done_is_not_done_again(trained, data, monkeypatch):
@@ -177,3 +204,38 @@ def test_the_part_of_an_image_gives_the_same_window():
     for box, window in zip(boxes, expected, strict=True):
         part, part_size, moved = warp.around(image, box)
         np.testing.assert_allclose(warp(part, part_size, moved[None])[0], window, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["svms.npz", "regressors.npz", "mining.npz"])
+def test_what_was_trained_on_another_network_is_refused(trained, data, tmp_path, name):
+    folder, _ = trained
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    network = load_arrays(changed / "network.npz")
+    network["head"]["cls_score"]["bias"] += 1
+    save_arrays(changed / "network.npz", network)
+    for part in {"vectors", "pooled", "svms.npz", "regressors.npz", "mining.npz"} - {name}:
+        (shutil.rmtree if (changed / part).is_dir() else type(changed).unlink)(changed / part)
+    with pytest.raises(ValueError, match=rf"{name}.* (another|other) network.*[dD]elete it"):
+        rcnn.train(*case(data), changed)
+    (changed / name).unlink()
+    rcnn.train(*case(data), changed)
+
+
+def test_another_number_of_proposals_compiles_nothing(trained, data):
+    folder, _ = trained
+    config, comparison = case(data)
+    with run.open_test(config, comparison, folder, "rcnn", comparison.rcnn) as opened:
+        network, params, _, warp = rcnn.build(opened)
+        svms = classifiers.load_svms(opened, load_arrays(folder / "network.npz"))
+        describe = rcnn.describe(network, params, warp, 8)
+        score, select = testing.score_by_svms(svms, None), testing.select_candidates
+        counts = []
+        for number in (5, 6, 7):
+            boxes = np.asarray(opened.proposals[0][:number], np.float32)
+            before = len(COMPILATIONS)
+            found = testing._candidates(opened, 0, boxes, describe, score, select, untimed)
+            assert np.isfinite(found.scores).sum() == 2 * number
+            counts.append(len(COMPILATIONS) - before)
+    assert counts[0] > 0
+    assert counts[1:] == [0, 0]

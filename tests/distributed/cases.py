@@ -6,7 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -20,14 +21,18 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def begin(call: str, processes: int, devices: int = 1) -> list[subprocess.Popen]:
-    """Processes that run `call`, of a function below, with so many devices each; they find each other by settings."""
+@contextmanager
+def begun(call: str, processes: int, devices: int = 1) -> Iterator[list[subprocess.Popen]]:
+    """Processes that run `call`, of a function below, with so many devices each; they find each other by settings.
+
+    Those that still run at the end of the block are killed.
+    """
     address = f"127.0.0.1:{free_port()}"
-    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     started = []
     for index in range(processes):
         place = (address, processes, index) if processes > 1 else (None, None, None)
-        code = f"from tests.distributed.cases import *; begin_here({place}); {call}"
+        code = f"from tests.distributed.cases import *; PLACE = {place}; begin_here(PLACE); {call}"
         # XLA sums a convolution's gradient in parts, one for each thread: as many in every process.
         threads = {"NPROC": "8", "PJRT_NPROC": "8"}
         environment = os.environ | threads | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -41,24 +46,28 @@ def begin(call: str, processes: int, devices: int = 1) -> list[subprocess.Popen]
                 text=True,
             )
         )
-    return started
-
-
-def finish(started: list[subprocess.Popen], timeout: float = 280) -> list[subprocess.CompletedProcess]:
-    """The processes when they have ended; those that have not by then are killed."""
-    until = time.monotonic() + timeout
     try:
-        outputs = [process.communicate(timeout=max(until - time.monotonic(), 1)) for process in started]
+        yield started
     finally:
         for process in started:
             process.kill()
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+
+
+def finish(started: list[subprocess.Popen], timeout: float = 280) -> list[subprocess.CompletedProcess]:
+    """The processes when they have ended, with what they printed."""
+    until = time.monotonic() + timeout
+    outputs = [process.communicate(timeout=max(until - time.monotonic(), 1)) for process in started]
     pairs = zip(started, outputs, strict=True)
     return [subprocess.CompletedProcess(process.args, process.returncode, *output) for process, output in pairs]
 
 
 def run(call: str, processes: int, devices: int = 1) -> list[subprocess.CompletedProcess]:
-    """`finish` of `begin`, of processes that must all succeed."""
-    results = finish(begin(call, processes, devices))
+    """Processes that must all succeed, when they have ended."""
+    with begun(call, processes, devices) as started:
+        results = finish(started)
     for index, result in enumerate(results):
         assert result.returncode == 0, f"process {index}: {result.stdout[-1500:]}{result.stderr[-3000:]}"
     return results
@@ -68,18 +77,22 @@ PLACE = (None, None, None)
 
 
 def begin_here(place: tuple) -> None:
-    """Sets the process's place among the others, and has gloo listen at 127.0.0.1, not at the host's own address."""
+    """Sets the process's place among the others."""
     global PLACE
     PLACE = place
     import jax
-    from jax._src.lib import _jax
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    _jax.make_gloo_tcp_collectives = partial(_jax.make_gloo_tcp_collectives, hostname="127.0.0.1")
 
 
-def small_config(root: str, batch_size: int = 4, fixed_order: bool = False, **train_settings):
-    """The training tests' `tiny` with everything that is random, in this process's place."""
+def small_config(
+    root: str, batch_size: int = 4, fixed_order: bool = False, search: str | None = None, **train_settings
+):
+    """The training tests' `tiny` with everything that is random, in this process's place.
+
+    Args:
+        search: folder of prepared data, in which proposals are searched in place of being read from a file.
+    """
     from frcnn_jax.config import DistributedConfig, replace
     from tests.training.runs import run_config, shrink_tiny
 
@@ -89,6 +102,9 @@ def small_config(root: str, batch_size: int = 4, fixed_order: bool = False, **tr
         coordinator, processes, process, heartbeat=HEARTBEAT, start_timeout=120, fixed_order=fixed_order
     )
     config = run_config(Path(root), **train_settings)
+    if search is not None:
+        proposals = {"method": "selective_search_fast", "train_files": (), "test_file": None}
+        config = replace(config, data={"tfds_dir": search}, proposals=proposals)
     return replace(config, input={"batch_size": batch_size, "test_batch_size": 1}, distributed=place)
 
 
@@ -136,6 +152,33 @@ def end_in_step(last: int, number: int, process: int = 1) -> None:
     MetricsLog.add = add_and_end
 
 
+def show_images() -> None:
+    """Has each process print the images that it gives each step."""
+    from frcnn_jax.training import loop
+
+    share_out = loop.share_out
+
+    def share_out_and_show(batch, mesh):
+        print("images", *batch.image_index, file=sys.stderr, flush=True)
+        return share_out(batch, mesh)
+
+    loop.share_out = share_out_and_show
+
+
+def search_slowly(seconds: float) -> None:
+    """Has the search of proposals take so long in each image, and say when one begins."""
+    from frcnn_jax.data.proposals import source
+
+    search = source._search
+
+    def say_and_search(*arguments, **options):
+        print("searching", file=sys.stderr, flush=True)
+        time.sleep(seconds)
+        return search(*arguments, **options)
+
+    source._search = say_and_search
+
+
 def end_in(module: str, name: str, number: int = signal.SIGTERM, process: int = 1) -> None:
     """Has one process send itself a signal when it calls a function of a module, and say so."""
     import importlib
@@ -150,6 +193,21 @@ def end_in(module: str, name: str, number: int = signal.SIGTERM, process: int = 
         return function(*arguments, **options)
 
     setattr(home, name, end_and_call)
+
+
+def other_data(process: int = 1) -> None:
+    """Has one process find other training data than the others."""
+    import dataclasses
+
+    from frcnn_jax.training import loop
+
+    record_data = loop.record_data
+
+    def record_others(*arguments):
+        record = record_data(*arguments)
+        return dataclasses.replace(record, fingerprint="other") if PLACE[2] == process else record
+
+    loop.record_data = record_others
 
 
 def not_a_number_in_step(last: int, process: int = 1) -> None:

@@ -14,16 +14,22 @@ from tests.distributed.cases import run
 DIVISIONS = {2: ((2, 1), (1, 2)), 4: ((4, 1), (2, 2), (1, 4))}
 
 
-def train(data, workdir, processes, devices=1, **settings):
-    """Hashes of the state in each process, and what they printed."""
+def train(data, workdir, processes, devices=1, *, before="None", **settings):
+    """Hashes of the state in each process, and what they printed; `before` is a function of `cases`."""
     options = "".join(f", {name}={value!r}" for name, value in settings.items())
-    results = run(f"train_here({str(data)!r}, {str(workdir)!r}{options})", processes, devices)
+    results = run(f"train_here({str(data)!r}, {str(workdir)!r}, before={before}{options})", processes, devices)
     return [re.search(r"state (\w+)", result.stderr)[1] for result in results], results
 
 
 def losses(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line for line in lines if "loss" in line}
+
+
+def images(results):
+    """The images of each step, those of all processes side by side, as `show_images` has them printed."""
+    shares = [re.findall(r"images (.*)", result.stderr) for result in results]
+    return [" ".join(step).split() for step in zip(*shares, strict=True)]
 
 
 def steps_in(workdir):
@@ -40,8 +46,7 @@ def test_two_processes_train_as_one(data, tmp_path):
     assert steps_in(tmp_path) == [2, 3]
     assert sorted(losses(tmp_path)) == [2, 3]
     assert "2 processes with 2 devices" in results[0].stdout
-    shown = [line for line in results[1].stdout.splitlines() if line and not line.startswith("[Gloo]")]
-    assert not shown
+    assert not results[1].stdout
     assert all(line.startswith("[1] ") for line in results[1].stderr.splitlines())
 
 
@@ -73,17 +78,19 @@ def test_a_number_of_devices_gives_the_same_bits_however_it_is_divided(data, tmp
 @pytest.mark.timeout(3000)
 def test_a_checkpoint_of_four_processes_is_gone_on_with_by_any_number(data, tmp_path):
     settings = {"batch_size": 8, "log_every": 1, "checkpoint_every": 4}
+    _, whole = train(data, tmp_path / "whole", 1, before="show_images", steps=6, **settings)
     train(data, tmp_path / "begun", 4, steps=4, **settings)
     found = {}
     for processes in (1, 2, 4, 8):
         workdir = tmp_path / str(processes)
         shutil.copytree(tmp_path / "begun", workdir)
-        _, results = train(data, workdir, processes, steps=6, **settings)
+        _, results = train(data, workdir, processes, before="show_images", steps=6, **settings)
         assert "Going on from step 4" in results[0].stdout
+        assert images(results) == images(whole)[4:]  # in the same order
         found[processes] = losses(workdir)
     for other in found.values():
         assert sorted(other) == [1, 2, 3, 4, 5, 6]
-        for step in (5, 6):  # as the images are the same, in the same order
+        for step in (5, 6):
             np.testing.assert_allclose(other[step]["loss"], found[1][step]["loss"], rtol=1e-4)
             assert other[step]["foreground"] == found[1][step]["foreground"]
 

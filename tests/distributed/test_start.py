@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,61 @@ def test_settings_take_the_place_of_a_cluster(arguments):
         arguments(coordinator=ADDRESS, processes=2)
     with pytest.raises(ValueError, match=r"give --distributed\.coordinator HOST:PORT too"):
         arguments(process=0)
+
+
+@pytest.fixture
+def initialized(place, monkeypatch):
+    """Arguments that `start` gives `jax.distributed.initialize`, and how it has gloo listen."""
+    monkeypatch.setattr(start, "_on_tpu_host", lambda: False)
+    monkeypatch.setattr(start._jax, "make_gloo_tcp_collectives", lambda **options: options)
+    changed = {}
+    monkeypatch.setattr(jax.config, "update", changed.__setitem__)
+
+    def initialize(**settings):
+        found = {}
+        monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: found.update(arguments))
+        start.start(DistributedConfig(**settings))
+        assert changed == {"jax_enable_preemption_service": False}  # which would take SIGTERM
+        return found, start._jax.make_gloo_tcp_collectives()
+
+    return initialize
+
+
+def test_processes_of_one_machine_listen_to_it_alone(initialized):
+    settings = {"processes": 2, "process": 1, "heartbeat": 30, "start_timeout": 7}
+    found, gloo = initialized(coordinator=ADDRESS, **settings)
+    assert "coordinator_bind_address" not in found
+    assert gloo == {}
+    assert (found["initialization_timeout"], found["heartbeat_timeout_seconds"]) == (7, 70)
+    found, gloo = initialized(coordinator="127.0.0.1:99", **settings)
+    assert found["coordinator_bind_address"] == "127.0.0.1:99"
+    assert gloo == {"hostname": "127.0.0.1"}
+
+
+def test_a_start_without_the_others_names_the_settings(place, monkeypatch):
+    def initialize(**_):
+        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: barrier\nand more")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    message = (
+        r"process 1 did not find all 2 processes by way of 10\.0\.0\.1:1234 within 5 s "
+        r"\(distributed\.start_timeout\): DEADLINE_EXCEEDED: barrier$"
+    )
+    with pytest.raises(ConnectionError, match=message):
+        start.start(DistributedConfig(coordinator=ADDRESS, processes=2, process=1, start_timeout=5))
+
+
+def test_an_error_of_a_collective_operation_is_that_of_the_process_that_was_lost(monkeypatch):
+    reasons = iter(["process 2 was lost", None])
+    monkeypatch.setattr(start, "current_watch", lambda: SimpleNamespace(wait_for_reason=lambda: next(reasons)))
+    broken = ValueError("INTERNAL: Gloo all-reduce failed: Connection closed by peer\nmore")
+    assert str(start._named(broken)) == "process 2 was lost"
+    assert str(start._named(broken)).startswith("the connection to another process broke: INTERNAL: Gloo")
+    assert start._named(ValueError("input.batch_size must be at least 1")) is None
+    assert start._named(FloatingPointError("Gloo")) is None
+    assert [start._exit_code(error) for error in (KeyboardInterrupt(), SystemExit(2), ValueError())] == [130, 2, 1]
+    assert start._why(KeyboardInterrupt()) == "was stopped by a signal"
+    assert start._why(ValueError("a\nb")) == "stopped: a"
 
 
 @pytest.mark.parametrize(

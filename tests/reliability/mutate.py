@@ -123,7 +123,8 @@ def _token(data: bytes, _: Sequence[bytes], rng: random.Random) -> bytes:
 def _lines(data: bytes, _: Sequence[bytes], rng: random.Random) -> bytes:
     lines = data.splitlines(keepends=True)
     at = rng.randrange(len(lines))
-    lines[at : at + 1] = rng.choice(([], lines[at : at + 1] * 3, lines[at : at + 1] * 2000, [lines[at].strip()]))
+    many = min(2000, _LONGEST // len(lines[at]) + 1)  # `mutate` cuts what is longer
+    lines[at : at + 1] = rng.choice(([], lines[at : at + 1] * 3, lines[at : at + 1] * many, [lines[at].strip()]))
     return b"".join(lines)
 
 

@@ -1,14 +1,18 @@
 """Reading threads that die or hang: an error within a limit."""
 
+import re
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from frcnn_jax.config import EvalConfig, InputConfig
 from frcnn_jax.data.image_cache import DecodedImages
+from frcnn_jax.evaluation.evaluate import detect_dataset
 from frcnn_jax.patience import PatientIterator
 
 
@@ -83,6 +87,30 @@ def test_a_reader_that_hangs_is_named_within_the_limit():
     assert time.monotonic() - started < 30
     dataset.answer.set()
     iterator.close()
+
+
+def test_an_evaluation_ends_within_the_limit_too():
+    dataset, model = Stuck(), SimpleNamespace(spatial_scale=1 / 16)
+    proposals = [np.zeros((0, 4), np.float32)] * 2
+    settings = {"input_config": InputConfig(read_timeout=0.2), "config": EvalConfig()}
+    try:
+        with pytest.raises(TimeoutError, match=r"within 0\.2 s \(input\.read_timeout\); being read: [ab]"):
+            detect_dataset(model, None, None, dataset, proposals, **settings)
+    finally:
+        dataset.answer.set()
+
+
+def test_an_image_that_cannot_be_read_is_named_by_an_evaluation():
+    dataset, model = Stuck(), SimpleNamespace(spatial_scale=1 / 16)
+
+    def read_image(index):
+        raise ValueError("cannot be decoded")
+
+    dataset.read_image = read_image
+    proposals = [np.zeros((0, 4), np.float32)] * 2
+    with pytest.raises(ValueError, match="cannot be decoded") as error:
+        detect_dataset(model, None, None, dataset, proposals, input_config=InputConfig(), config=EvalConfig())
+    assert re.fullmatch("folder/train: image [ab]: cannot be decoded", str(error.value))
 
 
 HANG = """

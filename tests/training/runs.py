@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -128,6 +129,9 @@ def train_until_waiting(root: str, workdir: str, last: int) -> None:
     def add_or_wait(self, step, *arguments):
         add(self, step, *arguments)
         if step == last:
+            for thread in threading.enumerate():
+                if thread.name == "checkpoint":  # which is written beside the steps
+                    thread.join()
             print("waiting", flush=True)
             time.sleep(600)
 

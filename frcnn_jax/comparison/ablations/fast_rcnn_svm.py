@@ -41,7 +41,6 @@ SYSTEM = "fast_rcnn_svm"
 class Source:
     """The Fast R-CNN that SVMs are trained on."""
 
-    workdir: str
     step: int
 
 
@@ -61,11 +60,11 @@ def train(
         FolderInUseError: another process works in `folder`.
         OSError: the disk has too little space for the features.
     """
-    detector, source = _load(config, folder, fast_rcnn)
-    with open_training(config, comparison, folder, SYSTEM, source) as run:
+    workdir, detector = _load(config, folder, fast_rcnn)
+    with open_training(config, comparison, folder, SYSTEM, Source(detector.step)) as run:
         if run.dataset.classes != detector.classes:
             raise ValueError(
-                f"{run.dataset.name} has the classes {run.dataset.classes}, the detector in {source.workdir} "
+                f"{run.dataset.name} has the classes {run.dataset.classes}, the detector in {workdir} "
                 f"{detector.classes}: give the config that it was trained with"
             )
         network = hidden_network(detector.model)
@@ -76,13 +75,13 @@ def train(
         def compute(index: int) -> dict[str, Float[np.ndarray, "B V"]]:
             found = np.zeros((len(boxes[index]), length), np.float32)
             for part in describe(detector, network, run.images[index], boxes[index], untimed):
-                found[part.rows] = part.vectors[: len(part.rows)]
+                found[part.rows] = np.asarray(part.vectors)[: len(part.rows)]
             return {"vectors": found}
 
-        _record_fine_tuning(run.record, source)
+        _record_fine_tuning(run.record, workdir)
         vectors = store_features(run, {"vectors": ([len(b) for b in boxes], length)}, compute, detector.params)
         run.record.set(disk_bytes=vectors["vectors"].nbytes)
-        train_svms(run, vectors["vectors"])
+        train_svms(run, vectors["vectors"], detector.params)
 
 
 def test(
@@ -100,23 +99,22 @@ def test(
         FileNotFoundError: they are not trained, or there is no Fast R-CNN.
         ValueError, FolderInUseError: as `train`.
     """
-    detector, source = _load(config, folder, fast_rcnn)
-    with open_test(config, comparison, folder, SYSTEM, source) as run:
-        svms = load_svms(run)
+    _, detector = _load(config, folder, fast_rcnn)
+    with open_test(config, comparison, folder, SYSTEM, Source(detector.step)) as run:
+        svms = load_svms(run, detector.params)
         features = partial(describe, detector, hidden_network(detector.model))
         score = score_by_svms_and_offsets(detector, svms)
         return test_system(run, features, score, (detector.params, detector.statistics, svms))
 
 
-def _load(config: Config, folder: str | Path, fast_rcnn: str | Path | None) -> tuple[Detector, Source]:
+def _load(config: Config, folder: str | Path, fast_rcnn: str | Path | None) -> tuple[Path, Detector]:
     workdir = Path(fast_rcnn or Path(folder).parent / f"fast_rcnn-{config.model.name}" / "run").absolute()
-    detector = load_detector(workdir)
-    return detector, Source(str(workdir), detector.step)
+    return workdir, load_detector(workdir)
 
 
-def _record_fine_tuning(record: Record, source: Source) -> None:
+def _record_fine_tuning(record: Record, workdir: Path) -> None:
     """Counts the training of the Fast R-CNN in, where it was a part of the comparison."""
-    path = Path(source.workdir).parent / "record.json"
+    path = workdir.parent / "record.json"
     if path.exists():
         found = Record.read(path).content
         record.set_train("fine_tuning", **found["train"]["fine_tuning"])

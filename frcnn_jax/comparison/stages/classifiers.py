@@ -1,11 +1,13 @@
-"""SVMs and box regressors on stored features, each trained once."""
+"""SVMs and box regressors on stored features, each trained once for a network."""
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
-from frcnn_jax.comparison.feature_store import FeatureStore
+from frcnn_jax.comparison.feature_store import FeatureStore, fingerprint
 from frcnn_jax.comparison.mining import feature_scale, mine_svms
 from frcnn_jax.comparison.overlaps import class_overlaps
 from frcnn_jax.comparison.ridge import BoxRegressors, fit_box_regressors
@@ -18,13 +20,18 @@ from frcnn_jax.comparison.windows import candidates
 __all__ = ["load_regressors", "load_svms", "train_regressors", "train_svms"]
 
 _SVMS, _REGRESSORS = "svms.npz", "regressors.npz"
+_NETWORK = "network"  # SHA-256 of the parameters by which features were made
 
 
-def train_svms(run: Run, vectors: FeatureStore) -> LinearSvms:
-    """SVMs on the vectors of every window (`windows.candidates`), with hard negatives; goes on after a kill."""
+def train_svms(run: Run, vectors: FeatureStore, params: Any) -> LinearSvms:
+    """SVMs on the vectors of every window (`windows.candidates`), with hard negatives; goes on after a kill.
+
+    Args:
+        params: of the network that the vectors are made by.
+    """
     path, settings = run.folder / _SVMS, run.comparison.svm
     if path.exists():
-        return load_svms(run)
+        return load_svms(run, params)
     num_classes = len(run.dataset.classes)
 
     def overlaps(index: int) -> Float[np.ndarray, "P K"]:
@@ -55,17 +62,21 @@ def train_svms(run: Run, vectors: FeatureStore) -> LinearSvms:
             leave=settings.leave,
             retrain_at=settings.retrain_at,
             state=run.folder / "mining.npz",
+            made_from={"network": fingerprint(params)},
             tick=tick,
         )
-    save_arrays(path, svms._asdict())
+    _save(path, svms, params)
     return svms
 
 
-def train_regressors(run: Run, pooled: FeatureStore, rows: Int[np.ndarray, " n"], pairs: Pairs) -> BoxRegressors | None:
+def train_regressors(
+    run: Run, pooled: FeatureStore, rows: Int[np.ndarray, " n"], pairs: Pairs, params: Any
+) -> BoxRegressors | None:
     """Regressors on the pooled features of the pairs; None with box regression disabled.
 
     Args:
         rows: of the store, one for each pair.
+        params: of the network that the features are made by.
     """
     path, settings = run.folder / _REGRESSORS, run.comparison.regression
     if settings.enabled and not path.exists():
@@ -77,19 +88,32 @@ def train_regressors(run: Run, pooled: FeatureStore, rows: Int[np.ndarray, " n"]
                 num_classes=len(run.dataset.classes),
                 regularization=settings.ridge,
             )
-        save_arrays(path, regressors._asdict())
-    return load_regressors(run)
+        _save(path, regressors, params)
+    return load_regressors(run, params)
 
 
-def load_svms(run: Run) -> LinearSvms:
-    """SVMs that were trained.
+def load_svms(run: Run, params: Any) -> LinearSvms:
+    """SVMs that were trained on vectors of the network with `params`.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_arrays`.
+        FileNotFoundError: as `load_arrays`.
+        ValueError: they were trained on those of another network; or as `load_arrays`.
     """
-    return LinearSvms(**load_arrays(run.folder / _SVMS))
+    return LinearSvms(**_load(run.folder / _SVMS, params))
 
 
-def load_regressors(run: Run) -> BoxRegressors | None:
+def load_regressors(run: Run, params: Any) -> BoxRegressors | None:
     """Regressors that were trained; None with box regression disabled. Errors as of `load_svms`."""
-    return BoxRegressors(**load_arrays(run.folder / _REGRESSORS)) if run.comparison.regression.enabled else None
+    return BoxRegressors(**_load(run.folder / _REGRESSORS, params)) if run.comparison.regression.enabled else None
+
+
+def _save(path: Path, result: LinearSvms | BoxRegressors, params: Any) -> None:
+    save_arrays(path, {**result._asdict(), _NETWORK: np.frombuffer(bytes.fromhex(fingerprint(params)), np.uint8)})
+
+
+def _load(path: Path, params: Any) -> dict[str, Array]:
+    arrays = load_arrays(path)
+    network = arrays.pop(_NETWORK, None)  # files of earlier versions lack it
+    if network is not None and np.asarray(network).tobytes().hex() != fingerprint(params):
+        raise ValueError(f"{path} was trained on features of another network: delete it, and it is trained anew")
+    return arrays

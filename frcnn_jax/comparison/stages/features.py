@@ -86,6 +86,7 @@ def store_features(
     plans: Mapping[str, tuple[Sequence[int], int]],
     compute: Callable[[int], Mapping[str, Float[np.ndarray, "B F"]]],
     params: Any,
+    compile_for: Callable[[int], Any] | None = None,
 ) -> dict[str, FeatureStore]:
     """Stores of features in folders of their own; images that are there are not computed again.
 
@@ -93,6 +94,8 @@ def store_features(
         plans: by the name of a store, the rows of each image and the features of a row.
         compute: of an image by its index, the rows of each store.
         params: of the network that they are made by.
+        compile_for: runs the programs that `compute` does for this image, so that compiling is not extrapolated from a
+            share; None: `compute` itself.
     """
     made_from = {**run.made_from, "network": fingerprint(params)}
     dtype = run.comparison.feature_dtype
@@ -105,7 +108,7 @@ def store_features(
         }
         missing = sorted({index for writer in writers.values() for index in writer.missing()})
         if missing and run.comparison.share < 1:
-            compute(missing[0])  # so that compiling is not extrapolated
+            (compile_for or compute)(missing[0])
         if missing:
             with run.record.train("features", share=run.share) as tick:
                 for index in missing:

@@ -99,7 +99,7 @@ def fine_tune(
     update, measure = _compile(task, optimizer, held_out)
     with ExitStack() as resources:
         checkpoints = resources.enter_context(closing(Checkpoints(folder)))
-        iterator = iterate(source, config.input.workers, prefetch=2)
+        iterator = iterate(source, config.input.workers, prefetch=max(config.input.workers, 2))
         if checkpoints.latest is not None:
             state, key, position = checkpoints.restore(state)
             iterator.set_state(position)

@@ -119,9 +119,9 @@ def _candidates(
     scores, deltas = np.zeros((count, num_classes), np.float32), np.zeros((count, num_classes, 4), np.float32)
     for part in describe(run.images[index], boxes, watch):
         part_scores, part_deltas = watch("fc", score, part.pooled, part.vectors)
-        scores[part.rows] = part_scores[: len(part.rows)]
+        scores[part.rows] = np.asarray(part_scores)[: len(part.rows)]
         if part_deltas is not None:
-            deltas[part.rows] = part_deltas[: len(part.rows)]
+            deltas[part.rows] = np.asarray(part_deltas)[: len(part.rows)]
     padded = np.zeros((count, 4), np.float32)
     padded[: len(boxes)] = boxes
     mask = np.arange(count) < len(boxes)

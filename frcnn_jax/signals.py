@@ -1,0 +1,76 @@
+"""An end by Ctrl-C or SIGTERM for commands whose main thread is in compiled code, where Python's handlers wait.
+
+XLA compiles a large network for minutes, in which no handler runs. A thread learns of the signals from the system and
+ends the process if the main thread does not.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+__all__ = ["ended_by_signals", "set_unsaved"]
+
+GRACE = 20.0  # seconds from a signal to the end of a process that has nothing to lose
+AGAIN = 1.0  # and from a second signal
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_unsaved = threading.Event()
+
+
+def set_unsaved(unsaved: bool) -> None:
+    """Says whether work would be lost if the process ended now; then the first signal does not end it."""
+    if unsaved:
+        _unsaved.set()
+    else:
+        _unsaved.clear()
+
+
+@contextlib.contextmanager
+def ended_by_signals(last_words: str) -> Iterator[None]:
+    """A block in which a signal ends the process where its handler in Python cannot, with 128 + its number.
+
+    The first signal has `GRACE` seconds to take its usual effect, and as long as it needs while work is unsaved; the
+    second one `AGAIN` seconds. In other threads than the main one, and where the program watches signals itself, the
+    block changes nothing.
+
+    Args:
+        last_words: written to stderr before such an end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    read, write = socket.socketpair()
+    write.setblocking(False)
+    before = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+    if before != -1:
+        signal.set_wakeup_fd(before)
+    thread = threading.Thread(target=_watch, args=(read, last_words.encode()), name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        write.close()
+        thread.join()
+        read.close()
+
+
+def _watch(read: socket.socket, last_words: bytes) -> None:
+    seen, deadline = [], None
+    while True:
+        remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
+        if not select.select([read], [], [], remaining)[0]:
+            os.write(2, last_words)
+            os._exit(128 + seen[-1])
+        numbers = read.recv(64)
+        if not numbers:  # the block is left
+            return
+        seen += [number for number in numbers if number in _SIGNALS]
+        if len(seen) > 1:
+            deadline = time.monotonic() + AGAIN
+        elif seen and not _unsaved.is_set():
+            deadline = time.monotonic() + GRACE
