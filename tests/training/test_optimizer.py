@@ -154,5 +154,5 @@ def test_trainings_of_other_lengths_share_their_program():
 def test_a_rate_that_depends_on_a_length_that_is_not_known_is_refused():
     assert float(learning_rate_schedule(OptimizerConfig(), None)(0)) == pytest.approx(1e-3)
     for settings in ({"schedule": "cosine"}, {"drops": (0.5,)}):
-        with pytest.raises(ValueError, match=r"number of steps, which train\.epochs leaves unknown .*with_steps\(config"):
+        with pytest.raises(ValueError, match=r"which train\.epochs leaves unknown .*with_steps\(config"):
             create_optimizer(OptimizerConfig(**settings, rules=RULES), PARAMS, None)
