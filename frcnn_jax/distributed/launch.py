@@ -35,8 +35,7 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
     """
     address = f"127.0.0.1:{_free_port()}"
     shares = [share_of_gpus(index, processes, os.environ) for index in range(processes)]
-    started = [_start(command, address, index, processes, share) for index, share in enumerate(shares)]
-
+    started: list[subprocess.Popen] = []
     relayed: list[int] = []
 
     def relay(number: int, _: object) -> None:
@@ -48,6 +47,10 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, relay)
+        for index, share in enumerate(shares):
+            started.append(_start(command, address, index, processes, share))
+        for number in relayed:  # meanwhile
+            _send(started, number)
         # After a progress bar, a line begins with a new one.
         return _watch(started, relayed, say or (lambda line: print(f"\n{line}", file=sys.stderr, flush=True)))
     finally:

@@ -92,7 +92,7 @@ def test_a_signal_while_one_searches_proposals_ends_all(process, data, tmp_path)
 def test_a_process_that_is_killed_is_named_within_the_heartbeat(data, tmp_path):
     settings = {"steps": 2000, "log_every": 1, "checkpoint_every": 2, "batch_size": 6}
     with begun(call(data, tmp_path, "lambda: end_in_step(5, signal.SIGKILL)", **settings), 3) as started:
-        started[1].wait(timeout=240)
+        started[1].wait(timeout=800)
         since = time.monotonic()
         results = finish(started)
     assert time.monotonic() - since < HEARTBEAT + 2 * GRACE
