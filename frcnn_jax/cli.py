@@ -93,7 +93,8 @@ def checkpoint_option(parser: argparse.ArgumentParser) -> None:
 
 def root_option(parser: argparse.ArgumentParser, use: str) -> None:
     """Adds the setting `--data.root` to the options of a command, so that its help lists it; see `root_setting`."""
-    parser.add_argument("--data.root", dest="root", metavar="FOLDER", help=f"folder of annotated images {use}")
+    help_text = f"folder of annotated images {use}; the config's if not given"
+    parser.add_argument("--data.root", dest="root", metavar="FOLDER", help=help_text)
 
 
 def root_setting(arguments: argparse.Namespace) -> list[str]:

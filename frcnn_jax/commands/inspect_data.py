@@ -24,7 +24,7 @@ _IMAGES = 200
 
 def main() -> None:
     parser = make_parser(__doc__)
-    root_option(parser, "to look at; needed where the config names none")
+    root_option(parser, "to look at")
     parser.add_argument(
         "--config", default="folder", type=expand_user, help="name of a config, or file with get_config()"
     )

@@ -21,7 +21,7 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
     parser.add_argument("--workdir", type=expand_user, help="folder of the run; required except with --settings")
-    root_option(parser, "to train on, in place of the config's")
+    root_option(parser, "to train on")
     parser.add_argument(
         "--accept-changed-data",
         action="store_true",
