@@ -25,6 +25,8 @@ from random import Random
 
 from fault.places import PLACES, Attempt, NotReachedError
 
+from frcnn_jax.config import expand_user
+
 # Place and step of each kill, by run.
 PLAN = (
     (("before write to .lock", 0), ("search for proposals", 0), ("first compilation", 0),
@@ -110,7 +112,7 @@ class Trial:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the runs")
+    parser.add_argument("--out", type=expand_user, required=True, help="new folder for the runs")
     parser.add_argument("--short", action="store_true", help="four kills of one run on small images")
     parser.add_argument("--steps", type=int, help="of each run; 80, with --short 40")
     parser.add_argument("--every", type=int, default=5, help="steps from one checkpoint to the next")

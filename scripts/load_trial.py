@@ -34,6 +34,7 @@ from frcnn_jax.config import (
     ProposalConfig,
     SamplingConfig,
     TrainConfig,
+    expand_user,
 )
 from frcnn_jax.training.metrics import MetricsLog
 
@@ -171,10 +172,10 @@ def growth(rows: list[tuple[float, ...]]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder; data in it are used again")
+    parser.add_argument("--out", type=expand_user, required=True, help="folder; data in it are used again")
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--picture", type=Path, help="file of the curves; OUT/load.png if not given")
+    parser.add_argument("--picture", type=expand_user, help="file of the curves; OUT/load.png if not given")
     arguments = parser.parse_args()
     root = arguments.out.resolve() / f"data-{arguments.images}"
     if not (root / "labels.csv").exists():

@@ -35,19 +35,19 @@ def test_there_are_configs():
 def test_photographs_are_trained_as_anything_else_but_from_imagenet():
     photographs, scratch = (load_config(CONFIGS[0].parent / f"{name}.py") for name in ("folder", "folder_scratch"))
     changed = {name.partition(".")[0] for name in changed_settings(scratch, photographs)}
-    assert changed == {"model", "input", "sampling", "optimizer", "train"}
+    assert changed == {"model", "input", "sampling", "optimizer", "train", "evaluate"}
     assert photographs.model.weights == "imagenet"
     assert photographs.optimizer.rules == ()
     assert photographs.train.steps is None
     assert photographs.optimizer.warmup < 1
 
 
-def test_voc_is_trained_as_other_photographs_and_tested_as_in_the_paper():
+def test_voc_is_trained_as_other_photographs_and_tested_as_in_the_paper_but_for_voting():
     voc07, photographs = (load_config(CONFIGS[0].parent / f"{name}.py") for name in ("voc07_photos", "folder"))
     changed = {name.rpartition(".")[0] for name in changed_settings(photographs, voc07)}
     assert changed == {"data", "data.faults", "train", "evaluate"}
     assert voc07.data == DataConfig(faults=FaultPolicy(tolerance=0))
-    assert voc07.evaluate == EvalConfig()
+    assert voc07.evaluate == EvalConfig(box_voting=photographs.evaluate.box_voting)
 
 
 def test_what_the_recipes_for_tiny_change():
@@ -81,4 +81,4 @@ def test_the_defaults_are_the_papers_experiment():
     paper = [path for path in CONFIGS if path.stem.startswith("voc") and path.stem != "voc07_photos"]
     assert len(paper) == 6
     assert all(load_config(path).data.faults == strict for path in paper)
-    assert Config().evaluate == EvalConfig(0.3, 0.0, 100, True, "voc07")
+    assert Config().evaluate == EvalConfig(0.3, 0.0, 100, True, None, "voc07")

@@ -114,7 +114,7 @@ def check_images(
 def say_orientation(images: Sequence[ImageInput], *, lines: bool) -> None:
     """Prints which images with an EXIF orientation are turned, or their number without `lines`."""
     for turned in (False, True):
-        marked = [image for image in images if image.mark != 1 and (image.turn != 1) == turned]
+        marked = [image for image in images if image.mark != 1 and (image.orientation != 1) == turned]
         what = "is followed" if turned else "is ignored"
         which = "of the turned image" if turned else "as the pixels lie in the file"
         if lines:

@@ -130,7 +130,7 @@ def test_neither_are_these_overwritten(run, tmp_path, no_search, argument):
     mine = {"coco_results": tmp_path / "found.annotations.json", "voc_xml": tmp_path / "xml/b.xml"}[argument]
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
-    with pytest.raises(FileExistsError, match=rf"{mine} exist.*: give --overwrite to replace"):
+    with pytest.raises(FileExistsError, match=rf"{mine} (already )?exist.*: give --overwrite to replace"):
         evaluate_run(run[0], directory=tmp_path / "eval", **{argument: path})
     with pytest.raises(AssertionError, match="proposals are opened"):
         evaluate_run(run[0], directory=tmp_path / "eval", **{argument: path}, overwrite=True)

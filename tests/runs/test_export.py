@@ -59,7 +59,7 @@ def test_documented_program_runs_with_jax_alone(detector, exported):
     image, boxes = image_and_boxes()
     cv2.imwrite(str(folder / "image.png"), image[..., ::-1])
     np.save(folder / "boxes.npy", boxes)
-    program = textwrap.dedent(weights_export.__doc__.split("files with):\n\n")[1].split("\n\nDetections come")[0])
+    program = textwrap.dedent(weights_export.__doc__.split("files with):\n\n")[1].split("\n\nDetections are")[0])
     (folder / "program.py").write_text(
         program
         + "\nimport sys\n"
@@ -135,7 +135,7 @@ def test_damaged_function_file(exported, tmp_path):
 
 @pytest.mark.parametrize("arguments", [{"bucket": (0, 96)}, {"proposals": 0}])
 def test_no_room(detector, tmp_path, arguments):
-    with pytest.raises(ValueError, match="needs room"):
+    with pytest.raises(ValueError, match="sizes must be positive"):
         export_stablehlo(tmp_path / "a.stablehlo", detector, **arguments)
 
 

@@ -255,7 +255,7 @@ def test_a_split_of_data_yaml_that_is_named_otherwise_than_its_folder(tmp_path, 
     root = write_yolo(tmp_path / "set", PICTURES)
     write_text(root / "data.yaml", f"train: images/train\nval: images/test\nnames: {list(NAMES)}\n")
     config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"), test="folder/test", train=("folder/trainval",))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, "frcnn_jax"):
         assert open_dataset("folder/test", config).image_ids == ("t_1",)
     said = "test: 1 image of images/test, those to validate with, not trained on, as there are no test images"
     assert any(message.endswith(said) for message in caplog.messages)
