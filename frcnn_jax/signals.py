@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 
-__all__ = ["ended_by_signals", "set_unsaved"]
+__all__ = ["REPEATED", "ended_by_signals", "set_unsaved"]
 
 GRACE = 20.0  # seconds from a signal to the end of a process that has nothing to lose
 AGAIN = 1.0  # and from a second signal
+REPEATED = 0.5  # a signal so soon after the first is the same: GNU timeout sends its own to a process and to its group
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _unsaved = threading.Event()
 
@@ -60,7 +61,7 @@ def ended_by_signals(last_words: str) -> Iterator[None]:
 
 
 def _watch(read: socket.socket, last_words: bytes) -> None:
-    seen, deadline = [], None
+    seen, first, deadline = [], 0.0, None
     while True:
         remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
         if not select.select([read], [], [], remaining)[0]:
@@ -69,8 +70,10 @@ def _watch(read: socket.socket, last_words: bytes) -> None:
         numbers = read.recv(64)
         if not numbers:  # the block is left
             return
-        seen += [number for number in numbers if number in _SIGNALS]
-        if len(seen) > 1:
-            deadline = time.monotonic() + AGAIN
-        elif seen and not _unsaved.is_set():
-            deadline = time.monotonic() + GRACE
+        now, numbers = time.monotonic(), [number for number in numbers if number in _SIGNALS]
+        if numbers and not seen:
+            seen, first = numbers[:1], now
+            deadline = None if _unsaved.is_set() else now + GRACE
+        elif numbers and now - first >= REPEATED:
+            seen += numbers
+            deadline = now + AGAIN

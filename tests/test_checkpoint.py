@@ -169,7 +169,7 @@ def test_an_error_beside_the_steps_is_raised_by_the_next_call(tmp_path, monkeypa
 
     monkeypatch.setattr(checkpoints._manager, "save", full)
     begin(checkpoints, 2)
-    checkpoints._background._thread.join()
+    assert checkpoints._background._ended.wait(60)
     calls = {name: getattr(checkpoints, name) for name in ("wait", "check", "close")}
     with pytest.raises(OSError, match=r"cannot write the checkpoint of step 2 to .*: No space left on device"):
         calls.get(call, lambda: begin(checkpoints, 3))()
@@ -180,7 +180,7 @@ def test_an_error_beside_the_steps_is_raised_by_the_next_call(tmp_path, monkeypa
 def test_nothing_waits_for_a_checkpoint_that_is_abandoned(tmp_path, held):
     checkpoints, event = held
     begin(checkpoints, 2)
-    thread = checkpoints._background._thread
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "checkpoint")
     checkpoints.abandon()
     checkpoints.close()
     assert thread.is_alive()

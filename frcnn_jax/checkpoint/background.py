@@ -14,7 +14,8 @@ class Background:
     """A thread for each piece of work; the next one begins when the one before has ended."""
 
     def __init__(self):
-        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+        self._ended.set()
         self._error: BaseException | None = None
 
     def start(self, work: Callable[[], None]) -> None:
@@ -24,9 +25,9 @@ class Background:
             Exception: the error of the piece before.
         """
         self.wait()
+        self._ended.clear()
         # A daemon: a process that is ended at once does not wait for it.
-        self._thread = threading.Thread(target=self._run, args=(work,), name="checkpoint", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, args=(work,), name="checkpoint", daemon=True).start()
 
     def wait(self) -> None:
         """Returns when nothing is being worked on.
@@ -34,15 +35,14 @@ class Background:
         Raises:
             Exception: the error of the piece before, once.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        # An interrupted `Thread.join` would return at once the next time (Python before 3.13).
+        self._ended.wait()
         self.check()
 
     def check(self) -> None:
         """Raises the error of the piece before, once; waits for nothing."""
-        error, self._error = self._error, None
-        if error is not None:
+        if self._ended.is_set() and self._error is not None:  # nobody else writes it then
+            error, self._error = self._error, None
             raise error
 
     def _run(self, work: Callable[[], None]) -> None:
@@ -50,6 +50,8 @@ class Background:
             work()
         except BaseException as error:
             self._error = error
+        finally:
+            self._ended.set()
 
 
 def copy_to_host(tree: Any) -> Any:

@@ -120,7 +120,9 @@ def select_detections(
     empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
     kept = nms_by_class(boxes, scores, (scores > score_threshold) & ~empty, nms_iou)
     if box_voting is not None:
-        boxes = vote_boxes_by_class(boxes, scores, ~empty & (scores > -jnp.inf), box_voting)
+        voters = ~empty & (scores > -jnp.inf) & jnp.all(jnp.isfinite(boxes), axis=-1)
+        # A mean can leave the image by rounding.
+        boxes = clip_boxes(vote_boxes_by_class(boxes, scores, voters, box_voting), original_size)
     return Detections(
         boxes=boxes.reshape(-1, 4),
         scores=scores.reshape(-1),

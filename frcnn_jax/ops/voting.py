@@ -30,7 +30,8 @@ def vote_boxes(
     weights = jnp.where(pairwise_iou(boxes, boxes) >= iou_threshold, votes[None], 0)
     total = jnp.sum(weights, axis=1, keepdims=True)
     # Accelerators may round the factors of a product to fewer digits than coordinates have.
-    mean = jnp.matmul(weights, boxes, precision="highest") / jnp.where(total > 0, total, 1)
+    voters = jnp.where(votes[:, None] > 0, boxes, 0)  # a box that is not a number and does not vote changes nothing
+    mean = jnp.matmul(weights, voters, precision="highest") / jnp.where(total > 0, total, 1)
     return jnp.where(total > 0, mean, boxes)
 
 

@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from frcnn_jax.distributed.talk import is_first
-from frcnn_jax.signals import set_unsaved
+from frcnn_jax.signals import REPEATED, set_unsaved
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NOTICE = b"\nStopping after this step; again to stop at once\n"
@@ -28,12 +29,13 @@ def report_ignored_ctrl_c() -> None:
 def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Holds SIGINT and SIGTERM back and yields a function that is true once one has arrived.
 
-    On leaving it has the effect that it would have had; if the process outlives that, KeyboardInterrupt is raised.
-    A second signal is not held back. In the block work counts as unsaved, unless `set_unsaved` says otherwise. Signals
-    that are ignored, or handled outside Python, are left alone, and so are all of them in other threads than the main
-    one, which gets none.
+    On leaving it has the effect that it would have had; if the process outlives that, KeyboardInterrupt is raised. A
+    second signal, half a second or more after it, is not held back. In the block work counts as unsaved, unless
+    `set_unsaved` says otherwise. Signals that are ignored, or handled outside Python, are left alone, and so are all of
+    them in other threads than the main one, which gets none.
     """
     received: list[int] = []
+    since = 0.0
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     deferred = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
     if threading.current_thread() is not threading.main_thread():
@@ -44,7 +46,13 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
     def hold(number: int, _: object) -> None:
-        restore()
+        nonlocal since
+        if received:
+            if time.monotonic() - since >= REPEATED:
+                restore()
+                signal.raise_signal(number)
+            return
+        since = time.monotonic()
         received.append(number)
         if is_first():  # of several processes, which all stop
             # A print is not reentrant: this handler could interrupt one.

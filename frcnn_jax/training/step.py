@@ -223,7 +223,7 @@ def make_train_step(
     several devices the metrics also have "finite" [D]: true for devices with a finite loss.
 
     With an optimizer of `create_optimizer` it takes a learning rate as fourth argument, in place of that of the
-    schedule, whose numbers are then no part of the program.
+    schedule, whose numbers are then no part of the program. Optax's own optimizers ignore one, or refuse it.
 
     Args:
         fixed_order: sum gradients in the order of the devices, instead of the unspecified order of `pmean`.

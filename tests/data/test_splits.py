@@ -182,7 +182,9 @@ def test_the_line_about_many_classes_and_folders_is_short(tmp_path, caplog):
         ids(config_of(tmp_path / "set"), "test")
     names = ", ".join(f"c{n:02}" for n in range(12))
     assert f"layout labelimg, 14 classes ({names} ...); train: " in caplog.text
-    assert re.search(r"train: \d+ images of 14 folders, the first f0; test: \d+ images?, each drawn by", caplog.text)
+    assert re.search(
+        r"train: \d+ images of 14 folders, the first the folder f0; test: \d+ images?, each drawn by", caplog.text
+    )
 
 
 def test_what_roboflow_made_of_one_image_stays_together(tmp_path):

@@ -89,6 +89,20 @@ def test_equals_a_plain_loop(nms_iou, threshold, per_class, voting):
         np.testing.assert_allclose(found.boxes[i], box, rtol=1e-4, atol=1e-3)
 
 
+def test_voting_stays_inside_the_image_and_apart_from_what_is_not_a_number():
+    logits, deltas, rois, mask = outputs()
+    rois[:, 2:] = 1000.0  # all end at the image's border
+    _, found = select(logits, 0 * deltas, rois, mask, box_voting=0.3)
+    assert (found.boxes[:, 2:] <= [SIZE[1], SIZE[0]]).all()
+    np.testing.assert_allclose(found.boxes[:, 2:], [[SIZE[1], SIZE[0]]] * len(found.boxes), rtol=1e-6)
+    logits, deltas, rois, mask = outputs()
+    _, before = select(logits, deltas, rois, mask & (np.arange(len(mask)) != 7), box_voting=0.5)
+    deltas[7], mask[7] = np.nan, True
+    _, after = select(logits, deltas, rois, mask, box_voting=0.5)
+    assert np.isnan(after.boxes).any(axis=1).sum() <= 2
+    assert len(before.boxes) <= len(after.boxes)
+
+
 def test_decoded_and_clipped_by_hand():
     """An RoI of 20 x 10 at (10, 40) whose first class moves right and doubles, and whose second moves up."""
     deltas = np.zeros((1, 3, 4))

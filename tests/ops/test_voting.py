@@ -21,6 +21,9 @@ def test_votes_by_hand():
     side = (0.6 * 10 + 0.1 * 20) / 0.7
     np.testing.assert_allclose(found, [boxes[0], [0, 0, side, side], boxes[2], boxes[3]], rtol=1e-6)
     np.testing.assert_array_equal(vote_boxes(boxes, scores, jnp.zeros(4, bool)), boxes)
+    # A box that is not a number and does not vote changes no other.
+    broken = vote_boxes(boxes.at[3].set(jnp.nan), scores, jnp.array([True, True, True, False]), 0.5)
+    np.testing.assert_allclose(broken[:3], expected[:3], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, jnp.bfloat16])

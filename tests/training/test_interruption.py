@@ -64,10 +64,26 @@ def test_the_usual_effect_of_ctrl_c(arrived):
     assert handlers() == outside
 
 
-def test_a_second_signal_takes_effect_at_once(arrived):
+def test_a_second_signal_takes_effect_at_once(arrived, monkeypatch):
+    monkeypatch.setattr("frcnn_jax.training.interruption.REPEATED", 0)
     with pytest.raises(KeyboardInterrupt):
         work(signal.SIGINT, signal.SIGTERM, arrived=arrived)
     assert arrived == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_a_signal_that_is_sent_twice_is_one(arrived):
+    """GNU timeout sends it to the process and to its group."""
+
+    def twice():
+        with deferred_signals() as interrupted:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupted()
+            assert arrived == []
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert arrived == [signal.SIGTERM]
 
 
 def test_an_error_is_not_hidden_by_a_signal(arrived):

@@ -113,7 +113,7 @@ def say_layout(folder: Path, title: str, layout: str, used: Sequence[tuple[str, 
     parts = [f"layout {layout}, {_counted(len(classes), 'class', 'classes')} ({names})"]
     for use, rule in used:
         if rule.split in splits:
-            places = [place or "the folder itself" for place in rule.places()]
+            places = [_named_place(place) for place in rule.places()]
             text = f"{use}: {_counted(len(splits[rule.split]['ids']), 'image', 'images')}"
             if len(places) > _PLACES:
                 text += f" of {len(places)} folders, the first {places[0]}"
@@ -122,6 +122,13 @@ def say_layout(folder: Path, title: str, layout: str, used: Sequence[tuple[str, 
             parts.append(text + (f", {rule.why}" if rule.why else ""))
     level = logging.WARNING if any(rule.unlabelled for _, rule in used) else logging.INFO
     warn_once(f"{title}: {'; '.join(parts)}", level)
+
+
+def _named_place(place: str) -> str:
+    """A list, table or folder of images as part of a sentence; "47 images of images" would read as a mistake."""
+    if not place:
+        return "the folder itself"
+    return place if "/" in place or "." in place else f"the folder {place}"
 
 
 def _counted(count: int, one: str, several: str) -> str:

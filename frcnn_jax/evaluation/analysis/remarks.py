@@ -32,7 +32,8 @@ def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
     if 0 < total < _FEW:
         found.append(
             f"the test has {_count(total, 'object')} in {_count(images, 'image')}: chance alone can move the mAP of so "
-            "few by 0.1; test on more images (in a new run, as with --data.split 0.3 where they are drawn)"
+            "few by 0.1. More test images make it certain: annotate more, or draw a larger part by --data.split, in a "
+            "new run"
         )
     few = {name: count for name, count in objects.items() if 0 < count < _FEW_OF_CLASS}
     if few and total >= _FEW:

@@ -58,6 +58,9 @@ def roi_max_pool(
         implementation: "pallas" for kernels on GPUs and XLA's operations elsewhere, "xla" for the latter everywhere, or
             "auto" for the kernels where JAX runs on a GPU and has them. The values are the same.
 
+    `jax.vmap` over images makes one lookup and one scatter of all of them. Under `jax.jit` alone, images that are
+    sharded over devices are gathered for it; `jax.shard_map` pools each device's own.
+
     Raises:
         ValueError: a shape is wrong, the grid or the map is empty, or there is no such implementation.
     """
@@ -138,13 +141,15 @@ def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> An
     call = jax.custom_batching.custom_vmap(of_images)
 
     @call.def_vmap
-    def merge_axes(size: int, batched: Any, *arrays: Any) -> tuple[Any, Any]:
+    def merge_axes(size: Any, batched: Any, *arrays: Any) -> tuple[Any, Any]:
         def merged(array: Array, has_axis: bool) -> Array:
             array = array if has_axis else jnp.broadcast_to(array, (size, *array.shape))
-            return array.reshape(-1, *array.shape[2:])
+            return array.reshape(size * array.shape[1], *array.shape[2:])
 
         results = call(*jax.tree.map(merged, arrays, tuple(batched)))
-        split = jax.tree.map(lambda array: array.reshape(size, -1, *array.shape[1:]), results)
+        first, has_axis = jax.tree.leaves(arrays)[0], jax.tree.leaves(batched)[0]
+        images = first.shape[1 if has_axis else 0]
+        split = jax.tree.map(lambda array: array.reshape(size, images, *array.shape[1:]), results)
         return split, jax.tree.map(lambda _: True, split)
 
     return jax.tree.map(lambda array: array[0], call(*jax.tree.map(lambda array: array[None], arrays)))

@@ -94,7 +94,7 @@ def features_gradient(
     return gradient.reshape(images, cells + 1, channels)[:, :cells].reshape(images, *map_size, channels)
 
 
-def _first_of_image(images: int, count: int) -> Array:
+def _first_of_image(images: Any, count: int) -> Array:
     """Number of the first of each image's `count` rows or cells, [N, 1, 1, 1]."""
     return count * lax.broadcasted_iota(jnp.int32, (images, 1, 1, 1), 0)
 
@@ -134,10 +134,13 @@ def _pair_count(extent: Array, sizes: tuple[int, ...]) -> Array:
 def _channel_block(bins: Bins, map_size: tuple[int, int], dtype: Any) -> int | None:
     """Channels per block on a CPU; None for all."""
     heights, widths = _window_sizes(bins, map_size)
-    rows = len(bins.top) * len(heights) * len(widths) * map_size[0] * map_size[1]
-    # If the output is larger than the table, saving the table's memory gains nothing.
-    if not 0 < bins.top.size * bins.left.shape[-1] <= rows:
+    images, rows = bins.top.shape[0], len(heights) * len(widths) * map_size[0] * map_size[1]
+    outputs = bins.top.shape[1] * bins.top.shape[2] * bins.left.shape[2]
+    # Where the output is larger than the table, saving the table's memory gains nothing.
+    if not 0 < outputs <= rows:
         return None
+    # A number of images that is known only when an exported program runs is taken for one.
+    rows *= max(images, 1) if isinstance(images, int) else 1
     fitting = _CPU_TABLE_BYTES // (rows * jnp.dtype(dtype).itemsize)
     return max(1 << fitting.bit_length() >> 1, 16)
 

@@ -235,3 +235,26 @@ def test_maps_of_more_cells_than_16_bits_count():
     _, got, _ = gradient(features, roi, np.ones((1, 1, 7, 1), np.float32), np.array([2, 40000]), (1, 7), 1.0)
     # Seven bins of ten columns start at 0, 1, 2, 4, 5, 7 and 8; only the last one reaches the largest cell.
     assert np.argwhere(got).tolist() == [[0, 39990 + x, 0] for x in (0, 1, 2, 4, 5, 7)] + [[1, 39999, 0]]
+
+
+@pytest.mark.parametrize(("images", "rois"), [(2, 0), (0, 3), (0, 0)])
+def test_without_rois_or_images_under_vmap(images, rois):
+    features, boxes = jnp.ones((images, HEIGHT, WIDTH, 3)), jnp.ones((images, rois, 4))
+
+    def total(features):
+        return jnp.sum(jax.vmap(jax.vmap(roi_max_pool))(features[None], boxes[None]))
+
+    assert jax.vmap(roi_max_pool)(features, boxes).shape == (images, rois, 7, 7, 3)
+    assert jax.vmap(roi_max_pool, in_axes=(None, 0))(jnp.ones((HEIGHT, WIDTH, 3)), boxes).shape[:2] == (images, rois)
+    np.testing.assert_array_equal(jax.grad(total)(features), jnp.zeros_like(features))
+
+
+def test_any_number_of_images_in_an_exported_program():
+    (n,) = jax.export.symbolic_shape("n")
+    shapes = jax.ShapeDtypeStruct((n, 9, 11, 5), jnp.float32), jax.ShapeDtypeStruct((n, 8, 4), jnp.float32)
+    exported = jax.export.export(jax.jit(jax.vmap(roi_max_pool)))(*shapes)
+    generator = np.random.default_rng(9)
+    features = generator.normal(size=(3, 9, 11, 5)).astype(np.float32)
+    corners = generator.uniform(0, 90, (3, 8, 2))
+    boxes = np.concatenate([corners, corners + 60], -1).astype(np.float32)
+    np.testing.assert_array_equal(exported.call(features, boxes), jax.vmap(roi_max_pool)(features, boxes))
