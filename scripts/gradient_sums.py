@@ -146,34 +146,18 @@ def _training_run(
 ) -> tuple[Callable[[], Any], int | None]:
     """A function that makes one step after the other, and the memory that a device needs for it."""
     import jax
-    import numpy as np
-    from bench.programs import bytes_needed
+    from bench.programs import bytes_needed, compile_training, repeat_training
     from bench.scene import build_model, make_batch, training_config
-    from jax.sharding import Mesh
 
-    from frcnn_jax.distributed.arrays import AXIS, on_every_device, share_out
     from frcnn_jax.models.fast_rcnn import init_params
-    from frcnn_jax.training.optimizer import create_optimizer
     from frcnn_jax.training.state import create_state
     from frcnn_jax.training.statistics import identity_statistics
-    from frcnn_jax.training.step import map_train_step
 
     config, model = training_config(name, sizes), build_model(name, sizes)
-    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
     state = create_state(config, init_params(model, jax.random.key(0)), identity_statistics(sizes.num_classes))
-    optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
-    step = map_train_step(make(model, optimizer, sampling=config.sampling), mesh)
-    current, key = on_every_device((state, jax.random.key(2)), mesh)
-    del state
-    batch = share_out(make_batch(sizes, sizes.images * devices), mesh)
-    compiled = step.lower(current, batch, key).compile()
-
-    def run() -> Any:
-        nonlocal current
-        current, metrics = compiled(current, batch, key)
-        return current, metrics
-
-    return run, bytes_needed(compiled)
+    batch = make_batch(sizes, sizes.images * devices)
+    compiled, *inputs = compile_training(model, config, state, batch, devices, make)
+    return repeat_training(compiled, *inputs), bytes_needed(compiled)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def vote_boxes(
         boxes: half-open x1 y1 x2 y2 of any real dtype.
         scores: weights of the boxes' votes; a negative one counts as 0.
         mask: boxes that vote.
-        iou_threshold: boxes vote for a box if their IoU with it is at least this.
+        iou_threshold: boxes vote for a box if their IoU with it is at least this, 0 ... 1.
 
     Returns:
         Boxes in float32 at least. A box without votes stays as it is.
@@ -29,8 +29,9 @@ def vote_boxes(
     votes = jnp.where(as_array(mask), jnp.maximum(scores, 0), 0)
     weights = jnp.where(pairwise_iou(boxes, boxes) >= iou_threshold, votes[None], 0)
     total = jnp.sum(weights, axis=1, keepdims=True)
+    # Zero times NaN would be NaN: a box that does not vote must not count whatever it is.
+    voters = jnp.where(votes[:, None] > 0, boxes, 0)
     # Accelerators may round the factors of a product to fewer digits than coordinates have.
-    voters = jnp.where(votes[:, None] > 0, boxes, 0)  # a box that is not a number and does not vote changes nothing
     mean = jnp.matmul(weights, voters, precision="highest") / jnp.where(total > 0, total, 1)
     return jnp.where(total > 0, mean, boxes)
 

@@ -13,7 +13,7 @@ from frcnn_jax.config import Config
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import TrainState
-from frcnn_jax.training.step import AXIS, make_train_step, map_train_step
+from frcnn_jax.training.step import AXIS, StepFunction, make_train_step, map_train_step
 from frcnn_jax.types import Batch
 
 
@@ -28,11 +28,18 @@ def training_run(
     return repeat_training(compiled, *inputs), bytes_needed(compiled)
 
 
-def compile_training(model: FastRCNN, config: Config, state: TrainState, batch: Batch) -> tuple[Any, ...]:
-    """The compiled training step for one device, and its state, batch and key there."""
-    mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
+def compile_training(
+    model: FastRCNN,
+    config: Config,
+    state: TrainState,
+    batch: Batch,
+    devices: int = 1,
+    make_step: Callable[..., StepFunction] = make_train_step,
+) -> tuple[Any, ...]:
+    """The compiled training step for the first devices, and its state, batch and key there."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), (AXIS,))
     optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
-    step = map_train_step(make_train_step(model, optimizer, sampling=config.sampling), mesh)
+    step = map_train_step(make_step(model, optimizer, sampling=config.sampling), mesh)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     batch = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(AXIS)))
     key = jax.random.key(2)
