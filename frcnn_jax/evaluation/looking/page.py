@@ -38,11 +38,11 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
     if rows:
         lines += ["", *_table(heads, rows), f"  ({_sizes()})"]
     if recall is not None:
-        thresholds = list(recall.overall)
         named = [("all objects", recall.overall), *recall.classes.items(), *recall.sizes.items()]
         title = f"recall of {recall.proposals:.0f} proposals an image, {recall.images} images"
-        heads = (title, *(f"IoU {threshold:g}" for threshold in thresholds))
-        lines += ["", *_table(heads, [(name, *map(_share, recalls.values())) for name, recalls in named])]
+        heads = (title, "objects", *(f"IoU {threshold:g}" for threshold in recall.overall.shares))
+        rows = [(name, covered.objects, *map(_share, covered.shares.values())) for name, covered in named]
+        lines += ["", *_table(heads, rows)]
     lines += ["", *_equal_lines(survey), *remarks(survey, config), *survey.notes]
     lines += ["", *_fault_lines(survey)]
     return "\n".join(lines)
@@ -161,8 +161,8 @@ def _sizes() -> str:
     return f"small: area below {small} x {small} pixels, large: from {medium} x {medium}"
 
 
-def _share(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _table(heads: tuple[str, ...] | list[str], rows: list) -> list[str]:

@@ -53,7 +53,7 @@ def test_it_ends_with_the_training_of_the_same_folder_config_and_settings(folder
 
 def test_the_training_is_that_of_a_config_of_ones_own_and_waits_for_faults(folder, tmp_path, monkeypatch, capsys):
     own = tmp_path / "own.py"
-    own.write_text("from frcnn_jax.config import derive\n\n\ndef get_config():\n    return derive('folder', __file__)\n")
+    own.write_text("from frcnn_jax.config import derive\n\n\ndef get_config():\n    return derive('demo', __file__)\n")
     run(monkeypatch, "--data.root", folder, "--config", own)
     command = f"  python train.py --config {own} --workdir runs/mine --data.root {folder}\n"
     assert capsys.readouterr().out.endswith(f"\nNext:\n{command}")
@@ -71,7 +71,7 @@ def test_nothing_is_next_where_nothing_can_be_learned(folder, monkeypatch, capsy
 def test_proposals_are_searched(folder, tmp_path, monkeypatch, capsys):
     root = ["--data.root", folder, "--data.tfds-dir", tmp_path / "prepared"]
     run(monkeypatch, *root, "--proposals", "2", "--proposals.min-side", 2)
-    assert "2 images  IoU 0.5  IoU 0.7" in capsys.readouterr().out
+    assert "2 images  objects  IoU 0.5  IoU 0.7" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
