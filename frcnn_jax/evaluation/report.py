@@ -52,7 +52,8 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     names = [*metrics["ap"], "mean"]
     values = [*metrics["ap"].values(), metrics["map"]]
     width = max(len(name) for name in names)
-    title = f"Average precision ({metrics['metric']}, {metrics['images']} images)"
+    count = metrics["images"]
+    title = f"Average precision ({metrics['metric']}, {count} {'image' if count == 1 else 'images'})"
     if "step" in metrics:
         title += f" of step {metrics['step']}"
     if "checkpoint" in metrics:
@@ -138,7 +139,8 @@ def _facts(metrics: Mapping[str, Any]) -> str:
     if "images" in others:
         count = others.pop("images")
         data = f" of {others.pop('dataset')}" if "dataset" in others else ""
-        parts.append(f"{count} {'image' if count == 1 else 'images'}{data}")
+        chosen = f", {others.pop('chosen')}" if "chosen" in others else ""
+        parts.append(f"{count} {'image' if count == 1 else 'images'}{data}{chosen}")
     if "metric" in others:
         metric = others.pop("metric")
         iou = f", at an IoU of {others.pop('iou_threshold'):g}" if "iou_threshold" in others else ""

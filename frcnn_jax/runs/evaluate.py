@@ -110,6 +110,7 @@ def evaluate_run(
         extra={
             "step": detector.step,
             **from_first(lambda: _chosen_by(expand_user(workdir), detector.step, dataset)),
+            **({"chosen": dataset.chosen} if getattr(dataset, "chosen", "") else {}),
             "settings": {
                 **dataclasses.asdict(config.evaluate),
                 "scales": scales,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
+from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.voc_xml import read_annotation
 from frcnn_jax.evaluation.report import format_metrics
 from frcnn_jax.models import architectures
@@ -63,6 +64,24 @@ def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
     assert metrics["settings"]["max_size"] == 96
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
     assert not (run[0] / "eval").exists()
+
+
+def test_the_report_says_how_a_test_was_drawn(run, tmp_path):
+    data = tmp_path / "photos"
+    shutil.copytree(run[1], data)
+    (data / "ImageSets/Main/test.txt").rename(data / "ImageSets/Main/train.txt")
+    config = changed(run, "--data.root", str(data), "--data.split", "0.3")
+    (image,) = open_dataset("folder/test", config.data).image_ids
+    proposals = np.load(run[1] / "test.npz")[image]
+    np.savez(data / "test.npz", **{image: proposals})
+    config = dataclasses.replace(
+        config, proposals=dataclasses.replace(config.proposals, test_file=str(data / "test.npz"))
+    )
+    metrics = evaluate_run(run[0], config, directory=tmp_path / "eval")
+    drawn = "each drawn by its name with a chance of 0.3 (data.split), as there are no test images"
+    assert metrics["chosen"] == drawn
+    assert f"1 image of folder/test, {drawn}; VOC 2007" in (tmp_path / "eval/index.html").read_text("utf-8")
+    assert "chosen" not in evaluate_run(run[0], directory=tmp_path / "own")
 
 
 @pytest.mark.parametrize(
