@@ -264,5 +264,5 @@ def write_evaluation(
     gallery = write_gallery(
         directory, dataset, detections, matches, pictures=config.pictures, min_score=config.picture_score
     )
-    write_report(directory, metrics, curves, title=title, gallery=gallery)
+    write_report(directory, metrics, curves, title=title, gallery=gallery, pictures_off=config.pictures == 0)
     return metrics

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from frcnn_jax.atomic import write_bytes, write_text
+from frcnn_jax.config import EvalConfig
 from frcnn_jax.evaluation.analysis.matches import MEANINGS
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import remarks
@@ -86,6 +87,7 @@ def write_report(
     *,
     title: str = "Evaluation",
     gallery: Mapping[str, Any] | None = None,
+    pictures_off: bool = False,
 ) -> Path:
     """Writes `index.html`, `precision_recall.png` and, if measured, `f1.png`; returns the page's path.
 
@@ -93,6 +95,7 @@ def write_report(
         metrics: as from `evaluate_voc`; the page shows the further ones of `write_evaluation` too, and lists other
             numbers and texts by their names.
         gallery: as from `write_gallery`; the page has no pictures without.
+        pictures_off: say on the page that `evaluate.pictures` is 0, and how to draw some.
 
     Raises:
         ValueError: `metrics` lacks `map`, `ap`, `objects` or `detections`.
@@ -117,6 +120,8 @@ def write_report(
         kinds=MEANINGS,
         sizes={name: _range(*ends) for name, ends in bounds.items()},
         gallery=gallery,
+        pictures_off=pictures_off,
+        usual_pictures=EvalConfig().pictures,
     )
     write_text(directory / "index.html", html)
     return directory / "index.html"

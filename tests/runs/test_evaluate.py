@@ -59,7 +59,9 @@ def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
     config = changed(run, *test.split(), "--evaluate.metric", "voc10", "--evaluate.pictures", "0")
     metrics = evaluate_run(run[0], config, directory=tmp_path)
     assert metrics["metric"] == "voc10"
-    assert "<title>Fast R-CNN on data, test</title>" in (tmp_path / "index.html").read_text()
+    page = (tmp_path / "index.html").read_text("utf-8")
+    assert "<title>Fast R-CNN on data, test</title>" in page
+    assert "evaluate.pictures is 0" in page
     assert metrics["settings"]["scales"] == [48, 96]
     assert metrics["settings"]["max_size"] == 96
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
@@ -80,7 +82,9 @@ def test_the_report_says_how_a_test_was_drawn(run, tmp_path):
     metrics = evaluate_run(run[0], config, directory=tmp_path / "eval")
     drawn = "each drawn by its name with a chance of 0.3 (data.split), as there are no test images"
     assert metrics["chosen"] == drawn
-    assert f"1 image of folder/test, {drawn}; VOC 2007" in (tmp_path / "eval/index.html").read_text("utf-8")
+    page = (tmp_path / "eval/index.html").read_text("utf-8")
+    assert f"1 image of folder/test, {drawn}; VOC 2007" in page
+    assert "evaluate.pictures is 0" not in page
     assert "chosen" not in evaluate_run(run[0], directory=tmp_path / "own")
 
 
