@@ -70,6 +70,7 @@ def test_from_a_folder_to_a_detector(tmp_path):
     assert re.search(r"[Rr]ecall", printed["inspect-data"])
     assert "layout labelimg, 2 classes (kettle, lamp)" in printed["train"]
     assert "Average precision (voc07, " in printed["train"]
+    assert "Note: this run made 3 steps, and its config has 1200 for these images" in printed["train"]
     for path in (
         "runs/look/index.html",
         "runs/mine/eval/index.html",

@@ -139,7 +139,8 @@ _METRICS = {"voc07": "VOC 2007's AP at 11 points of recall", "voc10": "VOC 2010'
 def _facts(metrics: Mapping[str, Any]) -> str:
     """The head of the page: data, measure, checkpoint, and what else is a number or a text, as words."""
     others = {name: value for name, value in metrics.items() if isinstance(value, (int, float, str))}
-    others.pop("map", None)
+    for name in ("map", "run_steps", "recipe_steps"):  # shown elsewhere
+        others.pop(name, None)
     parts = []
     if "images" in others:
         count = others.pop("images")

@@ -15,6 +15,7 @@ from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.runs.train import train
+from frcnn_jax.training.data_record import DataRecord, write_record
 from tests.data.voc_files import VocFiles, object_xml
 from tests.weights.detectors import CLASSES, SMALL_TINY, save_run, small_detector
 
@@ -86,6 +87,20 @@ def test_the_report_says_how_a_test_was_drawn(run, tmp_path):
     assert f"1 image of folder/test, {drawn}; VOC 2007" in page
     assert "evaluate.pictures is 0" not in page
     assert "chosen" not in evaluate_run(run[0], directory=tmp_path / "own")
+
+
+def test_a_run_that_is_shorter_than_its_recipe_is_called_so(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "work")
+    write_record(tmp_path / "work", DataRecord("abc", (), CLASSES, ("a",), np.zeros((1, 4, 8), np.uint8)))
+    steps = load_detector(run[0]).config.train.steps
+    recipe = changed(run, "--train.steps", str(2 * steps))
+    metrics = evaluate_run(tmp_path / "work", recipe=recipe)
+    assert (metrics["run_steps"], metrics["recipe_steps"]) == (steps, 2 * steps)
+    said = f"this run made {steps} steps, and its config has {2 * steps} for these images"
+    page = (tmp_path / "work/eval/index.html").read_text("utf-8")
+    assert said in page
+    assert said in format_metrics(evaluate_run(tmp_path / "work", directory=tmp_path / "again"))
+    assert "recipe steps" not in page
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sentences about objects that do not count in an evaluation, and about numbers of objects too low for its figures."""
+"""Sentences about limits of an evaluation's figures: a short training, few objects, objects that do not count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["few_objects", "rare_classes", "remarks", "uncounted", "uncounted_text"]
+__all__ = ["few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
 
 _FEW, _FEW_OF_CLASS, _RARE = 50, 10, 5  # objects
 _NAMED = 8  # classes
@@ -16,9 +16,18 @@ _NAMED = 8  # classes
 
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
     """Remarks on an evaluation's `metrics` that a reader should know; [] if there are none."""
-    found = few_objects(metrics["objects"], metrics["images"])
+    found = short_run(metrics["run_steps"], metrics["recipe_steps"]) if "recipe_steps" in metrics else []
+    found += few_objects(metrics["objects"], metrics["images"])
     found += uncounted_text(metrics.get("uncounted", {}))
     return found
+
+
+def short_run(steps: int, recipe: int) -> list[str]:
+    """A sentence about a run of fewer steps than the config that it came from."""
+    return [
+        f"this run made {steps} steps, and its config has {recipe} for these images: the mAP is that of a first try. "
+        "For a whole training give the same command without --train.steps and --train.epochs, and another --workdir"
+    ]
 
 
 def few_objects(objects: Mapping[str, int], images: int) -> list[str]:

@@ -23,6 +23,12 @@ def test_classes_with_few_test_objects():
     assert many == [f"{classes}: {', '.join(f'c{i} 1' for i in range(8))} ..."]
 
 
+def test_a_short_run():
+    metrics = {"objects": {"cat": 99}, "images": 20, "run_steps": 200, "recipe_steps": 1200}
+    (text,) = remarks(metrics)
+    assert text.startswith("this run made 200 steps, and its config has 1200 for these images: ")
+
+
 def test_rare_classes_of_a_folder():
     few = "classes with fewer than 5 objects are hardly learned"
     (text,) = rare_classes({"cat": 5, "big dog": 20, "cow": 1, "hen": 4})
