@@ -68,5 +68,8 @@ def train_and_evaluate(config: Config, workdir: Path, recipe: Config, *, accept_
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
     train(config, workdir, accept_changed_data=accept_changed_data)
+    report = workdir / "eval/index.html"
+    if report.exists():
+        print(f"Evaluating again: {workdir}/eval is replaced")
     print(format_metrics(evaluate_run(workdir, recipe=recipe)))
-    print(f"Report: {workdir}/eval/index.html")
+    print(f"Report: {report}")

@@ -48,7 +48,7 @@ from frcnn_jax.training.state import TrainState, abstract_state, build_model, cr
 from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, map_train_step
 from frcnn_jax.training.validation import Evaluation, Validation
-from frcnn_jax.training.workdir import run_folder
+from frcnn_jax.training.workdir import describe_resumed, run_folder
 from frcnn_jax.types import Batch
 
 _AHEAD = 4  # steps that are given to the device before they are waited for
@@ -99,6 +99,7 @@ def train(
     report_ignored_ctrl_c()
     with ExitStack() as resources:
         folder = resources.enter_context(run_folder(workdir, config, accept_changed_data))
+        pixels = folder.pixels(config)  # first, as weights that are missing should not be found after the proposals
         with first_on_disk(data_dir(config.data)):
             datasets = [open_dataset(name, config.data) for name in config.data.train]
         config = folder.with_length(config, sum(map(len, datasets)))
@@ -113,7 +114,7 @@ def train(
                 evaluation = open_evaluation(config, dataset)
         folder.claim(config, evaluation)
 
-        model = build_model(config, len(dataset.classes) + 1, folder.pixels(config))
+        model = build_model(config, len(dataset.classes) + 1, pixels)
         source = training_source(
             *(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride), places=places
         )
@@ -126,7 +127,7 @@ def train(
         )
         if position is not None:
             iterator.set_state(position)
-            print(f"Going on from step {int(state.step)} of {workdir}")
+            print(describe_resumed(workdir, config, int(state.step)))
         state, key = on_every_device((state, key), mesh)
 
         optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
@@ -186,7 +187,7 @@ class _Loop:
             desc="Training",
             smoothing=0,  # the mean of the run, as now and then a step is followed by a measurement
             bar_format=form,
-            disable=not is_first(),
+            disable=not is_first() or first >= settings.steps,
         )
 
         number, under_way = first, deque[Any]()

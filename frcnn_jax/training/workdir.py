@@ -171,6 +171,16 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
                 raise
 
 
+def describe_resumed(workdir: Path, config: Config, step: int) -> str:
+    """Message about a run that starts at a step: it goes on, or is finished and how to train further."""
+    if step < config.train.steps:
+        return f"Going on from step {step} of {workdir}"
+    further = f"give more {_length_option(config)}"
+    if config.optimizer.follows_length:
+        further = f"start from it in another --workdir, with --model.weights {workdir}"
+    return f"The training of {workdir} is finished, at step {step}; to train further, {further}"
+
+
 def _length_option(config: Config) -> str:
     """The command-line option that makes the training longer."""
     return "--train.steps" if config.train.epochs is None else "--train.epochs"
