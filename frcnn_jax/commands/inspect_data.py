@@ -69,6 +69,8 @@ def main() -> None:
 
         recall = sampled_recall(survey.view, config, arguments.proposals)
     print(format_survey(survey, config, recall))
+    if recall is not None:
+        print(f"\nThe proposals are kept in {survey.view.shared_directory}, where training finds them")
     trained = [i for i, split in enumerate(survey.split_of) if "trained on" in survey.splits[split].used]
     if arguments.out is None:
         print("\nWith --out FOLDER: a page with pictures")

@@ -67,6 +67,9 @@ def train_and_evaluate(config: Config, workdir: Path, recipe: Config, *, accept_
             open_dataset(config.data.test, config.data)  # finds faults of the test set before the training
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
+    kept = "images" if config.proposals.method == "file" else "images and proposals"
+    folder = data_dir(config.data)
+    print(f"Prepared {kept} are kept in {folder}, for later runs too; --data.tfds-dir FOLDER puts them elsewhere")
     train(config, workdir, accept_changed_data=accept_changed_data)
     report = workdir / "eval/index.html"
     if report.exists():

@@ -71,7 +71,9 @@ def test_nothing_is_next_where_nothing_can_be_learned(folder, monkeypatch, capsy
 def test_proposals_are_searched(folder, tmp_path, monkeypatch, capsys):
     root = ["--data.root", folder, "--data.tfds-dir", tmp_path / "prepared"]
     run(monkeypatch, *root, "--proposals", "2", "--proposals.min-side", 2)
-    assert "2 images  objects  IoU 0.5  IoU 0.7" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 images  objects  IoU 0.5  IoU 0.7" in printed
+    assert f"\nThe proposals are kept in {tmp_path / 'prepared'}, where training finds them\n" in printed
 
 
 @pytest.mark.parametrize(
