@@ -8,7 +8,7 @@ from typing import Any
 
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
+__all__ = ["counted", "few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
 
 _FEW, _FEW_OF_CLASS, _RARE = 50, 10, 5  # objects
 _NAMED = 8  # classes
@@ -17,7 +17,7 @@ _NAMED = 8  # classes
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
     """Remarks on an evaluation's `metrics` that a reader should know; [] if there are none."""
     found = short_run(metrics["run_steps"], metrics["recipe_steps"]) if "recipe_steps" in metrics else []
-    found += few_objects(metrics["objects"], metrics["images"])
+    found += few_objects(metrics["objects"], metrics["images"], drawn="data.split" in metrics.get("chosen", ""))
     found += uncounted_text(metrics.get("uncounted", {}))
     return found
 
@@ -30,19 +30,20 @@ def short_run(steps: int, recipe: int) -> list[str]:
     ]
 
 
-def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
+def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False) -> list[str]:
     """Sentences about a test set with few objects in all, or few or none of some classes.
 
     Args:
         objects: by class, without those that do not count.
+        drawn: the test is a share of a folder, `data.split`.
     """
     total, found = sum(objects.values()), []
     none = [name for name, count in objects.items() if count == 0]
     if 0 < total < _FEW:
+        way = ", or draw a larger part by --data.split, in a new run" if drawn else ""
         found.append(
-            f"the test has {_count(total, 'object')} in {_count(images, 'image')}: chance alone can move the mAP of so "
-            "few by 0.1. More test images make it certain: annotate more, or draw a larger part by --data.split, in a "
-            "new run"
+            f"the test has {counted(total, 'object')} in {counted(images, 'image')}: chance alone can move the mAP of "
+            f"so few by 0.1. More test images make it certain: annotate more{way}"
         )
     few = {name: count for name, count in objects.items() if 0 < count < _FEW_OF_CLASS}
     if few and total >= _FEW:
@@ -76,7 +77,7 @@ def uncounted(annotations: Sequence[GroundTruth]) -> dict[str, int]:
 def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
     """A sentence about the numbers of `uncounted`, if there are any."""
     parts = [
-        _count(numbers.get(kind, 0), *words)
+        counted(numbers.get(kind, 0), *words)
         for kind, words in (
             ("difficult", ("object marked difficult", "objects marked difficult")),
             ("crowds", ("crowd", "crowds")),
@@ -88,7 +89,8 @@ def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
     return [f"{' and '.join(parts)} beside the objects counted here: to find them is neither right nor wrong"]
 
 
-def _count(number: int, one: str, several: str = "") -> str:
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number of things in words: "1 object", "2 objects", or with `several` for other plurals."""
     return f"{number} {one if number == 1 else several or one + 's'}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import Config
 from frcnn_jax.evaluation.analysis.measures import SIZES
-from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes
+from frcnn_jax.evaluation.analysis.remarks import counted, few_objects, rare_classes
 from frcnn_jax.evaluation.looking.network import Recall
 from frcnn_jax.evaluation.looking.samples import Picture
 from frcnn_jax.evaluation.looking.survey import Survey
@@ -63,17 +63,15 @@ def remarks(survey: Survey, config: Config) -> list[str]:
     if small and config.proposals.method != "file":
         share = small / max(sum(map(len, sides)), 1)
         found.append(
-            f"{small} objects ({share:.1%}) have a side below proposals.min_side = {least:g} pixels, and no proposal "
-            f"is that small; set it with --proposals.min-side {max(math.floor(_percentile(sides)), 1)}"
+            f"{counted(small, 'object')} ({share:.1%}) with a side below proposals.min_side = {least:g} pixels: no "
+            f"proposal is that small; set it with --proposals.min-side {max(math.floor(_percentile(sides)), 1)}"
         )
     found += rare_classes({row[0]: row[1] for row in survey.class_table()[1]})
     found += _test_remarks(survey)
     marked = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in survey.view.annotations)
     if marked:
         learned = "learned too" if config.sampling.use_difficult else "not learned (sampling.use_difficult)"
-        found.append(
-            f"{marked} objects are marked difficult: they are {learned}, and an evaluation does not count them"
-        )
+        found.append(f"objects marked difficult ({marked}) are {learned}, and an evaluation does not count them")
     if not any("trained on" in split.used and split.objects for split in survey.splits.values()):
         found.append("no split that is trained on has an object")
     return found
@@ -86,7 +84,7 @@ def _test_remarks(survey: Survey) -> list[str]:
     truths = [truth for truth, split in pairs if split in tested]
     labels = np.concatenate([np.zeros(0, int), *(truth.labels[~(truth.difficult | truth.crowd)] for truth in truths)])
     counts = np.bincount(labels.astype(int), minlength=len(survey.view.classes) + 1)[1:].tolist()
-    return few_objects(dict(zip(survey.view.classes, counts, strict=True)), len(truths))
+    return few_objects(dict(zip(survey.view.classes, counts, strict=True)), len(truths), drawn=survey.drawn)
 
 
 def write_page(
@@ -134,9 +132,8 @@ def _equal_lines(survey: Survey) -> list[str]:
     if not survey.equal:
         return ["No duplicate images."]
     across = sum(len({split for split, _ in group}) > 1 for group in survey.equal)
-    lines = [
-        f"{len(survey.equal)} images occur more than once with the same bytes, {across} of them in several splits:"
-    ]
+    images = f"{counted(len(survey.equal), 'image')} {'occurs' if len(survey.equal) == 1 else 'occur'}"
+    lines = [f"{images} more than once with the same bytes, {across} of them in several splits:"]
     lines += ["  " + " = ".join(f"{split}/{name}" for split, name in group) for group in survey.equal[:_EQUAL]]
     return lines + ([f"  ... and {len(survey.equal) - _EQUAL} more"] if len(survey.equal) > _EQUAL else [])
 

@@ -45,6 +45,7 @@ class Survey:
     splits: dict[str, SplitFacts]
     view: FolderView  # images of all splits, each once
     split_of: tuple[str, ...]  # the split of each of them
+    drawn: bool  # the test is a share of all images, `data.split`
     notes: tuple[str, ...]
     faults: dict[str, tuple[Fault, ...]]  # by kind
     answers: tuple[str, ...]  # lines: answers of the settings to the faults
@@ -116,6 +117,7 @@ def survey_folder(config: Config) -> Survey:
         splits=splits,
         view=FolderView(f"folder {folder.name}", [image for image, _ in images.values()], classes, data_dir(data)),
         split_of=tuple(name for _, name in images.values()),
+        drawn=any(request.pooled is not None and request.pooled.chosen for request, _, _ in examined),
         notes=(*chosen, *dict.fromkeys(note for _, found, lines in examined for note in (*found.notes, *lines))),
         faults={kind: tuple(of_kind) for kind, of_kind in sorted(faults.items())},
         answers=tuple(fault_table(checks, data.faults)) if faults else (),
