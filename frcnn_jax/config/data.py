@@ -119,7 +119,7 @@ class ProposalConfig:
     """Fast and quality are OpenCV's Selective Search, as published. Mutual merges all mutual nearest neighbours among
     the regions at once instead of only the most similar pair. It uses fewer segmentations and more groupings and leaves
     out near duplicates. On photographs it takes a quarter of fast's time (at 320 and 400 pixels), with a higher recall
-    at an IoU of 0.5. See docs/performance.md.
+    at an IoU of 0.5. See docs/proposals.md.
     """
     train_files: tuple[PathText, ...] = ()
     """With method `file`: a .mat or .npz file for each entry of `data.train`."""
