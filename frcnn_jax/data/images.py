@@ -113,7 +113,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     """Height and width of an image as stored, from its headers; all of its parts must be present.
 
     Raises:
-        ValueError: the data is neither JPEG, PNG, WebP, BMP nor TIFF, is cut short, or a PNG's check sums are wrong.
+        ValueError: the data is neither JPEG, PNG, WebP, BMP nor TIFF, is cut short, or a PNG's checksums are wrong.
     """
     for fits, size, _ in _FORMATS:
         if fits(data):

@@ -1,4 +1,4 @@
-"""Sentences about objects that do not count in an evaluation, and about numbers of objects too low for its figures."""
+"""Remarks on an evaluation: objects that it does not count, and too few objects for reliable figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
     """Sentences about a test set with few objects in all, or few or none of some classes.
 
     Args:
-        objects: by class, without those that do not count.
+        objects: number of counted objects by class.
     """
     total, found = sum(objects.values()), []
     none = [name for name, count in objects.items() if count == 0]
@@ -45,7 +45,7 @@ def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
 
 
 def rare_classes(objects: Mapping[str, int]) -> list[str]:
-    """A sentence about classes with few objects in a whole folder, and how to leave them out, if there are any."""
+    """A sentence about classes with few objects in a whole folder, and the setting to leave them out; [] if none."""
     rare = {name: count for name, count in objects.items() if count < _RARE}
     others = [name for name in objects if name not in rare]
     if not rare:
@@ -58,14 +58,14 @@ def rare_classes(objects: Mapping[str, int]) -> list[str]:
 
 
 def uncounted(annotations: Sequence[GroundTruth]) -> dict[str, int]:
-    """Numbers of objects that are neither right nor wrong to find: `difficult` ones, and `crowds`."""
+    """Numbers of objects that an evaluation does not count: `difficult` ones, and `crowds`."""
     crowds = sum(int(truth.crowd.sum()) for truth in annotations)
     difficult = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in annotations)
     return {"difficult": difficult, "crowds": crowds}
 
 
 def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
-    """A sentence about the numbers of `uncounted`, if there are any."""
+    """A sentence about the numbers of `uncounted`; [] if all are 0."""
     parts = [
         _count(numbers.get(kind, 0), *words)
         for kind, words in (
