@@ -52,10 +52,10 @@ class Trial:
     settings: tuple[str, ...]
 
     def start(self, name: str, seed: int, number: int, place: str | None = None, step: int = 0) -> Attempt:
-        """A process that trains in the workdir of that name, with prepared data and compiled functions of its own.
+        """A process that trains in the workdir of that name, with its own prepared data and compiled functions.
 
         Args:
-            place: where it is to be killed, if it is.
+            place: place of the kill; None: it is not killed.
         """
         folder, whole = self.out / name, name.startswith("whole")
         folder.mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ class Trial:
         return Attempt(process, log, folder / "run", shared / "prepared", self.every)
 
     def finish(self, name: str, seed: int, number: int) -> Path:
-        """The workdir after a process that nobody kills.
+        """The workdir of a process that is not killed.
 
         Raises:
             NotReachedError: it failed.
@@ -102,7 +102,7 @@ class Trial:
             PLACES[place].kill(attempt, step, random)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(attempt.process.pid, signal.SIGKILL)  # strace alone would leave it
+                os.killpg(attempt.process.pid, signal.SIGKILL)  # killing strace alone would leave the training
             attempt.process.wait()
         unfinished = ", ".join(sorted(path.name for path in attempt.workdir.glob("checkpoints/*.orbax-*")))
         row = (name, str(number), place, *map(str, (step or "", before, attempt.step, attempt.newest)), unfinished)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["is_tiff", "tag_orientation", "without_orientation", "tiff_size"]
+__all__ = ["is_tiff", "tag_orientation", "tiff_size", "without_orientation"]
 
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112
 _OFFSETS, _COUNTS = (0x0111, 0x0144), (0x0117, 0x0145)  # of strips and of tiles
