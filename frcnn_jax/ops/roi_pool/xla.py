@@ -50,7 +50,7 @@ def bin_maxima(features: Float[Array, "N H W C"], bins: Bins, index_dtype: Any |
     # Only RoIs that reach far beyond the map have bins wider than two windows. The count, not a `cond`, skips the
     # loop below: `vmap` would turn a `cond` into both of its branches.
     pairs_y, pairs_x = _pair_count(bins.bottom - bins.top, heights), _pair_count(bins.right - bins.left, widths)
-    filled = ((bins.bottom > bins.top)[..., None] & (bins.right > bins.left)[:, :, None])[..., None]
+    filled = bins.filled[..., None]
     # The barrier keeps these from being computed once more for every channel.
     rows, filled = lax.optimization_barrier((table_rows(0, 0), filled))
     empty_bin = (jnp.zeros((), features.dtype), jnp.array(cells, index_dtype))
