@@ -137,7 +137,7 @@ _METRICS = {"voc07": "VOC 2007's AP at 11 points of recall", "voc10": "VOC 2010'
 
 
 def _facts(metrics: Mapping[str, Any]) -> str:
-    """The head of the page: data, measure, checkpoint, and what else is a number or a text, as words."""
+    """The head of the page as text: data, measure, checkpoint, and all other numbers and texts in `metrics`."""
     others = {name: value for name, value in metrics.items() if isinstance(value, (int, float, str))}
     for name in ("map", "run_steps", "recipe_steps"):  # shown elsewhere
         others.pop(name, None)

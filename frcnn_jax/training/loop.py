@@ -37,7 +37,7 @@ from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.progress import none_of_its_time
+from frcnn_jax.progress import paused_clock
 from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
@@ -185,13 +185,13 @@ class _Loop:
             total=settings.steps,
             initial=first,
             desc="Training",
-            smoothing=0,  # the mean of the run, as now and then a step is followed by a measurement
+            smoothing=0,  # the mean of the run, as measurements follow some steps
             bar_format=form,
             disable=not is_first() or first >= settings.steps,
         )
 
         number, under_way = first, deque[Any]()
-        set_unsaved(False)  # until a step is made: the first one may be compiled for minutes
+        set_unsaved(False)  # until the first step has begun, which may compile for minutes
         # True if the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
         stopped = due and not self._measure(state, stops, progress.write)
@@ -201,7 +201,7 @@ class _Loop:
             batch = next(self.iterator)
             waited = time.perf_counter() - started
             with self._compiling(batch, state, progress):
-                # As an argument, so that trainings of other lengths share the program.
+                # An argument, so that trainings of other lengths share the program.
                 rate = on_every_device(self.rates[number - 1], self.mesh)
                 state, metrics = self.step(state, share_out(batch, self.mesh), self.key, rate)
             set_unsaved(True)
@@ -215,7 +215,7 @@ class _Loop:
                 self.log.add_pictures(number, partial(self.pictures, shown, batch, self.key, number))
             last = stops.after(number) or number == settings.steps
             due = validation.due(number)
-            # Saved before the measurement, so that no kill or interruption of that loses the step.
+            # Saved before the measurement, so that its interruption does not lose the step.
             checkpoint_due = last or due or number % settings.checkpoint_every == 0
             if number % settings.log_every == 0 or checkpoint_due:
                 # Raises if a loss is not finite, so that no checkpoint is written after it.
@@ -225,11 +225,11 @@ class _Loop:
                 progress.refresh()
                 self.check_saved()
             if checkpoint_due:
-                # What is measured must be there if the run is killed; otherwise it is written beside the next steps.
+                # A measured checkpoint must exist even if the run is killed; others are written during the next steps.
                 self.save(state, last or due)
                 set_unsaved(not (last or due))
             if checkpoint_due or (settings.pictures_every and number % settings.pictures_every == 0):
-                gather(None)  # as process 0 alone saves and draws, and the next step waits only so long
+                gather(None)  # only process 0 saves and draws, and the others would time out in the next step
             stopped = last
             if due:
                 stopped = stops.stopped or not self._measure(state, stops, progress.write) or last
@@ -240,20 +240,20 @@ class _Loop:
 
     @contextmanager
     def _compiling(self, batch: Batch, state: TrainState, progress: tqdm) -> Iterator[None]:
-        """Says that the step compiles where a batch has a new size; the time that it takes is none of the steps'."""
+        """Shows on the bar that the step compiles, if the batch has a new size; that time is not counted."""
         height, width = batch.images.shape[1:3]
         if (height, width) in self.compiled:
             yield
             return
         self.compiled.add((height, width))
-        jax.block_until_ready(state)  # or steps under way would go on in a time that is left out
+        jax.block_until_ready(state)  # so that no earlier step runs during the time that does not count
         started = time.perf_counter()
-        with none_of_its_time(progress, f"compiling a step for {width} x {height} pixels"):
+        with paused_clock(progress, f"compiling a step for {width} x {height} pixels"):
             yield
         self.log.leave_out(time.perf_counter() - started)
 
     def _measure(self, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
-        """Measures the state; False if a signal to one of the processes ends measurement and training in all."""
+        """Measures the state; False if a signal to one process ends measurement and training in all processes."""
         finished = self.validation.measure(state, stops.wanted, say)
         stops.stopped = not finished
         return finished

@@ -138,14 +138,14 @@ class RunFolder:
         """Writes a checkpoint, and then the record of the data that it was trained on.
 
         Args:
-            wait: return when both are written; else a thread writes them beside the next steps.
+            wait: return when both are written; else a thread writes them during the next steps.
         """
         if is_first():
             then = partial(write_record, self._workdir, record)
             self._checkpoints.save(state, key, position, metadata, best=best, wait=wait, then=then)
 
     def check_saved(self) -> None:
-        """Raises OSError where the checkpoint before could not be written; does not wait for it."""
+        """Raises OSError if the previous checkpoint could not be written; does not wait for it."""
         if is_first():
             self._checkpoints.check()
 

@@ -1,4 +1,4 @@
-"""Sentences about limits of an evaluation's figures: a short training, few objects, objects that do not count."""
+"""Remarks on an evaluation: a short training, too few objects for reliable figures, objects that it does not count."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False)
     """Sentences about a test set with few objects in all, or few or none of some classes.
 
     Args:
-        objects: by class, without those that do not count.
+        objects: number of counted objects by class.
         drawn: the test is a share of a folder, `data.split`.
     """
     total, found = sum(objects.values()), []
@@ -55,7 +55,7 @@ def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False)
 
 
 def rare_classes(objects: Mapping[str, int]) -> list[str]:
-    """A sentence about classes with few objects in a whole folder, and how to leave them out, if there are any."""
+    """A sentence about classes with few objects in a whole folder, and the setting to leave them out; [] if none."""
     rare = {name: count for name, count in objects.items() if count < _RARE}
     others = [name for name in objects if name not in rare]
     if not rare:
@@ -68,14 +68,14 @@ def rare_classes(objects: Mapping[str, int]) -> list[str]:
 
 
 def uncounted(annotations: Sequence[GroundTruth]) -> dict[str, int]:
-    """Numbers of objects that are neither right nor wrong to find: `difficult` ones, and `crowds`."""
+    """Numbers of objects that an evaluation does not count: `difficult` ones, and `crowds`."""
     crowds = sum(int(truth.crowd.sum()) for truth in annotations)
     difficult = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in annotations)
     return {"difficult": difficult, "crowds": crowds}
 
 
 def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
-    """A sentence about the numbers of `uncounted`, if there are any."""
+    """A sentence about the numbers of `uncounted`; [] if all are 0."""
     parts = [
         counted(numbers.get(kind, 0), *words)
         for kind, words in (

@@ -49,7 +49,7 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
 
 
 def remarks(survey: Survey, config: Config) -> list[str]:
-    """Probably unwanted effects of the settings on these data, each with what to type."""
+    """Settings that probably do not suit these data, each with its effect and the option to type."""
     found = []
     most = max((split.most for split in survey.splits.values()), default=0)
     if most > config.input.max_objects:
@@ -78,7 +78,7 @@ def remarks(survey: Survey, config: Config) -> list[str]:
 
 
 def _test_remarks(survey: Survey) -> list[str]:
-    """Sentences about a test with few objects that count."""
+    """Sentences about a test set with few objects that are counted."""
     tested = [name for name, split in survey.splits.items() if "tested on" in split.used.partition(" but ")[0]]
     pairs = zip(survey.view.annotations, survey.split_of, strict=True)
     truths = [truth for truth, split in pairs if split in tested]
@@ -95,7 +95,7 @@ def write_page(
     path: str | Path,
     recall: Recall | None = None,
 ) -> Path:
-    """Write the page, one file with all pictures inside; returns its path.
+    """Writes the page, one file with all pictures inside; returns its path.
 
     Args:
         pictures: output of `sample_pictures`.

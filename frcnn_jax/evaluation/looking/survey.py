@@ -50,7 +50,7 @@ class Survey:
     faults: dict[str, tuple[Fault, ...]]  # by kind
     answers: tuple[str, ...]  # lines: answers of the settings to the faults
     stops: bool  # a fault stops the preparation
-    way_on: tuple[str, ...]  # lines: how to go on then
+    way_on: tuple[str, ...]  # lines: settings with which it would not stop
     equal: tuple[tuple[tuple[str, str], ...], ...]  # groups of images with equal content, each image as split and id
 
     def class_table(self) -> tuple[list[str], list[list[str | int]]]:
