@@ -127,7 +127,6 @@ def train(
         )
         if position is not None:
             iterator.set_state(position)
-            print(describe_resumed(workdir, config, int(state.step)))
         state, key = on_every_device((state, key), mesh)
 
         optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
@@ -140,6 +139,8 @@ def train(
             closing(MetricsLog(workdir if is_first() else None, int(state.step), rates.__getitem__, values.steps))
         )
         validation = Validation(workdir, config, evaluation, model, values, log)
+        if position is not None and not validation.exhausted:
+            print(describe_resumed(workdir, config, int(state.step)))
         pictures = None
         if open_pictures is not None and config.train.pictures_every and is_first():
             pictures = open_pictures(config, model, dataset, proposals, evaluation)
