@@ -86,7 +86,7 @@ def main() -> None:
         path = write_page(survey, config, sample_pictures(survey), network, arguments.out / "index.html", recall)
         print(f"\nPage: {path}")
     if any(len(survey.view.annotations[i].labels) for i in trained):
-        print("\nNext, when no fault stops it:" if survey.stops else "\nNext:")
+        print("\nNext, when nothing stops it:" if survey.stops or survey.test_stop else "\nNext:")
         print(f"  {training_command(arguments.config, given)}")
         if str(arguments.config) in ("folder", "folder_scratch"):
             print(f"  {_RECIPES}")

@@ -180,8 +180,7 @@ class PooledReader:
         return next((share for share in shares if share < 1 and share <= places[-1]), None)
 
     def check_objects(self, images: Mapping[str, bool], root: Path) -> None:
-        """
-        Checks that the test has objects.
+        """Checks that the test has objects.
 
         Args:
             images: ids of all remaining images; True for images with objects.
@@ -197,10 +196,7 @@ class PooledReader:
             raise ValueError(f"{root}: {what}; set another share, as with --data.split {share:.6g}")
 
     def check_tested(self, folder: Path, root: Path) -> None:
-        """
-        Checks that the test has images.
-
-        Checks that the test has images.
+        """Checks that the test has images.
 
         Args:
             folder: the prepared data set.

@@ -26,8 +26,8 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
     """The survey as lines: splits, classes, equal images, remarks, faults, and the recall of proposals if given."""
     facts = survey.splits.values()
     lines = [
-        f"{survey.folder}: layout {survey.format}, {len(survey.view.classes)} classes, "
-        f"{len(survey.view)} images, {sum(split.objects for split in facts)} objects",
+        f"{survey.folder}: layout {survey.format}, {counted(len(survey.view.classes), 'class', 'classes')}, "
+        f"{counted(len(survey.view), 'image')}, {counted(sum(split.objects for split in facts), 'object')}",
         "",
         *_table(
             ("split", "images", "objects", "without objects", "most in one", "used"),
@@ -67,6 +67,7 @@ def remarks(survey: Survey, config: Config) -> list[str]:
             f"proposal is that small; set it with --proposals.min-side {max(math.floor(_percentile(sides)), 1)}"
         )
     found += rare_classes({row[0]: row[1] for row in survey.class_table()[1]})
+    found += [f"training would stop: {survey.test_stop}"] if survey.test_stop else []
     found += _test_remarks(survey)
     marked = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in survey.view.annotations)
     if marked:

@@ -59,7 +59,7 @@ def test_the_training_is_that_of_a_config_of_ones_own_and_waits_for_faults(folde
     assert capsys.readouterr().out.endswith(f"\nNext:\n{command}")
     (folder / "Annotations/b1.xml").write_text("{}")
     run(monkeypatch, "--data.root", folder, "--config", own)
-    assert capsys.readouterr().out.endswith(f"\nNext, when no fault stops it:\n{command}")
+    assert capsys.readouterr().out.endswith(f"\nNext, when nothing stops it:\n{command}")
 
 
 def test_nothing_is_next_where_nothing_can_be_learned(folder, monkeypatch, capsys):

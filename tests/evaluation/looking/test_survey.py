@@ -1,6 +1,7 @@
 """The survey of a folder, without preparing it."""
 
 import logging
+import re
 
 import cv2
 import numpy as np
@@ -225,3 +226,27 @@ def test_a_note_says_how_the_test_was_chosen(tmp_path):
         files.image(f"a{number}", object_xml("cat"))
     (note,) = survey_folder(settings(tmp_path)).notes
     assert note.startswith("test: 1 image, each drawn by its name with a chance of 0.1 (data.split)")
+
+
+@pytest.mark.parametrize(
+    ("objects", "reason"),
+    [
+        ([True], "split 'test' has no images: data.split = 0.2 keeps none of a single image"),
+        ([True, True, False], "none of the images chosen for the test (1) has an object; set another share"),
+        ([True, True, True], ""),
+    ],
+)
+def test_a_drawn_test_that_would_stop_the_training(tmp_path, objects, reason):
+    """As the preparation says it."""
+    files = VocFiles(tmp_path / "set")
+    for number, filled in enumerate(objects):
+        files.image(f"a{number}", *([object_xml("cat")] if filled else []))
+    config = settings(tmp_path / "set", train=("folder/trainval",), test="folder/test", split=0.2)
+    survey = survey_folder(config)
+    assert reason in survey.test_stop
+    assert bool(survey.test_stop) == bool(reason)
+    said = [text for text in remarks(survey, config) if text.startswith("training would stop: ")]
+    assert said == ([f"training would stop: {survey.test_stop}"] if reason else [])
+    if reason:
+        with pytest.raises(ValueError, match=re.escape(survey.test_stop)):
+            open_dataset("folder/test", config.data)
