@@ -237,7 +237,7 @@ def test_a_note_says_how_the_test_was_chosen(tmp_path):
     ],
 )
 def test_a_drawn_test_that_would_stop_the_training(tmp_path, objects, reason):
-    """As the preparation says it."""
+    """The reason is that of the preparation."""
     files = VocFiles(tmp_path / "set")
     for number, filled in enumerate(objects):
         files.image(f"a{number}", *([object_xml("cat")] if filled else []))
