@@ -27,14 +27,16 @@ LocalizationLoss = Callable[
 
 
 def cross_entropy(logits: Float[Array, "R K1"], labels: Int[Array, " R"]) -> Float[Array, " R"]:
-    """Log loss of the true class, -log p_u: at least 0."""
+    """Log loss of the true class, -log p_u: at least 0; NaN for a label that is not 0 ... K."""
     logits, labels = as_array(logits), as_array(labels)
     _check_rows(logits, labels, "labels")
     return -_log_probability(logits, labels)
 
 
 def focal(logits: Float[Array, "R K1"], labels: Int[Array, " R"], *, gamma: float = 2.0) -> Float[Array, " R"]:
-    """Focal loss over the softmax, -(1 - p_u)^gamma log p_u (Lin et al., ICCV 2017): at least 0."""
+    """Focal loss over the softmax, -(1 - p_u)^gamma log p_u (Lin et al., ICCV 2017): at least 0; NaN for a label that
+    is not 0 ... K.
+    """
     logits, labels = as_array(logits), as_array(labels)
     _check_rows(logits, labels, "labels")
     log_probability = _log_probability(logits, labels)
@@ -174,6 +176,8 @@ def multi_task_loss(
     if count is None:
         count = jnp.sum(mask).astype(logits.dtype)
     divisor = jnp.maximum(count, jnp.finfo(logits.dtype).tiny)
+    known = (labels >= 0) & (labels.astype(jnp.int32) < k1)
+    by_class = jnp.where(known, by_class, jnp.nan)
     parts = {
         "classification": jnp.sum(jnp.where(mask, by_class, 0)) / divisor,
         "localization": jnp.sum(jnp.where(foreground, by_box, 0)) / divisor,
@@ -196,7 +200,8 @@ def _records(sample: Any, statistics: Any) -> tuple[Array, ...] | None:
 
 
 def _log_probability(logits: Array, labels: Array) -> Array:
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+    found = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]  # NaN past the last class
+    return jnp.where(labels >= 0, found, jnp.nan)  # a negative index counts from the last class
 
 
 def _check_rows(logits: Array, labels: Array, name: str) -> None:

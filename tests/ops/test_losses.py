@@ -254,6 +254,22 @@ def test_a_loss_of_ones_own_gives_a_value_for_each_roi(options, message):
         multi_task_loss(*sample(16), **options)
 
 
+def one_hot_entropy(logits, labels):
+    return -(jax.nn.one_hot(labels, logits.shape[1]) * jax.nn.log_softmax(logits)).sum(1)
+
+
+@pytest.mark.parametrize("label", [-CLASSES - 1, -CLASSES, -1, CLASSES, CLASSES + 1])
+def test_a_label_of_no_class_makes_the_loss_nan(label):
+    arguments = sample(17)
+    place = int(np.flatnonzero(arguments[5])[0])
+    arguments[3] = arguments[3].at[place].set(label)
+    for loss in (cross_entropy, focal):
+        np.testing.assert_array_equal(jnp.isnan(loss(arguments[0], arguments[3])), np.arange(ROIS) == place)
+        assert jnp.isnan(multi_task_loss(*arguments, classification=loss)[0])
+    # A loss of one's own may take such a label for none of the classes.
+    assert jnp.isnan(multi_task_loss(*arguments, classification=one_hot_entropy)[0])
+
+
 def test_misshapen_input_is_refused():
     logits, deltas, rois, labels, gt_boxes, mask, mean, std = sample(15)
     for function in (cross_entropy, focal):
