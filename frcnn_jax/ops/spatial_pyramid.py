@@ -30,7 +30,8 @@ def spatial_pyramid_pool(
         The bins of all levels, concatenated, each level in row-major order.
     """
     pooled = [roi_max_pool(features, cells, (n, n), 1.0, valid_size) for n in levels]
-    return jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[-1]) for level in pooled], axis=1)
+    bins = [level.reshape(level.shape[0], n * n, level.shape[-1]) for level, n in zip(pooled, levels, strict=True)]
+    return jnp.concatenate(bins, axis=1)
 
 
 def pyramid_cells(

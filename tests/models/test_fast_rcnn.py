@@ -125,6 +125,40 @@ def test_each_roi_and_image_stands_alone():
     assert np.ptp(np.asarray(logits), axis=1).min() > 1e-4
 
 
+def test_an_image_of_no_size_that_fills_the_batch_changes_no_gradient():
+    @jax.jit
+    def gradient(params, sizes):
+        return jax.grad(lambda p: small_model().apply(p, PIXELS, ROIS, image_sizes=sizes)[0][0].sum())(params)
+
+    sizes = jnp.array([[48, 64], [40, 50]])
+    found, wanted = (gradient(lively_params(), x) for x in (sizes.at[1].set(0), sizes))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, wanted)
+
+
+@pytest.mark.parametrize("name", ["tiny", "vgg16", "resnet18"])
+def test_without_rois_or_images(name):
+    model = create_model(name, 5)
+    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    for n, r in ((2, 0), (0, 3)):
+        images, rois = jnp.zeros((n, 64, 64, 3), jnp.uint8), jnp.zeros((n, r, 4))
+        logits, deltas = jax.eval_shape(model.apply, {"params": params}, images, rois)
+        assert (logits.shape, deltas.shape) == ((n, r, 5), (n, r, 5, 4))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_arrays_that_do_not_fit_are_named():
+    model, (image, rois) = small_model(), (PIXELS[0], ROIS[0])
+    for arrays, options, message in (
+        ((image, rois), {}, r"images \[N, H, W, 3\], not \[48, 64, 3\]"),
+        ((PIXELS, rois), {}, r"rois \[N, R, 4\] = \[2, R, 4\], not \[3, 4\]"),
+        ((PIXELS, ROIS[:1]), {}, r"rois \[N, R, 4\] = \[2, R, 4\], not \[1, 3, 4\]"),
+        ((PIXELS, ROIS), {"scales": jnp.ones(1)}, r"scales \[N\] = \[2\], not \[1\]"),
+        ((PIXELS, ROIS), {"image_sizes": jnp.ones(2, int)}, r"image_sizes \[N, 2\] = \[2, 2\], not \[2\]"),
+    ):
+        with pytest.raises(ValueError, match=f"^the model takes {message}"):
+            model.apply(lively_params(), *arrays, **options)
+
+
 def test_rois_are_scaled_with_the_image():
     """Boxes stay in the frame of the image before resizing."""
     model = small_model()
