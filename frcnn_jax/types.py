@@ -112,7 +112,7 @@ class GroundTruth:
     boxes: Float[Any, "G 4"]
     labels: Int[Any, " G"]
     difficult: Bool[Any, " G"]
-    crowd: Bool[Any, " G"] = None  # None: no object is a crowd
+    crowd: Bool[Any, " G"] | None = None  # None: no object is a crowd
 
     def __post_init__(self) -> None:
         if self.crowd is None:

@@ -202,7 +202,7 @@ def loss_fn(
         **parts,
         "foreground": foreground,
         "background": real - foreground,
-        "accuracy": right / jnp.maximum(count, 1),
+        "accuracy": right / jnp.maximum(count, jnp.finfo(count.dtype).tiny),  # a mean over devices may be below 1
     }
     return total, aux
 
@@ -273,20 +273,23 @@ def make_train_step(
 def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
     """`step` over the devices of `mesh`: the batch is split by image, everything else is on every device.
 
-    The state is donated: use the returned one.
+    The state is donated, with the parameters that it was created from: use the returned one.
     """
     everywhere, by_image = PartitionSpec(), PartitionSpec(AXIS)
 
     @functools.wraps(step)
-    def mapped(state: TrainState, batch: Batch, key: PRNGKeyArray, *learning_rate: Array) -> tuple[TrainState, Metrics]:
+    def mapped(
+        state: TrainState, batch: Batch, key: PRNGKeyArray, learning_rate: Float[Array, ""] | None = None
+    ) -> tuple[TrainState, Metrics]:
+        given = () if learning_rate is None else (learning_rate,)
         over_devices = jax.shard_map(
             step,
             mesh=mesh,
-            in_specs=(everywhere, by_image, everywhere, *[everywhere] * len(learning_rate)),
+            in_specs=(everywhere, by_image, everywhere, *[everywhere] * len(given)),
             out_specs=(everywhere, everywhere),
             # With check_vma, gradients of replicated parameters would be summed over devices before the mean below.
             check_vma=False,
         )
-        return over_devices(state, batch, key, *learning_rate)
+        return over_devices(state, batch, key, *given)
 
     return jax.jit(mapped, donate_argnums=0)
