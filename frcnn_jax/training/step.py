@@ -219,8 +219,9 @@ def make_train_step(
     """The pure step of one device, `(state, batch, key) -> (state, metrics)`, averaging over `axis_name`.
 
     The key is that of the run, the same in every step; the step folds its number into it. Map the function with
-    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs without mapping. On
-    several devices the metrics also have "finite" [D]: true for devices with a finite loss.
+    `map_train_step`, with `jax.pmap(step, axis_name="data")`, or with a `jax.shard_map` of your own with
+    check_vma=False; with axis_name None it runs without mapping. On several devices the metrics also have "finite"
+    [D]: true for devices with a finite loss.
 
     With an optimizer of `create_optimizer` it takes a learning rate as fourth argument, in place of that of the
     schedule, whose numbers are then no part of the program. Optax's own optimizers ignore one, or refuse it.

@@ -227,8 +227,16 @@ def test_pixels_of_each_model():
     assert create_model("tiny", 21).pixels == PixelNormalization((127.5,) * 3, (64.0,) * 3, "rgb")
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_model_that_cannot_be_made_says_why():
     with pytest.raises(ValueError, match=r"no model 'vgg17'; there are .*tiny, vgg16"):
         create_model("vgg17", 21)
     with pytest.raises(ValueError, match=r"num_classes counts background and must be at least 2, not 1"):
         create_model("tiny", 1)
+    with pytest.raises(ValueError, match=r"num_classes .* not 3\.0"):
+        create_model("tiny", 3.0)
+    for dropout in (-0.1, 1, 1.5):
+        with pytest.raises(ValueError, match=f"dropout must be in 0 ... 1, below 1, not {dropout}"):
+            create_model("tiny", 3, dropout=dropout)
+    with pytest.raises(ValueError, match="roi_pooling must be one of auto, xla, pallas, not 'cuda'"):
+        create_model("tiny", 3, roi_pooling="cuda")
