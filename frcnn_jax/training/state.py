@@ -32,6 +32,8 @@ class TrainState:
     opt_state: Any
     statistics: BoxStatistics
 
+    replace = dataclasses.replace
+
     @property
     def params(self) -> dict[str, Any]:
         """All parameters, for the model."""

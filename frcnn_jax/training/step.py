@@ -260,8 +260,7 @@ def make_train_step(
         given = {} if learning_rate is None else {"learning_rate": learning_rate}
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable, **given)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
-        new_state = dataclasses.replace(
-            state,
+        new_state = state.replace(
             step=state.step + 1,
             trainable=optax.apply_updates(state.trainable, updates),
             opt_state=opt_state,

@@ -103,6 +103,18 @@ def test_an_unknown_order_of_pixels_is_refused():
         PixelNormalization((1.0, 2.0, 3.0), (1.0, 1.0, 1.0), "BGR")
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_pixels_of_lists_and_arrays_can_be_hashed_as_models_are():
+    plain = PixelNormalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    for kind in (list, np.float32):
+        pixels = PixelNormalization(kind((1, 2, 3)), kind((4, 5, 6)))
+        assert hash(pixels) == hash(plain)
+        assert pixels == plain
+    for mean, std in (((1, 2), (1, 1, 1)), ((1, 2, 3), (1, 0, 1)), ((1, 2, np.nan), (1, 1, 1)), ((1, 2, 3), (1,))):
+        with pytest.raises(ValueError, match=r"^(mean|std) of pixels must be three numbers, std above 0, not \("):
+            PixelNormalization(mean, std)
+
+
 def test_what_lies_outside_the_image_is_not_seen():
     """An 8-bit image and a floating one, each with noise in its padding."""
     sizes = jnp.array([[40, 60], [48, 33]])

@@ -10,6 +10,7 @@ import pytest
 from frcnn_jax.detection.selection import select_detections
 from frcnn_jax.ops.boxes import decode_boxes, encode_boxes, pairwise_iou
 from frcnn_jax.ops.nms import nms
+from frcnn_jax.ops.roi_pool.pool import project_rois
 from frcnn_jax.ops.sampling import sample_rois
 from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.types import BoxStatistics
@@ -39,6 +40,10 @@ WRONG = {
     "sample_rois takes gt_labels [G] = [2], not [2, 1]": lambda: sample(gt_labels=((1,), (2,))),
     "sample_rois takes proposal_mask [P] = [3], not [2]": lambda: sample(mask=REAL[:2], gt_mask=REAL),
     "sample_rois takes gt_crowd [G] = [2], not [1]": lambda: sample(gt_crowd=REAL[:1]),
+    # A scale for each box would be one for each coordinate.
+    "project_rois takes one scale, not [4]: map it over images by jax.vmap": lambda: project_rois(
+        jnp.ones((4, 4)), jnp.ones(4)
+    ),
     "rois_per_image must be a whole number, not 4.0": lambda: sample(rois_per_image=4.0),
     "select_detections takes deltas [R, K1, 4] = [3, 2, 4], not [3, 5, 4]": lambda: select(deltas=(3, 5, 4)),
     "select_detections takes deltas [R, K1, 4] = [3, 2, 4], not [1, 2, 4]": lambda: select(deltas=(1, 2, 4)),
