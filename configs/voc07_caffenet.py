@@ -3,8 +3,8 @@
     frcnn train --config voc07_caffenet --workdir runs/voc07_caffenet \
         --model.weights CaffeNet.caffemodel
 
-The weights are those of the ImageNet network; conv1 keeps them, all above is learned (section 4.5). Paper: VOC07 mAP
-57.1 (Table 4), 1.2 h of training on one K40. Reached: not run.
+The weights are those of the ImageNet network; conv1 is frozen, the layers above are learned (section 4.5). Paper: VOC07
+mAP 57.1 (Table 4), 1.2 h of training on one K40. Reached: not run.
 """
 
 from frcnn_jax.config import Config, ParameterRule, derive

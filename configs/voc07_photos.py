@@ -1,9 +1,9 @@
-"""VOC 2007 from ImageNet on a CPU: the recipe of `folder.py` with more passes over the photographs.
+"""VOC 2007 on a CPU, from a network pretrained on ImageNet: `folder.py` with more epochs.
 
     frcnn train --config voc07_photos --workdir runs/voc07_photos
 
-It downloads VOC 2007 (0.9 GB), trains on trainval and tests on test, which has not been run. The number of epochs is
-that of the runs in docs/results.md, on fewer photographs.
+Downloads VOC 2007 (0.9 GB), trains on trainval and tests on test. Reached: not run. The number of epochs is that of the
+runs on fewer photographs in docs/results.md.
 """
 
 from frcnn_jax.config import Config, derive

@@ -2,9 +2,9 @@
 
     frcnn train --config voc07_vgg16 --workdir runs/voc07_vgg16 --model.weights VGG16.caffemodel
 
-The weights are those of the ImageNet network (or torchvision's vgg16, .pth). Without them conv1 and conv2 stay random
-and frozen, which a warning says. Paper: VOC07 mAP 66.9 (Tables 1 and 4), 9.5 h of training on one K40. Reached: not
-run. The paper's ablations of this run, and its other rows, are commands in configs/README.md.
+The weights are those of the ImageNet network (or torchvision's vgg16, .pth). Without weights, a warning says that conv1
+and conv2 stay random, as they are frozen. Paper: VOC07 mAP 66.9 (Tables 1 and 4), 9.5 h of training on one K40.
+Reached: not run. The paper's ablations of this run, and its other rows, are commands in configs/README.md.
 """
 
 from frcnn_jax.config import (

@@ -4,15 +4,16 @@
     frcnn evaluate --workdir runs/voc12_vgg16 --data.test voc/2012/test --out runs/voc12_vgg16/server \
         --voc-results runs/voc12_vgg16/server/results
 
-The annotations of 12 test were never published: the second command writes the files that the server takes (comp4).
-What is measured here, at the end of training, is VOC07 test, none of whose images is in 12 trainval, by the area under
-the curve as in VOC10 and later. Paper: 65.7 on VOC12 test (Table 3), 66.1 on VOC10 test (Table 2), training time not
-given. Reached: not run.
+The annotations of 12 test were never published: the second command writes the files that the server takes (comp4). The
+training ends with a measurement on VOC07 test, none of whose images is in 12 trainval, by the area under the curve as
+in VOC10 and later. Paper: 65.7 on VOC12 test (Table 3), 66.1 on VOC10 test (Table 2), training time not given. Reached:
+not run.
 
-The schedule is 60k steps and 20k at a tenth of the rate; section 2.3 gives 12 trainval the 30k and 10k of 07 trainval:
+The schedule is 60k steps, and 20k at a tenth of the rate. Section 2.3 has 30k and 10k, as for 07 trainval:
 --train.steps 40000 --optimizer.drops 30000.
 
-The paper's 68.4 (VOC10: 68.8) is of 07++12, which holds 07 test, so that the server alone can measure it (section 5.3):
+The paper's 68.4 (VOC10: 68.8) was trained on 07++12, which includes 07 test, so only the server can measure it
+(section 5.3):
 
     frcnn train --config voc12_vgg16 --workdir runs/voc07pp12_vgg16 \
         --model.weights VGG16.caffemodel --data.train voc/2007/trainval voc/2007/test voc/2012/trainval \

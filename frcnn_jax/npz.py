@@ -35,7 +35,7 @@ class _Arrays(Mapping):
             for start in range(0, len(buffer), _CHUNK):
                 stop = min(start + _CHUNK, len(buffer))
                 buffer[start:stop] = member.read(stop - start)  # ValueError if there is less
-            member.read(1)  # the check sum is compared at the end
+            member.read(1)  # the checksum is compared at the end
         if dtype.kind == "U" and len(buffer):
             codes = np.frombuffer(buffer, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
             if codes.max() > sys.maxunicode:  # a SystemError when it becomes a string

@@ -1,4 +1,4 @@
-"""A timeout for batches: on a disk or a network that no longer answers, a read neither returns nor fails."""
+"""A timeout for batches: a read from a disk or network that no longer answers neither returns nor fails."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class PatientIterator:
 
     def __init__(self, iterator: Any, seconds: float, being_read: Callable[[], Sequence[str]]):
         self._iterator, self._seconds, self._being_read = iterator, seconds, being_read
-        self._asked: queue.SimpleQueue = queue.SimpleQueue()
-        self._given: queue.SimpleQueue = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue = queue.SimpleQueue()
+        self._results: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="batches", daemon=True).start()
 
     def __iter__(self) -> Iterator:
         return self
 
     def __next__(self) -> Any:
-        self._asked.put(True)
+        self._requests.put(True)
         try:
-            item, error = self._given.get(timeout=self._seconds)
+            item, error = self._results.get(timeout=self._seconds)
         except queue.Empty:
             names = list(self._being_read())
             images = f"{', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}" or "no image"
@@ -57,11 +57,11 @@ class PatientIterator:
 
     def close(self) -> None:
         """Ends the thread, unless it is in a read."""
-        self._asked.put(False)
+        self._requests.put(False)
 
     def _serve(self) -> None:
-        while self._asked.get():
+        while self._requests.get():
             try:
-                self._given.put((next(self._iterator), None))
+                self._results.put((next(self._iterator), None))
             except BaseException as error:
-                self._given.put((None, error))
+                self._results.put((None, error))

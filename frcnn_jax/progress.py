@@ -1,4 +1,4 @@
-"""Progress bars whose remaining time is that of the work, without what happens once."""
+"""Progress bars whose remaining time leaves out work that happens only once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-__all__ = ["none_of_its_time"]
+__all__ = ["paused_clock"]
 
 
 @contextmanager
-def none_of_its_time(progress: tqdm, doing: str) -> Iterator[None]:
-    """Shows on a bar what is done meanwhile, and leaves the time that it takes out of the bar's own."""
-    if progress.disable:  # such a bar has no times
+def paused_clock(progress: tqdm, text: str) -> Iterator[None]:
+    """Shows a text on a bar during the block, whose time does not count for the bar."""
+    if progress.disable:  # a disabled bar has no clock
         yield
         return
     started, before = time.perf_counter(), progress.postfix or ""
-    progress.set_postfix_str(doing)
+    progress.set_postfix_str(text)
     yield
     progress.set_postfix_str(before, refresh=False)
     seconds = time.perf_counter() - started

@@ -1,7 +1,7 @@
-"""An end by Ctrl-C or SIGTERM for commands whose main thread is in compiled code, where Python's handlers wait.
+"""The end of a command by Ctrl-C or SIGTERM while its main thread is in compiled code.
 
-XLA compiles a large network for minutes, in which no handler runs. A thread learns of the signals from the system and
-ends the process if the main thread does not.
+XLA compiles a large network for minutes, and Python's signal handlers wait that long. A thread learns of the signals
+from the system and ends the process if the main thread does not.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from collections.abc import Iterator
 __all__ = ["REPEATED", "ended_by_signals", "set_unsaved"]
 
 GRACE = 20.0  # seconds from a signal to the end of a process that has nothing to lose
-AGAIN = 1.0  # and from a second signal
-REPEATED = 0.5  # a signal so soon after the first is the same: GNU timeout sends its own to a process and to its group
+AGAIN = 1.0  # the same after a second signal
+REPEATED = 0.5  # sooner than this, a second signal counts as the first: GNU timeout sends its signal twice
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _unsaved = threading.Event()
 
 
 def set_unsaved(unsaved: bool) -> None:
-    """Says whether work would be lost if the process ended now; then the first signal does not end it."""
+    """Sets whether the process has unsaved work; if so, `ended_by_signals` does not end it at the first signal."""
     if unsaved:
         _unsaved.set()
     else:
@@ -32,14 +32,14 @@ def set_unsaved(unsaved: bool) -> None:
 
 @contextlib.contextmanager
 def ended_by_signals(last_words: str) -> Iterator[None]:
-    """A block in which a signal ends the process where its handler in Python cannot, with 128 + its number.
+    """A block in which a signal ends the process, with status 128 + its number, if its handler in Python does not.
 
-    The first signal has `GRACE` seconds to take its usual effect, and as long as it needs while work is unsaved; the
-    second one `AGAIN` seconds. In other threads than the main one, and where the program watches signals itself, the
-    block changes nothing.
+    The handler has `GRACE` seconds after the first signal, without a limit while work is unsaved, and `AGAIN` seconds
+    after the second. In other threads than the main one, and in programs that watch signals themselves, the block
+    changes nothing.
 
     Args:
-        last_words: written to stderr before such an end.
+        last_words: text for stderr before such an end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Sizes and check sums of the files of checkpoints and prepared data, kept beside them in `checksums.json`.
+"""Sizes and checksums of the files of checkpoints and prepared data, kept beside them in `checksums.json`.
 
 The readers of these files do not notice every bit that changes on a disk or during a copy. `checksums.json` is written
 once the folder is complete; it is missing if an earlier version wrote the folder, or if the process was killed before.

@@ -1,13 +1,13 @@
-"""Kills trainings by SIGKILL at chosen places, goes on with them, and compares them bit by bit with uninterrupted ones.
+"""Kills trainings by SIGKILL at chosen places, resumes them, and compares them bit by bit with uninterrupted ones.
 
 python scripts/fault_trial.py --out FOLDER [--short] [--steps 80] [--every 5] [--seed 0] [-- SETTING VALUE ...]
 
-Three runs of the demo of three seeds, with a checkpoint at every fifth step and a measurement at every twentieth, are
-killed twenty times, eight of them inside a save at its system calls (by strace, which is needed). Compared are the
-checkpoints that are kept (parameters, optimizer, key, step, statistics, position in the data), the values measured,
-the best one and the patience, the final measures, and all lines of metrics.jsonl but for the columns of speed. A table
-says where each kill fell. The exit status is 1 where anything differs, or a place was not reached. About 25 minutes on
-two cores; with --short, four kills of one run on small images.
+Three runs of the demo with three seeds, with a checkpoint every fifth step and a measurement every twentieth, are
+killed twenty times, eight of them at a system call inside a save (needs strace). The comparison covers the kept
+checkpoints (parameters, optimizer, key, step, statistics, position in the data), the measured values, the best one and
+the patience, the final measures, and all lines of metrics.jsonl except the columns of speed. A table lists the place
+of each kill. The exit status is 1 if anything differs or a place was not reached. It takes about 25 minutes on two
+cores; --short makes four kills of one run on small images.
 """
 
 import argparse
@@ -52,10 +52,10 @@ class Trial:
     settings: tuple[str, ...]
 
     def start(self, name: str, seed: int, number: int, place: str | None = None, step: int = 0) -> Attempt:
-        """A process that trains in the workdir of that name, with prepared data and compiled functions of its own.
+        """A process that trains in the workdir of that name, with its own prepared data and compiled functions.
 
         Args:
-            place: where it is to be killed, if it is.
+            place: place of the kill; None: it is not killed.
         """
         folder, whole = self.out / name, name.startswith("whole")
         folder.mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ class Trial:
         return Attempt(process, log, folder / "run", shared / "prepared", self.every)
 
     def finish(self, name: str, seed: int, number: int) -> Path:
-        """The workdir after a process that nobody kills.
+        """The workdir of a process that is not killed.
 
         Raises:
             NotReachedError: it failed.
@@ -102,7 +102,7 @@ class Trial:
             PLACES[place].kill(attempt, step, random)
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(attempt.process.pid, signal.SIGKILL)  # strace alone would leave it
+                os.killpg(attempt.process.pid, signal.SIGKILL)  # killing strace alone would leave the training
             attempt.process.wait()
         unfinished = ", ".join(sorted(path.name for path in attempt.workdir.glob("checkpoints/*.orbax-*")))
         row = (name, str(number), place, *map(str, (step or "", before, attempt.step, attempt.newest)), unfinished)

@@ -3,10 +3,10 @@
     python scripts/gradient_sums.py [--models vgg16 tiny] [--images 2]
     XLA_FLAGS=--xla_force_host_platform_device_count=4 python scripts/gradient_sums.py --models tiny
 
-The order of the devices is distributed.fixed_order, timed where JAX sees several. Image by image a gradient has one
-order of summation for any number of devices, which no setting offers: "images beside each other" holds all their
-gradients at once, "images one by one" adds each to the sum of those before. A row's note has its time over that of the
-sum at once on as many devices.
+The order of the devices is that of distributed.fixed_order, timed if JAX sees several devices. Image by image, the
+order of the sum is the same for any number of devices; no setting offers this. "images beside each other" holds the
+gradients of all images at once, "images one by one" adds each to the sum. The note of a row is its time over that of
+the sum at once on the same number of devices.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def measure_sums(name: str, sizes: "Sizes", devices: int) -> list["Row"]:
 
 
 def images_beside(model: Any, optimizer: Any, sampling: Any) -> "StepFunction":
-    """A step on one device that takes each image for a device of its own."""
+    """A step on one device that treats each image as a separate device."""
     import jax
 
     from frcnn_jax.training.step import make_train_step
@@ -88,7 +88,7 @@ def images_beside(model: Any, optimizer: Any, sampling: Any) -> "StepFunction":
 def images_one_by_one(model: Any, optimizer: Any, sampling: Any) -> "StepFunction":
     """A step on one device that takes the gradient of one image after the other.
 
-    Each image draws RoIs and dropout as the first of a batch does, so that its loss is another one.
+    Each image draws RoIs and dropout like the first one of a batch, so the loss differs from that of the other steps.
     """
     import jax
     import jax.numpy as jnp

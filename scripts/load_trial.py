@@ -1,12 +1,12 @@
-"""Trains a network of one layer for long on many images, and shows what the process holds: memory, files, threads and
-compiled programs.
+"""Trains a network of one layer for many steps on many images, and records memory, open files, threads and compiled
+programs.
 
 python scripts/load_trial.py --out FOLDER [--images 50000] [--steps 100000] [--picture FILE.png]
 
 Sides of images are drawn from 20 to 4000 pixels, those above 200 for one image in 250. The run is measured four times
-while it trains, on 100 images of all sizes. `samples.csv` in FOLDER has a line for each second; the picture shows them.
-The exit status is 1 where medians have grown from the third quarter of the steps to the last: memory by more than 5 %,
-the others at all.
+while it trains, on 100 images of all sizes. `samples.csv` in FOLDER has a line per second, which the picture plots. The
+exit status is 1 if a median has grown from the third quarter of the steps to the last: that of memory by more than 5 %,
+any other at all.
 """
 
 import argparse

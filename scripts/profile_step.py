@@ -23,7 +23,7 @@ class Kernel(NamedTuple):
     """Mean time of a kernel in one call, all its launches together."""
 
     name: str
-    source: str  # path of the function that made it; empty where the profiler does not tell
+    source: str  # path of the function that made it; empty if unknown
     milliseconds: float
     launches: float
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def prepare(options: argparse.Namespace) -> tuple[Callable[[], Any], str]:
-    """One call of what is profiled, and the text of its compiled program."""
+    """A function that runs the step or test once, and the text of its compiled program."""
     import jax
     from bench.programs import compile_training, constant_params, repeat_training
     from bench.scene import build_model, make_batch, network_dtype, training_config

@@ -1,10 +1,10 @@
-"""Measures what the writing of a checkpoint costs the steps of a training, waited for and beside them.
+"""Measures the time that a checkpoint costs the steps of a training, if they wait for it and if a thread writes it.
 
 python scripts/save_cost.py [--megabytes 500] [--steps 20]
 
-The state is of so many megabytes in 30 arrays; a step multiplies matrices on the device for about 0.1 s. Printed are
-medians of five saves: how long the call of `save` holds the training, how much longer the steps after it take together
-than steps without a save, and how long it takes until the checkpoint is written.
+The state has this many megabytes in 30 arrays; a step multiplies matrices on the device for about 0.1 s. The output has
+medians of five saves: the time of the call of `save`, the additional time of all steps after it, compared with steps
+without a save, and the time until the checkpoint is written.
 """
 
 import argparse

@@ -132,7 +132,7 @@ def test_a_file_is_read_in_one_sitting_and_a_folder_seen_at_a_glance():
         files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(files) <= 12, folder
         for path in files:
-            assert len(path.read_text().splitlines()) <= 300, path
+            assert len(path.read_text().splitlines()) <= (250 if "comparison" in path.parts else 300), path
 
 
 def defined_twice(text):

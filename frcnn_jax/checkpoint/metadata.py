@@ -1,4 +1,4 @@
-"""The description of a checkpoint, and its form on disk."""
+"""The description of a checkpoint, and its JSON."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from frcnn_jax.config import Config, to_json
 from frcnn_jax.models.pixels import PixelNormalization
 
 FORMAT = 2
-# In checkpoints of format 1, `data` covers ids and image bytes alone, and proposal files are not recorded.
+# In checkpoints of format 1, `data` covers only ids and image bytes, and proposal files are not recorded.
 READABLE = (1, FORMAT)
 
 
@@ -25,7 +25,7 @@ class CheckpointMetadata:
 
 
 def encode_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
-    """The description as JSON has it."""
+    """The description as JSON values."""
     return {
         "format": metadata.format,
         "classes": list(metadata.classes),
@@ -37,7 +37,7 @@ def encode_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
 
 
 def decode_metadata(described: dict[str, Any], config: Config) -> CheckpointMetadata:
-    """The description from JSON, with its config read."""
+    """The description from JSON values; its config is given, as it has been read before."""
     pixels = described["pixels"]
     return CheckpointMetadata(
         classes=tuple(described["classes"]),

@@ -131,11 +131,11 @@ class Checkpoints:
         self._background.wait()
 
     def check(self) -> None:
-        """Raises OSError where the checkpoint before could not be written; does not wait for it."""
+        """Raises OSError if the previous checkpoint could not be written; does not wait for it."""
         self._background.check()
 
     def abandon(self) -> None:
-        """Leaves the checkpoint that is being written to its thread, so that nothing waits for it."""
+        """Lets the program end without waiting for the checkpoint that is being written."""
         self._background = Background()
 
     def _write(self, step: int, arrays: Any, described: Any, best: int | None, then: Callable[[], Any]) -> None:
@@ -203,11 +203,11 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def damage_named(self, contents: str = "metadata/") -> Iterator[None]:
-        """Converts reading errors in the block to one that names the damaged checkpoint and the one to resume from.
+        """Converts reading errors in the block to an error that names the damaged checkpoint and the one to resume
+        from.
 
         Args:
-            contents: first check that no file with a path that begins so has changed since it was written; the sizes of
-                all files are always compared.
+            contents: start of the paths of files whose contents are checked first; sizes are checked for all files.
 
         Raises:
             ValueError: it is damaged; one line.

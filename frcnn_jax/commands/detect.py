@@ -17,7 +17,7 @@ none.
 from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user
 
-_LINES = 20  # images from which on there is no line for each
+_LINES = 20  # images; for as many or more, no line per image is printed
 
 
 def main() -> None:

@@ -11,15 +11,24 @@ largest, smallest and most crowded, and training images as the settings of the c
 
 With --proposals the proposals of N images (200 if not given) are computed, unless they are stored, for their recall and
 for the RoIs on the page. A following training reuses them.
+
+It ends with the command that trains on the folder.
 """
 
 import logging
+import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from frcnn_jax.cli import make_parser, root_option, root_setting
 from frcnn_jax.config import expand_user, load_config, override
 
 _IMAGES = 200
+_RECIPES = (
+    "(folder is for photographs, and starts from ImageNet weights; folder_scratch is for microscope images and "
+    "drawings, and starts from random ones)"
+)
 
 
 def main() -> None:
@@ -41,10 +50,10 @@ def main() -> None:
     arguments, settings = parser.parse_known_args()
     if arguments.proposals is not None and arguments.proposals < 1:
         parser.error(f"argument --proposals: must be at least 1, not {arguments.proposals}")
-    settings += root_setting(arguments)
-    settings += ["--data.verify"] if arguments.verify else []
+    given = [*root_setting(arguments), *settings]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    config = override(load_config(arguments.config), settings, sys.argv[0])
+    verify = ["--data.verify"] if arguments.verify else []
+    config = override(load_config(arguments.config), given + verify, sys.argv[0])
     if config.data.root is None:
         parser.error("--data.root FOLDER is missing: the folder to inspect")
 
@@ -60,18 +69,32 @@ def main() -> None:
 
         recall = sampled_recall(survey.view, config, arguments.proposals)
     print(format_survey(survey, config, recall))
+    if recall is not None:
+        print(f"\nThe proposals are kept in {survey.view.shared_directory}, where training finds them")
+    trained = [i for i, split in enumerate(survey.split_of) if "trained on" in survey.splits[split].used]
     if arguments.out is None:
         print("\nWith --out FOLDER: a page with pictures")
-        return
+    else:
+        from frcnn_jax.evaluation.looking.network import network_pictures
+        from frcnn_jax.evaluation.looking.samples import sample_pictures
+        from frcnn_jax.models.architectures import find_architecture
 
-    from frcnn_jax.evaluation.looking.network import network_pictures
-    from frcnn_jax.evaluation.looking.samples import sample_pictures
-    from frcnn_jax.models.architectures import find_architecture
+        network = []
+        if trained:
+            stride = find_architecture(config.model.name).stride
+            network = network_pictures(survey.view.part(trained), config, stride, search=recall is not None)
+        path = write_page(survey, config, sample_pictures(survey), network, arguments.out / "index.html", recall)
+        print(f"\nPage: {path}")
+    if any(len(survey.view.annotations[i].labels) for i in trained):
+        print("\nNext, when nothing stops it:" if survey.stops or survey.test_stop else "\nNext:")
+        print(f"  {training_command(arguments.config, given)}")
+        if str(arguments.config) in ("folder", "folder_scratch"):
+            print(f"  {_RECIPES}")
 
-    trained = [i for i, split in enumerate(survey.split_of) if "trained on" in survey.splits[split].used]
-    network = []
-    if trained:
-        stride = find_architecture(config.model.name).stride
-        network = network_pictures(survey.view.part(trained), config, stride, search=recall is not None)
-    path = write_page(survey, config, sample_pictures(survey), network, arguments.out / "index.html", recall)
-    print(f"\nPage: {path}")
+
+def training_command(config: str | Path, settings: Sequence[str]) -> str:
+    """The command line that trains with the same config and settings, for a shell."""
+    program = sys.argv[0].replace("inspect-data", "train")
+    if program.endswith(".py"):
+        program = f"python {shlex.quote(str(Path(program).with_name('train.py')))}"
+    return f"{program} {shlex.join(['--config', str(config), '--workdir', 'runs/mine', *settings])}"

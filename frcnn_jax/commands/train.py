@@ -32,7 +32,8 @@ def main() -> None:
     arguments, settings = parser.parse_known_args()
     settings += root_setting(arguments)
     settings += ["--data.verify"] if arguments.verify else []
-    config = override(load_config(arguments.config), ["--help"] if arguments.settings else settings, sys.argv[0])
+    recipe = load_config(arguments.config)
+    config = override(recipe, ["--help"] if arguments.settings else settings, sys.argv[0])
     if arguments.workdir is None:
         parser.error("the following arguments are required: --workdir")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -41,11 +42,15 @@ def main() -> None:
     from frcnn_jax.distributed.start import processes
 
     with processes(config.distributed):
-        train_and_evaluate(config, arguments.workdir, accept_changed_data=arguments.accept_changed_data)
+        train_and_evaluate(config, arguments.workdir, recipe, accept_changed_data=arguments.accept_changed_data)
 
 
-def train_and_evaluate(config: Config, workdir: Path, *, accept_changed_data: bool) -> None:
-    """Trains, evaluates the chosen checkpoint and prints the measures, with all processes together."""
+def train_and_evaluate(config: Config, workdir: Path, recipe: Config, *, accept_changed_data: bool) -> None:
+    """Trains, evaluates the chosen checkpoint and prints the measures, with all processes together.
+
+    Args:
+        recipe: the config before settings of the command line.
+    """
     from frcnn_jax.data.dataset import open_dataset
     from frcnn_jax.data.prepared.prepare import data_dir
     from frcnn_jax.distributed.disk import first_on_disk
@@ -62,6 +67,12 @@ def train_and_evaluate(config: Config, workdir: Path, *, accept_changed_data: bo
             open_dataset(config.data.test, config.data)  # finds faults of the test set before the training
     except FileNotFoundError as error:
         raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
+    kept = "images" if config.proposals.method == "file" else "images and proposals"
+    folder = data_dir(config.data)
+    print(f"Prepared {kept} are kept in {folder}, for later runs too; --data.tfds-dir FOLDER puts them elsewhere")
     train(config, workdir, accept_changed_data=accept_changed_data)
-    print(format_metrics(evaluate_run(workdir)))
-    print(f"Report: {workdir}/eval/index.html")
+    report = workdir / "eval/index.html"
+    if report.exists():
+        print(f"Evaluating again: {workdir}/eval is replaced")
+    print(format_metrics(evaluate_run(workdir, recipe=recipe)))
+    print(f"Report: {report}")

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Solver(Protocol):
-    """Trains the classes that have examples; the result for other classes is ignored. `svm.SOLVERS` has two."""
+    """Trains the classes that have examples; the result for other classes is ignored."""
 
     def __call__(
         self, features: Float[np.ndarray, "M F"], is_positive: Bool[np.ndarray, "M K"], mask: Bool[np.ndarray, "M K"]

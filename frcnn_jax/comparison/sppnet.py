@@ -170,7 +170,7 @@ def resize(
 def convolve(params: Any, pixels: Array, size: Array, *, model: FastRCNN) -> tuple[Array, Array]:
     """The feature map of a batch of one image, padded to multiples of 32 cells, and its valid rows and columns."""
     features, sizes = model.apply({"params": params}, pixels, size, method="features")
-    # So maps of many scales and shapes have few sizes, as pooling takes seconds to compile for each.
+    # Pooling takes seconds to compile for each size of a map.
     rows, columns = (-length % 32 for length in features.shape[1:3])
     return jnp.pad(features[0], ((0, rows), (0, columns), (0, 0))), sizes[0]
 
@@ -225,14 +225,10 @@ def fine_tune(run: Run, network: Network, params: Any, pooled: FeatureStore, kep
         vectors = _vectors(params["head"], inputs, rngs, head=network.head, train=key is not None)
         return classify(vectors, params, CLASSIFIER)
 
-    source, held_out = batches(
-        kept.windows,
-        run.num_images,
-        settings,
-        lambda rows: pooled.select(rows)[:],
-        share=run.comparison.share,
-        seed=run.seed,
-    )
+    def read(rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B F"]:
+        return pooled.select(rows)[:]
+
+    source, held_out = batches(kept.windows, run.num_images, settings, read, share=run.comparison.share, seed=run.seed)
     task = Task({"head": params["head"]}, f"head/{CLASSIFIER}", jnp.asarray, logits, network.model.pixels)
     paper, fixed = SppnetConfig().fine_tuning, {"backbone": params["backbone"]}
     return fine_tune_once(run, task, source, held_out, settings, paper, fixed)

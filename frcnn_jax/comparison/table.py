@@ -95,7 +95,7 @@ def build_table(records: Iterable[Record]) -> Table:
     keys = [(record.content["system"], record.content["model"]) for record in records]
     baselines = {key[1]: record for key, record in zip(keys, records, strict=True) if key[0] == "rcnn"}
     rows = [row for row in _rows(records, keys, baselines) if any(row.ours)]
-    marked = any(text.endswith(_MARK) for row in rows for text in row.ours)
+    marked = any(_MARK in text for row in rows for text in row.ours)
     notes = ["Times are without proposals. Speedups are over R-CNN with the same network."]
     notes += ["In brackets the paper's figures: VOC 2007, one K40 GPU."] if any(any(row.paper) for row in rows) else []
     notes += [f"{_MARK} A part was timed, and the rest extrapolated from it."] if marked else []
@@ -105,7 +105,8 @@ def build_table(records: Iterable[Record]) -> Table:
 def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines: dict[str, Record]) -> Iterable[Row]:
     paper = [PAPER.get(key, (None,) * 5) for key in keys]
     speedups = [_PAPER_SPEEDUPS.get(key, (None,) * 3) for key in keys]
-    train = [_Figure(*record.train_seconds()) if record.content["train"] else _Figure() for record in records]
+    train = [_Figure(*_ended_training(record)) for record in records]
+    so_far = [f"{_Figure(*r.train_seconds()).text(_duration)} so far" * bool(r.content["train"]) for r in records]
     tests = {name: [_Figure(*record.test_seconds(name)) for record in records] for name in ("", "svd")}
     base = [baselines.get(model) for _, model in keys]
 
@@ -122,8 +123,9 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
         return ["" if value is None else form(value) for value in values]
 
     average = "{:.3f}".format
-    yield row("train time", [f.text(_duration) for f in train], 0, lambda hours: _duration(3600 * hours))
-    yield row("train speedup", over(train, Record.train_seconds), 0, _times, speedups)
+    times = [f.text(_duration) or unfinished for f, unfinished in zip(train, so_far, strict=True)]
+    yield row("train time", times, 0, lambda hours: _duration(3600 * hours))
+    yield row("train speedup", over(train, _ended_training), 0, _times, speedups)
     for number, (name, figures) in enumerate(tests.items()):
         suffix = " with SVD" * (name == "svd")
         yield row(f"test time an image{suffix}", [f.text(_duration) for f in figures], 1 + number, _duration)
@@ -145,6 +147,11 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
     yield row("images to train, test", entry("images", lambda counts: ", ".join(f"{count:,}" for count in counts)))
     yield row("proposals an image", entry("proposals", "{:,.0f}".format))
     yield row("device", entry("device", str))
+
+
+def _ended_training(record: Record) -> tuple[float, bool]:
+    # A test follows the last stage of training.
+    return record.train_seconds() if record.content["train"] and record.content["test"] else (math.nan, False)
 
 
 def _place(system: str, model: str) -> tuple[int, int, str]:
@@ -218,20 +225,16 @@ def write_table(folder: str | Path, records: Iterable[Record], *, title: str = "
 
 
 _PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{{ title }}</title>
 <style>
 body { font: 15px/1.4 sans-serif; margin: 1.5em auto; max-width: 1200px; padding: 0 1em; color: #222; background: #fff }
-table { border-collapse: collapse }
+table { border-collapse: collapse } i { color: #777; font-style: normal }
 th, td { padding: .15em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
-i { color: #777; font-style: normal }
 </style>
 <h1>{{ title }}</h1>
-<table>
-<tr><th>{% for column in columns %}<th>{{ column }}{% endfor %}</tr>
+<table><tr><th>{% for column in columns %}<th>{{ column }}{% endfor %}</tr>
 {% for row in rows %}
 <tr><td>{{ row.name }}
 {% for ours in row.ours %}
@@ -241,8 +244,7 @@ i { color: #777; font-style: normal }
 </tr>
 {% endfor %}
 </table>
-{% for note in notes %}
-<p>{{ note }}</p>
-{% endfor %}
+{% for note in notes %}<p>{{ note }}</p>{% endfor %}
+
 </html>
 """

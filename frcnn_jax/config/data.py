@@ -30,8 +30,8 @@ class FaultPolicy:
     degenerate_box: Action = "error"
     """Corners reversed or coinciding: xmax <= xmin or ymax <= ymin."""
     box_outside: Literal["error", "drop", "clip"] = "error"
-    """A box that reaches over the image's border by more than two pixels. `clip` cuts it at the border, which is always
-    done up to two pixels; a box with nothing left is degenerate.
+    """A box that crosses the image's border by more than two pixels. `clip` cuts it off at the border, as is always
+    done for up to two pixels; a box entirely outside is degenerate.
     """
     tolerance: float = 0.01
     """Share of the images, and of the objects, up to which faults answered by `error` are dropped and counted instead
@@ -53,7 +53,7 @@ class DataConfig:
     test: str = "voc/2007/test"
     """Data set to evaluate on."""
     validation: str | None = None
-    """Data set to measure a run on while it trains and to choose its best checkpoint by (`train.evaluate_every`);
+    """Data set for measurements during training and the choice of the best checkpoint (`train.evaluate_every`);
     `test` if not set. In a folder, its images are not part of `trainval`.
     """
     root: PathText | None = None
@@ -119,7 +119,7 @@ class ProposalConfig:
     """Fast and quality are OpenCV's Selective Search, as published. Mutual merges all mutual nearest neighbours among
     the regions at once instead of only the most similar pair. It uses fewer segmentations and more groupings and leaves
     out near duplicates. On photographs it takes a quarter of fast's time (at 320 and 400 pixels), with a higher recall
-    at an IoU of 0.5. See docs/performance.md.
+    at an IoU of 0.5. See docs/proposals.md.
     """
     train_files: tuple[PathText, ...] = ()
     """With method `file`: a .mat or .npz file for each entry of `data.train`."""

@@ -13,7 +13,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.encoded.bmp import bmp_size, is_bmp
 from frcnn_jax.data.encoded.jpeg import check_jpeg, is_jpeg, jpeg_exif, jpeg_size
 from frcnn_jax.data.encoded.png import is_png, png_exif, png_size
-from frcnn_jax.data.encoded.tiff import is_tiff, tag_orientation, tiff_as_it_lies, tiff_size
+from frcnn_jax.data.encoded.tiff import is_tiff, tag_orientation, tiff_size, without_orientation
 from frcnn_jax.data.encoded.webp import is_webp, webp_exif, webp_size
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
 """Suffixes of image files. HEIC cannot be read, but is listed so that messages can name it."""
 
-_FORMATS = (  # functions: is it this format, its size, its EXIF data
+_FORMATS = (  # functions of the data: True for this format, size, EXIF data
     (is_jpeg, jpeg_size, jpeg_exif),
     (is_png, png_size, png_exif),
     (is_webp, webp_size, webp_exif),
@@ -82,7 +82,7 @@ def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"
     """
     tiff = is_tiff(data)
     if tiff:
-        data = tiff_as_it_lies(data)
+        data = without_orientation(data)
     try:
         with _OPENCV_SILENT if tiff else contextlib.nullcontext():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -113,7 +113,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     """Height and width of an image as stored, from its headers; all of its parts must be present.
 
     Raises:
-        ValueError: the data is neither JPEG, PNG, WebP, BMP nor TIFF, is cut short, or a PNG's check sums are wrong.
+        ValueError: the data is neither JPEG, PNG, WebP, BMP nor TIFF, is cut short, or a PNG's checksums are wrong.
     """
     for fits, size, _ in _FORMATS:
         if fits(data):

@@ -138,7 +138,7 @@ def from_first_process(tree: Any) -> Any:
         return tree
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
-    gather(None)  # until process 0 has them
+    gather(None)  # waits until process 0 has the arrays
     leaves, structure = jax.tree.flatten(tree)
     sizes = [int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in leaves]
     total = -(-sum(sizes) // 4)

@@ -49,9 +49,9 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
                 signal.signal(number, relay)
         for index, share in enumerate(shares):
             started.append(_start(command, address, index, processes, share))
-        for number in relayed:  # meanwhile
+        for number in relayed:  # signals that arrived during the starts
             _send(started, number)
-        # After a progress bar, a line begins with a new one.
+        # An empty line first, as the cursor may be in a progress bar.
         return _watch(started, relayed, say or (lambda line: print(f"\n{line}", file=sys.stderr, flush=True)))
     finally:
         _send(started, signal.SIGKILL)
@@ -102,7 +102,7 @@ def _watch(started: Sequence[subprocess.Popen], relayed: Sequence[int], say: Cal
     """Waits for all processes; ends the others when one fails.
 
     Args:
-        relayed: signals that were sent to all of them so far, of which process 0 says the effect.
+        relayed: signals that all processes were sent so far; process 0 prints their effect.
     """
     first: tuple[int, float] | None = None  # exit status, and time of its detection
     terminated = False

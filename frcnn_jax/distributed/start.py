@@ -49,7 +49,7 @@ def start(settings: DistributedConfig) -> None:
             jax.distributed.initialize(
                 **arguments,
                 initialization_timeout=settings.start_timeout,
-                # The watch notices first and ends the process in its time, with one line; JAX aborts it.
+                # Longer than the watch needs to end this process with one line: JAX would abort it.
                 heartbeat_timeout_seconds=settings.heartbeat + round(4 * GRACE),
                 shutdown_timeout_seconds=60,
             )
@@ -63,7 +63,7 @@ def start(settings: DistributedConfig) -> None:
             ) from error
     if process_count() > 1:
         begin_watch(settings.heartbeat)
-        jax.devices()  # all processes exchange their devices here: none may wait for another before
+        jax.devices()  # exchanges the devices; a process that waited for another before would block it
 
 
 @contextmanager
@@ -94,14 +94,14 @@ def processes(settings: DistributedConfig) -> Iterator[None]:
         watch.leave(_why(lost or error))
         if lost is not None:
             raise lost from error
-        if isinstance(error, KeyboardInterrupt) and not is_first():  # process 0 says it for all
+        if isinstance(error, KeyboardInterrupt) and not is_first():  # process 0 prints the line for all
             raise SystemExit(_exit_code(error)) from None
         raise
     watch.finish()
 
 
 def _named(error: BaseException) -> ProcessLostError | None:
-    """For the error of a collective operation, the error that names the process which ended."""
+    """The error that names the lost process, if `error` is that of a collective operation; else None."""
     if not isinstance(error, ValueError | jax.errors.JaxRuntimeError) or not _BROKEN.search(str(error)):
         return None
     reason = current_watch().wait_for_reason()
@@ -115,7 +115,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _why(error: BaseException) -> str:
-    """The message of the others about this process, after its number."""
+    """End of the line that other processes print about this one."""
     if isinstance(error, KeyboardInterrupt):
         return "was stopped by a signal"
     if isinstance(error, ProcessLostError):
@@ -186,7 +186,7 @@ def _at_loopback(coordinator: str) -> bool:
 
 
 def _connect_cpus_at_loopback() -> None:
-    """Has gloo, by which CPUs are connected, listen at 127.0.0.1 and not at the address that this host's name has.
+    """Makes gloo, which connects CPUs, listen at 127.0.0.1 instead of the address of this host's name.
 
     JAX has no setting for it.
     """

@@ -31,7 +31,7 @@ from frcnn_jax.evaluation.sharing import Share, of_all_processes
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
-from frcnn_jax.progress import none_of_its_time
+from frcnn_jax.progress import paused_clock
 from frcnn_jax.types import BoxStatistics, Detections
 
 
@@ -97,16 +97,16 @@ def detect_dataset(
 
 
 def _compiling(batch: Pyramid, shapes: set[tuple], progress: tqdm) -> AbstractContextManager[None]:
-    """Says that detection compiles where a batch has a shape that is not in `shapes`, which gets it."""
+    """Shows on the bar that detection compiles, if the batch's shape is not in `shapes` yet; adds it."""
     shape = tuple(part.shape for part in jax.tree.leaves(batch))
     if shape in shapes:
         return nullcontext()
     shapes.add(shape)
-    return none_of_its_time(progress, "compiling for images of this size")
+    return paused_clock(progress, "compiling for images of this size")
 
 
 def _read(source: Share, config: InputConfig) -> Iterator[Pyramid]:
-    """The batches, each waited for as long as `input.read_timeout` says."""
+    """The batches, each with the timeout `input.read_timeout`."""
     batches = PatientIterator(iterate(source, config.workers), config.read_timeout, source.being_read)
     with closing(batches):
         yield from batches
@@ -264,5 +264,5 @@ def write_evaluation(
     gallery = write_gallery(
         directory, dataset, detections, matches, pictures=config.pictures, min_score=config.picture_score
     )
-    write_report(directory, metrics, curves, title=title, gallery=gallery)
+    write_report(directory, metrics, curves, title=title, gallery=gallery, pictures_off=config.pictures == 0)
     return metrics

@@ -31,7 +31,7 @@ def font_families(text: str) -> list[str] | None:
     """Matplotlib's font families that together have all characters of `text`: the default ones, then others if needed.
 
     Returns:
-        The families; None if no installed font has some character.
+        The families; None if a character is in no installed font.
     """
     import matplotlib
     from matplotlib.font_manager import FontProperties, findfont

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from frcnn_jax.atomic import write_bytes, write_text
+from frcnn_jax.config import EvalConfig
 from frcnn_jax.evaluation.analysis.matches import MEANINGS
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import remarks
@@ -52,7 +53,8 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     names = [*metrics["ap"], "mean"]
     values = [*metrics["ap"].values(), metrics["map"]]
     width = max(len(name) for name in names)
-    title = f"Average precision ({metrics['metric']}, {metrics['images']} images)"
+    count = metrics["images"]
+    title = f"Average precision ({metrics['metric']}, {count} {'image' if count == 1 else 'images'})"
     if "step" in metrics:
         title += f" of step {metrics['step']}"
     if "checkpoint" in metrics:
@@ -85,6 +87,7 @@ def write_report(
     *,
     title: str = "Evaluation",
     gallery: Mapping[str, Any] | None = None,
+    pictures_off: bool = False,
 ) -> Path:
     """Writes `index.html`, `precision_recall.png` and, if measured, `f1.png`; returns the page's path.
 
@@ -92,6 +95,7 @@ def write_report(
         metrics: as from `evaluate_voc`; the page shows the further ones of `write_evaluation` too, and lists other
             numbers and texts by their names.
         gallery: as from `write_gallery`; the page has no pictures without.
+        pictures_off: say on the page that `evaluate.pictures` is 0, and how to draw some.
 
     Raises:
         ValueError: `metrics` lacks `map`, `ap`, `objects` or `detections`.
@@ -116,6 +120,8 @@ def write_report(
         kinds=MEANINGS,
         sizes={name: _range(*ends) for name, ends in bounds.items()},
         gallery=gallery,
+        pictures_off=pictures_off,
+        usual_pictures=EvalConfig().pictures,
     )
     write_text(directory / "index.html", html)
     return directory / "index.html"
@@ -131,14 +137,16 @@ _METRICS = {"voc07": "VOC 2007's AP at 11 points of recall", "voc10": "VOC 2010'
 
 
 def _facts(metrics: Mapping[str, Any]) -> str:
-    """The head of the page: data, measure, checkpoint, and what else is a number or a text, as words."""
+    """The head of the page as text: data, measure, checkpoint, and all other numbers and texts in `metrics`."""
     others = {name: value for name, value in metrics.items() if isinstance(value, (int, float, str))}
-    others.pop("map", None)
+    for name in ("map", "run_steps", "recipe_steps"):  # shown elsewhere
+        others.pop(name, None)
     parts = []
     if "images" in others:
         count = others.pop("images")
         data = f" of {others.pop('dataset')}" if "dataset" in others else ""
-        parts.append(f"{count} {'image' if count == 1 else 'images'}{data}")
+        chosen = f", {others.pop('chosen')}" if "chosen" in others else ""
+        parts.append(f"{count} {'image' if count == 1 else 'images'}{data}{chosen}")
     if "metric" in others:
         metric = others.pop("metric")
         iou = f", at an IoU of {others.pop('iou_threshold'):g}" if "iou_threshold" in others else ""

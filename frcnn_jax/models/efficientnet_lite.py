@@ -48,7 +48,7 @@ def scaled_stages(width: float = 1.0, depth: float = 1.0) -> tuple[Stage, ...]:
 
 
 def _multiple_of_8(channels: float) -> int:
-    """The nearest multiple of 8, or the next one where that would be less than 90 %."""
+    """The nearest multiple of 8, or the next one if the nearest is below 90 % of `channels`."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
 

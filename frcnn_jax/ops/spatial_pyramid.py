@@ -1,11 +1,16 @@
 """SPPnet's spatial pyramid pooling of boxes (He et al., ECCV 2014), by RoI pooling."""
 
+from collections.abc import Callable
+from functools import partial, reduce
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int, Real
 
 from frcnn_jax.ops.precision import as_array
+from frcnn_jax.ops.roi_pool.bins import nested, roi_bins
 from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
 
 PYRAMID = (6, 3, 2, 1)
@@ -19,7 +24,9 @@ def spatial_pyramid_pool(
 ) -> Float[Array, "R B C"]:
     """Max-pools each box to grids of n x n for every n of `levels`, 50 bins for the paper's.
 
-    Bin k of n covers cells floor(k w / n) ... ceil((k + 1) w / n) - 1 of w, as in RoI pooling, with its gradient.
+    Bin k of n covers cells floor(k w / n) ... ceil((k + 1) w / n) - 1 of w, as in RoI pooling, with its values and its
+    gradient. A level whose bins are unions of those of a finer one, as 3, 2 and 1 of 6, takes the maxima of these: RoI
+    pooling takes the longer, the larger the bins. Where a gradient is computed, each level is pooled by itself.
 
     Args:
         features: feature map of any floating dtype.
@@ -29,8 +36,51 @@ def spatial_pyramid_pool(
     Returns:
         The bins of all levels, concatenated, each level in row-major order.
     """
-    pooled = [roi_max_pool(features, cells, (n, n), 1.0, valid_size) for n in levels]
-    bins = [level.reshape(level.shape[0], n * n, level.shape[-1]) for level, n in zip(pooled, levels, strict=True)]
+    features, cells = as_array(features), as_array(cells)
+    valid_size = as_array(features.shape[:2] if valid_size is None else valid_size)
+    return _pyramid(features, cells, valid_size, tuple(levels))
+
+
+def _each_level(features: Array, cells: Array, valid_size: Array, levels: tuple[int, ...]) -> Array:
+    return _concatenate([roi_max_pool(features, cells, (n, n), 1.0, valid_size) for n in levels])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _pyramid(features: Array, cells: Array, valid_size: Array, levels: tuple[int, ...]) -> Array:
+    lowest = jnp.array(-jnp.inf, features.dtype)  # the maximum of an empty bin
+    pooled: dict[int, tuple[Array, Array]] = {}  # by level: maxima, and which bins have a cell
+    for n in sorted(set(levels), reverse=True):
+        finer = next((m for m in sorted(pooled) if nested(n, m, features.shape[:2])), None)
+        if finer is None:
+            filled = roi_bins(cells, (n, n), 1.0, features.shape[:2], valid_size).filled
+            values = roi_max_pool(features, cells, (n, n), 1.0, valid_size)
+            pooled[n] = jnp.where(filled[..., None], values, lowest), filled
+        else:
+            maxima, filled = pooled[finer]
+            unite = partial(_unite, count=finer // n)
+            pooled[n] = unite(unite(maxima, 1), 2), unite(unite(filled, 1), 2)
+    return _concatenate([jnp.where(pooled[n][1][..., None], pooled[n][0], 0) for n in levels])
+
+
+def _pyramid_forward(features: Array, cells: Array, valid_size: Array, levels: tuple[int, ...]):
+    return jax.vjp(lambda features: _each_level(features, cells, valid_size, levels), features)
+
+
+def _pyramid_backward(levels: tuple[int, ...], pullback: Callable[[Array], tuple[Array]], cotangent: Array):
+    return *pullback(cotangent), None, None
+
+
+_pyramid.defvjp(_pyramid_forward, _pyramid_backward)
+
+
+def _unite(bins: Array, axis: int, *, count: int) -> Array:
+    """The largest of each `count` bins along an axis."""
+    # Not `jnp.max`, which compiled for a CPU loses NaN.
+    return reduce(jnp.maximum, [lax.slice_in_dim(bins, k, None, count, axis) for k in range(count)])
+
+
+def _concatenate(levels: list[Array]) -> Array:
+    bins = [level.reshape(level.shape[0], level.shape[1] * level.shape[2], level.shape[3]) for level in levels]
     return jnp.concatenate(bins, axis=1)
 
 

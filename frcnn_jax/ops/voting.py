@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Real
 from frcnn_jax.ops.boxes import pairwise_iou
 from frcnn_jax.ops.precision import as_array, widen
 
-# Overlaps that are computed at once, over classes.
+# Most overlaps computed at once, over several classes.
 _MOST_OVERLAPS = 2**22
 
 
@@ -29,7 +29,7 @@ def vote_boxes(
     votes = jnp.where(as_array(mask), jnp.maximum(scores, 0), 0)
     weights = jnp.where(pairwise_iou(boxes, boxes) >= iou_threshold, votes[None], 0)
     total = jnp.sum(weights, axis=1, keepdims=True)
-    # Zero times NaN would be NaN: a box that does not vote must not count whatever it is.
+    # Zeros, as a weight of 0 times a NaN in a box that does not vote would be NaN.
     voters = jnp.where(votes[:, None] > 0, boxes, 0)
     # Accelerators may round the factors of a product to fewer digits than coordinates have.
     mean = jnp.matmul(weights, voters, precision="highest") / jnp.where(total > 0, total, 1)

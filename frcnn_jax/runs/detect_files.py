@@ -88,16 +88,16 @@ def detect_images(
     voc_xml: Path | None = None,
     lines: bool = True,
 ) -> None:
-    """Writes NAME.detections.json and a picture for each image, with a progress bar and, of several, a line about all.
+    """Writes NAME.detections.json and a picture for each image, with a progress bar and a summary of several images.
 
     Images are decoded one by one; proposals are computed on all cores, some images ahead.
 
     Args:
         proposals: boxes of each image; if None, computed with the run's settings.
         score: least score of detections to draw and count; the JSON holds all.
-        pictures: their format. "input" is PNG for lossless inputs and JPEG for others.
+        pictures: format of the pictures. "input" is PNG for lossless inputs and JPEG for others.
         voc_xml: folder for VOC XML of the drawn detections; None writes none.
-        lines: a line for each image too.
+        lines: also print a line for each image.
     """
     config, counts = detector.config.proposals, []
     if proposals is None:

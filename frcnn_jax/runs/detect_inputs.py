@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -53,19 +54,30 @@ def find_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 def _folder_images(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    images = [
-        file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.lower().endswith(_PICTURES)
-    ]
+    images = [file for file in files if _is_image(file)]
     if not images:
         videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-        inner = [path for path in folder.iterdir() if path.is_dir()]
         hint = "give a folder that has some, or files"
         if videos:
             hint = f"its {len(videos)} videos are to be given one by one, as {videos[0]}"
-        elif inner:
-            hint = f"subfolders are not searched; give them too, as {min(inner)}"
+        elif inner := _first_with_images(folder):
+            hint = f"subfolders are not searched; give them, as {inner}"
         raise ValueError(f"{folder} has no images: {hint}")
     return images
+
+
+def _is_image(file: Path) -> bool:
+    """True for the name of an image that is not a picture of an earlier call."""
+    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.lower().endswith(_PICTURES)
+
+
+def _first_with_images(folder: Path) -> Path | None:
+    """The first folder by name, at any depth, that holds images."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if any(_is_image(Path(name)) for name in files if not name.startswith(".")):
+            return Path(path)
+    return None
 
 
 def _check_names(kind: str, files: Sequence[Path]) -> None:

@@ -24,6 +24,7 @@ from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.detector import Detector, load_detector
+from frcnn_jax.runs.recipe import shortened
 from frcnn_jax.training.state import build_model
 from frcnn_jax.training.statistics import identity_statistics
 
@@ -41,6 +42,7 @@ def evaluate_run(
     voc_xml: str | Path | None = None,
     overwrite: bool = False,
     checkpoint: str | int | None = None,
+    recipe: Config | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of `workdir` on its config's test set and writes metrics, page and pictures.
 
@@ -54,6 +56,8 @@ def evaluate_run(
         overwrite: replace existing results files.
         checkpoint: "best", "latest" or a step; if None, the best one if the run was measured while it trained
             (`train.evaluate_every`), else the newest.
+        recipe: the config that the run's was made from, such as one that comes with the package; a remark says so if
+            the run is much shorter.
 
     Returns:
         The content of `metrics.json`.
@@ -110,6 +114,8 @@ def evaluate_run(
         extra={
             "step": detector.step,
             **from_first(lambda: _chosen_by(expand_user(workdir), detector.step, dataset)),
+            **from_first(lambda: shortened(expand_user(workdir), detector.config, recipe)),
+            **({"chosen": dataset.chosen} if getattr(dataset, "chosen", "") else {}),
             "settings": {
                 **dataclasses.asdict(config.evaluate),
                 "scales": scales,

@@ -24,11 +24,11 @@ __all__ = ["TrainingPictures", "training_pictures"]
 
 @dataclasses.dataclass(frozen=True)
 class TrainingPictures:
-    """Makes the pictures after a step, from this process's part of the state and the batch."""
+    """Draws the pictures after a step, from this process's part of the state and the batch."""
 
     config: Config
     model: FastRCNN
-    dataset: Dataset  # to detect in
+    dataset: Dataset  # of the detections
     proposals: Sequence[Float[np.ndarray, "P 4"]]
     indexes: tuple[int, ...]  # of images with objects
     sample: Callable[..., jax.Array]
@@ -43,15 +43,15 @@ class TrainingPictures:
             batch: batch of the step, on the host.
             key: key of the run.
         """
-        state_here, key_here = jax.tree.map(lambda x: x.addressable_data(0), ((state.params, state.statistics), key))
-        pictures = {"train/rois": self._rois(batch, key_here, step)}
+        local_state, local_key = jax.tree.map(lambda x: x.addressable_data(0), ((state.params, state.statistics), key))
+        pictures = {"train/rois": self._rois(batch, local_key, step)}
         for number, index in enumerate(self.indexes, start=1):
-            pictures[f"detections/{number}_{self.dataset.image_ids[index]}"] = self._detections(*state_here, index)
+            pictures[f"detections/{number}_{self.dataset.image_ids[index]}"] = self._detections(*local_state, index)
         return pictures
 
     def _rois(self, batch: Batch, key: PRNGKeyArray, step: int) -> UInt8[np.ndarray, "H W 3"]:
         """The RoIs of the step's first image: foreground in the colours of the classes, background in gray."""
-        # Sampling does not read pixels, so that it is compiled once for all image sizes.
+        # Sampling does not read pixels: with a single pixel it compiles once for all image sizes.
         first = jax.tree.map(lambda x: x[:1], batch)
         sample = jax.device_get(self.sample(first.replace(images=first.images[:, :1, :1]), key, step - 1))
         (height, width), scale, real = batch.image_sizes[0], batch.scales[0], sample.mask[0]

@@ -1,9 +1,9 @@
 """Names that identify functions: one line, the same in every process.
 
-module:function                    a function of a module, by its name alone
-module:f.<locals>.<lambda>#3f5a    a lambda or a function inside a function: code, defaults, enclosed values
+module:function                    a function of a module
+module:f.<locals>.<lambda>#3f5a    a lambda or a nested function; code, defaults and enclosed values as a hash
 module:function(gamma=2.0)         a partial function; long settings and arrays as a hash
-module:Class#3f5a                  an object that is called, with its attributes
+module:Class#3f5a                  a callable object; its attributes as a hash
 """
 
 import functools
@@ -27,7 +27,7 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 def _named(function: Any, outer: tuple[int, ...]) -> str:
-    """`outer`: the functions that are being named, as a function may enclose itself."""
+    """`function_name` inside the names of `outer`, by id: a function may enclose itself."""
     if id(function) in outer:
         return "itself"
     outer = (*outer, id(function))
@@ -50,7 +50,7 @@ def _named(function: Any, outer: tuple[int, ...]) -> str:
 
 
 def _value(value: Any, outer: tuple[int, ...]) -> str:
-    """A setting of a function on one line."""
+    """One line for a value that a function depends on."""
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return f"{array.dtype.name}{list(array.shape)}{_hash(np.ascontiguousarray(array).tobytes())}"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, the notice of schedulers that a machine is taken away, wait for the end of a step."""
+"""Ctrl-C and SIGTERM, by which schedulers stop a job, take effect at the end of a training step."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _NOTICE = b"\nStopping after this step; again to stop at once\n"
 
 
 def report_ignored_ctrl_c() -> None:
-    """Says on stderr how to stop a process that ignores SIGINT, as background processes of shells and schedulers do."""
+    """Prints to stderr how to stop a process that ignores SIGINT, such as a background process of a shell."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and is_first():
         print(
             f"Ctrl-C (SIGINT) is ignored, as this process was started so; stop it by SIGTERM: kill {os.getpid()}",
@@ -29,10 +29,10 @@ def report_ignored_ctrl_c() -> None:
 def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Holds SIGINT and SIGTERM back and yields a function that is true once one has arrived.
 
-    On leaving it has the effect that it would have had; if the process outlives that, KeyboardInterrupt is raised. A
-    second signal, half a second or more after it, is not held back. In the block work counts as unsaved, unless
-    `set_unsaved` says otherwise. Signals that are ignored, or handled outside Python, are left alone, and so are all of
-    them in other threads than the main one, which gets none.
+    The signal takes its usual effect when the block is left; if the process survives that, KeyboardInterrupt is raised.
+    A second signal, at least half a second after the first, takes effect at once. In the block work counts as unsaved,
+    unless `set_unsaved` says otherwise. Signals that are ignored, or handled outside Python, are not held back, and
+    none is in other threads than the main one, which receive no signals.
     """
     received: list[int] = []
     since = 0.0
@@ -54,8 +54,8 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             return
         since = time.monotonic()
         received.append(number)
-        if is_first():  # of several processes, which all stop
-            # A print is not reentrant: this handler could interrupt one.
+        if is_first():  # one line for all processes, as they stop together
+            # Not `print`, which this handler may have interrupted and which is not reentrant.
             os.write(2, _NOTICE)
 
     for number in deferred:

@@ -37,7 +37,7 @@ from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.progress import none_of_its_time
+from frcnn_jax.progress import paused_clock
 from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
@@ -48,7 +48,7 @@ from frcnn_jax.training.state import TrainState, abstract_state, build_model, cr
 from frcnn_jax.training.statistics import box_statistics
 from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, map_train_step
 from frcnn_jax.training.validation import Evaluation, Validation
-from frcnn_jax.training.workdir import run_folder
+from frcnn_jax.training.workdir import describe_resumed, run_folder
 from frcnn_jax.types import Batch
 
 _AHEAD = 4  # steps that are given to the device before they are waited for
@@ -99,6 +99,7 @@ def train(
     report_ignored_ctrl_c()
     with ExitStack() as resources:
         folder = resources.enter_context(run_folder(workdir, config, accept_changed_data))
+        pixels = folder.pixels(config)  # first, as weights that are missing should not be found after the proposals
         with first_on_disk(data_dir(config.data)):
             datasets = [open_dataset(name, config.data) for name in config.data.train]
         config = folder.with_length(config, sum(map(len, datasets)))
@@ -113,7 +114,7 @@ def train(
                 evaluation = open_evaluation(config, dataset)
         folder.claim(config, evaluation)
 
-        model = build_model(config, len(dataset.classes) + 1, folder.pixels(config))
+        model = build_model(config, len(dataset.classes) + 1, pixels)
         source = training_source(
             *(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride), places=places
         )
@@ -126,7 +127,6 @@ def train(
         )
         if position is not None:
             iterator.set_state(position)
-            print(f"Going on from step {int(state.step)} of {workdir}")
         state, key = on_every_device((state, key), mesh)
 
         optimizer = create_optimizer(config.optimizer, state.params, config.train.steps)
@@ -139,6 +139,8 @@ def train(
             closing(MetricsLog(workdir if is_first() else None, int(state.step), rates.__getitem__, values.steps))
         )
         validation = Validation(workdir, config, evaluation, model, values, log)
+        if position is not None and not validation.exhausted:
+            print(describe_resumed(workdir, config, int(state.step)))
         pictures = None
         if open_pictures is not None and config.train.pictures_every and is_first():
             pictures = open_pictures(config, model, dataset, proposals, evaluation)
@@ -184,13 +186,13 @@ class _Loop:
             total=settings.steps,
             initial=first,
             desc="Training",
-            smoothing=0,  # the mean of the run, as now and then a step is followed by a measurement
+            smoothing=0,  # the mean of the run, as measurements follow some steps
             bar_format=form,
-            disable=not is_first(),
+            disable=not is_first() or first >= settings.steps,
         )
 
         number, under_way = first, deque[Any]()
-        set_unsaved(False)  # until a step is made: the first one may be compiled for minutes
+        set_unsaved(False)  # until the first step has begun, which may compile for minutes
         # True if the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
         stopped = due and not self._measure(state, stops, progress.write)
@@ -200,7 +202,7 @@ class _Loop:
             batch = next(self.iterator)
             waited = time.perf_counter() - started
             with self._compiling(batch, state, progress):
-                # As an argument, so that trainings of other lengths share the program.
+                # An argument, so that trainings of other lengths share the program.
                 rate = on_every_device(self.rates[number - 1], self.mesh)
                 state, metrics = self.step(state, share_out(batch, self.mesh), self.key, rate)
             set_unsaved(True)
@@ -214,7 +216,7 @@ class _Loop:
                 self.log.add_pictures(number, partial(self.pictures, shown, batch, self.key, number))
             last = stops.after(number) or number == settings.steps
             due = validation.due(number)
-            # Saved before the measurement, so that no kill or interruption of that loses the step.
+            # Saved before the measurement, so that its interruption does not lose the step.
             checkpoint_due = last or due or number % settings.checkpoint_every == 0
             if number % settings.log_every == 0 or checkpoint_due:
                 # Raises if a loss is not finite, so that no checkpoint is written after it.
@@ -224,11 +226,11 @@ class _Loop:
                 progress.refresh()
                 self.check_saved()
             if checkpoint_due:
-                # What is measured must be there if the run is killed; otherwise it is written beside the next steps.
+                # A measured checkpoint must exist even if the run is killed; others are written during the next steps.
                 self.save(state, last or due)
                 set_unsaved(not (last or due))
             if checkpoint_due or (settings.pictures_every and number % settings.pictures_every == 0):
-                gather(None)  # as process 0 alone saves and draws, and the next step waits only so long
+                gather(None)  # only process 0 saves and draws, and the others would time out in the next step
             stopped = last
             if due:
                 stopped = stops.stopped or not self._measure(state, stops, progress.write) or last
@@ -239,20 +241,20 @@ class _Loop:
 
     @contextmanager
     def _compiling(self, batch: Batch, state: TrainState, progress: tqdm) -> Iterator[None]:
-        """Says that the step compiles where a batch has a new size; the time that it takes is none of the steps'."""
+        """Shows on the bar that the step compiles, if the batch has a new size; that time is not counted."""
         height, width = batch.images.shape[1:3]
         if (height, width) in self.compiled:
             yield
             return
         self.compiled.add((height, width))
-        jax.block_until_ready(state)  # or steps under way would go on in a time that is left out
+        jax.block_until_ready(state)  # so that no earlier step runs during the time that does not count
         started = time.perf_counter()
-        with none_of_its_time(progress, f"compiling a step for {width} x {height} pixels"):
+        with paused_clock(progress, f"compiling a step for {width} x {height} pixels"):
             yield
         self.log.leave_out(time.perf_counter() - started)
 
     def _measure(self, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
-        """Measures the state; False if a signal to one of the processes ends measurement and training in all."""
+        """Measures the state; False if a signal to one process ends measurement and training in all processes."""
         finished = self.validation.measure(state, stops.wanted, say)
         stops.stopped = not finished
         return finished

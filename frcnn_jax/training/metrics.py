@@ -87,7 +87,7 @@ class MetricsLog:
         self.leave_out(time.perf_counter() - started)
 
     def leave_out(self, seconds: float) -> None:
-        """Takes the time of something else, since the last flush, out of that of the steps."""
+        """Subtracts seconds that were spent on something else from the time of the steps since the last flush."""
         self._since += seconds
 
     def add(self, step: int, metrics: Any, images: Sequence[str], waited: float) -> None:

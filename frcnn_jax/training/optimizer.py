@@ -86,7 +86,7 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int | None) -> optax.
 
 
 def learning_rates(config: OptimizerConfig, steps: int) -> Float[np.ndarray, " S"]:
-    """The learning rate of every step of a training, as `learning_rate_schedule` has it."""
+    """The learning rate of every step of a training, by `learning_rate_schedule`."""
     return np.asarray(jax.jit(jax.vmap(learning_rate_schedule(config, steps)))(jnp.arange(steps)))
 
 
@@ -101,7 +101,7 @@ def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) ->
 
     Returns:
         A transformation of the tree in which frozen parameters are None, `TrainState.trainable`. Its updates are
-        steps to add, the learning rate included: that of the schedule, or `learning_rate` where `update` is given it.
+        steps to add, the learning rate included: the schedule's, or the argument `learning_rate` of `update`.
 
     Raises:
         ValueError: a parameter matches no rule, a rule matches no parameter, all are frozen, or the rate depends on
@@ -127,7 +127,7 @@ def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) ->
 
 
 def _scale_by_learning_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Scales by the schedule, or by a rate that the update is given in its place."""
+    """Scales by the schedule, or by the argument `learning_rate` of `update` instead."""
 
     def update(updates: Any, state: Any, params: Any = None, *, learning_rate: Any = None, **_: Any) -> Any:
         rate = schedule if learning_rate is None else lambda _: learning_rate

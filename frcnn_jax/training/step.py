@@ -223,8 +223,8 @@ def make_train_step(
     check_vma=False; with axis_name None it runs without mapping. On several devices the metrics also have "finite"
     [D]: true for devices with a finite loss.
 
-    With an optimizer of `create_optimizer` it takes a learning rate as fourth argument, in place of that of the
-    schedule, whose numbers are then no part of the program. Optax's own optimizers ignore one, or refuse it.
+    With an optimizer of `create_optimizer`, a fourth argument replaces the schedule's learning rate; the compiled
+    program then does not depend on the schedule. Optax's own optimizers ignore or refuse that argument.
 
     Args:
         fixed_order: sum gradients in the order of the devices, instead of the unspecified order of `pmean`.

@@ -102,7 +102,8 @@ class Validation:
         config, steps = self._config, self._config.train.steps
         line = (
             f"The training ends at step {step} of {steps}: {self._values.since_best} values since step {best_step} are "
-            f"not better than its mAP of {best:.4f} (train.patience = {config.train.patience})"
+            f"not better than its mAP of {best:.4f} (train.patience = {config.train.patience}; "
+            "a larger one goes on)"
         )
         if config.optimizer.schedule == "cosine" and step < steps:
             rate = float(learning_rate_schedule(config.optimizer, steps)(step))

@@ -138,14 +138,14 @@ class RunFolder:
         """Writes a checkpoint, and then the record of the data that it was trained on.
 
         Args:
-            wait: return when both are written; else a thread writes them beside the next steps.
+            wait: return when both are written; else a thread writes them during the next steps.
         """
         if is_first():
             then = partial(write_record, self._workdir, record)
             self._checkpoints.save(state, key, position, metadata, best=best, wait=wait, then=then)
 
     def check_saved(self) -> None:
-        """Raises OSError where the checkpoint before could not be written; does not wait for it."""
+        """Raises OSError if the previous checkpoint could not be written; does not wait for it."""
         if is_first():
             self._checkpoints.check()
 
@@ -169,6 +169,16 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
             except KeyboardInterrupt:  # a second one, as the first waits for the end of a step
                 checkpoints.abandon()
                 raise
+
+
+def describe_resumed(workdir: Path, config: Config, step: int) -> str:
+    """Message about a run that starts at a step: it goes on, or is finished and how to train further."""
+    if step < config.train.steps:
+        return f"Going on from step {step} of {workdir}"
+    further = f"give more {_length_option(config)}"
+    if config.optimizer.follows_length:
+        further = f"start from it in another --workdir, with --model.weights {workdir}"
+    return f"The training of {workdir} is finished, at step {step}; to train further, {further}"
 
 
 def _length_option(config: Config) -> str:

@@ -143,7 +143,8 @@ def fit_weights(
         drawn = [*(layer for layer in head_layers(weights.drawn) if layer not in drawn), *drawn]
     if drawn:
         key = jax.random.key(0) if key is None else key
-        _log.info("%s: %s and %s are drawn at random, all else is the file's", path, ", ".join(drawn[:-1]), drawn[-1])
+        names = f"{', '.join(drawn[:-1])} and {drawn[-1]}"
+        _log.info("%s: loaded; only %s are new and start at random, as is usual before training", path, names)
     bias = f"head/{scores}/bias"
     replaceable = matcher("allow_missing", missing)(bias) and matcher("allow_extra", extra)(bias)
     if bias in arrays and np.ndim(arrays[bias]) == 1 and not replaceable:

@@ -16,7 +16,7 @@ SPEEDS = ("images_per_second", "waiting_share")
 
 
 def contents(workdir: Path) -> dict[str, bytes | str]:
-    """All that must be the same, by names for messages."""
+    """Everything that must be equal, by name."""
     found: dict[str, Any] = {}
     config = read_config(workdir)
     for step in _steps(workdir):
@@ -42,7 +42,7 @@ def contents(workdir: Path) -> dict[str, bytes | str]:
 
 
 def differences(one: dict[str, bytes | str], other: dict[str, bytes | str]) -> list[str]:
-    """Names of what differs, or is in one of them alone."""
+    """Names of the contents that differ or are in only one of both."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 

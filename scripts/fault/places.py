@@ -1,9 +1,9 @@
 """Places in a training at which a process is killed, and the kill itself.
 
-A place in a save, or in another write, is a system call on a named file, at which strace, which starts the process,
-has a part: `before` kills at the call's entry, so that it is not made; `during` holds the thread that makes it, while
-the others go on, and the process is killed from outside; `after` does so once the call is made. Places that are not
-calls are known by what the process has printed and written.
+A place in a save, or in another write, is a system call on a named file. strace starts the process and intercepts the
+call: `before` kills the process in place of the call; `during` holds the calling thread before the call, while the
+other threads continue, and the process is killed from outside; `after` does the same after the call. Other places are
+recognised by the output and the files of the process.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _STEP = re.compile(r"Training (\d+)/")
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """A process that trains, what it has printed, and where it writes."""
+    """A process that trains, its output, and the folders that it writes to."""
 
     process: subprocess.Popen
     log: Path
@@ -38,7 +38,7 @@ class Attempt:
 
     @property
     def step(self) -> int:
-        """The newest step that it has shown; -1 before the first."""
+        """The last step in its output; -1 before the first."""
         return max(map(int, _STEP.findall(self.printed)), default=-1)
 
     def checkpoint(self, step: int, *parts: str) -> Path:
@@ -55,10 +55,11 @@ class Call:
     """A system call on a path.
 
     Attributes:
-        names: of the call, as strace takes them.
-        path: the path, of the workdir and the step of a checkpoint; of a rename the one before, as strace compares it.
+        names: names of the call, for strace.
+        path: function of the workdir and the step of a checkpoint; for a rename, the old path.
         phase: before, during or after the call.
-        main: in the main thread, where strace 6.1 changes no call with --seccomp-bpf; without, all calls are slower.
+        main: the call is in the main thread, where strace 6.1 fails to intercept calls with --seccomp-bpf. Without that
+            option all calls are slower.
     """
 
     names: str
@@ -80,11 +81,11 @@ class Place:
     """A place where a process is killed.
 
     Attributes:
-        name: for the table.
-        call: the system call; None for a place that is not one.
-        reached: of a process and the step of a checkpoint, True where the process is at the place.
-        later: up to so many seconds after that, drawn at random, it is killed.
-        saves: it is inside a save.
+        name: name in the table.
+        call: the system call; None for another place.
+        reached: without a call: returns True, for a process and the step of a checkpoint, if the process is there.
+        later: most seconds from then to the kill, drawn at random.
+        saves: the place is inside a save.
     """
 
     name: str
@@ -112,7 +113,7 @@ class Place:
 
 
 class NotReachedError(Exception):
-    """The process ended, or went on, without having been at the place."""
+    """The process ended or continued without reaching the place."""
 
 
 def wait_for(attempt: Attempt, condition: Callable[[], bool], seconds: float = 600) -> None:
@@ -131,7 +132,7 @@ def wait_for(attempt: Attempt, condition: Callable[[], bool], seconds: float = 6
 
 
 def _traced(attempt: Attempt) -> int | None:
-    """The process that strace has started; None where there is none yet, or any more."""
+    """The process that strace has started; None before its start and after its end."""
     tracer = attempt.process.pid
     try:
         children = Path(f"/proc/{tracer}/task/{tracer}/children").read_text().split()
@@ -141,7 +142,7 @@ def _traced(attempt: Attempt) -> int | None:
 
 
 def _held(process: int | None) -> bool:
-    """True if strace holds a thread of the process, and not for a moment only."""
+    """True if strace has held a thread of the process for two seconds."""
     if process is None:
         return False
     held: set[Path] | None = None
@@ -206,9 +207,9 @@ PLACES = {
         _in_save("rename", _RENAMES, "before", _unfinished()),
         _in_save("rename", _RENAMES, "during", _unfinished()),
         _in_save("rename", _RENAMES, "after", _unfinished()),
-        # Its folder is made, if it is not there, before the file is written.
+        # The call that makes its folder, if missing, is just before the write of the file.
         _in_save("checksums.json", "mkdir", "before", _checkpoint()),
-        # Two checkpoints are kept: the step is that of one that is removed.
+        # Two checkpoints are kept: the step is that of the removed one.
         _in_save("first removal of an old file", "unlinkat", "after", _checkpoint()),
     )
 }

@@ -8,7 +8,8 @@ import pytest
 
 from frcnn_jax.comparison.feature_store import FeatureStore, write_features
 from frcnn_jax.comparison.mining import feature_scale, mine_svms
-from frcnn_jax.comparison.svm import SOLVERS, LinearSvms, svm_objective
+from frcnn_jax.comparison.stages.classifiers import SOLVERS
+from frcnn_jax.comparison.svm import LinearSvms, svm_objective
 
 
 def stored(folder, images):

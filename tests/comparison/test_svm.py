@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from frcnn_jax.comparison.svm import LinearSvms, liblinear_bytes, svm_objective, train_svm, train_svms
+from frcnn_jax.comparison.stages.liblinear import liblinear_bytes, train_svm
+from frcnn_jax.comparison.svm import LinearSvms, svm_objective, train_svms
 
 SETTINGS = {"c": 0.001, "bias_multiplier": 10.0, "positive_weight": 2.0}
 

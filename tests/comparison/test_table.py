@@ -40,7 +40,7 @@ def test_figures_by_hand(records):
     assert table.columns == ["Fast R-CNN vgg16 (L)", "R-CNN vgg16 (L)", "SPPnet tiny"]
     found = cells(table)
     # Half of the fine-tuning took an hour, the features two: four, eight times as long as Fast R-CNN.
-    assert found["train time"] == ["30 min", "4 h†", "1.5 min†"]
+    assert found["train time"] == ["30 min", "4 h†", "1.5 min† so far"]
     assert found["train speedup"] == ["8×†", "1×†", ""]
     # 1 + 15 s an image, over 0.5 s and 0.45 s.
     assert found["test time an image"] == ["0.5 s", "16 s†", ""]
@@ -59,6 +59,15 @@ def test_figures_by_hand(records):
     assert found["images to train, test"] == ["300, 150", "", ""]
     # What nobody has is left out.
     assert not {"test: pooling", "train: box regressors"} & found.keys()
+
+
+def test_a_training_that_has_not_ended_is_no_baseline(records):
+    rcnn, _, fast = records
+    rcnn.content["test"] = {}
+    found = cells(build_table([rcnn, fast]))
+    assert found["train time"] == ["30 min", "4 h† so far"]
+    assert "train speedup" not in found
+    assert "test speedup" not in found
 
 
 def test_the_papers_figures_stand_beside(records):
@@ -84,7 +93,7 @@ def test_files(records, tmp_path):
     assert markdown == to_markdown(table)
     lines = markdown.splitlines()
     assert lines[0] == "|  | Fast R-CNN vgg16 (L) | R-CNN vgg16 (L) | SPPnet tiny |"
-    assert lines[2] == "| train time | 30 min (9.5 h) | 4 h† (84 h) | 1.5 min† |"
+    assert lines[2] == "| train time | 30 min (9.5 h) | 4 h† (84 h) | 1.5 min† so far |"
     assert {line.count("|") for line in lines if line.startswith("|")} == {5}
     assert lines[-1].startswith("† ")
     page = (tmp_path / "out/comparison.html").read_text()

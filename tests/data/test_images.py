@@ -72,7 +72,7 @@ def test_any_cut_is_found(data):
     assert image_size(data) == check_image(data) == (30, 40)
     assert image_size(data + b"appended by a camera") == (30, 40)
     for length in range(len(data)):
-        with pytest.raises(ValueError, match=r"cut short|neither JPEG nor PNG|frame header|check sum"):
+        with pytest.raises(ValueError, match=r"cut short|neither JPEG nor PNG|frame header|checksum"):
             image_size(data[:length])
 
 
@@ -87,7 +87,7 @@ def test_end_marker_of_a_thumbnail_is_not_the_images():
 def test_damaged_png_is_found():
     data = bytearray(encode(".png", pixels()))
     data[len(data) // 2] ^= 1
-    with pytest.raises(ValueError, match="wrong check sum in its IDAT part"):
+    with pytest.raises(ValueError, match="wrong checksum in its IDAT part"):
         image_size(bytes(data))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import pickle
 import re
 import shutil
 
@@ -58,6 +59,11 @@ def test_splits_of_a_folder(tmp_path, write, there, train, test, caplog):
     assert {record.levelno for record in caplog.records if record.getMessage() == said} == {logging.INFO}
     for split in there:
         assert ids(config, split) == [(f"{split}0", f"{split}1")]
+    tested = open_dataset("folder/test", config)
+    assert pickle.loads(pickle.dumps(tested)).chosen == tested.chosen == chosen.removeprefix(", ")
+    assert [
+        open_dataset(f"folder/{split}", config).chosen for split in ("trainval", "validation" if chosen else "test")
+    ] == ["", ""]
 
 
 def held_out(names, share):

@@ -79,6 +79,21 @@ def test_report_of_nothing(tmp_path):
         write_report(tmp_path, {"map": 1.0}, {})
 
 
+def test_report_shows_recall_by_size_with_numbers_of_objects(tmp_path, evaluation):
+    metrics, curves = evaluation
+    by_size = {"small": {"objects": 7, "recall": 0.25}, "medium": {"objects": 0, "recall": None}}
+    page = write_report(tmp_path, {**metrics, "recall_by_size": by_size}, curves).read_text("utf-8")
+    assert "size objects recall small (below 32²) 7 0.250 medium (32² to 96²) 0 –" in " ".join(Page(page).words)
+
+
+def test_report_says_that_pictures_are_off(tmp_path, evaluation):
+    page = write_report(tmp_path, *evaluation, pictures_off=True).read_text("utf-8")
+    line = "Pictures None, as evaluate.pictures is 0: frcnn evaluate with --evaluate.pictures 200 draws some."
+    assert line in " ".join(Page(page).words)
+    drawn = write_report(tmp_path, *evaluation, gallery={"images": []}, pictures_off=False).read_text("utf-8")
+    assert "evaluate.pictures" not in drawn
+
+
 def test_report_shows_coco_measures_where_there_are_some(tmp_path, evaluation):
     metrics, curves = evaluation
     coco = {"AP": 0.4321, "AP_small": None, "ap": {"<b>&": 0.1234, "_x$y$": 0.5, "none": None}}

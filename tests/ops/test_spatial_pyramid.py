@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax.ops.roi_pool.bins import nested
+from frcnn_jax.ops.roi_pool.pool import roi_max_pool
 from frcnn_jax.ops.spatial_pyramid import PYRAMID, pyramid_cells, spatial_pyramid_pool
 from tests.ops.reference import roi_max_pool as reference_pool
 from tests.ops.reference import roi_max_pool_gradient
@@ -62,6 +64,33 @@ def test_padding_changes_nothing():
     cells = boxes().astype(np.float32)
     alone = pool(features(), cells, levels=(2, 1))
     np.testing.assert_array_equal(pool(padded, cells, levels=(2, 1), valid_size=jnp.array([9, 12])), alone)
+
+
+@pytest.mark.parametrize("levels", [PYRAMID, (1, 4, 2, 2), (7, 1)])
+def test_values_are_those_of_roi_pooling_of_each_level(levels):
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(40, 57, 2)).astype(np.float32)
+    values[rng.random(values.shape) < 0.01] = np.nan
+    values[rng.random(values.shape) < 0.01] = -np.inf
+    # Also outside the map and the valid part, where bins are empty, and of 57 cells, uneven in 7 bins.
+    corners = rng.integers(-30, 70, (60, 4)).astype(np.float32)
+    corners[:2] = [[-9, -9, 47, 47], [200, 200, 210, 210]]
+    valid = jnp.array([33, 50])
+    pooled = pool(values, corners, levels=levels, valid_size=valid)
+    each = [
+        jax.jit(lambda n=n: roi_max_pool(jnp.asarray(values), jnp.asarray(corners), (n, n), 1.0, valid))()
+        for n in levels
+    ]
+    np.testing.assert_array_equal(pooled, np.concatenate([x.reshape(60, -1, 2) for x in each], axis=1))
+    several = jax.vmap(lambda x: pool(x, corners, levels=levels, valid_size=valid))(np.stack([values, -values]))
+    np.testing.assert_array_equal(several[0], pooled)
+
+
+def test_bins_nest_in_float32():
+    """57 cells in 7 bins extend one cell further than in exact arithmetic, so their union is larger than the RoI."""
+    assert all(nested(n, 6, (128, 128)) for n in (3, 2, 1, 6))
+    assert not nested(1, 7, (128, 128))
+    assert not nested(4, 6, (128, 128))
 
 
 @pytest.mark.parametrize(

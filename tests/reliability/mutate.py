@@ -42,7 +42,7 @@ _TOKENS = (
 
 
 def mutate(seeds: Sequence[bytes], rng: random.Random, *, text: bool = False, repair: Repair | None = None) -> bytes:
-    """One of the valid files with one to four changes; `repair` then puts its check sums right, half of the time."""
+    """One of the valid files with one to four changes; `repair` then puts its checksums right, half of the time."""
     data = rng.choice(seeds)
     if repair is not None and rng.random() < 0.5:
         return repair(data, rng)
@@ -129,7 +129,7 @@ def _lines(data: bytes, _: Sequence[bytes], rng: random.Random) -> bytes:
 
 
 def in_zip(data: bytes, rng: random.Random) -> bytes:
-    """A zip archive with one member changed, or renamed, or there twice, and all check sums right."""
+    """A zip archive with one member changed, or renamed, or there twice, and all checksums right."""
     source = zipfile.ZipFile(io.BytesIO(data))
     members = {info.filename: source.read(info) for info in source.infolist()}
     name = rng.choice(list(members))
@@ -153,7 +153,7 @@ def in_zip(data: bytes, rng: random.Random) -> bytes:
 
 
 def in_png(data: bytes, rng: random.Random) -> bytes:
-    """A PNG with some parts changed, each with a right check sum; the pixels packed anew."""
+    """A PNG with some parts changed, each with a right checksum; the pixels packed anew."""
     parts, position = [], 8
     while position < len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -181,7 +181,7 @@ def in_safetensors(data: bytes, rng: random.Random) -> bytes:
 
 
 def in_tar(data: bytes, rng: random.Random) -> bytes:
-    """A tar archive with a member of another name or kind, or one with a header changed and a right check sum."""
+    """A tar archive with a member of another name or kind, or one with a header changed and a right checksum."""
     if rng.random() < 0.5:
         source = tarfile.open(fileobj=io.BytesIO(data))  # noqa: SIM115
         target = io.BytesIO()

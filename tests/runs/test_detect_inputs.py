@@ -40,11 +40,16 @@ def test_what_paths_cannot_stand_for(folder):
     for name in ("b.png", "b.jpg"):
         (folder / "more" / name).write_bytes(b"")
     (folder / "more/clip.mov").write_bytes(b"")
+    for name in ("set/a/one.txt", "set/b/images/one.jpg", "labels/deep/one.xml"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"")
     cases = {
         (photos, folder / "nothing"): f"no file {folder}/nothing: give images, folders of images, or videos (.mp4,",
         (empty,): f"{empty} has no images: give a folder that has some, or files",
         (folder / "clips",): f"its 2 videos are to be given one by one, as {folder}/clips/clip.mp4",
-        (folder,): f"subfolders are not searched; give them too, as {folder}/clips",
+        (folder,): f"subfolders are not searched; give them, as {folder}/more",
+        (folder / "set",): f"subfolders are not searched; give them, as {folder}/set/b/images",
+        (folder / "labels",): f"{folder}/labels has no images: give a folder that has some, or files",
         (folder / "more",): f"several images are named b; their results would overwrite each other: detect in "
         f"{folder}/more/b.jpg and {folder}/more/b.png by two calls",
         (photos, folder / "more/b.jpg"): "several images are named b;",

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
+from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.voc_xml import read_annotation
 from frcnn_jax.evaluation.report import format_metrics
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.runs.train import train
+from frcnn_jax.training.data_record import DataRecord, write_record
 from tests.data.voc_files import VocFiles, object_xml
 from tests.weights.detectors import CLASSES, SMALL_TINY, save_run, small_detector
 
@@ -58,11 +60,47 @@ def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
     config = changed(run, *test.split(), "--evaluate.metric", "voc10", "--evaluate.pictures", "0")
     metrics = evaluate_run(run[0], config, directory=tmp_path)
     assert metrics["metric"] == "voc10"
-    assert "<title>Fast R-CNN on data, test</title>" in (tmp_path / "index.html").read_text()
+    page = (tmp_path / "index.html").read_text("utf-8")
+    assert "<title>Fast R-CNN on data, test</title>" in page
+    assert "evaluate.pictures is 0" in page
     assert metrics["settings"]["scales"] == [48, 96]
     assert metrics["settings"]["max_size"] == 96
     assert metrics == json.loads((tmp_path / "metrics.json").read_text())
     assert not (run[0] / "eval").exists()
+
+
+def test_the_report_says_how_a_test_was_drawn(run, tmp_path):
+    data = tmp_path / "photos"
+    shutil.copytree(run[1], data)
+    (data / "ImageSets/Main/test.txt").rename(data / "ImageSets/Main/train.txt")
+    config = changed(run, "--data.root", str(data), "--data.split", "0.3")
+    (image,) = open_dataset("folder/test", config.data).image_ids
+    proposals = np.load(run[1] / "test.npz")[image]
+    np.savez(data / "test.npz", **{image: proposals})
+    config = dataclasses.replace(
+        config, proposals=dataclasses.replace(config.proposals, test_file=str(data / "test.npz"))
+    )
+    metrics = evaluate_run(run[0], config, directory=tmp_path / "eval")
+    drawn = "each drawn by its name with a chance of 0.3 (data.split), as there are no test images"
+    assert metrics["chosen"] == drawn
+    page = (tmp_path / "eval/index.html").read_text("utf-8")
+    assert f"1 image of folder/test, {drawn}; VOC 2007" in page
+    assert "evaluate.pictures is 0" not in page
+    assert "chosen" not in evaluate_run(run[0], directory=tmp_path / "own")
+
+
+def test_a_run_that_is_shorter_than_its_recipe_is_called_so(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "work")
+    write_record(tmp_path / "work", DataRecord("abc", (), CLASSES, ("a",), np.zeros((1, 4, 8), np.uint8)))
+    steps = load_detector(run[0]).config.train.steps
+    recipe = changed(run, "--train.steps", str(2 * steps))
+    metrics = evaluate_run(tmp_path / "work", recipe=recipe)
+    assert (metrics["run_steps"], metrics["recipe_steps"]) == (steps, 2 * steps)
+    said = f"this run made {steps} steps, and its config has {2 * steps} for these images"
+    page = (tmp_path / "work/eval/index.html").read_text("utf-8")
+    assert said in page
+    assert said in format_metrics(evaluate_run(tmp_path / "work", directory=tmp_path / "again"))
+    assert "recipe steps" not in page
 
 
 @pytest.mark.parametrize(

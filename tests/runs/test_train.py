@@ -9,6 +9,7 @@ import pytest
 
 import frcnn_jax as frcnn
 from frcnn_jax.checkpoint import read_evaluations
+from frcnn_jax.commands.train import train_and_evaluate
 from frcnn_jax.config import replace
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.runs.evaluate import evaluate_run
@@ -59,6 +60,23 @@ def test_values_are_those_of_an_evaluation_and_nothing_is_compiled_twice(data, t
     metrics = evaluate_run(tmp_path / "run", directory=tmp_path / "eval", checkpoint=other)
     assert metrics["checkpoint"] == f"not the best one, which is that of step {best[0]}"
     assert metrics["checkpoint"] in (tmp_path / "eval/index.html").read_text()
+
+
+def test_the_command_says_where_data_are_kept_and_that_a_report_is_replaced(data, tmp_path, monkeypatch, capsys):
+    metrics = {"metric": "voc07", "images": 1, "ap": {"cat": 0.5}, "map": 0.5, "objects": {"cat": 99}}
+    monkeypatch.setattr("frcnn_jax.runs.train.train", lambda *_, **__: None)
+    monkeypatch.setattr("frcnn_jax.runs.evaluate.evaluate_run", lambda *_, **__: metrics)
+    config, again = run_config(data), f"Evaluating again: {tmp_path}/eval is replaced\n"
+    train_and_evaluate(config, tmp_path, config, accept_changed_data=False)
+    printed = capsys.readouterr().out
+    kept = f"are kept in {data / 'prepared'}, for later runs too; --data.tfds-dir FOLDER puts them elsewhere\n"
+    assert printed.startswith(f"Prepared images {kept}Average precision")
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval/index.html").write_text("a report")
+    searched = replace(config, proposals={"method": "selective_search_fast"})
+    train_and_evaluate(searched, tmp_path, config, accept_changed_data=False)
+    lines = f"Prepared images and proposals {kept}{again}Average precision (voc07, 1 image)\n"
+    assert capsys.readouterr().out.startswith(lines)
 
 
 @pytest.mark.long

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from frcnn_jax.checkpoint import Checkpoints
+from frcnn_jax.config import replace
 from frcnn_jax.locks import FolderInUseError, folder_lock
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
+from frcnn_jax.training import loop
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.state import create_state
@@ -96,11 +98,15 @@ def test_an_interrupted_run_saves_its_step_and_goes_on_to_the_same_bits(finished
     assert steps_in(tmp_path) == [8, 12]
 
 
-def test_a_finished_run_is_left_as_it_is(finished, data):
+def test_a_finished_run_is_left_as_it_is(finished, data, capsys):
     state, workdir = finished
     before = (workdir / "metrics.jsonl").read_bytes()
     assert_bit_equal(train(run_config(data), workdir), state)
     assert (workdir / "metrics.jsonl").read_bytes() == before
+    said = f"The training of {workdir} is finished, at step 12; to train further, give more --train.steps\n"
+    printed = capsys.readouterr()
+    assert printed.out.endswith(said)
+    assert "Training" not in printed.err, "no bar"
 
 
 def test_fewer_steps_than_were_made_are_refused(finished, data):
@@ -159,6 +165,16 @@ def test_a_start_that_failed_does_not_claim_the_workdir(data, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match="nowhere"):
         train(run_config(data / "nowhere"), tmp_path)
     claim_workdir(tmp_path, run_config(data))
+
+
+def test_missing_weights_are_noticed_before_proposals_are_searched(data, tmp_path, monkeypatch):
+    def search(*_):
+        raise AssertionError("proposals are opened")
+
+    monkeypatch.setattr(loop, "open_proposals", search)
+    config = replace(run_config(data), model={"weights": str(tmp_path / "none.npz")})
+    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+        train(config, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(small, data, tmp_path):

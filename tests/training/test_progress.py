@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from frcnn_jax.progress import none_of_its_time
+from frcnn_jax.progress import paused_clock
 from frcnn_jax.training import loop
 from tests.training.runs import run_config, step_in_a_moment
 
@@ -73,6 +73,6 @@ def test_a_step_is_counted_when_it_is_finished(bars, data, tmp_path, monkeypatch
 def test_a_bar_that_is_not_shown():
     """A hidden bar, as of every process but the first."""
     bar, done = loop.tqdm(total=1, disable=True), []
-    with none_of_its_time(bar, "compiling"):
+    with paused_clock(bar, "compiling"):
         done.append(bar.n)
     assert done == [0]

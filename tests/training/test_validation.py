@@ -83,9 +83,11 @@ def test_the_best_checkpoint_is_kept_and_patience_ends_the_training(whole, data,
     before = {path: path.read_bytes() for path in (run / "metrics.jsonl", run / "evaluations.json")}
     capsys.readouterr()
     assert go(data, run) == (8, [])
-    assert capsys.readouterr().out.endswith(
+    printed = capsys.readouterr().out
+    assert "Going on" not in printed
+    assert printed.endswith(
         "The training ends at step 8 of 12: 2 values since step 4 are not better than its mAP of 0.5000 "
-        "(train.patience = 2)\n"
+        "(train.patience = 2; a larger one goes on)\n"
     )
     assert {path: path.read_bytes() for path in before} == before
     # With more patience it goes on, and the best one may be another then.
@@ -100,7 +102,10 @@ def test_a_cosine_that_is_cut_off_is_said(data, tmp_path, capsys):
     config = replace(run_config(data, evaluate_every=4, patience=1), optimizer={"schedule": "cosine"})
     train(config, tmp_path, open_evaluation=lambda *_: Scripted({4: 0.5, 8: 0.4}))
     # 0.01 (1 + cos(8/12 pi)) / 2
-    assert "(train.patience = 1); its cosine is cut off at a learning rate of 0.0025\n" in capsys.readouterr().out
+    assert (
+        "(train.patience = 1; a larger one goes on); its cosine is cut off at a learning rate of 0.0025\n"
+        in capsys.readouterr().out
+    )
 
 
 def kill_in_evaluation(patch, step):

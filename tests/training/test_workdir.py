@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
 from frcnn_jax.config import Config, EvalConfig, InputConfig, OptimizerConfig, TrainConfig, to_json
 from frcnn_jax.training.metrics import MetricsLog
-from frcnn_jax.training.workdir import claim_workdir, read_config
+from frcnn_jax.training.workdir import claim_workdir, describe_resumed, read_config
 
 BEFORE = Config(train=TrainConfig(steps=100))
 
@@ -33,6 +34,28 @@ def test_the_same_settings_may_claim_again(tmp_path):
 def claim_and_learn(workdir, config=BEFORE):
     claim_workdir(workdir, config)
     (workdir / "checkpoints/10").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "message"),
+    [
+        (BEFORE, 99, "Going on from step 99 of runs/a"),
+        (BEFORE, 100, "The training of runs/a is finished, at step 100; to train further, give more --train.steps"),
+        (
+            Config(train=TrainConfig(epochs=2, steps=100)),
+            100,
+            "The training of runs/a is finished, at step 100; to train further, give more --train.epochs",
+        ),
+        (
+            Config(train=TrainConfig(steps=100), optimizer=OptimizerConfig(schedule="cosine")),
+            100,
+            "The training of runs/a is finished, at step 100; to train further, start from it in another --workdir, "
+            "with --model.weights runs/a",
+        ),
+    ],
+)
+def test_a_resumed_run_goes_on_or_says_how_to_train_further(config, step, message):
+    assert describe_resumed(Path("runs/a"), config, step) == message
 
 
 def test_before_the_first_checkpoint_settings_may_change(tmp_path):

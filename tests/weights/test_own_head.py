@@ -145,7 +145,7 @@ def test_new_heads_are_the_layers_that_the_head_names(tmp_path, caplog):
     config = Config(model=ModelConfig(OURS, weights=str(tmp_path / "a.npz"), new_heads=True))
     caplog.set_level(logging.INFO, "frcnn_jax")
     params = initial_params(config, detector.model, detector.statistics, jax.random.key(0))
-    assert "scores and boxes are drawn at random" in caplog.text
+    assert "only scores and boxes are new and start at random" in caplog.text
     for layer in ("scores", "boxes"):
         assert np.abs(params["head"][layer]["kernel"] - detector.params["head"][layer]["kernel"]).max() > 0.01
         np.testing.assert_array_equal(params["head"][layer]["bias"], 0)

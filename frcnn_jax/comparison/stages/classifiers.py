@@ -13,12 +13,15 @@ from frcnn_jax.comparison.overlaps import class_overlaps
 from frcnn_jax.comparison.ridge import BoxRegressors, fit_box_regressors
 from frcnn_jax.comparison.stages.features import Pairs
 from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
+from frcnn_jax.comparison.stages.liblinear import train_svms_by_liblinear
 from frcnn_jax.comparison.stages.run import Run
-from frcnn_jax.comparison.svm import SOLVERS, LinearSvms
+from frcnn_jax.comparison.svm import LinearSvms, train_svms_on_host
+from frcnn_jax.comparison.svm import train_svms as train_svms_on_device
 from frcnn_jax.comparison.windows import candidates
 
-__all__ = ["load_regressors", "load_svms", "train_regressors", "train_svms"]
+__all__ = ["SOLVERS", "load_regressors", "load_svms", "train_regressors", "train_svms"]
 
+SOLVERS = {"device": train_svms_on_device, "host": train_svms_on_host, "liblinear": train_svms_by_liblinear}
 _SVMS, _REGRESSORS = "svms.npz", "regressors.npz"
 _NETWORK = "network"  # SHA-256 of the parameters by which features were made
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
+from tqdm import tqdm
 
 from frcnn_jax.comparison.feature_store import FeatureStore, fingerprint, store_bytes, write_features
 from frcnn_jax.comparison.overlaps import box_pairs
@@ -113,7 +114,7 @@ def store_features(
             (compile_for or compute)(missing[0])
         if missing:
             with run.record.train("features", share=run.share) as tick:
-                for index in missing:
+                for index in tqdm(missing, desc="Features", unit="image"):
                     for name, rows in compute(index).items():
                         writers[name].write(index, rows)
                     tick()

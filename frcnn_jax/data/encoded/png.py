@@ -1,4 +1,4 @@
-"""Size and EXIF data of PNG images, with all check sums verified."""
+"""Size and EXIF data of PNG images, with all checksums verified."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def png_size(data: bytes) -> tuple[int, int]:
     """Height and width; all parts must be present up to the end mark.
 
     Raises:
-        ValueError: it is truncated, or a check sum is wrong.
+        ValueError: it is truncated, or a checksum is wrong.
     """
     for kind, start, end in _parts(data):
         if zlib.crc32(data[start - 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise ValueError(f"PNG damaged: wrong check sum in its {kind.decode('latin-1')} part")
+            raise ValueError(f"PNG damaged: wrong checksum in its {kind.decode('latin-1')} part")
         if kind == b"IEND":
             return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
     raise ValueError(f"PNG cut short: no end mark in its {len(data)} bytes")
@@ -34,7 +34,7 @@ def png_exif(data: bytes) -> bytes:
 
 
 def _parts(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each complete part, check sum included."""
+    """Kind, start and end of each complete part, checksum included."""
     position = len(_SIGNATURE)
     while position + 12 <= len(data):
         start = position + 8

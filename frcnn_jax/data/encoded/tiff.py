@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["is_tiff", "tag_orientation", "tiff_as_it_lies", "tiff_size"]
+__all__ = ["is_tiff", "tag_orientation", "tiff_size", "without_orientation"]
 
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112
 _OFFSETS, _COUNTS = (0x0111, 0x0144), (0x0117, 0x0145)  # of strips and of tiles
@@ -44,7 +44,7 @@ def tiff_size(data: bytes) -> tuple[int, int]:
     return found[_HEIGHT][0], found[_WIDTH][0]
 
 
-def tiff_as_it_lies(data: bytes) -> bytes:
+def without_orientation(data: bytes) -> bytes:
     """The file without its orientation, which OpenCV always applies to TIFF files."""
     for tag, _, kind, _, place in _entries(data):
         if tag == _ORIENTATION and kind == 3:

@@ -38,7 +38,8 @@ def read_split(path: Path, name: str, known: dict[str, list[str]], folders: Coll
     """The ids in a split file: one per line, maybe with a second column -1, 0 or 1.
 
     An id may contain spaces; a line that is a `known` id has no second column. The name of an image file stands for its
-    id. Quotes are ignored, which Datumaro writes around ids with spaces. An id may include one of the `folders`.
+    id. Quotes around an id, which Datumaro writes if it has spaces, are ignored. An id may include one of the
+    `folders`.
 
     Raises:
         ValueError: a line is another path, or the text is not UTF-8.
@@ -97,5 +98,5 @@ def is_class_file(name: str, files: dict[str, Path]) -> bool:
 
 
 def with_mark(line: str) -> bool:
-    """True for an empty line or one with a second column -1, 0 or 1."""
+    """True for an empty line, or a line with a second column -1, 0 or 1."""
     return not line.strip() or (len(line.split()) > 1 and line.split()[-1] in ("-1", "0", "1"))

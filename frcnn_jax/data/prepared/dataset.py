@@ -43,10 +43,11 @@ class PreparedDataset:
         shared_directory: TFDS's data directory; `directory` is BUILDER/CONFIGURATION/VERSION in it.
         dropped: number of dropped images and objects of this split, by kind of fault.
         clipped: number of boxes cut at the image's border.
+        chosen: how the images of a test were chosen, if the folder has no test images; else empty.
     """
 
-    def __init__(self, name: str, directory: Path, split: str):
-        self.name, self.directory, self._split = name, Path(directory), split
+    def __init__(self, name: str, directory: Path, split: str, chosen: str = ""):
+        self.name, self.directory, self._split, self.chosen = name, Path(directory), split, chosen
         with self._damage_named():
             check_sizes(self.directory)
             layout = json.loads((self.directory / LAYOUT_FILE).read_text())
@@ -142,7 +143,7 @@ class PreparedDataset:
         return f"{type(self).__name__}({self.name!r}, {len(self)} images, {len(self.classes)} classes)"
 
     def __reduce__(self) -> tuple:
-        return PreparedDataset, (self.name, self.directory, self._split)
+        return PreparedDataset, (self.name, self.directory, self._split, self.chosen)
 
     def _why_empty(self, split: str) -> str:
         """Reason why an existing split of the folder was not prepared."""

@@ -1,4 +1,4 @@
-"""Class names by the settings: renamed, and a subset."""
+"""Renaming and selection of classes, as the settings say."""
 
 from __future__ import annotations
 

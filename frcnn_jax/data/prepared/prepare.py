@@ -76,10 +76,11 @@ class Request:
     config: DataConfig
     pooled: PooledReader | None  # the reader before renames, if it chooses the test
     used: tuple[tuple[str, SplitRule], ...]  # splits named by the settings, for the log
+    chosen: str  # how the images of a test were chosen, if the folder has none
 
 
-def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
-    """The prepared data set of the folder `config.root`, and the name of the split in it.
+def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
+    """The prepared data set of the folder `config.root`, the name of the split in it, and `Request.chosen`.
 
     It holds all standard splits of the folder, or the requested other one. Its own folder is named by a hash of its
     sources, so a change of the lists, annotations, images, classes or policy makes a new one. If several processes
@@ -126,7 +127,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str]:
     say_layout(place, str(request.path), request.format, request.used)
     if request.pooled is not None and request.split == "test":
         request.pooled.check_tested(place, request.path)
-    return place, request.split
+    return place, request.split, request.chosen
 
 
 def find_splits(split: str, config: DataConfig) -> Request:
@@ -148,7 +149,7 @@ def find_splits(split: str, config: DataConfig) -> Request:
     if config.classes is None and split not in STANDARD_SPLITS:
         config = dataclasses.replace(config, classes=_standard_classes(reader, standard))
     pooled = rule.reader if isinstance(rule.reader, PooledReader) else None
-    return Request(path, format_name, reader, split, tuple(wanted), rule.tested, config, pooled, used)
+    return Request(path, format_name, reader, split, tuple(wanted), rule.tested, config, pooled, used, rule.why)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,8 +184,7 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     if check_file is check_image:
         check_file = partial(check_image, max_pixels=config.max_pixels)
     images = load_images(splits.values(), path, str(path), check_file)
-    notes = [note for split in splits.values() for note in split.notes]
-    notes += [note for image in images.values() for note in image.notes]
+    notes = [note for source in (*splits.values(), *images.values()) for note in source.notes]
     existing = set(find_classes(images))
     notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in existing)]
     conventions = find_conventions(tuple(images.values()), config)  # from all objects, also skipped ones

@@ -1,7 +1,7 @@
 """The rule of splits: the meaning of a folder's `trainval` and `test`; no test image is trained on.
 
-    test      the folder's test images; else those to validate with; else a share of all, `data.split`
-    trainval  the folder's training images, with those to validate with where these are not the test
+    test      the folder's test images; else its validation images; else a share of all, `data.split`
+    trainval  the folder's training images, and its validation images if these are not the test
 
 The share is chosen by a hash of the images' names: it is the same on every machine, and does not change when images are
 added. Copies that Roboflow made of one image, NAME.rf.HASH, stay together. The lists of a folder in VOC format are used
@@ -45,7 +45,7 @@ class SplitRule:
     reader: AnnotationReader
     tested: tuple[str, ...] = ()  # splits with images that the others must not have
     why: str = ""  # how the test was chosen, if the folder has no test images
-    unlabelled: int = 0  # test images without annotation, in place of which it was
+    unlabelled: int = 0  # test images without annotation, if that is why the folder has no test images
 
     def places(self) -> tuple[str, ...]:
         """Folders, lists or files of the split, below the root; empty if the reader does not know them."""
@@ -180,8 +180,7 @@ class PooledReader:
         return next((share for share in shares if share < 1 and share <= places[-1]), None)
 
     def check_objects(self, images: Mapping[str, bool], root: Path) -> None:
-        """
-        Checks that the test has objects.
+        """Checks that the test has objects.
 
         Args:
             images: ids of all remaining images; True for images with objects.
@@ -197,10 +196,7 @@ class PooledReader:
             raise ValueError(f"{root}: {what}; set another share, as with --data.split {share:.6g}")
 
     def check_tested(self, folder: Path, root: Path) -> None:
-        """
-        Checks that the test has images.
-
-        Checks that the test has images.
+        """Checks that the test has images.
 
         Args:
             folder: the prepared data set.

@@ -15,7 +15,7 @@ from frcnn_jax.data.proposals.near_duplicates import without_near_duplicates
 __all__ = ["search_image", "selective_search"]
 
 # For mode `mutual`: few segmentations, as they take most of the time, with different colours and scales; many
-# groupings, as they are cheap. Chosen on VOC photographs: docs/performance.md.
+# groupings, as they are cheap. Chosen on VOC photographs: docs/proposals.md.
 _SEGMENTATIONS = (  # colours, times k
     (cv2.COLOR_RGB2HSV, 1),
     (cv2.COLOR_RGB2HSV, 4),

@@ -140,38 +140,38 @@ def open_proposals(
     arguments = search_settings(config)
     settings = {"method": config.method, **arguments}
     store = ProposalStore(dataset.shared_directory, settings)
-    names = [dataset.image_fingerprint(index) for index in range(len(dataset))]
+    keys = [dataset.image_fingerprint(index) for index in range(len(dataset))]
     computed = 0
-    if len(store.find(names)) < len(set(names)):
+    if len(store.find(keys)) < len(set(keys)):
         earlier = read_legacy(dataset, settings)
         try:
             with store.lock():
                 store.refresh(locked=True)
-                known = store.find(names)
-                store.add({name: earlier[name] for name in names if name in earlier and name not in known})
+                known = store.find(keys)
+                store.add({key: earlier[key] for key in keys if key in earlier and key not in known})
                 store.refresh()
                 search = partial(_search, dataset, **arguments)
-                computed = _complete(store, dataset, names, search, config.workers or cores(), progress)
+                computed = _complete(store, dataset, keys, search, config.workers or cores(), progress)
                 store.merge()
         except OSError as error:
-            if error.errno not in _READ_ONLY or not set(names) <= set(earlier):
+            if error.errno not in _READ_ONLY or not set(keys) <= set(earlier):
                 raise
-            return Proposals.from_arrays([earlier[name] for name in names])
-    places = store.find(names)
+            return Proposals.from_arrays([earlier[key] for key in keys])
+    places = store.find(keys)
     segments = {id(segment): segment for segment, _, _ in places.values()}
     number = {key: i for i, key in enumerate(segments)}
-    rows = [(number[id(places[name][0])], *places[name][1:]) for name in names]
+    rows = [(number[id(places[key][0])], *places[key][1:]) for key in keys]
     parts = [segment.boxes for segment in segments.values()]
     return Proposals(parts, np.array(rows, np.int64).reshape(-1, 3), computed)
 
 
 def _complete(
-    store: ProposalStore, dataset: Dataset, names: Sequence[str], search: Any, workers: int, progress: bool
+    store: ProposalStore, dataset: Dataset, keys: Sequence[str], search: Any, workers: int, progress: bool
 ) -> int:
     """Searches the images missing in the store, equal images once, and adds them; returns their number."""
-    first = {name: index for index, name in reversed(list(enumerate(names)))}
-    known = store.find(names)
-    todo = sorted(index for name, index in first.items() if name not in known)
+    first = {key: index for index, key in reversed(list(enumerate(keys)))}
+    known = store.find(keys)
+    todo = sorted(index for key, index in first.items() if key not in known)
     if known and todo:
         _log.info("%s: going on after %d of %d images", dataset.name, len(known), len(first))
     elif todo and (others := store.others()):
@@ -183,7 +183,7 @@ def _complete(
     try:
         with closing(_compute(dataset, todo, search, workers)) as results:
             for index, boxes in results:
-                fresh[names[index]] = boxes
+                fresh[keys[index]] = boxes
                 bar.update()
                 if time.monotonic() - written >= _SECONDS_BETWEEN_SEGMENTS:
                     store.add(fresh)
@@ -203,8 +203,8 @@ def _compute(
 ) -> Iterator[tuple[int, Float[np.ndarray, "P 4"]]]:
     """Position and boxes of each image, in order of completion.
 
-    Threads suffice, as OpenCV releases the interpreter's lock. Unlike processes they leave nothing behind when the
-    program is killed, and do not import it again.
+    Threads suffice, as OpenCV releases the interpreter's lock. Unlike processes they end with a program that is
+    killed, and do not import it again.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -236,7 +236,7 @@ def _collect(running: dict[Future, int], dataset: Dataset) -> Iterator[tuple[int
 def select_proposals(
     arrays: Sequence[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
 ) -> list[Float[np.ndarray, "P 4"]]:
-    """At most `max_count` large enough boxes of each image; the number of skipped boxes is logged.
+    """At most `max_count` boxes of each image, without those below `min_side`; the number of skipped boxes is logged.
 
     The first ones are kept, as the best come first. But the original's files are sorted by position, from top to
     bottom: there every n-th box is kept, or the lower part of the image would have none.
@@ -247,14 +247,15 @@ def select_proposals(
 def _select(
     arrays: Iterable[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
 ) -> Iterator[Float[np.ndarray, "P 4"]]:
-    total = small = late = 0
+    total = small = surplus = 0
     for boxes in arrays:
         large = boxes[(boxes[:, 2:] - boxes[:, :2] >= config.min_side).all(axis=1)]
         kept = _limit(large, config.max_count)
-        total, small, late = total + len(boxes), small + len(boxes) - len(large), late + len(large) - len(kept)
+        total, small = total + len(boxes), small + len(boxes) - len(large)
+        surplus += len(large) - len(kept)
         yield kept
-    if small or late:
-        _log.info("%s: of %d boxes, left out %d below min_side, %d beyond max_count", source, total, small, late)
+    if small or surplus:
+        _log.info("%s: of %d boxes, left out %d below min_side, %d beyond max_count", source, total, small, surplus)
 
 
 def _limit(boxes: Float[np.ndarray, "P 4"], count: int) -> Float[np.ndarray, "D 4"]:

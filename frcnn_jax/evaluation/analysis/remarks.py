@@ -1,4 +1,4 @@
-"""Sentences about objects that do not count in an evaluation, and about numbers of objects too low for its figures."""
+"""Remarks on an evaluation: a short training, too few objects for reliable figures, objects that it does not count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["few_objects", "rare_classes", "remarks", "uncounted", "uncounted_text"]
+__all__ = ["counted", "few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
 
 _FEW, _FEW_OF_CLASS, _RARE = 50, 10, 5  # objects
 _NAMED = 8  # classes
@@ -16,24 +16,34 @@ _NAMED = 8  # classes
 
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
     """Remarks on an evaluation's `metrics` that a reader should know; [] if there are none."""
-    found = few_objects(metrics["objects"], metrics["images"])
+    found = short_run(metrics["run_steps"], metrics["recipe_steps"]) if "recipe_steps" in metrics else []
+    found += few_objects(metrics["objects"], metrics["images"], drawn="data.split" in metrics.get("chosen", ""))
     found += uncounted_text(metrics.get("uncounted", {}))
     return found
 
 
-def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
+def short_run(steps: int, recipe: int) -> list[str]:
+    """A sentence about a run of fewer steps than the config that it came from."""
+    return [
+        f"this run made {steps} steps, and its config has {recipe} for these images: the mAP is that of a first try. "
+        "For a whole training give the same command without --train.steps and --train.epochs, and another --workdir"
+    ]
+
+
+def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False) -> list[str]:
     """Sentences about a test set with few objects in all, or few or none of some classes.
 
     Args:
-        objects: by class, without those that do not count.
+        objects: number of counted objects by class.
+        drawn: the test is a share of a folder, `data.split`.
     """
     total, found = sum(objects.values()), []
     none = [name for name, count in objects.items() if count == 0]
     if 0 < total < _FEW:
+        way = ", or draw a larger part by --data.split, in a new run" if drawn else ""
         found.append(
-            f"the test has {_count(total, 'object')} in {_count(images, 'image')}: chance alone can move the mAP of so "
-            "few by 0.1. More test images make it certain: annotate more, or draw a larger part by --data.split, in a "
-            "new run"
+            f"the test has {counted(total, 'object')} in {counted(images, 'image')}: chance alone can move the mAP of "
+            f"so few by 0.1. More test images make it certain: annotate more{way}"
         )
     few = {name: count for name, count in objects.items() if 0 < count < _FEW_OF_CLASS}
     if few and total >= _FEW:
@@ -45,7 +55,7 @@ def few_objects(objects: Mapping[str, int], images: int) -> list[str]:
 
 
 def rare_classes(objects: Mapping[str, int]) -> list[str]:
-    """A sentence about classes with few objects in a whole folder, and how to leave them out, if there are any."""
+    """A sentence about classes with few objects in a whole folder, and the setting to leave them out; [] if none."""
     rare = {name: count for name, count in objects.items() if count < _RARE}
     others = [name for name in objects if name not in rare]
     if not rare:
@@ -58,16 +68,16 @@ def rare_classes(objects: Mapping[str, int]) -> list[str]:
 
 
 def uncounted(annotations: Sequence[GroundTruth]) -> dict[str, int]:
-    """Numbers of objects that are neither right nor wrong to find: `difficult` ones, and `crowds`."""
+    """Numbers of objects that an evaluation does not count: `difficult` ones, and `crowds`."""
     crowds = sum(int(truth.crowd.sum()) for truth in annotations)
     difficult = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in annotations)
     return {"difficult": difficult, "crowds": crowds}
 
 
 def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
-    """A sentence about the numbers of `uncounted`, if there are any."""
+    """A sentence about the numbers of `uncounted`; [] if all are 0."""
     parts = [
-        _count(numbers.get(kind, 0), *words)
+        counted(numbers.get(kind, 0), *words)
         for kind, words in (
             ("difficult", ("object marked difficult", "objects marked difficult")),
             ("crowds", ("crowd", "crowds")),
@@ -79,7 +89,8 @@ def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
     return [f"{' and '.join(parts)} beside the objects counted here: to find them is neither right nor wrong"]
 
 
-def _count(number: int, one: str, several: str = "") -> str:
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number of things in words: "1 object", "2 objects", or with `several` for other plurals."""
     return f"{number} {one if number == 1 else several or one + 's'}"
 
 

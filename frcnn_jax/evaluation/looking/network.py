@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.config import Config
 from frcnn_jax.data.pipeline import BatchSource, training_plan
-from frcnn_jax.data.proposals.recall import proposal_recall
 from frcnn_jax.data.proposals.selective_search import search_settings
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.data.proposals.store import ProposalStore
@@ -22,21 +21,29 @@ from frcnn_jax.evaluation.looking.view import FolderView
 from frcnn_jax.evaluation.pages.gallery import thumbnail
 from frcnn_jax.types import Batch, GroundTruth
 
-__all__ = ["Recall", "network_pictures", "sampled_recall", "stored_proposals"]
+__all__ = ["Covered", "Recall", "network_pictures", "sampled_recall", "stored_proposals"]
 
 _WIDE = 400  # pixels of the longer side
 _ROIS = 12  # of objects, and as many of background, that are drawn in an image
 
 
 @dataclasses.dataclass(frozen=True)
-class Recall:
-    """The share of the objects that proposals cover, by IoU; NaN without objects."""
+class Covered:
+    """Number of some objects, without difficult ones and crowds, and by IoU the share that proposals cover."""
 
-    images: int  # number of searched images
+    objects: int
+    shares: dict[float, float | None]  # None without objects
+
+
+@dataclasses.dataclass(frozen=True)
+class Recall:
+    """The objects that proposals cover, of all images that were searched."""
+
+    images: int
     proposals: float  # mean number per image
-    overall: dict[float, float]
-    classes: dict[str, dict[float, float]]
-    sizes: dict[str, dict[float, float]]
+    overall: Covered
+    classes: dict[str, Covered]
+    sizes: dict[str, Covered]
 
 
 def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Sequence[float] = (0.5, 0.7)) -> Recall:
@@ -49,21 +56,28 @@ def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Seq
     chosen = np.unique(np.linspace(0, len(view) - 1, min(count, len(view))).astype(int)).tolist()
     part = view.part(chosen)
     proposals = open_proposals(part, config.proposals)
-    found = proposal_recall(list(proposals), part.annotations, part.classes, thresholds)
     overlaps = object_overlaps(proposals, part.annotations)
-    sizes = size_names(np.concatenate([np.zeros((0, 4)), *(truth.boxes for truth in part.annotations)]))
-    counted = np.concatenate([np.zeros(0, bool), *(~(truth.difficult | truth.crowd) for truth in part.annotations)])
+    boxes, labels, difficult, crowd = (
+        np.concatenate([empty, *(getattr(truth, name) for truth in part.annotations)])
+        for name, empty in (
+            ("boxes", np.zeros((0, 4))),
+            ("labels", np.zeros(0, int)),
+            ("difficult", np.zeros(0, bool)),
+            ("crowd", np.zeros(0, bool)),
+        )
+    )
+    sizes, counted = size_names(boxes), ~(difficult | crowd)
 
-    def share(name: str, threshold: float) -> float:
-        selected = overlaps[(sizes == name) & counted]
-        return float((selected >= threshold).mean()) if len(selected) else float("nan")
+    def covered(chosen: Bool[np.ndarray, " G"]) -> Covered:
+        best = overlaps[chosen & counted]
+        return Covered(len(best), {t: float((best >= t).mean()) if len(best) else None for t in thresholds})
 
     return Recall(
         images=len(part),
         proposals=sum(map(len, proposals)) / max(len(part), 1),
-        overall={t: found[t]["overall"] for t in thresholds},
-        classes={name: {t: found[t]["per_class"][name] for t in thresholds} for name in part.classes},
-        sizes={name: {t: share(name, t) for t in thresholds} for name in SIZES},
+        overall=covered(counted),
+        classes={name: covered(labels == label) for label, name in enumerate(part.classes, start=1)},
+        sizes={name: covered(sizes == name) for name in SIZES},
     )
 
 

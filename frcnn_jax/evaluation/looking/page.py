@@ -10,7 +10,7 @@ import numpy as np
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import Config
 from frcnn_jax.evaluation.analysis.measures import SIZES
-from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes
+from frcnn_jax.evaluation.analysis.remarks import counted, few_objects, rare_classes
 from frcnn_jax.evaluation.looking.network import Recall
 from frcnn_jax.evaluation.looking.samples import Picture
 from frcnn_jax.evaluation.looking.survey import Survey
@@ -26,8 +26,8 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
     """The survey as lines: splits, classes, equal images, remarks, faults, and the recall of proposals if given."""
     facts = survey.splits.values()
     lines = [
-        f"{survey.folder}: layout {survey.format}, {len(survey.view.classes)} classes, "
-        f"{len(survey.view)} images, {sum(split.objects for split in facts)} objects",
+        f"{survey.folder}: layout {survey.format}, {counted(len(survey.view.classes), 'class', 'classes')}, "
+        f"{counted(len(survey.view), 'image')}, {counted(sum(split.objects for split in facts), 'object')}",
         "",
         *_table(
             ("split", "images", "objects", "without objects", "most in one", "used"),
@@ -38,18 +38,18 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
     if rows:
         lines += ["", *_table(heads, rows), f"  ({_sizes()})"]
     if recall is not None:
-        thresholds = list(recall.overall)
         named = [("all objects", recall.overall), *recall.classes.items(), *recall.sizes.items()]
         title = f"recall of {recall.proposals:.0f} proposals an image, {recall.images} images"
-        heads = (title, *(f"IoU {threshold:g}" for threshold in thresholds))
-        lines += ["", *_table(heads, [(name, *map(_share, recalls.values())) for name, recalls in named])]
+        heads = (title, "objects", *(f"IoU {threshold:g}" for threshold in recall.overall.shares))
+        rows = [(name, covered.objects, *map(_share, covered.shares.values())) for name, covered in named]
+        lines += ["", *_table(heads, rows)]
     lines += ["", *_equal_lines(survey), *remarks(survey, config), *survey.notes]
     lines += ["", *_fault_lines(survey)]
     return "\n".join(lines)
 
 
 def remarks(survey: Survey, config: Config) -> list[str]:
-    """Probably unwanted effects of the settings on these data, each with what to type."""
+    """Settings that probably do not suit these data, each with its effect and the option to type."""
     found = []
     most = max((split.most for split in survey.splits.values()), default=0)
     if most > config.input.max_objects:
@@ -63,30 +63,29 @@ def remarks(survey: Survey, config: Config) -> list[str]:
     if small and config.proposals.method != "file":
         share = small / max(sum(map(len, sides)), 1)
         found.append(
-            f"{small} objects ({share:.1%}) have a side below proposals.min_side = {least:g} pixels, and no proposal "
-            f"is that small; set it with --proposals.min-side {max(math.floor(_percentile(sides)), 1)}"
+            f"{counted(small, 'object')} ({share:.1%}) with a side below proposals.min_side = {least:g} pixels: no "
+            f"proposal is that small; set it with --proposals.min-side {max(math.floor(_percentile(sides)), 1)}"
         )
     found += rare_classes({row[0]: row[1] for row in survey.class_table()[1]})
+    found += [f"training would stop: {survey.test_stop}"] if survey.test_stop else []
     found += _test_remarks(survey)
     marked = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in survey.view.annotations)
     if marked:
         learned = "learned too" if config.sampling.use_difficult else "not learned (sampling.use_difficult)"
-        found.append(
-            f"{marked} objects are marked difficult: they are {learned}, and an evaluation does not count them"
-        )
+        found.append(f"objects marked difficult ({marked}) are {learned}, and an evaluation does not count them")
     if not any("trained on" in split.used and split.objects for split in survey.splits.values()):
         found.append("no split that is trained on has an object")
     return found
 
 
 def _test_remarks(survey: Survey) -> list[str]:
-    """Sentences about a test with few objects that count."""
+    """Sentences about a test set with few objects that are counted."""
     tested = [name for name, split in survey.splits.items() if "tested on" in split.used.partition(" but ")[0]]
     pairs = zip(survey.view.annotations, survey.split_of, strict=True)
     truths = [truth for truth, split in pairs if split in tested]
     labels = np.concatenate([np.zeros(0, int), *(truth.labels[~(truth.difficult | truth.crowd)] for truth in truths)])
     counts = np.bincount(labels.astype(int), minlength=len(survey.view.classes) + 1)[1:].tolist()
-    return few_objects(dict(zip(survey.view.classes, counts, strict=True)), len(truths))
+    return few_objects(dict(zip(survey.view.classes, counts, strict=True)), len(truths), drawn=survey.drawn)
 
 
 def write_page(
@@ -97,7 +96,7 @@ def write_page(
     path: str | Path,
     recall: Recall | None = None,
 ) -> Path:
-    """Write the page, one file with all pictures inside; returns its path.
+    """Writes the page, one file with all pictures inside; returns its path.
 
     Args:
         pictures: output of `sample_pictures`.
@@ -134,9 +133,8 @@ def _equal_lines(survey: Survey) -> list[str]:
     if not survey.equal:
         return ["No duplicate images."]
     across = sum(len({split for split, _ in group}) > 1 for group in survey.equal)
-    lines = [
-        f"{len(survey.equal)} images occur more than once with the same bytes, {across} of them in several splits:"
-    ]
+    images = f"{counted(len(survey.equal), 'image')} {'occurs' if len(survey.equal) == 1 else 'occur'}"
+    lines = [f"{images} more than once with the same bytes, {across} of them in several splits:"]
     lines += ["  " + " = ".join(f"{split}/{name}" for split, name in group) for group in survey.equal[:_EQUAL]]
     return lines + ([f"  ... and {len(survey.equal) - _EQUAL} more"] if len(survey.equal) > _EQUAL else [])
 
@@ -161,8 +159,8 @@ def _sizes() -> str:
     return f"small: area below {small} x {small} pixels, large: from {medium} x {medium}"
 
 
-def _share(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _table(heads: tuple[str, ...] | list[str], rows: list) -> list[str]:

@@ -30,7 +30,7 @@ class Picture:
     source: str  # data URL
     caption: str
     width: int  # pixels
-    plain: str | None = None  # data URL of the same picture without what the page can hide; None: there is no such
+    plain: str | None = None  # data URL without the boxes, if the page can hide them
 
 
 Draw = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "h w 3"]]

@@ -45,11 +45,13 @@ class Survey:
     splits: dict[str, SplitFacts]
     view: FolderView  # images of all splits, each once
     split_of: tuple[str, ...]  # the split of each of them
+    drawn: bool  # the test is a share of all images, `data.split`
+    test_stop: str  # why training would stop at such a test, and what to type; empty if it would not
     notes: tuple[str, ...]
     faults: dict[str, tuple[Fault, ...]]  # by kind
     answers: tuple[str, ...]  # lines: answers of the settings to the faults
     stops: bool  # a fault stops the preparation
-    way_on: tuple[str, ...]  # lines: how to go on then
+    way_on: tuple[str, ...]  # lines: settings with which it would not stop
     equal: tuple[tuple[tuple[str, str], ...], ...]  # groups of images with equal content, each image as split and id
 
     def class_table(self) -> tuple[list[str], list[list[str | int]]]:
@@ -110,12 +112,15 @@ def survey_folder(config: Config) -> Survey:
     ]
     folder, errors = expand_user(data.root).resolve(), [fault for check in checks for fault in check.errors]
     classes = tuple(dict.fromkeys(name for check in checks for name in check.classes))
+    stops = [reason for request, found, _ in examined if (reason := _test_stop(request, found))]
     return Survey(
         folder=folder,
         format=examined[0][0].format,
         splits=splits,
         view=FolderView(f"folder {folder.name}", [image for image, _ in images.values()], classes, data_dir(data)),
         split_of=tuple(name for _, name in images.values()),
+        test_stop=stops[0] if stops else "",
+        drawn=any(request.pooled is not None and request.pooled.chosen for request, _, _ in examined),
         notes=(*chosen, *dict.fromkeys(note for _, found, lines in examined for note in (*found.notes, *lines))),
         faults={kind: tuple(of_kind) for kind, of_kind in sorted(faults.items())},
         answers=tuple(fault_table(checks, data.faults)) if faults else (),
@@ -123,6 +128,21 @@ def survey_folder(config: Config) -> Survey:
         way_on=tuple(way_on_lines(checks, errors)) if errors else (),
         equal=equal_images(read),
     )
+
+
+def _test_stop(request: Request, found: Examination) -> str:
+    """Reason why a test that is a share of the folder would stop the preparation; empty if it would not."""
+    pooled = request.pooled
+    if pooled is None or not pooled.chosen or found.check.errors or not request.config.test.startswith("folder/"):
+        return ""
+    if not found.splits["test"].records:
+        return f"split 'test' has no images: {pooled.why_empty()}"
+    images = {image.image_id: bool(image.objects) for split in found.check.splits.values() for image in split.images}
+    try:
+        pooled.check_objects(images, request.path)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _examine(data: DataConfig) -> list[tuple[Request, Examination, list[str]]]:

@@ -46,7 +46,7 @@ def plot_f1(
     *,
     best: Mapping[str, Mapping[str, float] | None] | None = None,
 ) -> None:
-    """Draws F1 over the least score of the detections, for the classes with objects.
+    """Draws F1 over the score threshold, for the classes with objects.
 
     Args:
         curves: as in `plot_precision_recall`.

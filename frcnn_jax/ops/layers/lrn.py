@@ -1,4 +1,4 @@
-"""Local response normalisation across channels (Krizhevsky et al., NIPS 2012), with Caffe's reading of alpha."""
+"""Local response normalisation across channels (Krizhevsky et al., NIPS 2012), with alpha defined as in Caffe."""
 
 from functools import partial
 
@@ -61,7 +61,7 @@ def _window_sum(x: Array, size: int) -> Array:
 
 def _power(base: Array, exponent: float) -> Array:
     """`base ** exponent` of positive numbers."""
-    if exponent == -0.75:  # the published networks' power; two square roots cost a fraction of it
+    if exponent == -0.75:  # of the published networks; two square roots are much faster than a power
         root = jnp.sqrt(base)
         return 1 / (root * jnp.sqrt(root))
     return jnp.exp(exponent * jnp.log(base))

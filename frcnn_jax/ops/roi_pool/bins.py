@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int, Real
+from jaxtyping import Array, Bool, Int, Real
 
 
 class Bins(NamedTuple):
@@ -15,6 +15,11 @@ class Bins(NamedTuple):
     bottom: Int[Array, "R PH"]
     left: Int[Array, "R PW"]
     right: Int[Array, "R PW"]
+
+    @property
+    def filled(self) -> Bool[Array, "*N R PH PW"]:
+        """Bins with a cell."""
+        return (self.bottom > self.top)[..., None] & (self.right > self.left)[..., None, :]
 
 
 def roi_bins(
@@ -47,13 +52,30 @@ def largest_bin(cells: int, bins: int) -> int:
     return min(int(np.max(last - first)), cells)
 
 
+def nested(coarse: int, fine: int, map_size: tuple[int, int]) -> bool:
+    """True if each of `coarse` bins along an axis is the union of `fine / coarse` of `fine` bins, for every RoI.
+
+    In exact arithmetic it is where `fine` is a multiple; float32 could round a bin's edges another way.
+    """
+    if fine % coarse:
+        return False
+    longest, groups = _table_length(max(map_size)), np.arange(0, fine, fine // coarse)
+    first, last = np.moveaxis(_offsets(longest, fine), 1, 0)
+    united = np.stack([first[:, groups], last[:, groups + fine // coarse - 1]], axis=1)
+    return bool((united == _offsets(longest, coarse)).all())
+
+
+def _table_length(axis_cells: int) -> int:
+    """Cells of the longest tabled RoI; longer ones are four times as long as the map, and longer than any image."""
+    return max(4 * axis_cells, 1024)
+
+
 def _edges(start: Array, end: Array, bins: int, axis_cells: int, limit: Array) -> tuple[Array, Array]:
     """First cell and end of each bin along one axis, [R, bins], clipped to `limit` cells."""
     cells = jnp.maximum(end - start + 1, 1)
     # Caffe divides in float32: for example, 57 cells in 7 bins extend one cell further than in exact arithmetic.
-    # Devices divide in different ways (XLA multiplies by the reciprocal), so the host makes a table. Only RoIs four
-    # times as long as the map, and longer than any image, exceed it.
-    table = _offsets(max(4 * axis_cells, 1024), bins)
+    # Devices divide in different ways (XLA multiplies by the reciprocal), so the host makes a table.
+    table = _offsets(_table_length(axis_cells), bins)
     tabled = cells <= len(table)
     first, last = jnp.moveaxis(jnp.asarray(table)[jnp.where(tabled, cells, 1) - 1], 1, 0)
     steps = jnp.arange(bins, dtype=jnp.int32)[None, :] * cells[:, None]

@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def bin_maxima(features: Float[Array, "H W C"], bins: Bins, index_dtype: Any | None, interpret: bool = False) -> Maxima:
-    """Maximum of each bin [R, PH, PW, C], 0 if empty, and where asked for its first cell y W + x, H * W if empty.
+    """Maximum of each bin [R, PH, PW, C], 0 if empty, and if requested its first cell y W + x, H * W if empty.
 
     With `interpret` it runs on any device, slowly.
     """
@@ -49,7 +49,7 @@ def features_gradient(
     map_size: tuple[int, int],
     interpret: bool = False,
 ) -> Float[Array, "H W C"]:
-    """Sum for each cell of the cotangents of the outputs that it won, in float32 at least.
+    """For each cell the sum of the cotangents of the outputs that it won, in float32 at least.
 
     Args:
         argmax: cells as `bin_maxima` gives them for these bins.
@@ -109,11 +109,11 @@ def _bins_over(first: Array, end: Array, cells: int) -> tuple[Array, Array]:
 def _call(
     kernel: Callable[..., None], shape: tuple[int, int, int], dtypes: Sequence[Any], interpret: bool, *arrays: Array
 ) -> Maxima:
-    """Results [A, B, C] of a kernel that gets whole arrays and fills in some channels of one place of each result."""
+    """Results [A, B, C] of a kernel; each program of it gets whole arrays and fills in one `Place` of each result."""
     rows, columns, channels = shape
     if any(array.size == 0 for array in arrays):  # without RoIs no program is started, and no cell is won
         return tuple(jnp.zeros(shape, dtype) for dtype in dtypes)
-    # They must divide all channels, and Triton takes powers of two.
+    # A power of two, as Triton needs, that divides the channels.
     block = min(channels & -channels, _MOST_CHANNELS)
     parts = channels // block
 
@@ -125,7 +125,7 @@ def _call(
     call = pl.pallas_call(
         at_place,
         [jax.ShapeDtypeStruct(shape, dtype) for dtype in dtypes],
-        # `vmap` puts an axis before these two. Of a GPU's three, only the first may be longer than 65535.
+        # `vmap` adds an axis before these two. Of the three axes of a GPU's grid, only the first may exceed 65535.
         grid=(rows, columns * parts),
         out_specs=specs,
         compiler_params=None if interpret else triton.CompilerParams(),

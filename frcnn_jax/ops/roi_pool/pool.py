@@ -161,7 +161,7 @@ def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> An
 
 
 def _gpu_kernels(implementation: str) -> ModuleType | None:
-    """The module of kernels, or None where XLA's operations do."""
+    """The module of kernels, or None where XLA's operations are used."""
     if implementation == "xla" or (implementation == "auto" and jax.default_backend() != "gpu"):
         return None
     # Imported when needed: Pallas imports slowly, and its GPU part is not in every release of JAX.

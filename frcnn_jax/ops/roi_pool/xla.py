@@ -4,8 +4,8 @@ Taking the maximum over every cell of every bin one by one would touch R * H * W
 maximum of four overlapping windows from a table (see `window_maxima.py`), a lookup of four rows of C numbers.
 
 Both take the maps of several images at once, those over which `vmap` maps `roi_max_pool`. Channels never mix, so a CPU
-looks up a block of them at a time, whose table stays in its caches; large arrays are slow there also because the system
-has to hand out their memory page by page. Other devices take all channels at once.
+looks up a block of them at a time, whose table stays in its caches; large arrays are slow there, also because the
+system allocates their memory page by page. Other devices take all channels at once.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def bin_maxima(features: Float[Array, "N H W C"], bins: Bins, index_dtype: Any |
     # Only RoIs that reach far beyond the map have bins wider than two windows. The count, not a `cond`, skips the
     # loop below: `vmap` would turn a `cond` into both of its branches.
     pairs_y, pairs_x = _pair_count(bins.bottom - bins.top, heights), _pair_count(bins.right - bins.left, widths)
-    filled = ((bins.bottom > bins.top)[..., None] & (bins.right > bins.left)[:, :, None])[..., None]
+    filled = bins.filled[..., None]
     # The barrier keeps these from being computed once more for every channel.
     rows, filled = lax.optimization_barrier((table_rows(0, 0), filled))
     empty_bin = (jnp.zeros((), features.dtype), jnp.array(cells, index_dtype))
@@ -75,7 +75,7 @@ def bin_maxima(features: Float[Array, "N H W C"], bins: Bins, index_dtype: Any |
 def features_gradient(
     argmax: Integer[Array, "N R PH PW C"], cotangent: Float[Array, "N R PH PW C"], bins: Bins, map_size: tuple[int, int]
 ) -> Float[Array, "N H W C"]:
-    """Sum for each cell of the cotangents of the outputs that it won, in float32 at least.
+    """For each cell the sum of the cotangents of the outputs that it won, in float32 at least.
 
     Args:
         argmax: cells from `bin_maxima`.
@@ -139,7 +139,7 @@ def _channel_block(bins: Bins, map_size: tuple[int, int], dtype: Any) -> int | N
     # Where the output is larger than the table, saving the table's memory gains nothing.
     if not 0 < outputs <= rows:
         return None
-    # A number of images that is known only when an exported program runs is taken for one.
+    # An exported program may leave the number of images open; it counts as one.
     rows *= max(images, 1) if isinstance(images, int) else 1
     fitting = _CPU_TABLE_BYTES // (rows * jnp.dtype(dtype).itemsize)
     return max(1 << fitting.bit_length() >> 1, 16)
@@ -164,7 +164,7 @@ def _in_blocks(function: Callable[[Array], Maxima], block: int, features: Array)
         )
 
     parts = jax.eval_shape(function, features[..., :block])
-    # To be overwritten. Under `shard_map` a loop must start from values that differ between devices if it ends so.
+    # Values to overwrite. Under `shard_map`, a loop whose result differs between devices must start from such values.
     some_value = features.ravel()[0]
     start = tuple(jnp.broadcast_to(some_value.astype(part.dtype), (*part.shape[:-1], channels)) for part in parts)
     return lax.fori_loop(0, -(-channels // block), step, start)

@@ -14,7 +14,7 @@ from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.machine import cores
 
-# Settings with about the same recall on photographs: docs/performance.md.
+# Settings with about the same recall on photographs: docs/proposals.md.
 SETTINGS = {
     "fast": {"max_side": 400, "segment_scale": 100, "min_side": 12},
     "mutual": {"max_side": 320, "segment_scale": 50, "min_side": 12},

@@ -10,6 +10,11 @@ def test_a_test_set_of_few_objects():
     (text,) = few_objects({"cat": 9}, 4)
     assert text.startswith("the test has 9 objects in 4 images: chance alone can move the mAP")
     assert few_objects({"cat": 1}, 1)[0].startswith("the test has 1 object in 1 image:")
+    assert text.endswith("More test images make it certain: annotate more")
+    (text,) = few_objects({"cat": 9}, 4, drawn=True)
+    assert text.endswith(": annotate more, or draw a larger part by --data.split, in a new run")
+    chosen = {"chosen": "each drawn by its name with a chance of 0.1 (data.split), as there are no test images"}
+    assert remarks({"objects": {"cat": 9}, "images": 4, **chosen}) == [text]
     assert few_objects({"cat": 50}, 4) == []
     assert few_objects({"cat": 0}, 4) == []
 
@@ -21,6 +26,12 @@ def test_classes_with_few_test_objects():
     assert few_objects({"cat": 9, "hen": 0, "owl": 0}, 4)[1:] == [nothing]
     many = few_objects({"cat": 50, **{f"c{i}": 1 for i in range(9)}}, 40)
     assert many == [f"{classes}: {', '.join(f'c{i} 1' for i in range(8))} ..."]
+
+
+def test_a_short_run():
+    metrics = {"objects": {"cat": 99}, "images": 20, "run_steps": 200, "recipe_steps": 1200}
+    (text,) = remarks(metrics)
+    assert text.startswith("this run made 200 steps, and its config has 1200 for these images: ")
 
 
 def test_rare_classes_of_a_folder():

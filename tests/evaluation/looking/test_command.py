@@ -5,11 +5,11 @@ import sys
 import pytest
 
 from frcnn_jax.commands.inspect_data import main
-from tests.data.voc_files import standard_folder
+from tests.data.voc_files import annotation_xml, standard_folder
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["inspect_data.py", *map(str, arguments)])
+def run(monkeypatch, *arguments, program="inspect_data.py"):
+    monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
     main()
 
 
@@ -33,10 +33,47 @@ def test_prints_and_writes_the_page_where_it_is_asked_for(folder, tmp_path, monk
     assert "What the network sees" in (tmp_path / "look/index.html").read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("program", "typed"),
+    [
+        ("frcnn inspect-data", "frcnn train"),
+        ("python -m frcnn_jax inspect-data", "python -m frcnn_jax train"),
+        ("scripts/inspect_data.py", "python scripts/train.py"),
+    ],
+)
+def test_it_ends_with_the_training_of_the_same_folder_config_and_settings(folder, monkeypatch, capsys, program, typed):
+    settings = ["--data.root", folder, "--config", "folder_scratch", "--data.rename", "bee=honey bee", "--verify"]
+    run(monkeypatch, *settings, program=program)
+    *_, head, command, recipes = capsys.readouterr().out.splitlines()
+    assert head == "Next:"
+    rest = f"--config folder_scratch --workdir runs/mine --data.root {folder} --data.rename 'bee=honey bee'"
+    assert command.strip() == f"{typed} {rest}"
+    assert "folder is for photographs" in recipes
+
+
+def test_the_training_is_that_of_a_config_of_ones_own_and_waits_for_faults(folder, tmp_path, monkeypatch, capsys):
+    own = tmp_path / "own.py"
+    own.write_text("from frcnn_jax.config import derive\n\n\ndef get_config():\n    return derive('demo', __file__)\n")
+    run(monkeypatch, "--data.root", folder, "--config", own)
+    command = f"  python train.py --config {own} --workdir runs/mine --data.root {folder}\n"
+    assert capsys.readouterr().out.endswith(f"\nNext:\n{command}")
+    (folder / "Annotations/b1.xml").write_text("{}")
+    run(monkeypatch, "--data.root", folder, "--config", own)
+    assert capsys.readouterr().out.endswith(f"\nNext, when nothing stops it:\n{command}")
+
+
+def test_nothing_is_next_where_nothing_can_be_learned(folder, monkeypatch, capsys):
+    (folder / "Annotations/a1.xml").write_text(annotation_xml(filename="a1.jpg"))
+    run(monkeypatch, "--data.root", folder, "--data.validation", "folder/val")
+    assert "Next" not in capsys.readouterr().out
+
+
 def test_proposals_are_searched(folder, tmp_path, monkeypatch, capsys):
     root = ["--data.root", folder, "--data.tfds-dir", tmp_path / "prepared"]
     run(monkeypatch, *root, "--proposals", "2", "--proposals.min-side", 2)
-    assert "2 images  IoU 0.5  IoU 0.7" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 images  objects  IoU 0.5  IoU 0.7" in printed
+    assert f"\nThe proposals are kept in {tmp_path / 'prepared'}, where training finds them\n" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The page of a look at a folder: pictures inside it, and what the network sees."""
 
 import base64
+import re
 
 import cv2
 import numpy as np
@@ -22,7 +23,9 @@ def case(tmp_path_factory):
     root = tmp_path_factory.mktemp("folder")
     files = VocFiles(root)
     for i in range(8):
-        files.image(f"a{i}", object_xml("&lt;cat>", (2, 3, 10 + i, 22)), object_xml("dog", (18, 4, 35, 25)))
+        objects = [object_xml("&lt;cat>", (2, 3, 10 + i, 22)), object_xml("dog", (18, 4, 35, 25))]
+        objects += [object_xml("dog", (1, 1, 39, 29), difficult="<difficult>1</difficult>")] if i == 6 else []
+        files.image(f"a{i}", *objects)
     files.image("crowded", *(object_xml("dog", (1 + 4 * i, 1, 4 + 4 * i, 28)) for i in range(8)))
     files.image("empty")
     files.split("train", *(f"a{i}" for i in range(6)), "crowded", "empty")
@@ -88,7 +91,7 @@ def test_network_pictures_do_not_care_for_the_size_of_a_batch_or_for_many_object
     assert len(network_pictures(survey.view, config, 16, search=False, count=2)) == 2
 
 
-def test_proposals_are_searched_where_that_is_asked_for_and_kept(case):
+def test_proposals_are_searched_where_that_is_asked_for_and_kept(case, tmp_path):
     survey, config = case
     view = survey.view
     assert stored_proposals(view, config) is None
@@ -96,7 +99,14 @@ def test_proposals_are_searched_where_that_is_asked_for_and_kept(case):
     recall = sampled_recall(view, config, 3)
     assert (recall.images, set(recall.classes)) == (3, {"<cat>", "dog"})
     assert recall.proposals > 0
-    assert 0 <= recall.overall[0.7] <= recall.overall[0.5] <= 1
+    assert 0 <= recall.overall.shares[0.7] <= recall.overall.shares[0.5] <= 1
+    objects = sum(len(view.annotations[i].labels) for i in (0, 4, 9))  # spread over the ten images
+    assert recall.overall.objects == objects
+    for parts in (recall.classes, recall.sizes):
+        assert sum(part.objects for part in parts.values()) == objects
+        found = sum(part.objects * (part.shares[0.5] or 0) for part in parts.values())
+        assert found == pytest.approx(objects * recall.overall.shares[0.5])
+    assert (recall.sizes["large"].objects, recall.sizes["large"].shares[0.5]) == (0, None)
     (first,) = network_pictures(view, config, 16, search=True, count=1)
     assert "RoIs of objects" in first.caption
     boxes, plain = decoded(first), decoded(Picture(first.plain, "", first.width))
@@ -105,8 +115,16 @@ def test_proposals_are_searched_where_that_is_asked_for_and_kept(case):
     everything = open_proposals(view, config.proposals, progress=False)
     stored = stored_proposals(view, config)
     assert all(np.array_equal(a, b) for a, b in zip(stored, everything, strict=True))
-    text = format_survey(survey, config, sampled_recall(view, config, 100))
-    assert "10 images  IoU 0.5  IoU 0.7" in text
+    recall = sampled_recall(view, config, 100)
+    share = f"{recall.overall.shares[0.5]:.3f}"
+    text = format_survey(survey, config, recall)
+    assert "10 images  objects  IoU 0.5  IoU 0.7" in text
+    assert re.search(rf"\nall objects +24 +{share} .*\n<cat> +8 .*\ndog +16 ", text)
+    assert re.search(r"\nsmall +24 .*\nmedium +0 +- +-\n", text)
+    page = write_page(survey, config, {}, [], tmp_path / "index.html", recall).read_text("utf-8")
+    words = " ".join(Page(page).words)
+    assert f" objects IoU 0.5 IoU 0.7 all 24 {share} " in words
+    assert " medium 0 – – " in words
 
 
 def test_proposals_of_a_file_are_not_searched(case):

@@ -1,6 +1,7 @@
 """The survey of a folder, without preparing it."""
 
 import logging
+import re
 
 import cv2
 import numpy as np
@@ -85,7 +86,9 @@ def test_all_faults_and_how_to_go_on(folder):
 def test_the_same_image_twice(folder):
     survey = survey_folder(settings(folder, faults={"tolerance": 0.9}))
     assert survey.equal == ((("train", "a"), ("test", "same")),)
-    assert "1 images occur more than once" in format_survey(survey, settings(folder))
+    assert "1 image occurs more than once with the same bytes, 1 of them in several splits" in format_survey(
+        survey, settings(folder)
+    )
     assert "train/a = test/same" in format_survey(survey, settings(folder))
 
 
@@ -147,7 +150,7 @@ def test_remarks_name_what_to_type(tmp_path):
     found = remarks(survey_folder(config), config)
     assert "an image has 5 objects" in found[0]
     assert "--input.max-objects 5" in found[0]
-    assert "5 objects (83.3%) have a side below proposals.min_side = 16 pixels" in found[1]
+    assert "5 objects (83.3%) with a side below proposals.min_side = 16 pixels: no proposal" in found[1]
     assert "--proposals.min-side 9" in found[1]
     assert len(found) == 3
     relaxed = replace(config, input={"max_objects": 5}, proposals={"min_side": 9})
@@ -205,12 +208,16 @@ def test_remarks_on_the_objects_that_an_evaluation_counts(tmp_path):
     assert remarks(survey_folder(config), config) == [
         "classes with fewer than 5 objects are hardly learned (dog 1): leave them out by --data.classes cat",
         "the test has 4 objects in 4 images: chance alone can move the mAP of so few by 0.1. More test images make it "
-        "certain: annotate more, or draw a larger part by --data.split, in a new run",
+        "certain: annotate more",
         "no test object is of dog, so that the mAP says nothing about them",
-        "6 objects are marked difficult: they are learned too, and an evaluation does not count them",
+        "objects marked difficult (6) are learned too, and an evaluation does not count them",
     ]
     config = replace(config, sampling={"use_difficult": False})
-    assert "they are not learned (sampling.use_difficult)" in remarks(survey_folder(config), config)[3]
+    assert "(6) are not learned (sampling.use_difficult)" in remarks(survey_folder(config), config)[3]
+    for name in ("train", "test"):
+        (tmp_path / f"ImageSets/Main/{name}.txt").unlink()
+    config = replace(config, data={"split": 0.5, "train": ("folder/trainval",), "test": "folder/test"})
+    assert remarks(survey_folder(config), config)[1].endswith(", or draw a larger part by --data.split, in a new run")
 
 
 def test_a_note_says_how_the_test_was_chosen(tmp_path):
@@ -219,3 +226,27 @@ def test_a_note_says_how_the_test_was_chosen(tmp_path):
         files.image(f"a{number}", object_xml("cat"))
     (note,) = survey_folder(settings(tmp_path)).notes
     assert note.startswith("test: 1 image, each drawn by its name with a chance of 0.1 (data.split)")
+
+
+@pytest.mark.parametrize(
+    ("objects", "reason"),
+    [
+        ([True], "split 'test' has no images: data.split = 0.2 keeps none of a single image"),
+        ([True, True, False], "none of the images chosen for the test (1) has an object; set another share"),
+        ([True, True, True], ""),
+    ],
+)
+def test_a_drawn_test_that_would_stop_the_training(tmp_path, objects, reason):
+    """The reason is that of the preparation."""
+    files = VocFiles(tmp_path / "set")
+    for number, filled in enumerate(objects):
+        files.image(f"a{number}", *([object_xml("cat")] if filled else []))
+    config = settings(tmp_path / "set", train=("folder/trainval",), test="folder/test", split=0.2)
+    survey = survey_folder(config)
+    assert reason in survey.test_stop
+    assert bool(survey.test_stop) == bool(reason)
+    said = [text for text in remarks(survey, config) if text.startswith("training would stop: ")]
+    assert said == ([f"training would stop: {survey.test_stop}"] if reason else [])
+    if reason:
+        with pytest.raises(ValueError, match=re.escape(survey.test_stop)):
+            open_dataset("folder/test", config.data)

@@ -74,7 +74,7 @@ def test_imagenet_network_gets_new_heads(tmp_path, caplog):
     content = encode_model(m_layers(heads=None), old=True, shaped=False)
     with caplog.at_level(logging.INFO):
         params = load(tmp_path, content)
-    assert "net.caffemodel: cls_score and bbox_pred are drawn at random" in caplog.text
+    assert "net.caffemodel: loaded; only cls_score and bbox_pred are new and start at random" in caplog.text
     finished = load(tmp_path, encode_model(m_layers()))
     assert {name: array.shape for name, array in flatten_dict(params, sep="/").items()} == {
         name: array.shape for name, array in flatten_dict(finished, sep="/").items()

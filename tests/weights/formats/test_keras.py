@@ -51,7 +51,7 @@ def test_without_top(tmp_path, expected, layout, caplog):
     path = LAYOUTS[layout](tmp_path / "a.h5", keras_layers(top=False))
     with caplog.at_level(logging.INFO):
         params = load_weights(path, MODEL)
-    assert "a.h5: fc6, fc7, cls_score and bbox_pred are drawn at random" in caplog.text
+    assert "a.h5: loaded; only fc6, fc7, cls_score and bbox_pred are new and start at random" in caplog.text
     jax.tree.map(np.testing.assert_array_equal, params["backbone"], expected["backbone"])
     assert jax.tree.map(np.shape, params["head"]) == jax.tree.map(np.shape, expected["head"])
     kernel = params["head"]["fc6"]["kernel"]
@@ -65,7 +65,7 @@ def test_training_starts_without_top(tmp_path, expected, caplog):
     config = Config(model=ModelConfig("vgg16", weights=str(path)))
     with caplog.at_level(logging.INFO):
         params = initial_params(config, MODEL, statistics, jax.random.key(0))
-    assert "fc6, fc7, cls_score and bbox_pred are drawn at random" in caplog.text
+    assert "only fc6, fc7, cls_score and bbox_pred are new and start at random" in caplog.text
     jax.tree.map(np.testing.assert_array_equal, params["backbone"], expected["backbone"])
     # A compressed head is drawn as well.
     compressed = MODEL.clone(head=MODEL.head.clone(ranks=(3, None)))

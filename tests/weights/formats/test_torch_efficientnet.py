@@ -60,8 +60,8 @@ def test_fc6_and_fc7_are_drawn(path, tmp_path, caplog):
     """The trunk is the file's; all of the head is new, and said so."""
     with caplog.at_level(logging.INFO):
         params = load_weights(path, WITH_LAYERS, key=jax.random.key(5))
-    drawn = "fc6, fc7, cls_score and bbox_pred are drawn at random, all else is the file's"
-    assert caplog.messages == [f"{path}: {drawn}"]
+    new = "loaded; only fc6, fc7, cls_score and bbox_pred are new and start at random, as is usual before training"
+    assert caplog.messages == [f"{path}: {new}"]
     assert float(jnp.std(params["head"]["fc6"]["kernel"])) == pytest.approx((2 / 294) ** 0.5, rel=0.1)
     stages = load_weights(path, NARROW)
     jax.tree.map(np.testing.assert_array_equal, params["backbone"], stages["backbone"])

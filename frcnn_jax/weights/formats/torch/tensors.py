@@ -24,8 +24,8 @@ def read_tensors(path: Path) -> dict[str, Stored]:
         shape = tuple(file.get_slice(name).get_shape())
 
         def read() -> np.ndarray:
-            with safetensors.safe_open(path, framework="numpy") as again:
-                return again.get_tensor(name)
+            with safetensors.safe_open(path, framework="numpy") as reopened:
+                return reopened.get_tensor(name)
 
         return Stored(shape, read)
 

@@ -1,0 +1,55 @@
+"""Runs that are shorter than the config they came from."""
+
+import json
+
+import numpy as np
+import pytest
+
+from frcnn_jax.config import Config, absolute_paths, override, replace
+from frcnn_jax.runs.recipe import shortened
+from frcnn_jax.training.data_record import DataRecord, write_record
+
+RECIPE = replace(Config(), train={"epochs": 4, "min_steps": 1200}, input={"batch_size": 2})
+FIXED = replace(RECIPE, train={"steps": 2000})
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    names = tuple(map(str, range(700)))
+    write_record(tmp_path, DataRecord("abc", (), ("cat",), names, np.zeros((700, 4, 8), np.uint8)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "steps"),
+    [
+        (RECIPE, "--train.steps 1049", (1049, 1400)),  # of 4 x 700 / 2
+        (RECIPE, "--train.steps 1050", None),
+        (FIXED, "--train.steps 200", (200, 2000)),
+        (FIXED, "--train.steps 200 --input.batch-size 20", None),  # as many images
+        (FIXED, "--train.steps 100 --input.batch-size 20", (100, 200)),
+        (FIXED, "--train.steps 200 --model.weights runs/before", None),  # goes on from another run
+        (replace(FIXED, model={"weights": "a.npz"}), "--train.steps 200", (200, 2000)),
+    ],
+)
+def test_steps_are_compared_with_those_of_the_recipe(workdir, recipe, settings, steps):
+    run = absolute_paths(override(recipe, settings.split()))
+    expected = {} if steps is None else {"run_steps": steps[0], "recipe_steps": steps[1]}
+    assert shortened(workdir, run, recipe) == expected
+
+
+def test_a_later_evaluation_knows_it_from_the_report(workdir):
+    run = replace(RECIPE, train={"steps": 200})
+    assert shortened(workdir, run, None) == {}
+    (workdir / "eval").mkdir()
+    found = shortened(workdir, run, RECIPE)
+    (workdir / "eval/metrics.json").write_text(json.dumps({"map": 0.5, **found}))
+    assert shortened(workdir, run, None) == found == {"run_steps": 200, "recipe_steps": 1400}
+    assert shortened(workdir, replace(RECIPE, train={"steps": 1400}), None) == {}
+    for text in ("{", "[]", '{"recipe_steps": "many"}'):
+        (workdir / "eval/metrics.json").write_text(text)
+        assert shortened(workdir, run, None) == {}
+
+
+def test_without_a_record_of_the_data_nothing_is_compared(tmp_path):
+    assert shortened(tmp_path, replace(RECIPE, train={"steps": 2}), RECIPE) == {}
