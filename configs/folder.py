@@ -5,8 +5,9 @@
 The layout of FOLDER is detected: VOC's, labelImg's, COCO's, YOLO's or CSV. Without test images, the validation images
 are the test set, or about a tenth of all. The stem and the first three stages of EfficientNet-Lite0 are frozen; they
 have 2 % of the weights. Only the layers of scores and offsets are drawn at random; the others start from ImageNet.
-Each time an image is used, its scale and colours change at random (`input.augment`). A detection's box is the mean of
-the boxes that overlap it (`evaluate.box_voting`), which the paper does not do.
+Each time an image is used, its scale and colours change at random (`input.augment`). At test, two things go beyond the
+paper: the best boxes go through the network again where box regression moved them (`evaluate.second_pass`), and a
+detection's box is the mean of the boxes that overlap it (`evaluate.box_voting`).
 
 A step has two images, as in the paper, and 64 RoIs of each. Up to 600 images get `min_steps`, about ten minutes of
 training on two cores; more images get four epochs. Settings most worth changing: `--train.epochs` (more for many
@@ -34,7 +35,7 @@ def get_config() -> Config:
             },
         },
         sampling={"rois_per_image": 64},
-        evaluate={"box_voting": 0.5},
+        evaluate={"box_voting": 0.5, "second_pass": 128},
         optimizer={"learning_rate": 0.003, "warmup": 0.05, "weight_decay": 5e-4},
         train={"epochs": 4, "min_steps": 1200},
     )

@@ -42,12 +42,14 @@ def test_photographs_are_trained_as_anything_else_but_from_imagenet():
     assert photographs.optimizer.warmup < 1
 
 
-def test_voc_is_trained_as_other_photographs_and_tested_as_in_the_paper_but_for_voting():
+def test_voc_is_trained_as_other_photographs_and_tested_as_in_the_paper_but_for_voting_and_a_second_pass():
     voc07, photographs = (load_config(CONFIGS[0].parent / f"{name}.py") for name in ("voc07_photos", "folder"))
     changed = {name.rpartition(".")[0] for name in changed_settings(photographs, voc07)}
     assert changed == {"data", "data.faults", "train", "evaluate"}
     assert voc07.data == DataConfig(faults=FaultPolicy(tolerance=0))
-    assert voc07.evaluate == EvalConfig(box_voting=photographs.evaluate.box_voting)
+    both = {name: getattr(photographs.evaluate, name) for name in ("box_voting", "second_pass")}
+    assert both == {"box_voting": 0.5, "second_pass": 128}
+    assert voc07.evaluate == EvalConfig(**both)
 
 
 def test_what_the_recipes_for_tiny_change():
@@ -81,4 +83,4 @@ def test_the_defaults_are_the_papers_experiment():
     paper = [path for path in CONFIGS if path.stem.startswith("voc") and path.stem != "voc07_photos"]
     assert len(paper) == 6
     assert all(load_config(path).data.faults == strict for path in paper)
-    assert Config().evaluate == EvalConfig(0.3, 0.0, 100, True, None, "voc07")
+    assert Config().evaluate == EvalConfig(0.3, 0.0, 100, True, None, 0, "voc07")

@@ -23,10 +23,9 @@ from frcnn_jax.comparison.stages.run import part_of
 from frcnn_jax.config import Config, expand_user, replace, with_steps
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
-from frcnn_jax.detection.detect import selection_settings
 from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.pyramid import Pyramid
-from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.detection.selection import select_detections, selection_settings
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.compress import compress_run, compressed_workdir

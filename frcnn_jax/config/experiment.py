@@ -31,6 +31,11 @@ class EvalConfig:
     """Replace each detection's box by the mean of its class's boxes that overlap it by at least this IoU, weighted by
     score (Gidaris and Komodakis, ICCV 2015); 0.5 is usual. The paper does not: none.
     """
+    second_pass: int = 0
+    """Boxes of an image, at most, that are pooled and classified again where box regression moved them, and join the
+    proposals (Gidaris and Komodakis, ICCV 2015): the best ones of all classes, without near duplicates. The paper has
+    one pass: 0. Needs one test scale.
+    """
     metric: Literal["voc07", "voc10"] = "voc07"
     """voc07: mean of the precision at 11 recalls; voc10: area under the precision envelope."""
     coco: bool = False
@@ -42,7 +47,7 @@ class EvalConfig:
 
     def __post_init__(self):
         kinds(self, "evaluate")
-        at_least(self, "evaluate", per_class=1, pictures=0)
+        at_least(self, "evaluate", per_class=1, second_pass=0, pictures=0)
         in_range(self, "evaluate", nms_iou=(0, 1), score_threshold=(0, 1), picture_score=(0, 1))
         if self.box_voting is not None:
             in_range(self, "evaluate", box_voting=(0, 1))
@@ -67,6 +72,11 @@ class Config:
 
     def __post_init__(self):
         kinds(self, "config")
+        if self.evaluate.second_pass and len(self.input.test_scales) > 1:
+            raise SettingError(
+                f"evaluate.second_pass = {self.evaluate.second_pass} needs one test scale, and input.test_scales has "
+                f"{len(self.input.test_scales)}: give --evaluate.second-pass 0, or one scale"
+            )
         for name in self.plugins:
             if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
                 raise SettingError(f"plugins must be names of modules, as in my_trunks or my.trunks, not {name!r}")

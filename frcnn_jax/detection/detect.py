@@ -5,31 +5,18 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Real, UInt8
+from jaxtyping import Array, Real, UInt8
 
 from frcnn_jax.detection.inputs import single_pyramid
-from frcnn_jax.detection.pyramid import Pyramid
-from frcnn_jax.detection.selection import (
-    SETTINGS,
-    is_traced,
-    select_detections,
-    selection_settings,
-    static_settings,
-)
+from frcnn_jax.detection.outputs import Outputs, has_second_pass, head_outputs, second_boxes, select, select_both
+from frcnn_jax.detection.selection import SETTINGS, is_traced, static_settings
+from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import Batch, BoxStatistics, Detections
 
-__all__ = [
-    "detect",
-    "detect_batch",
-    "detect_pyramid",
-    "select_detections",
-    "selection_settings",
-    "trim",
-]
+__all__ = ["detect", "detect_batch", "trim"]
 
 
 def detect_batch(
@@ -43,6 +30,7 @@ def detect_batch(
     per_class: int = 100,
     box_regression: bool = True,
     box_voting: float | None = None,
+    second_pass: int = 0,
 ) -> Detections:
     """Detections in a batch of images, from pixels on, as one program: made for `jax.jit`, `jax.vmap` and export.
 
@@ -56,16 +44,19 @@ def detect_batch(
         model: its parts are called on `images` [N, H, W, 3] and `proposals` [N, P, 4].
         nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`; Python values, not
             traced ones.
+        second_pass: boxes of an image, at most, that go through RoI pooling and the head again where box regression
+            moved them, and join the proposals (`second_pass.moved_boxes`); 0: none, as in the paper. None either
+            without `box_regression`.
 
     Returns:
-        boxes [N, D, 4], scores [N, D], labels [N, D] and mask [N, D] with D = K * min(per_class, P), class by class;
-        only entries in `mask` are detections. `trim` extracts those of one image on the host.
+        boxes [N, D, 4], scores [N, D], labels [N, D] and mask [N, D] with D = K * min(per_class, P + second_pass),
+        class by class; only entries in `mask` are detections. `trim` extracts those of one image on the host.
 
     Raises:
         TypeError: a setting is traced.
         ValueError: a setting is out of range, or the statistics are of another number of classes.
     """
-    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting)
+    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass)
     return _detect_batch(params, statistics, batch, model=model, **settings)
 
 
@@ -75,74 +66,18 @@ def _detect_batch(
 ) -> Detections:
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)
-    logits, deltas = model.apply(
-        {"params": params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
-    )
-    return _select(statistics, logits, deltas, batch, settings)
+    apply = partial(model.apply, {"params": params})
+    if not has_second_pass(settings):
+        outputs = apply(batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes)
+        return select(statistics, *outputs, batch, settings)
+    features, sizes = apply(batch.images, batch.image_sizes, method="features")
 
+    def outputs_of(rois: Array) -> Outputs:
+        return head_outputs(params, apply(features, rois, batch.scales, sizes, method="pool"), model=model)
 
-def detect_pyramid(
-    params: Any, statistics: BoxStatistics, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
-) -> Detections:
-    """`select_detections` with these settings for each image of a pyramid; fields gain a leading N.
-
-    The features of each level are computed once. Each RoI is pooled at its level and enters the head once. Each
-    proposal's box is decoded with the offsets of its RoI. The trunk is compiled per image size, the rest per number of
-    RoIs.
-    """
-    pooled = None
-    for level in pyramid.levels:
-        features, sizes = _features(params, level.images, level.image_sizes, model=model)
-        part = _pool(features, sizes, level.rois, level.scales, model=model)
-        if len(pyramid.levels) == 1 and part.shape[1] == pyramid.num_rois:
-            pooled = part
-        else:
-            pooled = _place(_zeros(part, pyramid.num_rois) if pooled is None else pooled, part, level.slots)
-    return _classify(params, statistics, pooled, pyramid.replace(levels=()), model=model, **settings)
-
-
-@partial(jax.jit, static_argnames="model")
-def _features(params: Any, images: Array, sizes: Array, *, model: FastRCNN) -> tuple[Array, Array]:
-    return model.apply({"params": params}, images, sizes, method="features")
-
-
-@partial(jax.jit, static_argnames="model")
-def _pool(features: Array, sizes: Array, rois: Array, scales: Array, *, model: FastRCNN) -> Array:
-    return model.apply({}, features, rois, scales, sizes, method="pool")
-
-
-@partial(jax.jit, static_argnames="count")
-def _zeros(part: Float[Array, "N R PH PW C"], count: int) -> Float[Array, "N U PH PW C"]:
-    return jnp.zeros((part.shape[0], count, *part.shape[2:]), part.dtype)
-
-
-@partial(jax.jit, donate_argnums=0)
-def _place(pooled: Float[Array, "N U PH PW C"], part: Float[Array, "N R PH PW C"], slots: Int[Array, "N R"]) -> Array:
-    """`pooled` with the RoIs of one level in their slots; slots past the end are padding."""
-    return jax.vmap(lambda whole, new, at: whole.at[at].set(new, mode="drop", unique_indices=True))(pooled, part, slots)
-
-
-@partial(jax.jit, static_argnames=("model", *SETTINGS))
-def _classify(
-    params: Any, statistics: BoxStatistics, pooled: Array, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
-) -> Detections:
-    """The head on each pooled RoI, then the detections among the proposals that share these RoIs."""
-    rows = pooled.reshape(-1, *pooled.shape[2:])
-    outputs = model.apply({"params": params}, rows, method=lambda module, x: module.head(x))
-    logits, deltas = (
-        jax.vmap(lambda values, index: values[index])(x.reshape(*pooled.shape[:2], *x.shape[1:]), pyramid.roi_index)
-        for x in outputs
-    )
-    return _select(statistics, logits, deltas, pyramid, settings)
-
-
-def _select(
-    statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: dict[str, Any]
-) -> Detections:
-    mask = batch.proposal_mask & batch.image_mask[:, None]
-    return jax.vmap(partial(select_detections, **settings), in_axes=(0, 0, 0, 0, 0, None))(
-        logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
-    )
+    first = outputs_of(batch.proposals)
+    boxes, found = second_boxes(statistics, *first, batch, settings)
+    return select_both(statistics, first, outputs_of(boxes), boxes, found, batch, settings)
 
 
 def trim(detections: Detections) -> Detections:
@@ -178,6 +113,7 @@ def detect(
     per_class: int = 100,
     box_regression: bool = True,
     box_voting: float | None = None,
+    second_pass: int = 0,
 ) -> Detections:
     """Detections in one image, given boxes that may contain objects.
 
@@ -192,6 +128,7 @@ def detect(
         scales: an image pyramid of several scales, instead of `scale`: each box is classified at the scale where its
             area is closest to 224 x 224, the first of equals (section 3).
         nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`.
+        second_pass: see `detect_batch`; needs one scale.
 
     Returns:
         NumPy arrays sorted by score; labels are 1 ... K.
@@ -207,7 +144,9 @@ def detect(
             "detect prepares its image on the host and cannot be traced by jax.jit, jax.vmap or jax.grad: "
             "trace frcnn.detect_batch, which takes the padded arrays of frcnn.make_batch"
         )
-    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting)
+    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass)
+    if second_pass and len(scales) > 1:
+        raise ValueError(f"second_pass needs one scale, not {len(scales)}: give scale, or second_pass=0")
     pyramid = single_pyramid(
         image, boxes, scales=tuple(scales) or (scale,), max_size=max_size, spatial_scale=model.spatial_scale
     )

@@ -15,11 +15,17 @@ from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.ops.voting import vote_boxes_by_class
 from frcnn_jax.types import BoxStatistics, Detections
 
-SETTINGS = ("nms_iou", "score_threshold", "per_class", "box_regression", "box_voting")
+_SELECTION = ("nms_iou", "score_threshold", "per_class", "box_regression", "box_voting")
+SETTINGS = (*_SELECTION, "second_pass")
 
 
 def selection_settings(config: EvalConfig) -> dict[str, Any]:
     """The settings of `select_detections` from a config."""
+    return {name: getattr(config, name) for name in _SELECTION}
+
+
+def detection_settings(config: EvalConfig) -> dict[str, Any]:
+    """The settings of `detect` and `detect_batch` from a config."""
     return {name: getattr(config, name) for name in SETTINGS}
 
 
@@ -38,14 +44,14 @@ def check_settings(nms_iou: float, score_threshold: float, per_class: int, box_v
 
 
 def static_settings(*values: Any) -> dict[str, Any]:
-    """The checked settings of `select_detections` by name, as Python values that can be static in `jax.jit`.
+    """The checked settings of `detect_batch` by name, as Python values that can be static in `jax.jit`.
 
     Args:
         values: the settings in the order of `SETTINGS`.
 
     Raises:
         TypeError: one is traced.
-        ValueError: as `check_settings`.
+        ValueError: as `check_settings`, or `second_pass` is not a whole number of at least 0.
     """
     settings = dict(zip(SETTINGS, values, strict=True))
     for name, value in settings.items():
@@ -57,6 +63,9 @@ def static_settings(*values: Any) -> dict[str, Any]:
         if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
             settings[name] = value.item()
     check_settings(*(settings[name] for name in ("nms_iou", "score_threshold", "per_class", "box_voting")))
+    count = settings["second_pass"]
+    if not isinstance(count, int | np.integer) or count < 0:
+        raise ValueError(f"second_pass must be a whole number of at least 0, not {count}")
     return settings
 
 

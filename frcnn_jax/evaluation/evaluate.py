@@ -15,9 +15,11 @@ from frcnn_jax.config import EvalConfig, InputConfig
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.data.proposals.source import Proposals
-from frcnn_jax.detection.detect import detect_pyramid, selection_settings, trim
+from frcnn_jax.detection.detect import trim
 from frcnn_jax.detection.pyramid import Pyramid
+from frcnn_jax.detection.selection import detection_settings
 from frcnn_jax.detection.source import PyramidSource
+from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.distributed.talk import from_first, gather, is_first, process_count
 from frcnn_jax.evaluation.analysis.error_kinds import error_kinds
 from frcnn_jax.evaluation.analysis.matches import match_dataset
@@ -64,7 +66,7 @@ def detect_dataset(
         ValueError: an image cannot be read; names it.
     """
     source = Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale))
-    run = partial(detect_pyramid, params, statistics, model=model, **selection_settings(config))
+    run = partial(detect_pyramid, params, statistics, model=model, **detection_settings(config))
     found: dict[int, Detections] = {}
     total = source.images if process_count() > 1 else len(dataset)
     progress = tqdm(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from frcnn_jax.config import Config
-from frcnn_jax.detection.detect import detect, selection_settings
+from frcnn_jax.detection.detect import detect
+from frcnn_jax.detection.selection import detection_settings
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.state import build_model
@@ -42,7 +43,7 @@ class Detector:
             scale=self.config.input.test_scale,
             max_size=self.config.input.test_max_size,
             scales=self.config.input.test_scales,
-            **selection_settings(self.config.evaluate),
+            **detection_settings(self.config.evaluate),
         )
 
 

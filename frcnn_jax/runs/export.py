@@ -37,7 +37,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from frcnn_jax.atomic import replacing
 from frcnn_jax.config import expand_user
-from frcnn_jax.detection.detect import detect_batch, selection_settings
+from frcnn_jax.detection.detect import detect_batch
+from frcnn_jax.detection.selection import detection_settings
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.types import Batch
 from frcnn_jax.weights.formats.stablehlo import add_metadata
@@ -146,7 +147,7 @@ def _serialize(detector: Detector, bucket: tuple[int, int], count: int, platform
 
 def _detection_function(detector: Detector):
     """`Detector.detect` on prepared arrays, without a class of this package in its signature."""
-    settings = selection_settings(detector.config.evaluate)
+    settings = detection_settings(detector.config.evaluate)
 
     def detect(
         image: UInt8[Array, "H W 3"],

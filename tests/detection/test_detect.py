@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.detection.detect import detect, detect_batch, select_detections, trim
+from frcnn_jax.detection.detect import detect, detect_batch, trim
 from frcnn_jax.detection.inputs import make_batch
+from frcnn_jax.detection.selection import select_detections
 from frcnn_jax.types import BoxStatistics, Detections
 from tests.detection.test_selection import outputs, select
 from tests.weights.detectors import (

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.detection import detect as stages
-from frcnn_jax.detection.detect import detect, detect_batch, detect_pyramid, select_detections, trim
+from frcnn_jax.detection import stages
+from frcnn_jax.detection.detect import detect, detect_batch, trim
 from frcnn_jax.detection.inputs import make_batch, single_pyramid
 from frcnn_jax.detection.pyramid import image_pyramid, join, pyramid_shape
 from frcnn_jax.detection.roi_plan import RoiPlan, choose_levels
+from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.detection.stages import detect_pyramid
 from tests.weights.detectors import assert_same_detections, image_and_boxes, random_params, small_detector, small_model
 
 SETTINGS = {"nms_iou": 0.4, "score_threshold": 0.1, "per_class": 20}

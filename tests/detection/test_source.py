@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import InputConfig
-from frcnn_jax.detection import detect as stages
-from frcnn_jax.detection.detect import detect_pyramid
+from frcnn_jax.detection import stages
 from frcnn_jax.detection.pyramid import PyramidShape
 from frcnn_jax.detection.source import PyramidSource
+from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.types import BoxStatistics
 from tests.weights.detectors import random_params, small_model
 

@@ -16,7 +16,7 @@ from bench.scene import random_boxes
 from bench.sizes import GRID, STRIDE, Sizes
 from bench.timing import Effort, measure
 from bench.topics import Setup
-from frcnn_jax.detection.detect import select_detections
+from frcnn_jax.detection.selection import select_detections
 from frcnn_jax.ops.losses import multi_task_loss
 from frcnn_jax.ops.nms import nms
 from frcnn_jax.ops.roi_pool.pool import roi_max_pool

@@ -1,0 +1,69 @@
+"""The head's outputs for pooled RoIs, and the detections of one or two passes through it."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from frcnn_jax.detection.pyramid import Pyramid
+from frcnn_jax.detection.second_pass import moved_boxes
+from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.types import Batch, BoxStatistics, Detections
+
+# Class logits and box offsets of each RoI.
+Outputs = tuple[Float[Array, "N R K1"], Float[Array, "N R K1 4"]]
+
+
+def head_outputs(params: Any, pooled: Float[Array, "N R PH PW C"], *, model: FastRCNN) -> Outputs:
+    """The head on each pooled RoI."""
+    rows = pooled.reshape(-1, *pooled.shape[2:])
+    outputs = model.apply({"params": params}, rows, method=lambda module, x: module.head(x))
+    logits, deltas = (x.reshape(*pooled.shape[:2], *x.shape[1:]) for x in outputs)
+    return logits, deltas
+
+
+def has_second_pass(settings: dict[str, Any]) -> bool:
+    """True for a second pass, which needs box regression."""
+    return settings.get("second_pass", 0) > 0 and settings.get("box_regression", True)
+
+
+def second_boxes(
+    statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: dict[str, Any]
+) -> tuple[Float[Array, "N M 4"], Bool[Array, "N M"]]:
+    """The boxes of each image's second pass, and which of them exist."""
+    mask = batch.proposal_mask & batch.image_mask[:, None]
+    return jax.vmap(partial(moved_boxes, count=settings["second_pass"]), in_axes=(0, 0, 0, 0, 0, None))(
+        logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
+    )
+
+
+def select_both(
+    statistics: BoxStatistics,
+    first: Outputs,
+    again: Outputs,
+    boxes: Float[Array, "N M 4"],
+    found: Bool[Array, "N M"],
+    batch: Batch | Pyramid,
+    settings: dict[str, Any],
+) -> Detections:
+    """The detections among the proposals and the boxes of the second pass."""
+    logits, deltas = (jnp.concatenate(pair, axis=1) for pair in zip(first, again, strict=True))
+    both = batch.replace(
+        proposals=jnp.concatenate([batch.proposals.astype(boxes.dtype), boxes], axis=1),
+        proposal_mask=jnp.concatenate([batch.proposal_mask, found], axis=1),
+    )
+    return select(statistics, logits, deltas, both, settings)
+
+
+def select(
+    statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: dict[str, Any]
+) -> Detections:
+    """`select_detections` for each image."""
+    mask = batch.proposal_mask & batch.image_mask[:, None]
+    settings = {name: value for name, value in settings.items() if name != "second_pass"}
+    return jax.vmap(partial(select_detections, **settings), in_axes=(0, 0, 0, 0, 0, None))(
+        logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
+    )

@@ -1,0 +1,115 @@
+"""The second pass: its boxes against a plain loop, and detections as if its boxes were given as proposals."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from frcnn_jax.config import Config, EvalConfig, InputConfig
+from frcnn_jax.config.checks import SettingError
+from frcnn_jax.detection.detect import detect, detect_batch, trim
+from frcnn_jax.detection.inputs import make_batch
+from frcnn_jax.detection.second_pass import moved_boxes
+from tests.detection.test_selection import SIZE, STATISTICS, iou, outputs, plain_detections
+from tests.weights.detectors import assert_same_detections, image_and_boxes, small_detector
+
+NOTHING_SUPPRESSED = {"nms_iou": 1.0, "threshold": -1.0, "per_class": 10**6, "voting": None}
+
+
+def move(logits, deltas, rois, mask, count):
+    arrays = (jnp.asarray(x, jnp.float32) for x in (logits, deltas, rois))
+    return jax.jit(functools.partial(moved_boxes, count=count))(*arrays, jnp.asarray(mask), jnp.array(SIZE), STATISTICS)
+
+
+@pytest.mark.parametrize("count", [5, 40, 400])
+def test_boxes_equal_a_plain_loop(count):
+    logits, deltas, rois, mask = outputs()
+    deltas[:, :, 2:] -= 0.5
+    rois[60:90], deltas[60:90], logits[60:90] = rois[60], deltas[60], logits[60]  # near duplicates
+    rois[60:90] += np.linspace(0, 2, 30)[:, None]
+    boxes, found = move(logits, deltas, rois, mask, count)
+    everything = plain_detections(logits, deltas, rois, mask, STATISTICS, **NOTHING_SUPPRESSED)
+    expected = []
+    for _, _, box in sorted(everything, key=lambda item: -item[1])[: 4 * count]:
+        if (box[2:] > box[:2]).all() and all(iou(box, other) <= 0.9 for other in expected):
+            expected.append(box)
+    expected = expected[:count]
+    assert len(expected) < len(everything) - 20
+    assert found.tolist() == [True] * len(expected) + [False] * (count - len(expected))
+    np.testing.assert_allclose(boxes[: len(expected)], expected, rtol=1e-5, atol=1e-4)
+    assert not np.any(boxes[len(expected) :])
+
+
+@pytest.mark.parametrize("rois", [0, 1, 3])
+def test_few_rois(rois):
+    logits, deltas, boxes, _ = outputs(rois)
+    moved, found = move(logits, deltas, boxes, np.ones(rois, bool), 16)
+    assert moved.shape == (16, 4)
+    assert int(found.sum()) <= 2 * rois
+    assert bool(found.any()) == (rois > 0)
+
+
+def test_what_is_not_a_number_is_not_moved():
+    logits, deltas, rois, mask = outputs(20)
+    mask[:3] = True
+    logits[0], deltas[1] = np.nan, np.nan
+    boxes, found = move(logits, deltas, rois, mask, 64)
+    without = move(logits, deltas, rois, mask & (np.arange(20) > 1), 64)
+    assert found.any()
+    np.testing.assert_array_equal(boxes[found], without[0][without[1]])
+
+
+@pytest.mark.parametrize("voting", [None, 0.5])
+def test_detections_are_those_of_proposals_and_moved_boxes(voting):
+    detector = small_detector()
+    image, boxes = image_and_boxes()
+    settings = {"nms_iou": 0.4, "score_threshold": 0.1, "per_class": 20, "box_voting": voting}
+    batch = make_batch(image, boxes, scale=48, max_size=96)
+    batch = jax.tree.map(jnp.asarray, batch)
+    logits, deltas = detector.model.apply(
+        {"params": detector.params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
+    )
+    moved, found = moved_boxes(
+        logits[0], deltas[0], batch.proposals[0], batch.proposal_mask[0], batch.original_sizes[0], detector.statistics,
+        count=8,
+    )  # fmt: skip
+    assert found.all()
+    run = functools.partial(detect, detector.model, detector.params, image, statistics=detector.statistics, scale=48,
+                            max_size=96, **settings)  # fmt: skip
+    expected = run(np.concatenate([boxes, moved]))
+    twice = run(boxes, second_pass=8)
+    assert_same_detections(twice, expected, 1e-4)
+    assert not np.array_equal(twice.scores, run(boxes).scores)
+    both = jax.tree.map(lambda x: np.concatenate([x, x]), batch).replace(image_mask=np.array([True, False]))
+    together = detect_batch(detector.params, detector.statistics, both, model=detector.model, second_pass=8, **settings)
+    assert together.mask.shape == (2, 3 * 20)
+    assert not together.mask[1].any()
+    assert_same_detections(trim(jax.tree.map(lambda x: x[0], together)), expected, 1e-4)
+
+
+def test_none_without_box_regression_and_by_default():
+    detector = small_detector()
+    image, boxes = image_and_boxes()
+    run = functools.partial(detect, detector.model, detector.params, image, boxes, scale=48, max_size=96)
+    assert_same_detections(run(box_regression=False, second_pass=8), run(box_regression=False), 0)
+    assert_same_detections(run(second_pass=0), run(), 0)
+    assert EvalConfig().second_pass == 0
+
+
+def test_what_is_refused():
+    detector = small_detector()
+    image, boxes = image_and_boxes()
+    run = functools.partial(detect, detector.model, detector.params, image, boxes)
+    for wrong in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"second_pass must be a whole number of at least 0, not {wrong}"):
+            run(second_pass=wrong)
+    with pytest.raises(ValueError, match="second_pass needs one scale, not 2: give scale, or second_pass=0"):
+        run(scales=(48, 96), second_pass=8)
+    with pytest.raises(
+        SettingError, match=r"evaluate\.second_pass = 8 needs one test scale, and .* has 2: give --eval"
+    ):
+        Config(evaluate=EvalConfig(second_pass=8), input=InputConfig(test_scales=(480, 600)))
+    with pytest.raises(SettingError, match=r"evaluate\.second_pass"):
+        EvalConfig(second_pass=-1)
