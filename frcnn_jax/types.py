@@ -37,11 +37,6 @@ __all__ = ["Batch", "BoxStatistics", "Detections", "GroundTruth", "RoiSample"]
 record = partial(dataclasses.dataclass, frozen=True, kw_only=True)
 
 
-def _replace(self: Any, **changes: Any) -> Any:
-    """A copy with some fields changed."""
-    return dataclasses.replace(self, **changes)
-
-
 @jax.tree_util.register_dataclass
 @record()
 class Batch:
@@ -61,7 +56,7 @@ class Batch:
     gt_mask: Bool[Array, "N G"]
     gt_crowd: Bool[Array, "N G"] | None = None  # regions of many objects, among those in `gt_mask`; None: no crowds
 
-    replace = _replace
+    replace = dataclasses.replace
 
 
 @jax.tree_util.register_dataclass
@@ -74,7 +69,7 @@ class RoiSample:
     gt_boxes: Float[Array, "R 4"]  # the matched ground truth; the RoI itself where the label is 0
     mask: Bool[Array, " R"]  # False where the image had too few RoIs
 
-    replace = _replace
+    replace = dataclasses.replace
 
 
 @jax.tree_util.register_dataclass
@@ -87,7 +82,7 @@ class Detections:
     labels: Int[Array, " D"]  # 1 ... K
     mask: Bool[Array, " D"]
 
-    replace = _replace
+    replace = dataclasses.replace
 
 
 @jax.tree_util.register_dataclass
@@ -98,7 +93,7 @@ class BoxStatistics:
     mean: Float[Array, "K1 4"]
     std: Float[Array, "K1 4"]
 
-    replace = _replace
+    replace = dataclasses.replace
 
 
 @record()
@@ -112,7 +107,7 @@ class GroundTruth:
     boxes: Float[Any, "G 4"]
     labels: Int[Any, " G"]
     difficult: Bool[Any, " G"]
-    crowd: Bool[Any, " G"] = None  # None: no object is a crowd
+    crowd: Bool[Any, " G"] | None = None  # None: no object is a crowd
 
     def __post_init__(self) -> None:
         if self.crowd is None:

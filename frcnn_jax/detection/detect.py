@@ -91,7 +91,8 @@ def trim(detections: Detections) -> Detections:
             "trim takes the detections of one image, with boxes [D, 4], not "
             f"{list(np.shape(detections.boxes))}: take image i by jax.tree.map(lambda x: x[i], detections)"
         )
-    boxes, scores, labels, mask = (np.asarray(x) for x in jax.tree.leaves(detections))
+    fields = detections.boxes, detections.scores, detections.labels, detections.mask
+    boxes, scores, labels, mask = map(np.asarray, fields)
     kept = np.flatnonzero(mask)
     kept = kept[np.argsort(-scores[kept], kind="stable")]
     return Detections(boxes=boxes[kept], scores=scores[kept], labels=labels[kept], mask=mask[kept])

@@ -11,6 +11,7 @@ from frcnn_jax.config import EvalConfig
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
 from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.ops.voting import vote_boxes_by_class
 from frcnn_jax.types import BoxStatistics, Detections
 
@@ -111,12 +112,18 @@ def select_detections(
         K * min(per_class, R) entries; only those in `mask` are detections. Boxes that are empty after clipping are not.
 
     Raises:
-        ValueError: a setting is out of range, or the statistics and the logits differ in the number of classes.
+        ValueError: a setting is out of range, a shape does not fit, or the statistics and the logits differ in the
+            number of classes.
     """
     check_settings(nms_iou, score_threshold, per_class, box_voting)
     check_statistics(statistics, np.shape(logits)[-1])
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
     mask, mean, std = map(as_array, (mask, statistics.mean, statistics.std))
+    check_shapes(
+        "select_detections",
+        "logits [R, K1], deltas [R, K1, 4], rois [R, 4], mask [R], original_size [2]",
+        *(logits, deltas, rois, mask, original_size),
+    )
     scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
     # Only boxes that can be detections are decoded, a few of R * K.
     scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src.lib import _jax
 
 from frcnn_jax.config import DistributedConfig
 from frcnn_jax.distributed.output import mark_output
@@ -191,6 +190,8 @@ def _connect_cpus_at_loopback() -> None:
 
     JAX has no setting for it.
     """
+    from jax._src.lib import _jax  # not public, so that only those who need it depend on it
+
     _jax.make_gloo_tcp_collectives = partial(_jax.make_gloo_tcp_collectives, hostname="127.0.0.1")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from frcnn_jax.config import Config, ParameterRule, replace
 from frcnn_jax.models.caffe_trunks import VGG16, VGGCNNM1024, CaffeNet
@@ -31,6 +32,7 @@ from frcnn_jax.models.pixels import (
 from frcnn_jax.models.resnet import ResNetLastStage, ResNetTrunk
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.models.windows import WindowNetwork
+from frcnn_jax.ops.roi_pool.pool import IMPLEMENTATIONS
 
 
 def _caffe_rules(frozen: str) -> tuple[ParameterRule, ...]:
@@ -211,12 +213,17 @@ def create_model(
         roi_pooling: "auto", "xla", or "pallas" for kernels on GPUs (see `roi_max_pool`).
 
     Raises:
-        ValueError: the name is not known, background is the only class, or a rank is not in 1 ... the smaller side of
-            its layer, or is given for a head without fc6 and fc7.
+        ValueError: the name is not known, background is the only class, the dropout is not in 0 ... 1 or below 1, there
+            is no such pooling, or a rank is not in 1 ... the smaller side of its layer, or is given for a head without
+            fc6 and fc7.
     """
     architecture = find_architecture(name)
-    if num_classes < 2:
-        raise ValueError(f"num_classes counts background and must be at least 2, not {num_classes}")
+    if not isinstance(num_classes, int | np.integer) or num_classes < 2:
+        raise ValueError(f"num_classes counts background and must be at least 2, not {num_classes!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in 0 ... 1, below 1, not {dropout}")
+    if roi_pooling not in IMPLEMENTATIONS:
+        raise ValueError(f"roi_pooling must be one of {', '.join(IMPLEMENTATIONS)}, not {roi_pooling!r}")
     types = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(param_dtype)}
     head = architecture.head(num_classes, dropout=dropout, **types)
     if (fc6_rank, fc7_rank) != (None, None):

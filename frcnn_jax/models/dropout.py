@@ -31,11 +31,12 @@ def _draw_by_image(
     given = dict(zip(("deterministic", "rng"), inputs[1:], strict=False)) | options
     deterministic = layer.deterministic if given.get("deterministic") is None else given["deterministic"]
     x, count = inputs[0], len(places)
-    if deterministic or layer.rate in (0, 1) or given.get("rng") is not None or x.shape[0] % count:
+    by_image = count > 0 and x.shape[0] % count == 0
+    if deterministic or layer.rate in (0, 1) or given.get("rng") is not None or not by_image:
         return call(*inputs, **options)
     key = layer.make_rng(layer.rng_collection)
     keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
-    rows = x.reshape(count, -1, *x.shape[1:])
+    rows = x.reshape(count, x.shape[0] // count, *x.shape[1:])
     return jax.vmap(lambda x, key: call(x, deterministic=given.get("deterministic"), rng=key))(rows, keys).reshape(
         x.shape
     )

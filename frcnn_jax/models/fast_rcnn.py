@@ -12,6 +12,7 @@ from frcnn_jax.models.layers import Sizes, mask_outside
 from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_images
 from frcnn_jax.ops.precision import widen
 from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
+from frcnn_jax.ops.shapes import check_shapes
 
 
 class FastRCNN(nn.Module):
@@ -49,7 +50,15 @@ class FastRCNN(nn.Module):
             scales: resized size / original size; 1 if None.
             image_sizes: rows and columns of each image, the rest being padding; no padding if None.
             train: apply dropout, from the "dropout" random stream.
+
+        Raises:
+            ValueError: a shape does not fit, for example because the axis of images is missing.
         """
+        check_shapes(
+            "the model",
+            "images [N, H, W, 3], rois [N, R, 4], scales [N], image_sizes [N, 2]",
+            *(images, rois, scales, image_sizes),
+        )
         features, feature_sizes = self.features(images, image_sizes)
         pooled = self.pool(features, rois, scales, feature_sizes)
         logits, deltas = self.head(pooled.reshape(-1, *pooled.shape[2:]), train=train)

@@ -1,5 +1,6 @@
 """Layers on pooled features, then class logits and box offsets (section 2.3)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ def hidden_layers(
     With a rank t, fc6 is two layers, `fc6_L` of t outputs without bias and `fc6_U` (section 3.1, truncated SVD); fc7
     likewise. The names are those of the published compressed models.
     """
-    x = pooled.reshape(pooled.shape[0], -1)
+    x = pooled.reshape(pooled.shape[0], math.prod(pooled.shape[1:]))  # -1 is undefined without RoIs
     for name, width, rank in zip(("fc6", "fc7"), widths, ranks, strict=True):
         if rank is not None:
             linear = nn.initializers.lecun_normal()  # keeps the variance, as no ReLU follows

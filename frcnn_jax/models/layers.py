@@ -105,10 +105,12 @@ class GroupNorm(nn.Module):
         # Sums need more than half precision, whatever the activations' dtype.
         wide = wide_dtype(self.dtype)
         y = x.astype(wide)
-        count = (cells * self.group_size).astype(wide)[:, None]
+        # An image without cells, which only fills the batch, has a mean of 0: NaN would pass the mask in the gradient.
+        count = (jnp.maximum(cells, 1) * self.group_size).astype(wide)[:, None]
 
         def group_mean(values: Array) -> Array:
-            by_group = jnp.sum(values, axis=(1, 2)).reshape(n, -1, self.group_size).sum(axis=-1) / count
+            by_channel = jnp.sum(values, axis=(1, 2)).reshape(n, channels // self.group_size, self.group_size)
+            by_group = by_channel.sum(axis=-1) / count
             return jnp.repeat(by_group, self.group_size, axis=1)
 
         mean = group_mean(y)

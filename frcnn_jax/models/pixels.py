@@ -1,6 +1,7 @@
 """Normalisation of 8-bit pixels; it belongs to the weights and is stored with them."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,13 +13,22 @@ from frcnn_jax.ops.precision import wide_dtype
 
 @dataclasses.dataclass(frozen=True)
 class PixelNormalization:
-    """Normalisation of 8-bit RGB pixels that a network was trained on."""
+    """Normalisation of 8-bit RGB pixels that a network was trained on.
+
+    Raises:
+        ValueError: the order is not known, mean or std are not three finite numbers, or a std is not positive.
+    """
 
     mean: tuple[float, float, float]  # in the network's channel order, 0 ... 255
     std: tuple[float, float, float]
     order: str = "rgb"  # or "bgr"
 
     def __post_init__(self):
+        for name in ("mean", "std"):
+            values = tuple(map(float, getattr(self, name)))  # lists and arrays cannot be hashed, as models must be
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                raise ValueError(f"{name} of pixels must be three numbers, std above 0, not {values}")
+            object.__setattr__(self, name, values)
         if self.order not in ("rgb", "bgr"):
             raise ValueError(f"the order of pixels is 'rgb' or 'bgr', not {self.order!r}")
 

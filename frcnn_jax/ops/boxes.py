@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Real
 
 from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.shapes import check_shapes
 
 # Bounds the growth of a box by exp(): a factor of 62.5, the ratio of the paper's longest side (1000) to 16 pixels.
 LARGEST_LOG_RATIO = 4.135166556742356
@@ -32,11 +33,15 @@ def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Flo
 def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "A B"]:
     """Intersection over union, 0 ... 1; 0 if either box is empty.
 
+    Raises:
+        ValueError: a shape is not [A, 4] or [B, 4].
+
     >>> a, b = jnp.array([[0, 0, 4, 2]]), jnp.array([[2, 0, 4, 2], [4, 0, 8, 2]])
     >>> pairwise_iou(a, b).tolist()
     [[0.5, 0.0]]
     """
     a, b = widen(a), widen(b)
+    check_shapes("pairwise_iou", "a [A, 4], b [B, 4]", a, b)
     common = paired_intersection(a[:, None, :], b[None, :, :])
     union = box_area(a)[:, None] + box_area(b)[None, :] - common
     return jnp.where(common > 0, common / jnp.where(union > 0, union, 1), 0)
@@ -63,9 +68,14 @@ def encode_boxes(rois: Real[Array, "*B 4"], boxes: Real[Array, "*B 4"]) -> Float
         tx, ty: distance of the centres over the RoI's size; tw, th: log of the ratio of the sizes.
         Sizes count as at least one thousandth of a pixel, so that empty boxes give finite numbers.
 
+    Raises:
+        ValueError: the shapes differ.
+
     >>> encode_boxes(jnp.array([0, 0, 8, 8]), jnp.array([2, 0, 10, 8])).tolist()
     [0.25, 0.0, 0.0, 0.0]
     """
+    rois, boxes = widen(rois), widen(boxes)
+    check_shapes("encode_boxes", "rois [..., 4], boxes [..., 4]", rois, boxes)
     rx, ry, rw, rh = _centre_and_size(rois)
     bx, by, bw, bh = _centre_and_size(boxes)
     return jnp.stack([(bx - rx) / rw, (by - ry) / rh, jnp.log(bw / rw), jnp.log(bh / rh)], axis=-1)
@@ -74,9 +84,14 @@ def encode_boxes(rois: Real[Array, "*B 4"], boxes: Real[Array, "*B 4"]) -> Float
 def decode_boxes(rois: Real[Array, "*B 4"], deltas: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:
     """The boxes at offsets `deltas` from `rois`: the inverse of `encode_boxes`. Sizes change by a factor of at most
     62.5.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    rois, deltas = widen(rois), widen(deltas)
+    check_shapes("decode_boxes", "rois [..., 4], deltas [..., 4]", rois, deltas)
     rx, ry, rw, rh = _centre_and_size(rois)
-    tx, ty, tw, th = jnp.moveaxis(widen(deltas), -1, 0)
+    tx, ty, tw, th = jnp.moveaxis(deltas, -1, 0)
     x, y = rx + tx * rw, ry + ty * rh
     half_width = 0.5 * rw * jnp.exp(jnp.clip(tw, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))
     half_height = 0.5 * rh * jnp.exp(jnp.clip(th, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO))
@@ -92,5 +107,5 @@ def clip_boxes(boxes: Real[Array, "*B 4"], size: Int[Array, "2"]) -> Float[Array
 
 
 def _centre_and_size(boxes: Real[Array, "*B 4"]) -> tuple[Array, Array, Array, Array]:
-    x1, y1, x2, y2 = jnp.moveaxis(widen(boxes), -1, 0)
+    x1, y1, x2, y2 = jnp.moveaxis(boxes, -1, 0)
     return (x1 + x2) / 2, (y1 + y2) / 2, jnp.maximum(x2 - x1, 1e-3), jnp.maximum(y2 - y1, 1e-3)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 
 from frcnn_jax.ops.boxes import decode_boxes, encode_boxes, paired_giou
 from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.types import BoxStatistics, RoiSample
 
 ClassificationLoss = Callable[[Float[Array, "R K1"], Int[Array, " R"]], Float[Array, " R"]]
@@ -24,19 +25,22 @@ LocalizationLoss = Callable[
     [Float[Array, "R 4"], Float[Array, "R 4"], Float[Array, "R 4"], Float[Array, "R 4"], Float[Array, "R 4"]],
     Float[Array, " R"],
 ]
+_OF_EACH_ROI = "deltas [R, 4], rois [R, 4], gt_boxes [R, 4], mean [R, 4], std [R, 4]"
 
 
 def cross_entropy(logits: Float[Array, "R K1"], labels: Int[Array, " R"]) -> Float[Array, " R"]:
-    """Log loss of the true class, -log p_u: at least 0."""
+    """Log loss of the true class, -log p_u: at least 0; NaN for a label that is not 0 ... K."""
     logits, labels = as_array(logits), as_array(labels)
-    _check_rows(logits, labels, "labels")
+    check_shapes("cross_entropy", "logits [R, K1], labels [R]", logits, labels)
     return -_log_probability(logits, labels)
 
 
 def focal(logits: Float[Array, "R K1"], labels: Int[Array, " R"], *, gamma: float = 2.0) -> Float[Array, " R"]:
-    """Focal loss over the softmax, -(1 - p_u)^gamma log p_u (Lin et al., ICCV 2017): at least 0."""
+    """Focal loss over the softmax, -(1 - p_u)^gamma log p_u (Lin et al., ICCV 2017): at least 0; NaN for a label that
+    is not 0 ... K.
+    """
     logits, labels = as_array(logits), as_array(labels)
-    _check_rows(logits, labels, "labels")
+    check_shapes("focal", "logits [R, K1], labels [R]", logits, labels)
     log_probability = _log_probability(logits, labels)
     # -expm1 keeps the precision of 1 - p near p = 1; the floor keeps the power's gradient finite at p = 1.
     rest = jnp.maximum(-jnp.expm1(log_probability), jnp.finfo(logits.dtype).tiny)
@@ -65,7 +69,7 @@ def smooth_l1_localization(
         gt_boxes: target boxes.
         mean, std: box-target statistics of each RoI's class.
     """
-    _check_boxes(deltas, rois, gt_boxes, mean, std)
+    check_shapes("smooth_l1_localization", _OF_EACH_ROI, deltas, rois, gt_boxes, mean, std)
     targets = (encode_boxes(rois, gt_boxes) - widen(mean)) / widen(std)
     return jnp.sum(smooth_l1(widen(deltas) - targets), axis=-1)
 
@@ -78,7 +82,7 @@ def giou_localization(
     std: Float[Array, "R 4"],
 ) -> Float[Array, " R"]:
     """1 - GIoU of the decoded boxes with the ground truth, 0 ... 2; arguments as `smooth_l1_localization`."""
-    _check_boxes(deltas, rois, gt_boxes, mean, std)
+    check_shapes("giou_localization", _OF_EACH_ROI, deltas, rois, gt_boxes, mean, std)
     return 1 - paired_giou(decode_boxes(rois, widen(deltas) * widen(std) + widen(mean)), gt_boxes)
 
 
@@ -149,12 +153,13 @@ def multi_task_loss(
         raise TypeError("multi_task_loss needs a RoiSample and BoxStatistics, or all six of their fields")
     logits, deltas, labels, mask = map(as_array, (logits, deltas, labels, mask))
     rois, gt_boxes, mean, std = map(as_array, (rois, gt_boxes, mean, std))
-    _check_rows(logits, labels, "labels")
+    check_shapes(
+        "multi_task_loss",
+        "logits [R, K1], deltas [R, K1, 4], rois [R, 4], labels [R], gt_boxes [R, 4], mask [R], mean [K1, 4], "
+        "std [K1, 4]",
+        *(logits, deltas, rois, labels, gt_boxes, mask, mean, std),
+    )
     r, k1 = logits.shape
-    shapes = {"deltas": (r, k1, 4), "rois": (r, 4), "gt_boxes": (r, 4), "mask": (r,), "mean": (k1, 4), "std": (k1, 4)}
-    for (name, shape), array in zip(shapes.items(), (deltas, rois, gt_boxes, mask, mean, std), strict=True):
-        if array.shape != shape:
-            raise ValueError(f"{name} must have shape {shape} beside logits {logits.shape}, not {array.shape}")
     logits, deltas, rois, gt_boxes, mean, std = map(widen, (logits, deltas, rois, gt_boxes, mean, std))
     # Masked RoIs are replaced before they enter a function: a NaN gradient times zero would stay NaN.
     labels = jnp.where(mask, labels, 0)
@@ -174,6 +179,8 @@ def multi_task_loss(
     if count is None:
         count = jnp.sum(mask).astype(logits.dtype)
     divisor = jnp.maximum(count, jnp.finfo(logits.dtype).tiny)
+    known = (labels >= 0) & (labels.astype(jnp.int32) < k1)
+    by_class = jnp.where(known, by_class, jnp.nan)
     parts = {
         "classification": jnp.sum(jnp.where(mask, by_class, 0)) / divisor,
         "localization": jnp.sum(jnp.where(foreground, by_box, 0)) / divisor,
@@ -196,15 +203,5 @@ def _records(sample: Any, statistics: Any) -> tuple[Array, ...] | None:
 
 
 def _log_probability(logits: Array, labels: Array) -> Array:
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
-
-
-def _check_rows(logits: Array, labels: Array, name: str) -> None:
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(f"logits must be [R, K+1] and {name} [R], not {logits.shape} and {labels.shape}")
-
-
-def _check_boxes(*arrays: Array) -> None:
-    shapes = [as_array(array).shape for array in arrays]
-    if any(shape != shapes[0] or shape[-1:] != (4,) for shape in shapes):
-        raise ValueError(f"deltas, rois, gt_boxes, mean and std must all be [R, 4], not {shapes}")
+    found = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]  # NaN past the last class
+    return jnp.where(labels >= 0, found, jnp.nan)  # a negative index counts from the last class

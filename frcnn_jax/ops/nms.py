@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Int, Real
 
 from frcnn_jax.ops.boxes import pairwise_iou
 from frcnn_jax.ops.precision import as_array
+from frcnn_jax.ops.shapes import check_shapes
 
 # On a CPU, tiles of 512 took 1.5 to 2.2 times as long for 600 to 2000 boxes in 20 classes, and half as long for 300 to
 # 512 in one.
@@ -46,8 +47,12 @@ def nms(
 
     Returns:
         Mask of the kept boxes, in the given order; never a masked one.
+
+    Raises:
+        ValueError: a shape does not fit.
     """
     boxes, scores, mask = map(as_array, (boxes, scores, mask))
+    check_shapes("nms", "boxes [B, 4], scores [B], mask [B]", boxes, scores, mask)
     count = boxes.shape[0]
     if count <= _TILE:
         candidates = _Candidates(boxes, scores, jnp.arange(count))

@@ -16,10 +16,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from frcnn_jax.ops.boxes import box_area, paired_intersection, pairwise_iou
 from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.types import RoiSample
 
 CROWD_COVER = 0.5  # share of an RoI's area; also COCO's in evaluation, at its IoU of 0.5
@@ -54,10 +56,13 @@ def sample_rois(
         Boxes are float32, or float64 if the proposals and ground truth are. Gradients do not flow through the sample.
 
     Raises:
-        ValueError: a range is empty or out of order, a count or fraction is out of range, or the balance is unknown.
+        ValueError: a range is empty or out of order, a count or fraction is out of range, the balance is unknown, or a
+            shape does not fit.
     """
     if foreground_balance not in ("none", "class", "object"):
         raise ValueError(f"foreground_balance must be none, class or object, not {foreground_balance!r}")
+    if not isinstance(rois_per_image, int | np.integer):
+        raise ValueError(f"rois_per_image must be a whole number, not {rois_per_image!r}")
     low, high = background_iou
     if not (0 <= low < high <= foreground_iou <= 1 and rois_per_image > 0 and 0 <= foreground_fraction <= 1):
         raise ValueError(
@@ -67,6 +72,11 @@ def sample_rois(
     proposal_mask, gt_mask = as_array(proposal_mask), as_array(gt_mask)
     # A traced array cannot index a NumPy array.
     proposals, gt_boxes, gt_labels = widen(proposals), widen(gt_boxes), jnp.asarray(gt_labels)
+    check_shapes(
+        "sample_rois",
+        "proposals [P, 4], proposal_mask [P], gt_boxes [G, 4], gt_labels [G], gt_mask [G], gt_crowd [G]",
+        *(proposals, proposal_mask, gt_boxes, gt_labels, gt_mask, gt_crowd),
+    )
     # Proposals come first, so that entry i draws the same random number for any amount of padding.
     count = proposals.shape[0]
     candidates = jax.lax.stop_gradient(jnp.concatenate([proposals, gt_boxes]))

@@ -80,7 +80,8 @@ def _unite(bins: Array, axis: int, *, count: int) -> Array:
 
 
 def _concatenate(levels: list[Array]) -> Array:
-    return jnp.concatenate([level.reshape(level.shape[0], -1, level.shape[-1]) for level in levels], axis=1)
+    bins = [level.reshape(level.shape[0], level.shape[1] * level.shape[2], level.shape[3]) for level in levels]
+    return jnp.concatenate(bins, axis=1)
 
 
 def pyramid_cells(

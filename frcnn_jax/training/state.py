@@ -32,6 +32,8 @@ class TrainState:
     opt_state: Any
     statistics: BoxStatistics
 
+    replace = dataclasses.replace
+
     @property
     def params(self) -> dict[str, Any]:
         """All parameters, for the model."""
@@ -80,7 +82,7 @@ def create_state(config: Config, params: Any, statistics: BoxStatistics | None =
 
     Args:
         config: its `optimizer.rules` say which parameters are frozen.
-        params: all parameters, as `init_params` and `load_weights` return them.
+        params: all parameters, as `init_params` and `load_weights` return them; the state shares their arrays.
         statistics: box-target statistics of the model's deltas, [K1, 4] each, as `box_statistics` measures them; mean 0
             and deviation 1 if None.
 

@@ -202,7 +202,7 @@ def loss_fn(
         **parts,
         "foreground": foreground,
         "background": real - foreground,
-        "accuracy": right / jnp.maximum(count, 1),
+        "accuracy": right / jnp.maximum(count, jnp.finfo(count.dtype).tiny),  # a mean over devices may be below 1
     }
     return total, aux
 
@@ -219,8 +219,9 @@ def make_train_step(
     """The pure step of one device, `(state, batch, key) -> (state, metrics)`, averaging over `axis_name`.
 
     The key is that of the run, the same in every step; the step folds its number into it. Map the function with
-    `map_train_step`, or with `jax.pmap(step, axis_name="data")`; with axis_name None it runs without mapping. On
-    several devices the metrics also have "finite" [D]: true for devices with a finite loss.
+    `map_train_step`, with `jax.pmap(step, axis_name="data")`, or with a `jax.shard_map` of your own with
+    check_vma=False; with axis_name None it runs without mapping. On several devices the metrics also have "finite"
+    [D]: true for devices with a finite loss.
 
     With an optimizer of `create_optimizer`, a fourth argument replaces the schedule's learning rate; the compiled
     program then does not depend on the schedule. Optax's own optimizers ignore or refuse that argument.
@@ -259,8 +260,7 @@ def make_train_step(
         given = {} if learning_rate is None else {"learning_rate": learning_rate}
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable, **given)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
-        new_state = dataclasses.replace(
-            state,
+        new_state = state.replace(
             step=state.step + 1,
             trainable=optax.apply_updates(state.trainable, updates),
             opt_state=opt_state,
@@ -273,20 +273,23 @@ def make_train_step(
 def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
     """`step` over the devices of `mesh`: the batch is split by image, everything else is on every device.
 
-    The state is donated: use the returned one.
+    The state is donated, with the parameters that it was created from: use the returned one.
     """
     everywhere, by_image = PartitionSpec(), PartitionSpec(AXIS)
 
     @functools.wraps(step)
-    def mapped(state: TrainState, batch: Batch, key: PRNGKeyArray, *learning_rate: Array) -> tuple[TrainState, Metrics]:
+    def mapped(
+        state: TrainState, batch: Batch, key: PRNGKeyArray, learning_rate: Float[Array, ""] | None = None
+    ) -> tuple[TrainState, Metrics]:
+        given = () if learning_rate is None else (learning_rate,)
         over_devices = jax.shard_map(
             step,
             mesh=mesh,
-            in_specs=(everywhere, by_image, everywhere, *[everywhere] * len(learning_rate)),
+            in_specs=(everywhere, by_image, everywhere, *[everywhere] * len(given)),
             out_specs=(everywhere, everywhere),
             # With check_vma, gradients of replicated parameters would be summed over devices before the mean below.
             check_vma=False,
         )
-        return over_devices(state, batch, key, *learning_rate)
+        return over_devices(state, batch, key, *given)
 
     return jax.jit(mapped, donate_argnums=0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax._src.lib import _jax
 
 from frcnn_jax.config import Config, DistributedConfig, changed_settings, from_json, replace, to_json
 from frcnn_jax.distributed import arrays, launch, start
@@ -79,7 +80,7 @@ def test_settings_take_the_place_of_a_cluster(arguments):
 def initialized(place, monkeypatch):
     """Arguments that `start` gives `jax.distributed.initialize`, and how it has gloo listen."""
     monkeypatch.setattr(start, "_on_tpu_host", lambda: False)
-    monkeypatch.setattr(start._jax, "make_gloo_tcp_collectives", lambda **options: options)
+    monkeypatch.setattr(_jax, "make_gloo_tcp_collectives", lambda **options: options)
     changed = {}
     monkeypatch.setattr(jax.config, "update", changed.__setitem__)
 
@@ -88,7 +89,7 @@ def initialized(place, monkeypatch):
         monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: found.update(arguments))
         start.start(DistributedConfig(**settings))
         assert changed == {"jax_enable_preemption_service": False}  # which would take SIGTERM
-        return found, start._jax.make_gloo_tcp_collectives()
+        return found, _jax.make_gloo_tcp_collectives()
 
     return initialize
 

@@ -103,6 +103,18 @@ def test_an_unknown_order_of_pixels_is_refused():
         PixelNormalization((1.0, 2.0, 3.0), (1.0, 1.0, 1.0), "BGR")
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_pixels_of_lists_and_arrays_can_be_hashed_as_models_are():
+    plain = PixelNormalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    for kind in (list, np.float32):
+        pixels = PixelNormalization(kind((1, 2, 3)), kind((4, 5, 6)))
+        assert hash(pixels) == hash(plain)
+        assert pixels == plain
+    for mean, std in (((1, 2), (1, 1, 1)), ((1, 2, 3), (1, 0, 1)), ((1, 2, np.nan), (1, 1, 1)), ((1, 2, 3), (1,))):
+        with pytest.raises(ValueError, match=r"^(mean|std) of pixels must be three numbers, std above 0, not \("):
+            PixelNormalization(mean, std)
+
+
 def test_what_lies_outside_the_image_is_not_seen():
     """An 8-bit image and a floating one, each with noise in its padding."""
     sizes = jnp.array([[40, 60], [48, 33]])
@@ -123,6 +135,40 @@ def test_each_roi_and_image_stands_alone():
     np.testing.assert_allclose(logits[1], alone[0][0, ::-1], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(deltas[1], alone[1][0, ::-1], rtol=1e-4, atol=1e-5)
     assert np.ptp(np.asarray(logits), axis=1).min() > 1e-4
+
+
+def test_an_image_of_no_size_that_fills_the_batch_changes_no_gradient():
+    @jax.jit
+    def gradient(params, sizes):
+        return jax.grad(lambda p: small_model().apply(p, PIXELS, ROIS, image_sizes=sizes)[0][0].sum())(params)
+
+    sizes = jnp.array([[48, 64], [40, 50]])
+    found, wanted = (gradient(lively_params(), x) for x in (sizes.at[1].set(0), sizes))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, wanted)
+
+
+@pytest.mark.parametrize("name", ["tiny", "vgg16", "resnet18"])
+def test_without_rois_or_images(name):
+    model = create_model(name, 5)
+    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    for n, r in ((2, 0), (0, 3)):
+        images, rois = jnp.zeros((n, 64, 64, 3), jnp.uint8), jnp.zeros((n, r, 4))
+        logits, deltas = jax.eval_shape(model.apply, {"params": params}, images, rois)
+        assert (logits.shape, deltas.shape) == ((n, r, 5), (n, r, 5, 4))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_arrays_that_do_not_fit_are_named():
+    model, (image, rois) = small_model(), (PIXELS[0], ROIS[0])
+    for arrays, options, message in (
+        ((image, rois), {}, r"images \[N, H, W, 3\], not \[48, 64, 3\]"),
+        ((PIXELS, rois), {}, r"rois \[N, R, 4\] = \[2, R, 4\], not \[3, 4\]"),
+        ((PIXELS, ROIS[:1]), {}, r"rois \[N, R, 4\] = \[2, R, 4\], not \[1, 3, 4\]"),
+        ((PIXELS, ROIS), {"scales": jnp.ones(1)}, r"scales \[N\] = \[2\], not \[1\]"),
+        ((PIXELS, ROIS), {"image_sizes": jnp.ones(2, int)}, r"image_sizes \[N, 2\] = \[2, 2\], not \[2\]"),
+    ):
+        with pytest.raises(ValueError, match=f"^the model takes {message}"):
+            model.apply(lively_params(), *arrays, **options)
 
 
 def test_rois_are_scaled_with_the_image():
@@ -193,8 +239,16 @@ def test_pixels_of_each_model():
     assert create_model("tiny", 21).pixels == PixelNormalization((127.5,) * 3, (64.0,) * 3, "rgb")
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_model_that_cannot_be_made_says_why():
     with pytest.raises(ValueError, match=r"no model 'vgg17'; there are .*tiny, vgg16"):
         create_model("vgg17", 21)
     with pytest.raises(ValueError, match=r"num_classes counts background and must be at least 2, not 1"):
         create_model("tiny", 1)
+    with pytest.raises(ValueError, match=r"num_classes .* not 3\.0"):
+        create_model("tiny", 3.0)
+    for dropout in (-0.1, 1, 1.5):
+        with pytest.raises(ValueError, match=f"dropout must be in 0 ... 1, below 1, not {dropout}"):
+            create_model("tiny", 3, dropout=dropout)
+    with pytest.raises(ValueError, match="roi_pooling must be one of auto, xla, pallas, not 'cuda'"):
+        create_model("tiny", 3, roi_pooling="cuda")

@@ -254,23 +254,39 @@ def test_a_loss_of_ones_own_gives_a_value_for_each_roi(options, message):
         multi_task_loss(*sample(16), **options)
 
 
+def one_hot_entropy(logits, labels):
+    return -(jax.nn.one_hot(labels, logits.shape[1]) * jax.nn.log_softmax(logits)).sum(1)
+
+
+@pytest.mark.parametrize("label", [-CLASSES - 1, -CLASSES, -1, CLASSES, CLASSES + 1])
+def test_a_label_of_no_class_makes_the_loss_nan(label):
+    arguments = sample(17)
+    place = int(np.flatnonzero(arguments[5])[0])
+    arguments[3] = arguments[3].at[place].set(label)
+    for loss in (cross_entropy, focal):
+        np.testing.assert_array_equal(jnp.isnan(loss(arguments[0], arguments[3])), np.arange(ROIS) == place)
+        assert jnp.isnan(multi_task_loss(*arguments, classification=loss)[0])
+    # A loss of one's own may take such a label for none of the classes.
+    assert jnp.isnan(multi_task_loss(*arguments, classification=one_hot_entropy)[0])
+
+
 def test_misshapen_input_is_refused():
     logits, deltas, rois, labels, gt_boxes, mask, mean, std = sample(15)
     for function in (cross_entropy, focal):
-        with pytest.raises(ValueError, match=r"\(12, 4\) and \(11,\)"):
+        with pytest.raises(ValueError, match=r"takes labels \[R\] = \[12\], not \[11\]"):
             unchecked(function)(logits, labels[:-1])
-        with pytest.raises(ValueError, match=r"\(12, 4\) and \(12, 1\)"):
+        with pytest.raises(ValueError, match=r"takes labels \[R\] = \[12\], not \[12, 1\]"):
             unchecked(function)(logits, labels[:, None])
     for function in (smooth_l1_localization, giou_localization):
-        with pytest.raises(ValueError, match=r"all be \[R, 4\].*\(12, 1\)"):
+        with pytest.raises(ValueError, match=r"takes deltas \[R, 4\].*, not \[12, 1\]"):
             unchecked(function)(rois[:, :1], rois, gt_boxes, rois, rois)
-        with pytest.raises(ValueError, match=r"all be \[R, 4\].*\(1, 4\)"):
+        with pytest.raises(ValueError, match=r"takes gt_boxes \[R, 4\] = \[12, 4\], not \[1, 4\]"):
             unchecked(function)(rois, rois, gt_boxes[:1], rois, rois)
     run = unchecked(multi_task_loss)
-    with pytest.raises(ValueError, match=r"deltas must have shape \(12, 4, 4\).*not \(12, 16\)"):
+    with pytest.raises(ValueError, match=r"takes deltas \[R, K1, 4\] = \[12, 4, 4\], not \[12, 16\]"):
         run(logits, deltas.reshape(ROIS, -1), rois, labels, gt_boxes, mask, mean, std)
     good = (logits, deltas, rois, labels, gt_boxes, mask, mean, std)
     wrong = {2: rois[:1], 4: gt_boxes[:1], 5: mask[:1], 6: mean[:1], 7: std[:1]}
     for position, array in wrong.items():
-        with pytest.raises(ValueError, match="must"):
+        with pytest.raises(ValueError, match="multi_task_loss takes "):
             run(*good[:position], array, *good[position + 1 :])

@@ -28,6 +28,7 @@ def boxes(seed=0, count=12):
 def test_the_papers_pyramid_has_50_bins():
     assert pool(features(), boxes().astype(np.float32)).shape == (12, 50, 3)
     assert sum(n * n for n in PYRAMID) == 50
+    assert pool(features(), np.zeros((0, 4), np.float32)).shape == (0, 50, 3)
 
 
 def test_equals_a_loop():

@@ -30,7 +30,8 @@ def small_model(dropout: float = 0.0, dtype=np.float32) -> FastRCNN:
 
 @functools.cache
 def small_params(dropout: float = 0.0):
-    return init_params(small_model(dropout), jax.random.key(0))
+    with jax.ensure_compile_time_eval():  # kept, so never a tracer, even if a traced function calls it first
+        return init_params(small_model(dropout), jax.random.key(0))
 
 
 def small_batch(images: int = 2, seed: int = 0) -> Batch:

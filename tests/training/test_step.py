@@ -153,6 +153,25 @@ def test_crowds_are_not_drawn_whether_difficult_or_not():
         assert (cover < (x2 - x1) * (y2 - y1) / 2).all()
 
 
+def test_accuracy_of_less_than_an_roi_per_device():
+    """One RoI in two images of a device each: the mean over devices is its accuracy, and not half of it."""
+    batch = small_batch()
+    gt_mask = np.zeros_like(batch.gt_mask)
+    gt_mask[0, 0] = True
+    batch = batch.replace(gt_mask=gt_mask, proposal_mask=np.zeros_like(batch.proposal_mask))
+    batch = jax.tree.map(lambda x: x[:, None], batch)  # a device for each image
+    options = {"model": small_model(), "sampling": SAMPLING, "axis_name": "data"}
+
+    @jax.jit
+    def accuracy(label):
+        params = small_params() | {"head": dict(small_params()["head"])}
+        scores = params["head"]["cls_score"]
+        params["head"]["cls_score"] = scores | {"bias": 100.0 * jax.nn.one_hot(label, 3)}
+        return jax.vmap(lambda one: loss_fn(params, one, KEY, **options)[1]["accuracy"], axis_name="data")(batch).mean()
+
+    assert [float(accuracy(label)) for label in (1, 2)] == [1, 0]
+
+
 def state_and_step(axis_name, dropout=0.0, steps=10):
     model, params = small_model(dropout), small_params(dropout)
     state = create_state(CONFIG, jax.tree.map(jnp.copy, params), identity_statistics(3))
@@ -186,7 +205,7 @@ def test_step_compiles_once_for_each_padded_shape():
     tall = wide.replace(images=np.swapaxes(wide.images, 1, 2), image_sizes=wide.image_sizes[:, ::-1])
     for rate, batch in enumerate((wide, tall, wide, tall, small_batch(seed=1))):
         before = jax.tree.map(np.asarray, state.trainable)
-        state, _ = mapped(state, batch, KEY, np.float32(rate))
+        state, _ = mapped(state, batch, KEY, learning_rate=np.float32(rate))
         same = jax.tree.map(lambda a, b: bool((a == b).all()), before, state.trainable)
         assert all(jax.tree.leaves(same)) == (rate == 0)  # the schedule has 0.01
     assert mapped._cache_size() == 2

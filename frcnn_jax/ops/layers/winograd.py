@@ -45,7 +45,8 @@ def winograd_convolve(
     inputs = _transform(_B, _tiles(widen(x), 4, (rows, columns), padding))
     weights = _transform(_G, [list(line) for line in widen(kernel)])
     outputs = _transform(_A, _pairwise(operator.matmul, inputs, weights))
-    y = jnp.stack([jnp.stack(line, axis=3) for line in outputs], axis=2).reshape(n, 2 * rows, 2 * columns, -1)
+    y = jnp.stack([jnp.stack(line, axis=3) for line in outputs], axis=2)
+    y = y.reshape(n, 2 * rows, 2 * columns, kernel.shape[3])
     return y[:, : lengths[0], : lengths[1]].astype(x.dtype)
 
 

@@ -27,8 +27,13 @@ def project_rois(boxes: Real[Array, "*B 4"], scale: Real[Array, ""] | float) -> 
     Returns:
         (x1, y1, x2 - 1, y2 - 1) * scale, as the original release computes them; integers and half precision are
         computed and returned in float32.
+
+    Raises:
+        ValueError: there is more than one scale: images of different scales are mapped by `jax.vmap`.
     """
     boxes = widen(boxes)
+    if jnp.ndim(scale) != 0:
+        raise ValueError(f"project_rois takes one scale, not {list(jnp.shape(scale))}: map it over images by jax.vmap")
     scale = scale if isinstance(scale, int | float) else widen(scale)
     return jnp.concatenate([boxes[..., :2], boxes[..., 2:] - 1], axis=-1) * scale
 
