@@ -94,7 +94,7 @@ def main() -> None:
 
 def training_command(config: str | Path, settings: Sequence[str]) -> str:
     """The command line that trains with the same config and settings, for a shell."""
-    program = sys.argv[0].replace("inspect-data", "train")
-    if program.endswith(".py"):
-        program = f"python {shlex.quote(str(Path(program).with_name('train.py')))}"
+    program = f"{sys.argv[0].removesuffix('inspect-data')}train"
+    if sys.argv[0].endswith(".py"):
+        program = f"python {shlex.quote(str(Path(sys.argv[0]).with_name('train.py')))}"
     return f"{program} {shlex.join(['--config', str(config), '--workdir', 'runs/mine', *settings])}"

@@ -75,7 +75,7 @@ class Config:
         if self.evaluate.second_pass and len(self.input.test_scales) > 1:
             raise SettingError(
                 f"evaluate.second_pass = {self.evaluate.second_pass} needs one test scale, and input.test_scales has "
-                f"{len(self.input.test_scales)}: give --evaluate.second-pass 0, or one scale"
+                f"{len(self.input.test_scales)}: give evaluate.second_pass = 0 with them, or one scale"
             )
         for name in self.plugins:
             if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):

@@ -145,7 +145,7 @@ def detect(
             "trace frcnn.detect_batch, which takes the padded arrays of frcnn.make_batch"
         )
     settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass)
-    if second_pass and len(scales) > 1:
+    if has_second_pass(settings) and len(scales) > 1:
         raise ValueError(f"second_pass needs one scale, not {len(scales)}: give scale, or second_pass=0")
     pyramid = single_pyramid(
         image, boxes, scales=tuple(scales) or (scale,), max_size=max_size, spatial_scale=model.spatial_scale

@@ -64,7 +64,7 @@ def static_settings(*values: Any) -> dict[str, Any]:
             settings[name] = value.item()
     check_settings(*(settings[name] for name in ("nms_iou", "score_threshold", "per_class", "box_voting")))
     count = settings["second_pass"]
-    if not isinstance(count, int | np.integer) or count < 0:
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
         raise ValueError(f"second_pass must be a whole number of at least 0, not {count}")
     return settings
 

@@ -22,7 +22,7 @@ def check_shapes(function: str, shapes: str, *arrays: Any) -> None:
     for (name, text), array in zip(re.findall(r"(\w+) \[(.*?)\]", shapes), arrays, strict=True):
         if array is None:
             continue
-        letters, shape = text.split(", "), np.shape(array)
+        letters, shape = text.split(", "), _shape(array)
         sizes = list(shape)
         if letters[0] == "...":
             leading = len(shape) - len(letters) + 1
@@ -36,3 +36,10 @@ def check_shapes(function: str, shapes: str, *arrays: Any) -> None:
             equal = f" = [{numbers}]" if numbers != text else ""
             raise ValueError(f"{function} takes {name} [{text}]{equal}, not {list(shape)}")
         known |= dict(zip(letters, sizes, strict=True))
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    """The shape of an array, or of nested sequences of numbers, which may be traced."""
+    if isinstance(array, list | tuple):
+        return (len(array), *(_shape(array[0]) if len(array) else ()))
+    return np.shape(array)

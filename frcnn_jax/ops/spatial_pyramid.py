@@ -37,7 +37,8 @@ def spatial_pyramid_pool(
         The bins of all levels, concatenated, each level in row-major order.
     """
     features, cells = as_array(features), as_array(cells)
-    valid_size = as_array(features.shape[:2] if valid_size is None else valid_size)
+    whole = jnp.array(features.shape[:2], jnp.int32)
+    valid_size = whole if valid_size is None else jnp.minimum(as_array(valid_size), whole)
     return _pyramid(features, cells, valid_size, tuple(levels))
 
 

@@ -4,7 +4,8 @@ import json
 import math
 from pathlib import Path
 
-from frcnn_jax.config import Config, absolute_paths, with_steps
+from frcnn_jax.config import Config, absolute_paths, replace, with_steps
+from frcnn_jax.config.checks import SettingError
 from frcnn_jax.training.data_record import read_record
 
 _SHORT = 0.75  # of the recipe's steps
@@ -24,13 +25,20 @@ def shortened(workdir: Path, run: Config, recipe: Config | None) -> dict[str, in
 
 
 def _steps(workdir: Path, run: Config, recipe: Config) -> int | None:
-    """Steps of the run's batches in which the recipe shows as many images; None if that is not known or not wanted."""
+    """Steps of the run's batches in which the recipe shows as many images, at most the recipe's own steps with such
+    batches; None if that is not known or not wanted.
+    """
     record = read_record(workdir)
     # A run that starts from weights other than the recipe's may be the end of a longer training.
     if record is None or run.model.weights != absolute_paths(recipe).model.weights:
         return None
-    images = with_steps(recipe, len(record.image_ids)).train.steps * recipe.input.batch_size
-    return math.ceil(images / run.input.batch_size)
+    try:
+        images = with_steps(recipe, len(record.image_ids)).train.steps * recipe.input.batch_size
+        recipe = replace(recipe, input={"batch_size": run.input.batch_size})
+        steps = with_steps(recipe, len(record.image_ids)).train.steps
+    except SettingError:  # its steps and epochs contradict each other
+        return None
+    return min(math.ceil(images / run.input.batch_size), steps)
 
 
 def _reported(workdir: Path) -> int | None:

@@ -1,5 +1,6 @@
 """Measurement of a run while it trains: its steps, the best checkpoint and the early end."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from frcnn_jax.checkpoint import Evaluations, read_evaluations, write_evaluations
-from frcnn_jax.config import Config, in_steps
+from frcnn_jax.config import Config, EvalConfig, in_steps
 from frcnn_jax.distributed.talk import is_first
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.training.metrics import MetricsLog
@@ -18,6 +19,8 @@ from frcnn_jax.types import BoxStatistics
 
 # Entries of `Evaluation.measured` that describe data, not settings.
 _DATA = ("data", "fingerprint", "proposals")
+# Runs from before a setting of the evaluation existed were measured without it, as by default.
+_DEFAULTS = {f"evaluate.{field.name}": field.default for field in dataclasses.fields(EvalConfig)}
 
 
 class Evaluation(Protocol):
@@ -117,14 +120,14 @@ def check_measured(workdir: Path, evaluation: Evaluation, accept_changed: bool) 
     Args:
         accept_changed: compare even if the data have changed.
     """
-    before = read_evaluations(workdir)
-    now = evaluation.measured
-    changed = {name for name in before.measured.keys() | now.keys() if before.measured.get(name) != now.get(name)}
+    before, now = read_evaluations(workdir), evaluation.measured
+    then = _DEFAULTS | before.measured
+    changed = {name for name in before.measured.keys() | now.keys() if then.get(name) != now.get(name)}
     if not before.values or not changed - set(_DATA if accept_changed else ()):
         return
     settings = sorted(changed - set(_DATA))
     if settings:
-        listed = "; ".join(f"{name} is {before.measured.get(name)} there and {now.get(name)} here" for name in settings)
+        listed = "; ".join(f"{name} is {then.get(name)} there and {now.get(name)} here" for name in settings)
         raise ValueError(
             f"{workdir} was measured otherwise while it trained: {listed}. Give the same, so that the values compare; "
             "a finished run is tested with other settings by frcnn evaluate"

@@ -193,6 +193,11 @@ def claim_workdir(workdir: Path, config: Config) -> None:
         ValueError: as `check_settings`.
     """
     check_settings(workdir, config)
+    before = _recorded(workdir)
+    if before is not None:
+        for name, (old, new) in changed_settings(before, absolute_paths(config)).items():
+            if name.startswith(("evaluate.", "input.test_")):
+                print(f"{name} of {workdir} is {new!r} from now on, in place of {old!r}")
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(workdir / "config.json", to_json(absolute_paths(config)))
 

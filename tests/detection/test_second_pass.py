@@ -1,5 +1,6 @@
 """The second pass: its boxes against a plain loop, and detections as if its boxes were given as proposals."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,7 +14,7 @@ from frcnn_jax.detection.detect import detect, detect_batch, trim
 from frcnn_jax.detection.inputs import make_batch
 from frcnn_jax.detection.second_pass import moved_boxes
 from tests.detection.test_selection import SIZE, STATISTICS, iou, outputs, plain_detections
-from tests.weights.detectors import assert_same_detections, image_and_boxes, small_detector
+from tests.weights.detectors import assert_same_detections, image_and_boxes, random_params, small_detector
 
 NOTHING_SUPPRESSED = {"nms_iou": 1.0, "threshold": -1.0, "per_class": 10**6, "voting": None}
 
@@ -61,13 +62,8 @@ def test_what_is_not_a_number_is_not_moved():
     np.testing.assert_array_equal(boxes[found], without[0][without[1]])
 
 
-@pytest.mark.parametrize("voting", [None, 0.5])
-def test_detections_are_those_of_proposals_and_moved_boxes(voting):
-    detector = small_detector()
-    image, boxes = image_and_boxes()
-    settings = {"nms_iou": 0.4, "score_threshold": 0.1, "per_class": 20, "box_voting": voting}
-    batch = make_batch(image, boxes, scale=48, max_size=96)
-    batch = jax.tree.map(jnp.asarray, batch)
+def moved_of(detector, batch):
+    """The boxes of a second pass of 8, from the outputs of the whole model."""
     logits, deltas = detector.model.apply(
         {"params": detector.params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
     )
@@ -76,17 +72,44 @@ def test_detections_are_those_of_proposals_and_moved_boxes(voting):
         count=8,
     )  # fmt: skip
     assert found.all()
+    return np.asarray(moved)
+
+
+def far_from_rounding(detector, batch, boxes):
+    """True if no rounding error can move a corner of these boxes to another feature cell."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - 1]) * float(batch.scales[0]) * detector.model.spatial_scale
+    return np.abs(corners - np.floor(corners) - 0.5).min() > 2e-3
+
+
+def assert_same_in_any_order(found, expected):
+    assert len(found.scores) == len(expected.scores)
+    numbers = [np.column_stack([1000 * x.labels, 100 * x.scores, x.boxes]) for x in (found, expected)]
+    distances = np.abs(numbers[0][:, None] - numbers[1][None]).max(axis=2)
+    assert distances.min(axis=0).max() < 0.01
+    assert distances.min(axis=1).max() < 0.01
+
+
+@pytest.mark.parametrize("voting", [None, 0.5])
+def test_detections_are_those_of_proposals_and_moved_boxes(voting):
+    image, boxes = image_and_boxes()
+    # Boxes on the same cells have the same score but for rounding errors, which would decide what is suppressed.
+    settings = {"nms_iou": 1.0, "score_threshold": 0.1, "per_class": 100, "box_voting": voting}
+    batch = jax.tree.map(jnp.asarray, make_batch(image, boxes, scale=48, max_size=96))
+    model = small_detector().model
+    detectors = (dataclasses.replace(small_detector(), params=random_params(model, seed)) for seed in range(9))
+    detector = next(d for d in detectors if far_from_rounding(d, batch, moved_of(d, batch)))
+    moved = moved_of(detector, batch)
     run = functools.partial(detect, detector.model, detector.params, image, statistics=detector.statistics, scale=48,
                             max_size=96, **settings)  # fmt: skip
     expected = run(np.concatenate([boxes, moved]))
     twice = run(boxes, second_pass=8)
-    assert_same_detections(twice, expected, 1e-4)
-    assert not np.array_equal(twice.scores, run(boxes).scores)
+    assert len(twice.scores) > len(run(boxes).scores) + 5
+    assert_same_in_any_order(twice, expected)
     both = jax.tree.map(lambda x: np.concatenate([x, x]), batch).replace(image_mask=np.array([True, False]))
     together = detect_batch(detector.params, detector.statistics, both, model=detector.model, second_pass=8, **settings)
-    assert together.mask.shape == (2, 3 * 20)
+    assert together.mask.shape == (2, 3 * (64 + 8))
     assert not together.mask[1].any()
-    assert_same_detections(trim(jax.tree.map(lambda x: x[0], together)), expected, 1e-4)
+    assert_same_in_any_order(trim(jax.tree.map(lambda x: x[0], together)), expected)
 
 
 def test_none_without_box_regression_and_by_default():
@@ -102,13 +125,13 @@ def test_what_is_refused():
     detector = small_detector()
     image, boxes = image_and_boxes()
     run = functools.partial(detect, detector.model, detector.params, image, boxes)
-    for wrong in (-1, 2.5):
+    for wrong in (-1, 2.5, True):
         with pytest.raises(ValueError, match=f"second_pass must be a whole number of at least 0, not {wrong}"):
             run(second_pass=wrong)
     with pytest.raises(ValueError, match="second_pass needs one scale, not 2: give scale, or second_pass=0"):
         run(scales=(48, 96), second_pass=8)
     with pytest.raises(
-        SettingError, match=r"evaluate\.second_pass = 8 needs one test scale, and .* has 2: give --eval"
+        SettingError, match=r"evaluate\.second_pass = 8 needs one test scale, and .* has 2: give evaluate\.second_pass"
     ):
         Config(evaluate=EvalConfig(second_pass=8), input=InputConfig(test_scales=(480, 600)))
     with pytest.raises(SettingError, match=r"evaluate\.second_pass"):

@@ -92,5 +92,12 @@ def test_letters(shapes, sizes, message):
             check_shapes("f", shapes, *arrays)
 
 
+def test_sequences_of_traced_numbers_have_a_shape():
+    traced = jax.jit(lambda x: check_shapes("f", "a [2], b [3, 2]", [x, x], ((x, 1), [1, 2.0], [x, x])) or x)
+    traced(1.0)
+    with pytest.raises(ValueError, match=r"f takes a \[2\], not \[3\]"):
+        jax.jit(lambda x: check_shapes("f", "a [2]", [x, x, x]) or x)(1.0)
+
+
 def test_none_is_skipped():
     check_shapes("f", "a [N], b [N]", None, np.zeros(3))

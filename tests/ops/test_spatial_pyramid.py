@@ -87,6 +87,13 @@ def test_values_are_those_of_roi_pooling_of_each_level(levels):
     np.testing.assert_array_equal(several[0], pooled)
 
 
+def test_a_valid_part_beyond_the_map_is_the_map():
+    values, cells = -jnp.ones((4, 6, 1)), jnp.array([[0.0, 0, 11, 3]])
+    np.testing.assert_array_equal(
+        pool(values, cells, levels=(2, 1), valid_size=jnp.array([4, 12]))[0, :, 0], [-1, 0, -1, 0, -1]
+    )
+
+
 def test_bins_nest_in_float32():
     """57 cells in 7 bins extend one cell further than in exact arithmetic, so their union is larger than the RoI."""
     assert all(nested(n, 6, (128, 128)) for n in (3, 2, 1, 6))

@@ -28,6 +28,9 @@ def workdir(tmp_path):
         (FIXED, "--train.steps 200", (200, 2000)),
         (FIXED, "--train.steps 200 --input.batch-size 20", None),  # as many images
         (FIXED, "--train.steps 100 --input.batch-size 20", (100, 200)),
+        (FIXED, "--input.batch-size 1", None),  # the recipe's own length
+        (FIXED, "--train.steps 1400 --input.batch-size 1", (1400, 2000)),
+        (replace(RECIPE, train={"steps": 7}), "--train.steps 200", None),  # steps and epochs that contradict each other
         (FIXED, "--train.steps 200 --model.weights runs/before", None),  # goes on from another run
         (replace(FIXED, model={"weights": "a.npz"}), "--train.steps 200", (200, 2000)),
     ],

@@ -241,6 +241,14 @@ def test_values_that_would_not_compare_are_refused(tmp_path):
     check_measured(tmp_path, other, False)
 
 
+def test_a_setting_that_a_run_does_not_know_has_its_default(tmp_path):
+    before = Scripted(**{"evaluate.nms_iou": 0.3}).measured
+    write_evaluations(tmp_path, Evaluations(before, ((2, 0.5),)))
+    check_measured(tmp_path, Scripted(**before | {"evaluate.second_pass": 0}), False)
+    with pytest.raises(ValueError, match=r"measured otherwise .*: evaluate\.second_pass is 0 there and 128 here\. "):
+        check_measured(tmp_path, Scripted(**before | {"evaluate.second_pass": 128}), False)
+
+
 def test_a_damaged_file_of_values_is_one_line(tmp_path):
     assert read_evaluations(tmp_path) == Evaluations()
     for text in ("{", "[]", '{"values": [[1]], "measured": {}}'):

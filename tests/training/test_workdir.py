@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from frcnn_jax.config import Config, EvalConfig, InputConfig, OptimizerConfig, TrainConfig, to_json
+from frcnn_jax.config import Config, EvalConfig, InputConfig, OptimizerConfig, TrainConfig, replace, to_json
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.workdir import claim_workdir, describe_resumed, read_config
 
@@ -94,6 +94,14 @@ def test_settings_that_do_not_touch_what_was_learned_may_change(tmp_path):
     )
     claim_workdir(tmp_path, now)
     assert read_config(tmp_path) == now
+
+
+def test_other_settings_of_the_test_are_printed(tmp_path, capsys):
+    claim_and_learn(tmp_path)
+    claim_workdir(tmp_path, BEFORE)
+    assert capsys.readouterr().out == ""
+    claim_workdir(tmp_path, replace(BEFORE, evaluate={"second_pass": 128}))
+    assert capsys.readouterr().out == (f"evaluate.second_pass of {tmp_path} is 128 from now on, in place of 0\n")
 
 
 def test_a_cosine_may_not_change_its_length(tmp_path):
