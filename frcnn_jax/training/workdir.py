@@ -278,7 +278,7 @@ def read_config(workdir: str | Path) -> Config:
     path = expand_user(workdir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{workdir} holds no run: there is no {path}. Train one there first, or give its --workdir"
+            f"{workdir} holds no run: there is no {path}. Train one there first, or give the folder of one"
         )
     return _read(path)
 
