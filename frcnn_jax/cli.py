@@ -5,6 +5,7 @@ traceback, and an interruption says how to continue.
 """
 
 import argparse
+import difflib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from frcnn_jax.signals import ended_by_signals
 
@@ -56,7 +58,16 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     Args:
         description: paragraphs are filled to the width of the terminal, indented lines stay as they are.
     """
-    return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+    return _Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that names the option nearest to an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.search("unrecognized arguments: .*?(--[^ =]+)", message)
+        nearest = difflib.get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
+        super().error(message + "".join(f"; the nearest to {unknown[1]} is {option}" for option in nearest))
 
 
 class HelpFormatter(argparse.HelpFormatter):

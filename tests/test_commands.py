@@ -49,6 +49,21 @@ def test_an_unknown_command_names_the_nearest(monkeypatch, capsys):
     assert capsys.readouterr() == ("", refused)
 
 
+def test_an_unknown_option_names_the_nearest(monkeypatch, capsys):
+    assert start(monkeypatch, "detect", "a.jpg", "--workdir", "run", "--scor", "0.2") == 2
+    refused = "frcnn detect: error: unrecognized arguments: --scor 0.2; the nearest to --scor is --score\n"
+    assert capsys.readouterr().err.endswith(refused)
+
+
+def test_a_workdir_is_needed_but_for_the_settings(monkeypatch, capsys):
+    assert start(monkeypatch, "train", "--config", "folder") == 2
+    printed = capsys.readouterr().err
+    assert "--config CONFIG --workdir WORKDIR" in printed
+    assert printed.endswith("error: the following arguments are required: --workdir\n")
+    assert start(monkeypatch, "train", "--config", "folder", "--settings") == 0
+    assert "--train.steps" in capsys.readouterr().out
+
+
 def test_messages_name_what_was_typed(monkeypatch, tmp_path, capsys):
     nowhere = tmp_path / "nowhere"
     for program, name in (("/usr/bin/frcnn", "frcnn"), ("/x/frcnn_jax/__main__.py", "python -m frcnn_jax")):

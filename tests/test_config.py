@@ -99,7 +99,9 @@ def test_overrides():
     ("arguments", "expected"),
     [
         (["--optimizer.learning_rat", "0.5"], ("optimizer.learning_rat", "--optimizer.learning-rate")),
-        (["--train.step", "5"], ("train.step", "--train.steps")),
+        (["--train.step", "5"], ("no setting --train.step, the nearest is --train.steps\n",)),
+        (["--train.min_step=5"], ("no setting --train.min-step, the nearest is --train.min-steps\n",)),
+        (["--data.no-verify", "--train.sed", "5"], ("no setting --train.sed, the nearest is --train.seed\n",)),
         (["--train.steps", "many"], ("train.steps", "many")),
         (["--evaluate.metric", "voc12"], ("evaluate.metric", "voc10")),
     ],

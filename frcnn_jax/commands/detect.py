@@ -41,11 +41,14 @@ def main() -> None:
         metavar="FOLDER",
         help="write VOC XML of the drawn detections, to correct in labelImg; none if not given",
     )
+    parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read")
     parser.add_argument("--verbose", action="store_true", help=f"a line for each image, also for {_LINES} and more")
     parser.add_argument("--overwrite", action="store_true", help="replace existing XML files")
     arguments = parser.parse_args()
     if arguments.every < 1:
         parser.error(f"--every must be at least 1, not {arguments.every}")
+    if not 0 <= arguments.score <= 1:
+        parser.error(f"--score must be in 0 ... 1, not {arguments.score:g}")
 
     from frcnn_jax.runs.detect_inputs import find_inputs
 
@@ -77,7 +80,8 @@ def main() -> None:
     if config.proposals.method == "file" and arguments.proposals is None:
         parser.error("the detector was trained with proposals from a file: give --proposals")
     try:
-        images = check_images(files, config.data.orientation, config.data.max_pixels)
+        images = check_images(files, config.data.orientation, config.data.max_pixels, skip_broken=arguments.skip_broken)
+        files = [image.path for image in images]
         for video in videos:
             video_facts(video)
     except ValueError as error:
@@ -109,7 +113,7 @@ def main() -> None:
     )
     for video in videos:
         detect_video(detector, video, out, every=arguments.every, score=arguments.score)
-    written = "JSON" if arguments.pictures == "none" else "Pictures and JSON"
-    print(f"{written}, of the checkpoint of step {detector.step}, are in {out}")
+    written = "JSON files" if arguments.pictures == "none" else "Pictures and JSON files"
+    print(f"{written} are in {out}, made with the checkpoint of step {detector.step}")
     if arguments.voc_xml is not None:
         print(f"VOC XML is in {arguments.voc_xml}: labelImg opens it with the images, Change Save Dir")

@@ -20,7 +20,12 @@ from frcnn_jax.config import Config, expand_user, load_config, override
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--config", required=True, type=expand_user, help="name of a config, or file with get_config()")
-    parser.add_argument("--workdir", type=expand_user, help="folder of the run; required except with --settings")
+    parser.add_argument(
+        "--workdir",
+        type=expand_user,
+        required="--settings" not in sys.argv,
+        help="folder of the run; required except with --settings",
+    )
     root_option(parser, "to train on")
     parser.add_argument(
         "--accept-changed-data",
@@ -34,8 +39,6 @@ def main() -> None:
     settings += ["--data.verify"] if arguments.verify else []
     recipe = load_config(arguments.config)
     config = override(recipe, ["--help"] if arguments.settings else settings, sys.argv[0])
-    if arguments.workdir is None:
-        parser.error("the following arguments are required: --workdir")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 

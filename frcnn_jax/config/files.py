@@ -9,9 +9,10 @@ import functools
 import importlib.util
 import io
 import json
+import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,7 +174,32 @@ def override(config: Settings, arguments: Sequence[str], program: str | None = N
             error = error.__cause__ or error.__context__
     if error is not None:
         raise SettingError(str(error))
+    unknown: Sequence[str] = ()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
+        unknown = parse(return_unknown_args=True)[1]
+    _check_names(config, unknown, program)
     return parse()  # a second time, to print its messages
+
+
+def _check_names(config: Settings, unknown: Sequence[str], program: str | None) -> None:
+    """Ends the program with a line if one of the unknown arguments is near to a setting."""
+    known = [f"--{name}".replace("_", "-") for name in _names(config)]
+    for argument in unknown:
+        name = argument.partition("=")[0].replace("_", "-")
+        nearest = difflib.get_close_matches(name, known, 1) if name.startswith("--") else []
+        if nearest:
+            print(f"{program}: error: no setting {name}, the nearest is {nearest[0]}", file=sys.stderr)
+            sys.exit(2)
+
+
+def _names(config: Settings) -> Iterator[str]:
+    """Names of all settings, such as `train.steps`."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from (f"{field.name}.{name}" for name in _names(value))
+        else:
+            yield field.name
 
 
 def to_json(config: Config) -> str:

@@ -22,6 +22,7 @@ from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.outputs.voc_xml import write_voc_xml
 from frcnn_jax.machine import cores
+from frcnn_jax.progress import paused_clock
 from frcnn_jax.runs.detect_inputs import ImageInput
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.runs.video import Frame, read_frames, video_facts, writing_video
@@ -99,7 +100,7 @@ def detect_images(
         voc_xml: folder for VOC XML of the drawn detections; None writes none.
         lines: also print a line for each image.
     """
-    config, counts = detector.config.proposals, []
+    config, counts, compiled = detector.config.proposals, [], set[bool]()
     if proposals is None:
         pairs = _ahead(lambda image: search_image(_decoded(image), config), images)
     else:
@@ -107,7 +108,8 @@ def detect_images(
     with contextlib.closing(tqdm(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar:
         for file, boxes in pairs:
             image = _decoded(file)
-            found = detector.detect(image, boxes)
+            with _compiling(image, bar, compiled):
+                found = detector.detect(image, boxes)
             if pictures != "none":
                 _write_picture(out, file.path, pictures, _draw(detector, image, found, score))
             _write_json(detector, file, image.shape[:2], found, out)
@@ -136,7 +138,7 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
         ValueError: the video cannot be read.
         OSError: a result cannot be written, for example because the disk is full.
     """
-    facts, config = video_facts(path), detector.config.proposals
+    facts, config, compiled = video_facts(path), detector.config.proposals, set[bool]()
     lines, video = result_files(out, path, video=True)
     count = objects = 0
     stopped: KeyboardInterrupt | None = None
@@ -150,7 +152,8 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
     ):
         try:
             for frame, boxes in pairs:
-                found = detector.detect(frame.image, boxes)
+                with _compiling(frame.image, bar, compiled):
+                    found = detector.detect(frame.image, boxes)
                 add(_draw(detector, frame.image, found, score))
                 file.write(json.dumps(_frame_json(detector, path, frame, found)) + "\n")
                 count, objects = count + 1, objects + _count(found, score)
@@ -162,6 +165,17 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
     print(f"{path}: {_frames_text(count, every, expected)}, {_objects(objects, score)}")
     if stopped is not None:
         raise stopped
+
+
+@contextlib.contextmanager
+def _compiling(image: np.ndarray, bar: tqdm, compiled: set[bool]) -> Iterator[None]:
+    """Shows on the bar that the detector compiles, for the first upright and the first wide image; that time does not
+    count.
+    """
+    upright = image.shape[0] > image.shape[1]
+    with contextlib.nullcontext() if upright in compiled else paused_clock(bar, "compiling the detector"):
+        yield
+    compiled.add(upright)
 
 
 def _summary(counts: Int[np.ndarray, "N K1"], classes: Sequence[str], score: float) -> str:

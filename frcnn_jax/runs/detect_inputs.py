@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -95,16 +96,21 @@ def _check_names(kind: str, files: Sequence[Path]) -> None:
 
 
 def check_images(
-    paths: Sequence[Path], orientation: Literal["auto", "apply", "ignore"], max_pixels: int = DataConfig.max_pixels
+    paths: Sequence[Path],
+    orientation: Literal["auto", "apply", "ignore"],
+    max_pixels: int = DataConfig.max_pixels,
+    *,
+    skip_broken: bool = False,
 ) -> list[ImageInput]:
     """The images, after checking that each is complete and can be decoded.
 
     Args:
         orientation: `data.orientation` of the run: apply the EXIF orientation or not.
         max_pixels: limit on the pixels of an image.
+        skip_broken: leave out those that are not, with a line on stderr for each.
 
     Raises:
-        ValueError: some are not; names the first and gives their number.
+        ValueError: some are not, or with `skip_broken` all; names the first and gives their number.
     """
     found, faults = [], []
     results = map_in_threads(partial(_check, max_pixels=max_pixels), paths)
@@ -117,8 +123,12 @@ def check_images(
         size, mark = result
         applied = 1 if orientation == "ignore" else mark
         found.append(ImageInput(path, turned_size(size, applied), mark, applied))
-    if faults:
+    if faults and found and skip_broken:
+        for fault in faults:
+            print(f"skipped: {fault}", file=sys.stderr)
+    elif faults:
         more = f" ({len(faults)} of {len(paths)} files cannot be read)" if len(paths) > 1 else ""
+        more += ", --skip-broken leaves them out" if found else ""
         raise ValueError(f"{faults[0]}{more}: {_KINDS}")
     return found
 

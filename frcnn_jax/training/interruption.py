@@ -25,6 +25,12 @@ def report_ignored_ctrl_c() -> None:
         )
 
 
+def say_stopped(step: int, steps: int) -> None:
+    """Prints to stderr the step that a stopped training has made and saved last."""
+    if is_first():
+        print(f"Stopped after step {step} of {steps}; its checkpoint is written", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Holds SIGINT and SIGTERM back and yields a function that is true once one has arrived.

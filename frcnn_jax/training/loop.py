@@ -40,7 +40,7 @@ from frcnn_jax.plugins import load_plugins
 from frcnn_jax.progress import paused_clock
 from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
-from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c
+from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c, say_stopped
 from frcnn_jax.training.losses import create_loss, name_loss
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rates
@@ -51,7 +51,8 @@ from frcnn_jax.training.validation import Evaluation, Validation
 from frcnn_jax.training.workdir import describe_resumed, run_folder
 from frcnn_jax.types import Batch
 
-_AHEAD = 4  # steps that are given to the device before they are waited for
+# Steps that a device is given before they are waited for; none on a CPU, as an interruption waits for all of them.
+_AHEAD, _AHEAD_ON_CPU = 4, 0
 # RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
 MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
 
@@ -155,8 +156,10 @@ def train(
         # Close the resources and release the lock before a held signal takes effect: it may end the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
             state = loop.run(state, stops)
-            if stops.stopped and not received():  # by a signal to another process
-                raise KeyboardInterrupt
+            if stops.stopped:
+                say_stopped(int(state.step), config.train.steps)
+                if not received():  # but another process has
+                    raise KeyboardInterrupt
             return state
 
 
@@ -180,18 +183,17 @@ class _Loop:
 
     def run(self, state: TrainState, stops: Stops) -> TrainState:
         first, settings, validation = int(state.step), self.config.train, self.validation
-        # Fits into 80 columns without a bar.
-        form = "{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
         progress = tqdm(
             total=settings.steps,
             initial=first,
             desc="Training",
             smoothing=0,  # the mean of the run, as measurements follow some steps
-            bar_format=form,
+            bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}",  # 80 columns, without a bar
             disable=not is_first() or first >= settings.steps,
         )
 
         number, under_way = first, deque[Any]()
+        ahead = _AHEAD_ON_CPU if self.mesh.devices.flat[0].platform == "cpu" else _AHEAD
         set_unsaved(False)  # until the first step has begun, which may compile for minutes
         # True if the run was stopped between a checkpoint and its measurement.
         due = validation.due(number)
@@ -201,14 +203,14 @@ class _Loop:
             started = time.perf_counter()
             batch = next(self.iterator)
             waited = time.perf_counter() - started
-            with self._compiling(batch, state, progress):
+            with self._compiling(batch, under_way, progress):
                 # An argument, so that trainings of other lengths share the program.
                 rate = on_every_device(self.rates[number - 1], self.mesh)
                 state, metrics = self.step(state, share_out(batch, self.mesh), self.key, rate)
             set_unsaved(True)
             self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
             under_way.append(metrics)
-            if len(under_way) > _AHEAD:
+            if len(under_way) > ahead:
                 jax.block_until_ready(under_way.popleft())
                 progress.update()  # a step is counted when it is finished
             if self.pictures is not None and number % settings.pictures_every == 0:
@@ -240,14 +242,16 @@ class _Loop:
         return state
 
     @contextmanager
-    def _compiling(self, batch: Batch, state: TrainState, progress: tqdm) -> Iterator[None]:
+    def _compiling(self, batch: Batch, under_way: deque[Any], progress: tqdm) -> Iterator[None]:
         """Shows on the bar that the step compiles, if the batch has a new size; that time is not counted."""
         height, width = batch.images.shape[1:3]
         if (height, width) in self.compiled:
             yield
             return
         self.compiled.add((height, width))
-        jax.block_until_ready(state)  # so that no earlier step runs during the time that does not count
+        jax.block_until_ready(list(under_way))  # as no earlier step may run during the time that does not count
+        progress.update(len(under_way))
+        under_way.clear()
         started = time.perf_counter()
         with paused_clock(progress, f"compiling a step for {width} x {height} pixels"):
             yield

@@ -20,6 +20,7 @@ from frcnn_jax.config import (
     to_json,
     with_steps,
 )
+from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.distributed.arrays import from_first_process
 from frcnn_jax.distributed.talk import from_first, is_first
 from frcnn_jax.locks import folder_lock
@@ -155,12 +156,13 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
     """The workdir of a run, locked until the block is left.
 
     Raises:
-        ValueError: as `check_settings`.
+        ValueError: as `check_settings` and `check_place`.
         FolderInUseError: another run trains in it.
     """
     if not is_first():
         yield RunFolder(workdir, None, accept_changed_data)
         return
+    check_place(workdir, config)
     with folder_lock(workdir, purpose="training"):
         check_settings(workdir, config)
         with closing(Checkpoints(workdir, config.train.keep_checkpoints)) as checkpoints:
@@ -169,6 +171,20 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
             except KeyboardInterrupt:  # a second one, as the first waits for the end of a step
                 checkpoints.abandon()
                 raise
+
+
+def check_place(workdir: Path, config: Config) -> None:
+    """Raises ValueError if a new run would mix its files with the images and annotations of `data.root`."""
+    if config.data.root is None:
+        return
+    root, folder = expand_user(config.data.root).resolve(), workdir.resolve()
+    inside = [path for path in (folder, *folder.parents) if root in path.parents and path.is_dir()]
+    suffixes = {file.suffix.lower() for path in inside for file in path.iterdir()}
+    if (folder == root or suffixes & {*IMAGE_SUFFIXES, ".xml"}) and _recorded(workdir) is None:
+        raise ValueError(
+            f"--workdir {workdir} lies among the images of data.root = {config.data.root}: give a folder of its own, "
+            "as --workdir runs/1"
+        )
 
 
 def describe_resumed(workdir: Path, config: Config, step: int) -> str:
@@ -267,7 +283,7 @@ def read_config(workdir: str | Path) -> Config:
     path = expand_user(workdir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{workdir} holds no run: there is no {path}. Train one there first, or give its --workdir"
+            f"{workdir} holds no run: there is no {path}. Train one there first, or give the folder of one"
         )
     return _read(path)
 

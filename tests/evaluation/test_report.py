@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 
 import cv2
 import matplotlib
 import numpy as np
 import pytest
 
+from frcnn_jax.evaluation.analysis.matches import KINDS
 from frcnn_jax.evaluation.drawing import PALETTE
 from frcnn_jax.evaluation.report import plot_f1, plot_precision_recall, write_image, write_metrics, write_report
 from frcnn_jax.evaluation.voc_map import evaluate_voc, precision_recall
@@ -99,6 +101,21 @@ def test_report_shows_coco_measures_where_there_are_some(tmp_path, evaluation):
     coco = {"AP": 0.4321, "AP_small": None, "ap": {"<b>&": 0.1234, "_x$y$": 0.5, "none": None}}
     words = Page(write_report(tmp_path, {**metrics, "coco": coco}, curves).read_text("utf-8")).words
     assert {"COCO's", "AP_small", "0.4321", "0.1234"} <= set(words)
+
+
+def test_bars_of_ap_have_a_legend_and_ap_alone_is_green(tmp_path, evaluation):
+    metrics, curves = evaluation
+    errors = {"<b>&": dict.fromkeys(KINDS, 0.05)}
+    page = write_report(tmp_path, {**metrics, "errors_by_class": errors}, curves).read_text("utf-8")
+    assert f"The bars: AP lost to the errors {' '.join(KINDS)}" in " ".join(Page(page).words)
+    legend, bar = (
+        re.search(rf'class="{name}">.*?(?:</p>|</tr>)', page, re.DOTALL)[0] for name in ("note legend", "bar")
+    )
+    classes = ["ap", *KINDS]
+    assert re.findall("kind-([a-z]+)", legend) == re.findall("kind-([a-z]+)", bar) == classes
+    colors = dict(re.findall(r"\.kind-([a-z]+) { background: #([0-9a-f]{6}) }", page))
+    assert [name for name in classes if colors[name][2:4] > colors[name][:2]] == ["ap"]
+    assert len({colors[name] for name in classes}) == len(classes)
 
 
 def test_f1_figure(tmp_path, evaluation):

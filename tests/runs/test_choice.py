@@ -113,8 +113,16 @@ def test_the_scripts_take_a_checkpoint_and_say_which_it_was(run, tmp_path, monke
     write_image(image, np.zeros((40, 50, 3), np.uint8))
     np.savez(tmp_path / "boxes.npz", image=np.float32([[0, 0, 40, 30]]))
     detect = ("detect", image, "--workdir", run, "--proposals", tmp_path / "boxes.npz", "--out", tmp_path / "found")
-    assert call(monkeypatch, *detect, "--checkpoint", "7") is None
-    assert f"Pictures and JSON, of the checkpoint of step 7, are in {tmp_path}/found\n" in capsys.readouterr().out
+    assert call(monkeypatch, *detect, "--score", "2") == 2
+    assert "error: --score must be in 0 ... 1, not 2\n" in capsys.readouterr().err
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    detect = (*detect[:2], tmp_path / "broken.png", *detect[2:])
+    assert call(monkeypatch, *detect) == 2
+    assert call(monkeypatch, *detect, "--skip-broken", "--checkpoint", "7") is None
+    assert (
+        f"Pictures and JSON files are in {tmp_path}/found, made with the checkpoint of step 7\n"
+        in capsys.readouterr().out
+    )
     compress = ("compress", "--workdir", run, "--fc6", 4, "--no-evaluate", "--images", 0)
     assert call(monkeypatch, *compress, "--checkpoint", "latest", "--out", tmp_path / "small") is None
     assert "It is the checkpoint of step 7\n" in capsys.readouterr().out

@@ -80,6 +80,11 @@ def test_a_line_about_all_images(images, tmp_path, capsys):
     assert capsys.readouterr().out == "4 images: 2 objects with score >= 0.5 (dog 2), none in 2 images\n"
 
 
+def test_the_bar_says_once_that_the_detector_compiles(images, tmp_path, capsys):
+    detect_images(Stub(), images, tmp_path / "out", proposals=[np.zeros((0, 4), np.float32)] * 4)
+    assert capsys.readouterr().err.count("compiling the detector") == 1
+
+
 def test_json_of_an_image(images, tmp_path):
     detect_images(Stub(), images[:1], tmp_path / "out", proposals=[np.zeros((3, 4), np.float32)])
     assert json.loads((tmp_path / "out/a.detections.json").read_text()) == {

@@ -72,14 +72,22 @@ def test_the_orientation_of_many_images_is_one_line(capsys):
     assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == ["0.jpg", "2.jpg"]
 
 
-def test_all_images_are_checked_at_once(folder):
+def test_all_images_are_checked_at_once(folder, capsys):
     images = [folder / "photos" / name for name in ("b.png", "notes.txt", "a.JPG", "cut.png")]
     images[3].write_bytes(images[0].read_bytes()[:-20])
     with pytest.raises(
-        ValueError, match=r"notes\.txt: neither JPEG nor .* \(2 of 4 files cannot be read\): give images"
+        ValueError,
+        match=r"notes\.txt: neither JPEG nor .* \(2 of 4 files cannot be read\), --skip-broken leaves them out: give",
     ):
         check_images(images, "auto")
+    with pytest.raises(ValueError, match=r"\(2 of 2 files cannot be read\): give images"):
+        check_images(images[1::2], "auto", skip_broken=True)
+    assert capsys.readouterr().err == ""
     found = check_images(images[::2], "auto")
+    assert check_images(images, "auto", skip_broken=True) == found
+    assert [line.split(": ")[:2] for line in capsys.readouterr().err.splitlines()] == [
+        ["skipped", str(path)] for path in images[1::2]
+    ]
     assert [(image.path, image.size, image.mark, image.orientation) for image in found] == [
         (images[0], (20, 30), 1, 1),
         (images[2], (20, 30), 1, 1),

@@ -1,6 +1,7 @@
 """The progress bar of a run: the compilation of a step is said, and is none of the time of the steps."""
 
 import json
+import signal
 import time
 from dataclasses import replace
 
@@ -56,8 +57,12 @@ def test_a_compilation_is_said_and_is_none_of_the_time_of_the_steps(bars, data, 
     assert sum(config.input.batch_size / line["images_per_second"] for line in lines) < steps + COMPILING / 2
 
 
-def test_a_step_is_counted_when_it_is_finished(bars, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_a_step_is_counted_when_it_is_finished(ahead, bars, data, tmp_path, monkeypatch):
+    """0 steps ahead is the case of a CPU, 4 that of a GPU."""
     counts, waited = [], loop.jax.block_until_ready
+    if ahead:
+        monkeypatch.setattr(loop, "_AHEAD_ON_CPU", ahead)
 
     def wait(values):
         counts.append(bars[0][0].n if bars else 0)
@@ -65,9 +70,46 @@ def test_a_step_is_counted_when_it_is_finished(bars, data, tmp_path, monkeypatch
 
     monkeypatch.setattr(loop.jax, "block_until_ready", wait)
     loop.train(run_config(data, steps=11, log_every=11, checkpoint_every=11), tmp_path)
-    # Before the compilation, then for the first of five steps, and so on; the others are counted at the end.
-    assert counts[:8] == [0, 0, 1, 2, 3, 4, 5, 6]
+    # Before the compilation, then for the first step under way, and so on; the others are counted at the end.
+    assert counts == [0, *range(11 - ahead)]
     assert bars[0][0].n == 11
+
+
+def test_steps_under_way_are_counted_before_a_compilation(bars, data, tmp_path, monkeypatch):
+    """Else their time counts without them, and the remaining time is some times too long."""
+    monkeypatch.setattr(loop, "_AHEAD_ON_CPU", 99)
+    begun, counts, add, pause = [], [], loop.MetricsLog.add, loop.paused_clock
+
+    def count(bar, text):
+        counts.append((bar.n, len(begun)))
+        return pause(bar, text)
+
+    monkeypatch.setattr(loop, "paused_clock", count)
+    monkeypatch.setattr(
+        loop.MetricsLog, "add", lambda self, step, *others: begun.append(step) or add(self, step, *others)
+    )
+    config = run_config(data, steps=8, log_every=8, checkpoint_every=8)
+    loop.train(replace(config, input=replace(config.input, scales=(32, 64))), tmp_path)
+    first, second = counts
+    assert first == (0, 0)
+    assert second[0] == second[1] > 0
+
+
+def test_a_run_on_a_cpu_stops_after_the_step_that_runs(bars, data, tmp_path, monkeypatch, capsys):
+    waited = loop.jax.block_until_ready
+
+    def wait(values):
+        if bars and bars[0][0].n == 2 and values:
+            signal.raise_signal(signal.SIGINT)
+        return waited(values)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts without
+    monkeypatch.setattr(loop.jax, "block_until_ready", wait)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(run_config(data, steps=11, log_every=11, checkpoint_every=11), tmp_path)
+    signal.signal(signal.SIGINT, before)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()] == ["3"]
+    assert capsys.readouterr().err.endswith("\nStopped after step 3 of 11; its checkpoint is written\n")
 
 
 def test_a_bar_that_is_not_shown():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from frcnn_jax.config import Config, EvalConfig, InputConfig, OptimizerConfig, TrainConfig, replace, to_json
 from frcnn_jax.training.metrics import MetricsLog
-from frcnn_jax.training.workdir import claim_workdir, describe_resumed, read_config
+from frcnn_jax.training.workdir import check_place, claim_workdir, describe_resumed, read_config, run_folder
 
 BEFORE = Config(train=TrainConfig(steps=100))
 
@@ -34,6 +35,27 @@ def test_the_same_settings_may_claim_again(tmp_path):
 def claim_and_learn(workdir, config=BEFORE):
     claim_workdir(workdir, config)
     (workdir / "checkpoints/10").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("place", ["", "images", "images/run"])
+def test_a_new_run_among_the_images_is_refused_before_it_writes(tmp_path, place):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.JPG").touch()
+    config = replace(BEFORE, data={"root": str(tmp_path)})
+    message = f"--workdir {tmp_path / place} lies among the images of data.root = {tmp_path}: give a folder of its own"
+    with pytest.raises(ValueError, match=re.escape(message)), run_folder(tmp_path / place, config, False):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["images", "a.JPG"]
+    claim_and_learn(tmp_path / place, config)  # as older versions did; such a run goes on
+    check_place(tmp_path / place, config)
+
+
+@pytest.mark.parametrize("place", ["data/runs/1", "runs/1", "data.1"])
+def test_a_run_beside_the_images_is_accepted(tmp_path, place):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.jpg").touch()
+    check_place(tmp_path / place, replace(BEFORE, data={"root": str(tmp_path / "data")}))
+    check_place(tmp_path / place, BEFORE)
 
 
 @pytest.mark.parametrize(
