@@ -98,8 +98,9 @@ def stored_proposals(view: FolderView, config: Config) -> list[Float[np.ndarray,
 
 
 def network_pictures(view: FolderView, config: Config, stride: int, *, search: bool, count: int = 6) -> list[Picture]:
-    """The first images of a training on `view`: resized, augmented, flipped and padded to their bucket. Undecodable ones
-    are skipped.
+    """The first images of a training on `view`: resized, augmented, flipped and padded to their bucket.
+
+    Undecodable ones are skipped.
 
     Where proposals are at hand, some of the RoIs of a step are drawn too: foreground in the colour of its class,
     background in gray. Objects are drawn in their colours, without proposals, or dashed in white.

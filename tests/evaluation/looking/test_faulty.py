@@ -1,4 +1,4 @@
-"""The look at a folder with faults that would stop a training: each is reported, and the page is written all the same."""
+"""The look at a folder with faults that would stop a training: a report of each, and a page all the same."""
 
 import sys
 import zlib
