@@ -117,7 +117,8 @@ def test_notes_of_yolo_files(tmp_path, caplog):
     data, messages = said(dataclasses.replace(config, rename=("ant=bee",)), caplog)
     assert (data.classes, messages) == (("bee", "cat"), [f": {text}" for text in expected]), "ant has objects"
     data, messages = said(dataclasses.replace(config, classes=("zebra", "cat", "ant", "bee")), caplog)
-    assert messages == [f": {text}" for text in expected[:2]]
+    absent = "no object is of class zebra, which data.classes names"
+    assert messages == [f": {text}" for text in (absent, *expected[:2])]
 
 
 def coco_folder(tmp_path, categories, **more):
