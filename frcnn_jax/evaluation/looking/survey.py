@@ -17,7 +17,7 @@ from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.images import check_image, image_size
 from frcnn_jax.data.prepared.check import CheckedImage
 from frcnn_jax.data.prepared.prepare import Examination, Request, data_dir, examine_folder, find_splits
-from frcnn_jax.data.prepared.report import fault_table, way_on_lines
+from frcnn_jax.data.prepared.report import fault_table, way_on_lines, way_on_options
 from frcnn_jax.data.records import SplitRecords
 from frcnn_jax.evaluation.analysis.measures import SIZES, size_names
 from frcnn_jax.evaluation.looking.view import FolderView
@@ -54,6 +54,7 @@ class Survey:
     answers: tuple[str, ...]  # lines: answers of the settings to the faults
     stops: bool  # a fault stops the preparation
     way_on: tuple[str, ...]  # lines: settings with which it would not stop
+    options: tuple[str, ...]  # the words of these settings, for a command line
     equal: tuple[tuple[tuple[str, str], ...], ...]  # groups of images with equal content, each image as split and id
 
     def class_table(self) -> tuple[list[str], list[list[str | int]]]:
@@ -128,6 +129,7 @@ def survey_folder(config: Config) -> Survey:
         answers=tuple(fault_table(checks, data.faults)) if faults else (),
         stops=bool(errors),
         way_on=tuple(way_on_lines(checks, errors)) if errors else (),
+        options=() if any(fault.kind == "orientation" for fault in errors) else tuple(way_on_options(checks)),
         equal=equal_images(read),
     )
 

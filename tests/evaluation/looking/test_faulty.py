@@ -46,7 +46,7 @@ def test_yolo_rows_in_pixels(tmp_path, look, learned):
     printed, page = look("--data.split", 0, "--data.test", "folder/train")
     assert "outside the image" in printed
     assert "box_outside" in page
-    assert ("Next, when nothing stops it" in printed) == learned
+    assert ("Next, with the settings for the faults" in printed) == learned
 
 
 def test_boxes(tmp_path, look):
