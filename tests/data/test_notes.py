@@ -168,7 +168,7 @@ def test_what_was_dropped_is_said_again(files, config, caplog):
     policy = dataclasses.replace(config.faults, degenerate_box="drop")
     config = dataclasses.replace(config, faults=policy, classes=("ant", "cat"))
     said(config, caplog)
-    short = "dropped 1 for degenerate_box, 2 for unknown_class; clipped 1 boxes"
+    short = "dropped 1 for degenerate_box, 2 of classes not chosen; clipped 1 boxes"
     assert said(config, caplog)[1] == [f", as it was prepared: {short}"]
 
 

@@ -226,7 +226,7 @@ def _check_folder(request: Request, report: Path) -> Check:
         dropped = Counter(result.dropped) + Counter({"unknown_class": other, "tested": lost[name]})
         return dataclasses.replace(result, dropped=dict(sorted(dropped.items())))
 
-    more = {"unknown_class": sum(others.counts.values()), "tested": sum(lost.values())}
+    more = {"of classes not chosen": sum(others.counts.values()), "that are tested on": sum(lost.values())}
     return dataclasses.replace(
         check,
         splits={name: with_others(name, split) for name, split in check.splits.items()},
