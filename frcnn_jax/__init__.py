@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.data.faults import Fault as Fault
     from frcnn_jax.data.formats.table import AnnotationReader as AnnotationReader
     from frcnn_jax.data.formats.table import register_format as register_format
+    from frcnn_jax.data.proposals.selective_search import selective_search as selective_search
     from frcnn_jax.data.proposals.source import open_proposals as open_proposals
     from frcnn_jax.data.records import ImageRecord as ImageRecord
     from frcnn_jax.data.records import ObjectRecord as ObjectRecord
@@ -153,6 +154,7 @@ _NAMES = {
         "AnnotationReader",
         "register_format",
     ),
+    "data.proposals.selective_search": ("selective_search",),
     "data.proposals.source": ("open_proposals",),
     "weights.load": ("load_weights",),
     "weights.formats.table": ("read_pixels",),

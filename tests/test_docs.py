@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -20,6 +19,8 @@ import frcnn_jax
 from frcnn_jax.commands import compare
 from frcnn_jax.config import Config, DataConfig, FaultPolicy, load_config, override
 from frcnn_jax.models.architectures import ARCHITECTURES
+from frcnn_jax.runs.detector import Detector
+from frcnn_jax.training.statistics import identity_statistics
 from tests.training.runs import shrink_tiny
 
 ROOT = Path(__file__).parents[1]
@@ -71,9 +72,8 @@ def test_the_code_in_the_readme_and_the_guide_to_python(small_tiny, monkeypatch,
 
     def load_detector(workdir):
         model, params = namespace["model"], namespace["params"]
-        return SimpleNamespace(
-            detect=lambda image, boxes: frcnn_jax.detect(model, params, image, boxes), classes=("a", "b", "c")
-        )
+        namespace["image"] = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+        return Detector(model, params, identity_statistics(4), ("a", "b", "c"), load_config("folder_scratch"), 1)
 
     monkeypatch.setattr(frcnn_jax, "load_detector", load_detector)
     for name, least in (("README.md", 2), ("docs/python.md", 5)):

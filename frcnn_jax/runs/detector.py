@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Real, UInt8
 
 from frcnn_jax.config import Config
+from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.detection.detect import detect
 from frcnn_jax.detection.selection import detection_settings
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -32,8 +33,19 @@ class Detector:
     config: Config
     step: int
 
-    def detect(self, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"]) -> Detections:
-        """`frcnn_jax.detect` at the scales and with the thresholds of the config."""
+    def detect(self, image: UInt8[np.ndarray, "H W 3"], boxes: Real[np.ndarray, "P 4"] | None = None) -> Detections:
+        """`frcnn_jax.detect` at the scales and with the thresholds of the config.
+
+        Args:
+            image: RGB.
+            boxes: proposals, half-open x1 y1 x2 y2 in pixels of the image; None: those of Selective Search by the
+                config, as in `frcnn detect`.
+
+        Raises:
+            ValueError: as `frcnn_jax.detect`; or there are no boxes, and the config reads them from a file.
+        """
+        if boxes is None:
+            boxes = search_image(image, self.config.proposals)
         return detect(
             self.model,
             self.params,

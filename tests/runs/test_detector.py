@@ -1,6 +1,7 @@
 """A detector read from its workdir: its parameters without the optimizer, and errors in one line."""
 
 import dataclasses
+import inspect
 import shutil
 
 import jax
@@ -9,11 +10,20 @@ import numpy as np
 import pytest
 
 from frcnn_jax.checkpoint import Checkpoints
-from frcnn_jax.config import to_json
+from frcnn_jax.config import ProposalConfig, to_json
+from frcnn_jax.data.proposals.selective_search import search_image, search_settings, selective_search
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.training.state import abstract_state
-from tests.weights.detectors import CONFIG, PIXELS, SMALL_TINY, image_and_boxes, save_run, small_detector
+from tests.weights.detectors import (
+    CONFIG,
+    PIXELS,
+    SMALL_TINY,
+    assert_same_detections,
+    image_and_boxes,
+    save_run,
+    small_detector,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,3 +86,24 @@ def test_faults_in_one_line(workdir, tmp_path):
     with pytest.raises(ValueError, match=r"run does not fit the model: missing: head/fc7_L/kernel") as caught:
         load_detector(tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_boxes_are_searched_where_none_are_given():
+    detector = small_detector()
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    for config in (
+        CONFIG,
+        dataclasses.replace(CONFIG, proposals=ProposalConfig("selective_search_fast", min_side=4.0)),
+    ):
+        detector = dataclasses.replace(detector, config=config)
+        boxes = search_image(image, config.proposals)
+        assert len(boxes) > 5
+        assert_same_detections(detector.detect(image), detector.detect(image, boxes), 0)
+    from_file = dataclasses.replace(CONFIG, proposals=ProposalConfig("file", train_files=("a.npz",), test_file="b.npz"))
+    with pytest.raises(ValueError, match=r"proposals\.method is 'file': there is nothing to compute; give the boxes"):
+        dataclasses.replace(detector, config=from_file).detect(image)
+
+
+def test_the_search_has_the_configs_defaults():
+    arguments = inspect.signature(selective_search).parameters
+    assert search_settings(ProposalConfig()) == {name: arguments[name].default for name in list(arguments)[1:]}

@@ -58,13 +58,13 @@ def search_settings(config: ProposalConfig) -> dict[str, Any]:
 def selective_search(
     image: UInt8[np.ndarray, "H W 3"],
     *,
-    mode: str,
-    max_side: int,
-    max_count: int,
-    min_side: float,
+    mode: str = "quality",
+    max_side: int = 500,
+    max_count: int = 2000,
+    min_side: float = 16.0,
     segment_scale: int = 150,
 ) -> Float[np.ndarray, "P 4"]:
-    """Proposals of one image, best first and without duplicates; deterministic for each image.
+    """Proposals of one image by Selective Search, best first and without duplicates; deterministic for each image.
 
     Args:
         image: RGB.
