@@ -145,7 +145,7 @@ def _check_classes(splits: Mapping[str, SplitRecords], config: DataConfig, train
             is a list of names.
     """
     classes = config.classes or ()
-    found = {name: {item.name for record in its.records for item in record.objects} for name, its in splits.items()}
+    found = {name: {item.name for record in part.records for item in record.objects} for name, part in splits.items()}
     existing = set().union(*found.values())
     absent = [name for name in classes if name not in existing]
     lists = [name for name in absent if existing & set(_parts(name))]
