@@ -25,6 +25,7 @@ from frcnn_jax.cli import make_parser, root_option, root_setting
 from frcnn_jax.config import expand_user, load_config, override
 
 _IMAGES = 200
+_RECALL = 0.9  # least share of the objects that proposals should cover
 _RECIPES = (
     "(folder is for photographs, and starts from ImageNet weights; folder_scratch is for microscope images and "
     "drawings, and starts from random ones)"
@@ -70,6 +71,9 @@ def main() -> None:
         recall = sampled_recall(survey.view, config, arguments.proposals)
     print(format_survey(survey, config, recall))
     if recall is not None:
+        share = recall.overall.shares[0.5]
+        if share is not None and share < _RECALL:
+            print(f"\nRecall at IoU 0.5 is below {_RECALL:g}: --proposals.max-side 500 or larger finds smaller objects")
         print(f"\nThe proposals are kept in {survey.view.shared_directory}, where training finds them")
     trained = [i for i, split in enumerate(survey.split_of) if "trained on" in survey.splits[split].used]
     if arguments.out is None:
@@ -86,8 +90,10 @@ def main() -> None:
         path = write_page(survey, config, sample_pictures(survey), network, arguments.out / "index.html", recall)
         print(f"\nPage: {path}")
     if any(len(survey.view.annotations[i].labels) for i in trained):
-        print("\nNext, when nothing stops it:" if survey.stops or survey.test_stop else "\nNext:")
-        print(f"  {training_command(arguments.config, given)}")
+        stops = bool(survey.test_stop) or (survey.stops and not survey.options)
+        with_faults = ", with the settings for the faults" if survey.options else ""
+        print(f"\nNext{', when nothing stops it' if stops else with_faults}:")
+        print(f"  {training_command(arguments.config, [*given, *survey.options])}")
         if str(arguments.config) in ("folder", "folder_scratch"):
             print(f"  {_RECIPES}")
 

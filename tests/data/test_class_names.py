@@ -2,12 +2,15 @@
 
 import dataclasses
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from tests.data.formats.written import PICTURES, write_coco, write_csv, write_labelimg, write_voc, write_yolo
+from tests.data.voc_files import annotation_xml
 
 
 def labels(config, split="train"):
@@ -27,6 +30,49 @@ def test_a_subset_leaves_the_others_out_and_counts_them(config, caplog):
 def test_a_name_in_another_case_is_a_fault(config):
     with pytest.raises(DatasetFaultError, match=r"name = 'cat': not one of Cat, bee \[unknown_class\]"):
         labels(dataclasses.replace(config, classes=("Cat", "bee")))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("dgo",), "no object of class 'dgo' (there: ant, bee, cat)"),
+        (("Cat",), "no object of class 'Cat' (there: ant, bee, cat)"),
+        (
+            ("dog,cow",),
+            "no object of class 'dog,cow' (there: ant, bee, cat); names are separated by spaces: "
+            "--data.classes dog cow",
+        ),
+        (
+            ("ant, cat", "bee", "zebra"),
+            "no object of class 'ant, cat' (there: ant, bee, cat); names are separated by spaces: "
+            "--data.classes ant cat bee zebra",
+        ),
+    ],
+)
+def test_classes_that_no_object_has_are_refused(config, classes, message):
+    with pytest.raises(ValueError, match=rf"^{config.root}: data.classes: {re.escape(message)}$"):
+        labels(dataclasses.replace(config, classes=classes))
+
+
+def test_classes_that_nothing_trained_on_has_are_refused(config):
+    """Only where the folder is all that is trained on."""
+    config = dataclasses.replace(config, train=("folder/train",), validation=None, test="folder/test", classes=("bee",))
+    message = r"data.classes: no image to train on has an object of class 'bee' \(there: ant, cat\)"
+    for split in ("train", "test"):
+        with pytest.raises(ValueError, match=message):
+            labels(config, split)
+    more = dataclasses.replace(config, train=("folder/train", "voc/2007/trainval"))
+    assert labels(more)[0] == ("bee",)
+
+
+def test_classes_without_objects_beside_all_others_are_named(config, caplog):
+    """Also with a comma in a name, and in a folder without any object."""
+    classes = ("ant", "bee", "cat", "cup, mug")
+    assert labels(dataclasses.replace(config, classes=classes))[0] == classes
+    assert caplog.messages == [f"{config.root}: no object is of class cup, mug, which data.classes names"]
+    for path in Path(config.root).glob("Annotations/*.xml"):
+        path.write_text(annotation_xml())
+    assert labels(dataclasses.replace(config, classes=("dgo",)))[:2] == (("dgo",), [[], []])
 
 
 @pytest.mark.parametrize("form", ["voc", "coco"])

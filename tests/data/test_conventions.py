@@ -234,5 +234,5 @@ def test_png_with_an_orientation_is_turned(tmp_path, files, caplog):
     Image.fromarray(pixels).save(files.root / "JPEGImages/t1.jpg", "PNG", exif=exif)
     (files.root / "Annotations/t1.xml").write_text(annotation_xml(object_xml("ant"), width=30, height=40))
     data, said = prepared(DataConfig(root=str(files.root), tfds_dir=str(tmp_path / "tfds")), caplog)
-    assert "1 of 4 images have an EXIF orientation, which is followed" in said
+    assert "1 of 4 images has an EXIF orientation, which is followed" in said
     np.testing.assert_array_equal(data.read_image(0), np.rot90(pixels))

@@ -117,7 +117,8 @@ def test_notes_of_yolo_files(tmp_path, caplog):
     data, messages = said(dataclasses.replace(config, rename=("ant=bee",)), caplog)
     assert (data.classes, messages) == (("bee", "cat"), [f": {text}" for text in expected]), "ant has objects"
     data, messages = said(dataclasses.replace(config, classes=("zebra", "cat", "ant", "bee")), caplog)
-    assert messages == [f": {text}" for text in expected[:2]]
+    absent = "no object is of class zebra, which data.classes names"
+    assert messages == [f": {text}" for text in (absent, *expected[:2])]
 
 
 def coco_folder(tmp_path, categories, **more):
@@ -167,7 +168,7 @@ def test_what_was_dropped_is_said_again(files, config, caplog):
     policy = dataclasses.replace(config.faults, degenerate_box="drop")
     config = dataclasses.replace(config, faults=policy, classes=("ant", "cat"))
     said(config, caplog)
-    short = "dropped 1 for degenerate_box, 2 for unknown_class; clipped 1 boxes"
+    short = "dropped 1 for degenerate_box, 2 of classes not chosen; clipped 1 boxes"
     assert said(config, caplog)[1] == [f", as it was prepared: {short}"]
 
 

@@ -229,7 +229,7 @@ def test_images_of_the_test_are_not_trained_on_by_their_content(tmp_path, caplog
         train, test = (open_dataset(f"folder/{split}", config_of(root)) for split in ("trainval", "test"))
     assert (train.image_ids, train.dropped) == (("a", "c"), {"tested": 1})
     assert (test.image_ids, test.dropped) == (("d", "e"), {})
-    assert f"{root}: 1 images of train are in validation too, and are left out of train (the first: b)" in caplog.text
+    assert f"{root}: 1 image of train is in validation too, and left out of train (the first: b)" in caplog.text
 
     root = write_labelimg(tmp_path / "pool", pictures("", NAMES))
     shutil.copy(root / "c0.jpg", root / "c1.jpg")

@@ -5,6 +5,7 @@ box's centre. A YAML file holds the class names and maybe the folders of the spl
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
 from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, without_claimed
-from frcnn_jax.data.formats.yolo_names import NamesFile, find_names, number_classes
+from frcnn_jax.data.formats.yolo_names import NamesFile, begins_with_row, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
 
@@ -27,7 +28,8 @@ _EXACT = 1e-9  # pixels; twice the rounding error of fractions in the largest im
 
 class YoloReader(LayoutReader):
     """Images of the folders in the YAML file, else all images. Labels are in a folder `labels` for `images`, beside the
-    images, or in another folder. An image with a missing or empty label file has no objects.
+    images, or in another folder. An image with a missing or empty label file has no objects. A label file with rows but
+    without image is a fault.
     """
 
     layout = "YAML file with names and folder labels"
@@ -61,10 +63,28 @@ class YoloReader(LayoutReader):
         labels = {file: self._label(file) for file in self.images}
         if not any(labels.values()):
             labels |= self._by_name()
+        split_of_folder: dict[str, str] = {}
         for split, files in self.names.splits(self.images, lambda file: labels[file] is not None).items():
             for file in files:
-                below = "/".join((*file.folders, file.name))
-                yield Entry(split, below, labels[file] or below, (file,), labels[file])
+                below, label = "/".join((*file.folders, file.name)), labels[file]
+                yield Entry(split, below, label or below, (file,), label)
+                if label is not None:
+                    split_of_folder.setdefault(os.path.dirname(label), split)
+        yield from self._without_image(split_of_folder, {label for label in labels.values() if label})
+
+    def _without_image(self, split_of_folder: dict[str, str], used: set[str]) -> Iterator[Entry]:
+        """Label files with rows but without an image, where others have one; elsewhere a text may be anything.
+
+        Args:
+            split_of_folder: the split of the images with labels in a folder.
+            used: label files with an image.
+        """
+        for (folders, stem), label in self.labels.items():
+            split = split_of_folder.get(os.path.dirname(label))
+            if split is None or label in used or self.images.find(stem, folders, split_of(folders), by_stem=True):
+                continue
+            if begins_with_row(self.root / label):
+                yield Entry(split, label.removesuffix(label[-4:]), label, ())
 
     def _label(self, file: ImageFile) -> str | None:
         """The label file of an image; None if there is none."""
@@ -92,6 +112,8 @@ class YoloReader(LayoutReader):
         return map_in_threads(lambda entry: self._read(entry, self._record(entry)), entries)
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
+        if not entry.found:
+            return record
         faults, objects, polygons = list(record.faults), [], 0
         rows = self._rows(entry, faults)
         if rows:

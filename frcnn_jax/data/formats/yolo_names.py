@@ -27,7 +27,7 @@ from frcnn_jax.data.formats.tree import (
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import canonical_split
 
-__all__ = ["NamesFile", "find_names", "number_classes"]
+__all__ = ["NamesFile", "begins_with_row", "find_names", "number_classes"]
 
 _KEYS = ("train", "val", "valid", "validation", "test")
 _LISTS = ("classes.txt", "obj.names", "_darknet.labels")
@@ -237,12 +237,10 @@ def _has_rows(root: Path, most: float = math.inf) -> bool:
     """
     looked = 0
     for folders, name in files_below(root, (".txt",)):
-        with root.joinpath(*folders, name).open("rb") as file:
-            row = file.readline(4096).removeprefix(codecs.BOM_UTF8).split()
         try:
-            numbers = list(map(float, row))
-            if len(row) >= 5 and numbers[0].is_integer() and all(map(math.isfinite, numbers)):
-                if max(numbers[1:]) <= most:
+            row = _first_row(root.joinpath(*folders, name))
+            if row:
+                if max(row[1:]) <= most:
                     return True
                 looked += 1
         except ValueError:
@@ -250,3 +248,24 @@ def _has_rows(root: Path, most: float = math.inf) -> bool:
         if looked > 50:
             break
     return False
+
+
+def begins_with_row(path: Path) -> bool:
+    """True if a text file begins with a row of a YOLO label."""
+    try:
+        return bool(_first_row(path))
+    except ValueError:
+        return False
+
+
+def _first_row(path: Path) -> list[float]:
+    """The numbers in the first line of a text, if they can be a row of a YOLO label; else [].
+
+    Raises:
+        ValueError: a word is not a number.
+    """
+    with path.open("rb") as file:
+        row = file.readline(4096).removeprefix(codecs.BOM_UTF8).split()
+    numbers = list(map(float, row))
+    is_row = len(row) >= 5 and numbers[0].is_integer() and all(map(math.isfinite, numbers))
+    return numbers if is_row else []

@@ -128,9 +128,9 @@ def _contradiction(image: LoadedImage, turned: bool, others: int) -> Fault:
 def _orientation_text(marked: Sequence[LoadedImage], count: int, decision: str, evidence: str = "") -> str:
     what = "ignored" if decision == "ignore" else "followed, as viewers do"
     reason = f"data.orientation auto: {evidence}" if evidence else f"data.orientation {decision}"
-    first = marked[0].record.path
+    first, have = marked[0].record.path, "has" if len(marked) == 1 else "have"
     return (
-        f"{len(marked)} of {count} images have an EXIF orientation, which is {what} ({reason}; "
+        f"{len(marked)} of {count} images {have} an EXIF orientation, which is {what} ({reason}; "
         f"the first image: {first.name if first else marked[0].record.image_id})"
     )
 

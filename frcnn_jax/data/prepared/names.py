@@ -5,17 +5,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.table import AnnotationReader
 from frcnn_jax.data.records import ImageRecord, SplitRecords
 
-__all__ = ["OtherClasses", "RenamedReader", "of_classes", "spelt_alike", "warn_of_slips"]
+__all__ = [
+    "OtherClasses",
+    "RenamedReader",
+    "of_classes",
+    "spelt_alike",
+    "standard_classes",
+    "warn_of_slips",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -86,14 +95,25 @@ class OtherClasses:
 
 
 def of_classes(
-    splits: dict[str, SplitRecords], classes: Sequence[str] | None, root: Path
+    splits: dict[str, SplitRecords], config: DataConfig, trained: Sequence[str] | None, root: Path
 ) -> tuple[dict[str, SplitRecords], OtherClasses]:
-    """The splits with only objects of these classes; all objects if none are given. A line in the log names the others.
+    """The splits with only objects of the classes `config.classes`; all objects if that is None.
 
-    A name that differs from a wanted one only in case is kept, as it is a likely mistake that the check reports.
+    A line in the log names the others, and classes without objects. A name that differs from a wanted one only in case
+    is kept, as it is a likely mistake that the check reports.
+
+    Args:
+        trained: splits that are trained on; None if the classes are not those of the settings.
+
+    Raises:
+        ValueError: no object is of the classes of the settings, or none that is trained on; or a name without objects
+            is a list of names.
     """
+    classes = config.classes
     if classes is None:
         return splits, OtherClasses({})
+    if trained is not None:
+        _check_classes(splits, config, trained, root)
     wanted, slips = set(classes), set(map(spelt_alike, classes))
     counts, others, found = {}, Counter(), set()
 
@@ -116,6 +136,48 @@ def of_classes(
         hint = f"; no object is of class {', '.join(absent)}" if absent else ""
         _log.warning("%s: objects of classes that are not in data.classes are left out: %s%s", root, text, hint)
     return kept_splits, OtherClasses(counts)
+
+
+def _check_classes(splits: Mapping[str, SplitRecords], config: DataConfig, trained: Sequence[str], root: Path) -> None:
+    """
+    Raises:
+        ValueError: no object is of the classes of the settings, or none that is trained on; or a name without objects
+            is a list of names.
+    """
+    classes = config.classes or ()
+    found = {name: {item.name for record in part.records for item in record.objects} for name, part in splits.items()}
+    existing = set().union(*found.values())
+    absent = [name for name in classes if name not in existing]
+    lists = [name for name in absent if existing & set(_parts(name))]
+    if existing and (lists or existing.isdisjoint(classes)):
+        wrong = lists or absent
+        message = f"no object of class {', '.join(map(repr, wrong))} (there: {', '.join(sorted(existing))})"
+        if any("," in name for name in wrong):
+            names = [part for name in classes for part in (_parts(name) if name in wrong else [name])]
+            message += f"; names are separated by spaces: --data.classes {shlex.join(dict.fromkeys(names))}"
+        raise ValueError(f"{root}: data.classes: {message}")
+    # Names in another case are left to the check, which reports them as faults.
+    learned = set().union(*(found.get(name, set()) for name in trained))
+    unlearned = set(map(spelt_alike, learned)).isdisjoint(map(spelt_alike, classes))
+    if learned and unlearned and all(name.startswith("folder/") for name in config.train):
+        named = ", ".join(map(repr, classes))
+        raise ValueError(
+            f"{root}: data.classes: no image to train on has an object of class {named} "
+            f"(there: {', '.join(sorted(learned))})"
+        )
+    if existing and absent and existing <= set(classes):
+        _log.warning("%s: no object is of class %s, which data.classes names", root, ", ".join(absent))
+
+
+def _parts(name: str) -> list[str]:
+    """The names in a list with commas."""
+    return [part.strip() for part in name.split(",") if part.strip()]
+
+
+def standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:
+    """Class names in the standard splits, so that another split has the same labels; None without standard splits."""
+    records = [record for name in standard for record in reader.read(name).records]
+    return tuple(sorted({item.name for record in records for item in record.objects})) or None
 
 
 def spelt_alike(name: str) -> str:

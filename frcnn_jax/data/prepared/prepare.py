@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from frcnn_jax.data.prepared.content import folder_names, policy_key
 from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, follow
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
-from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, warn_of_slips
+from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, standard_classes, warn_of_slips
 from frcnn_jax.data.prepared.report import raise_or_report, say_again, say_layout, summarize
 from frcnn_jax.data.prepared.splits import PooledReader, SplitRule, split_rule, used_splits, without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
@@ -77,6 +77,7 @@ class Request:
     pooled: PooledReader | None  # the reader before renames, if it chooses the test
     used: tuple[tuple[str, SplitRule], ...]  # splits named by the settings, for the log
     chosen: str  # how the images of a test were chosen, if the folder has none
+    named: bool  # `data.classes` is set
 
 
 def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
@@ -147,9 +148,10 @@ def find_splits(split: str, config: DataConfig) -> Request:
     if split not in wanted and not (split == "trainval" and {"train", "validation"} <= set(standard)):
         reader.read(split)  # its error names the existing splits
     if config.classes is None and split not in STANDARD_SPLITS:
-        config = dataclasses.replace(config, classes=_standard_classes(reader, standard))
+        config = dataclasses.replace(config, classes=standard_classes(reader, standard))
     pooled = rule.reader if isinstance(rule.reader, PooledReader) else None
-    return Request(path, format_name, reader, split, tuple(wanted), rule.tested, config, pooled, used, rule.why)
+    settled = (split, tuple(wanted), rule.tested, config, pooled, used, rule.why)
+    return Request(path, format_name, reader, *settled, named=names is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +178,8 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     read = {name: reader.read(name) for name in request.wanted}
     splits, lost = without_tested(read, tested, path)
     splits = with_trainval(splits)
-    kept, others = of_classes(splits, config.classes, path)
+    trained = [rule.split for use, rule in request.used if use == "train"]
+    kept, others = of_classes(splits, config, trained if request.named else None, path)
     if isinstance(reader, RenamedReader):
         reader.check_used(path)
     if not splits[request.split].records and not lost[request.split]:
@@ -223,7 +226,7 @@ def _check_folder(request: Request, report: Path) -> Check:
         dropped = Counter(result.dropped) + Counter({"unknown_class": other, "tested": lost[name]})
         return dataclasses.replace(result, dropped=dict(sorted(dropped.items())))
 
-    more = {"unknown_class": sum(others.counts.values()), "tested": sum(lost.values())}
+    more = {"of classes not chosen": sum(others.counts.values()), "that are tested on": sum(lost.values())}
     return dataclasses.replace(
         check,
         splits={name: with_others(name, split) for name, split in check.splits.items()},
@@ -257,12 +260,6 @@ def _excused(
         why = f"listed, but there is no file; the other {len(images) - len(missing)} are used"
         excused |= {fault: why for image in missing for fault in image.faults if fault.kind == "missing_image"}
     return excused
-
-
-def _standard_classes(reader: AnnotationReader, standard: Sequence[str]) -> tuple[str, ...] | None:
-    """Class names in the standard splits, so that another split has the same labels; None without standard splits."""
-    records = [record for name in standard for record in reader.read(name).records]
-    return tuple(sorted({item.name for record in records for item in record.objects})) or None
 
 
 def data_dir(config: DataConfig) -> str:

@@ -16,7 +16,7 @@ from frcnn_jax.data.prepared.check import Check
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, read_summary
 from frcnn_jax.data.prepared.splits import SplitRule
 
-__all__ = ["fault_table", "raise_or_report", "say_again", "say_layout", "summarize", "way_on_lines"]
+__all__ = ["fault_table", "raise_or_report", "say_again", "say_layout", "summarize", "way_on_lines", "way_on_options"]
 
 _log = logging.getLogger(__name__)
 _NAMED = 12  # most class names in a line
@@ -81,12 +81,13 @@ def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int])
     """Short list of data that are read differently than written, for the log when the prepared data are opened again.
 
     Args:
-        others: names and numbers of other skipped items.
+        others: numbers of other skipped items by reason, as "of classes not chosen".
     """
     dropped = Counter(fault.kind for fault in (*check.dropped, *check.tolerated))
-    counts = {kind: count for kind, count in [*sorted(dropped.items()), *others.items()] if count}
+    counts = [f"{count} for {kind}" for kind, count in sorted(dropped.items())]
+    counts += [f"{count} {reason}" for reason, count in others.items() if count]
     texts = [sentence.partition(" (")[0] for sentence in sentences]
-    texts += ["dropped " + ", ".join(f"{count} for {kind}" for kind, count in counts.items())] if counts else []
+    texts += ["dropped " + ", ".join(counts)] if counts else []
     clipped, own_size = (check.counts[name] for name in ("clipped", "own_size"))
     texts += [f"clipped {clipped} boxes"] if clipped else []
     texts += [f"took the image's own size for {own_size} images"] if own_size else []
@@ -156,7 +157,8 @@ def fault_table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
         rows.append(("size", str(own_size), "-", "the image's own: none is stated, or use_image"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}" for a, b, c, d in rows]
-    return [*lines, f"  of {_totals(checks)}; {tolerance} drops up to that share of each in place of stopping"]
+    few = "up to that share of each" if policy.tolerance else "none of them"
+    return [*lines, f"  of {_totals(checks)}; {tolerance} drops {few} in place of stopping"]
 
 
 def way_on_lines(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
@@ -165,18 +167,28 @@ def way_on_lines(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
     if any(fault.kind == "orientation" for fault in errors):
         lines.append("First say whether boxes were drawn on the turned images or on those that lie in the files:")
         lines += ["  --data.orientation apply", "  --data.orientation ignore"]
-    settings: dict[str, str] = {}
-    for check in checks:
-        if check.way_on is None:
-            return [*lines, "Dropping what is wrong would leave nothing to train on: it has to be put right"]
-        settings |= check.way_on
+    if any(check.way_on is None for check in checks):
+        return [*lines, "Dropping what is wrong would leave nothing to train on: it has to be put right"]
+    settings = _way_on(checks)
     if settings:
-        options = " ".join(f"--data.faults.{kind.replace('_', '-')} {value}" for kind, value in settings.items())
-        lines += ["To go on without them:", f"  {options}"]
+        lines += ["To go on without them:", f"  {' '.join(way_on_options(checks))}"]
         lines += [f"  ({kind}: {text})" for kind, text in _OTHER_ANSWERS.items() if kind in settings]
         if settings.get("missing_annotation") == "empty" and not any(check.classes for check in checks):
             lines.append("  (no annotation names a class: give the names too, as --data.classes cat dog)")
     return lines
+
+
+def way_on_options(checks: Sequence[Check]) -> list[str]:
+    """The words of the settings to copy; [] if none are needed or none help."""
+    return [
+        word for kind, value in _way_on(checks).items() for word in (f"--data.faults.{kind.replace('_', '-')}", value)
+    ]
+
+
+def _way_on(checks: Sequence[Check]) -> dict[str, str]:
+    if any(check.way_on is None for check in checks):
+        return {}
+    return {kind: value for check in checks for kind, value in (check.way_on or {}).items()}
 
 
 def _write_list(file: Path, groups: dict[str, Sequence[Fault]]) -> None:

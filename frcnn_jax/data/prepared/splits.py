@@ -113,8 +113,9 @@ def without_tested(
                 splits = splits | {other: dataclasses.replace(splits[other], records=kept)}
                 lost[other] += count
                 _log.warning(
-                    "%s: %d images of %s are in %s too, and are left out of %s (the first: %s)",
-                    *(root, count, other, name, other, first),
+                    "%s: %d %s of %s %s in %s too, and left out of %s (the first: %s)",
+                    *(root, count, "image" if count == 1 else "images", other, "is" if count == 1 else "are"),
+                    *(name, other, first),
                 )
     return splits, lost
 

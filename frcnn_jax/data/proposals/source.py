@@ -175,7 +175,8 @@ def _complete(
     if known and todo:
         _log.info("%s: going on after %d of %d images", dataset.name, len(known), len(first))
     elif todo and (others := store.others()):
-        _log.info("%s: searching %s; what is stored of %s is kept", dataset.name, store.folder.name, ", ".join(others))
+        text = "%s: searching with other settings than before (%s); the proposals of the earlier ones (%s) are kept"
+        _log.info(text, dataset.name, store.folder.name, ", ".join(others))
     fresh: dict[str, Float[np.ndarray, "P 4"]] = {}
     written = time.monotonic()
     title = f"proposals of {dataset.name}"

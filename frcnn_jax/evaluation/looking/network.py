@@ -100,6 +100,8 @@ def stored_proposals(view: FolderView, config: Config) -> list[Float[np.ndarray,
 def network_pictures(view: FolderView, config: Config, stride: int, *, search: bool, count: int = 6) -> list[Picture]:
     """The first images of a training on `view`: resized, augmented, flipped and padded to their bucket.
 
+    Undecodable ones are skipped.
+
     Where proposals are at hand, some of the RoIs of a step are drawn too: foreground in the colour of its class,
     background in gray. Objects are drawn in their colours, without proposals, or dashed in white.
 
@@ -109,13 +111,18 @@ def network_pictures(view: FolderView, config: Config, stride: int, *, search: b
     """
     settings = config.input
     steps = max(-(-count // settings.batch_size), 1)
-    plan = training_plan(view, settings, steps, config.train.seed, stride)
-    # Only the shown images of a large batch.
-    keep = min(settings.batch_size, count)
-    plan = dataclasses.replace(
-        plan, **{name: getattr(plan, name)[:, :keep] for name in ("images", "scales", "flipped", "flipped_vertical")}
-    )
-    used = np.unique(plan.images).tolist()
+    keep = min(settings.batch_size, count)  # only the shown images of a large batch
+    while len(view):
+        plan = training_plan(view, settings, steps, config.train.seed, stride)
+        names = ("images", "scales", "flipped", "flipped_vertical")
+        plan = dataclasses.replace(plan, **{name: getattr(plan, name)[:, :keep] for name in names})
+        used = np.unique(plan.images).tolist()
+        damaged = {index for index in used if not _is_decodable(view, index)}
+        if not damaged:
+            break
+        view = view.part([index for index in range(len(view)) if index not in damaged])
+    else:
+        return []
     part = view.part(used)
     found = open_proposals(part, config.proposals) if search else stored_proposals(part, config)
     boxes = [np.zeros((0, 4), np.float32)] * len(used) if found is None else list(found)
@@ -129,6 +136,14 @@ def network_pictures(view: FolderView, config: Config, stride: int, *, search: b
         for n in range(len(batch.images)):
             pictures.append(_picture(part, batch, n, None if sample is None else _at(sample, n)))
     return pictures[:count]
+
+
+def _is_decodable(view: FolderView, index: int) -> bool:
+    try:
+        view.read_image(index)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _sample(batch: Batch, config: Config, step: int) -> Any:

@@ -64,7 +64,8 @@ def remarks(survey: Survey, config: Config) -> list[str]:
         share = small / max(sum(map(len, sides)), 1)
         found.append(
             f"{counted(small, 'object')} ({share:.1%}) with a side below proposals.min_side = {least:g} pixels: no "
-            f"proposal is that small; set it with --proposals.min-side {max(math.floor(_percentile(sides)), 1)}"
+            f"proposal is that small; --proposals.min-side {max(math.floor(min(map(min, filter(len, sides)))), 1)} "
+            "admits proposals of their size"
         )
     found += rare_classes({row[0]: row[1] for row in survey.class_table()[1]})
     found += [f"training would stop: {survey.test_stop}"] if survey.test_stop else []
@@ -147,11 +148,6 @@ def _fault_lines(survey: Survey) -> list[str]:
         lines += [f"  {fault}" for fault in of_kind[:_EXAMPLES]]
         lines += [f"  ... and {len(of_kind) - _EXAMPLES} more of {kind}"] if len(of_kind) > _EXAMPLES else []
     return [*lines, *survey.way_on]
-
-
-def _percentile(sides: list[np.ndarray]) -> float:
-    """The side that 99 % of the objects reach."""
-    return float(np.percentile(np.concatenate(sides), 1))
 
 
 def _sizes() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.images import check_image, image_size
 from frcnn_jax.data.prepared.check import CheckedImage
 from frcnn_jax.data.prepared.prepare import Examination, Request, data_dir, examine_folder, find_splits
-from frcnn_jax.data.prepared.report import fault_table, way_on_lines
+from frcnn_jax.data.prepared.report import fault_table, way_on_lines, way_on_options
 from frcnn_jax.data.records import SplitRecords
 from frcnn_jax.evaluation.analysis.measures import SIZES, size_names
 from frcnn_jax.evaluation.looking.view import FolderView
@@ -38,7 +38,9 @@ class SplitFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """A folder before training, without images and objects that the settings drop for their faults."""
+    """A folder before training, without images and objects that the settings drop for their faults, and without empty
+    boxes and objects of unknown classes.
+    """
 
     folder: Path
     format: str
@@ -52,6 +54,7 @@ class Survey:
     answers: tuple[str, ...]  # lines: answers of the settings to the faults
     stops: bool  # a fault stops the preparation
     way_on: tuple[str, ...]  # lines: settings with which it would not stop
+    options: tuple[str, ...]  # the words of these settings, for a command line
     equal: tuple[tuple[tuple[str, str], ...], ...]  # groups of images with equal content, each image as split and id
 
     def class_table(self) -> tuple[list[str], list[list[str | int]]]:
@@ -104,7 +107,7 @@ def survey_folder(config: Config) -> Survey:
         for name in _parts(found.splits):
             read.setdefault(name, found.splits[name])
             for image in found.check.splits[name].images:
-                images.setdefault(image.image_id, (image, name))
+                images.setdefault(image.image_id, (_usable(image, found.check.classes), name))
     chosen = [
         f"{use}: {count} {'image' if count == 1 else 'images'}, {rule.why}"
         for use, rule in dict.fromkeys(used for request, _, _ in examined for used in request.used)
@@ -126,6 +129,7 @@ def survey_folder(config: Config) -> Survey:
         answers=tuple(fault_table(checks, data.faults)) if faults else (),
         stops=bool(errors),
         way_on=tuple(way_on_lines(checks, errors)) if errors else (),
+        options=() if any(fault.kind == "orientation" for fault in errors) else tuple(way_on_options(checks)),
         equal=equal_images(read),
     )
 
@@ -165,6 +169,20 @@ def _examine(data: DataConfig) -> list[tuple[Request, Examination, list[str]]]:
     return examined
 
 
+def _usable(image: CheckedImage, classes: Sequence[str]) -> CheckedImage:
+    """The image with only the objects that can be shown and learned: of these classes, and not empty. A check keeps
+    others too if their faults stop.
+    """
+    kept = tuple(item for item in image.objects if item.name in classes and _area(item.box) > 0)
+    return dataclasses.replace(image, objects=kept)
+
+
+def _area(box: Sequence[float]) -> float:
+    """Area of a box; 0 if its corners are reversed."""
+    x1, y1, x2, y2 = box
+    return max(x2 - x1, 0) * max(y2 - y1, 0)
+
+
 def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, str], ...], ...]:
     """Groups of images with the same bytes, groups across splits first; each image as split and id. Only files of equal
     size are read.
@@ -200,7 +218,7 @@ def _split_facts(found: Examination, request: Request) -> dict[str, SplitFacts]:
             uses.setdefault(name, []).append({"train": "trained on", "test": "tested on"}.get(use, use))
     facts = {}
     for name in parts:
-        counts = [len(image.objects) for image in found.check.splits[name].images]
+        counts = [len(_usable(image, found.check.classes).objects) for image in found.check.splits[name].images]
         used = ", ".join(dict.fromkeys(uses.get(name, ())))
         lost = f" but for {found.lost[name]} that are tested on" if found.lost[name] else ""
         empty = sum(count == 0 for count in counts)

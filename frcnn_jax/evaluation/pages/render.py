@@ -20,6 +20,7 @@ def render_page(template: str, **values: Any) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["json"] = _json
     environment.filters["share"] = _share
+    environment.filters["short_hashes"] = lambda text: re.sub(r"(\.rf\.\w{4})\w{9,}", "\\1\u2026", text)
     environment.filters["whole_sizes"] = lambda text: re.sub(r"(\d) x (\d)", "\\1\u00a0x\u00a0\\2", text)
     return environment.get_template(template).render(values)
 

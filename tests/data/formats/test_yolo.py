@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig
+from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.formats.yolo import YoloReader
 from tests.data.formats.written import NAMES, PICTURES, Picture, write_text, write_yolo, yolo_rows
 
@@ -198,12 +199,44 @@ def test_stray_files_do_not_count(tmp_path):
     write_yolo(tmp_path)
     before = {split: read(tmp_path, split) for split in ("train", "validation", "test")}
     write_text(tmp_path / "README.txt", "5 numbers follow\n")
-    write_text(tmp_path / "labels/train/unused.txt", f"{CAT} 0.5 0.5 1 1\n")
+    write_text(tmp_path / "labels/train/empty.txt", "\n")
+    write_text(tmp_path / "notes/a.txt", f"{CAT} 0.5 0.5 1 1\n")
     write_text(tmp_path / "labels/train.cache", "x")
     write_text(tmp_path / "labels/train/.hidden.txt", "x")
     write_text(tmp_path / "hyp.yaml", "lr0: 0.01\n")
     write_text(tmp_path / "notes/empty.yaml", "")
     assert {split: read(tmp_path, split) for split in before} == before
+
+
+@pytest.mark.parametrize("split_first", [False, True])
+def test_a_label_file_without_image_is_a_fault(tmp_path, split_first):
+    """Also where another split has an image of that name, and where several labels lack theirs."""
+    root = write_yolo(tmp_path / "set", split_first=split_first)
+    folder = "train/labels" if split_first else "labels/train"
+    for stem in ("t_1", "gone.rf.0f"):
+        write_text(root / folder / f"{stem}.txt", f"{CAT} 0.5 0.5 1 1\n")
+    records = {record.image_id: record for record in read(root).records}
+    assert [fault for name in ("a_1", "a_2") for fault in records.pop(name).faults] == []
+    said = "there is no such image in the folder [missing_image]"
+    assert [(record.path, record.objects, *map(str, record.faults)) for record in records.values()] == [
+        (None, (), f"{folder}/{stem}.txt: image = '{folder}/{stem}': {said}") for stem in ("gone.rf.0f", "t_1")
+    ]
+    assert all(record.path for split in ("validation", "test") for record in read(root, split).records)
+    config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"))
+    with pytest.raises(DatasetFaultError, match=r"set has 2 faults \(missing_image 2\)"):
+        open_dataset("folder/train", config)
+
+
+def test_labels_without_image_beside_images_and_in_a_folder_without_splits(tmp_path):
+    for picture in PICTURES:
+        picture.save(tmp_path)
+        write_text(tmp_path / f"{picture.stem}.txt", yolo_rows(picture))
+    (tmp_path / "a_1.jpg").unlink()
+    write_text(tmp_path / "classes.txt", "\n".join(NAMES))
+    reader = YoloReader(tmp_path, DataConfig())
+    faults = {record.image_id: record.faults for record in reader.read(*reader.splits).records}
+    assert [fault.kind for fault in faults.pop("a_1")] == ["missing_image"]
+    assert list(faults.values()) == [()] * 4
 
 
 def test_two_files_with_names_are_named(tmp_path):

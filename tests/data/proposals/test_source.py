@@ -171,7 +171,8 @@ def test_a_search_with_settings_that_are_new_says_that_the_others_are_kept(tmp_p
         open_proposals(dataset, CONFIG, progress=False)
         assert not caplog.text
         open_proposals(dataset, other, progress=False)
-        assert caplog.messages == [f"folder/train: searching {names[1]}; what is stored of {names[0]} is kept"]
+        said = f"({names[1]}); the proposals of the earlier ones ({names[0]}) are kept"
+        assert caplog.messages == [f"folder/train: searching with other settings than before {said}"]
         caplog.clear()
         assert open_proposals(dataset, CONFIG, progress=False).computed == 0
         assert open_proposals(dataset, other, progress=False).computed == 0

@@ -1,11 +1,12 @@
 """`inspect-data` as it is typed."""
 
+import re
 import sys
 
 import pytest
 
 from frcnn_jax.commands.inspect_data import main
-from tests.data.voc_files import annotation_xml, standard_folder
+from tests.data.voc_files import VocFiles, annotation_xml, object_xml, standard_folder
 
 
 def run(monkeypatch, *arguments, program="inspect_data.py"):
@@ -59,7 +60,22 @@ def test_the_training_is_that_of_a_config_of_ones_own_and_waits_for_faults(folde
     assert capsys.readouterr().out.endswith(f"\nNext:\n{command}")
     (folder / "Annotations/b1.xml").write_text("{}")
     run(monkeypatch, "--data.root", folder, "--config", own)
-    assert capsys.readouterr().out.endswith(f"\nNext, when nothing stops it:\n{command}")
+    settings = "--data.faults.unreadable-annotation drop"
+    printed = capsys.readouterr().out
+    assert f"To go on without them:\n  {settings}\n" in printed
+    assert printed.endswith(f"\nNext, with the settings for the faults:\n{command.rstrip()} {settings}\n")
+    accepted = ["--data.root", folder, "--config", own, *settings.split()]
+    run(monkeypatch, *accepted)
+    assert capsys.readouterr().out.endswith(f"\nNext:\n{command.rstrip()} {settings}\n")
+
+
+def test_a_drawn_test_that_stops_is_named_before_the_training(folder, monkeypatch, capsys):
+    for path in [*folder.glob("ImageSets/Main/*.txt"), *folder.glob("*/[abt][12]*")]:
+        path.unlink()
+    files = VocFiles(folder)
+    files.image("only", object_xml("cat"))
+    run(monkeypatch, "--data.root", folder)
+    assert "\nNext, when nothing stops it:\n" in capsys.readouterr().out
 
 
 def test_nothing_is_next_where_nothing_can_be_learned(folder, monkeypatch, capsys):
@@ -73,6 +89,9 @@ def test_proposals_are_searched(folder, tmp_path, monkeypatch, capsys):
     run(monkeypatch, *root, "--proposals", "2", "--proposals.min-side", 2)
     printed = capsys.readouterr().out
     assert "2 images  objects  IoU 0.5  IoU 0.7" in printed
+    advice = "\nRecall at IoU 0.5 is below 0.9: --proposals.max-side 500 or larger finds smaller objects\n"
+    share = float(re.search(r"\nall objects +\d+ +(\S+)", printed)[1])
+    assert (advice in printed) == (share < 0.9)
     assert f"\nThe proposals are kept in {tmp_path / 'prepared'}, where training finds them\n" in printed
 
 

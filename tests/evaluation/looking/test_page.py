@@ -157,6 +157,15 @@ def test_page_is_one_file(case, tmp_path):
     assert {"<cat>", "dog", "network", "crowded", "Faults", "None."} <= set(page.words)
 
 
+def test_long_names_of_files_are_shortened(case, tmp_path):
+    """Roboflow's hash has 32 digits; the whole name is in the title."""
+    survey, config = case
+    name = "cat_jpg.rf.0123456789abcdef0123456789abcdef: 9 x 20"
+    path = write_page(survey, config, {"classes": {"dog": [Picture("data:", name, 130)]}}, [], tmp_path / "page.html")
+    text = path.read_text("utf-8")
+    assert f'<figcaption title="{name}">cat_jpg.rf.0123\u2026: 9\u00a0x\u00a020</figcaption>' in text
+
+
 def test_page_shows_faults_and_equal_images(tmp_path):
     files = VocFiles(tmp_path)
     files.image("a", object_xml("cat"))

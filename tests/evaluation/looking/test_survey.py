@@ -159,6 +159,18 @@ def test_remarks_name_what_to_type(tmp_path):
     assert survey_folder(tested).splits["test"].used == "trained on"
 
 
+def test_the_smallest_side_that_is_advised_admits_the_small_objects(tmp_path):
+    """Few of many: a side that most objects reach would be larger than the present one."""
+    files = VocFiles(tmp_path)
+    files.image("a", *(object_xml("cat", (1, 1, 30, 20)) for _ in range(300)), object_xml("cat", (1, 1, 7, 30)))
+    files.image("b", object_xml("cat", (1, 1, 30, 5)), object_xml("cat", (1, 1, 30, 16)))
+    files.split("train", "a", "b")
+    config = replace(settings(tmp_path), input={"max_objects": 400}, proposals={"min_side": 12})
+    found = remarks(survey_folder(config), config)
+    assert "2 objects (0.7%) with a side below proposals.min_side = 12 pixels: no proposal is that small" in found[0]
+    assert "; --proposals.min-side 5 admits proposals of their size" in found[0]
+
+
 def test_a_view_is_the_data_set_that_would_be_prepared(folder):
     turned = with_exif_orientation((folder / "JPEGImages/b.jpg").read_bytes(), 6)
     (folder / "JPEGImages/b.jpg").write_bytes(turned)
