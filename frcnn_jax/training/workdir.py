@@ -34,8 +34,7 @@ from frcnn_jax.training.validation import Evaluation, check_measured
 _FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every", "train.patience", "train.log_every",
          "train.pictures_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.", "input.workers",
          "input.cache_decoded", "input.read_timeout", "input.test_", "data.", "proposals.train_files",
-         "proposals.test_file",
-         "proposals.validation_file", "proposals.workers", "plugins")  # fmt: skip
+         "proposals.test_file", "proposals.validation_file", "proposals.workers", "plugins")  # fmt: skip
 
 
 class RunFolder:
@@ -181,10 +180,8 @@ def check_place(workdir: Path, config: Config) -> None:
     inside = [path for path in (folder, *folder.parents) if root in path.parents and path.is_dir()]
     suffixes = {file.suffix.lower() for path in inside for file in path.iterdir()}
     if (folder == root or suffixes & {*IMAGE_SUFFIXES, ".xml"}) and _recorded(workdir) is None:
-        raise ValueError(
-            f"--workdir {workdir} lies among the images of data.root = {config.data.root}: give a folder of its own, "
-            "as --workdir runs/1"
-        )
+        place = f"data.root = {config.data.root}"
+        raise ValueError(f"--workdir {workdir} lies among the images of {place}: give a folder of its own")
 
 
 def describe_resumed(workdir: Path, config: Config, step: int) -> str:
@@ -209,13 +206,12 @@ def claim_workdir(workdir: Path, config: Config) -> None:
         ValueError: as `check_settings`.
     """
     check_settings(workdir, config)
-    before = _recorded(workdir)
-    if before is not None:
-        for name, (old, new) in changed_settings(before, absolute_paths(config)).items():
-            if name.startswith(("evaluate.", "input.test_")):
-                print(f"{name} of {workdir} is {new!r} from now on, in place of {old!r}")
+    now = absolute_paths(config)
+    for name, (old, new) in changed_settings(_recorded(workdir) or now, now).items():
+        if name.startswith(("evaluate.", "input.test_")):
+            print(f"{name} of {workdir} is {new!r} from now on, in place of {old!r}")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "config.json", to_json(absolute_paths(config)))
+    write_text(workdir / "config.json", to_json(now))
 
 
 def check_settings(workdir: Path, config: Config) -> None:
