@@ -19,9 +19,10 @@ Outputs = tuple[Float[Array, "N R K1"], Float[Array, "N R K1 4"]]
 
 def head_outputs(params: Any, pooled: Float[Array, "N R PH PW C"], *, model: FastRCNN) -> Outputs:
     """The head on each pooled RoI."""
-    rows = pooled.reshape(-1, *pooled.shape[2:])
+    images, count = pooled.shape[:2]
+    rows = pooled.reshape(images * count, *pooled.shape[2:])
     outputs = model.apply({"params": params}, rows, method=lambda module, x: module.head(x))
-    logits, deltas = (x.reshape(*pooled.shape[:2], *x.shape[1:]) for x in outputs)
+    logits, deltas = (x.reshape(images, count, *x.shape[1:]) for x in outputs)
     return logits, deltas
 
 

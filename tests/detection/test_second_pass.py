@@ -112,6 +112,15 @@ def test_detections_are_those_of_proposals_and_moved_boxes(voting):
     assert_same_in_any_order(trim(jax.tree.map(lambda x: x[0], together)), expected)
 
 
+def test_no_proposals_and_no_images():
+    detector = small_detector()
+    batch = make_batch(image_and_boxes()[0], np.zeros((0, 4), np.float32))
+    nothing = batch.replace(proposals=batch.proposals[:, :0], proposal_mask=batch.proposal_mask[:, :0])
+    for empty in (nothing, jax.tree.map(lambda x: x[:0], batch)):
+        found = detect_batch(detector.params, detector.statistics, empty, model=detector.model, second_pass=8)
+        assert not found.mask.any()
+
+
 def test_none_without_box_regression_and_by_default():
     detector = small_detector()
     image, boxes = image_and_boxes()
