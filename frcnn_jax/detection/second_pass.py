@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
+from frcnn_jax.detection.selection import class_boxes
+from frcnn_jax.ops.boxes import clip_boxes
 from frcnn_jax.ops.nms import nms
 from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.types import BoxStatistics
@@ -42,7 +43,7 @@ def moved_boxes(
         The boxes, best first, and True for those that exist.
     """
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
-    mask, mean, std = map(as_array, (mask, statistics.mean, statistics.std))
+    mask = as_array(mask)
     if not len(rois):
         return jnp.zeros((count, 4), rois.dtype), jnp.zeros(count, bool)
     classes = logits.shape[1] - 1
@@ -52,8 +53,7 @@ def moved_boxes(
     scores, chosen = lax.top_k(scores, min(_COMPARED * count, len(scores)))
     # Padding points past the last RoI, where a gather takes the last one.
     rows, labels = chosen // classes, chosen % classes + 1
-    boxes = decode_boxes(rois[rows], deltas[rows, labels] * std[labels] + mean[labels])
-    boxes = clip_boxes(boxes, original_size)
+    boxes = clip_boxes(class_boxes(rois, deltas, rows, labels, statistics), original_size)
     real = (scores > -jnp.inf) & jnp.all(boxes[:, 2:] > boxes[:, :2], axis=1) & jnp.all(jnp.isfinite(boxes), axis=1)
     kept = nms(boxes, scores, real, _DUPLICATE_IOU)
     best, order = lax.top_k(jnp.where(kept, scores, -jnp.inf), count)

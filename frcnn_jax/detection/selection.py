@@ -118,7 +118,7 @@ def select_detections(
     check_settings(nms_iou, score_threshold, per_class, box_voting)
     check_statistics(statistics, np.shape(logits)[-1])
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
-    mask, mean, std = map(as_array, (mask, statistics.mean, statistics.std))
+    mask = as_array(mask)
     check_shapes(
         "select_detections",
         "logits [R, K1], deltas [R, K1, 4], rois [R, 4], mask [R], original_size [2]",
@@ -128,10 +128,7 @@ def select_detections(
     # Only boxes that can be detections are decoded, a few of R * K.
     scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
     labels = jnp.arange(1, logits.shape[1])[:, None]
-    boxes = rois[chosen]
-    if box_regression:
-        normalised = deltas[chosen, labels]
-        boxes = decode_boxes(boxes, normalised * std[1:, None] + mean[1:, None])
+    boxes = class_boxes(rois, deltas, chosen, labels, statistics) if box_regression else rois[chosen]
     boxes = clip_boxes(boxes, original_size)
     empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
     kept = nms_by_class(boxes, scores, (scores > score_threshold) & ~empty, nms_iou)
@@ -145,6 +142,23 @@ def select_detections(
         labels=jnp.broadcast_to(labels, scores.shape).reshape(-1),
         mask=kept.reshape(-1),
     )
+
+
+def class_boxes(
+    rois: Float[Array, "R 4"],
+    deltas: Float[Array, "R K1 4"],
+    rows: Int[Array, "*S"],
+    labels: Int[Array, "*L"],
+    statistics: BoxStatistics,
+) -> Float[Array, "*S 4"]:
+    """The boxes of chosen pairs of an RoI and a class, moved by the offsets of the class; not clipped.
+
+    Args:
+        rows: positions of the RoIs.
+        labels: classes 1 ... K, of a shape that broadcasts to that of `rows`.
+    """
+    mean, std = as_array(statistics.mean), as_array(statistics.std)
+    return decode_boxes(rois[rows], deltas[rows, labels] * std[labels] + mean[labels])
 
 
 def is_traced(value: Any) -> bool:
