@@ -30,6 +30,7 @@ def test_boxes_equal_a_plain_loop(count):
     deltas[:, :, 2:] -= 0.5
     rois[60:90], deltas[60:90], logits[60:90] = rois[60], deltas[60], logits[60]  # near duplicates
     rois[60:90] += np.linspace(0, 2, 30)[:, None]
+    logits[60:72, 1] += 9  # more of them than boxes wanted are the best
     boxes, found = move(logits, deltas, rois, mask, count)
     everything = plain_detections(logits, deltas, rois, mask, STATISTICS, **NOTHING_SUPPRESSED)
     expected = []
