@@ -89,5 +89,5 @@ def test_faults_are_named(tmp_path):
     with pytest.raises(ValueError, match="no stage 'sleep'; there are fine_tuning, features"):
         Record(path, system="rcnn", model="tiny").train("sleep").__enter__()
     path.write_text("{")
-    with pytest.raises(ValueError, match="delete it, what it timed is timed again"):
+    with pytest.raises(ValueError, match="delete it: results stay, times of finished training are lost"):
         Record(path, system="rcnn", model="tiny")

@@ -120,9 +120,10 @@ class FeatureWriter(Layout):
                 f"{self.folder}: features of image {index} are not finite in {self.dtype}"
                 + (": store them as float32" if self.dtype == np.float16 else "")
             )
-        self._mark(index, 0)
-        _write_all(self._features, rows, int(self.offsets[index]) * self.row_bytes)
-        self._mark(index, checksum(rows))
+        with _naming(self.folder / FEATURES):
+            self._mark(index, 0)
+            _write_all(self._features, rows, int(self.offsets[index]) * self.row_bytes)
+            self._mark(index, checksum(rows))
 
     def flush(self) -> None:
         """Flushes to the disk, so that a power failure loses nothing."""
@@ -157,12 +158,24 @@ class FeatureWriter(Layout):
             return
         try:
             if self.nbytes:
-                os.posix_fallocate(self._features, 0, self.nbytes)
+                with _naming(self.folder / FEATURES):
+                    os.posix_fallocate(self._features, 0, self.nbytes)
         except OSError as error:
             # Not every file system can allocate space in advance.
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
         os.ftruncate(self._features, self.nbytes)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Makes system errors name the file and the way on."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way_on = ": free some space, and give the same command again, which continues" * full
+        raise OSError(error.errno, error.strerror + way_on, str(path)) from error
 
 
 def _write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
