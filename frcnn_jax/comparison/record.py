@@ -141,7 +141,9 @@ def _content(path: Path) -> dict[str, Any]:
         if not {"system", "model", "train", "test"} <= content.keys():
             raise ValueError("entries are missing")
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged ({error}): delete it: results stay, times of finished training are lost") from error
+        raise ValueError(
+            f"{path}: damaged ({error}): delete it: results stay, times of finished training are lost"
+        ) from error
     return content
 
 

@@ -186,7 +186,9 @@ def test_an_image_whose_rows_cannot_be_written_is_missing(tmp_path, monkeypatch)
     with write_features(tmp_path, COUNTS, 4, made_from=MADE_FROM) as store:
         store.write(0, rows(0))
         monkeypatch.setattr(os, "pwrite", fail_on_rows(os.pwrite))
-        with pytest.raises(OSError, match=r"No space left on device: free some space, and give the same .*features.bin"):
+        with pytest.raises(
+            OSError, match=r"No space left on device: free some space, and give the same .*features.bin"
+        ):
             store.write(0, rows(0))
         assert store.missing() == [0, 1, 2]
 

@@ -82,22 +82,61 @@ def run(folder, settings=SETTINGS, source=None, held_out=None, stop_after=None, 
     return done, len(ticks)
 
 
-def test_the_first_step_by_hand(tmp_path):
-    """Rate 0.1, 1 for the classifier, twice for biases; decay on kernels alone."""
-    settings = dataclasses.replace(SETTINGS, steps=1)
+def test_steps_by_hand(tmp_path):
+    """Rate 0.1, a tenth from the third step on, ten times that for the classifier, twice for biases; decay on kernels
+    alone; half of the step before is added.
+    """
+    settings = dataclasses.replace(SETTINGS, steps=3, drops=(2,))
     without_dropout = lambda params, inputs, key: logits(params, inputs, None)  # noqa: E731
     done, _ = run(tmp_path, settings, logits=without_dropout)
-    before = params()
-
-    def loss(params):
-        return cross_entropy(logits(params, INPUTS[0], None), jnp.asarray(LABELS[0])).mean()
-
-    gradient = jax.grad(loss)(before)
-    assert (done.steps, done.chosen, done.losses) == (1, 1, ())
     rates = {"body": {"kernel": 0.1, "bias": 0.2}, "head": {"scores": {"kernel": 1.0, "bias": 2.0}}}
     decays = {"body": {"kernel": 0.01, "bias": 0.0}, "head": {"scores": {"kernel": 0.01, "bias": 0.0}}}
-    expected = jax.tree.map(lambda p, g, rate, decay: p - rate * (g + decay * p), before, gradient, rates, decays)
+
+    def loss(params, step):
+        return cross_entropy(logits(params, INPUTS[step], None), jnp.asarray(LABELS[step])).mean()
+
+    expected, before = params(), jax.tree.map(jnp.zeros_like, params())
+    for step, drop in enumerate((1.0, 1.0, 0.1)):
+        gradient = jax.grad(loss)(expected, step)
+        before = jax.tree.map(
+            lambda v, p, g, rate, decay, drop=drop: 0.5 * v + drop * rate * (g + decay * p),
+            before, expected, gradient, rates, decays,
+        )  # fmt: skip
+        expected = jax.tree.map(jnp.subtract, expected, before)
+    assert (done.steps, done.chosen, done.losses) == (3, 3, ())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), done.params, expected)
+
+
+def test_windows_are_mirrored_left_to_right(tmp_path):
+    """A batch with flips, and the mirrored windows without."""
+    mirrored = np.array([True, False, True, True])
+    windows = INPUTS[0].reshape(4, 1, 3, 1)
+    flat = lambda params, inputs, key: logits(params, inputs[:, 0, :, 0], None)  # noqa: E731
+    found = []
+    for name, inputs, flips in (
+        ("flips", windows, mirrored),
+        ("mirrored", np.where(mirrored[:, None, None, None], windows[:, :, ::-1], windows), np.zeros(4, bool)),
+    ):
+        batch = (inputs, LABELS[0], flips)
+        done, _ = run(tmp_path / name, dataclasses.replace(SETTINGS, steps=1), source=[batch], logits=flat)
+        found.append(done.params)
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert not np.allclose(windows, windows[:, :, ::-1])
+
+
+def test_dropout_differs_from_step_to_step(tmp_path):
+    """Two small steps with the same batch: without dropout they would be equal."""
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e-4, momentum=0.0, weight_decay=0.0, classifier_rate=1.0)
+    batch = (INPUTS[0], LABELS[0], np.zeros(4, bool))
+    one, two = (
+        run(tmp_path / str(steps), dataclasses.replace(settings, steps=steps), source=[batch] * steps)[0].params
+        for steps in (1, 2)
+    )
+    first, second = (
+        np.asarray(after["head"]["scores"]["kernel"] - before["head"]["scores"]["kernel"])
+        for before, after in ((params(), one), (one, two))
+    )
+    assert np.abs(second - first).max() > 0.1 * np.abs(first).max()
 
 
 def test_going_on_after_a_kill_changes_nothing(tmp_path):
