@@ -73,6 +73,14 @@ def test_what_is_damaged_is_made_again(tmp_path):
         assert store.missing() == [0, 2]
 
 
+def test_a_truncated_file_is_completed_with_computed_rows(tmp_path):
+    """Rows of images 0 and 1 are left."""
+    write(tmp_path)
+    os.truncate(tmp_path / "features.bin", 3 * 16 + 5)
+    with write_features(tmp_path, COUNTS, 4, made_from=MADE_FROM) as store:
+        assert store.missing() == [2]
+
+
 @pytest.mark.parametrize("last", ["features", "written"])
 def test_a_killed_writer_leaves_whole_images(tmp_path, last):
     """Killed between the rows of an image and its mark, and between two images."""

@@ -19,6 +19,7 @@ from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
 from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import replace
+from frcnn_jax.locks import FolderInUseError
 from frcnn_jax.models.architectures import create_window_network
 from frcnn_jax.models.heads import HiddenStages
 from frcnn_jax.models.pixels import CENTERED_PIXELS, normalize_images
@@ -161,6 +162,25 @@ def test_other_data_are_refused(trained, data, tmp_path):
     config = replace(config, proposals={"train_files": (str(tmp_path / "other.npz"),)})
     with pytest.raises(ValueError, match="another proposals"):
         rcnn.train(config, comparison, trained[0])
+
+
+def test_changed_annotations_are_refused(trained, data, tmp_path):
+    for folder in ("Annotations", "ImageSets", "JPEGImages"):
+        shutil.copytree(data / folder, tmp_path / folder)
+    path = tmp_path / "Annotations/a3.xml"
+    path.write_text(path.read_text().replace("<difficult>0", "<difficult>1"))
+    config, comparison = case(data)
+    config = replace(config, data={"root": str(tmp_path), "tfds_dir": str(tmp_path / "prepared")})
+    with pytest.raises(ValueError, match=r"was made with another data, '.*' and not '.*': give that again, or another"):
+        rcnn.train(config, comparison, trained[0])
+
+
+def test_one_process_at_a_time(trained, data):
+    config, comparison = case(data)
+    with run.open_training(config, comparison, trained[0], "rcnn", comparison.rcnn):
+        for function in (rcnn.train, rcnn.test):
+            with pytest.raises(FolderInUseError, match="training rcnn"):
+                function(config, comparison, trained[0])
 
 
 def test_settings_of_the_test_may_change(trained, data):

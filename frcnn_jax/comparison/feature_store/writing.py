@@ -88,11 +88,12 @@ class FeatureWriter(Layout):
             # Marks without settings are left by a process that was killed at the start.
             os.ftruncate(self._marks, 0 if found is None else 8 * len(self))
             os.ftruncate(self._marks, 8 * len(self))
+            truncated = os.fstat(self._features).st_size < self.nbytes
             self._allocate()
             if found is None:
                 write_text(folder / SETTINGS, json.dumps(settings) + "\n")
             self._written = np.fromfile(folder / WRITTEN, np.uint64)
-            for index in np.flatnonzero(self._written) if self.missing() else ():
+            for index in np.flatnonzero(self._written) if truncated or self.missing() else ():
                 if int(self._written[index]) != checksum(self._read(index)):
                     self._mark(index, 0)
         except BaseException:

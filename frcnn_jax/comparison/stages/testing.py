@@ -88,7 +88,7 @@ def detect_all(run: Run, describe: Describe, score: Score, made_from: Any) -> di
         missing = writer.missing()
         if not missing and boxes and not run.record.content["test"]:
             # Killed between the last image and the record of times: one image of usual size is timed again.
-            missing = [int(np.argsort([len(b) for b in boxes])[len(boxes) // 2])]
+            missing = [int(np.argsort([len(b) for b in boxes], stable=True)[len(boxes) // 2])]
         for index in tqdm(missing, desc="Testing", unit="image"):
             found = _candidates(run, index, boxes[index], describe, score, select, watch)
             rows = np.concatenate([found.boxes, found.regressed, found.scores[..., None]], axis=-1).reshape(-1, 9)
