@@ -41,8 +41,10 @@ class Source:
 
 def params():
     return {
-        "body": {"kernel": jnp.eye(3), "bias": jnp.zeros(3)},
-        "head": {"scores": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}},
+        "body": {"kernel": jnp.eye(3), "bias": jnp.array([0.5, -0.5, 1.0])},
+        "head": {
+            "scores": {"kernel": jnp.array([[1.0, -1.0], [0.5, 0.0], [0.0, 2.0]]), "bias": jnp.array([0.5, -1.0])}
+        },
     }
 
 
