@@ -195,11 +195,12 @@ def test_it_ends_when_the_loss_on_held_out_windows_does_not_fall(tmp_path, losse
     assert (ticks, again.steps, again.chosen, again.losses) == (0, 8, 4, done.losses)
 
 
-def test_it_makes_the_least_steps(tmp_path, losses):
+@pytest.mark.parametrize(("at_eight", "steps", "chosen"), [(0.5, 10, 8), (4.0, 8, 2)])
+def test_it_makes_the_least_steps(tmp_path, losses, at_eight, steps, chosen):
     settings = dataclasses.replace(SETTINGS, steps=12, held_out=0.5, measure_every=2, patience=1, least_steps=8)
-    losses += [1.0, 2.0, 3.0, 0.5, 0.6, 0.7]
+    losses += [1.0, 2.0, 3.0, at_eight, 0.6, 0.7]
     done, _ = run(tmp_path, settings, held_out=Source(1))
-    assert (done.steps, done.chosen) == (10, 8)
+    assert (done.steps, done.chosen) == (steps, chosen)
 
 
 def test_the_loss_is_that_of_the_held_out_windows_without_dropout(tmp_path):

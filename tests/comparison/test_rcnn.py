@@ -15,9 +15,10 @@ from frcnn_jax.comparison import rcnn
 from frcnn_jax.comparison.feature_store import FeatureWriter
 from frcnn_jax.comparison.rcnn import Warp
 from frcnn_jax.comparison.stages import classifiers, run, testing
-from frcnn_jax.comparison.stages.features import untimed
+from frcnn_jax.comparison.stages.batches import WindowBatches
+from frcnn_jax.comparison.stages.features import store_features, untimed
 from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
-from frcnn_jax.comparison.windows import candidates
+from frcnn_jax.comparison.windows import candidates, label_windows
 from frcnn_jax.config import replace
 from frcnn_jax.locks import FolderInUseError
 from frcnn_jax.models.architectures import create_window_network
@@ -49,6 +50,7 @@ def test_what_is_left_on_disk(trained):
     assert all(stage["images"] == 4 for stage in record["test"][""].values())
     assert (record["steps"], record["windows"], record["paper_share"]) == (6, 72, 72 / (128 * 70_000))
     assert record["map"] == metrics["map"]
+    assert record["proposals"] == 27 / 4
     # 7 objects, and 9 proposals of 7 images; the vector of 16, and 3 x 3 cells of 16.
     pairs = json.loads((folder / "pooled/settings.json").read_text())["counts"]
     assert record["disk_bytes"] == 4 * (70 * 16 + sum(pairs) * 144)
@@ -72,11 +74,29 @@ def test_features_are_those_of_each_window_alone(trained, data):
     np.testing.assert_allclose(pooled[4], cells, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_is_that_of_the_config(data):
+def test_fine_tuning_sees_windows_of_all_images_and_drops_features(data, monkeypatch):
     config, comparison = case(data)
-    with run.open_training(config, comparison, data / "dropout", "rcnn", comparison.rcnn) as opened:
-        network, *_ = rcnn.build(opened)
+    given = []
+    monkeypatch.setattr(rcnn, "fine_tune_once", lambda run, task, source, *_: given.extend([task, source]))
+    with run.open_training(config, comparison, data / "batches", "rcnn", comparison.rcnn) as opened:
+        network, _, _ = rcnn.fine_tune(opened)
+        windows = label_windows(opened.proposals, opened.annotations)
+        settings = comparison.rcnn.fine_tuning
+        rows, labels, _ = WindowBatches(windows, np.arange(8), settings, lambda rows: rows, steps=6, seed=(0, 2))[0]
+        task, source = given
+        inputs, found, _ = source[0]
+        loaded = task.load(inputs)
+        for window, image, box in zip(loaded, windows.images[rows], windows.boxes[rows], strict=True):
+            pixels = normalize_images(jnp.asarray(opened.images[int(image)][None]), None, CENTERED_PIXELS)[0]
+            expected = warp_window(pixels, jnp.asarray(box), size=48, context=4)
+            np.testing.assert_allclose(window, expected, atol=1e-5)
+    np.testing.assert_array_equal(found, labels)
+    assert len(set(windows.images[rows])) > 3
     assert network.head.dropout == 0.3
+    keys = [None, jax.random.key(0), jax.random.key(1)]
+    logits = [np.asarray(task.logits(task.params, loaded, key)) for key in keys]
+    assert not np.allclose(logits[0], logits[1])
+    assert not np.allclose(logits[1], logits[2])
 
 
 def test_dropout_of_a_mean_vector():
@@ -147,6 +167,7 @@ def test_features_go_on_where_a_run_was_stopped(trained, data, monkeypatch):
             lambda c, s: (c, replace(s, rcnn={"fine_tuning": {"steps": 9}})),
             r"settings\.fine_tuning\.steps, 6 and not 9",
         ),
+        (lambda c, s: (replace(c, train={"seed": 1}), s), r"another seed, 0 and not 1"),
     ],
 )
 def test_other_settings_are_refused(trained, data, change, message):
@@ -240,6 +261,15 @@ def test_what_was_trained_on_another_network_is_refused(trained, data, tmp_path,
         rcnn.train(*case(data), changed)
     (changed / name).unlink()
     rcnn.train(*case(data), changed)
+
+
+def test_features_of_another_network_are_refused(data):
+    config, comparison = case(data)
+    plan = {"vectors": ([0] * 8, 16)}
+    with run.open_training(config, comparison, data / "other_features", "rcnn", comparison.rcnn) as opened:
+        store_features(opened, plan, lambda index: {"vectors": np.zeros((0, 16), np.float32)}, np.zeros(2))
+        with pytest.raises(ValueError, match=r"features made from other network: .* Delete the folder"):
+            store_features(opened, plan, None, np.ones(2))
 
 
 def test_another_number_of_proposals_compiles_nothing(trained, data):

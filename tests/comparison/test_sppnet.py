@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.comparison import sppnet
+from frcnn_jax.comparison.ridge import fit_box_regressors
 from frcnn_jax.comparison.stages import run
 from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.comparison.stages.folder import load_arrays
@@ -57,6 +58,7 @@ def test_the_convolutions_are_not_trained(trained, opened):
     for layer in ("fc6", "fc7", "cls_score"):
         assert not np.array_equal(after["head"][layer]["kernel"], before["head"][layer]["kernel"])
     assert after["head"]["fc6"]["kernel"].shape == (50 * 16, 32)
+    assert 0.007 < np.std(before["head"]["cls_score"]["kernel"]) < 0.013
 
 
 def test_each_box_is_pooled_at_the_scale_where_its_area_is_closest(opened):
@@ -77,6 +79,30 @@ def test_each_box_is_pooled_at_the_scale_where_its_area_is_closest(opened):
         cells = pyramid_cells(jnp.asarray(boxes[rows]), shorter / 30, valid)
         expected = jax.jit(spatial_pyramid_pool)(features, cells, valid_size=valid)
         np.testing.assert_allclose(pooled[: len(rows)], expected.reshape(len(rows), -1), rtol=1e-5, atol=1e-6)
+
+
+def test_the_codes_rule_of_cells(opened):
+    network, params = sppnet.build(opened)
+    network = replace(network, settings={"cells": "code", "origin": 5.0, "margin": 9.0})
+    image, boxes = opened.images[3], np.array([[5, 5, 19, 19], [0, 0, 40, 30]], np.float32)
+    ((_, pooled),) = sppnet.pool(network, params, image, boxes, untimed)
+    pixels, size = sppnet.resize(image, 1.6, (48, 64))
+    features, valid = sppnet.convolve(params, pixels, size, model=network.model)
+    cells = pyramid_cells(jnp.asarray(boxes), 1.6, valid, rule="code", origin=5.0, margin=9.0)
+    assert not np.array_equal(cells, pyramid_cells(jnp.asarray(boxes), 1.6, valid))
+    expected = jax.jit(spatial_pyramid_pool)(features, cells, valid_size=valid)
+    np.testing.assert_allclose(pooled[:2], expected.reshape(2, -1), rtol=1e-5, atol=1e-6)
+
+
+def test_regressors_are_fitted_to_their_windows(trained, opened):
+    network, params = sppnet.build(opened)
+    pooled, kept, pairs = sppnet.pool_windows(opened, network, params)
+    rows = kept.rows_of(pairs.rows)
+    assert not np.array_equal(rows, np.arange(len(rows)))
+    expected = fit_box_regressors(pooled.select(rows), pairs.labels, pairs.targets, num_classes=2, regularization=10)
+    found = load_arrays(trained[0] / "regressors.npz")
+    np.testing.assert_allclose(found["weights"], expected.weights, atol=1e-6)
+    np.testing.assert_allclose(found["biases"], expected.biases, atol=1e-6)
 
 
 def test_stored_are_the_windows_that_are_learned_from(opened):

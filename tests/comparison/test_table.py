@@ -1,12 +1,13 @@
 """The table of systems: cells by hand, the paper's figures, extrapolated figures, pages and Markdown."""
 
 import html
+import math
 import re
 
 import pytest
 
 from frcnn_jax.comparison.record import Record
-from frcnn_jax.comparison.table import PAPER, build_table, to_html, to_markdown, write_table
+from frcnn_jax.comparison.table import _PAPER_SPEEDUPS, PAPER, build_table, to_html, to_markdown, write_table
 
 
 @pytest.fixture
@@ -78,6 +79,25 @@ def test_the_papers_figures_stand_beside(records):
     assert paper["mAP with SVD"] == ["0.666", "", ""]
     assert len(PAPER) == 10
     assert not any(paper["peak memory"])
+
+
+def test_the_papers_speedups_are_those_of_its_times():
+    """Within 5 %, as they were computed from times before rounding; and each mAP as in its tables."""
+    base = {model: PAPER["rcnn", model] for system, model in PAPER if system == "rcnn"}
+    for (system, model), speedups in _PAPER_SPEEDUPS.items():
+        hours, seconds, compressed = PAPER[system, model][:3]
+        expected = [base[model][0] / hours, base[model][1] / seconds, base[model][1] / (compressed or float("nan"))]
+        for speedup, value in zip(speedups, expected, strict=True):
+            assert speedup == pytest.approx(value, rel=0.05) if speedup else math.isnan(value)
+    found = {}
+    for (system, _), figures in PAPER.items():
+        found.setdefault(system, []).extend(figures[3:])
+    assert found == {
+        "fast_rcnn": [0.571, 0.565, 0.592, 0.587, 0.669, 0.666],
+        "fast_rcnn_svm": [0.563, None, 0.587, None, 0.668, None],
+        "rcnn": [0.585, None, 0.602, None, 0.660, None],
+        "sppnet": [0.631, None],
+    }
 
 
 def test_only_what_is_there_is_noted(records):
