@@ -5,7 +5,7 @@ import pytest
 
 from frcnn_jax.comparison.settings import FineTuningConfig
 from frcnn_jax.comparison.stages.batches import WindowBatches, batches
-from frcnn_jax.comparison.windows import candidates, draw_batch, label_windows, split_images
+from frcnn_jax.comparison.windows import candidates, draw_batch, keep_windows, label_windows, split_images
 from frcnn_jax.types import GroundTruth
 
 TRUTH = GroundTruth(
@@ -82,6 +82,18 @@ def test_where_a_kind_is_missing_the_other_takes_its_places():
 def test_without_any_kind():
     with pytest.raises(ValueError, match=r"no window of 1 images .* fine_tuning.background_iou \(0, \.\.\.\)"):
         WindowBatches(windows(), np.array([0]), FineTuningConfig(), lambda rows: rows, steps=1, seed=(0,))
+
+
+def test_windows_at_the_limit_are_kept():
+    # IoUs 1, 1, .5, .5, .82, 0, 0, .09 in image 1 and 0 in image 2.
+    assert [mask.tolist() for mask in keep_windows(windows(), 3, 0.5).masks] == [[], [True] * 5 + [False] * 3, [False]]
+
+
+@pytest.mark.parametrize(("steps", "share", "made"), [(10, 1.0, 10), (10, 0.25, 4), (10, 0.01, 2), (0, 0.5, 0)])
+def test_steps_of_a_share(steps, share, made):
+    """A share is rounded up, and has one step more, which is not timed."""
+    source, _ = batches(windows(), 3, FineTuningConfig(steps=steps), lambda rows: rows, share=share, seed=3)
+    assert len(source) == made
 
 
 def test_images_are_held_out_whole():
