@@ -34,11 +34,11 @@ from frcnn_jax.comparison.stages.run import (
     open_test,
     open_training,
     pad_image,
+    resized_frame,
 )
 from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
 from frcnn_jax.comparison.windows import Kept, candidates, keep_windows, label_windows
 from frcnn_jax.config import Config
-from frcnn_jax.data.batch_plan import choose_bucket, default_buckets, resize_scale, resized_size
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, resize_image
 from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.detection.roi_plan import choose_levels
@@ -105,9 +105,7 @@ class Network:
 
     def level(self, image: UInt8[np.ndarray, "H W 3"], shorter: int) -> tuple[float, tuple[int, int]]:
         """Factor that scales the shorter side of an image to `shorter`, and the padded size."""
-        scale = resize_scale(image.shape[:2], shorter, self.settings.max_size)
-        buckets = default_buckets((shorter,), self.settings.max_size, self.model.stride)
-        return scale, buckets[choose_bucket(resized_size(image.shape[:2], scale), buckets)]
+        return resized_frame(image, shorter, self.settings.max_size, self.model.stride)
 
 
 def build(run: Run) -> tuple[Network, Any]:

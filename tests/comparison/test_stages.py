@@ -27,7 +27,7 @@ PROPOSALS = np.array([[0, 0, 10, 5], [0, 0, 10, 8], [50, 0, 90, 40], [0, 60, 9, 
 
 @pytest.fixture
 def opened(tmp_path):
-    """What the stages need of a run with one image, with settings that are not the defaults."""
+    """The fields of a run that the stages read, with one image and settings that are not the defaults."""
     return SimpleNamespace(
         folder=tmp_path,
         share=1.0,

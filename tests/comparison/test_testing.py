@@ -18,7 +18,7 @@ BOXES = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [20, 10, 30, 20], [30, 0, 40, 1
 
 
 def opened(folder, proposals=(BOXES, BOXES[:0], BOXES[1:]), share=1.0, fingerprint="abc", **selection):
-    """What `detect_all` needs of a run: three images of 20 x 40 pixels, two classes."""
+    """The fields of a run that `detect_all` reads: three images of 20 x 40 pixels, two classes."""
     return SimpleNamespace(
         comparison=SimpleNamespace(selection=SelectionConfig(**selection)),
         dataset=SimpleNamespace(

@@ -21,12 +21,11 @@ from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.sppnet import convolve, resize
 from frcnn_jax.comparison.stages.classifiers import load_svms, train_svms
 from frcnn_jax.comparison.stages.features import Part, store_features, untimed
-from frcnn_jax.comparison.stages.run import open_test, open_training
+from frcnn_jax.comparison.stages.run import open_test, open_training, resized_frame
 from frcnn_jax.comparison.stages.testing import Score, test_system
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import Config
-from frcnn_jax.data.batch_plan import choose_bucket, default_buckets, resize_scale, resized_size
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
 from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.models.architectures import find_architecture
@@ -148,9 +147,7 @@ def describe(
 ) -> Iterator[Part]:
     """RoI-pooled features and vectors of all boxes of an image, at the detector's test scale."""
     settings, model = detector.config.input, detector.model
-    scale = resize_scale(image.shape[:2], settings.test_scale, settings.test_max_size)
-    buckets = default_buckets((settings.test_scale,), settings.test_max_size, model.stride)
-    bucket = buckets[choose_bucket(resized_size(image.shape[:2], scale), buckets)]
+    scale, bucket = resized_frame(image, settings.test_scale, settings.test_max_size, model.stride)
     rois = np.zeros((round_up(len(boxes), PROPOSAL_MULTIPLE), 4), np.float32)
     rois[: len(boxes)] = boxes
     pixels, size = watch("resize", resize, image, scale, bucket)

@@ -28,6 +28,7 @@ from frcnn_jax.comparison.stages.folder import (
     save_arrays,
 )
 from frcnn_jax.config import Config, ParameterRule, absolute_paths, expand_user, replace
+from frcnn_jax.data.batch_plan import choose_bucket, default_buckets, resize_scale, resized_size
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.pipeline import concatenate
@@ -49,6 +50,7 @@ __all__ = [
     "pad_image",
     "padded_side",
     "part_of",
+    "resized_frame",
 ]
 
 _NETWORK = "network.npz"
@@ -215,6 +217,17 @@ def padded_side(length: int) -> int:
     while side < length:
         side = side * 4 // 3 if side % 3 == 0 else side * 3 // 2
     return side
+
+
+def resized_frame(
+    image: UInt8[np.ndarray, "H W 3"], shorter: int, max_size: int, stride: int
+) -> tuple[float, tuple[int, int]]:
+    """Factor that scales the shorter side of an image to `shorter`, the longer one to at most `max_size`, and the
+    padded size, one of few.
+    """
+    scale = resize_scale(image.shape[:2], shorter, max_size)
+    buckets = default_buckets((shorter,), max_size, stride)
+    return scale, buckets[choose_bucket(resized_size(image.shape[:2], scale), buckets)]
 
 
 def pad_image(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
