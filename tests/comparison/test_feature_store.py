@@ -73,6 +73,14 @@ def test_what_is_damaged_is_made_again(tmp_path):
         assert store.missing() == [0, 2]
 
 
+def test_marks_without_settings_do_not_count(tmp_path):
+    """Left by a process that was killed at the start, with a folder that was used before."""
+    write(tmp_path)
+    (tmp_path / "settings.json").unlink()
+    with write_features(tmp_path, COUNTS, 4, made_from={"weights": "xyz"}) as store:
+        assert store.missing() == [0, 1, 2]
+
+
 def test_a_truncated_file_is_completed_with_computed_rows(tmp_path):
     """Rows of images 0 and 1 are left."""
     write(tmp_path)

@@ -41,7 +41,7 @@ def opened(tmp_path):
                 "liblinear", c=0.5, bias_multiplier=3.0, positive_weight=4.0, negative_iou=0.4, feature_norm=7.0,
                 join=-0.5, leave=-2.0, retrain_at=11,
             ),
-            regression=RegressionConfig(ridge=25.0, min_iou=0.5),
+            regression=RegressionConfig(ridge=25.0, min_iou=0.45),
         ),
     )  # fmt: skip
 
@@ -79,10 +79,10 @@ def test_svms_are_trained_with_the_settings(opened, tmp_path, monkeypatch):
 
 def test_regressors_are_fitted_with_the_settings(opened, tmp_path, monkeypatch):
     pairs = regression_pairs(opened)
-    # The objects themselves, and most of the cat: half of it is not above the limit.
-    assert [rows.tolist() for rows in pairs.rows] == [[0, 1, 3]]
-    assert pairs.labels.tolist() == [1, 2, 1]
-    np.testing.assert_allclose(pairs.targets[2], [0, 1 / 8, 0, np.log(10 / 8)], atol=1e-6)
+    # The objects themselves, half of the cat, and most of it.
+    assert [rows.tolist() for rows in pairs.rows] == [[0, 1, 2, 3]]
+    assert pairs.labels.tolist() == [1, 2, 1, 1]
+    np.testing.assert_allclose(pairs.targets[3], [0, 1 / 8, 0, np.log(10 / 8)], atol=1e-6)
     given, fit = {}, classifiers.fit_box_regressors
 
     def fitted(features, labels, targets, **named):
@@ -92,8 +92,8 @@ def test_regressors_are_fitted_with_the_settings(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(classifiers, "fit_box_regressors", fitted)
     rows = np.arange(12, dtype=np.float32).reshape(6, 2)
     pooled = store(tmp_path / "pooled", rows)
-    classifiers.train_regressors(opened, pooled, np.array([0, 1, 3]), pairs, {"weights": np.ones(2)})
-    np.testing.assert_array_equal(given["features"], rows[[0, 1, 3]])
+    classifiers.train_regressors(opened, pooled, np.array([0, 1, 3, 5]), pairs, {"weights": np.ones(2)})
+    np.testing.assert_array_equal(given["features"], rows[[0, 1, 3, 5]])
     assert (given["regularization"], given["num_classes"]) == (25.0, 2)
     np.testing.assert_array_equal(given["labels"], pairs.labels)
     np.testing.assert_array_equal(given["targets"], pairs.targets)

@@ -62,6 +62,21 @@ def test_figures_by_hand(records):
     assert not {"test: pooling", "train: box regressors"} & found.keys()
 
 
+def test_speedups_are_over_the_same_network(tmp_path):
+    """R-CNN with `tiny` trains 100 s, with `vgg16` 1000 s; SPPnet 20 s with each, of which one is extrapolated."""
+    records = []
+    for system, model, seconds, share in (
+        ("rcnn", "tiny", 100.0, 1.0), ("rcnn", "vgg16", 1000.0, 1.0), ("sppnet", "tiny", 10.0, 0.5),
+        ("sppnet", "vgg16", 20.0, 1.0), ("sppnet", "resnet18", 20.0, 1.0),
+    ):  # fmt: skip
+        records.append(Record(tmp_path / f"{system} {model}.json", system=system, model=model))
+        records[-1].set_train("features", seconds, share=share)
+        records[-1].add_test("fc", 1.0, images=1)
+    table = build_table(records)
+    assert table.columns == ["R-CNN vgg16 (L)", "R-CNN tiny", "SPPnet vgg16 (L)", "SPPnet resnet18", "SPPnet tiny"]
+    assert cells(table)["train speedup"] == ["1×", "1×", "50×", "", "5×†"]
+
+
 def test_a_training_that_has_not_ended_is_no_baseline(records):
     rcnn, _, fast = records
     rcnn.content["test"] = {}
@@ -76,6 +91,8 @@ def test_the_papers_figures_stand_beside(records):
     assert paper["train time"] == ["9.5 h", "84 h", ""]
     assert paper["train speedup"] == ["8.8×", "1×", ""]
     assert paper["test speedup with SVD"] == ["213×", "", ""]
+    assert paper["test time an image"] == ["0.32 s", "47 s", ""]
+    assert paper["test time an image with SVD"] == ["0.22 s", "", ""]
     assert paper["mAP with SVD"] == ["0.666", "", ""]
     assert len(PAPER) == 10
     assert not any(paper["peak memory"])
