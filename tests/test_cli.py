@@ -149,7 +149,7 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
         raise BrokenPipeError("of a socket")
 
     monkeypatch.setattr(sys, "argv", ["frcnn train"])
-    with pytest.raises(SystemExit, match="^frcnn train: of a socket$"):
+    with pytest.raises(SystemExit, match=r"^frcnn train: of a socket$"):
         command.run(main)
 
 
