@@ -103,10 +103,9 @@ def test_the_only_state_dict_under_any_name(tmp_path, expected):
         path = write_zip(tmp_path / "a.pth", saved)
         jax.tree.map(np.testing.assert_array_equal, load_weights(path, MODEL), expected)
     saved = {"student": state_dict(), "teacher": state_dict(), "epoch": 3}
-    advice = (
-        r"2 state dicts, student, teacher: save the one to use by torch\.save\(torch\.load\(FILE\)\['student'\], OTHER"
-    )
-    with pytest.raises(ValueError, match=advice):
+    with pytest.raises(
+        ValueError, match=r"2 state dicts, student, teacher: .* torch\.save\(torch\.load\(FILE\)\['student'\]"
+    ):
         load_weights(write_zip(tmp_path / "a.pth", saved), MODEL)
 
 
@@ -251,7 +250,7 @@ FAULTS = {
     ),
     "another network": (
         lambda path: write_zip(path, {"conv1.weight": Tensor(np.zeros((64, 3, 7, 7), np.float32))}),
-        r"no network that is read, its first tensor is conv1\.weight: torchvision's vgg16 has features.0.weight, its resnet18 and resnet50 have",
+        r"no network that is read, its first tensor is conv1\.weight: torchvision's vgg16 has features.0.weight, its",
     ),
     "missing": (lambda path: write_zip(path, without("features.10.bias")), r"missing: backbone/conv3_1/bias float"),
     "extra": (

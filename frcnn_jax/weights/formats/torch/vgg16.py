@@ -42,7 +42,8 @@ def read_vgg16(path: Path) -> Layers:
     if not layers.keys() & set(_LAYERS.values()):
         raise ValueError(
             f"it holds no network that is read, its first tensor is {next(iter(tensors))}: "
-            "torchvision's vgg16 has features.0.weight, its resnet18 and resnet50 have layer1.0.conv1.weight, EfficientNet-Lite has _conv_stem.weight"
+            "torchvision's vgg16 has features.0.weight, its resnet18 and resnet50 have layer1.0.conv1.weight, "
+            "EfficientNet-Lite has _conv_stem.weight"
         )
     return layers
 
