@@ -152,10 +152,12 @@ def test_help_is_printed(capsys):
         ("import nothing_of_that_name\n", ImportError, r"some\.py: No module named 'nothing_of_that_name'$"),
     ],
 )
-def test_an_error_in_a_config_file_is_one_line(tmp_path, text, error, message):
+def test_an_error_in_a_config_file_is_one_line(tmp_path, monkeypatch, text, error, message):
     (tmp_path / "some.py").write_text(text)
-    with pytest.raises(error, match=f"^{tmp_path}/{message}"):
-        load_config(tmp_path / "some.py")
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "some.py", "./some.py"):
+        with pytest.raises(error, match=f"^({tmp_path}/)?{message}"):
+            load_config(path)
 
 
 def test_a_config_file_may_define_a_dataclass(tmp_path):

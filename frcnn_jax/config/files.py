@@ -60,7 +60,8 @@ def load_config(path: str | Path) -> Config:
 
 def _line(path: Path, error: Exception) -> str:
     """The last line of the file that an error has passed; a syntax error names its own."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
     return f", line {lines[-1]}" if lines else ""
 
 
