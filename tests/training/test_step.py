@@ -9,9 +9,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from frcnn_jax.config import ParameterRule
 from frcnn_jax.ops import losses
 from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import create_state
@@ -177,6 +179,17 @@ def state_and_step(axis_name, dropout=0.0, steps=10):
     state = create_state(CONFIG, jax.tree.map(jnp.copy, params), identity_statistics(3))
     optimizer = create_optimizer(CONFIG.optimizer, params, steps)
     return state, make_train_step(model, optimizer, sampling=SAMPLING, axis_name=axis_name)
+
+
+def test_state_of_an_optimizer_of_optax():
+    frozen = dataclasses.replace(CONFIG.optimizer, rules=(ParameterRule("^backbone/", None), ParameterRule("^head/")))
+    optimizer = optax.lion(1e-3)
+    state = create_state(dataclasses.replace(CONFIG, optimizer=frozen), small_params(), optimizer=optimizer)
+    wanted = optimizer.init(state.trainable)
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(wanted)
+    step = make_train_step(small_model(), optimizer, sampling=SAMPLING, axis_name=None)
+    after, _ = jax.eval_shape(step, state, small_batch(), KEY)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
 def test_steps_reduce_the_loss_and_are_repeatable():
