@@ -61,12 +61,9 @@ def test_pooling_of_a_subclass_sees_each_box():
     model = ExactCorners(**{name: value for name, value in fields.items() if name not in ("parent", "name")})
     boxes = np.concatenate([boxes[:4], boxes[:4] + np.float32(0.25)])
     assert len(plan_rois(boxes, np.ones(1), 1 / 16).chosen) < len(boxes)
-    settings = {"score_threshold": 0.0, "nms_iou": 1.0}
+    settings = {"score_threshold": 0.0, "nms_iou": 1.0, "box_regression": False}
     found = detect(model, detector.params, image, boxes, scale=48, max_size=96, **settings)
-    batch = make_batch(image, boxes, scale=48, max_size=96)
-    whole = detect_batch(detector.params, None, batch, model=model, **settings)
-    wanted = trim(jax.tree.map(lambda x: x[0], whole))
-    np.testing.assert_allclose(np.sort(found.scores), np.sort(wanted.scores), rtol=1e-4, atol=1e-5)
+    assert len(np.unique(found.scores)) == len(found.scores) == 3 * len(boxes)
 
 
 def test_statistics_change_boxes_and_stand_for_none():
