@@ -221,6 +221,15 @@ def test_step_compiles_once_for_each_padded_shape():
     assert mapped._cache_size() == 2
 
 
+def test_a_mesh_of_make_mesh():
+    """Its axes are explicit."""
+    state, step = state_and_step("data")
+    mapped = map_train_step(step, jax.make_mesh((1,), ("data",)))
+    after, metrics = jax.eval_shape(mapped, state, small_batch(), KEY)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics["loss"].shape == ()
+
+
 def test_two_devices_equal_one_and_pmap_equals_shard_map():
     """In a process of its own, since the number of devices is fixed when JAX starts."""
     root = Path(__file__).parents[2]
