@@ -103,7 +103,7 @@ class SppnetConfig:
     and in the code for VGG16; 21 in the code for ZF, which does not pad.
     """
     margin: float = 6.0
-    """With `cells` code: pixels by which a box is enlarged; 6 for VGG16, 6.5 for ZF."""
+    """With `cells` code a box is enlarged by half a cell less this number of pixels; 6 for VGG16, 6.5 for ZF."""
     widths: tuple[int, int] | None = None
     """Widths of fc6 and fc7, which are drawn at random; None: the detector's, or 512 and 256 if its head has none."""
     fine_tuning: FineTuningConfig = dataclasses.field(

@@ -97,8 +97,9 @@ def pyramid_cells(
 ) -> Float[Array, "R 4"]:
     """The feature cells of boxes, inclusive corners inside the map.
 
-    With the rule `paper` these are the cells with their centre inside the box (appendix A); with `code`, the box is
-    enlarged by `margin` pixels on each side, less half a cell. If no cell is left, the middle one is used.
+    With the rule `paper` these are the cells with their centre inside the box (appendix A); with `code`, those with it
+    inside the box enlarged on each side by half a cell less `margin` pixels. If no cell is left, the middle one is
+    used.
 
     Args:
         boxes: half-open x1 y1 x2 y2 in pixels of the image before resizing.

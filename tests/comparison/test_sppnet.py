@@ -84,12 +84,13 @@ def test_each_box_is_pooled_at_the_scale_where_its_area_is_closest(opened):
 def test_the_codes_rule_of_cells(opened):
     network, params = sppnet.build(opened)
     network = replace(network, settings={"cells": "code", "origin": 5.0, "margin": 9.0})
-    image, boxes = opened.images[3], np.array([[5, 5, 19, 19], [0, 0, 40, 30]], np.float32)
+    image, boxes = opened.images[3], np.array([[10, 8, 26, 24], [12, 0, 40, 20]], np.float32)
     ((_, pooled),) = sppnet.pool(network, params, image, boxes, untimed)
     pixels, size = sppnet.resize(image, 1.6, (48, 64))
     features, valid = sppnet.convolve(params, pixels, size, model=network.model)
     cells = pyramid_cells(jnp.asarray(boxes), 1.6, valid, rule="code", origin=5.0, margin=9.0)
-    assert not np.array_equal(cells, pyramid_cells(jnp.asarray(boxes), 1.6, valid))
+    # Without the rule the second box begins at 1, without origin and margin the first one at 2 and ends at 2.
+    assert cells.tolist() == [[1, 1, 2, 1], [2, 0, 3, 1]]
     expected = jax.jit(spatial_pyramid_pool)(features, cells, valid_size=valid)
     np.testing.assert_allclose(pooled[:2], expected.reshape(2, -1), rtol=1e-5, atol=1e-6)
 
