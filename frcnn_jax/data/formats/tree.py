@@ -23,6 +23,7 @@ __all__ = [
     "composed",
     "files_below",
     "inner_folder",
+    "is_hidden",
     "lines_of",
     "named_split",
     "nearness",
@@ -67,6 +68,11 @@ def split_of(folders: Iterable[str]) -> str | None:
     return next(filter(None, map(named_split, reversed(tuple(folders)))), None)
 
 
+def is_hidden(name: str) -> bool:
+    """True for a file or folder that no listing shows, such as a Mac's `._NAME` beside NAME, or `__MACOSX` in a zip."""
+    return name.startswith((".", "__MACOSX"))
+
+
 def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Iterator[tuple[tuple[str, ...], str]]:
     """Sorted files with these suffixes (upper or lower case), a few folders deep: the folders below the root, and the
     name.
@@ -81,7 +87,7 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            shown = sorted((e for e in entries if not e.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+            shown = sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
         folders = []
         for entry in shown:
             if entry.name.lower().endswith(endings) and entry.is_file():
@@ -101,7 +107,7 @@ def inner_folder(root: Path) -> Path:
     for _ in range(_DEPTH):
         if not root.is_dir():
             break
-        shown = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        shown = [path for path in root.iterdir() if not is_hidden(path.name)]
         if len(shown) != 1 or not shown[0].is_dir():
             break
         root = shown[0]
