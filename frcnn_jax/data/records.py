@@ -33,11 +33,13 @@ class BoxNotation:
     """A format's notation for box corners, for messages and for the definition of an empty box.
 
     A box `x1 y1 x2 y2`, 0-based and half-open, is written in the file as these numbers plus `shift`. It is empty if the
-    numbers in the file coincide: VOC's corners are inclusive, and its boxes of one pixel count as empty.
+    numbers in the file coincide: VOC's corners are inclusive, and its boxes of one pixel count as empty. So it is if a
+    side is below `least`.
     """
 
     names: tuple[str, str, str, str] = ("x1", "y1", "x2", "y2")
     shift: Box = (0.0, 0.0, 0.0, 0.0)
+    least: float = dataclasses.field(default=0.0, repr=False)  # pixels
 
     def written(self, box: Box) -> Box:
         """The corners as written in the file."""

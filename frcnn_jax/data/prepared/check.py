@@ -273,7 +273,9 @@ def _clip(box: Box, size: tuple[float, float]) -> Box:
 
 def _is_empty(box: Box, notation: BoxNotation) -> bool:
     left, top, right, bottom = notation.written(box)
-    return right - left <= _ROUNDING or bottom - top <= _ROUNDING
+    x1, y1, x2, y2 = box
+    below = x1 + notation.least > x2 or y1 + notation.least > y2
+    return below or right - left <= _ROUNDING or bottom - top <= _ROUNDING
 
 
 def _object_faults(
@@ -287,7 +289,8 @@ def _object_faults(
     # Values are those in the file, even if the clipped box is checked.
     written = record.notation.describe(item.box)
     if _is_empty(box, record.notation):
-        message = "reversed or empty" if box == item.box else "nothing left of it inside the image"
+        empty = f"below {record.notation.least:g} pixel" if record.notation.least else "empty"
+        message = f"reversed or {empty}" if box == item.box else "nothing left of it inside the image"
         faults.append(Fault("degenerate_box", record.file, item.index, "bndbox", written, message))
     if _distance(box, _clip(box, size)) > _TOLERANCE:
         message = f"outside the image ({record.notation.limits(size)})"
