@@ -77,7 +77,11 @@ class ObjectRecord:
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-    """One image with its objects. An id identifies one image of a folder, in all splits."""
+    """One image with its objects. An id identifies one image of a folder, in all splits.
+
+    Raises:
+        ValueError: the id or the image's file name is not UTF-8.
+    """
 
     image_id: str
     path: Path | None  # of the image; None if it does not exist
@@ -93,6 +97,14 @@ class ImageRecord:
     """The file may list more images than the folder has, as the folder may be a part of a larger data set."""
     # Not in the repr of a record, which determines names of prepared folders.
     notes: tuple[Note, ...] = dataclasses.field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            f"{self.image_id}{self.path.name if self.path else ''}".encode()
+        except UnicodeEncodeError:
+            file = str(self.path or self.file).encode(errors="backslashreplace").decode()
+            way = "rename it, as with: convmv -f latin1 -t utf8 -r --notest FOLDER"
+            raise ValueError(f"{file}: the name is not UTF-8; {way}") from None
 
 
 @dataclasses.dataclass(frozen=True)

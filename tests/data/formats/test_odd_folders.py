@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import shutil
 import unicodedata
@@ -63,6 +64,16 @@ def test_folders_and_names_and_texts(tmp_path, layout, oddity):
         elif oddity == "marks and line ends" and path.is_file() and path.suffix != ".jpg":
             path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     check(tmp_path / "set", layout)
+
+
+@pytest.mark.parametrize("layout", ["yolo", "labelimg"])
+def test_a_file_name_that_is_not_utf_8_is_named(tmp_path, layout):
+    """As Windows wrote it, unpacked on Linux."""
+    root = WRITERS[layout](tmp_path / "set", PICTURES)
+    for path in [*root.rglob("p_2.*")]:
+        path.rename(path.with_name(path.name.replace("p_2", os.fsdecode(b"gr\xfcn"))))
+    with pytest.raises(ValueError, match=r"gr\\udcfcn.jpg: the name is not UTF-8; rename it, as with: convmv"):
+        open_dataset("folder/train", DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds")))
 
 
 @pytest.mark.parametrize(
