@@ -1,6 +1,7 @@
 """Preparing in little memory: records are written one by one, in files of a bounded size."""
 
 import dataclasses
+import shutil
 import tracemalloc
 
 import cv2
@@ -70,3 +71,13 @@ def test_an_image_is_back_once_the_other_of_its_id_is_removed(config, files):
     assert open_dataset("folder/train", drop).image_ids == ("a1",)
     (files.root / "JPEGImages/a2.png").unlink()
     assert open_dataset("folder/train", drop).image_ids == ("a2", "a1")
+
+
+def test_what_a_killed_process_left_is_removed(config):
+    directory = open_dataset("folder/train", config).directory
+    shutil.rmtree(directory)
+    unfinished = directory.parent / f"incomplete.0A1B2C_{directory.name}"
+    unfinished.mkdir()
+    (unfinished / "voc_folder-train.array_record-00000-of-00001").write_bytes(b"1")
+    assert open_dataset("folder/train", config).directory == directory
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]
