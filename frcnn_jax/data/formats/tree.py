@@ -188,8 +188,8 @@ class ImageTree:
         """
         *folders, last = [part for part in normal_name(name).split("/") if part not in ("", ".", "..")] or [""]
         stem, suffix = os.path.splitext(last)
-        if suffix.lower() not in IMAGE_SUFFIXES:
-            stem, suffix, by_stem = last, "", True
+        if suffix.lower() not in IMAGE_SUFFIXES or (by_stem and last.casefold() in self._by_stem):
+            stem, by_stem = last, True
         found = self._by_stem.get(stem.casefold(), [])
         if not by_stem:
             found = [file for file in found if _suffix(file.name) == _suffix(last)]
