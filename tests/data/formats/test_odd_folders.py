@@ -76,7 +76,7 @@ def test_names_of_classes_that_are_not_utf_8_are_named_by_their_file(tmp_path):
 
 @pytest.mark.parametrize("layout", ["yolo", "labelimg"])
 def test_a_file_name_that_is_not_utf_8_is_named(tmp_path, layout):
-    """As Windows wrote it, unpacked on Linux."""
+    """Written by Windows, unpacked on Linux."""
     root = WRITERS[layout](tmp_path / "set", PICTURES)
     for path in [*root.rglob("p_2.*")]:
         path.rename(path.with_name(path.name.replace("p_2", os.fsdecode(b"gr\xfcn"))))
