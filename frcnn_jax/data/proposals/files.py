@@ -2,8 +2,8 @@
 
 Accepted files
     .mat  a variable `boxes`, a cell array with one cell per image in the order of the split, rows `y1 x1 y2 x2`,
-    1-based and
-          inclusive: the Selective Search files of the original release. With a cell array `images` of names, by name.
+          1-based and inclusive: the Selective Search files of the original release. With a cell array `images` of
+          names, by name.
     .mat  a variable `boxes`, a matrix for a single image, rows `x1 y1 x2 y2`, 0-based and inclusive: the
           original's two demo files.
     .npz  an array [P, 4] per image under its id, rows `x1 y1 x2 y2`, 0-based and half-open.
@@ -13,6 +13,7 @@ Accepted files
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,9 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
         names = [str(name[0]) if isinstance(name, np.ndarray) and name.size else "" for name in content["images"].flat]
         if len(names) != len(cells):
             raise ValueError(f"{path}: {len(names)} names in 'images', but {len(cells)} cells in 'boxes'")
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{path}: {len(repeated)} names occur twice in 'images' (the first: {repeated[0]})")
         return _by_id(path, dict(zip(names, cells, strict=True)), image_ids, subset)
     if len(cells) != len(image_ids):
         raise ValueError(f"{path}: boxes of {len(cells)} images, but there are {len(image_ids)}")
