@@ -55,12 +55,10 @@ class Check:
     dropped: tuple[Fault, ...]  # faults that the policy drops
     counts: Mapping[str, int]  # numbers of images, objects, `clipped` boxes, and images with their `own_size`
     classes: tuple[str, ...]
-    way_on: Mapping[str, str] | None = (
-        None  # fields of FaultPolicy that let the preparation go on; None: nothing would remain
-    )
-    excused: Mapping[Fault, str] = dataclasses.field(
-        default_factory=dict
-    )  # those of `tolerated` that are many, and why
+    way_on: Mapping[str, str] | None = None
+    """Fields of FaultPolicy that let the preparation go on; None: nothing would remain."""
+    excused: Mapping[Fault, str] = dataclasses.field(default_factory=dict)
+    """Those of `tolerated` that are many, and why."""
     lenient: bool = False  # a tolerance of 0 would give another result
     summary: tuple[str, ...] = ()  # short, for the log when the prepared data are opened again
 

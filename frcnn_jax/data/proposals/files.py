@@ -70,34 +70,24 @@ def iterate_proposal_file(
         raise ValueError(f"{path}: expected a .mat or .npz file")
     rows = readers[path.suffix](path, image_ids, subset)
     arrays = (_as_rows(array, f"{path}: image {name}") for name, array in zip(image_ids, rows, strict=True))
-    return _clean(arrays, image_ids, sizes, invalid, str(path))
+    return clean_boxes(arrays, image_ids, sizes, invalid, str(path))
 
 
 def clean_boxes(
-    arrays: Sequence[Float[np.ndarray, "P 4"]],
-    image_ids: Sequence[str],
-    sizes: Int[np.ndarray, "N 2"],
-    invalid: str,
-    source: str,
-) -> list[Float[np.ndarray, "P 4"]]:
-    """`arrays` without invalid boxes, as float32; their number is logged.
-
-    `clip` moves corners into the image and drops boxes that are not finite, reversed or then empty.
-
-    Raises:
-        ValueError: with `error`, for all invalid boxes together; names the first and counts each kind.
-    """
-    return list(_clean(arrays, image_ids, sizes, invalid, source))
-
-
-def _clean(
     arrays: Iterable[Float[np.ndarray, "P 4"]],
     image_ids: Sequence[str],
     sizes: Int[np.ndarray, "N 2"],
     invalid: str,
     source: str,
 ) -> Iterator[Float[np.ndarray, "P 4"]]:
-    """Cleaned boxes image by image, otherwise like `clean_boxes`; the error is raised after the last."""
+    """`arrays` without invalid boxes, as float32, image by image; after the last their number is logged.
+
+    `clip` moves corners into the image and drops boxes that are not finite, reversed or then empty.
+
+    Raises:
+        ValueError: after the last image, with `error`, for all invalid boxes together; names the first and counts each
+            kind.
+    """
     if invalid not in ("error", "drop", "clip"):
         raise ValueError(f"proposals.invalid: expected 'error', 'drop' or 'clip', got {invalid!r}")
     counts: dict[str, int] = {}

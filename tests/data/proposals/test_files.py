@@ -196,7 +196,7 @@ ROWS = np.array(
 
 
 def clean(invalid):
-    return clean_boxes([ROWS, np.zeros((0, 4))], IDS[:2], SIZES[:2], invalid, "f.npz")
+    return list(clean_boxes([ROWS, np.zeros((0, 4))], IDS[:2], SIZES[:2], invalid, "f.npz"))
 
 
 def test_invalid_boxes_are_an_error_with_all_counts():
@@ -223,7 +223,7 @@ def test_invalid_boxes_are_clipped_and_counted(caplog):
 
 
 def test_valid_boxes_are_not_mentioned(caplog):
-    clean_boxes([ROWS[[0, 8]]], IDS[:1], SIZES[:1], "error", "f.npz")
+    list(clean_boxes([ROWS[[0, 8]]], IDS[:1], SIZES[:1], "error", "f.npz"))
     assert not caplog.text
 
 
