@@ -77,7 +77,7 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
     """Sorted files with these suffixes (upper or lower case), a few folders deep: the folders below the root, and the
     name.
 
-    Hidden files and folders are skipped; links to folders are followed once.
+    Hidden files and folders are skipped. A folder is visited once: under its own name, not that of a link beside it.
     """
     endings, seen = tuple(suffixes), set()
 
@@ -95,7 +95,7 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
             elif entry.is_dir():
                 folders.append(entry)
         if len(parts) < depth:
-            for entry in folders:
+            for entry in sorted(folders, key=lambda entry: entry.is_symlink()):
                 yield from visit(entry.path, (*parts, entry.name))
 
     if root.is_dir():

@@ -66,12 +66,10 @@ def test_folders_and_names_and_texts(tmp_path, layout, oddity):
     check(tmp_path / "set", layout)
 
 
-def test_names_of_classes_that_are_not_utf_8_are_named_by_their_file(tmp_path):
-    root = write_yolo(tmp_path / "set", PICTURES)
-    (root / "data.yaml").unlink()
-    (root / "classes.txt").write_bytes(b"k\xfche\n")
-    with pytest.raises(ValueError, match=r"classes.txt: not UTF-8 text, save it as that"):
-        open_reader(root, DataConfig())
+def test_a_link_beside_a_folder_takes_no_images_from_its_split(tmp_path):
+    root = write_labelimg(tmp_path / "set", PICTURES, "{}", "{}")
+    (root / "latest").symlink_to("train", target_is_directory=True)
+    check(root, "labelimg")
 
 
 @pytest.mark.parametrize("layout", ["yolo", "labelimg"])
