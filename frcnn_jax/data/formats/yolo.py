@@ -50,6 +50,14 @@ class YoloReader(LayoutReader):
         }
         super().__init__(root, config)
         self.notes += (Note("class", name) for name in names.names.values())
+        alike: dict[str, list[str]] = {}
+        for number, name in names.names.items():
+            alike.setdefault(name, []).append(str(number))
+        self.notes += (
+            Note("", f"classes {' and '.join(numbers)} are one class, as their name is {name!r}")
+            for name, numbers in alike.items()
+            if len(numbers) > 1
+        )
 
     @staticmethod
     def fits(root: Path) -> bool:

@@ -210,6 +210,22 @@ def test_a_row_that_occurs_twice_is_one_object(tmp_path):
     ]
 
 
+def test_names_of_classes_that_are_not_utf_8_are_named_by_their_file(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_bytes(b"k\xfche\n")
+    with pytest.raises(ValueError, match=r"classes.txt: not UTF-8 text, save it as that"):
+        YoloReader(tmp_path, DataConfig())
+
+
+def test_numbers_of_one_name_are_one_class_and_noted(tmp_path):
+    root = write_yolo(tmp_path)
+    write_text(root / "data.yaml", "train: images/train\nnames: [bee, cat, ant, bee]\n")
+    records = read(root)
+    assert {item.name for record in records.records for item in record.objects} == {"cat", "ant", "bee"}
+    assert note_sentences(records.notes)[-1] == "classes 0 and 3 are one class, as their name is 'bee'"
+
+
 def test_stray_files_do_not_count(tmp_path):
     write_yolo(tmp_path)
     before = {split: read(tmp_path, split) for split in ("train", "validation", "test")}
