@@ -111,14 +111,17 @@ def test_ranks():
     assert fast_rcnn._ranks(detector((100, 512))) is None
 
 
-@pytest.mark.parametrize("scales", [pytest.param((), marks=pytest.mark.long), (48, 96)])
+@pytest.mark.parametrize("scales", [pytest.param((), marks=pytest.mark.long), (224, 320)])
 def test_the_stages_together_detect(scales):
+    """With two scales the larger boxes are pooled at the first, the smaller ones at the second."""
     detector = small_detector()
-    detector = dataclasses.replace(detector, config=replace(detector.config, input={"test_scales": scales}))
+    settings = {"test_scales": scales, "test_max_size": 480}
+    detector = dataclasses.replace(detector, config=replace(detector.config, input=settings))
     random = np.random.default_rng(0)
-    image = random.integers(0, 255, (40, 60, 3), np.uint8)
-    low = random.uniform(0, 25, (12, 2))
-    boxes = np.concatenate([low, low + random.uniform(6, 15, (12, 2))], axis=1).astype(np.float32)
+    image = random.integers(0, 255, (200, 300, 3), np.uint8)
+    low = random.uniform(0, 20, (12, 2))
+    sides = np.where(np.arange(12)[:, None] % 3 == 0, [270, 175], random.uniform(30, 75, (12, 2)))
+    boxes = np.concatenate([low, low + sides], axis=1).astype(np.float32)
     found = trim(fast_rcnn._timed(detector)(untimed, image, boxes))
     expected = detector.detect(image, boxes)
     np.testing.assert_array_equal(found.labels, expected.labels)
