@@ -156,7 +156,7 @@ def fine_tune(run: Run) -> tuple[WindowNetwork, Any, Warp]:
 
     settings = run.comparison.rcnn.fine_tuning
     source, held_out = batches(windows, run.num_images, settings, read, share=run.comparison.share, seed=run.seed)
-    task = Task(params, f"head/{scores}", load, logits, network.pixels)
+    task = Task(params, f"head/{scores}", load, logits, network.pixels, run.comparison.rcnn.windows_at_once)
     return network, fine_tune_once(run, task, source, held_out, settings, RcnnConfig().fine_tuning), warp
 
 

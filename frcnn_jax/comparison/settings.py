@@ -76,7 +76,9 @@ class RcnnConfig:
     context: int = 16
     """Pixels of context around the box in the network's window."""
     windows_at_once: int = 32
-    """Windows in a batch for computing features."""
+    """Most windows that go through the network at once, for features and in fine-tuning, whose batches are divided; memory
+    is in proportion. Each part of a batch has dropout of its own.
+    """
     fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
 
     def __post_init__(self):

@@ -55,7 +55,16 @@ def logits(params, inputs, key):
     return x @ params["head"]["scores"]["kernel"] + params["head"]["scores"]["bias"][None]
 
 
-def run(folder, settings=SETTINGS, source=None, held_out=None, stop_after=None, logits=logits, skip_first=False):
+def run(
+    folder,
+    settings=SETTINGS,
+    source=None,
+    held_out=None,
+    stop_after=None,
+    logits=logits,
+    skip_first=False,
+    at_once=None,
+):
     ticks = []
 
     @contextlib.contextmanager
@@ -72,7 +81,7 @@ def run(folder, settings=SETTINGS, source=None, held_out=None, stop_after=None, 
     EVENTS.clear()
     done = fine_tune(
         folder,
-        Task(params(), "head/scores", jnp.asarray, logits, CENTERED_PIXELS),
+        Task(params(), "head/scores", jnp.asarray, logits, CENTERED_PIXELS, at_once),
         source or Source(settings.steps),
         held_out,
         config=CONFIG,
@@ -139,6 +148,41 @@ def test_dropout_differs_from_step_to_step(tmp_path):
         for before, after in ((params(), one), (one, two))
     )
     assert np.abs(second - first).max() > 0.1 * np.abs(first).max()
+
+
+@pytest.mark.parametrize(("at_once", "size"), [(1, 1), (3, 2), (4, 4), (9, 4)])
+def test_parts_of_a_batch_follow_one_another(tmp_path, at_once, size):
+    """Equal parts of at most so many inputs, whose mean is the batch's loss and gradient, also of held-out windows."""
+    seen = set()
+
+    def watched(params, inputs, key):
+        seen.add(inputs.shape)
+        return logits(params, inputs, None)
+
+    settings = dataclasses.replace(SETTINGS, steps=4, held_out=0.5, measure_every=2, least_steps=0)
+    whole, _ = run(tmp_path / "whole", settings, held_out=Source(1, first=30), logits=watched)
+    assert seen == {(4, 3)}
+    seen.clear()
+    parts, _ = run(tmp_path / "parts", settings, held_out=Source(1, first=30), logits=watched, at_once=at_once)
+    assert seen == {(size, 3)}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), parts, whole)
+
+
+def test_parts_of_a_batch_have_dropout_of_their_own(tmp_path):
+    """A batch of two halves that are equal: one mask for both would give the step of a half."""
+    settings = dataclasses.replace(SETTINGS, steps=1)
+    half = (INPUTS[0][:2], LABELS[0][:2], np.zeros(2, bool))
+    batch = jax.tree.map(lambda x: np.concatenate([x, x]), half)
+    masks = []
+
+    def watched(params, inputs, key):
+        if key is not None:
+            jax.debug.callback(lambda mask: masks.append(tuple(np.ravel(mask))), jax.random.bernoulli(key, 0.5, (16,)))
+        return logits(params, inputs, key)
+
+    run(tmp_path, settings, source=[batch], logits=watched, at_once=2)
+    jax.effects_barrier()
+    assert len(masks) == len(set(masks)) == 2
 
 
 def test_going_on_after_a_kill_changes_nothing(tmp_path):

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, Evaluations, read_evaluations, write_evaluations
@@ -37,6 +38,7 @@ class Task(NamedTuple):
     load: Callable[[Any], Float[Array, "B *F"]]  # from the result of a batch's `read` to the input on the device
     logits: Callable[[Any, Array, PRNGKeyArray | None], Float[Array, "B K1"]]  # from params, input, dropout key
     pixels: PixelNormalization  # of the network
+    at_once: int | None = None  # most inputs whose gradient is computed at once; None: all of a batch
 
 
 class FineTuned(NamedTuple):
@@ -163,21 +165,57 @@ def _compile(
 
     @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, inputs: Array, labels: Array, key: PRNGKeyArray) -> tuple[TrainState, Array]:
-        def loss(trainable: Any) -> Array:
-            return mean_loss(merge(trainable, state.frozen), inputs, labels, jax.random.fold_in(key, state.step))
+        def loss(trainable: Any, inputs: Array, labels: Array, key: PRNGKeyArray) -> Array:
+            return mean_loss(merge(trainable, state.frozen), inputs, labels, key)
 
-        value, gradient = jax.value_and_grad(loss)(state.trainable)
+        key = jax.random.fold_in(key, state.step)
+        value, gradient = _mean_over_parts(
+            partial(jax.value_and_grad(loss), state.trainable), inputs, labels, key, at_once=task.at_once
+        )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         return TrainState(state.step + 1, trainable, state.frozen, opt_state, state.statistics), value
 
-    without_dropout = jax.jit(partial(mean_loss, key=None))
+    @jax.jit
+    def without_dropout(params: Any, inputs: Array, labels: Array) -> Array:
+        def loss(inputs: Array, labels: Array, _: Any) -> Array:
+            return mean_loss(params, inputs, labels, None)
+
+        return _mean_over_parts(loss, inputs, labels, jax.random.key(0), at_once=task.at_once)
 
     def measure(params: Any) -> float:
         found = [without_dropout(params, task.load(held_out[i][0]), held_out[i][1]) for i in range(len(held_out))]
         return float(np.mean(found))
 
     return update, measure
+
+
+def _mean_over_parts(
+    function: Callable[[Array, Array, PRNGKeyArray], Any],
+    inputs: Float[Array, "B *F"],
+    labels: Int[Array, " B"],
+    key: PRNGKeyArray,
+    *,
+    at_once: int | None,
+) -> Any:
+    """Mean of `function(inputs, labels, key)` over equal parts of a batch, of at most `at_once` inputs each.
+
+    The parts follow one another, so that the memory is that of one. Each has a key of its own; a whole batch has `key`.
+    """
+    size = next(size for size in range(min(len(labels), at_once or len(labels)), 0, -1) if len(labels) % size == 0)
+    count = len(labels) // size
+    if count == 1:
+        return function(inputs, labels, key)
+    parts = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), (inputs, labels))
+    parts = (*parts, jax.random.split(key, count))
+
+    def add(total: Any, part: tuple[Array, Array, PRNGKeyArray]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(*part)), None
+
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda x: x / count, total)
 
 
 def _exhausted(values: Evaluations, number: int, settings: FineTuningConfig) -> bool:
