@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.config.files import load_config as load_config
     from frcnn_jax.config.files import replace as replace
     from frcnn_jax.config.learning import ParameterRule as ParameterRule
+    from frcnn_jax.config.learning import SamplingConfig as SamplingConfig
     from frcnn_jax.data.dataset import Dataset as Dataset
     from frcnn_jax.data.dataset import open_dataset as open_dataset
     from frcnn_jax.data.faults import Fault as Fault
@@ -73,6 +74,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.training.step import loss_fn as loss_fn
     from frcnn_jax.training.step import make_train_step as make_train_step
     from frcnn_jax.training.step import map_train_step as map_train_step
+    from frcnn_jax.training.step import sample_batch as sample_batch
     from frcnn_jax.types import Batch as Batch
     from frcnn_jax.types import BoxStatistics as BoxStatistics
     from frcnn_jax.types import Detections as Detections
@@ -98,7 +100,10 @@ _NAMES = {
         "load_config",
         "replace",
     ),
-    "config.learning": ("ParameterRule",),
+    "config.learning": (
+        "ParameterRule",
+        "SamplingConfig",
+    ),
     "ops.boxes": (
         "decode_boxes",
         "encode_boxes",
@@ -168,6 +173,7 @@ _NAMES = {
         "loss_fn",
         "make_train_step",
         "map_train_step",
+        "sample_batch",
     ),
     "detection.detect": (
         "detect",
