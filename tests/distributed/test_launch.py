@@ -14,7 +14,8 @@ from tests.distributed.test_processes import losses, steps_in
 from tests.test_scripts import config_file
 
 ROOT = Path(__file__).parents[2]
-# Launches two processes that run the code in its first argument, with so much patience before SIGTERM and after it, and says what is said.
+# Launches two processes that run the code in its first argument, with so much patience before SIGTERM and after
+# it, and says what is said.
 LAUNCHER = """
 import signal, sys
 from frcnn_jax.distributed import launch
@@ -105,7 +106,9 @@ def test_one_that_fails_is_named_and_the_other_is_asked_to_end(end, line, status
 
 def test_one_that_does_not_end_when_asked_is_killed(tmp_path):
     waits = "wait(signal.SIGTERM, signal.SIG_IGN)"  # for minutes
-    lines, status = result(f"end_once_the_other_waits(sys.exit, 1) if index == 0 else {waits}", tmp_path, patience=(0.4, 0.4))
+    lines, status = result(
+        f"end_once_the_other_waits(sys.exit, 1) if index == 0 else {waits}", tmp_path, patience=(0.4, 0.4)
+    )
     assert lines == ["said process 0 of 2 ended with exit status 1; the others end"]
     assert status == 1
 
