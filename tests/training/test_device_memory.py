@@ -10,7 +10,7 @@ from frcnn_jax.training.step import map_train_step
 from frcnn_jax.types import Batch
 from tests.training.cases import small_batch
 from tests.training.runs import run_config
-from tests.training.test_step import KEY, state_and_step
+from tests.training.test_step import KEY, least_state_and_step
 
 STEPS = 3
 
@@ -20,7 +20,7 @@ def size(tree) -> int:
 
 
 def test_the_state_is_donated():
-    state, step = state_and_step("data")
+    state, step = least_state_and_step()
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     compiled = map_train_step(step, mesh).lower(state, small_batch(), KEY).compile()

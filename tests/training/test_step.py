@@ -16,7 +16,7 @@ from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.training.step import MultiTaskLoss, loss_fn, make_train_step, map_train_step, sample_batch
-from tests.training.cases import CONFIG, SAMPLING, small_batch, small_model, small_params
+from tests.training.cases import CONFIG, SAMPLING, least_model, random_params, small_batch, small_model, small_params
 
 # The sum of several, so that each is a part of the gradient.
 ALL_LOSSES = MultiTaskLoss(
@@ -173,7 +173,15 @@ def test_accuracy_of_less_than_an_roi_per_device():
 
 
 def state_and_step(axis_name, dropout=0.0, steps=10):
-    model, params = small_model(dropout), small_params(dropout)
+    return state_and_step_of(small_model(dropout), small_params(dropout), axis_name, steps)
+
+
+def least_state_and_step():
+    """Of a trunk of one layer."""
+    return state_and_step_of(least_model(), random_params(least_model()), "data")
+
+
+def state_and_step_of(model, params, axis_name, steps=10):
     state = create_state(CONFIG, jax.tree.map(jnp.copy, params), identity_statistics(3))
     optimizer = create_optimizer(CONFIG.optimizer, params, steps)
     return state, make_train_step(model, optimizer, sampling=SAMPLING, axis_name=axis_name)
@@ -197,7 +205,7 @@ def test_steps_reduce_the_loss_and_are_repeatable():
 
 
 def test_step_compiles_once_for_each_padded_shape():
-    state, step = state_and_step("data")
+    state, step = least_state_and_step()
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     mapped = map_train_step(step, mesh)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))  # where the step leaves it
