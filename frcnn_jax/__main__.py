@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 import frcnn_jax
-from frcnn_jax.cli import run
+from frcnn_jax.cli import ended_by_closed_output, run
 from frcnn_jax.config import config_names
 
 COMMANDS = {
@@ -43,7 +43,8 @@ def main() -> None:
     program = "python -m frcnn_jax" if path.name == "__main__.py" else path.name
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        print(_usage(program), end="")
+        with ended_by_closed_output():
+            print(_usage(program), end="")
     elif name == "--version":
         print(f"frcnn_jax {frcnn_jax.__version__}")
     elif name in COMMANDS:

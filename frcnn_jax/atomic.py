@@ -26,13 +26,14 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         with _naming(path, temporary):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             yield temporary
             if durable:
                 _flush(temporary)
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it would hide the error before
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -51,7 +52,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         with _naming(path, temporary):
-            temporary.mkdir(parents=True)
+            _make_folder(path.parent)
+            temporary.mkdir()
             yield temporary
             os.replace(temporary, path)
     finally:
@@ -67,6 +69,14 @@ def write_bytes(path: str | Path, content: bytes, *, durable: bool = False) -> N
     """Writes a binary file by `replacing`."""
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(content)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next((path for path in (folder, *folder.parents) if path.is_file()), folder)
+        raise NotADirectoryError(f"{file} is a file, not a folder") from None
 
 
 def _beside(path: Path) -> Path:

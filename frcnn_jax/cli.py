@@ -5,16 +5,18 @@ traceback, and an interruption says how to continue.
 """
 
 import argparse
+import contextlib
 import difflib
 import os
 import re
+import select
 import shutil
 import stat
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from frcnn_jax.signals import ended_by_signals
 
@@ -22,17 +24,21 @@ _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
 # JAX's own cache variables, which it reads on import.
 _CACHE_SETTINGS = (_CACHE_DIR, "JAX_ENABLE_COMPILATION_CACHE")
 _LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
-
-
+_EXHAUSTED = "RESOURCE_EXHAUSTED"  # begins the message of JAX's error
 _WIDEST = 100  # most columns of a help text, on any terminal
+_CLOSED_OUTPUT = 141  # exit status of a process that SIGPIPE ends, as a shell states it
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs the `main` of a command; exits with 1 and a line for bad input, with 130 for an interruption."""
+    """Runs the `main` of a command.
+
+    Exits with 1 and a line for bad input or too little memory, with 130 for an interruption, and with 141 if nothing
+    reads its output any more.
+    """
     keep_compiled(_program())
-    interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command continues from there\n"
+    interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command does the rest\n"
     try:
-        with ended_by_signals(interrupted):
+        with ended_by_closed_output(), ended_by_signals(interrupted):
             main()
     except TimeoutError as error:
         # The hanging reader thread would keep the process alive.
@@ -42,9 +48,57 @@ def run(main: Callable[[], None]) -> None:
         os._exit(1)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(f"{_program()}: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _EXHAUSTED not in str(error):
+            raise
+        sys.exit(f"{_program()}: {_describe_memory(error)}")
     except KeyboardInterrupt:
         print(interrupted, end="", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def ended_by_closed_output() -> Iterator[None]:
+    """A block after which the process ends without a message if nothing reads its standard output any more, as in
+    `frcnn ... | head`.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout):  # it is of another pipe
+            raise
+        sys.exit(_CLOSED_OUTPUT)
+    finally:
+        _flush(sys.stdout)
+
+
+def _is_closed(stream: TextIO | None) -> bool:
+    """True if nothing reads a stream any more."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, AttributeError):  # without a file of the system
+        return False
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Flushes a stream; if nothing reads it any more, its output is dropped from then on."""
+    try:
+        if stream is not None:  # None: the process was started without it
+            stream.flush()
+    except BrokenPipeError:
+        # Python would flush it once more at the end, and report the error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _describe_memory(error: BaseException) -> str:
+    """The message about too little memory, on the host or on a device."""
+    line = next(iter(str(error).strip().splitlines()), "").removeprefix(f"{_EXHAUSTED}: ")
+    return (
+        f"out of memory{f' ({line})' if line else ''}: input.batch_size, input.scales, input.max_size and "
+        "sampling.rois_per_image can be smaller, and other programs may use the device; checkpoints are kept"
+    )
 
 
 def _program() -> str:

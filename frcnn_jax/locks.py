@@ -42,7 +42,11 @@ def folder_lock(folder: str | Path, name: str = LOCK_FILE, *, purpose: str, wait
         OSError: the folder cannot be written.
     """
     path = Path(folder) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next((place for place in path.parents if place.is_file()), path.parent)
+        raise NotADirectoryError(f"{file} is a file, not a folder: give another folder for {purpose}") from None
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _acquire(descriptor, path, purpose, wait)

@@ -42,7 +42,7 @@ record = partial(dataclasses.dataclass, frozen=True, kw_only=True)
 class Batch:
     """Images of one bucket size with their proposals and ground truth, all padded to fixed shapes."""
 
-    images: UInt8[Array, "N H W 3"]  # RGB, zero outside the valid top-left corner
+    images: UInt8[Array, "N H W 3"]  # RGB, zero outside the valid top-left corner; floats: network input
     image_sizes: Int[Array, "N 2"]  # height and width of the valid corner, after resizing
     original_sizes: Int[Array, "N 2"]  # height and width before resizing: the frame of all boxes
     scales: Float[Array, " N"]  # resized size / original size

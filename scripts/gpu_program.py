@@ -155,8 +155,8 @@ def kernels(program: str) -> Iterator[Kernel]:
 
 
 def report(found: Sequence[Kernel]) -> str:
-    """Prints a line for each part of the network: its kernels and their bytes. Loops are left out, as their number of
-    iterations is only known at run time.
+    """A table with a line for each part of the network: its kernels and their bytes. Loops are left out, as their
+    number of iterations is only known at run time.
     """
     count, moved = Counter(), Counter()
     for kernel in found:
@@ -170,7 +170,7 @@ def report(found: Sequence[Kernel]) -> str:
 
 
 def slow_operations(program: str) -> Iterator[str]:
-    """Prints a line for each kind of slow GPU operation, with the largest one, anywhere in the program."""
+    """A line for each kind of slow GPU operation, with the largest one, anywhere in the program."""
     for operation in ("while", "sort", "scatter", "conditional", "select-and-scatter"):
         found = [match.groups() for match in map(_INSTRUCTION.match, program.splitlines()) if match]
         sizes = [(_bytes(shape), shape) for _, shape, kind, _ in found if kind == operation]

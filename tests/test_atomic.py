@@ -85,3 +85,13 @@ def test_a_folder_where_a_file_is_wanted(tmp_path):
         write_text(tmp_path / "a", "text")
     assert error.value.filename == str(tmp_path / "a")
     assert names(tmp_path) == ["a"]
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file/a", tmp_path / "file/deep/a"):
+        with pytest.raises(OSError, match=f"^{path} cannot be written: {tmp_path}/file is a file, not a folder$"):
+            write_text(path, "new")
+        with pytest.raises(OSError, match=f"{tmp_path}/file is a file, not a folder$"), new_folder(path):
+            pass
+    assert (tmp_path / "file").read_text() == "kept"

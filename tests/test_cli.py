@@ -131,3 +131,50 @@ def test_importing_the_package_sets_nothing(cache):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "None\n"
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("train", "--help"), ("train", "--config", "folder", "--settings")])
+def test_an_output_that_nothing_reads_ends_a_command_without_a_message(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "frcnn_jax", *arguments]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert result.stderr == ""
+    assert result.returncode in (0, 141)  # 0: all was in the buffer when the command ended
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch):
+    def main():
+        raise BrokenPipeError("of a socket")
+
+    monkeypatch.setattr(sys, "argv", ["frcnn train"])
+    with pytest.raises(SystemExit, match=r"^frcnn train: of a socket$"):
+        command.run(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"), " (Out of memory allocating 9 "),
+        (MemoryError("Unable to allocate 3 GiB"), " (Unable to allocate 3 GiB): input.batch_size"),
+        (MemoryError(), ": input.batch_size"),
+    ],
+)
+def test_too_little_memory_is_one_line(error, reason, monkeypatch):
+    def main():
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["frcnn train"])
+    with pytest.raises(SystemExit) as stopped:
+        command.run(main)
+    assert stopped.value.code.startswith(f"frcnn train: out of memory{reason}")
+    assert "\n" not in stopped.value.code
+
+
+def test_other_errors_keep_their_traceback():
+    def main():
+        raise RuntimeError("INTERNAL: a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        command.run(main)

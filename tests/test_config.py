@@ -139,6 +139,36 @@ def test_help_is_printed(capsys):
     assert capsys.readouterr().out.count("--evaluate.per-class") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("x = 1\ny = (\n", ValueError, r"some\.py: SyntaxError: '\(' was never closed \(some\.py, line 2\)$"),
+        (
+            "def get_config():\n    return tiny\n",
+            ValueError,
+            r"some\.py, line 2: NameError: name 'tiny' is not defined$",
+        ),
+        ("x = {}\nx['a']\n", ValueError, r"some\.py, line 2: KeyError: 'a'$"),
+        ("import nothing_of_that_name\n", ImportError, r"some\.py: No module named 'nothing_of_that_name'$"),
+    ],
+)
+def test_an_error_in_a_config_file_is_one_line(tmp_path, monkeypatch, text, error, message):
+    (tmp_path / "some.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "some.py", "./some.py"):
+        with pytest.raises(error, match=f"^({tmp_path}/)?{message}"):
+            load_config(path)
+
+
+def test_a_config_file_may_define_a_dataclass(tmp_path):
+    (tmp_path / "some.py").write_text(
+        "from __future__ import annotations\nimport dataclasses\nfrom frcnn_jax.config import Config\n"
+        "@dataclasses.dataclass\nclass Plan:\n    workers: int = 3\n"
+        "def get_config():\n    return Config()\n"
+    )
+    assert load_config(tmp_path / "some.py") == Config()
+
+
 def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"config\.json: a config is a \.py file"):

@@ -12,16 +12,21 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import frcnn_jax
 from frcnn_jax.commands import compare
 from frcnn_jax.config import Config, DataConfig, FaultPolicy, load_config, override
+from frcnn_jax.models import architectures
 from frcnn_jax.models.architectures import ARCHITECTURES
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.training.statistics import identity_statistics
-from tests.training.runs import shrink_tiny
+from tests.training.runs import SMALL_TINY, shrink_tiny
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "configs/README.md"]
@@ -86,6 +91,56 @@ def test_the_code_in_the_readme_and_the_guide_to_python(small_tiny, monkeypatch,
     assert np.isfinite(float(loss))
     assert np.isfinite(namespace["parts"]["loss"])
     assert set(namespace["names"]) <= {"a", "b", "c"}
+
+
+class Patches(nn.Module):
+    """A trunk of one layer, which compiles in a moment."""
+
+    dtype: np.dtype = np.dtype("float32")
+    param_dtype: np.dtype = np.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x, sizes):
+        x = nn.relu(nn.Conv(16, (16, 16), 16, padding=((0, 15), (0, 15)))(x))
+        return x, None if sizes is None else -(-sizes // 16)
+
+
+def trace(function, **_):
+    """`jax.jit` without compilation: zeros of the outputs' shapes."""
+
+    def traced(*arguments, **options):
+        outputs = jax.eval_shape(function, *arguments, **options)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
+
+    return traced
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_code_in_the_guide_to_experiments(compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(jax, "jit", trace)
+    tiny = dataclasses.replace(SMALL_TINY, trunk=Patches)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", {"tiny": tiny})
+    path = ROOT / "docs/experiments.md"
+    found = {}
+    for block in code_blocks(path):
+        exec(compile(block, path.name, "exec"), found)
+    images = found["pixels"].shape
+    assert found["gradient"]["backbone"].keys() == {"cells"}
+    if not compiled:
+        return
+    assert found["to_pixels"](found["params"], found["pixels"], found["batch"], found["key"]).shape == images
+    assert found["saliency"].shape == images[1:3]
+    assert float(found["saliency"].max()) > 0
+    assert float(jnp.abs(found["learned"]["log_variances"]).min()) > 0
+    assert np.isfinite(found["value"])
+    frozen, before = found["state"].params["backbone"], found["params"]["backbone"]
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(frozen), jax.tree.leaves(before), strict=True))
+    assert float(optax.tree.norm(found["gradient"]["backbone"])) > 0
+    # One bin of 2 x 2 samples, a fourth of a cell from the centre of four cells: their mean.
+    cells = jnp.array([[[1.0], [2]], [[3], [6]]])
+    box = jnp.array([[8.0, 8, 24, 24]])
+    assert found["roi_align"](cells, box, jnp.array([2, 2]), (1, 1), 1 / 16).tolist() == [[[[3.0]]]]
 
 
 def test_the_modules_in_the_guide_to_extending(tmp_path):

@@ -106,3 +106,12 @@ def test_a_file_that_cannot_be_read_as_a_holder(tmp_path):
     (tmp_path / ".lock").write_bytes(b"\xff\x00[")
     with folder_lock(tmp_path, purpose="training"):
         pass
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for folder in (tmp_path / "file", tmp_path / "file/deep/run"):
+        message = f"^{tmp_path}/file is a file, not a folder: give another folder for training$"
+        with pytest.raises(NotADirectoryError, match=message), folder_lock(folder, purpose="training"):
+            pass
+    assert (tmp_path / "file").read_text() == "kept"

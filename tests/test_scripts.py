@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import runpy
 import sys
 import weakref
@@ -16,6 +17,7 @@ from frcnn_jax.config import Config, DataConfig, to_json
 from frcnn_jax.data.prepared.dataset import PreparedDataset
 from frcnn_jax.types import Detections
 from tests.data.voc_files import with_exif_orientation
+from tests.evaluation.records import detections
 from tests.training.runs import run_config, write_data
 
 ROOT = Path(__file__).parents[1]
@@ -89,15 +91,15 @@ def test_a_run_without_a_checkpoint(pictures, monkeypatch):
     assert call(monkeypatch, "evaluate", "--workdir", pictures) == f"evaluate.py: {pictures} holds no checkpoint yet"
 
 
-def test_detect_says_which_images_it_cannot_take(pictures, monkeypatch, capsys):
+def test_detect_says_which_images_it_cannot_take(pictures, monkeypatch):
     nothing = pictures / "nothing.jpg"
     cases = {
         (pictures / "a/same.png", pictures / "b/same.png"): "several images are named same",
         (pictures / "a/same.png", nothing): f"no file {nothing}",
+        ("https://example.com/a.jpg",): "https:/example.com/a.jpg is not a file: download it first",
     }
     for images, message in cases.items():
-        assert call(monkeypatch, "detect", "--workdir", pictures, *images) == 2
-        assert message in capsys.readouterr().err
+        assert message in call(monkeypatch, "detect", "--workdir", pictures, *images)
     assert not (pictures / "detections").exists()
 
 
@@ -119,21 +121,21 @@ def detector(pictures, monkeypatch):
     return seen
 
 
-def test_detect_overwrites_no_result_of_another_image(pictures, detector, monkeypatch, capsys):
+def test_detect_overwrites_no_result_of_another_image(pictures, detector, monkeypatch):
     first, second, out = pictures / "a/same.png", pictures / "b/same.png", pictures / "found"
     for _ in range(2):
         assert call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out) is None
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert set(before) == {"same.detections.png", "same.detections.json"}
-    assert call(monkeypatch, "detect", "--workdir", pictures, second, "--out", out) == 2
-    assert f"{out} holds detections of {first}: give another --out for {second}" in capsys.readouterr().err
+    code = call(monkeypatch, "detect", "--workdir", pictures, second, "--out", out)
+    assert code == f"detect.py: {out} holds detections of {first}: give another --out for {second}"
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (out / "same.detections.json").write_text("[]")
     code = call(monkeypatch, "detect", "--workdir", pictures, first, "--out", out)
     assert f"{out}/same.detections.json is not a file of `detect`" in code
 
 
-def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypatch, capsys):
+def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypatch):
     """Not by how it was spelt: the same spelling in another folder is another image."""
     detect = ("detect", "--workdir", pictures, "--out", pictures / "found")
     monkeypatch.chdir(pictures / "a")
@@ -146,12 +148,27 @@ def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypa
     before = {path.name: path.read_bytes() for path in (pictures / "found").iterdir()}
     monkeypatch.chdir(pictures / "b")
     (pictures / "b/another.png").write_bytes((pictures / "b/same.png").read_bytes())
-    capsys.readouterr()
-    assert call(monkeypatch, *detect, "another.png", "same.png") == 2
     refused = f"{pictures}/found holds detections of {pictures}/a/same.png: give another --out for same.png"
-    assert refused in capsys.readouterr().err
+    assert refused in call(monkeypatch, *detect, "another.png", "same.png")
     # Nor anything of the image before it.
     assert {path.name: path.read_bytes() for path in (pictures / "found").iterdir()} == before
+
+
+def test_detect_takes_larger_images_as_its_message_says(pictures, detector, monkeypatch):
+    small = Config(data=DataConfig(max_pixels=599))
+    stub = SimpleNamespace(config=small, classes=("cat",), detect=lambda *_: detections(), step=7)
+    monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir, checkpoint: stub)
+    detect = ("detect", "--workdir", pictures, pictures / "a")
+    code = call(monkeypatch, *detect)
+    option = re.search(r"set (--data.max-pixels 600), for which .* are needed$", code)[1]  # nothing follows
+    assert call(monkeypatch, *detect, *option.split()) is None
+
+
+def test_detect_checks_where_it_writes_before_the_images(pictures, detector, monkeypatch):
+    (pictures / "file").write_text("kept")
+    (pictures / "a/same.png").write_text("damaged")
+    refused = f"detect.py: {pictures}/file: {pictures}/file is a file, not a folder"
+    assert call(monkeypatch, "detect", "--workdir", pictures, pictures / "a", "--out", pictures / "file") == refused
 
 
 def test_detect_says_one_line_about_many_images(pictures, detector, monkeypatch, capsys):
@@ -165,19 +182,17 @@ def test_detect_says_one_line_about_many_images(pictures, detector, monkeypatch,
         assert (len(lines), said) == (count, about_all)
 
 
-def test_detect_trusts_no_relative_path_of_old_results(pictures, detector, monkeypatch, capsys):
+def test_detect_trusts_no_relative_path_of_old_results(pictures, detector, monkeypatch):
     """Results of before there was "path": a relative "image" may have been in any folder."""
     detect, found = ("detect", "--workdir", pictures, "--out", pictures / "found"), pictures / "found"
     results = found / "same.detections.json"
     found.mkdir()
     monkeypatch.chdir(pictures / "b")
     results.write_text(json.dumps({"image": "same.png", "height": 20, "width": 30, "detections": []}))
-    assert call(monkeypatch, *detect, "same.png") == 2
     refused = f"{found} holds detections of same.png in an unknown folder: give another --out for same.png"
-    assert refused in capsys.readouterr().err
+    assert refused in call(monkeypatch, *detect, "same.png")
     results.write_text(json.dumps({"image": str(pictures / "a/same.png"), "detections": []}))
-    assert call(monkeypatch, *detect, "same.png") == 2
-    assert f"holds detections of {pictures}/a/same.png: give another" in capsys.readouterr().err
+    assert f"holds detections of {pictures}/a/same.png: give another" in call(monkeypatch, *detect, "same.png")
     monkeypatch.chdir(pictures / "a")
     assert call(monkeypatch, *detect, "same.png") is None
     assert json.loads(results.read_text())["path"] == str((pictures / "a/same.png").resolve())

@@ -47,10 +47,12 @@ def main() -> None:
     from frcnn_jax.atomic import write_text
     from frcnn_jax.runs.compress import compress_run, compressed_workdir
     from frcnn_jax.runs.detector import load_detector
-    from frcnn_jax.runs.evaluate import evaluate_run
+    from frcnn_jax.runs.evaluate import check_changes, evaluate_run
     from frcnn_jax.training.workdir import read_config
 
-    config = override(read_config(arguments.workdir), settings, sys.argv[0])
+    before = read_config(arguments.workdir)
+    config = override(before, settings, sys.argv[0])
+    check_changes(before, config)
     ranks = {"fc6_rank": arguments.fc6 or None, "fc7_rank": arguments.fc7 or None}
     out = arguments.out or compressed_workdir(arguments.workdir, **ranks)
     start = time.perf_counter()

@@ -41,6 +41,13 @@ def main() -> None:
         metavar="FOLDER",
         help="write VOC XML of the drawn detections, to correct in labelImg; none if not given",
     )
+    parser.add_argument(
+        "--data.max-pixels",
+        dest="max_pixels",
+        type=int,
+        metavar="N",
+        help="most pixels of an image; the run's setting if not given",
+    )
     parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read")
     parser.add_argument("--verbose", action="store_true", help=f"a line for each image, also for {_LINES} and more")
     parser.add_argument("--overwrite", action="store_true", help="replace existing XML files")
@@ -50,25 +57,24 @@ def main() -> None:
     if not 0 <= arguments.score <= 1:
         parser.error(f"--score must be in 0 ... 1, not {arguments.score:g}")
 
-    from frcnn_jax.runs.detect_inputs import find_inputs
+    from frcnn_jax.runs.detect_inputs import check_images, find_inputs, say_orientation
 
-    try:
-        files, videos = find_inputs(arguments.files)
-    except ValueError as error:
-        parser.error(str(error))
+    files, videos = find_inputs(arguments.files)
 
     import numpy as np
 
     from frcnn_jax.data.proposals.files import read_proposal_file
     from frcnn_jax.data.proposals.source import select_proposals
+    from frcnn_jax.evaluation.outputs.files import check_folder
     from frcnn_jax.evaluation.outputs.voc_xml import check_xml_files
     from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video
-    from frcnn_jax.runs.detect_inputs import check_images, say_orientation
     from frcnn_jax.runs.detector import load_detector
     from frcnn_jax.runs.video import video_facts
 
+    out = arguments.out or arguments.workdir / "detections"
     detector = load_detector(arguments.workdir, arguments.checkpoint)
-    config, out = detector.config, arguments.out or arguments.workdir / "detections"
+    check_folder(out)
+    config = detector.config
     frames = f"ffmpeg -i {videos[0]} FOLDER/%06d.png" if videos else ""
     if videos and arguments.voc_xml is not None:
         parser.error(f"--voc-xml is for images: make images of {videos[0]}, as by: {frames}")
@@ -79,17 +85,12 @@ def main() -> None:
         )
     if config.proposals.method == "file" and arguments.proposals is None:
         parser.error("the detector was trained with proposals from a file: give --proposals")
-    try:
-        images = check_images(files, config.data.orientation, config.data.max_pixels, skip_broken=arguments.skip_broken)
-        files = [image.path for image in images]
-        for video in videos:
-            video_facts(video)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        check_results(out, files, videos)
-    except FileExistsError as error:
-        parser.error(str(error))
+    max_pixels = config.data.max_pixels if arguments.max_pixels is None else arguments.max_pixels
+    images = check_images(files, config.data.orientation, max_pixels, skip_broken=arguments.skip_broken)
+    files = [image.path for image in images]
+    for video in videos:
+        video_facts(video)
+    check_results(out, files, videos)
     lines = arguments.verbose or len(images) < _LINES
     say_orientation(images, lines=lines)
     if arguments.voc_xml is not None:
@@ -101,19 +102,22 @@ def main() -> None:
         proposals = select_proposals(rows, config.proposals, str(arguments.proposals))
 
     out.mkdir(parents=True, exist_ok=True)
-    detect_images(
-        detector,
-        images,
-        out,
-        proposals=proposals,
-        score=arguments.score,
-        pictures=arguments.pictures,
-        voc_xml=arguments.voc_xml,
-        lines=lines,
-    )
+    if images:
+        detect_images(
+            detector,
+            images,
+            out,
+            proposals=proposals,
+            score=arguments.score,
+            pictures=arguments.pictures,
+            voc_xml=arguments.voc_xml,
+            lines=lines,
+        )
     for video in videos:
         detect_video(detector, video, out, every=arguments.every, score=arguments.score)
     written = "JSON files" if arguments.pictures == "none" else "Pictures and JSON files"
+    if not images:
+        written = "Videos and JSON lines"
     print(f"{written} are in {out}, made with the checkpoint of step {detector.step}")
     if arguments.voc_xml is not None:
         print(f"VOC XML is in {arguments.voc_xml}: labelImg opens it with the images, Change Save Dir")

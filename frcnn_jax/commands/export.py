@@ -19,7 +19,6 @@ The docstring of frcnn_jax/runs/export.py is a complete program, from a picture 
 """
 
 import argparse
-import sys
 
 from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user
@@ -50,42 +49,42 @@ def main() -> None:
         "--platforms",
         nargs="+",
         choices=("cpu", "cuda", "rocm", "tpu"),
-        default=["cpu", "cuda", "tpu"],
         metavar="PLATFORM",
-        help="devices to run on, of cpu, cuda, rocm and tpu",
+        help="devices to run on, of cpu, cuda, rocm and tpu; all but rocm if not given",
     )
     arguments = parser.parse_args()
     if arguments.format != "stablehlo":
         if arguments.out.suffix != f".{arguments.format}":
             parser.error(f"--out {arguments.out} must end in .{arguments.format}")
-        if arguments.bucket or arguments.proposals:
-            parser.error("--bucket and --proposals are for --format stablehlo")
+        if any(value is not None for value in (arguments.bucket, arguments.proposals, arguments.platforms)):
+            parser.error("--bucket, --proposals and --platforms are for --format stablehlo")
     elif arguments.out.suffix in (".safetensors", ".npz"):
         parser.error(f"--out {arguments.out} is named like another format")
     if arguments.out.exists() and not arguments.overwrite:
-        sys.exit(f"{arguments.out} already exists: give --overwrite to replace it")
+        raise FileExistsError(f"{arguments.out} already exists: give --overwrite to replace it, or another --out")
 
     print(export(arguments))
 
 
 def export(arguments: argparse.Namespace) -> str:
-    """Writes the file and prints its contents."""
+    """Writes the file; returns a line about its contents."""
     from flax.traverse_util import flatten_dict
 
     from frcnn_jax.runs.detector import load_detector
-    from frcnn_jax.runs.export import export_arrays, export_stablehlo
+    from frcnn_jax.runs.export import PLATFORMS, export_arrays, export_stablehlo
 
     detector = load_detector(arguments.workdir, arguments.checkpoint)
     if arguments.format == "stablehlo":
+        platforms = arguments.platforms or PLATFORMS
         export_stablehlo(
             arguments.out,
             detector,
             bucket=tuple(arguments.bucket) if arguments.bucket else None,
             proposals=arguments.proposals,
-            platforms=arguments.platforms,
+            platforms=platforms,
             overwrite=arguments.overwrite,
         )
-        kind = f"a function for {', '.join(arguments.platforms)}"
+        kind = f"a function for {', '.join(platforms)}"
     else:
         export_arrays(arguments.out, detector, overwrite=arguments.overwrite)
         kind = f"{len(flatten_dict(detector.params))} arrays"

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import json
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,21 +33,36 @@ def load_config(path: str | Path) -> Config:
 
     Raises:
         FileNotFoundError: no such file or name; lists the names.
-        ValueError: it has no `get_config`, `get_config` does not return a `Config`, or a setting is wrong.
+        ImportError: it imports a module that is missing.
+        ValueError: it has no `get_config`, `get_config` does not return a `Config`, a setting is wrong, or its code
+            raises an error; names the line.
     """
     path = _find_config(expand_user(path))
     if path.suffix != ".py":
         raise ValueError(f"{path}: a config is a .py file with get_config()")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
+        spec.loader.exec_module(module)
         config = module.get_config() if hasattr(module, "get_config") else None
     except (TypeError, ValueError) as error:  # a setting that is misspelt or out of range
         raise ValueError(f"{path}: {error}") from error
+    except ImportError as error:
+        raise ImportError(f"{path}: {error}", name=error.name) from error
+    except OSError:
+        raise
+    except Exception as error:  # the code of the file may do anything
+        raise ValueError(f"{path}{_line(path, error)}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise ValueError(f"{path} must define get_config() that returns a frcnn_jax Config")
     return config
+
+
+def _line(path: Path, error: Exception) -> str:
+    """The last line of the file that an error has passed; a syntax error names its own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def config_names() -> tuple[str, ...]:
@@ -227,7 +243,9 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         fields = typing.get_type_hints(kind)
         unknown = sorted(set(value) - set(fields))
         if unknown:
-            raise ValueError(f"{where}: unknown settings {', '.join(unknown)}")
+            raise ValueError(
+                f"{where}: unknown settings {', '.join(unknown)}, misspelt or of another version of frcnn_jax"
+            )
         needed = {field.name for field in dataclasses.fields(kind) if _is_needed(field)}
         if needed - set(value):
             raise ValueError(f"{where}: no {', '.join(sorted(needed - set(value)))}")

@@ -24,6 +24,10 @@ class BatchPlan:
     def __len__(self) -> int:
         return len(self.images)
 
+    def part(self, steps: slice | Int[np.ndarray, " s"]) -> "BatchPlan":
+        """The batches of these steps."""
+        return BatchPlan(*(getattr(self, field.name)[steps] for field in dataclasses.fields(self)))
+
 
 def resize_scale(size: tuple[int, int] | Int[np.ndarray, "2"], shorter: int, longest: int) -> float:
     """Factor that makes the shorter side `shorter` and the longer side at most `longest` (section 3)."""
@@ -54,8 +58,16 @@ def default_buckets(scales: Sequence[int], longest: int, stride: int) -> tuple[B
 
 def choose_bucket(size: tuple[int, int], buckets: Sequence[Bucket]) -> int | None:
     """Index of the smallest bucket (by area) that holds an image of `size`; None if none does."""
-    fitting = [i for i, (height, width) in enumerate(buckets) if size[0] <= height and size[1] <= width]
-    return min(fitting, key=lambda i: buckets[i][0] * buckets[i][1], default=None)
+    chosen = int(_smallest_buckets(np.array([size]), buckets)[0])
+    return None if chosen < 0 else chosen
+
+
+def _smallest_buckets(sizes: Int[np.ndarray, "D 2"], buckets: Sequence[Bucket]) -> Int[np.ndarray, " D"]:
+    """Index of the smallest bucket for each size, the first of equal areas; -1 if none holds it."""
+    chosen = np.full(len(sizes), -1)
+    for index in sorted(range(len(buckets)), key=lambda i: (buckets[i][0] * buckets[i][1], i), reverse=True):
+        chosen[(sizes <= np.array(buckets[index])).all(axis=1)] = index
+    return chosen
 
 
 def plan_training(
@@ -73,35 +85,39 @@ def plan_training(
 ) -> BatchPlan:
     """Random batches for `steps` steps, epoch by epoch; all images of a batch share a bucket.
 
-    An image occurs once per epoch; a bucket's last batch is filled up with random other images of that bucket. More
-    steps extend the plan without changing its beginning.
+    An epoch has each image once; a bucket's last batch is filled up with random images of that bucket, which then occur
+    again. More steps extend the plan without changing its beginning.
 
     Raises:
         ValueError: the data set is empty, or an image fits no bucket.
     """
     if not len(sizes):
         raise ValueError("there are no images to train on")
-    rows: list[tuple] = []
-    epoch = 0
-    while len(rows) < steps:
-        random = np.random.default_rng([seed, epoch])
+    epochs: list[BatchPlan] = []
+    while sum(map(len, epochs)) < steps:
+        random = np.random.default_rng([seed, len(epochs)])
         shorter = random.choice(np.asarray(scales), len(sizes))
-        image_scales = np.array([resize_scale(size, s, longest) for size, s in zip(sizes, shorter, strict=True)])
+        # As `resize_scale`, for all images at once.
+        image_scales = np.minimum(shorter / sizes.min(axis=1), longest / sizes.max(axis=1))
         bucket_of = assign_buckets(sizes, image_scales, buckets, names)
-        epoch_rows = []
+        parts = []
         for bucket in np.unique(bucket_of):
             members = random.permutation(np.flatnonzero(bucket_of == bucket))
-            missing = -len(members) % batch_size
-            members = np.concatenate([members, random.choice(members, missing)])
-            for images in members.reshape(-1, batch_size):
-                coins = random.random((2, batch_size)) < 0.5
-                epoch_rows.append(
-                    (images, image_scales[images], coins[0] & flip, coins[1] & flip_vertical, buckets[bucket])
-                )
-        rows += [epoch_rows[i] for i in random.permutation(len(epoch_rows))]
-        epoch += 1
-    images, *columns = (np.array(column) for column in zip(*rows[:steps], strict=True))
-    return BatchPlan(images, *columns)
+            again = random.choice(members, -len(members) % batch_size)
+            images = np.concatenate([members, again]).reshape(-1, batch_size)
+            coins = random.random((len(images), 2, batch_size)) < 0.5
+            sides = np.tile(buckets[bucket], (len(images), 1))
+            parts.append(
+                BatchPlan(images, image_scales[images], coins[:, 0] & flip, coins[:, 1] & flip_vertical, sides)
+            )
+        epoch = _concatenated(parts)
+        epochs.append(epoch.part(random.permutation(len(epoch))))
+    return _concatenated(epochs).part(slice(steps))
+
+
+def _concatenated(plans: Sequence[BatchPlan]) -> BatchPlan:
+    names = [field.name for field in dataclasses.fields(BatchPlan)]
+    return BatchPlan(*(np.concatenate([getattr(plan, name) for plan in plans]) for name in names))
 
 
 def assign_buckets(
@@ -115,14 +131,15 @@ def assign_buckets(
     Raises:
         ValueError: some images fit in no bucket; gives their number and names the first.
     """
-    chosen = [choose_bucket(resized_size(size, scale), buckets) for size, scale in zip(sizes, scales, strict=True)]
-    misfits = [i for i, bucket in enumerate(chosen) if bucket is None]
-    if misfits:
-        first = misfits[0]
+    # As `resized_size`, for all images at once.
+    chosen = _smallest_buckets(np.maximum(np.rint(sizes * scales[:, None]), 1).astype(int), buckets)
+    misfits = np.flatnonzero(chosen < 0)
+    if len(misfits):
+        first = int(misfits[0])
         name = names[first] if names else f"number {first}"
         height, width = resized_size(sizes[first], scales[first])
         raise ValueError(
             f"{len(misfits)} images fit in none of input.buckets {tuple(buckets)}: the first is {name}, "
             f"{height} x {width} (height x width) after resizing"
         )
-    return np.array(chosen, int)
+    return chosen

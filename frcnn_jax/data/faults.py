@@ -11,6 +11,7 @@ __all__ = ["DatasetFaultError", "Fault", "Note", "note_sentences"]
 _EXAMPLES = 3
 _NOTES = {
     "polygon": "rows are polygons, read as their bounding boxes",
+    "repeated": "rows have the class and box of an earlier row of their file, and are left out",
     "outline": "objects have no box: the one around their polygons is taken",
     "part": "boxes of a part are left out, as they are not objects",
     "filename": "annotations have a filename of another stem: the name of the XML file counts",

@@ -13,7 +13,6 @@ from frcnn_jax.machine import cores
 
 __all__ = ["file_hash", "map_in_threads"]
 
-
 _CHUNK = 32  # most items per task: handing over one costs as much as looking up a file
 
 

@@ -33,11 +33,13 @@ class BoxNotation:
     """A format's notation for box corners, for messages and for the definition of an empty box.
 
     A box `x1 y1 x2 y2`, 0-based and half-open, is written in the file as these numbers plus `shift`. It is empty if the
-    numbers in the file coincide: VOC's corners are inclusive, and its boxes of one pixel count as empty.
+    numbers in the file coincide: VOC's corners are inclusive, and its boxes of one pixel count as empty. So it is if a
+    side is below `least`.
     """
 
     names: tuple[str, str, str, str] = ("x1", "y1", "x2", "y2")
     shift: Box = (0.0, 0.0, 0.0, 0.0)
+    least: float = dataclasses.field(default=0.0, repr=False)  # pixels
 
     def written(self, box: Box) -> Box:
         """The corners as written in the file."""
@@ -75,7 +77,11 @@ class ObjectRecord:
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-    """One image with its objects. An id identifies one image of a folder, in all splits."""
+    """One image with its objects. An id identifies one image of a folder, in all splits.
+
+    Raises:
+        ValueError: the id or the image's file name is not UTF-8.
+    """
 
     image_id: str
     path: Path | None  # of the image; None if it does not exist
@@ -91,6 +97,14 @@ class ImageRecord:
     """The file may list more images than the folder has, as the folder may be a part of a larger data set."""
     # Not in the repr of a record, which determines names of prepared folders.
     notes: tuple[Note, ...] = dataclasses.field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            f"{self.image_id}{self.path.name if self.path else ''}".encode()
+        except UnicodeEncodeError:
+            file = str(self.path or self.file).encode(errors="backslashreplace").decode()
+            way = "rename it, as with: convmv -f latin1 -t utf8 -r --notest FOLDER"
+            raise ValueError(f"{file}: the name is not UTF-8; {way}") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,7 @@ def extract_archive(path: Path) -> Path:
     """The folder with the images, annotations and split lists of a .tar file, beside it; extracted unless it exists.
 
     Only files below that folder are written; links, owners and modes in the archive are ignored. TFDS's own
-    extraction needs TensorFlow.
+    extraction needs TensorFlow. No other process may unpack it at the same time, as unfinished folders are removed.
 
     Raises:
         ValueError: the archive is damaged, a member's path leads outside, or a member is not a file.
@@ -70,6 +70,8 @@ def extract_archive(path: Path) -> Path:
     folder = path.with_name(f"{path.name}.extracted")
     if folder.is_dir():
         return folder
+    for unfinished in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+        shutil.rmtree(unfinished, ignore_errors=True)
     try:
         with new_folder(folder) as temporary:
             for member, content in tqdm(_members(path), f"Unpacking {path.name}", unit="file"):
@@ -80,9 +82,6 @@ def extract_archive(path: Path) -> Path:
                         shutil.copyfileobj(content, file, _CHUNK)
     except tarfile.TarError as error:  # while copying a file
         raise _unusable(path, error) from error
-    except OSError:
-        if not folder.is_dir():  # else another process was faster
-            raise
     return folder
 
 

@@ -148,7 +148,12 @@ def detect(
     if has_second_pass(settings) and len(scales) > 1:
         raise ValueError(f"second_pass needs one scale, not {len(scales)}: give scale, or second_pass=0")
     pyramid = single_pyramid(
-        image, boxes, scales=tuple(scales) or (scale,), max_size=max_size, spatial_scale=model.spatial_scale
+        image,
+        boxes,
+        scales=tuple(scales) or (scale,),
+        max_size=max_size,
+        spatial_scale=model.spatial_scale,
+        shared=type(model).pool is FastRCNN.pool,  # a subclass may pool without rounding corners to cells
     )
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)

@@ -110,12 +110,14 @@ def single_pyramid(
     scales: Sequence[int],
     max_size: int,
     spatial_scale: float,
+    shared: bool = True,
 ) -> Pyramid:
     """One image at one or several scales, for `detect_pyramid`; boxes without an area inside the image are dropped.
 
     Args:
         scales: lengths of the shorter side; the longer side is at most `max_size`.
         spatial_scale: feature cells per pixel of a resized image.
+        shared: see `plan_rois`.
 
     Raises:
         ValueError: the image, the boxes or a scale is invalid, as in `detect`.
@@ -127,7 +129,7 @@ def single_pyramid(
     factors = [resize_scale(image.shape[:2], shorter, max_size) for shorter in scales]
     sizes = [resized_size(image.shape[:2], factor) for factor in factors]
     buckets = default_buckets(tuple(scales), max_size, round(1 / spatial_scale))
-    plan = plan_rois(boxes, np.array(factors), spatial_scale)
+    plan = plan_rois(boxes, np.array(factors), spatial_scale, shared=shared)
     num_proposals = padded_count([boxes])
     # Rounded up to sixteenths: other boxes rarely need another compilation, and little padding is computed.
     step = round_up(num_proposals // 16, PROPOSAL_MULTIPLE)

@@ -65,13 +65,16 @@ def feature_corners(
     return np.copysign(np.floor(np.abs(cells) + 0.5), cells).astype(np.int64)  # half away from zero
 
 
-def plan_rois(boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"], spatial_scale: float) -> RoiPlan:
+def plan_rois(
+    boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"], spatial_scale: float, *, shared: bool = True
+) -> RoiPlan:
     """One RoI for all boxes with corners on the same feature cells of the same level.
 
     Args:
         boxes: half-open x1 y1 x2 y2 in pixels of the original image, finite.
         scales: resized size / original size of each level.
         spatial_scale: feature cells per pixel of a resized image.
+        shared: False gives each box an RoI of its own, for pooling that does not round corners to cells.
     """
     levels = choose_levels(boxes, scales)
     x1, y1, x2, y2 = feature_corners(boxes, np.asarray(scales)[levels], spatial_scale).T
@@ -79,7 +82,8 @@ def plan_rois(boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"], 
     order = np.lexsort((second, first))
     first, second = first[order], second[order]
     new = np.ones(len(order), bool)
-    new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    if shared:
+        new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
     index = np.empty(len(order), np.int64)
     index[order] = np.cumsum(new) - 1
     chosen = order[new]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from frcnn_jax.evaluation.fonts import drawable_names, render_text
-from frcnn_jax.evaluation.voc_map import valid_detections
+from frcnn_jax.evaluation.valid_records import valid_detections
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = ["PALETTE", "check_image", "draw_detections", "draw_objects", "draw_rois"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from frcnn_jax.atomic import write_text
-from frcnn_jax.evaluation.voc_map import valid_detections
+from frcnn_jax.evaluation.valid_records import valid_detections
 from frcnn_jax.types import Detections
 
 __all__ = ["check_image_ids", "voc_results_files", "voc_split", "write_voc_results"]

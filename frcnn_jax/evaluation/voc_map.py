@@ -34,7 +34,6 @@ __all__ = [
     "evaluate_voc",
     "precision_recall",
     "summarize",
-    "valid_detections",
 ]
 
 

@@ -68,11 +68,34 @@ class FastRCNN(nn.Module):
     def features(
         self, images: Float[Array, "N H W 3"] | UInt8[Array, "N H W 3"], image_sizes: Sizes = None
     ) -> tuple[Float[Array, "N h w C"], Sizes]:
-        """The trunk's feature maps, and the rows and columns of each that are not padding."""
+        """The trunk's feature maps, and the rows and columns of each that are not padding.
+
+        Raises:
+            TypeError: the trunk does not return a pair.
+            ValueError: the map has far more or fewer cells than `spatial_scale` says, so that RoIs would be pooled from
+                other places.
+        """
         dtype = self.backbone.dtype
         if jnp.issubdtype(images.dtype, jnp.integer):
             images = normalize_images(images, image_sizes, self.pixels, dtype)
-        return self.backbone(mask_outside(images.astype(dtype), image_sizes), image_sizes)
+        output = self.backbone(mask_outside(images.astype(dtype), image_sizes), image_sizes)
+        self._check_trunk(output, images.shape)
+        return output
+
+    def _check_trunk(self, output: Any, shape: tuple[int, ...]) -> None:
+        """Raises an error if a trunk's output is not a pair, or its map does not fit images of `shape`."""
+        name = type(self.backbone).__name__
+        if not isinstance(output, tuple) or len(output) != 2:
+            raise TypeError(f"{name} must return the features and their sizes (None if it gets None), as a pair")
+        cells, pixels = output[0].shape[1:3], shape[1:3]
+        expected = [self.spatial_scale * side for side in pixels]
+        # Networks without padding lose a few cells at the borders.
+        if any(abs(side - wanted) > max(2, wanted / 4) for side, wanted in zip(cells, expected, strict=True)):
+            raise ValueError(
+                f"{name} gives {cells[0]} x {cells[1]} cells for {pixels[0]} x {pixels[1]} pixels, but spatial_scale "
+                f"{self.spatial_scale:g} means a stride of {self.stride}: set it, as in model.clone(spatial_scale=1 / "
+                f"{max(round(pixels[0] / max(cells[0], 1)), 1)})"
+            )
 
     def pool(
         self,
@@ -97,8 +120,20 @@ class FastRCNN(nn.Module):
 
 
 def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:
-    """Random parameters: {"backbone": ..., "head": ...}."""
+    """Random parameters: {"backbone": ..., "head": ...}.
+
+    Raises:
+        ValueError: the model has variables that are not parameters, such as running means of batch normalisation, which
+            no step would update.
+    """
     side = max(32, 2 * model.stride)
     images = jnp.zeros((1, side, side, 3), model.backbone.dtype)
     rois = jnp.zeros((1, 1, 4))
-    return jax.jit(model.init)(key, images, rois)["params"]
+    variables = jax.jit(model.init)(key, images, rois)
+    others = sorted(variables.keys() - {"params"})
+    if others:
+        raise ValueError(
+            f"the model has variables besides parameters, {', '.join(others)}, which detection and training do not "
+            "keep: replace for example nn.BatchNorm by nn.GroupNorm, or by a fixed scale and shift"
+        )
+    return variables["params"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -42,6 +43,8 @@ def find_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         ValueError: a path does not exist, a folder has no images, or the results of two files would have one name.
     """
     missing = [str(path) for path in paths if not path.exists()]
+    if missing and re.match("https?:/", missing[0]):
+        raise ValueError(f"{missing[0]} is not a file: download it first, and give its path")
     if missing:
         raise ValueError(f"no file {', '.join(missing)}: {_KINDS}")
     files = [file for path in paths for file in (_folder_images(path) if path.is_dir() else [path])]
@@ -118,18 +121,20 @@ def check_images(
         paths, tqdm(results, "Checking", len(paths), unit="image", delay=2, leave=False), strict=True
     ):
         if isinstance(result, str):
-            faults.append(f"{path}: {result}")
+            faults.append((path, result))
             continue
         size, mark = result
         applied = 1 if orientation == "ignore" else mark
         found.append(ImageInput(path, turned_size(size, applied), mark, applied))
     if faults and found and skip_broken:
-        for fault in faults:
-            print(f"skipped: {fault}", file=sys.stderr)
+        for path, fault in faults:
+            print(f"skipped: {path}: {fault}", file=sys.stderr)
     elif faults:
         more = f" ({len(faults)} of {len(paths)} files cannot be read)" if len(paths) > 1 else ""
         more += ", --skip-broken leaves them out" if found else ""
-        raise ValueError(f"{faults[0]}{more}: {_KINDS}")
+        path, fault = faults[0]
+        kinds = "" if path.suffix.lower() in IMAGE_SUFFIXES else f": {_KINDS}"
+        raise ValueError(f"{path}: {fault}{more}{kinds}")
     return found
 
 

@@ -75,7 +75,7 @@ def evaluate_run(
         start(config.distributed)
     detector = _load_in_all(workdir, checkpoint)
     config = detector.config if config is None else config
-    _check_changes(detector.config, config)
+    check_changes(detector.config, config)
     with first_on_disk(data_dir(config.data)):
         dataset = open_dataset(config.data.test, config.data)
     if dataset.classes != detector.classes:
@@ -171,7 +171,7 @@ def _title(dataset: Dataset, config: Config) -> str:
     return f"Fast R-CNN on {expand_user(config.data.root).resolve().name}, {dataset.name.removeprefix('folder/')}"
 
 
-def _check_changes(before: Config, now: Config) -> None:
+def check_changes(before: Config, now: Config) -> None:
     """Raises ValueError if a changed setting would silently have no effect on the evaluation."""
     idle = [name for name in changed_settings(before, now) if not name.startswith(_OF_TEST) or name in _OF_TRAINING]
     if idle:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array
 
 from frcnn_jax.config import Config
@@ -77,22 +78,30 @@ def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, k
     return load_start(config.model.weights, model, statistics, key, new_heads=config.model.new_heads)
 
 
-def create_state(config: Config, params: Any, statistics: BoxStatistics | None = None) -> TrainState:
-    """The state before the first step, for the optimizer that `create_optimizer` builds from the same settings.
+def create_state(
+    config: Config,
+    params: Any,
+    statistics: BoxStatistics | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> TrainState:
+    """The state before the first step.
 
     Args:
         config: its `optimizer.rules` say which parameters are frozen.
         params: all parameters, as `init_params` and `load_weights` return them; the state shares their arrays.
         statistics: box-target statistics of the model's deltas, [K1, 4] each, as `box_statistics` measures them; mean 0
             and deviation 1 if None.
+        optimizer: any of optax, for the learned parameters; the one that `create_optimizer` builds from the same
+            settings if None. Rates, decay and schedule of the config do not apply to it.
 
     Raises:
         ValueError: a parameter matches no rule, a rule matches no parameter, or all are frozen; or statistics are not
             given and the number of classes cannot be read from the parameters.
     """
     trainable, frozen = split_frozen(params, config.optimizer.rules)
-    # The state does not depend on the length of the training, which may still be unknown.
-    optimizer = create_optimizer(config.optimizer, params, config.train.steps or 1)
+    if optimizer is None:
+        # The state does not depend on the length of the training, which may still be unknown.
+        optimizer = create_optimizer(config.optimizer, params, config.train.steps or 1)
     if statistics is None:
         statistics = identity_statistics(_count_classes(config, params))
     return TrainState(

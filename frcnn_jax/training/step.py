@@ -138,9 +138,9 @@ def loss_fn(
 
     Args:
         params: as `init_params` and `load_weights` give them.
-        batch: images with proposals and ground truth. Labels above K are refused if the batch is concrete; in a traced
-            batch, for example under `jax.jit`, they make the loss NaN. `make_batch(..., num_classes=...)` refuses them
-            earlier.
+        batch: images with proposals and ground truth. Floating images are network input (`normalize_images`); the loss
+            has a gradient with respect to them. Labels above K are refused if the batch is concrete; in a traced
+            batch, as under `jax.jit`, they make the loss NaN. `make_batch(..., num_classes=...)` refuses them earlier.
         key: draws the RoIs and the dropout.
         loss: the paper's if None.
         sampling: the paper's if None.
@@ -271,10 +271,13 @@ def make_train_step(
 
 
 def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
-    """`step` over the devices of `mesh`: the batch is split by image, everything else is on every device.
+    """`step` over the devices of `mesh`, along an axis "data": the batch is split by image, everything else is on each.
 
     The state is donated, with the parameters that it was created from: use the returned one.
     """
+    if isinstance(mesh, Mesh):
+        # The axes of `jax.make_mesh` are explicit, and would have to be stated in the types of all arguments.
+        mesh = Mesh(mesh.devices, mesh.axis_names)
     everywhere, by_image = PartitionSpec(), PartitionSpec(AXIS)
 
     @functools.wraps(step)

@@ -46,9 +46,9 @@ def load_weights(
             is a file or folder of that name); a `.safetensors` or `.npz` file of `frcnn export`; a run's workdir or its
             folder `checkpoints` (the newest checkpoint); a `.caffemodel`, of ImageNet or a finished detector;
             torchvision's `vgg16`, `resnet18` or `resnet50` as `.pth` (a state dict, or the checkpoint of a training
-            script that holds one) or `.safetensors`; an EfficientNet-Lite's state dict as `.pth`; Keras's VGG16 as
-            `.h5`, with and without its fully connected layers; or the file or folder that `frcnn convert-weights`
-            writes.
+            script that holds one; also named `.pt`, `.pth.tar`, `.bin` or `.ckpt`) or `.safetensors`; an
+            EfficientNet-Lite's state dict as `.pth`; Keras's VGG16 as `.h5` or `.hdf5`, with and without its fully
+            connected layers; or the file or folder that `frcnn convert-weights` writes.
         allow_missing: names, or regular expressions for whole names, of parameters that may be missing in the file;
             they are initialised at random.
         allow_extra: names or expressions of arrays that are left out. An array whose shape differs from the model's
@@ -61,7 +61,7 @@ def load_weights(
         FileNotFoundError: `path` does not exist.
         ValueError: the file has an unknown format or is damaged; it holds another network; it has another pixel
             normalisation than `model.pixels`, another number of classes or other ranks; arrays are missing, left over
-            or of another shape (all are named); or a key is needed.
+            or of another shape (the first of them are named); or a key is needed.
         ModuleNotFoundError: h5py is missing, which `.h5` needs.
     """
     path = locate_weights(path, getattr(model, "architecture", None))

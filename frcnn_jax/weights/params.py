@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 
 _LONGEST = 100  # letters of an array's name in a message
+_LISTED = 10  # arrays of a kind of fault in a message
 
 
 def expected_shapes(model: FastRCNN) -> dict[str, jax.ShapeDtypeStruct]:
@@ -47,8 +48,9 @@ def match_arrays(
         source: origin of the arrays, for messages.
 
     Raises:
-        ValueError: any other array is missing, left over, of another shape, not floating or not finite (all are named);
-            parameters that may be missing are, but no key is given; or an expression is invalid.
+        ValueError: any other array is missing, left over, of another shape, not floating or not finite (the first ten
+            of each kind are named, the others counted); parameters that may be missing are, but no key is given; or an
+            expression is invalid.
     """
     may_miss, may_exceed = matcher("allow_missing", allow_missing), matcher("allow_extra", allow_extra)
     expected = expected_shapes(model)
@@ -71,7 +73,7 @@ def match_arrays(
         ],
     }
     if any(faults.values()):
-        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
+        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
         raise ValueError(f"{source} does not fit the model: {listed}")
 
     absent = {*missing, *replaced}
@@ -109,6 +111,11 @@ def matcher(argument: str, patterns: Iterable[str]) -> Callable[[str], bool]:
     except re.error as error:
         raise ValueError(f"{argument}: {error.pattern!r} is not a regular expression: {error}") from None
     return lambda name: any(pattern.fullmatch(name) is not None for pattern in compiled)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _fits(array: Any, expected: jax.ShapeDtypeStruct) -> bool:

@@ -37,6 +37,25 @@ def test_600_by_1000_rule_by_hand():
     assert resized_size((1, 5000), 0.2) == (1, 1000)  # never nothing
 
 
+def test_batches_are_those_of_earlier_versions():
+    """Else a run that goes on would see other images."""
+    found = plan(8, flip_vertical=True, seed=3, scales=(64, 80))
+    assert found.images.tolist() == [[5, 2], [6, 0], [3, 2], [7, 9], [4, 1], [10, 8], [1, 3], [4, 0]]
+    assert found.flipped.ravel().nonzero()[0].tolist() == [2, 3, 5, 7, 10, 14, 15]
+    assert found.flipped_vertical.ravel().nonzero()[0].tolist() == [0, 1, 3, 4, 7, 9, 11, 12, 13]
+    assert found.buckets[:, 0].tolist() == [64, 64, 64, 96, 64, 96, 64, 64]
+
+
+def test_scales_and_buckets_of_a_plan_follow_the_rules_for_one_image():
+    sizes = np.random.default_rng(0).integers(1, 700, (60, 2))
+    buckets = default_buckets((47, 64), 96, 16)
+    found = plan(200, sizes=sizes, scales=(47, 64), buckets=buckets)
+    columns = found.images.ravel(), found.scales.ravel(), found.buckets.repeat(2, 0)
+    for image, scale, bucket in zip(*columns, strict=True):
+        assert scale in [resize_scale(sizes[image], shorter, 96) for shorter in (47, 64)]
+        assert tuple(bucket) == buckets[choose_bucket(resized_size(sizes[image], scale), buckets)]
+
+
 def test_default_buckets_by_hand():
     landscapes = {(608, 800), (608, 912), (608, 1008)}  # 600 * 1.51 = 906
     assert set(default_buckets((600,), 1000, 16)) == landscapes | {(width, height) for height, width in landscapes}

@@ -53,6 +53,25 @@ def test_corners_are_counted_as_the_objects_say(config, files, caplog, corners, 
     assert data.dropped == {}
 
 
+@pytest.mark.parametrize(
+    ("corners", "kept"),
+    [
+        ([*ZERO, *[(2, 3, 40, 30)] * 3, (10.2, 5, 10.6, 9), (10.2, 5, 11.2, 9)], [10.2, 5, 11.2, 9]),
+        ([(0.1, 0.1, 0.2, 0.2), (0.5, 0.5, 0.51, 0.7), (0.5, 0.5, 0.7, 0.7)], [20, 15, 28, 21]),
+    ],
+    ids=["zero_based_open", "fractions"],
+)
+def test_a_box_below_a_pixel_is_empty(config, files, corners, kept):
+    boxes(files, *corners)
+    for name in ("a1", "a2", "b1"):
+        files.image(name)
+    with pytest.raises(DatasetFaultError, match=r"has 1 faults \(degenerate_box 1\)(.*\n)*.*reversed or below 1 pixel"):
+        open_dataset("folder/test", config)
+    data = open_dataset("folder/test", dataclasses.replace(config, faults=FaultPolicy(degenerate_box="drop")))
+    np.testing.assert_allclose(data.annotations[0].boxes[-1], kept, atol=1e-3)
+    assert len(data.annotations[0].boxes) == len(corners) - 1
+
+
 def test_evidence_for_corners_comes_from_all_splits_and_needs_half_a_percent(config, files, caplog):
     boxes(files, (2, 3, 10, 12))
     files.image("a1", *(object_xml(box=box) for box in ZERO), *[object_xml(box=(2, 3, 4, 5))] * 590)

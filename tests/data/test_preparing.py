@@ -1,12 +1,14 @@
 """Preparing in little memory: records are written one by one, in files of a bounded size."""
 
+import dataclasses
+import shutil
 import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.prepared import builder
 from tests.data.contracts import check_dataset
@@ -60,3 +62,30 @@ def test_memory_holds_some_images_and_not_all(tmp_path, monkeypatch):
         assert len(data) == count
     assert sizes[1] > 20e6
     assert peaks[1] < peaks[0] + sizes[1] / 4
+
+
+def test_changes_of_images_of_one_id_are_noticed(config, files):
+    """The annotation names the second of two; the first fits by name alone."""
+    files.image("t1", suffix=".png", xml=annotation_xml(object_xml("ant"), filename="t1.png"))
+    before = open_dataset("folder/test", config)
+    files.image("t1", suffix=".png", xml=annotation_xml(object_xml("ant"), filename="t1.png"))
+    after = open_dataset("folder/test", config)
+    assert before.image_fingerprint(0) != after.image_fingerprint(0)
+
+
+def test_an_image_is_back_once_the_other_of_its_id_is_removed(config, files):
+    files.image("a2", suffix=".png", xml=annotation_xml())
+    drop = dataclasses.replace(config, faults=FaultPolicy(duplicate_id="drop"))
+    assert open_dataset("folder/train", drop).image_ids == ("a1",)
+    (files.root / "JPEGImages/a2.png").unlink()
+    assert open_dataset("folder/train", drop).image_ids == ("a2", "a1")
+
+
+def test_what_a_killed_process_left_is_removed(config):
+    directory = open_dataset("folder/train", config).directory
+    shutil.rmtree(directory)
+    unfinished = directory.parent / f"incomplete.0A1B2C_{directory.name}"
+    unfinished.mkdir()
+    (unfinished / "voc_folder-train.array_record-00000-of-00001").write_bytes(b"1")
+    assert open_dataset("folder/train", config).directory == directory
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]

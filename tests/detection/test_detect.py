@@ -1,5 +1,6 @@
 """From an image to detections by both programs: they agree, and refuse bad input in one line."""
 
+import dataclasses
 import functools
 import inspect
 
@@ -10,7 +11,9 @@ import pytest
 
 from frcnn_jax.detection.detect import detect, detect_batch, trim
 from frcnn_jax.detection.inputs import make_batch
+from frcnn_jax.detection.roi_plan import plan_rois
 from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
 from tests.detection.test_selection import outputs, select
 from tests.weights.detectors import (
@@ -40,6 +43,26 @@ def test_detect_equals_the_batch_path():
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(first), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
     assert CONFIG.evaluate.nms_iou == 0.4  # the config's thresholds are the ones above
+
+
+class ExactCorners(FastRCNN):
+    """Pools the RoI's corners themselves, in place of the cells they are rounded to."""
+
+    def pool(self, features, rois, scales=None, feature_sizes=None):
+        pooled = super().pool(features, rois, scales, feature_sizes)
+        return pooled + jnp.sin(rois).sum(-1)[..., None, None, None]
+
+
+def test_pooling_of_a_subclass_sees_each_box():
+    """Boxes on the same cells share an RoI only if pooling rounds their corners to cells."""
+    detector, (image, boxes) = small_detector(), image_and_boxes()
+    fields = {x.name: getattr(detector.model, x.name) for x in dataclasses.fields(FastRCNN)}
+    model = ExactCorners(**{name: value for name, value in fields.items() if name not in ("parent", "name")})
+    boxes = np.concatenate([boxes[:4], boxes[:4] + np.float32(0.25)])
+    assert len(plan_rois(boxes, np.ones(1), 1 / 16).chosen) < len(boxes)
+    settings = {"score_threshold": 0.0, "nms_iou": 1.0, "box_regression": False}
+    found = detect(model, detector.params, image, boxes, scale=48, max_size=96, **settings)
+    assert len(np.unique(found.scores)) == len(found.scores) == 3 * len(boxes)
 
 
 def test_statistics_change_boxes_and_stand_for_none():

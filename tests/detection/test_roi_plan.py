@@ -81,6 +81,9 @@ def test_plan_by_hand():
     assert plan.starts.tolist() == [0, 2]
     assert plan.chosen.tolist() == [0, 2, 1, 5]
     assert plan.index.tolist() == [0, 2, 1, 0, 2, 3]
+    alone = plan_rois(boxes, np.array([1.0, 2.0]), 1 / 16, shared=False)
+    assert alone.counts.tolist() == [3, 3]
+    assert alone.chosen[alone.index].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_cells_of_different_levels_are_different():

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.evaluation.voc_map import evaluate_voc, valid_detections
+from frcnn_jax.evaluation.valid_records import valid_detections
+from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import GroundTruth
 from tests.evaluation.records import A, B, detections, truth
 

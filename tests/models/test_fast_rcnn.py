@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -252,3 +253,42 @@ def test_a_model_that_cannot_be_made_says_why():
             create_model("tiny", 3, dropout=dropout)
     with pytest.raises(ValueError, match="roi_pooling must be one of auto, xla, pallas, not 'cuda'"):
         create_model("tiny", 3, roi_pooling="cuda")
+
+
+class Patches(nn.Module):
+    """A trunk of one layer, whose output can be made wrong."""
+
+    stride: int = 16
+    normalized: bool = False
+    pair: bool = True
+    dtype: np.dtype = np.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x, sizes):
+        x = nn.Conv(4, (self.stride,) * 2, self.stride, padding="SAME")(x)
+        if self.normalized:
+            x = nn.BatchNorm(use_running_average=True)(x)
+        return (x, None if sizes is None else -(-sizes // self.stride)) if self.pair else x
+
+
+def test_a_trunk_of_another_stride_is_refused():
+    """RoIs would be pooled from other places, without an error."""
+    model = small_model()
+
+    def run(model):
+        images = jnp.zeros((2, 320, 480, 3), jnp.uint8)
+        return jax.eval_shape(lambda key: model.init_with_output(key, images, ROIS)[0], jax.random.key(0))
+
+    for stride in (4, 8, 32):
+        trunk = model.clone(backbone=Patches(stride))
+        with pytest.raises(ValueError, match=rf"^Patches gives .* a stride of 16: .*spatial_scale=1 / {stride}\)"):
+            run(trunk)
+        run(trunk.clone(spatial_scale=1 / stride))
+    run(model.clone(backbone=Patches()))
+    with pytest.raises(TypeError, match=r"^Patches must return the features and their sizes"):
+        run(model.clone(backbone=Patches(pair=False)))
+
+
+def test_variables_that_are_not_parameters_are_refused():
+    with pytest.raises(ValueError, match=r"besides parameters, batch_stats, .*GroupNorm"):
+        init_params(small_model().clone(backbone=Patches(normalized=True)), jax.random.key(0))

@@ -289,6 +289,12 @@ def test_script(workdir, tmp_path, monkeypatch, capsys):
         assert f"{figures[name]['map']:.4f}" in row
     assert contents(workdir) == before
 
+    with pytest.raises(SystemExit, match=r"^compress\.py: model\.dropout, train\.steps: not a setting of"):
+        script(
+            *(monkeypatch, "--workdir", workdir, "--out", tmp_path / "new", "--fc6", 6, "--no-evaluate"),
+            *("--train.steps", 9, "--model.dropout", 0.1),
+        )
+    assert not (tmp_path / "new").exists()
     script(monkeypatch, *arguments, "--no-evaluate")
     assert "already holds this compression" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"^compress\.py: .*out holds another run, its settings are not those"):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from jax import export
 
+from frcnn_jax.commands import export as command
 from frcnn_jax.detection.inputs import make_batch
 from frcnn_jax.models.architectures import create_model
 from frcnn_jax.runs import export as weights_export
@@ -187,10 +188,18 @@ def test_script_refuses_before_it_loads_anything(tmp_path):
     out.write_text("mine")
     refused = run_script("--workdir", tmp_path / "none", "--format", "npz", "--out", out)
     assert refused.returncode == 1
-    assert refused.stderr == f"{out} already exists: give --overwrite to replace it\n"
+    assert refused.stderr == f"export.py: {out} already exists: give --overwrite to replace it, or another --out\n"
     misnamed = run_script("--workdir", tmp_path, "--format", "safetensors", "--out", tmp_path / "b.npz")
     assert misnamed.returncode == 2
     assert "must end in .safetensors" in misnamed.stderr
+
+
+@pytest.mark.parametrize("option", [("--proposals", "0"), ("--platforms", "cpu"), ("--bucket", "8", "8")])
+def test_options_of_the_program_are_refused_for_weights(monkeypatch, capsys, option):
+    monkeypatch.setattr(sys, "argv", ["export", "--workdir", "W", "--format", "npz", "--out", "a.npz", *option])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert "--bucket, --proposals and --platforms are for --format stablehlo" in capsys.readouterr().err
 
 
 def test_script_writes_what_load_weights_reads(tmp_path, monkeypatch, capsys):

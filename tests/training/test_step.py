@@ -9,8 +9,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from frcnn_jax.config import ParameterRule
 from frcnn_jax.ops import losses
 from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import create_state
@@ -187,6 +189,14 @@ def state_and_step_of(model, params, axis_name, steps=10):
     return state, make_train_step(model, optimizer, sampling=SAMPLING, axis_name=axis_name)
 
 
+def test_state_of_an_optimizer_of_optax():
+    frozen = dataclasses.replace(CONFIG.optimizer, rules=(ParameterRule("^backbone/", None), ParameterRule("^head/")))
+    optimizer = optax.lion(1e-3)
+    state = create_state(dataclasses.replace(CONFIG, optimizer=frozen), small_params(), optimizer=optimizer)
+    wanted = optimizer.init(state.trainable)
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(wanted)
+
+
 def test_steps_reduce_the_loss_and_are_repeatable():
     step = jax.jit(state_and_step(None, dropout=0.5)[1])
 
@@ -217,6 +227,15 @@ def test_step_compiles_once_for_each_padded_shape():
         same = jax.tree.map(lambda a, b: bool((a == b).all()), before, state.trainable)
         assert all(jax.tree.leaves(same)) == (rate == 0)  # the schedule has 0.01
     assert mapped._cache_size() == 2
+
+
+def test_a_mesh_of_make_mesh():
+    """Its axes are explicit."""
+    state, step = state_and_step("data")
+    mapped = map_train_step(step, jax.make_mesh((1,), ("data",)))
+    after, metrics = jax.eval_shape(mapped, state, small_batch(), KEY)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics["loss"].shape == ()
 
 
 def test_two_devices_equal_one_and_pmap_equals_shard_map():

@@ -179,3 +179,9 @@ def test_folder_that_is_no_run(detector, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ValueError, match="no checkpoint yet"):
         load_weights(tmp_path, detector.model)
+
+
+def test_a_safetensors_file_of_another_program(detector, tmp_path):
+    safetensors.numpy.save_file({"conv_stem.weight": np.zeros(3, np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"no metadata of frcnn_jax, and its first array is conv_stem\.weight; torchv"):
+        load_weights(tmp_path / "a.safetensors", detector.model)

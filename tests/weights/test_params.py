@@ -55,6 +55,12 @@ def test_all_faults_are_named_at_once(model, arrays):
         assert part in message
 
 
+def test_many_faults_are_counted(model, arrays):
+    others = {f"other/{i:02}": np.zeros(3, np.float32) for i in range(30)}
+    with pytest.raises(ValueError, match=r"not in the model: other/00 .*other/09 float32 \[3\] and 20 more$"):
+        match_arrays(arrays | others, model)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused(model, arrays, value):
     arrays["head/fc7/bias"] = np.array(arrays["head/fc7/bias"])

@@ -133,10 +133,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows by column; missing fields are empty."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
+            delimiter = _delimiter(file.readline())
             file.seek(0)
-            rows = csv.reader(file, delimiter=_delimiter(header))
-            decimal_commas = _delimiter(header) == ";"  # written by spreadsheets in many languages
+            rows = csv.reader(file, delimiter=delimiter)
+            decimal_commas = delimiter != ","  # written by spreadsheets in many languages
             columns = _columns(next(rows, []))
             for row in rows:
                 if row:

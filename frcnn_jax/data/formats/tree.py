@@ -23,6 +23,7 @@ __all__ = [
     "composed",
     "files_below",
     "inner_folder",
+    "is_hidden",
     "lines_of",
     "named_split",
     "nearness",
@@ -67,11 +68,16 @@ def split_of(folders: Iterable[str]) -> str | None:
     return next(filter(None, map(named_split, reversed(tuple(folders)))), None)
 
 
+def is_hidden(name: str) -> bool:
+    """True for a file or folder that no listing shows, such as a Mac's `._NAME` beside NAME, or `__MACOSX` in a zip."""
+    return name.startswith((".", "__MACOSX"))
+
+
 def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Iterator[tuple[tuple[str, ...], str]]:
     """Sorted files with these suffixes (upper or lower case), a few folders deep: the folders below the root, and the
     name.
 
-    Hidden files and folders are skipped; links to folders are followed once.
+    Hidden files and folders are skipped. A folder is visited once: under its own name, not that of a link beside it.
     """
     endings, seen = tuple(suffixes), set()
 
@@ -81,7 +87,7 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            shown = sorted((e for e in entries if not e.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+            shown = sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
         folders = []
         for entry in shown:
             if entry.name.lower().endswith(endings) and entry.is_file():
@@ -89,7 +95,7 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
             elif entry.is_dir():
                 folders.append(entry)
         if len(parts) < depth:
-            for entry in folders:
+            for entry in sorted(folders, key=lambda entry: entry.is_symlink()):
                 yield from visit(entry.path, (*parts, entry.name))
 
     if root.is_dir():
@@ -101,7 +107,7 @@ def inner_folder(root: Path) -> Path:
     for _ in range(_DEPTH):
         if not root.is_dir():
             break
-        shown = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        shown = [path for path in root.iterdir() if not is_hidden(path.name)]
         if len(shown) != 1 or not shown[0].is_dir():
             break
         root = shown[0]
@@ -182,8 +188,8 @@ class ImageTree:
         """
         *folders, last = [part for part in normal_name(name).split("/") if part not in ("", ".", "..")] or [""]
         stem, suffix = os.path.splitext(last)
-        if suffix.lower() not in IMAGE_SUFFIXES:
-            stem, suffix, by_stem = last, "", True
+        if suffix.lower() not in IMAGE_SUFFIXES or (by_stem and last.casefold() in self._by_stem):
+            stem, by_stem = last, True
         found = self._by_stem.get(stem.casefold(), [])
         if not by_stem:
             found = [file for file in found if _suffix(file.name) == _suffix(last)]

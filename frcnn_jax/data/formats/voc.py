@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -95,16 +96,15 @@ class VocReader:
         return self._records[image_id]
 
     def _hashes(self, hash_file: Callable[[Path], str], image_id: str) -> list[str]:
-        """Hashes of an image's annotation and of the image."""
+        """Hashes of an image's annotation and of the image, and the names of others with its id."""
         annotation = self.folder.annotation_path(image_id)
-        filename = None
-        if not self.folder.image_paths(image_id, None) and os.path.isfile(annotation):
-            try:
-                filename = read_annotation(annotation).filename
-            except UnreadableAnnotation:
-                filename = None
-        image = next(iter(self.folder.image_paths(image_id, filename)), None)
-        return [hash_file(annotation), image.name if image else "", hash_file(image) if image else ""]
+        images = self.folder.image_paths(image_id, None)
+        if len(images) != 1 and os.path.isfile(annotation):
+            with contextlib.suppress(UnreadableAnnotation):
+                images = self.folder.image_paths(image_id, read_annotation(annotation).filename)
+        image, *others = images or (None,)
+        names = [path.name for path in others]
+        return [hash_file(annotation), image.name if image else "", hash_file(image) if image else "", *names]
 
 
 def _read_record(folder: VocFolder, image_id: str) -> ImageRecord:

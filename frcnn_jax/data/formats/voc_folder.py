@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import composed, files_below, inner_folder, lines_of, named_split
+from frcnn_jax.data.formats.tree import composed, files_below, inner_folder, is_hidden, lines_of, named_split
 from frcnn_jax.data.formats.voc_lists import SplitList, is_class_file, parent_of, read_split, with_mark
 from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, is_annotation, read_annotation
 from frcnn_jax.data.images import IMAGE_SUFFIXES
@@ -58,9 +58,8 @@ class VocFolder:
     @cached_property
     def images(self) -> dict[str, list[str]]:
         """File names below JPEGImages by their stems, in composed form."""
-        folder, found = self.image_folder, {}
-        names = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
-        for name in (*names, *_in_folders_of(folder, IMAGE_SUFFIXES)):
+        found: dict[str, list[str]] = {}
+        for name in _names_below(self.image_folder, IMAGE_SUFFIXES):
             found.setdefault(composed(os.path.splitext(name)[0]), []).append(name)
         # A copy in another format, such as a phone's .heic, may lie beside an image.
         usual = {stem: [n for n in names if Path(n).suffix.lower() in _USUAL] for stem, names in found.items()}
@@ -69,11 +68,7 @@ class VocFolder:
     @cached_property
     def annotations(self) -> dict[str, str]:
         """File names below Annotations by their stems, in composed form."""
-        folder = self.annotation_folder
-        if not self.annotated:
-            return {}
-        names = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() == ".xml"]
-        names += _in_folders_of(folder, (".xml",))
+        names = _names_below(self.annotation_folder, (".xml",)) if self.annotated else ()
         return {composed(os.path.splitext(name)[0]): name for name in names}
 
     @cached_property
@@ -86,9 +81,8 @@ class VocFolder:
         """Text files in ImageSets/Main; if there are none, files in ImageSets that are named after a split and begin
         with an image id.
         """
-        files = tuple(sorted(voc_part(self.root, "ImageSets/Main").glob("*.txt")))
-        others = sorted(voc_part(self.root, "ImageSets").glob("*.txt")) if not files else ()
-        return files or tuple(path for path in others if named_split(path.stem.lower()) and self._begins(path))
+        others = (path for path in _texts_in(voc_part(self.root, "ImageSets")) if named_split(path.stem.lower()))
+        return tuple(_texts_in(voc_part(self.root, "ImageSets/Main")) or filter(self._begins, others))
 
     def _begins(self, path: Path) -> bool:
         try:
@@ -211,9 +205,14 @@ def _in_no_folder(ids: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted([image_id for image_id in ids if not parent_of(image_id)] or ids))
 
 
-def _in_folders_of(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Files in subfolders of a folder, with slashes."""
-    return ["/".join((*folders, name)) for folders, name in files_below(folder, suffixes) if folders]
+def _names_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Names of files in a folder, then of those in its subfolders, with slashes."""
+    return ("/".join((*folders, name)) for folders, name in files_below(folder, suffixes))
+
+
+def _texts_in(folder: Path) -> list[Path]:
+    """Text files in a folder, sorted; none if it does not exist."""
+    return [folder / name for _, name in files_below(folder, (".txt",), depth=0)]
 
 
 def voc_part(root: Path, name: str) -> Path:
@@ -223,7 +222,7 @@ def voc_part(root: Path, name: str) -> Path:
 
 def _in_another_case(root: Path, name: str) -> Iterator[Path]:
     """Folders below `root` with that name in another case, if `ImageSets` holds a list of images."""
-    lists = [path for path in _named(root, ("imagesets", "main")) if any(path.glob("*.txt"))]
+    lists = [path for path in _named(root, ("imagesets", "main")) if _texts_in(path)]
     if lists:
         yield from _named(root, name.lower().split("/"))
         images = _named(root, ("images",)) if name == "JPEGImages" else ()
@@ -249,11 +248,12 @@ def voc_folders(root: Path) -> list[Path]:
         (root / "JPEGImages").is_dir() or voc_part(root, "Annotations").is_dir()
     ):
         return [root]
-    found = sorted(path.parent for pattern in ("*/JPEGImages", "*/*/JPEGImages") for path in root.glob(pattern))
+    images = (path for pattern in ("*/JPEGImages", "*/*/JPEGImages") for path in root.glob(pattern))
+    found = sorted(path.parent for path in images if not any(map(is_hidden, path.relative_to(root).parts)))
     inner = inner_folder(root)
     if not found and inner != root:
         return voc_folders(inner)
-    return found if len(found) == 1 else [path for path in found if any(path.glob("ImageSets/Main/*.txt"))]
+    return found if len(found) == 1 else [path for path in found if _texts_in(path / "ImageSets/Main")]
 
 
 def in_voc_format(root: Path) -> bool:
@@ -261,8 +261,7 @@ def in_voc_format(root: Path) -> bool:
     read as XML beside images.
     """
     found = voc_folders(root)
-    lists = (any(voc_part(path, "ImageSets/Main").glob("*.txt")) for path in found)
-    known = any(voc_part(path, "Annotations").is_dir() for path in found) or any(lists)
+    known = any(voc_part(path, "Annotations").is_dir() or _texts_in(voc_part(path, "ImageSets/Main")) for path in found)
     return known or bool(found and find_annotation(root) is None)
 
 

@@ -28,8 +28,8 @@ _EXACT = 1e-9  # pixels; twice the rounding error of fractions in the largest im
 
 class YoloReader(LayoutReader):
     """Images of the folders in the YAML file, else all images. Labels are in a folder `labels` for `images`, beside the
-    images, or in another folder. An image with a missing or empty label file has no objects. A label file with rows but
-    without image is a fault.
+    images, or in another folder. An image with a missing or empty label file has no objects. A row that occurs twice is
+    one object, as for YOLO's own tools. A label file with rows but without image is a fault.
     """
 
     layout = "YAML file with names and folder labels"
@@ -50,6 +50,14 @@ class YoloReader(LayoutReader):
         }
         super().__init__(root, config)
         self.notes += (Note("class", name) for name in names.names.values())
+        alike: dict[str, list[str]] = {}
+        for number, name in names.names.items():
+            alike.setdefault(name, []).append(str(number))
+        self.notes += (
+            Note("", f"classes {' and '.join(numbers)} are one class, as their name is {name!r}")
+            for name, numbers in alike.items()
+            if len(numbers) > 1
+        )
 
     @staticmethod
     def fits(root: Path) -> bool:
@@ -114,7 +122,8 @@ class YoloReader(LayoutReader):
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
         if not entry.found:
             return record
-        faults, objects, polygons = list(record.faults), [], 0
+        faults, polygons, repeated = list(record.faults), 0, 0
+        objects: dict[tuple[str, Box], ObjectRecord] = {}
         rows = self._rows(entry, faults)
         if rows:
             try:
@@ -123,12 +132,17 @@ class YoloReader(LayoutReader):
                 rows = []  # the check reports the image as unreadable
         for index, row in enumerate(map(str.split, rows)):
             found = _object(row, index, self.names, entry.file, size)
-            (faults if isinstance(found, Fault) else objects).append(found)
-            polygons += isinstance(found, ObjectRecord) and len(row) not in (5, 5 + self.names.pose)
-        notes = [Note("polygon", entry.file, polygons)] if polygons else []
+            if isinstance(found, Fault):
+                faults.append(found)
+                continue
+            repeated += (found.name, found.box) in objects
+            objects.setdefault((found.name, found.box), found)
+            polygons += len(row) not in (5, 5 + self.names.pose)
+        counts = {"polygon": polygons, "repeated": repeated}
+        notes = [Note(kind, entry.file, count) for kind, count in counts.items() if count]
         notes += [Note("unlabelled", entry.name)] if entry.annotation is None else []
         return ImageRecord(
-            *(record.image_id, record.path, record.file, None, tuple(objects), tuple(faults), _NOTATION),
+            *(record.image_id, record.path, record.file, None, tuple(objects.values()), tuple(faults), _NOTATION),
             fractions=True,
             notes=tuple(notes),
         )

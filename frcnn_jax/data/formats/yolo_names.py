@@ -227,7 +227,7 @@ def _pose(shape: Any) -> int:
 
 
 def _read_list(path: Path) -> NamesFile:
-    lines = [" ".join(line.split()) for line in path.read_text("utf-8-sig").splitlines()]
+    lines = [" ".join(line.split()) for line in lines_of(path)]
     return NamesFile(path, {number: line for number, line in enumerate(lines) if line}, {})
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import itertools
 import json
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core import constants
 from tensorflow_datasets.core import utils as tfds_utils
 from tensorflow_datasets.core.download import checksums
 from tqdm import tqdm
@@ -31,8 +35,9 @@ from frcnn_jax.data.prepared.load import load_images
 from frcnn_jax.data.prepared.report import raise_or_report
 from frcnn_jax.data.records import with_trainval
 from frcnn_jax.data.voc_archive import ARCHIVES, Archive, extract_archive
+from frcnn_jax.sums import write_sums
 
-__all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder"]
+__all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder", "configured", "write_prepared"]
 
 _SHARD_BYTES = 1 << 30  # of images, in one file
 POSES = ("frontal", "rear", "left", "right", "unspecified")
@@ -193,6 +198,34 @@ class CheckedVoc(_CheckedBuilder):
         report = Path(self._data_dir_root) / self.name / f"{config.name}.faults.txt"
         raise_or_report(f"VOC {config.year}", checks, config.faults, report)
         return {name: split for check in checks for name, split in check.splits.items()}
+
+
+def configured(kind: type[_CheckedBuilder], settings: PreparedConfig, root: str) -> _CheckedBuilder:
+    """A builder with its own configuration, as TFDS warns about configurations that the class does not list."""
+
+    class Builder(kind, skip_registration=True):
+        name = kind.name
+        BUILDER_CONFIGS = [settings]  # noqa: RUF012
+
+    return Builder(config=settings, data_dir=root, file_format="array_record")
+
+
+def write_prepared(builder: _CheckedBuilder) -> None:
+    """Prepares the data unless they are prepared already. No other process may prepare them at the same time, as
+    unfinished folders are removed.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for unfinished in builder.data_path.parent.glob(f"{constants.INCOMPLETE_PREFIX}*"):  # by a killed process
+        shutil.rmtree(unfinished, ignore_errors=True)
+    # Stdout is for results, and TFDS prints lines about downloads even without any.
+    with contextlib.redirect_stdout(sys.stderr if builder.url_infos else io.StringIO()):
+        try:
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        except RuntimeError as error:  # raised by ArrayRecord, which writes the files
+            raise OSError(f"{builder.data_dir} cannot be written: {str(error).partition(';')[0]}") from error
+    write_sums(Path(builder.data_dir))
 
 
 def _stored_splits(ids: dict[str, list[str]]) -> dict[str, list[str]]:

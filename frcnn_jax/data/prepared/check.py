@@ -55,12 +55,10 @@ class Check:
     dropped: tuple[Fault, ...]  # faults that the policy drops
     counts: Mapping[str, int]  # numbers of images, objects, `clipped` boxes, and images with their `own_size`
     classes: tuple[str, ...]
-    way_on: Mapping[str, str] | None = (
-        None  # fields of FaultPolicy that let the preparation go on; None: nothing would remain
-    )
-    excused: Mapping[Fault, str] = dataclasses.field(
-        default_factory=dict
-    )  # those of `tolerated` that are many, and why
+    way_on: Mapping[str, str] | None = None
+    """Fields of FaultPolicy that let the preparation go on; None: nothing would remain."""
+    excused: Mapping[Fault, str] = dataclasses.field(default_factory=dict)
+    """Those of `tolerated` that are many, and why."""
     lenient: bool = False  # a tolerance of 0 would give another result
     summary: tuple[str, ...] = ()  # short, for the log when the prepared data are opened again
 
@@ -273,7 +271,9 @@ def _clip(box: Box, size: tuple[float, float]) -> Box:
 
 def _is_empty(box: Box, notation: BoxNotation) -> bool:
     left, top, right, bottom = notation.written(box)
-    return right - left <= _ROUNDING or bottom - top <= _ROUNDING
+    x1, y1, x2, y2 = box
+    below = x1 + notation.least > x2 or y1 + notation.least > y2
+    return below or right - left <= _ROUNDING or bottom - top <= _ROUNDING
 
 
 def _object_faults(
@@ -287,7 +287,8 @@ def _object_faults(
     # Values are those in the file, even if the clipped box is checked.
     written = record.notation.describe(item.box)
     if _is_empty(box, record.notation):
-        message = "reversed or empty" if box == item.box else "nothing left of it inside the image"
+        empty = f"below {record.notation.least:g} pixel" if record.notation.least else "empty"
+        message = f"reversed or {empty}" if box == item.box else "nothing left of it inside the image"
         faults.append(Fault("degenerate_box", record.file, item.index, "bndbox", written, message))
     if _distance(box, _clip(box, size)) > _TOLERANCE:
         message = f"outside the image ({record.notation.limits(size)})"

@@ -23,6 +23,7 @@ CORNER_SHARE = 0.005
 _CORNER_COUNT = 3
 _ROUNDING = 1e-6  # of fractions
 _MANY = 10  # least ratio of the majority to the minority, to decide
+_LEAST = 1.0  # pixels; smaller boxes have no inclusive corners, as which a folder in VOC format is stored
 _INCLUSIVE = (1.0, 1.0, 0.0, 0.0)  # shift of the notation with inclusive corners, which may be counted in several ways
 _SHIFTS = {  # relative to VOC's: shift of the box, and the notation of the corners in the file
     "one_based": ((0, 0, 0, 0), _INCLUSIVE),
@@ -179,14 +180,15 @@ def _in_pixels(record: ImageRecord, size: tuple[int, int]) -> ImageRecord:
     """The record with its boxes converted from fractions to pixels."""
     sides = (size[1], size[0]) * 2
     objects = _mapped(record, lambda box: _each(operator.mul, record.notation.written(box), sides))
-    return dataclasses.replace(record, objects=objects, notation=BoxNotation(record.notation.names))
+    return dataclasses.replace(record, objects=objects, notation=BoxNotation(record.notation.names, least=_LEAST))
 
 
 def _recount(record: ImageRecord, corners: str) -> ImageRecord:
     """The record with its boxes converted from VOC's counting, which the reader assumed."""
     shift, written = _SHIFTS[corners]
     objects = _mapped(record, lambda box: _each(operator.add, box, shift))
-    return dataclasses.replace(record, objects=objects, notation=BoxNotation(record.notation.names, written))
+    notation = BoxNotation(record.notation.names, written, _LEAST)
+    return dataclasses.replace(record, objects=objects, notation=notation)
 
 
 def _each(operation: Callable[[float, float], float], box: Box, values: Box) -> Box:

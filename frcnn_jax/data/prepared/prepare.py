@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import logging
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -30,7 +27,6 @@ from frcnn_jax.data.prepared.report import raise_or_report, say_again, say_layou
 from frcnn_jax.data.prepared.splits import PooledReader, SplitRule, split_rule, used_splits, without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
-from frcnn_jax.sums import write_sums
 
 __all__ = ["Examination", "Request", "data_dir", "examine_folder", "find_splits", "prepare_folder", "prepare_voc"]
 
@@ -48,7 +44,7 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
     Raises:
         DatasetFaultError: the data have faults that `config.faults` does not allow.
     """
-    from frcnn_jax.data.prepared.builder import CheckedVoc, PreparedConfig
+    from frcnn_jax.data.prepared.builder import CheckedVoc, PreparedConfig, configured, write_prepared
 
     root = data_dir(config)
     strict = CheckedVoc(config=year, data_dir=root, file_format="array_record")
@@ -56,10 +52,10 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
     faults = dataclasses.replace(config.faults, tolerance=0)
     if faults != FaultPolicy(tolerance=0) and not strict.data_path.exists():
         settings = PreparedConfig(name=f"{year}-{policy_key(faults)}", year=year, faults=faults)
-        builder = _build(CheckedVoc, settings, root)
+        builder = configured(CheckedVoc, settings, root)
     if not builder.data_path.exists():
         with _one_process(Path(root) / CheckedVoc.name, year):  # one download and unpacking for all policies
-            _prepare(builder)
+            write_prepared(builder)
     return Path(builder.data_dir)
 
 
@@ -94,7 +90,13 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
         FileNotFoundError: the root is not a folder in a known format, or the split does not exist.
         DatasetFaultError: the data have faults that `config.faults` does not allow.
     """
-    from frcnn_jax.data.prepared.builder import FolderBuilder, PreparedConfig, VocFolderBuilder
+    from frcnn_jax.data.prepared.builder import (
+        FolderBuilder,
+        PreparedConfig,
+        VocFolderBuilder,
+        configured,
+        write_prepared,
+    )
 
     request = find_splits(split, config)
     builder_class = VocFolderBuilder if request.format == "voc" else FolderBuilder
@@ -120,7 +122,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
                 check = _check_folder(request, folder / f"{names[0]}.faults.txt")
                 name = names[check.lenient]
                 settings = PreparedConfig(name=name, classes=check.classes, checked=check.splits, summary=check.summary)
-                _prepare(_build(builder_class, settings, root))
+                write_prepared(configured(builder_class, settings, root))
                 _PREPARED.update(places)
     place = next(place for place in places if place.is_dir())
     if place not in _PREPARED:
@@ -269,29 +271,6 @@ def data_dir(config: DataConfig) -> str:
     return str(expand_user(config.tfds_dir or constants.DATA_DIR).resolve())
 
 
-def _build(kind: Any, settings: Any, root: str) -> Any:
-    """A builder with its own configuration, as TFDS warns about configurations that the class does not list."""
-
-    class Builder(kind, skip_registration=True):
-        name = kind.name
-        BUILDER_CONFIGS = [settings]  # noqa: RUF012
-
-    return Builder(config=settings, data_dir=root, file_format="array_record")
-
-
 def _one_process(folder: Path, name: str) -> Any:
     """A lock beside the folder to prepare, which TFDS writes under another name and then renames."""
     return folder_lock(folder, f".{name}.lock", purpose=f"preparing {name}", wait=True)
-
-
-def _prepare(builder: Any) -> None:
-    """Prepares the data unless they are prepared already."""
-    import tensorflow_datasets as tfds
-
-    # Stdout is for results, and TFDS prints lines about downloads even without any.
-    with contextlib.redirect_stdout(sys.stderr if builder.url_infos else io.StringIO()):
-        try:
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-        except RuntimeError as error:  # raised by ArrayRecord, which writes the files
-            raise OSError(f"{builder.data_dir} cannot be written: {str(error).partition(';')[0]}") from error
-    write_sums(Path(builder.data_dir))

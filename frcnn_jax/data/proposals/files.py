@@ -2,8 +2,8 @@
 
 Accepted files
     .mat  a variable `boxes`, a cell array with one cell per image in the order of the split, rows `y1 x1 y2 x2`,
-    1-based and
-          inclusive: the Selective Search files of the original release. With a cell array `images` of names, by name.
+          1-based and inclusive: the Selective Search files of the original release. With a cell array `images` of
+          names, by name.
     .mat  a variable `boxes`, a matrix for a single image, rows `x1 y1 x2 y2`, 0-based and inclusive: the
           original's two demo files.
     .npz  an array [P, 4] per image under its id, rows `x1 y1 x2 y2`, 0-based and half-open.
@@ -13,6 +13,7 @@ Accepted files
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,34 +70,24 @@ def iterate_proposal_file(
         raise ValueError(f"{path}: expected a .mat or .npz file")
     rows = readers[path.suffix](path, image_ids, subset)
     arrays = (_as_rows(array, f"{path}: image {name}") for name, array in zip(image_ids, rows, strict=True))
-    return _clean(arrays, image_ids, sizes, invalid, str(path))
+    return clean_boxes(arrays, image_ids, sizes, invalid, str(path))
 
 
 def clean_boxes(
-    arrays: Sequence[Float[np.ndarray, "P 4"]],
-    image_ids: Sequence[str],
-    sizes: Int[np.ndarray, "N 2"],
-    invalid: str,
-    source: str,
-) -> list[Float[np.ndarray, "P 4"]]:
-    """`arrays` without invalid boxes, as float32; their number is logged.
-
-    `clip` moves corners into the image and drops boxes that are not finite, reversed or then empty.
-
-    Raises:
-        ValueError: with `error`, for all invalid boxes together; names the first and counts each kind.
-    """
-    return list(_clean(arrays, image_ids, sizes, invalid, source))
-
-
-def _clean(
     arrays: Iterable[Float[np.ndarray, "P 4"]],
     image_ids: Sequence[str],
     sizes: Int[np.ndarray, "N 2"],
     invalid: str,
     source: str,
 ) -> Iterator[Float[np.ndarray, "P 4"]]:
-    """Cleaned boxes image by image, otherwise like `clean_boxes`; the error is raised after the last."""
+    """`arrays` without invalid boxes, as float32, image by image; after the last their number is logged.
+
+    `clip` moves corners into the image and drops boxes that are not finite, reversed or then empty.
+
+    Raises:
+        ValueError: after the last image, with `error`, for all invalid boxes together; names the first and counts each
+            kind.
+    """
     if invalid not in ("error", "drop", "clip"):
         raise ValueError(f"proposals.invalid: expected 'error', 'drop' or 'clip', got {invalid!r}")
     counts: dict[str, int] = {}
@@ -159,6 +150,9 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
         names = [str(name[0]) if isinstance(name, np.ndarray) and name.size else "" for name in content["images"].flat]
         if len(names) != len(cells):
             raise ValueError(f"{path}: {len(names)} names in 'images', but {len(cells)} cells in 'boxes'")
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{path}: {len(repeated)} names occur twice in 'images' (the first: {repeated[0]})")
         return _by_id(path, dict(zip(names, cells, strict=True)), image_ids, subset)
     if len(cells) != len(image_ids):
         raise ValueError(f"{path}: boxes of {len(cells)} images, but there are {len(image_ids)}")

@@ -39,9 +39,8 @@ def _overlapping_pairs(boxes: Float[np.ndarray, "P 4"], iou: float) -> Iterator[
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     order = np.argsort(areas, kind="stable")
     boxes, areas = boxes[order], areas[order]
-    others = (
-        np.searchsorted(areas, areas / iou, side="right") - np.arange(len(boxes)) - 1
-    )  # number of larger boxes, for each
+    # Number of larger boxes to compare with, for each.
+    others = np.searchsorted(areas, areas / iou, side="right") - np.arange(len(boxes)) - 1
     total = np.cumsum(others)
     start = 0
     while start < len(boxes):

@@ -48,7 +48,8 @@ def best_overlaps(
 ) -> tuple[Int[np.ndarray, " G"], Float[np.ndarray, " G"]]:
     """For each object the index of the box with the highest IoU (the first of equals), and the IoU.
 
-    Without boxes the IoU is 0 and the index -1. Integers and half precision are computed in float32.
+    Without boxes the IoU is 0 and the index -1; two empty boxes have an IoU of 0. Integers and half precision are
+    computed in float32.
     """
     objects, boxes = float_boxes(objects), float_boxes(boxes)
     if not len(boxes):
@@ -57,7 +58,8 @@ def best_overlaps(
     high = np.minimum(objects[:, None, 2:], boxes[None, :, 2:])
     common = np.clip(high - low, 0, None).prod(axis=2)
     area = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (objects, boxes)]
-    iou = common / (area[0][:, None] + area[1][None] - common)
+    union = area[0][:, None] + area[1][None] - common
+    iou = common / np.where(union > 0, union, 1)
     return iou.argmax(axis=1), iou.max(axis=1)
 
 

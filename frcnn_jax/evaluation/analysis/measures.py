@@ -73,7 +73,7 @@ def f1_scores(curve: PrecisionRecall) -> Float[np.ndarray, " D"]:
 
 
 def best_f1(curve: PrecisionRecall) -> dict[str, float] | None:
-    """The least score with the highest F1, and `f1`, `precision` and `recall` there.
+    """The score threshold with the highest F1, the highest one of equals, and `f1`, `precision` and `recall` there.
 
     Returns:
         None without objects or without a hit.

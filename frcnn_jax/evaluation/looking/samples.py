@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,6 +36,16 @@ class Picture:
 Draw = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "h w 3"]]
 
 
+class _Wanted(NamedTuple):
+    """A picture to draw, and its place on the page."""
+
+    section: str
+    group: str
+    index: int  # of the image
+    draw: Draw
+    caption: str
+
+
 def embedded(
     image: UInt8[np.ndarray, "H W 3"], caption: str, plain: UInt8[np.ndarray, "H W 3"] | None = None
 ) -> Picture:
@@ -57,7 +67,7 @@ def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
         for name in ("labels", "crowd")
     )
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    wanted: list[tuple[str, str, int, Draw, str]] = []
+    wanted: list[_Wanted] = []
 
     def add_objects(section: str, group: str, chosen: Iterable[int], context: float) -> None:
         for at in chosen:
@@ -66,7 +76,7 @@ def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
             caption = f"{view.image_ids[index]}: {width:.0f} x {height:.0f}"
             if section == "objects":
                 caption = f"{view.classes[labels[at] - 1]}, {caption}"
-            wanted.append((section, group, index, _crop(boxes[at], int(labels[at]), context), caption))
+            wanted.append(_Wanted(section, group, index, _crop(boxes[at], int(labels[at]), context), caption))
 
     by_class = np.bincount(labels.astype(int), minlength=len(view.classes) + 1)[1:]
     for label in np.sort(np.argsort(-by_class, kind="stable")[:_CLASSES]) + 1:
@@ -86,28 +96,28 @@ def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
     for group, chosen in (("most crowded", crowded), ("without objects", empty), ("equal images", equal)):
         for index in chosen:
             caption = f"{view.image_ids[index]} ({survey.split_of[index]}): {counts[index]} objects"
-            wanted.append(("images", group, int(index), _whole(view.annotations[index]), caption))
+            wanted.append(_Wanted("images", group, int(index), _whole(view.annotations[index]), caption))
     return _draw(view.read_image, wanted)
 
 
-def _draw(read: Callable[[int], Any], wanted: Sequence[tuple[str, str, int, Draw, str]]) -> dict:
+def _draw(read: Callable[[int], Any], wanted: Sequence[_Wanted]) -> dict[str, dict[str, list[Picture]]]:
     """The pictures by section and group, in the requested order."""
     tasks: dict[int, list[int]] = {}
-    for number, (_, _, index, _, _) in enumerate(wanted):
-        tasks.setdefault(index, []).append(number)
+    for number, picture in enumerate(wanted):
+        tasks.setdefault(picture.index, []).append(number)
 
     def pictures(index: int) -> list[tuple[int, Picture]]:
         try:
             image = read(index)
         except (ValueError, OSError):
             return []
-        return [(number, embedded(wanted[number][3](image), wanted[number][4])) for number in tasks[index]]
+        return [(number, embedded(wanted[number].draw(image), wanted[number].caption)) for number in tasks[index]]
 
     sources = dict(pair for pairs in map_in_threads(pictures, list(tasks)) for pair in pairs)
     sections: dict[str, dict[str, list[Picture]]] = {}
-    for number, (section, group, *_) in enumerate(wanted):
+    for number, picture in enumerate(wanted):
         if number in sources:
-            sections.setdefault(section, {}).setdefault(group, []).append(sources[number])
+            sections.setdefault(picture.section, {}).setdefault(picture.group, []).append(sources[number])
     return sections
 
 

@@ -41,7 +41,13 @@ def write_safetensors(path: Path, arrays: Mapping[str, Any], metadata: Metadata)
 def read_safetensors(path: Path, with_arrays: bool = True) -> tuple[Arrays, Metadata]:
     """Arrays and metadata of a file written by `write_safetensors`; without arrays only the header is read."""
     with safetensors.safe_open(path, framework="numpy") as file:
-        metadata = from_json((file.metadata() or {}).get(_SAFETENSORS_KEY))
+        text = (file.metadata() or {}).get(_SAFETENSORS_KEY)
+        if text is None:
+            raise ValueError(
+                f"it holds no metadata of frcnn_jax, and its first array is {next(iter(file.keys()), 'missing')}; "
+                "torchvision's vgg16 has features.0.weight, its resnet18 and resnet50 have layer1.0.conv1.weight"
+            )
+        metadata = from_json(text)
         return {name: file.get_tensor(name) for name in file.keys()} if with_arrays else {}, metadata  # noqa: SIM118
 
 

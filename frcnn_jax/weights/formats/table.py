@@ -35,6 +35,8 @@ FORMATS: tuple[WeightFormat, ...] = (
     STABLEHLO,
     CHECKPOINTS,
 )
+# Further suffixes of the same files: .tar, as in .pth.tar, is that of PyTorch's ImageNet example.
+_SAME_AS = {".pt": ".pth", ".tar": ".pth", ".bin": ".pth", ".ckpt": ".pth", ".hdf5": ".h5"}
 # Name of the file in a folder of `frcnn convert-weights`.
 CONVERTED = "weights.safetensors"
 
@@ -52,7 +54,7 @@ def read_weights(path: Path, model: FastRCNN) -> Weights:
 def read_foreign(path: Path, model: FastRCNN) -> Weights:
     """`read_weights` of a file of another framework; this package's own files are refused."""
     formats = [form for form in FORMATS if form.read is not None and form.metadata is None]
-    if path.suffix not in _suffixes(formats):
+    if _suffix(path) not in _suffixes(formats):
         raise ValueError(f"{path}: weights are converted from {', '.join(_suffixes(formats))}")
     return _read(path, formats, lambda form, file: form.read(file, model))
 
@@ -115,7 +117,7 @@ def _read(path: Path, formats: Sequence[WeightFormat], use: Callable[[WeightForm
     converted = path / CONVERTED
     if converted.is_file() and not (path / "checkpoints").exists():
         path = converted  # a folder that is not a run
-    suffix = FOLDER if path.is_dir() else path.suffix
+    suffix = FOLDER if path.is_dir() else _suffix(path)
     candidates = [form for form in formats if form.suffix == suffix]
     if not candidates:
         raise ValueError(f"{path}: weights are read from {', '.join(_suffixes(formats))} and from the folder of a run")
@@ -124,6 +126,12 @@ def _read(path: Path, formats: Sequence[WeightFormat], use: Callable[[WeightForm
         return use(next((form for form in candidates[:-1] if form.fits(file)), candidates[-1]), file)
 
     return read_named(path, read)
+
+
+def _suffix(path: Path) -> str:
+    """The suffix of the format of a file."""
+    suffix = path.suffix.lower()
+    return _SAME_AS.get(suffix, suffix)
 
 
 def _suffixes(formats: Sequence[WeightFormat]) -> list[str]:

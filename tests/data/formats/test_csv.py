@@ -110,11 +110,12 @@ def of(root, split):
         ),
         ("label,class_name,image_name,x_min,y_min,x_max,y_max", lambda p, name, *box: (3, name, p.name, *box)),
         ("filename;class;xmin;ymin;xmax;ymax", lambda p, name, *box: (p.name, name, *(f"{value},0" for value in box))),
+        ("filename\tclass\txmin\tymin\txmax\tymax", lambda p, name, *box: (p.name, name, *(f"{v},0" for v in box))),
         ("class,xmax,filename,ymin,xmin,ymax", lambda p, name, a, b, c, d: (name, c, p.name, b, a, d)),
     ],
 )
 def test_columns_as_tools_and_people_write_them(tmp_path, header, row):
-    mark = ";" if ";" in header else ","
+    mark = next((mark for mark in ";\t" if mark in header), ",")
     root = write_rows(tmp_path, FEW, header, lambda *its: mark.join(map(str, row(*its))))
     assert of(root, "all") == [(picture.stem, *item) for picture in FEW for item in picture.objects]
 

@@ -67,6 +67,13 @@ def test_the_name_of_the_xml_counts_and_then_the_name_in_it(tmp_path):
     assert records.faults == ()
 
 
+def test_an_image_with_two_endings_and_no_name_in_its_annotation(tmp_path):
+    picture = dataclasses.replace(PICTURES[0], stem="a.png")
+    picture.save(tmp_path)
+    write_text(tmp_path / "a.png.xml", picture.xml(""))
+    assert [(record.image_id, record.path.name) for record in read(tmp_path).records] == [("a.png", "a.png.jpg")]
+
+
 def test_images_that_differ_in_their_ending_alone(tmp_path):
     picture = PICTURES[0]
     picture.save(tmp_path)

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import re
+import shutil
 import unicodedata
 
 import pytest
@@ -62,6 +64,37 @@ def test_folders_and_names_and_texts(tmp_path, layout, oddity):
         elif oddity == "marks and line ends" and path.is_file() and path.suffix != ".jpg":
             path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     check(tmp_path / "set", layout)
+
+
+def test_a_link_beside_a_folder_takes_no_images_from_its_split(tmp_path):
+    root = write_labelimg(tmp_path / "set", PICTURES, "{}", "{}")
+    (root / "latest").symlink_to("train", target_is_directory=True)
+    check(root, "labelimg")
+
+
+@pytest.mark.parametrize("layout", ["yolo", "labelimg"])
+def test_a_file_name_that_is_not_utf_8_is_named(tmp_path, layout):
+    """Written by Windows, unpacked on Linux."""
+    root = WRITERS[layout](tmp_path / "set", PICTURES)
+    for path in [*root.rglob("p_2.*")]:
+        path.rename(path.with_name(path.name.replace("p_2", os.fsdecode(b"gr\xfcn"))))
+    with pytest.raises(ValueError, match=r"gr\\udcfcn.jpg: the name is not UTF-8; rename it, as with: convmv"):
+        open_dataset("folder/train", DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds")))
+
+
+@pytest.mark.parametrize(
+    ("layout", "splits"), [*((layout, ("train", "test")) for layout in WRITERS), ("voc", ("all",))]
+)
+def test_files_of_a_mac_beside_each_file_and_in_its_zip(tmp_path, layout, splits):
+    root = WRITERS[layout](tmp_path / "set/Data", PICTURES)
+    if splits == ("all",):
+        shutil.rmtree(root / "ImageSets")
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        for folder in (path.parent, tmp_path / "set/__MACOSX/Data" / path.parent.relative_to(root)):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X \xb0\xff")
+    found = [item for split in splits for item in objects(tmp_path / "set", split, layout)]
+    assert found == OBJECTS["train"] + OBJECTS["test"]
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,8 @@ def test_unpacking_that_was_interrupted_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(pytest.fail.Exception):
             extract_archive(path)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+    (path.parent / f".{path.name}.extracted.41-0a1b2c/VOCdevkit").mkdir(parents=True)  # by a killed process
     folder = extract_archive(path)
+    assert {p.name for p in path.parent.iterdir()} == {path.name, folder.name}
     assert (folder / "VOCdevkit/VOC2007/JPEGImages/000001.jpg").is_file()
     assert extract_archive(path) == folder

@@ -7,6 +7,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from frcnn_jax.data.faults import note_sentences
 from frcnn_jax.data.formats.yolo import YoloReader
 from tests.data.formats.written import NAMES, PICTURES, Picture, write_text, write_yolo, yolo_rows
 
@@ -96,11 +97,11 @@ def test_rows(tmp_path):
 @pytest.mark.parametrize("shape", [(3, 2), (2, 3), (1, 2)])
 def test_rows_with_keypoints_begin_with_the_box(tmp_path, shape):
     points = " ".join(["0.9", "0.95", "1", "0", "0.01", "1"][: shape[0] * shape[1]])
-    rows = [f"{CAT} 0.5 0.5 0.5 0.2 {points}", f"{CAT} 0.5 0.5 0.5 0.2", f"{CAT} 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9"]
+    rows = [f"{CAT} 0.5 0.5 0.5 0.2 {points}", f"{CAT} 0.5 0.5 0.5 0.4", f"{CAT} 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9"]
     record = one_image(tmp_path, "\n".join(rows), shape=list(shape))
     assert [(item.index, item.name, item.box) for item in record.objects] == [
         (0, "cat", (10, 12, 30, 18)),
-        (1, "cat", (10, 12, 30, 18)),
+        (1, "cat", (10, 9, 30, 21)),
     ]
     count = 5 + shape[0] * shape[1]
     assert [fault.message for fault in record.faults] == [
@@ -193,6 +194,36 @@ def test_names_in_a_text_file(tmp_path, images, labels, names):
     assert reader.splits == (("train",) if images == "obj_train_data" else ("all",)), "the folder's name counts"
     records = reader.read(reader.splits[0]).records
     assert [[item.name for item in r.objects] for r in records] == [[name for name, _ in p.objects] for p in PICTURES]
+
+
+def test_a_row_that_occurs_twice_is_one_object(tmp_path):
+    """Else the second could not be found in an evaluation."""
+    write_yolo(tmp_path)
+    label = tmp_path / "labels/train/a_1.txt"
+    before = read(tmp_path).records[0].objects
+    rows = label.read_text().splitlines()
+    label.write_text("\n".join([*rows, rows[0], rows[0].replace("0.5", "0.500"), f"{CAT} 0.5 0.5 0.1 0.1"]))
+    record = read(tmp_path).records[0]
+    assert (record.objects[:-1], record.objects[-1].index) == (before, 4)
+    assert note_sentences(record.notes) == [
+        "2 rows have the class and box of an earlier row of their file, and are left out (labels/train/a_1.txt)"
+    ]
+
+
+def test_names_of_classes_that_are_not_utf_8_are_named_by_their_file(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_bytes(b"k\xfche\n")
+    with pytest.raises(ValueError, match=r"classes.txt: not UTF-8 text, save it as that"):
+        YoloReader(tmp_path, DataConfig())
+
+
+def test_numbers_of_one_name_are_one_class_and_noted(tmp_path):
+    root = write_yolo(tmp_path)
+    write_text(root / "data.yaml", "train: images/train\nnames: [bee, cat, ant, bee]\n")
+    records = read(root)
+    assert {item.name for record in records.records for item in record.objects} == {"cat", "ant", "bee"}
+    assert note_sentences(records.notes)[-1] == "classes 0 and 3 are one class, as their name is 'bee'"
 
 
 def test_stray_files_do_not_count(tmp_path):

@@ -82,6 +82,9 @@ def test_release_form_with_names_goes_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"1 without proposals \(the first: other\), 1 .* not in .* first: 000003\)"):
         read_proposal_file(tmp_path / "a.mat", (*IDS[:2], "other"), SIZES, "error")
     savemat(tmp_path / "b.mat", {"boxes": boxes, "images": names[:2]})
+    savemat(tmp_path / "c.mat", {"boxes": boxes, "images": cells(*[np.array([IDS[0]])] * len(IDS), shape=(-1, 1))})
+    with pytest.raises(ValueError, match=rf"c.mat: 1 names occur twice in 'images' \(the first: {IDS[0]}\)"):
+        read_proposal_file(tmp_path / "c.mat", IDS, SIZES, "error")
     with pytest.raises(ValueError, match="2 names in 'images', but 3 cells in 'boxes'"):
         read_proposal_file(tmp_path / "b.mat", IDS, SIZES, "error")
 
@@ -193,7 +196,7 @@ ROWS = np.array(
 
 
 def clean(invalid):
-    return clean_boxes([ROWS, np.zeros((0, 4))], IDS[:2], SIZES[:2], invalid, "f.npz")
+    return list(clean_boxes([ROWS, np.zeros((0, 4))], IDS[:2], SIZES[:2], invalid, "f.npz"))
 
 
 def test_invalid_boxes_are_an_error_with_all_counts():
@@ -220,7 +223,7 @@ def test_invalid_boxes_are_clipped_and_counted(caplog):
 
 
 def test_valid_boxes_are_not_mentioned(caplog):
-    clean_boxes([ROWS[[0, 8]]], IDS[:1], SIZES[:1], "error", "f.npz")
+    list(clean_boxes([ROWS[[0, 8]]], IDS[:1], SIZES[:1], "error", "f.npz"))
     assert not caplog.text
 
 

@@ -50,6 +50,12 @@ def test_best_overlaps_by_hand():
     np.testing.assert_allclose(iou, [0.6, 1, 0], rtol=1e-6)
 
 
+def test_empty_boxes_overlap_nothing():
+    empty = np.float32([[3, 3, 3, 5]])
+    index, iou = best_overlaps(empty, np.concatenate([empty, [[0, 0, 9, 9]]], dtype=np.float32))
+    assert (index.tolist(), iou.tolist()) == ([0], [0])
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float16, np.float64])
 def test_best_overlaps_of_other_types(dtype):
     """Areas of 90,000 wrap in uint16 and overflow in half precision; boxes apart have a negative overlap."""

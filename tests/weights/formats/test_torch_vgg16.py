@@ -69,7 +69,7 @@ def test_pixels_must_be_torchvisions(tmp_path):
 
 
 @pytest.mark.parametrize("form", list(WRITERS))
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model._orig_mod."])
 @pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict"])
 def test_checkpoint_of_a_training_script(tmp_path, expected, form, prefix, name):
     """Files as torchvision's references and the ImageNet example save: with command line, schedule and accuracy."""
@@ -88,6 +88,25 @@ def test_checkpoint_of_a_training_script(tmp_path, expected, form, prefix, name)
     }
     path = WRITERS[form](tmp_path / "a.pth", saved)
     jax.tree.map(np.testing.assert_array_equal, load_weights(path, MODEL), expected)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pth.tar", "a.bin", "a.CKPT"])
+def test_other_names_of_the_same_files(tmp_path, expected, name):
+    path = write_zip(tmp_path / name, {"state_dict": state_dict(), "epoch": 3})
+    assert read_pixels(path) == TORCHVISION_PIXELS
+    jax.tree.map(np.testing.assert_array_equal, load_weights(path, MODEL), expected)
+
+
+def test_the_only_state_dict_under_any_name(tmp_path, expected):
+    for saved in ({"net": state_dict()}, {"model": {"state_dict": state_dict()}}):
+        saved |= {"acc": Tensor(np.array(0.7)), "optimizer": {"state": {}}}
+        path = write_zip(tmp_path / "a.pth", saved)
+        jax.tree.map(np.testing.assert_array_equal, load_weights(path, MODEL), expected)
+    saved = {"student": state_dict(), "teacher": state_dict(), "epoch": 3}
+    with pytest.raises(
+        ValueError, match=r"2 state dicts, student, teacher: .* torch\.save\(torch\.load\(FILE\)\['student'\]"
+    ):
+        load_weights(write_zip(tmp_path / "a.pth", saved), MODEL)
 
 
 def test_prefix_of_a_state_dict_alone(tmp_path, expected):
@@ -231,7 +250,7 @@ FAULTS = {
     ),
     "another network": (
         lambda path: write_zip(path, {"conv1.weight": Tensor(np.zeros((64, 3, 7, 7), np.float32))}),
-        "it holds no network that is read: torchvision's vgg16 has features.0.weight, its resnet18 and resnet50 have",
+        r"no network that is read, its first tensor is conv1\.weight: torchvision's vgg16 has features.0.weight, its",
     ),
     "missing": (lambda path: write_zip(path, without("features.10.bias")), r"missing: backbone/conv3_1/bias float"),
     "extra": (

@@ -1,8 +1,8 @@
 """The state dict in a `.pth` file that `torch.save` wrote, without PyTorch and without running anything from the file.
 
-The state dict is all that was saved, or one entry among an optimizer and others under a usual name, as in `{"model":
-state_dict, "optimizer": ..., "epoch": 3}`. The prefixes `_orig_mod.` of compiled models and `module.` of DataParallel
-are left out.
+The state dict is all that was saved, or one entry among an optimizer and others, as in `{"model": state_dict,
+"optimizer": ..., "epoch": 3}`: under a usual name, or the only one with tensors alone. The prefixes `_orig_mod.` of
+compiled models, `module.` of DataParallel, and `model.` of Lightning's usual module are left out.
 
 A file has a pickle that describes the tensors, and their numbers. Since PyTorch 1.6 both are in an uncompressed zip
 archive: `NAME/data.pkl` and `NAME/data/KEY`. Older files, also torchvision's published ones, are a sequence of pickles:
@@ -26,7 +26,8 @@ from frcnn_jax.weights.formats.torch.unpickler import Tensor, Unpickler
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 # Names of the state dict in checkpoints of torchvision's scripts, the ImageNet example, and PyTorch's tutorial.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
-_PREFIXES = ("_orig_mod.", "module.")  # of names in a compiled model, and in DataParallel
+_PREFIXES = ("_orig_mod.", "module.", "model.")  # of names in a compiled model, in DataParallel and in Lightning
+_DEEPEST = 3  # dictionaries around a state dict
 _CHUNK = 1 << 24
 _LARGEST, _MOST_AXES = 1 << 48, 32  # bounds on a size and on the number of axes
 
@@ -77,22 +78,47 @@ def _read(path: Path, with_places: bool = True) -> tuple[Any, dict[str, _Place]]
 
 
 def _unwrapped(saved: Any) -> dict[str, Any]:
-    """The state dict within the saved object, by the names of the model's tensors."""
+    """The state dict within the saved object, by the names of the model's tensors.
+
+    Raises:
+        ValueError: it holds none, or several.
+    """
     state, where = saved, "it"
-    if isinstance(saved, dict):
-        for name in _WRAPPERS:
-            # A plain state dict maps each name to a tensor.
-            if isinstance(saved.get(name), dict):
-                state, where = saved[name], f"its {name}"
-                break
+    for _ in range(_DEEPEST):
+        name = _entry(state) if isinstance(state, dict) else None
+        if name is None:
+            break
+        state, where = state[name], f"its {name}"
     if not isinstance(state, dict) or not state:
         kind = "nothing" if state == {} else f"a {type(state).__name__}"
         raise ValueError(f"{where} holds {kind}, not a state dict with tensors by name")
     names = [str(name) for name in state]
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in names):
-            names = [name.removeprefix(prefix) for name in names]
+    while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in names)), None):
+        names = [name.removeprefix(prefix) for name in names]
     return dict(zip(names, state.values(), strict=True))
+
+
+def _entry(saved: dict) -> Any:
+    """The name of the state dict among the entries of a checkpoint; None for a state dict itself.
+
+    Raises:
+        ValueError: it could be any of several.
+    """
+    for name in _WRAPPERS:
+        # A plain state dict maps each name to a tensor.
+        if isinstance(saved.get(name), dict):
+            return name
+    found = [name for name, value in saved.items() if isinstance(value, dict) and _has_tensors_alone(value)]
+    if len(found) > 1:
+        raise ValueError(
+            f"it holds {len(found)} state dicts, {', '.join(map(str, found))}: save the one to use by "
+            f"torch.save(torch.load(FILE)[{found[0]!r}], OTHER)"
+        )
+    return found[0] if found else None
+
+
+def _has_tensors_alone(entry: dict) -> bool:
+    return bool(entry) and all(type(value) is Tensor for value in entry.values())
 
 
 def _read_zip(path: Path, with_places: bool) -> tuple[Any, dict[str, _Place]]:

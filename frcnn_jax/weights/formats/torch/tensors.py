@@ -17,7 +17,7 @@ def read_tensors(path: Path) -> dict[str, Stored]:
         ValueError: a `.pth` cannot be read, see `read_state_dict`.
         safetensors.SafetensorError: it is not a safetensors file, or damaged.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         return read_state_dict(path)
 
     def stored(file: safetensors.safe_open, name: str) -> Stored:
@@ -35,7 +35,7 @@ def read_tensors(path: Path) -> dict[str, Stored]:
 
 def read_names(path: Path) -> set[str]:
     """The names of `read_tensors`, none for this package's own safetensors files; with the same errors."""
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         return read_state_names(path)
     names, is_ours = read_safetensors_names(path)
     return set() if is_ours else names

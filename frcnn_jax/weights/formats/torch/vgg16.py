@@ -35,13 +35,15 @@ def read_vgg16(path: Path) -> Layers:
         safetensors.SafetensorError: it is not a safetensors file, or damaged.
     """
     layers: Layers = {}
-    for name, array in read_tensors(path).items():
+    tensors = read_tensors(path)
+    for name, array in tensors.items():
         layer, _, part = name.rpartition(".")
         layers.setdefault(_LAYERS.get(layer, layer), {})[part] = array
     if not layers.keys() & set(_LAYERS.values()):
         raise ValueError(
-            "it holds no network that is read: torchvision's vgg16 has features.0.weight, "
-            "its resnet18 and resnet50 have layer1.0.conv1.weight, EfficientNet-Lite has _conv_stem.weight"
+            f"it holds no network that is read, its first tensor is {next(iter(tensors))}: "
+            "torchvision's vgg16 has features.0.weight, its resnet18 and resnet50 have layer1.0.conv1.weight, "
+            "EfficientNet-Lite has _conv_stem.weight"
         )
     return layers
 
