@@ -99,7 +99,7 @@ def test_processes_that_succeed_say_nothing(tmp_path):
     ],
 )
 def test_one_that_fails_is_named_and_the_other_is_asked_to_end(end, line, status, tmp_path):
-    waits = "wait(signal.SIGTERM, lambda *_: sys.exit('asked'))"
+    waits = "wait(signal.SIGTERM, lambda *_: time.sleep(0.5) or sys.exit('asked'))"
     code = f"end_once_the_other_waits({end}) if index == 1 else {waits}"
     assert result(code, tmp_path) == ([f"said process 1 of 2 {line}; the others end", "asked"], status)
 
