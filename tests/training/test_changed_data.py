@@ -22,7 +22,7 @@ from tests.training.runs import run_config, step_in_a_moment, write_data
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """What a step computes does not matter here."""
+    """Steps in a moment, as their numbers do not matter here."""
     step_in_a_moment(monkeypatch.setattr)
 
 
