@@ -30,9 +30,14 @@ from jaxtyping import install_import_hook
 # Shapes and dtypes in the signatures of the numeric code are checked while the tests run, and only then.
 install_import_hook(["frcnn_jax.ops", "frcnn_jax.models"], "beartype.beartype")
 
+import hypothesis
 import jax
 import jaxtyping
 import pytest
+
+# The same examples on every machine, however slow it is.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("tests")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_threefry_partitionable", True)

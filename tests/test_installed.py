@@ -17,6 +17,18 @@ from tests.training.runs import TEST, write_data
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("frcnn_jax", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+# A command several times in one process, which saves its start: its file, and lists of arguments.
+SEVERAL = """
+import json, runpy, sys
+
+program, lists = sys.argv[1], json.loads(sys.argv[2])
+for arguments in lists:
+    sys.argv = [program, *arguments]
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+"""
 MAKE_SDIST = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
 
 
@@ -76,13 +88,10 @@ def test_from_training_to_an_exported_detector(frcnn, tmp_path):
     empty.mkdir()
     data, workdir = tmp_path / "data", empty / "run"
 
-    def succeeds(*arguments):
-        return succeed(frcnn, *arguments, cwd=empty)
-
     write_data(data)
     config = config_file(data, log_every=1)
 
-    printed = succeeds("train", "--config", config, "--workdir", "run", "--train.steps", 2)
+    printed = succeed(frcnn, "train", "--config", config, "--workdir", "run", "--train.steps", 2, cwd=empty)
     assert "Average precision (voc07, 4 images)" in printed
     assert [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     assert json.loads((workdir / "config.json").read_text())["train"]["steps"] == 2
@@ -92,16 +101,21 @@ def test_from_training_to_an_exported_detector(frcnn, tmp_path):
     assert (metrics["images"], metrics["step"], metrics["metric"]) == (4, 2, "voc07")
 
     others = ["--out", tmp_path / "again", "--voc-results", tmp_path / "voc", "--evaluate.pictures", 1]
-    printed = succeeds("evaluate", "--workdir", "run", "--evaluate.metric", "voc10", "--verify", *others)
+    images = [data / f"JPEGImages/{name}.jpg" for name in TEST]
+    everything = ["--workdir", "run", "--proposals", data / "test.npz", "--out", tmp_path / "found", "--score", 0.01]
+    lists = [
+        ["evaluate", "--workdir", "run", "--evaluate.metric", "voc10", "--verify", *others],
+        ["detect", *images, *everything],
+        ["export", "--workdir", "run", "--format", "safetensors", "--out", "X.safetensors"],
+    ]
+    lists = [list(map(str, arguments)) for arguments in lists]
+    printed = succeed(frcnn.with_name("python"), "-P", "-c", SEVERAL, frcnn, json.dumps(lists), cwd=empty)
     assert "Average precision (voc10, 4 images)" in printed
     assert json.loads((tmp_path / "again/metrics.json").read_text())["metric"] == "voc10"
     assert json.loads((workdir / "eval/metrics.json").read_text())["metric"] == "voc07"
     files = [tmp_path / f"voc/comp4_det_test_{name}.txt" for name in ("cat", "dog")]
     assert {line.split()[0] for path in files for line in path.read_text().splitlines()} == {"t0", "t1", "t3"}
 
-    images = [data / f"JPEGImages/{name}.jpg" for name in TEST]
-    everything = ["--workdir", "run", "--proposals", data / "test.npz", "--out", tmp_path / "found", "--score", 0.01]
-    printed = succeeds("detect", *images, *everything)
     assert f"{images[0]}: 9 proposals," in printed
     assert f"{images[2]}: 0 proposals, 0 objects with score >= 0.01" in printed
     for path in images:
@@ -118,8 +132,7 @@ def test_from_training_to_an_exported_detector(frcnn, tmp_path):
     assert json.loads((tmp_path / "found/t0.detections.json").read_text())["detections"]
     assert not json.loads((tmp_path / "found/t2.detections.json").read_text())["detections"]
 
-    printed = succeeds("export", "--workdir", "run", "--format", "safetensors", "--out", "X.safetensors")
-    assert printed.startswith("X.safetensors: ")
+    assert "\nX.safetensors: " in printed
     assert {path.name for path in empty.iterdir()} == {"run", "X.safetensors"}
 
     refused = run(frcnn, "train", "--config", config, "--workdir", "run", "--train.seed", 5, cwd=empty)

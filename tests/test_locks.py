@@ -1,5 +1,6 @@
 """Locks of folders: one holder, named to the next; the dead hold nothing, other hosts are believed."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -18,7 +18,7 @@ import sys, time
 from frcnn_jax.locks import folder_lock
 with folder_lock(sys.argv[1], purpose="training"):
     print("holding", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -79,19 +79,25 @@ def test_a_lock_of_another_host_is_reported_and_stays(tmp_path):
     assert json.loads(content(tmp_path)) == left
 
 
-def test_waiting_for_the_holder(tmp_path, capsys):
-    order = []
+def test_waiting_for_the_holder(tmp_path, monkeypatch, capsys):
+    order, waits, flock = [], threading.Event(), fcntl.flock
+
+    def wait_for_lock(descriptor, operation):
+        if operation == fcntl.LOCK_EX:
+            waits.set()
+        flock(descriptor, operation)
 
     def second():
         with folder_lock(tmp_path, purpose="preparing", wait=True):
             order.append("second")
 
+    monkeypatch.setattr(fcntl, "flock", wait_for_lock)
     thread = threading.Thread(target=second)
     with folder_lock(tmp_path, purpose="preparing"):
         thread.start()
-        time.sleep(0.2)
+        assert waits.wait(timeout=60)
         order.append("first")
-    thread.join(10)
+    thread.join(60)
     assert order == ["first", "second"]
     assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
 

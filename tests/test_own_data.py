@@ -19,6 +19,16 @@ SMALL = shlex.split(
     "--train.steps 3 --input.scales 96 --input.max-size 128 --input.test-scale 96 --input.test-max-size 128 "
     "--input.batch-size 2 --sampling.rois-per-image 16 --data.tfds-dir prepared"
 )
+# Commands one after the other in one process, which saves its start; the name of each is a line before what it prints.
+SEVERAL = """
+import json, runpy, sys
+
+for arguments in json.loads(sys.argv[1]):
+    print(f"\\n== {arguments[0]}", flush=True)
+    sys.argv = ["frcnn", *arguments]
+    runpy.run_module("frcnn_jax", run_name="__main__", alter_sys=True)
+    sys.stdout.flush()
+"""
 
 
 def commands():
@@ -58,14 +68,20 @@ def test_from_a_folder_to_a_detector(tmp_path):
     (tmp_path / "PHOTOS").mkdir()
     for path in ("PHOTO.jpg", "PHOTOS/one.jpg", "PHOTOS/two.jpg"):
         shutil.copy(tmp_path / "FOLDER/00.jpg", tmp_path / path)
-    env = os.environ | {"JAX_PLATFORMS": "cpu"}
-    printed = {}
-    for command in commands():
-        small = SMALL if command[0] in ("train", "inspect-data") else []
-        program = [sys.executable, "-P", "-m", "frcnn_jax", *command, *small]
-        result = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280)
-        assert result.returncode == 0, f"{command}: {result.stderr[-3000:]}"
-        printed[command[0]] = result.stdout + result.stderr
+    small = [[*command, *(SMALL if command[0] in ("train", "inspect-data") else [])] for command in commands()]
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", SEVERAL, json.dumps(small)],
+        cwd=tmp_path,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    parts = [part.partition("\n") for part in result.stdout.split("\n== ")[1:]]
+    assert len(parts) == len(small)
+    printed = {name: text for name, _, text in parts}
 
     assert set(printed) == {"inspect-data", "train", "detect", "export"}
     assert "labelimg" in printed["inspect-data"]

@@ -14,7 +14,7 @@ def load(workdir, *names, cwd, path=()):
     """The last line on stderr of a process that loads the plug-ins; empty if it could."""
     code = f"import sys; sys.path += {[str(p) for p in path]!r}; sys.path.remove(''); {LOAD}"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(workdir), *names], cwd=cwd, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(workdir), *names], cwd=cwd, capture_output=True, text=True, timeout=200
     )
     assert (done.returncode == 0) == (done.stderr == "")
     return done.stdout, (done.stderr.strip().splitlines() or [""])[-1]

@@ -13,17 +13,21 @@ from frcnn_jax import signals
 from frcnn_jax.training.interruption import deferred_signals
 
 ROOT = Path(__file__).parents[1]
-# It hashes for minutes without the interpreter's lock, and no handler runs.
+# It hashes for minutes without the interpreter's lock, and no handler runs. Nobody else takes that lock before, so that
+# the other thread says when it begins.
 PROGRAM = """
-import hashlib, signal, sys
+import hashlib, signal, sys, threading
 from frcnn_jax import signals
 from frcnn_jax.cli import run
 from frcnn_jax.training.interruption import deferred_signals
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signals.GRACE, signals.AGAIN = {grace}, 0.5
+signals.GRACE, signals.AGAIN, signals.REPEATED = {grace}, 0.5, {repeated}
+sys.setswitchinterval(1000)
+begins = threading.Event()
+threading.Thread(target=lambda: begins.wait() and print("begun", flush=True), daemon=True).start()
 
 def compiled():
-    print("begun", flush=True)
+    begins.set()
     hashlib.pbkdf2_hmac("sha512", b"a", b"b", 2**31 - 1)
 
 def main():
@@ -39,18 +43,18 @@ LAST_WORDS = "\nfrcnn train: interrupted; finished work is kept, and the same co
 
 def end(*numbers: int, main: str = "main", unsaved: bool = False, grace: float = 0.5) -> tuple[int, str, float]:
     """Exit status, standard error and seconds until the end of a program that gets these signals."""
-    program = PROGRAM.format(main=main, unsaved=unsaved, grace=grace)
+    program = PROGRAM.format(main=main, unsaved=unsaved, grace=grace, repeated=signals.REPEATED)
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         assert process.stdout.readline() == "begun\n"
-        for number in numbers:
-            time.sleep(0.7)  # sooner after the first it would be the same signal
+        for index, number in enumerate(numbers):
+            time.sleep(2 * index)  # sooner after the first it would be the same signal
             process.send_signal(number)
         since = time.monotonic()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=200)
         return process.returncode, errors, time.monotonic() - since
     finally:
         process.kill()
@@ -68,9 +72,9 @@ def test_outside_of_a_training():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_at_once(number):
-    code, words, seconds = end(signal.SIGINT, number, unsaved=True, grace=60)
+    code, words, seconds = end(signal.SIGINT, number, unsaved=True, grace=100)
     assert (code, words) == (128 + number, LAST_WORDS)
-    assert seconds < 20
+    assert seconds < 90
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -80,7 +84,7 @@ def test_work_that_is_not_saved_is_not_ended_by_one_signal_however_often_it_come
 
 
 def wait_after_one_signal(count):
-    program = PROGRAM.format(main="main", unsaved=True, grace=0.1)
+    program = PROGRAM.format(main="main", unsaved=True, grace=0.1, repeated=60)
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "begun\n"

@@ -14,7 +14,8 @@ from pathlib import Path
 __all__ = ["launch", "share_of_gpus"]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = 12.0  # seconds for the others to end by themselves, and again after SIGTERM
+_PATIENCE = 12.0  # seconds for the others to end by themselves
+_MORE_PATIENCE = 12.0  # seconds to end after SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT  # exit status of a command after Ctrl-C or SIGTERM
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -119,7 +120,7 @@ def _watch(started: Sequence[subprocess.Popen], relayed: Sequence[int], say: Cal
         if waited > _PATIENCE and not terminated:
             terminated = True
             _send(started, signal.SIGTERM)
-        elif waited > 2 * _PATIENCE:
+        elif waited > _PATIENCE + _MORE_PATIENCE:
             _send(started, signal.SIGKILL)
     status = next((process.returncode for process in started if process.returncode), 0) if first is None else first[0]
     return 128 - status if status < 0 else status

@@ -136,4 +136,4 @@ def test_freed_memory_stays_unless_the_environment_has_settings():
         said, faults = done.stdout.split()
         assert said == kept, done.stderr
         if kept == "True":
-            assert int(faults) < 100  # mapped anew, 128 MB are 32768 pages of 4 kB
+            assert int(faults) < 1000  # mapped anew, 128 MB are 32768 pages of 4 kB

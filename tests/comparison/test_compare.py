@@ -110,12 +110,12 @@ def test_mistakes_are_named_before_anything_is_done(script, tmp_path, capsys):
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     load = "import os, sys, time; from frcnn_jax.commands import compare; "
     child = load + (
-        f"compare.end_with_parent(); open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+        f"compare.end_with_parent(); open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     )
     parent = load + f"compare.in_a_process_of_its_own([sys.executable, '-c', {child!r}])"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", parent], env=environment) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.kill()

@@ -110,7 +110,7 @@ def test_a_killed_writer_leaves_whole_images(tmp_path, last):
     """
     root = Path(frcnn_jax.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, timeout=60)
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, timeout=200)
     assert result.returncode == -signal.SIGKILL
     with write_features(tmp_path, COUNTS, 4, made_from=MADE_FROM) as store:
         assert store.missing() == ([0, 1] if last == "features" else [1])

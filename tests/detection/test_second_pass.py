@@ -63,15 +63,18 @@ def test_what_is_not_a_number_is_not_moved():
     np.testing.assert_array_equal(boxes[found], without[0][without[1]])
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def moved_and_found(params, statistics, batch, *, model):
+    logits, deltas = model.apply(
+        {"params": params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
+    )
+    boxes, mask, size = batch.proposals[0], batch.proposal_mask[0], batch.original_sizes[0]
+    return moved_boxes(logits[0], deltas[0], boxes, mask, size, statistics, count=8)
+
+
 def moved_of(detector, batch):
     """The boxes of a second pass of 8, from the outputs of the whole model."""
-    logits, deltas = detector.model.apply(
-        {"params": detector.params}, batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes
-    )
-    moved, found = moved_boxes(
-        logits[0], deltas[0], batch.proposals[0], batch.proposal_mask[0], batch.original_sizes[0], detector.statistics,
-        count=8,
-    )  # fmt: skip
+    moved, found = moved_and_found(detector.params, detector.statistics, batch, model=detector.model)
     assert found.all()
     return np.asarray(moved)
 

@@ -1,13 +1,14 @@
 """Functions that run in processes which the tests start, and their start."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,12 +17,15 @@ NAMES = ("loss", "classification", "localization", "foreground", "background", "
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A free port, of those that the system gives to no connection in the meantime."""
+    for port in random.sample(range(20_000, 32_768), 100):
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError("100 ports are in use")
 
 
-@contextmanager
+@contextlib.contextmanager
 def begun(call: str, processes: int, devices: int = 1) -> Iterator[list[subprocess.Popen]]:
     """Processes that run `call`, of a function below, with so many devices each; they find each other by settings.
 
@@ -86,7 +90,12 @@ def begin_here(place: tuple) -> None:
 
 
 def small_config(
-    root: str, batch_size: int = 4, fixed_order: bool = False, search: str | None = None, **train_settings
+    root: str,
+    batch_size: int = 4,
+    fixed_order: bool = False,
+    search: str | None = None,
+    heartbeat: float = HEARTBEAT,
+    **train_settings,
 ):
     """The training tests' `tiny` with everything that is random, in this process's place.
 
@@ -99,7 +108,7 @@ def small_config(
     shrink_tiny()
     coordinator, processes, process = PLACE
     place = DistributedConfig(
-        coordinator, processes, process, heartbeat=HEARTBEAT, start_timeout=120, fixed_order=fixed_order
+        coordinator, processes, process, heartbeat=heartbeat, start_timeout=120, fixed_order=fixed_order
     )
     config = run_config(Path(root), **train_settings)
     if search is not None:

@@ -41,7 +41,7 @@ def steps_in(workdir):
 
 
 def test_two_processes_train_as_one(data, tmp_path):
-    states, results = train(data, tmp_path, 2, steps=3, checkpoint_every=2)
+    states, results = train(data, tmp_path, 2, steps=3, checkpoint_every=2, heartbeat=60)
     assert states[0] == states[1]
     assert steps_in(tmp_path) == [2, 3]
     assert sorted(losses(tmp_path)) == [2, 3]

@@ -78,6 +78,6 @@ def test_a_host_with_a_disk_of_its_own_waits_for_no_other(in_processes, tmp_path
 
     def make(index):
         with first_on_disk(tmp_path / f"disk_of_{index}"):
-            inside.wait(timeout=20)  # both are in the block at once
+            inside.wait(timeout=60)  # both are in the block at once
 
     assert in_processes(2, make) == [None] * 2

@@ -72,7 +72,7 @@ def test_a_process_that_has_told_its_step_waits_for_the_others(watches, block):
     assert asked.is_alive()  # step 5 might be the last for the other one
     look(1)
     look(0)
-    asked.join(timeout=20)
+    asked.join(timeout=60)
     assert found == [True]
     assert made[1].stops_after(4)
 

@@ -1,13 +1,16 @@
 """A small batch, model and config that the training tests share."""
 
 import functools
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, SamplingConfig
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.models.heads import FastRCNNHead
+from frcnn_jax.models.layers import mask_outside
 from frcnn_jax.models.pixels import CENTERED_PIXELS
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.types import Batch
@@ -28,10 +31,32 @@ def small_model(dropout: float = 0.0, dtype=np.float32) -> FastRCNN:
     )
 
 
+class OneLayer(nn.Module):
+    """A trunk that compiles in a moment."""
+
+    dtype: Any = np.dtype("float32")
+    param_dtype: Any = np.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x, sizes):
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        sizes = None if sizes is None else -(-sizes // 16)
+        return mask_outside(nn.relu(nn.Conv(16, (16, 16), 16, **types)(x)), sizes), sizes
+
+
+def least_model() -> FastRCNN:
+    """`small_model` with a trunk of one layer, where the trunk does not matter."""
+    return small_model().clone(backbone=OneLayer())
+
+
 @functools.cache
 def small_params(dropout: float = 0.0):
+    return random_params(small_model(dropout))
+
+
+def random_params(model: FastRCNN):
     with jax.ensure_compile_time_eval():  # kept, so never a tracer, even if a traced function calls it first
-        return init_params(small_model(dropout), jax.random.key(0))
+        return init_params(model, jax.random.key(0))
 
 
 def small_batch(images: int = 2, seed: int = 0) -> Batch:

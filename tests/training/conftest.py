@@ -2,14 +2,15 @@
 
 import pytest
 
-from tests.training.runs import shrink_tiny, write_data
+from tests.training.runs import share_steps, shrink_tiny, write_data
 
 
 @pytest.fixture(scope="module")
 def small():
-    """`tiny` with few channels."""
+    """`tiny` with few channels, whose step is made once."""
     with pytest.MonkeyPatch.context() as patch:
         shrink_tiny(patch.setattr)
+        share_steps(patch.setattr)
         yield
 
 

@@ -96,6 +96,27 @@ def shrink_tiny(setattr=setattr) -> None:
     setattr(architectures, "ARCHITECTURES", {"tiny": SMALL_TINY})
 
 
+def share_steps(setattr=setattr) -> None:
+    """Has runs of this process with equal models, optimizers and losses share one step, so that it is traced once."""
+    made = {}
+
+    def share(name, key):
+        function = getattr(loop, name)
+
+        def call(*arguments, **settings):
+            place = name, key(*arguments, **settings)
+            if place not in made:
+                made[place] = function(*arguments, **settings)
+            return made[place]
+
+        setattr(loop, name, call)
+
+    # The length of a training is none of its step's: the loop gives it the rate.
+    share("create_optimizer", lambda config, params, steps: (config, jax.tree.structure(params)))
+    share("make_train_step", lambda model, optimizer, **settings: (model, id(optimizer), *sorted(settings.items())))
+    share("map_train_step", lambda step, mesh: (step, mesh))
+
+
 def step_in_a_moment(setattr=setattr) -> None:
     """Replaces the training step by one that is not compiled: parameters move by 1, and by the batch's first image.
 
@@ -185,6 +206,7 @@ def train_until_stopped(root: str, workdir: str, last: int) -> None:
     """Trains where Ctrl-C is ignored, sends itself SIGINT, which has no effect, and SIGTERM in step `last`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     shrink_tiny()
+    step_in_a_moment()
     add = MetricsLog.add
 
     def add_and_stop(self, step, *arguments):

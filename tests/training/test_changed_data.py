@@ -17,14 +17,22 @@ from frcnn_jax.training import loop
 from frcnn_jax.training.data_record import read_record
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.state import abstract_state
-from tests.training.runs import run_config, write_data
+from tests.training.runs import run_config, step_in_a_moment, write_data
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Steps in a moment, as their numbers do not matter here."""
+    step_in_a_moment(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
 def finished(small, data, tmp_path_factory):
     """Workdir of a run of one step."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    train(run_config(data, steps=1), workdir)
+    with pytest.MonkeyPatch.context() as patch:
+        step_in_a_moment(patch.setattr)
+        train(run_config(data, steps=1), workdir)
     return workdir
 
 

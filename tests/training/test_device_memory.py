@@ -10,7 +10,7 @@ from frcnn_jax.training.step import map_train_step
 from frcnn_jax.types import Batch
 from tests.training.cases import small_batch
 from tests.training.runs import run_config
-from tests.training.test_step import KEY, state_and_step
+from tests.training.test_step import KEY, least_state_and_step
 
 STEPS = 3
 
@@ -20,13 +20,13 @@ def size(tree) -> int:
 
 
 def test_the_state_is_donated():
-    state, step = state_and_step("data")
+    state, step = least_state_and_step()
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    mapped = map_train_step(step, mesh)
-    memory = mapped.lower(state, small_batch(), KEY).compile().memory_analysis()
+    compiled = map_train_step(step, mesh).lower(state, small_batch(), KEY).compile()
+    memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes == size(state)
-    new_state, metrics = mapped(state, small_batch(), KEY)
+    new_state, metrics = compiled(state, small_batch(), KEY)
     # Of what the step gives, only the metrics are not written over what it took; each result has a pointer of 8 bytes.
     results = len(jax.tree.leaves((new_state, metrics)))
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes <= size(metrics) + 8 * results

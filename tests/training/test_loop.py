@@ -22,7 +22,15 @@ from frcnn_jax.training.loop import train
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.workdir import claim_workdir
-from tests.training.runs import ROOT, TEST, kill_after, run_config, stop_by_sigterm, with_learning_rate
+from tests.training.runs import (
+    ROOT,
+    TEST,
+    kill_after,
+    run_config,
+    step_in_a_moment,
+    stop_by_sigterm,
+    with_learning_rate,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +38,15 @@ def finished(small, data, tmp_path_factory):
     """(state, workdir) of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     return train(run_config(data), workdir), workdir
+
+
+@pytest.fixture(scope="module")
+def momentary(small, data, tmp_path_factory):
+    """The same of a run whose steps take a moment."""
+    workdir = tmp_path_factory.mktemp("runs") / "momentary"
+    with pytest.MonkeyPatch.context() as patch:
+        step_in_a_moment(patch.setattr)
+        return train(run_config(data), workdir), workdir
 
 
 def is_locked(workdir: Path) -> bool:
@@ -70,9 +87,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, data, tmp_path, capsys)
     assert steps_in(tmp_path) == steps_in(workdir) == [8, 12]
 
 
-def test_an_interrupted_run_saves_its_step_and_goes_on_to_the_same_bits(finished, data, tmp_path, monkeypatch):
-    state, workdir = finished
+def test_an_interrupted_run_saves_its_step_and_goes_on_to_the_same_bits(momentary, data, tmp_path, monkeypatch):
+    state, workdir = momentary
     passed_on = []
+    step_in_a_moment(monkeypatch.setattr)
 
     def interrupt(self, step, *arguments, add=MetricsLog.add):
         add(self, step, *arguments)
@@ -84,10 +102,10 @@ def test_an_interrupted_run_saves_its_step_and_goes_on_to_the_same_bits(finished
         passed_on.append((steps_in(tmp_path), is_locked(tmp_path), (tmp_path / ".lock").read_text()))
 
     before = signal.signal(signal.SIGTERM, outside)
-    monkeypatch.setattr(MetricsLog, "add", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(run_config(data), tmp_path)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsLog, "add", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(run_config(data), tmp_path)
     signal.signal(signal.SIGTERM, before)
     assert passed_on == [([4, 5], False, "")]  # the signal's own effect, which may end the process, comes last
     assert steps_in(tmp_path) == [4, 5]

@@ -12,10 +12,11 @@ import pytest
 from frcnn_jax.config import LossConfig, load_config, override
 from frcnn_jax.ops import losses
 from frcnn_jax.runs.evaluate import evaluate_run
+from frcnn_jax.training import loop
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.losses import create_loss, name_loss
 from frcnn_jax.training.step import MultiTaskLoss, loss_fn, make_train_step
-from tests.training.runs import ROOT, run_config
+from tests.training.runs import ROOT, run_config, step_in_a_moment
 
 HUBER = """
 import jax.numpy as jnp
@@ -131,10 +132,16 @@ def test_names_of_functions_that_are_passed():
     assert named.localization == f"{__name__}:absolute"
 
 
-def test_a_loss_that_is_passed_is_recorded_and_needed_again(small, data, tmp_path):
+def test_a_loss_that_is_passed_is_recorded_and_needed_again(small, data, tmp_path, monkeypatch):
+    step_in_a_moment(monkeypatch.setattr)
+    make, used = loop.make_train_step, []
+    monkeypatch.setattr(
+        loop, "make_train_step", lambda *arguments, loss, **settings: used.append(loss) or make(*arguments, **settings)
+    )
     config = run_config(data, steps=1)
     loss = MultiTaskLoss(localization=absolute)
     train(config, tmp_path, loss)
+    assert used == [loss]
     recorded = json.loads((tmp_path / "config.json").read_text())["loss"]
     assert recorded["localization"] == f"{__name__}:absolute"
     train(config, tmp_path, loss)

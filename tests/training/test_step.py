@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.config import ParameterRule
@@ -19,12 +18,14 @@ from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.training.step import MultiTaskLoss, loss_fn, make_train_step, map_train_step, sample_batch
-from tests.training.cases import CONFIG, SAMPLING, small_batch, small_model, small_params
+from tests.training.cases import CONFIG, SAMPLING, least_model, random_params, small_batch, small_model, small_params
 
-VARIANTS = {
-    "paper": MultiTaskLoss(),
-    "others": MultiTaskLoss(losses.focal, losses.giou_localization, localization_weight=0.25),
-}
+# The sum of several, so that each is a part of the gradient.
+ALL_LOSSES = MultiTaskLoss(
+    lambda *arrays: losses.cross_entropy(*arrays) + losses.focal(*arrays),
+    lambda *arrays: losses.smooth_l1_localization(*arrays) + losses.giou_localization(*arrays),
+    localization_weight=0.25,
+)
 KEY = jax.random.key(7)
 
 
@@ -34,21 +35,21 @@ def value_and_gradient(params, batch):
     return jax.value_and_grad(function, has_aux=True)(params, batch)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_gradient_equals_finite_differences_in_float64(name, x64):
+def test_gradient_equals_finite_differences_in_float64(x64):
     model = small_model(dtype=np.float64)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), small_params())
     # Heads start so near zero that a mistake in them would not show.
     params["head"] = jax.tree.map(lambda x: x + 0.05 * jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape),
                                   params["head"])  # fmt: skip
-    function = jax.jit(lambda p: loss_fn(p, small_batch(), KEY, model=model, loss=VARIANTS[name], sampling=SAMPLING)[0])
-    gradient = jax.jit(jax.grad(function))(params)
+    batch, settings = small_batch(), {"model": model, "loss": ALL_LOSSES, "sampling": SAMPLING}
+    function = jax.jit(jax.value_and_grad(lambda p: loss_fn(p, batch, KEY, **settings)[0]))
+    _, gradient = function(params)
     random = np.random.default_rng(0)
     direction = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape)), params)
     expected = sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
     size = 1e-7
     ahead, behind = (
-        function(jax.tree.map(lambda p, d, sign=sign: p + sign * size * d, params, direction)) for sign in (1, -1)
+        function(jax.tree.map(lambda p, d, sign=sign: p + sign * size * d, params, direction))[0] for sign in (1, -1)
     )
     np.testing.assert_allclose((ahead - behind) / (2 * size), expected, rtol=1e-4)
     assert abs(expected) > 1e-3
@@ -75,10 +76,9 @@ def test_each_head_learns_from_its_own_loss():
         assert np.abs(both["bbox_pred"][name]).max() > 0
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_vmap_of_grad_over_images_equals_a_loop(name):
+def test_vmap_of_grad_over_images_equals_a_loop():
     model, params = small_model(), small_params()
-    function = partial(loss_fn, key=KEY, model=model, loss=VARIANTS[name], sampling=SAMPLING)
+    function = partial(loss_fn, key=KEY, model=model, loss=ALL_LOSSES, sampling=SAMPLING)
     gradient = jax.jit(jax.grad(lambda p, b: function(p, b)[0]))
     images = jax.tree.map(lambda x: jnp.asarray(x)[:, None], small_batch())
     together = jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(params, images)
@@ -175,7 +175,15 @@ def test_accuracy_of_less_than_an_roi_per_device():
 
 
 def state_and_step(axis_name, dropout=0.0, steps=10):
-    model, params = small_model(dropout), small_params(dropout)
+    return state_and_step_of(small_model(dropout), small_params(dropout), axis_name, steps)
+
+
+def least_state_and_step():
+    """Of a trunk of one layer."""
+    return state_and_step_of(least_model(), random_params(least_model()), "data")
+
+
+def state_and_step_of(model, params, axis_name, steps=10):
     state = create_state(CONFIG, jax.tree.map(jnp.copy, params), identity_statistics(3))
     optimizer = create_optimizer(CONFIG.optimizer, params, steps)
     return state, make_train_step(model, optimizer, sampling=SAMPLING, axis_name=axis_name)
@@ -207,7 +215,7 @@ def test_steps_reduce_the_loss_and_are_repeatable():
 
 
 def test_step_compiles_once_for_each_padded_shape():
-    state, step = state_and_step("data")
+    state, step = least_state_and_step()
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     mapped = map_train_step(step, mesh)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))  # where the step leaves it

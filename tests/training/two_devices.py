@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.training.step import map_train_step
 from tests.training.cases import small_batch
-from tests.training.test_step import KEY, state_and_step
+from tests.training.test_step import KEY, least_state_and_step
 
 COMPARED = ("loss", "foreground", "background", "accuracy")
 
@@ -26,7 +26,7 @@ def main() -> None:
 
     results = []
     for devices in (1, 2):
-        state, step = state_and_step("data")
+        state, step = least_state_and_step()
         mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
         state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))  # where the step leaves it
         compiled = map_train_step(step, mesh).lower(state, batch, KEY).compile()
@@ -36,7 +36,7 @@ def main() -> None:
             state, metrics = compiled(state, batch, KEY)
         results.append(jax.device_get((state, [metrics[k] for k in COMPARED])))
 
-    state, step = state_and_step("data")
+    state, step = least_state_and_step()
     stacked = jax.tree.map(lambda x: np.stack([x, x]), jax.device_get(state))
     shared = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), batch)
     keys = jax.random.wrap_key_data(np.stack([jax.random.key_data(KEY)] * 2))
@@ -45,7 +45,7 @@ def main() -> None:
         stacked, metrics = mapped(stacked, shared, keys)
     results.append(jax.device_get(jax.tree.map(lambda x: x[0], (stacked, [metrics[k] for k in COMPARED]))))
 
-    start, _ = state_and_step("data")
+    start, _ = least_state_and_step()
     moved = [
         np.abs(a - b).max()
         for a, b in zip(jax.tree.leaves(results[0][0].trainable), jax.tree.leaves(start.trainable), strict=True)

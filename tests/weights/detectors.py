@@ -1,7 +1,7 @@
 """A detector small enough to be made, saved and exported in each test, whose deltas and statistics matter."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -54,7 +54,12 @@ def random_params(model: FastRCNN, seed: int = 0) -> dict:
         spread = 1.5 / np.sqrt(np.prod(shape.shape[:-1])) if len(shape.shape) > 1 else 0.3
         return jnp.asarray(spread * random.standard_normal(shape.shape), shape.dtype)
 
-    return jax.tree.map(draw, jax.eval_shape(lambda: init_params(model, jax.random.key(0))))
+    return jax.tree.map(draw, _shapes(model))
+
+
+@cache
+def _shapes(model: FastRCNN) -> dict:
+    return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
 
 
 def small_detector(**types) -> Detector:

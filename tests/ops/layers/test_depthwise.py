@@ -27,13 +27,19 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=[SMALL, LARGE])
-def way(request, monkeypatch):
-    """The functions that compute it: those for small maps, or those for large ones."""
-    monkeypatch.setattr(depthwise_cells, "suits_cells", lambda *_: request.param == SMALL)
+@pytest.fixture(scope="module", params=[SMALL, LARGE])
+def cleared(request):
+    """Has all tests of one way run before those of the other, without what was traced for that."""
     jax.clear_caches()
     yield request.param
     jax.clear_caches()
+
+
+@pytest.fixture
+def way(cleared, monkeypatch):
+    """The functions that compute it: those for small maps, or those for large ones."""
+    monkeypatch.setattr(depthwise_cells, "suits_cells", lambda *_: cleared == SMALL)
+    return cleared
 
 
 def arrays(size, shape, stride, dtype="float32", channels=3, images=3):

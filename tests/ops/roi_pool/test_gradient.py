@@ -130,6 +130,7 @@ def test_vmap_in_vmap_and_over_rois_alone_are_as_one_image_after_the_other():
     rois = np.stack([[nasty_rois(generator), rois_inside(generator)] for _ in range(2)])
     cotangent = generator.integers(-4, 5, (2, 2, ROIS, 2, 3, CHANNELS)).astype(np.float32)
 
+    @jax.jit
     def both(features, rois, cotangent):
         return _gradient(features, rois, cotangent, None, (2, 3), 1 / 16)[:2]
 
@@ -244,9 +245,15 @@ def test_without_rois_or_images_under_vmap(images, rois):
     def total(features):
         return jnp.sum(jax.vmap(jax.vmap(roi_max_pool))(features[None], boxes[None]))
 
-    assert jax.vmap(roi_max_pool)(features, boxes).shape == (images, rois, 7, 7, 3)
-    assert jax.vmap(roi_max_pool, in_axes=(None, 0))(jnp.ones((HEIGHT, WIDTH, 3)), boxes).shape[:2] == (images, rois)
-    np.testing.assert_array_equal(jax.grad(total)(features), jnp.zeros_like(features))
+    @jax.jit
+    def everything(features, one):
+        each, of_one = jax.vmap(roi_max_pool), jax.vmap(roi_max_pool, in_axes=(None, 0))
+        return each(features, boxes), of_one(one, boxes), jax.grad(total)(features)
+
+    pooled, of_one, slopes = everything(features, jnp.ones((HEIGHT, WIDTH, 3)))
+    assert pooled.shape == (images, rois, 7, 7, 3)
+    assert of_one.shape[:2] == (images, rois)
+    np.testing.assert_array_equal(slopes, jnp.zeros_like(features))
 
 
 def test_any_number_of_images_in_an_exported_program():
@@ -257,4 +264,4 @@ def test_any_number_of_images_in_an_exported_program():
     features = generator.normal(size=(3, 9, 11, 5)).astype(np.float32)
     corners = generator.uniform(0, 90, (3, 8, 2))
     boxes = np.concatenate([corners, corners + 60], -1).astype(np.float32)
-    np.testing.assert_array_equal(exported.call(features, boxes), jax.vmap(roi_max_pool)(features, boxes))
+    np.testing.assert_array_equal(exported.call(features, boxes), jax.jit(jax.vmap(roi_max_pool))(features, boxes))

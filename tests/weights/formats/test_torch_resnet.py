@@ -193,7 +193,7 @@ def test_networks_by_their_names(names, network):
 def test_no_network_that_is_read(tmp_path):
     path = write(tmp_path / "a.pth", {"encoder.weight": ONES})
     with pytest.raises(
-        ValueError, match=r"a\.pth .*holds no network that is read: torchvision's vgg16 has features\.0"
+        ValueError, match=r"a\.pth .*its first tensor is encoder\.weight: torchvision's vgg16 has features\.0"
     ):
         load_weights(path, BASIC)
 
