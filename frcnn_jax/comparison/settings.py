@@ -76,8 +76,8 @@ class RcnnConfig:
     context: int = 16
     """Pixels of context around the box in the network's window."""
     windows_at_once: int = 32
-    """Most windows that go through the network at once, for features and in fine-tuning, whose batches are divided; memory
-    is in proportion. Each part of a batch has dropout of its own.
+    """Most windows that go through the network at once, for features and in fine-tuning, whose batches are divided into
+    equal parts. Memory is in proportion; each part has dropout of its own.
     """
     fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
 
