@@ -39,15 +39,10 @@ _PAPER_SPEEDUPS: dict[tuple[str, str], tuple[float | None, ...]] = {
     ("rcnn", "vgg16"): (1, 1, None),
     ("sppnet", "vgg16"): (3.4, 20, None),
 }
-_STAGES = {
+_STAGE_NAMES = {
     "fine_tuning": "fine-tuning",
-    "features": "features",
     "svms": "SVMs",
     "regressors": "box regressors",
-    "warp": "warp",
-    "resize": "resize",
-    "convolution": "convolution",
-    "pooling": "pooling",
     "fc": "layers after pooling",
     "suppression": "selection and suppression",
 }
@@ -133,11 +128,11 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
     yield row("mAP", entry("map", average), 3, average)
     yield row("mAP with SVD", entry("map_svd", average), 4, average)
     for stage in TRAIN_STAGES:
-        yield row(f"train: {_STAGES[stage]}", [_stage(r.content["train"].get(stage)) for r in records])
+        yield row(f"train: {_STAGE_NAMES.get(stage, stage)}", [_stage(r.content["train"].get(stage)) for r in records])
     for name in tests:
         for stage in TEST_STAGES:
             found = [_stage(record.content["test"].get(name, {}).get(stage)) for record in records]
-            yield row(f"test{' with SVD' * (name == 'svd')}: {_STAGES[stage]}", found)
+            yield row(f"test{' with SVD' * (name == 'svd')}: {_STAGE_NAMES.get(stage, stage)}", found)
     yield row("peak memory", entry("memory_bytes", _size))
     yield row("peak memory of the device", entry("device_memory_bytes", _size))
     yield row("features on disk", [_disk(record.content).text(_size) for record in records])
@@ -183,17 +178,22 @@ def _duration(seconds: float) -> str:
         if seconds >= length or unit == "s":
             break
     if seconds < 0.1:
-        return f"{1000 * seconds:.3g} ms"
-    return f"{seconds / length:.3g} {unit}"
+        return f"{_digits(1000 * seconds)} ms"
+    return f"{_digits(seconds / length)} {unit}"
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.3g}\u00d7"
+    return f"{_digits(ratio)}\u00d7"
 
 
 def _size(size: float) -> str:
     unit, length = next((u, n) for u, n in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1)) if size >= n or n == 1)
-    return f"{size / length:.3g} {unit}"
+    return f"{_digits(size / length)} {unit}"
+
+
+def _digits(number: float) -> str:
+    """A positive number with three significant digits, without an exponent where it is large."""
+    return f"{number:.3g}" if number < 999.5 else f"{float(f'{number:.3g}'):,.0f}"
 
 
 def _cell(ours: str, paper: str) -> str:

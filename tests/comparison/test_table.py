@@ -143,6 +143,17 @@ def test_files(records, tmp_path):
         assert f"<p>{note}</p>" in html.unescape(page)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0123, "12.3 ms"), (61.0, "1.02 min"), (999.4 * 3600, "999 h"), (999.6 * 3600, "1,000 h"), (6.7e6, "1,860 h")],
+)
+def test_times_have_three_digits_and_no_exponent(tmp_path, seconds, text):
+    record = Record(tmp_path / "a.json", system="rcnn", model="tiny")
+    record.set_train("features", seconds)
+    row = next(row for row in build_table([record]).rows if row.name == "train: features")
+    assert row.ours[0].removesuffix(" so far") == text
+
+
 def test_names_are_escaped(tmp_path):
     record = Record(tmp_path / "a.json", system="rcnn", model="a<b|c")
     record.set_train("features", 1)
