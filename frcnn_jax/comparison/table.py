@@ -231,7 +231,7 @@ _PAGE = """<!DOCTYPE html>
 body { font: 15px/1.4 sans-serif; margin: 1.5em auto; max-width: 1200px; padding: 0 1em; color: #222; background: #fff }
 table { border-collapse: collapse } i { color: #777; font-style: normal }
 th, td { padding: .15em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child { text-align: left } th { white-space: normal; vertical-align: bottom }
 </style>
 <h1>{{ title }}</h1>
 <table><tr><th>{% for column in columns %}<th>{{ column }}{% endfor %}</tr>

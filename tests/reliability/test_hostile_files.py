@@ -50,7 +50,7 @@ def test_damaged_files(kinds):
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", [*PLAIN, *WEIGHTS])
 def test_many_damaged_files(kind):
-    (found,) = fuzz(kind, count=2_000 if kind == "h5" else 20_000, seed=1)
+    (found,) = fuzz(kind, count=20_000, seed=1)
     print(f"{kind}: {found['seconds']} s, {found['outcomes']}")
     check(found)
 
