@@ -148,6 +148,8 @@ def _serialize(detector: Detector, bucket: tuple[int, int], count: int, platform
 def _detection_function(detector: Detector):
     """`Detector.detect` on prepared arrays, without a class of this package in its signature."""
     settings = detection_settings(detector.config.evaluate)
+    # The kernels would tie the file to GPUs like the one it is written on.
+    model = detector.model.clone(roi_pooling="xla")
 
     def detect(
         image: UInt8[Array, "H W 3"],
@@ -175,7 +177,7 @@ def _detection_function(detector: Detector):
             detector.params,
             detector.statistics,
             batch,
-            model=detector.model,
+            model=model,
             **settings,
         )
         boxes, scores, labels, mask = (x[0] for x in (found.boxes, found.scores, found.labels, found.mask))

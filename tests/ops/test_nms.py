@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax.ops import nms as suppression
 from frcnn_jax.ops.nms import nms, nms_by_class
 from tests.ops import reference
 
@@ -112,6 +113,15 @@ def test_tiles_by_hand(monkeypatch):
     boxes = np.stack([left, 0 * left, left + 10, 0 * left + 1], axis=1)
     kept = nms(jnp.array(boxes), jnp.linspace(1, 0.1, 7), jnp.ones(7, bool), 0.3)
     np.testing.assert_array_equal(kept, [True, True, False, False, True, False, True])
+
+
+def test_division_that_rounds_up_suppresses_no_equal_box_at_1(monkeypatch):
+    """As on a GPU, whose division errs by up to two units in the last place."""
+    exact = suppression.pairwise_iou
+    monkeypatch.setattr(suppression, "pairwise_iou", lambda a, b: jnp.nextafter(exact(a, b), jnp.float32(2)))
+    boxes, scores = jnp.tile(jnp.array([[1.0, 2, 5, 9]]), (3, 1)), jnp.array([0.5, 0.9, 0.7])
+    assert nms(boxes, scores, jnp.ones(3, bool), 1.0).all()
+    assert nms(boxes, scores, jnp.ones(3, bool), 0.999).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 1.0])

@@ -71,6 +71,13 @@ def test_documented_program_runs_with_jax_alone(detector, exported):
     assert_same_detections(Detections(**np.load(folder / "found.npz")), detector.detect(image, boxes))
 
 
+def test_function_written_on_a_gpu_has_no_kernels(detector):
+    """Kernels are for the GPU that the file is written on; the function is for any."""
+    gpu = dataclasses.replace(detector, model=detector.model.clone(roi_pooling="pallas"))
+    module = export.deserialize(weights_export._serialize(gpu, (64, 64), 5, ("cuda",))).mlir_module()
+    assert "triton" not in module
+
+
 def test_function_detects_the_same_in_a_smaller_bucket(detector, tmp_path):
     """A portrait, with the very arrays that `detect` makes."""
     image, boxes = image_and_boxes((90, 40))

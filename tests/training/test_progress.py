@@ -61,12 +61,17 @@ def test_a_compilation_is_said_and_is_none_of_the_time_of_the_steps(bars, data, 
     assert sum(config.input.batch_size / line["images_per_second"] for line in lines) <= end - begin - 1.9 * COMPILING
 
 
+def _give_steps(monkeypatch, ahead):
+    """Lets any device have that many steps before they are waited for."""
+    monkeypatch.setattr(loop, "_AHEAD", ahead)
+    monkeypatch.setattr(loop, "_AHEAD_ON_CPU", ahead)
+
+
 @pytest.mark.parametrize("ahead", [0, 4])
 def test_a_step_is_counted_when_it_is_finished(ahead, bars, data, tmp_path, monkeypatch):
     """0 steps ahead is the case of a CPU, 4 that of a GPU."""
     counts, waited = [], loop.jax.block_until_ready
-    if ahead:
-        monkeypatch.setattr(loop, "_AHEAD_ON_CPU", ahead)
+    _give_steps(monkeypatch, ahead)
 
     def wait(values):
         counts.append(bars[0][0].n if bars else 0)
@@ -81,7 +86,7 @@ def test_a_step_is_counted_when_it_is_finished(ahead, bars, data, tmp_path, monk
 
 def test_steps_under_way_are_counted_before_a_compilation(bars, data, tmp_path, monkeypatch):
     """Else their time counts without them, and the remaining time is some times too long."""
-    monkeypatch.setattr(loop, "_AHEAD_ON_CPU", 99)
+    _give_steps(monkeypatch, 99)
     begun, counts, add, pause = [], [], loop.MetricsLog.add, loop.paused_clock
 
     def count(bar, text):
@@ -100,6 +105,7 @@ def test_steps_under_way_are_counted_before_a_compilation(bars, data, tmp_path, 
 
 
 def test_a_run_on_a_cpu_stops_after_the_step_that_runs(bars, data, tmp_path, monkeypatch, capsys):
+    _give_steps(monkeypatch, loop._AHEAD_ON_CPU)
     waited = loop.jax.block_until_ready
 
     def wait(values):

@@ -122,9 +122,10 @@ def _call(
         kernel(Place(pl.program_id(0), number // parts, pl.ds(number % parts * block, block)), *arrays)
 
     specs = [pl.BlockSpec((None, None, block), lambda a, b: (a, b // parts, b % parts))] * len(dtypes)
+    like = jax.typeof(arrays[0]).manual_axis_type  # `jax.shard_map` asks for it
     call = pl.pallas_call(
         at_place,
-        [jax.ShapeDtypeStruct(shape, dtype) for dtype in dtypes],
+        [jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=like) for dtype in dtypes],
         # `vmap` adds an axis before these two. Of the three axes of a GPU's grid, only the first may exceed 65535.
         grid=(rows, columns * parts),
         out_specs=specs,

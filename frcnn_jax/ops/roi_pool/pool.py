@@ -79,7 +79,7 @@ def roi_max_pool(
     whole = jnp.array(features.shape[:2], jnp.int32)
     valid_size = whole if valid_size is None else jnp.minimum(as_array(valid_size), whole)
     bins = roi_bins(rois, tuple(output_size), float(spatial_scale), features.shape[:2], valid_size)
-    return _pool(features, bins, implementation, None)[0]
+    return _pool(*_equally_varying(features, bins), implementation, None)[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -137,7 +137,9 @@ def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> An
 
     def of_images(*arrays: Any) -> Any:
         by_xla = partial(getattr(xla, function), **static)
-        kernels = _gpu_kernels(implementation)
+        # A kernel is started a known number of times, and at least once.
+        countable = all(isinstance(n, int) and n for array in jax.tree.leaves(arrays) for n in array.shape)
+        kernels = _gpu_kernels(implementation) if countable else None
         if kernels is None:
             return by_xla(*arrays)
         kernel = jax.vmap(partial(getattr(kernels, function), **static))
@@ -158,6 +160,21 @@ def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> An
         return split, jax.tree.map(lambda _: True, split)
 
     return jax.tree.map(lambda array: array[0], call(*jax.tree.map(lambda array: array[None], arrays)))
+
+
+def _equally_varying(*trees: Any) -> Any:
+    """The trees with each array varying over all axes of `jax.shard_map` over which any of them varies.
+
+    A gradient must vary over the same axes as its array: that of a map shared by several devices is summed over them.
+    """
+    varying = [jax.typeof(array).manual_axis_type.varying for array in jax.tree.leaves(trees)]
+    axes = frozenset().union(*varying)
+
+    def cast(array: Array) -> Array:
+        missing = axes - jax.typeof(array).manual_axis_type.varying
+        return lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
+
+    return jax.tree.map(cast, trees)
 
 
 def _gpu_kernels(implementation: str) -> ModuleType | None:

@@ -20,6 +20,7 @@ def _gradient(features, rois, cotangent, valid_size, output_size, spatial_scale)
 
 
 gradient = jax.jit(_gradient, static_argnums=(4, 5))
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="reads the program for a CPU")
 WHOLE = np.array([HEIGHT, WIDTH])
 
 
@@ -146,6 +147,7 @@ def test_vmap_in_vmap_and_over_rois_alone_are_as_one_image_after_the_other():
             np.testing.assert_array_equal(got[j], want)
 
 
+@on_cpu
 def test_images_share_one_lookup_and_one_scatter():
     # With an axis of images of their own, a CPU takes several times as long for them.
     shapes = [(2, HEIGHT, WIDTH, CHANNELS), (2, ROIS, 4), (2, ROIS, 2, 3, CHANNELS)]
@@ -185,6 +187,7 @@ def test_nothing_of_the_size_of_rois_times_the_map_is_made():
     assert 0 < used < 4 * (2 * levels * cells + 16 * outputs) < 4 * rois * images * height * width * channels / 2
 
 
+@on_cpu
 @pytest.mark.parametrize("some_rois", [nasty_rois, rois_inside])
 def test_channels_in_blocks_equal_all_at_once(some_rois, monkeypatch):
     # Blocks of 16 of 40 channels: the last one overlaps. `shard_map` is strict about loops.

@@ -114,8 +114,45 @@ def test_gpus_get_the_kernels_and_others_xla():
     assert "scatter" not in text
 
 
+@pytest.mark.parametrize("split", [(True, True), (True, False), (False, True), (False, False)])
+def test_strict_shard_map(split):
+    """The kernels say over which axes of a mesh their results vary; so do gradients of a map that devices share."""
+    generator = np.random.default_rng(3)
+    features = generator.normal(size=(2, HEIGHT, WIDTH, 64)).astype(np.float32)
+    rois = np.stack([nasty_rois(generator), rois_inside(generator)])
+    mesh, data = jax.sharding.Mesh(jax.devices()[:1], ("data",)), jax.sharding.PartitionSpec("data")
+    specs = tuple(data if over_devices else jax.sharding.PartitionSpec() for over_devices in split)
+
+    def gradient(features, rois):
+        pool = jax.vmap(partial(roi_max_pool, output_size=GRID, implementation="pallas"))
+        return jax.grad(lambda f: jnp.sum(pool(f, rois) ** 2))(features)
+
+    mapped = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=True))
+    text = str(mapped.trace(features, rois).jaxpr)
+    assert text.count("pallas_call") == 2
+    np.testing.assert_array_equal(mapped(features, rois), jax.jit(gradient)(features, rois))
+
+
+def test_an_unknown_number_of_images_is_pooled_by_xla():
+    """A kernel needs to know it. Lowered for a GPU, so that it also shows on this machine."""
+    (n,) = jax.export.symbolic_shape("n")
+    shapes = jax.ShapeDtypeStruct((n, 9, 11, 8), jnp.float32), jax.ShapeDtypeStruct((n, 8, 4), jnp.float32)
+    pool = jax.jit(jax.vmap(partial(roi_max_pool, implementation="pallas")))
+    module = jax.export.export(pool, platforms=("cuda",))(*shapes).mlir_module()
+    assert "triton" not in module
+    assert "stablehlo" in module
+
+
+@pytest.mark.parametrize(("images", "rois"), [(2, 0), (0, 3), (0, 0)])
+def test_without_rois_or_images_no_kernel_is_started(images, rois):
+    pool = jax.vmap(partial(roi_max_pool, implementation="pallas"))
+    jaxpr = jax.make_jaxpr(pool)(jnp.ones((images, HEIGHT, WIDTH, 8)), jnp.ones((images, rois, 4)))
+    assert "pallas_call" not in str(jaxpr)
+
+
 def test_auto_takes_the_kernels_on_a_gpu_that_has_them(monkeypatch):
-    assert roi_pool._gpu_kernels("auto") is None  # on this CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert roi_pool._gpu_kernels("auto") is None
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert roi_pool._gpu_kernels("auto") is roi_pool_pallas
     assert roi_pool._gpu_kernels("xla") is None
