@@ -68,6 +68,17 @@ def test_an_unknown_home_is_refused(path, home):
     assert expand_user(home / path) == home / path
 
 
+@pytest.mark.parametrize("address", ["https://example.com/vgg16.pth", "http:/example.com"])
+def test_an_address_is_not_a_path(address, home):
+    message = f"^{address} is not a file: download it first, and give its path$"
+    with pytest.raises(FileNotFoundError, match=message):
+        expand_user(address)
+    for config in (Config(data=DataConfig(root=address)), Config(model=ModelConfig(weights=address))):
+        with pytest.raises(FileNotFoundError, match=message):
+            absolute_paths(config)
+    assert expand_user("https") == Path("https")
+
+
 def test_an_unknown_home_on_a_command_line_is_one_line(home):
     script = Path(__file__).parents[1] / "scripts/demo_data.py"
     done = subprocess.run([sys.executable, str(script), "~nobody-of-that-name/x"], capture_output=True, text=True)

@@ -96,7 +96,7 @@ def test_detect_says_which_images_it_cannot_take(pictures, monkeypatch):
     cases = {
         (pictures / "a/same.png", pictures / "b/same.png"): "several images are named same",
         (pictures / "a/same.png", nothing): f"no file {nothing}",
-        ("https://example.com/a.jpg",): "https:/example.com/a.jpg is not a file: download it first",
+        ("https://example.com/a.jpg",): "https://example.com/a.jpg is not a file: download it first",
     }
     for images, message in cases.items():
         assert message in call(monkeypatch, "detect", "--workdir", pictures, *images)

@@ -30,11 +30,16 @@ def main() -> None:
         metavar="N",
         help="number of classes that a trained detector must have, background included; not checked if not given",
     )
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="MODULE", help="modules of your own that register the network"
+    )
     arguments = parser.parse_args()
 
+    from frcnn_jax.plugins import load_plugins
     from frcnn_jax.weights.convert import convert_weights
     from frcnn_jax.weights.folding import head_layers
 
+    load_plugins(arguments.plugins)
     done = convert_weights(arguments.source, arguments.model, arguments.out, arguments.num_classes)
     layers = list(dict.fromkeys(name.split("/")[1] for name in done.arrays))
     about, pixels = done.metadata, done.metadata.pixels

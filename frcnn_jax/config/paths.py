@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import typing
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -40,9 +41,11 @@ def expand_user(path: str | os.PathLike) -> Path:
     """The path with a leading `~` or `~user` replaced by the home folder.
 
     Raises:
-        FileNotFoundError: the user does not exist.
+        FileNotFoundError: the user does not exist, or it is an address on the web.
     """
     text = os.fspath(path)
+    if re.match("https?:/", text):
+        raise FileNotFoundError(f"{text} is not a file: download it first, and give its path")
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
         user = text[1:].partition(os.sep)[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -43,8 +42,6 @@ def find_inputs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         ValueError: a path does not exist, a folder has no images, or the results of two files would have one name.
     """
     missing = [str(path) for path in paths if not path.exists()]
-    if missing and re.match("https?:/", missing[0]):
-        raise ValueError(f"{missing[0]} is not a file: download it first, and give its path")
     if missing:
         raise ValueError(f"no file {', '.join(missing)}: {_KINDS}")
     files = [file for path in paths for file in (_folder_images(path) if path.is_dir() else [path])]

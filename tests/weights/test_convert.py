@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS
 from frcnn_jax.types import BoxStatistics
+from frcnn_jax.weights import convert
 from frcnn_jax.weights.convert import convert_weights
 from frcnn_jax.weights.load import load_start, load_weights, read_metadata, read_pixels
 from tests.weights.caffe_files import encode_model
@@ -51,6 +52,22 @@ def finished(tmp_path):
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_network_of_a_plug_in(tmp_path, imagenet, monkeypatch):
+    """The module is imported before the network is looked for."""
+    (tmp_path / "my_networks_of_convert.py").write_text("import frcnn_jax.weights.convert as c; c.loaded = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("frcnn_jax.weights.convert.loaded", False, raising=False)
+    known = convert.create_model
+
+    def create(name, *arguments, **settings):
+        assert convert.loaded
+        return known("vgg_cnn_m_1024", *arguments, **settings) if name == "mine" else known(name, *arguments)
+
+    monkeypatch.setattr(convert, "create_model", create)
+    run(monkeypatch, imagenet, "--model", "mine", "--out", tmp_path / "out", "--plugins", "my_networks_of_convert")
+    assert (tmp_path / "out/weights.safetensors").is_file()
 
 
 def test_imagenet_network(tmp_path, imagenet, monkeypatch, capsys):
