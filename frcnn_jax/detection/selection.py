@@ -33,13 +33,13 @@ def check_settings(nms_iou: float, score_threshold: float, per_class: int, box_v
     """Refuses invalid settings of `select_detections`; traced ones are not checked.
 
     Raises:
-        ValueError: a threshold is NaN or outside 0 ... 1, or `per_class` is not a whole number of at least 1.
+        ValueError: a threshold is NaN, a bool or outside 0 ... 1, or `per_class` is not a whole number of at least 1.
     """
     shares = {"nms_iou": nms_iou, "score_threshold": score_threshold, "box_voting": box_voting}
     for name, value in shares.items():
-        if value is not None and not is_traced(value) and not 0 <= value <= 1:
+        if value is not None and not is_traced(value) and (_is_bool(value) or not 0 <= value <= 1):
             raise ValueError(f"{name} must be in 0 ... 1, not {value}")
-    if not isinstance(per_class, int | np.integer) or per_class < 1:
+    if not isinstance(per_class, int | np.integer) or _is_bool(per_class) or per_class < 1:
         raise ValueError(f"per_class must be a whole number of at least 1, not {per_class}")
 
 
@@ -64,7 +64,7 @@ def static_settings(*values: Any) -> dict[str, Any]:
             settings[name] = value.item()
     check_settings(*(settings[name] for name in ("nms_iou", "score_threshold", "per_class", "box_voting")))
     count = settings["second_pass"]
-    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
+    if not isinstance(count, int | np.integer) or _is_bool(count) or count < 0:
         raise ValueError(f"second_pass must be a whole number of at least 0, not {count}")
     return settings
 
@@ -159,6 +159,11 @@ def class_boxes(
     """
     mean, std = as_array(statistics.mean), as_array(statistics.std)
     return decode_boxes(rois[rows], deltas[rows, labels] * std[labels] + mean[labels])
+
+
+def _is_bool(value: Any) -> bool:
+    """True for a bool, which Python counts as 0 or 1: `box_voting=False` would be a threshold that all boxes reach."""
+    return isinstance(value, bool | np.bool_)
 
 
 def is_traced(value: Any) -> bool:

@@ -51,7 +51,9 @@ def smooth_l1(errors: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """0.5 x^2 where |x| < 1, |x| - 0.5 elsewhere (equation 3), elementwise."""
     errors = as_array(errors)
     size = jnp.abs(errors)
-    return jnp.where(size < 1, 0.5 * errors**2, size - 0.5)
+    # Large errors are replaced first: their square may be infinite, and its gradient times zero NaN.
+    small = jnp.where(size < 1, errors, 0)
+    return jnp.where(size < 1, 0.5 * small**2, size - 0.5)
 
 
 def smooth_l1_localization(

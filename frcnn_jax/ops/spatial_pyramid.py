@@ -107,7 +107,12 @@ def pyramid_cells(
         map_size: rows and columns of the feature map.
         stride: pixels of the resized image from one cell to the next.
         origin: pixel at the centre of the first cell.
+
+    Raises:
+        ValueError: there is no such rule.
     """
+    if rule not in ("paper", "code"):
+        raise ValueError(f"pyramid_cells has the rules paper and code, not {rule!r}")
     corners = project_rois(boxes, scale) - origin
     low, high = corners[:, :2], corners[:, 2:]
     if rule == "paper":

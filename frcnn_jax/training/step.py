@@ -19,6 +19,7 @@ from frcnn_jax.models.dropout import dropout_by_image
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops import losses
 from frcnn_jax.ops.sampling import sample_rois
+from frcnn_jax.ops.varying import equally_varying
 from frcnn_jax.training.optimizer import merge
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.statistics import identity_statistics
@@ -249,7 +250,9 @@ def make_train_step(
                 axis_name=axis_name,
             )
 
-        gradient, metrics = jax.grad(trainable_loss, has_aux=True)(state.trainable)
+        # Under `check_vma`, gradients of parameters that all devices share would be summed before the mean below.
+        trainable, _ = equally_varying(state.trainable, batch)
+        gradient, metrics = jax.grad(trainable_loss, has_aux=True)(trainable)
         finite = jnp.isfinite(metrics["loss"])
         gradient, metrics = mean_over_devices((gradient, metrics), axis_name, fixed_order=fixed_order)
         if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
@@ -290,7 +293,7 @@ def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
             mesh=mesh,
             in_specs=(everywhere, by_image, everywhere, *[everywhere] * len(given)),
             out_specs=(everywhere, everywhere),
-            # With check_vma, gradients of replicated parameters would be summed over devices before the mean below.
+            # Gathered values, as "finite", are the same on all devices, which check_vma does not know.
             check_vma=False,
         )
         return over_devices(state, batch, key, *given)

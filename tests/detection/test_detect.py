@@ -186,6 +186,9 @@ def test_boxes_outside_the_image_are_dropped():
     [
         ({"per_class": 0}, "per_class must be a whole number of at least 1, not 0"),
         ({"per_class": -1}, "per_class must be a whole number of at least 1, not -1"),
+        ({"per_class": True}, "per_class must be a whole number of at least 1, not True"),
+        ({"box_voting": False}, "box_voting must be in 0 ... 1, not False"),
+        ({"nms_iou": np.True_}, "nms_iou must be in 0 ... 1, not True"),
         ({"per_class": 2.5}, "per_class must be a whole number of at least 1, not 2.5"),
         ({"score_threshold": float("nan")}, r"score_threshold must be in 0 \.\.\. 1, not nan"),
         ({"score_threshold": 1.5}, r"score_threshold must be in 0 \.\.\. 1, not 1.5"),

@@ -121,6 +121,11 @@ def test_gradients_come_back_in_the_dtype_of_the_boxes(dtype):
         assert function is box_ops.pairwise_iou or (np.asarray(gradient, np.float32) != 0).any()
 
 
+def test_smooth_l1_of_errors_whose_square_is_infinite():
+    errors = jnp.array([60000, 0.5, -300, 1, 0], jnp.float16)
+    assert jax.grad(lambda x: losses.smooth_l1(x).sum())(errors).tolist() == [1, 0.5, -1, 1, 0]
+
+
 def test_wide_dtype():
     narrow = ("bool", "int8", "uint16", "int64", "float16", "bfloat16", "float32", jnp.bfloat16)
     assert {wide_dtype(dtype) for dtype in narrow} == {jnp.dtype("float32")}

@@ -132,3 +132,8 @@ def test_cells_by_hand(box, scale, options, expected):
 def test_the_middle_is_rounded_to_one_cell():
     pooled = pool(features(), np.array([[1.5, 2.5, 1.5, 2.5]], np.float32))
     np.testing.assert_array_equal(pooled[0], np.tile(features()[3, 2], (50, 1)))
+
+
+def test_an_unknown_rule_is_refused(unchecked_types):
+    with pytest.raises(ValueError, match="pyramid_cells has the rules paper and code, not 'Paper'"):
+        pyramid_cells(jnp.zeros((1, 4)), 1.0, jnp.array([7, 9]), rule="Paper")

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.config import ParameterRule
+from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.ops import losses
+from frcnn_jax.training import step as step_module
 from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import identity_statistics
@@ -245,3 +247,26 @@ def test_two_devices_equal_one_and_pmap_equals_shard_map():
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "2 devices agree" in result.stdout
+
+
+def test_gradients_are_each_devices_own_under_strict_shard_map(monkeypatch):
+    """Not sums over devices, of which the mean would be as many times too large. Nothing is computed."""
+    seen, mean = [], step_module.mean_over_devices
+
+    def record(tree, axis_name, **options):
+        seen.append({jax.typeof(x).manual_axis_type.varying for x in jax.tree.leaves(tree)})
+        return mean(tree, axis_name, **options)
+
+    monkeypatch.setattr(step_module, "mean_over_devices", record)
+    params = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: init_params(least_model(), KEY)))
+    step = make_train_step(least_model(), create_optimizer(CONFIG.optimizer, params, 10), sampling=SAMPLING)
+    everywhere, by_image = PartitionSpec(), PartitionSpec("data")
+    mapped = jax.shard_map(
+        lambda *arguments: step(*arguments)[0],
+        mesh=AbstractMesh((2,), ("data",)),
+        in_specs=(everywhere, by_image, everywhere),
+        out_specs=everywhere,
+        check_vma=True,
+    )
+    jax.eval_shape(mapped, create_state(CONFIG, params), small_batch(), KEY)
+    assert seen == [{frozenset({"data"})}] * 2

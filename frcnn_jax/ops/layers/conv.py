@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from frcnn_jax.ops.layers.winograd import suits_winograd, winograd_convolve, winograd_kernel_gradient
 from frcnn_jax.ops.precision import wide_dtype
+from frcnn_jax.ops.varying import equally_varying
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -38,6 +39,7 @@ def conv2d(
     channels, inputs, outputs = x.shape[-1], kernel.shape[2], kernel.shape[3]
     if channels != groups * inputs or outputs % groups:
         raise ValueError(f"conv2d: a kernel {kernel.shape} in {groups} groups does not fit {channels} channels")
+    x, kernel = equally_varying(x, kernel)
     if groups == 1:
         return _convolve(x, kernel, stride, padding)
     parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from frcnn_jax.ops.layers import depthwise_cells, depthwise_taps
 from frcnn_jax.ops.precision import wide_dtype
+from frcnn_jax.ops.varying import equally_varying
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _MOST_TAPS = 49  # each tap is unrolled in the program
@@ -39,7 +40,7 @@ def depthwise_conv2d(
     if size != columns or channels != x.shape[-1]:
         raise ValueError(f"depthwise_conv2d: a kernel {kernel.shape} does not fit {x.shape[-1]} channels")
     before = max((size - stride) // 2, 0) if before is None else before
-    return _convolve(x, kernel, stride, before)
+    return _convolve(*equally_varying(x, kernel), stride, before)
 
 
 # Three bilinear functions. The gradients of each are the two others, so gradients of any order exist.
@@ -63,7 +64,7 @@ def _input_gradient(cotangent: Array, kernel: Array, shape: tuple[int, ...], str
     """Gradient of the input, with the given shape."""
 
     def native(cotangent: Array, kernel: Array) -> Array:
-        like = jax.ShapeDtypeStruct(shape, cotangent.dtype)
+        like = _zeros(shape, cotangent)
         function = partial(_native, kernel=kernel, stride=stride, before=before)
         return jax.linear_transpose(function, like)(cotangent)[0]
 
@@ -84,7 +85,7 @@ def _kernel_gradient(x: Array, cotangent: Array, size: int, stride: int, before:
     shape = (size, size, x.shape[-1])
 
     def native(x: Array, cotangent: Array) -> Array:
-        like = jax.ShapeDtypeStruct(shape, x.dtype)
+        like = _zeros(shape, x)
         function = partial(_native, x, stride=stride, before=before)
         return jax.linear_transpose(function, like)(cotangent)[0]
 
@@ -143,6 +144,11 @@ def _way(shape: tuple[int, ...], kernel: tuple[int, ...], stride: int, before: i
 
 def _widened(*arrays: Array) -> tuple[Array, ...]:
     return tuple(array.astype(wide_dtype(array.dtype)) for array in arrays)
+
+
+def _zeros(shape: tuple[int, ...], like: Array) -> Array:
+    """Zeros of the type of `like`: `jax.linear_transpose` takes no `ShapeDtypeStruct` that varies over devices."""
+    return equally_varying(jnp.zeros(shape, like.dtype), like)[0]
 
 
 def _native(x: Array, kernel: Array, *, stride: int, before: int) -> Array:

@@ -13,6 +13,7 @@ from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.ops.roi_pool import xla
 from frcnn_jax.ops.roi_pool.bins import Bins, roi_bins
 from frcnn_jax.ops.roi_pool.window_maxima import Maxima
+from frcnn_jax.ops.varying import equally_varying
 
 IMPLEMENTATIONS = ("auto", "xla", "pallas")
 
@@ -67,7 +68,8 @@ def roi_max_pool(
     sharded over devices are gathered for it; `jax.shard_map` pools each device's own.
 
     Raises:
-        ValueError: a shape is wrong, the grid or the map is empty, or there is no such implementation.
+        ValueError: a shape is wrong, the grid or the map is empty, there is no such implementation, or the maps are too
+            large for indices of 32 bits.
     """
     features, rois = as_array(features), as_array(rois)
     if features.ndim != 3 or rois.ndim != 2 or rois.shape[-1] != 4:
@@ -79,7 +81,7 @@ def roi_max_pool(
     whole = jnp.array(features.shape[:2], jnp.int32)
     valid_size = whole if valid_size is None else jnp.minimum(as_array(valid_size), whole)
     bins = roi_bins(rois, tuple(output_size), float(spatial_scale), features.shape[:2], valid_size)
-    return _pool(*_equally_varying(features, bins), implementation, None)[0]
+    return _pool(*equally_varying(features, bins), implementation, None)[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -159,22 +161,9 @@ def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> An
         split = jax.tree.map(lambda array: array.reshape(size, images, *array.shape[1:]), results)
         return split, jax.tree.map(lambda _: True, split)
 
-    return jax.tree.map(lambda array: array[0], call(*jax.tree.map(lambda array: array[None], arrays)))
-
-
-def _equally_varying(*trees: Any) -> Any:
-    """The trees with each array varying over all axes of `jax.shard_map` over which any of them varies.
-
-    A gradient must vary over the same axes as its array: that of a map shared by several devices is summed over them.
-    """
-    varying = [jax.typeof(array).manual_axis_type.varying for array in jax.tree.leaves(trees)]
-    axes = frozenset().union(*varying)
-
-    def cast(array: Array) -> Array:
-        missing = axes - jax.typeof(array).manual_axis_type.varying
-        return lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
-
-    return jax.tree.map(cast, trees)
+    results = jax.tree.map(lambda array: array[0], call(*jax.tree.map(lambda array: array[None], arrays)))
+    # Without RoIs the results are constants, which vary over no axis.
+    return equally_varying(results, arrays)[0]
 
 
 def _gpu_kernels(implementation: str) -> ModuleType | None:

@@ -36,6 +36,7 @@ def bin_maxima(features: Float[Array, "N H W C"], bins: Bins, index_dtype: Any |
     images, height, width, _ = features.shape
     cells = height * width
     heights, widths = _window_sizes(bins, (height, width))
+    _check_countable(images * len(heights) * len(widths) * cells)
     # One table holds the windows of all images, as a lookup with an axis of images takes longer on a CPU.
     first_row = _first_of_image(images, len(heights) * len(widths) * cells)
 
@@ -83,6 +84,7 @@ def features_gradient(
         map_size: rows and columns of the map.
     """
     (images, *_, channels), cells = argmax.shape, map_size[0] * map_size[1]
+    _check_countable(images * (cells + 1) * channels)
     accumulator = wide_dtype(cotangent.dtype)
     # Into one vector, of all images and channels: a scatter with an axis of images takes three times as long on a CPU,
     # and channels in blocks, whose parts are copied, two to four times as long. Empty bins point to one cell past the
@@ -92,6 +94,12 @@ def features_gradient(
     gradient = jnp.zeros(images * (cells + 1) * channels, accumulator)
     gradient = gradient.at[targets.ravel()].add(cotangent.astype(accumulator).ravel(), mode="promise_in_bounds")
     return gradient.reshape(images, cells + 1, channels)[:, :cells].reshape(images, *map_size, channels)
+
+
+def _check_countable(count: Any) -> None:
+    """Raises ValueError if 32 bits cannot count that many places: indices would wrap around."""
+    if isinstance(count, int) and count > jnp.iinfo(jnp.int32).max:
+        raise ValueError(f"roi_max_pool counts places in 32 bits, not {count}: pool fewer images, or a smaller map")
 
 
 def _first_of_image(images: Any, count: int) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax.ops.roi_pool import xla as roi_pool_xla
 from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
 from tests.ops import reference
 
@@ -233,6 +234,18 @@ def test_misshapen_input_is_refused():
         roi_max_pool(jnp.ones((4, 5, 2)), jnp.ones((3, 4)), (0, 7))
     with pytest.raises(ValueError, match=r"not empty.*\(0, 5, 2\)"):
         roi_max_pool(jnp.ones((0, 5, 2)), jnp.ones((3, 4)))
+
+
+def test_maps_beyond_32_bits_are_refused(unchecked_types):
+    """Their indices would wrap around; nothing is computed."""
+    rois = jnp.zeros((1, 4))
+    with pytest.raises(ValueError, match=r"in 32 bits, not \d{10}: pool fewer images"):
+        jax.eval_shape(roi_max_pool, jax.ShapeDtypeStruct((6000, 6000, 1), jnp.float32), rois)
+    slopes = partial(roi_pool_xla.features_gradient, bins=None, map_size=(1000, 1000))
+    argmax = [jax.ShapeDtypeStruct((1, 1, 1, 1, channels), jnp.int32) for channels in (2147, 2148)]
+    assert jax.eval_shape(slopes, argmax[0], jnp.zeros(argmax[0].shape)).shape == (1, 1000, 1000, 2147)
+    with pytest.raises(ValueError, match=r"in 32 bits, not 2148002148: pool fewer images"):
+        jax.eval_shape(slopes, argmax[1], jnp.zeros(argmax[1].shape))
 
 
 def test_project_rois_literals():
