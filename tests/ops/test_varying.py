@@ -9,7 +9,7 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from frcnn_jax.ops.layers.conv import conv2d
 from frcnn_jax.ops.layers.depthwise import depthwise_conv2d
@@ -18,7 +18,7 @@ from frcnn_jax.ops.roi_pool.pool import roi_max_pool
 from frcnn_jax.ops.spatial_pyramid import spatial_pyramid_pool
 from frcnn_jax.ops.varying import equally_varying
 
-MESH = AbstractMesh((2,), ("data",))
+MESH = AbstractMesh((2,), ("data",), axis_types=(AxisType.Auto,))
 MAPS, SMALL_MAPS = (2, 20, 20, 128), (2, 4, 4, 128)
 DIFFERENTIABLE = {
     "conv2d": (partial(conv2d, padding=1), MAPS, (3, 3, 128, 8)),

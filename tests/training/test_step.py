@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.config import ParameterRule
 from frcnn_jax.models.fast_rcnn import init_params
@@ -263,7 +263,7 @@ def test_gradients_are_each_devices_own_under_strict_shard_map(monkeypatch):
     everywhere, by_image = PartitionSpec(), PartitionSpec("data")
     mapped = jax.shard_map(
         lambda *arguments: step(*arguments)[0],
-        mesh=AbstractMesh((2,), ("data",)),
+        mesh=AbstractMesh((2,), ("data",), axis_types=(AxisType.Auto,)),
         in_specs=(everywhere, by_image, everywhere),
         out_specs=everywhere,
         check_vma=True,
