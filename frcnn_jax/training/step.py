@@ -251,8 +251,7 @@ def make_train_step(
             )
 
         # Under `check_vma`, gradients of parameters that all devices share would be summed before the mean below.
-        trainable, _ = equally_varying(state.trainable, batch)
-        gradient, metrics = jax.grad(trainable_loss, has_aux=True)(trainable)
+        gradient, metrics = jax.grad(trainable_loss, has_aux=True)(equally_varying(state.trainable, batch)[0])
         finite = jnp.isfinite(metrics["loss"])
         gradient, metrics = mean_over_devices((gradient, metrics), axis_name, fixed_order=fixed_order)
         if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
