@@ -116,7 +116,7 @@ def test_tiles_by_hand(monkeypatch):
 
 
 def test_division_that_rounds_up_suppresses_no_equal_box_at_1(monkeypatch):
-    """As on a GPU, whose division errs by up to two units in the last place."""
+    """A GPU's division errs by up to two units in the last place."""
     exact = suppression.pairwise_iou
     monkeypatch.setattr(suppression, "pairwise_iou", lambda a, b: jnp.nextafter(exact(a, b), jnp.float32(2)))
     boxes, scores = jnp.tile(jnp.array([[1.0, 2, 5, 9]]), (3, 1)), jnp.array([0.5, 0.9, 0.7])

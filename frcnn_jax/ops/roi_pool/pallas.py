@@ -79,7 +79,7 @@ def _bin_maxima(at: Place, features, top, bottom, left, right, *results) -> None
     start = jnp.zeros(size, features.dtype), jnp.full(size, height * width, jnp.int32)
     best = lax.fori_loop(first_row, end_row, take_row, start)
     for result, found in zip(results, best, strict=False):
-        result[...] = found.astype(result.dtype)
+        result[at.row, at.column, at.channels] = found.astype(result.dtype)
 
 
 def _cell_gradient(at: Place, argmax, cotangent, first_row, end_row, first_column, end_column, gradient) -> None:
@@ -96,7 +96,7 @@ def _cell_gradient(at: Place, argmax, cotangent, first_row, end_row, first_colum
         return lax.fori_loop(first_row[r, y], end_row[r, y], partial(add_row, r), total)
 
     zero = jnp.zeros(at.channels.size, gradient.dtype)
-    gradient[...] = lax.fori_loop(0, argmax.shape[0], add_roi, zero)
+    gradient[y, x, at.channels] = lax.fori_loop(0, argmax.shape[0], add_roi, zero)
 
 
 def _bins_over(first: Array, end: Array, cells: int) -> tuple[Array, Array]:
@@ -113,22 +113,24 @@ def _call(
     rows, columns, channels = shape
     if any(array.size == 0 for array in arrays):  # without RoIs no program is started, and no cell is won
         return tuple(jnp.zeros(shape, dtype) for dtype in dtypes)
-    # A power of two, as Triton needs, that divides the channels.
-    block = min(channels & -channels, _MOST_CHANNELS)
-    parts = channels // block
+    # Triton needs a power of two. Where it does not divide the channels, the last part overlaps the one before it, and
+    # both write the same.
+    block = min(1 << (channels.bit_length() - 1), _MOST_CHANNELS)
+    parts = -(-channels // block)
 
     def at_place(*arrays: Any) -> None:
         number = pl.program_id(1)
-        kernel(Place(pl.program_id(0), number // parts, pl.ds(number % parts * block, block)), *arrays)
+        first = number % parts * block
+        if channels % block:
+            first = jnp.minimum(first, channels - block)
+        kernel(Place(pl.program_id(0), number // parts, pl.ds(first, block)), *arrays)
 
-    specs = [pl.BlockSpec((None, None, block), lambda a, b: (a, b // parts, b % parts))] * len(dtypes)
     like = jax.typeof(arrays[0]).manual_axis_type  # `jax.shard_map` asks for it
     call = pl.pallas_call(
         at_place,
         [jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=like) for dtype in dtypes],
         # `vmap` adds an axis before these two. Of the three axes of a GPU's grid, only the first may exceed 65535.
         grid=(rows, columns * parts),
-        out_specs=specs,
         compiler_params=None if interpret else triton.CompilerParams(),
         interpret=interpret,
     )

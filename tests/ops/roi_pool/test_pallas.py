@@ -16,7 +16,7 @@ from frcnn_jax.ops.roi_pool.pool import roi_max_pool
 from tests.ops import reference
 from tests.ops.roi_pool.test_pool import HEIGHT, ROIS, WIDTH, maps, nasty_rois, rois_inside
 
-CHANNELS = 6  # three programs for a place: each takes a power of two that divides all
+CHANNELS = 6  # two programs for a place: each takes four channels, and two of them are the same
 GRID, SCALE = (3, 4), 1 / 16
 
 
