@@ -18,14 +18,15 @@ class SettingError(ValueError):
 
 
 def at_least(settings: Any, section: str, **least: float) -> None:
-    """Raises SettingError if a setting is below its bound, infinite, not a number, or no 64 bits hold it; None is
-    skipped.
+    """Raises SettingError if a setting is below its bound, infinite, not a number, or an integer of more than 64 bits;
+    None is skipped.
     """
     for name, bound in least.items():
         value = getattr(settings, name)
         if value is not None and not bound <= value < math.inf:
             raise SettingError(f"{section}.{name} must be at least {bound}, not {value}")
-    at_most(settings, section, **dict.fromkeys(least, _LARGEST))
+        if isinstance(value, numbers.Integral):
+            at_most(settings, section, **{name: _LARGEST})
 
 
 def at_most(settings: Any, section: str, **most: float) -> None:
