@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.checkpoint import Checkpoints, open_checkpoint
-from frcnn_jax.config import to_json
+from frcnn_jax.config import replace, to_json
 from frcnn_jax.data.fingerprints import legacy_fingerprint
 from frcnn_jax.training import loop
 from frcnn_jax.training.data_record import read_record
@@ -94,6 +94,12 @@ def test_a_run_that_kept_a_relative_path(data, run, monkeypatch):
     (run / "config.json").write_text(to_json(config))
     train(config, run)
     assert json.loads((run / "config.json").read_text())["data"]["root"] == str(data)
+
+
+def test_a_missing_file_of_proposals_is_named(data, tmp_path):
+    config = replace(run_config(data), proposals={"train_files": (f"{tmp_path}/none.npz",)})
+    with pytest.raises(FileNotFoundError, match=rf"^no proposal file {tmp_path}/none\.npz$"):
+        train(config, tmp_path / "run")
 
 
 def swap_images(root):
