@@ -39,7 +39,7 @@ def folder_lock(folder: str | Path, name: str = LOCK_FILE, *, purpose: str, wait
     Raises:
         FolderInUseError: another process holds the lock; names the process, its host and the start time. Also raised
             with `wait` if the holder is on another host.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or its disk has no locks; names the lock file.
     """
     path = Path(folder) / name
     try:
@@ -49,13 +49,27 @@ def folder_lock(folder: str | Path, name: str = LOCK_FILE, *, purpose: str, wait
         raise NotADirectoryError(f"{file} is a file, not a folder: give another folder for {purpose}") from None
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _acquire(descriptor, path, purpose, wait)
+        with _naming(path):
+            _acquire(descriptor, path, purpose, wait)
         try:
             yield
         finally:
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)  # releases the lock
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Makes system errors name the lock file, and say what to do about a disk without locks."""
+    try:
+        yield
+    except FolderInUseError:
+        raise
+    except OSError as error:
+        without = error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+        advice = " (its disk supports no locks: give a folder on another one)" if without else ""
+        raise OSError(error.errno, error.strerror + advice, str(path)) from error
 
 
 def _acquire(descriptor: int, path: Path, purpose: str, wait: bool) -> None:

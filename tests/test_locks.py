@@ -1,8 +1,10 @@
 """Locks of folders: one holder, named to the next; the dead hold nothing, other hosts are believed."""
 
+import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -115,3 +117,22 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path):
         with pytest.raises(NotADirectoryError, match=message), folder_lock(folder, purpose="training"):
             pass
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "number", "advice"),
+    [
+        (fcntl, "flock", errno.ENOLCK, "(its disk supports no locks: give a folder on another one)"),
+        (fcntl, "flock", errno.EIO, ""),
+        (os, "pwrite", errno.ENOSPC, ""),
+    ],
+)
+def test_an_error_of_the_system_names_the_file(tmp_path, monkeypatch, module, function, number, advice):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, function, fail)
+    message = f"{os.strerror(number)} {advice}".strip() + f": '{tmp_path}/.lock'"
+    with pytest.raises(OSError, match=re.escape(message)) as error, folder_lock(tmp_path, purpose="training"):
+        pass
+    assert error.value.errno == number

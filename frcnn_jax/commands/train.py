@@ -54,28 +54,31 @@ def train_and_evaluate(config: Config, workdir: Path, recipe: Config, *, accept_
     Args:
         recipe: the config before settings of the command line.
     """
-    from frcnn_jax.data.dataset import open_dataset
-    from frcnn_jax.data.prepared.prepare import data_dir
-    from frcnn_jax.distributed.disk import first_on_disk
     from frcnn_jax.evaluation.report import format_metrics
-    from frcnn_jax.models.architectures import resolve_rules
-    from frcnn_jax.plugins import load_plugins
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.runs.train import train
 
-    load_plugins(config.plugins, workdir)
-    config = resolve_rules(config)
-    try:
-        with first_on_disk(data_dir(config.data)):
-            open_dataset(config.data.test, config.data)  # finds faults of the test set before the training
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
-    kept = "images" if config.proposals.method == "file" else "images and proposals"
-    folder = data_dir(config.data)
-    print(f"Prepared {kept} are kept in {folder}, for later runs too; --data.tfds-dir FOLDER puts them elsewhere")
-    train(config, workdir, accept_changed_data=accept_changed_data)
+    train(config, workdir, accept_changed_data=accept_changed_data, before_data=open_test_set)
     report = workdir / "eval/index.html"
     if report.exists():
         print(f"Evaluating again: {workdir}/eval is replaced")
     print(format_metrics(evaluate_run(workdir, recipe=recipe)))
     print(f"Report: {report}")
+
+
+def open_test_set(config: Config) -> None:
+    """Finds faults of the test set before the training.
+
+    Raises:
+        FileNotFoundError: it does not exist; names the setting.
+    """
+    from frcnn_jax.data.dataset import open_dataset
+    from frcnn_jax.data.prepared.prepare import data_dir
+
+    try:
+        open_dataset(config.data.test, config.data)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
+    kept = "images" if config.proposals.method == "file" else "images and proposals"
+    folder = data_dir(config.data)
+    print(f"Prepared {kept} are kept in {folder}, for later runs too; --data.tfds-dir FOLDER puts them elsewhere")

@@ -8,17 +8,33 @@ import types
 import typing
 from typing import Any
 
+MOST_STEPS = 2**31 - 1  # the number of a step is int32
+MOST_SECONDS = 10**9  # timeouts of Python and JAX end at 292 and 68 years
+_LARGEST = 2**63 - 1  # of NumPy's and JAX's integers
+
 
 class SettingError(ValueError):
     """A setting has an invalid value."""
 
 
 def at_least(settings: Any, section: str, **least: float) -> None:
-    """Raises SettingError if a setting is below its bound, infinite or not a number; None is skipped."""
+    """Raises SettingError if a setting is below its bound, infinite, not a number, or an integer of more than 64 bits;
+    None is skipped.
+    """
     for name, bound in least.items():
         value = getattr(settings, name)
-        if value is not None and not (value >= bound and math.isfinite(value)):
+        if value is not None and not bound <= value < math.inf:
             raise SettingError(f"{section}.{name} must be at least {bound}, not {value}")
+        if isinstance(value, numbers.Integral):
+            at_most(settings, section, **{name: _LARGEST})
+
+
+def at_most(settings: Any, section: str, **most: float) -> None:
+    """Raises SettingError if a setting is above its bound; None is skipped."""
+    for name, bound in most.items():
+        value = getattr(settings, name)
+        if value is not None and value > bound:
+            raise SettingError(f"{section}.{name} must be at most {bound}, not {value}")
 
 
 def in_range(settings: Any, section: str, **ranges: tuple[float, float]) -> None:

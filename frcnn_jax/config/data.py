@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds, lengths
+from frcnn_jax.config.checks import MOST_SECONDS, SettingError, at_least, at_most, in_range, kinds, lengths
 from frcnn_jax.config.paths import PathText
 
 Action = Literal["error", "drop"]
@@ -227,6 +227,7 @@ class InputConfig:
         kinds(self, "input")
         at_least(self, "input", batch_size=1, test_batch_size=1, max_size=1, test_scale=1, test_max_size=1)
         at_least(self, "input", max_objects=1, workers=0, read_timeout=0.001)
+        at_most(self, "input", read_timeout=MOST_SECONDS)
         lengths(self, "input", "scales")
         lengths(self, "input", "test_scales", allow_empty=True)
         if min(sum(self.buckets, ()), default=1) < 1:

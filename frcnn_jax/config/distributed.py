@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from frcnn_jax.config.checks import SettingError, at_least, kinds
+from frcnn_jax.config.checks import MOST_SECONDS, SettingError, at_least, at_most, kinds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class DistributedConfig:
     def __post_init__(self):
         kinds(self, "distributed")
         at_least(self, "distributed", processes=1, process=0, heartbeat=5, start_timeout=1)
+        at_most(self, "distributed", heartbeat=MOST_SECONDS, start_timeout=MOST_SECONDS)
         if self.coordinator is not None:
             host, _, port = self.coordinator.rpartition(":")
             if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:

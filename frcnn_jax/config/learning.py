@@ -5,7 +5,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds
+from frcnn_jax.config.checks import MOST_STEPS, SettingError, at_least, at_most, in_range, kinds
 from frcnn_jax.config.paths import WeightsText
 
 # Names of the losses in `frcnn_jax.ops.losses`, repeated here to check settings without importing JAX.
@@ -29,7 +29,7 @@ def in_steps(length: float, steps: int | None) -> int:
 
 def _is_length(length: float) -> bool:
     """True for a share below 1, or a whole number of steps."""
-    return 0 <= length < 1 or length == int(length)
+    return 0 <= length < 1 or length % 1 == 0  # inf % 1 is NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +168,11 @@ class OptimizerConfig:
     def __post_init__(self):
         kinds(self, "optimizer")
         at_least(self, "optimizer", learning_rate=0, momentum=0, weight_decay=0, drop_factor=0, warmup=0, clip_norm=0)
+        at_most(self, "optimizer", warmup=MOST_STEPS)
+        if self.clip_norm == 0:
+            raise SettingError(
+                "optimizer.clip_norm must be above 0, not 0, as nothing would be learned: None sets no bound"
+            )
         if self.momentum >= 1:
             raise SettingError(f"optimizer.momentum must be below 1, not {self.momentum}")
         if not _is_length(self.warmup):
@@ -176,6 +181,8 @@ class OptimizerConfig:
             raise SettingError(f"optimizer.drops must be steps of at least 1, or shares below 1, not {self.drops}")
         if list(self.drops) != sorted(set(self.drops)):
             raise SettingError(f"optimizer.drops must be steps in ascending order, each once, not {self.drops}")
+        if self.drops and self.drops[-1] > MOST_STEPS:
+            raise SettingError(f"optimizer.drops must be steps of at most {MOST_STEPS}, not {self.drops}")
 
     @property
     def follows_length(self) -> bool:
@@ -219,6 +226,7 @@ class TrainConfig:
             object.__setattr__(self, "steps", _PAPERS_STEPS)
         at_least(self, "train", steps=1, epochs=0, min_steps=0, evaluate_every=0, patience=1, seed=0, pictures_every=0)
         at_least(self, "train", log_every=1, checkpoint_every=1, keep_checkpoints=1)
+        at_most(self, "train", steps=MOST_STEPS)
         if self.min_steps and self.epochs is None:
             raise SettingError(
                 f"train.min_steps = {self.min_steps} is for a length in epochs: leave it out, or give train.epochs in "

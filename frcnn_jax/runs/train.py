@@ -24,7 +24,12 @@ _SHOWN = ("coco", "pictures", "picture_score")
 
 
 def train(
-    config: Config, workdir: str | Path, loss: MultiTaskLoss | None = None, *, accept_changed_data: bool = False
+    config: Config,
+    workdir: str | Path,
+    loss: MultiTaskLoss | None = None,
+    *,
+    accept_changed_data: bool = False,
+    before_data: Callable[[Config], Any] | None = None,
 ) -> TrainState:
     """Trains for `config.train.steps` or `epochs`, resuming from the newest checkpoint in `workdir` if there is one.
 
@@ -37,6 +42,8 @@ def train(
             "module:function". Resuming needs the same loss, passed or named.
         accept_changed_data: resume with data that have changed since the newest checkpoint. The number of classes and
             their labels must be the same; a renamed class keeps its label.
+        before_data: called with the config before the training set is opened, when settings, workdir and initial
+            weights have been found usable: for other work on the data, such as opening the test set.
 
     Returns:
         The state after the last step, which need not be the best one; `load_detector` reads the best one.
@@ -59,6 +66,7 @@ def train(
         workdir,
         loss,
         accept_changed_data=accept_changed_data,
+        before_data=before_data,
         open_evaluation=open_validation,
         open_pictures=open_pictures,
     )

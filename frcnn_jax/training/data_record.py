@@ -24,6 +24,7 @@ from jaxtyping import UInt8
 
 from frcnn_jax.atomic import replacing
 from frcnn_jax.checkpoint import CheckpointMetadata
+from frcnn_jax.config import expand_user
 from frcnn_jax.data.fingerprints import legacy_fingerprint
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,11 @@ class DataRecord:
 
 
 def record_data(dataset: Any, proposal_files: Iterable[str | Path | None]) -> DataRecord:
-    """The record of a `Dataset` and its proposal files; None stands for computed proposals."""
+    """The record of a `Dataset` and its proposal files; None stands for computed proposals.
+
+    Raises:
+        FileNotFoundError: a file of proposals does not exist.
+    """
     rows = [
         [
             _digest(dataset.image_fingerprint(index).encode()),
@@ -222,7 +227,10 @@ def _digest(content: bytes) -> list[int]:
 
 
 def _file_digest(path: str | Path) -> str:
-    with Path(path).expanduser().open("rb") as file:
+    path = expand_user(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no proposal file {path}")
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from frcnn_jax.checkpoint import CheckpointMetadata
 from frcnn_jax.config import Config, absolute_paths, expand_user, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
-from frcnn_jax.data.pipeline import BatchSource, concatenate, iterate, training_source
+from frcnn_jax.data.joined import JoinedDataset
+from frcnn_jax.data.pipeline import BatchSource, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files
 from frcnn_jax.distributed.arrays import (
@@ -34,7 +35,6 @@ from frcnn_jax.distributed.start import start
 from frcnn_jax.distributed.talk import gather, is_first, process_count, same
 from frcnn_jax.distributed.watch import Stops, stops_together
 from frcnn_jax.models.architectures import resolve_rules
-from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.progress import paused_clock
@@ -44,8 +44,7 @@ from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctr
 from frcnn_jax.training.losses import create_loss, name_loss
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rates
-from frcnn_jax.training.state import TrainState, abstract_state, build_model, create_state, initial_params
-from frcnn_jax.training.statistics import box_statistics
+from frcnn_jax.training.state import TrainState, abstract_state, build_model, first_state
 from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, map_train_step
 from frcnn_jax.training.validation import Evaluation, Validation
 from frcnn_jax.training.workdir import describe_resumed, run_folder
@@ -63,12 +62,14 @@ def train(
     loss: MultiTaskLoss | None = None,
     *,
     accept_changed_data: bool = False,
+    before_data: Callable[[Config], Any] | None = None,
     open_evaluation: Callable[[Config, Dataset], Evaluation] | None = None,
     open_pictures: Callable[..., MakePictures] | None = None,
 ) -> TrainState:
     """Trains as `runs.train.train` does, which describes the other arguments; measurement and pictures are passed in.
 
     Args:
+        before_data: called before data are opened, when settings, workdir and initial weights have been found usable.
         open_evaluation: builds the measurement for `train.evaluate_every` from the config and the training set, before
             the first step.
         open_pictures: builds the pictures for `train.pictures_every` from the config, the model, the training set, its
@@ -102,13 +103,13 @@ def train(
         folder = resources.enter_context(run_folder(workdir, config, accept_changed_data))
         pixels = folder.pixels(config)  # first, as weights that are missing should not be found after the proposals
         with first_on_disk(data_dir(config.data)):
+            if before_data is not None:
+                before_data(config)
             datasets = [open_dataset(name, config.data) for name in config.data.train]
         config = folder.with_length(config, sum(map(len, datasets)))
         with first_on_disk(data_dir(config.data)):
-            dataset, proposals, files = open_data(config, datasets)
-        record = record_data(dataset, files)
+            dataset, proposals, record = open_data(config, datasets, partial(folder.check_data, config))
         compare_data(record, proposals)
-        folder.check_data(config, record, dataset)
         evaluation = None
         if config.train.evaluate_every is not None:
             with first_on_disk(data_dir(config.data)):
@@ -271,29 +272,21 @@ def compare_data(record: DataRecord, proposals: Sequence) -> None:
         same("other proposals", digest([np.asarray(boxes) for boxes in proposals]), "give each the same files")
 
 
-def open_data(config: Config, datasets: list[Any]) -> tuple[Any, Sequence, tuple[str | None, ...]]:
-    """The training sets as one `Dataset`, its proposals, and their files.
+def open_data(
+    config: Config, datasets: Sequence[Dataset], check: Callable[[DataRecord, Dataset], Any] = lambda *_: None
+) -> tuple[Dataset, Sequence, DataRecord]:
+    """The training sets as one `Dataset`, its proposals, and the record of both.
+
+    Args:
+        check: raises an error for data that cannot be used; called before proposals, which may take hours, are opened.
 
     Raises:
         ValueError: the sets have different classes, or a label is not one of them.
     """
     files, _ = proposal_files(config.proposals, config.data.train)
-    parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
-    dataset, proposals = concatenate(datasets, parts)
+    dataset = datasets[0] if len(datasets) == 1 else JoinedDataset(datasets)
     check_labels(dataset)
-    return dataset, proposals, files
-
-
-def first_state(config: Config, model: FastRCNN, dataset: Any, proposals: Any) -> tuple[TrainState, jax.Array]:
-    """The state before the first step, and the key of the run."""
-    statistics = box_statistics(
-        proposals,
-        dataset.annotations,
-        len(dataset.classes) + 1,
-        foreground_iou=config.sampling.foreground_iou,
-        use_difficult=config.sampling.use_difficult,
-        flip=config.input.flip,
-        flip_vertical=config.input.flip_vertical,
-    )
-    init_key, key = jax.random.split(jax.random.key(config.train.seed))
-    return create_state(config, initial_params(config, model, statistics, init_key), statistics), key
+    record = record_data(dataset, files)
+    check(record, dataset)
+    parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
+    return dataset, parts[0] if len(parts) == 1 else [boxes for part in parts for boxes in part], record

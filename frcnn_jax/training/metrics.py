@@ -1,5 +1,6 @@
 """Metrics of a run: JSON lines, TensorBoard events and a line to print."""
 
+import contextlib
 import json
 import logging
 import math
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from frcnn_jax.atomic import write_text
+from frcnn_jax.atomic import write_bytes
 
 _log = logging.getLogger(__name__)
 _PICTURE_SIDE = 800  # pixels of the longer side in TensorBoard
@@ -216,10 +217,9 @@ def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     if not path.exists():
         return
     lines = []
-    for line in path.read_text().splitlines():
-        try:
+    for line in path.read_bytes().splitlines():
+        # Cut off when the run was killed, or damaged on the disk.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             if wanted(json.loads(line)):
-                lines.append(line + "\n")
-        except json.JSONDecodeError:
-            continue  # cut off when the run was killed
-    write_text(path, "".join(lines))
+                lines.append(line + b"\n")
+    write_bytes(path, b"".join(lines))

@@ -15,7 +15,7 @@ from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.models.heads import output_layers
 from frcnn_jax.models.pixels import CENTERED_PIXELS, PixelNormalization
 from frcnn_jax.training.optimizer import create_optimizer, merge, split_frozen
-from frcnn_jax.training.statistics import identity_statistics
+from frcnn_jax.training.statistics import box_statistics, identity_statistics
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.load import load_start, read_pixels
 
@@ -63,8 +63,19 @@ def build_model(config: Config, num_classes: int, pixels: PixelNormalization | N
 
 
 def read_start_pixels(config: Config) -> PixelNormalization | None:
-    """The normalization that `model.weights` expects; None if there are no weights or they do not state it."""
-    return None if config.model.weights is None else read_pixels(config.model.weights, config.model.name)
+    """The normalization that `model.weights` expects; None if there are no weights or they do not state it.
+
+    Raises:
+        ValueError: `model.new_heads` is set without `model.weights`; or as `read_pixels`.
+    """
+    if config.model.weights is not None:
+        return read_pixels(config.model.weights, config.model.name)
+    if config.model.new_heads:
+        raise ValueError(
+            "model.new_heads replaces layers of model.weights, which is not set: give --model.weights too, or "
+            "--model.no-new-heads"
+        )
+    return None
 
 
 def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, key: jax.Array) -> Any:
@@ -76,6 +87,21 @@ def initial_params(config: Config, model: FastRCNN, statistics: BoxStatistics, k
             _log.warning("optimizer.rules freeze %d arrays that are random: set model.weights", len(frozen))
         return params
     return load_start(config.model.weights, model, statistics, key, new_heads=config.model.new_heads)
+
+
+def first_state(config: Config, model: FastRCNN, dataset: Any, proposals: Any) -> tuple[TrainState, jax.Array]:
+    """The state before the first step, and the key of the run."""
+    statistics = box_statistics(
+        proposals,
+        dataset.annotations,
+        len(dataset.classes) + 1,
+        foreground_iou=config.sampling.foreground_iou,
+        use_difficult=config.sampling.use_difficult,
+        flip=config.input.flip,
+        flip_vertical=config.input.flip_vertical,
+    )
+    init_key, key = jax.random.split(jax.random.key(config.train.seed))
+    return create_state(config, initial_params(config, model, statistics, init_key), statistics), key
 
 
 def create_state(

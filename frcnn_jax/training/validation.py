@@ -103,9 +103,11 @@ class Validation:
         """Message about the early end at `step`."""
         best_step, best = self._values.best
         config, steps = self._config, self._config.train.steps
+        count = self._values.since_best
         line = (
-            f"The training ends at step {step} of {steps}: {self._values.since_best} values since step {best_step} are "
-            f"not better than its mAP of {best:.4f} (train.patience = {config.train.patience}; "
+            f"The training ends at step {step} of {steps}: {count} value{'s' * (count > 1)} since step {best_step} "
+            f"{'are' if count > 1 else 'is'} not better than its mAP of {best:.4f} "
+            f"(train.patience = {config.train.patience}; "
             "a larger one goes on)"
         )
         if config.optimizer.schedule == "cosine" and step < steps:

@@ -1,11 +1,14 @@
 """Messages between processes, and which one writes to disk; threads take the places of processes."""
 
+import errno
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from frcnn_jax.distributed import talk
+from frcnn_jax.distributed import disk, talk
 from frcnn_jax.distributed.disk import first_on_disk
 from frcnn_jax.training import loop
 
@@ -81,3 +84,28 @@ def test_a_host_with_a_disk_of_its_own_waits_for_no_other(in_processes, tmp_path
             inside.wait(timeout=60)  # both are in the block at once
 
     assert in_processes(2, make) == [None] * 2
+
+
+def refuse_files(monkeypatch, number):
+    def refuse(path, *_, **__):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_may_only_be_read_is_used_by_all_at_once(in_processes, tmp_path, monkeypatch, number):
+    refuse_files(monkeypatch, number)
+    inside = threading.Barrier(2)
+
+    def read(_):
+        with first_on_disk(tmp_path):
+            inside.wait(timeout=60)
+
+    assert in_processes(2, read) == [None] * 2
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    refuse_files(monkeypatch, errno.ENOSPC)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/"):
+        disk._mark(tmp_path)

@@ -12,6 +12,7 @@ from frcnn_jax.checkpoint import read_evaluations
 from frcnn_jax.commands.train import train_and_evaluate
 from frcnn_jax.config import replace
 from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.locks import FolderInUseError, folder_lock
 from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.runs.train import ValidationSet, open_validation
 from tests.training.runs import kill_in_measurement, run_config, shrink_tiny, write_data
@@ -64,7 +65,7 @@ def test_values_are_those_of_an_evaluation_and_nothing_is_compiled_twice(data, t
 
 def test_the_command_says_where_data_are_kept_and_that_a_report_is_replaced(data, tmp_path, monkeypatch, capsys):
     metrics = {"metric": "voc07", "images": 1, "ap": {"cat": 0.5}, "map": 0.5, "objects": {"cat": 99}}
-    monkeypatch.setattr("frcnn_jax.runs.train.train", lambda *_, **__: None)
+    monkeypatch.setattr("frcnn_jax.runs.train.train", lambda config, *_, before_data, **__: before_data(config))
     monkeypatch.setattr("frcnn_jax.runs.evaluate.evaluate_run", lambda *_, **__: metrics)
     config, again = run_config(data), f"Evaluating again: {tmp_path}/eval is replaced\n"
     train_and_evaluate(config, tmp_path, config, accept_changed_data=False)
@@ -77,6 +78,22 @@ def test_the_command_says_where_data_are_kept_and_that_a_report_is_replaced(data
     train_and_evaluate(searched, tmp_path, config, accept_changed_data=False)
     lines = f"Prepared images and proposals {kept}{again}Average precision (voc07, 1 image)\n"
     assert capsys.readouterr().out.startswith(lines)
+
+
+def test_the_command_prepares_nothing_for_a_workdir_that_it_cannot_use(data, tmp_path):
+    config = replace(run_config(data), data={"tfds_dir": str(tmp_path / "prepared")})
+    with (
+        folder_lock(tmp_path / "run", purpose="training"),
+        pytest.raises(FolderInUseError, match=rf"^{tmp_path}/run is in use by process"),
+    ):
+        train_and_evaluate(config, tmp_path / "run", config, accept_changed_data=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_missing_test_set_is_named_by_its_setting(data, tmp_path):
+    config = replace(run_config(data), data={"test": "folder/none"})
+    with pytest.raises(FileNotFoundError, match=r"^data\.test = folder/none: "):
+        train_and_evaluate(config, tmp_path, config, accept_changed_data=False)
 
 
 @pytest.mark.long

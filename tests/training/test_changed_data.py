@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.checkpoint import Checkpoints, open_checkpoint
-from frcnn_jax.config import to_json
+from frcnn_jax.config import replace, to_json
 from frcnn_jax.data.fingerprints import legacy_fingerprint
 from frcnn_jax.training import loop
 from frcnn_jax.training.data_record import read_record
@@ -96,6 +96,12 @@ def test_a_run_that_kept_a_relative_path(data, run, monkeypatch):
     assert json.loads((run / "config.json").read_text())["data"]["root"] == str(data)
 
 
+def test_a_missing_file_of_proposals_is_named(data, tmp_path):
+    config = replace(run_config(data), proposals={"train_files": (f"{tmp_path}/none.npz",)})
+    with pytest.raises(FileNotFoundError, match=rf"^no proposal file {tmp_path}/none\.npz$"):
+        train(config, tmp_path / "run")
+
+
 def swap_images(root):
     images = root / "JPEGImages"
     (images / "a3.jpg").write_bytes((images / "a4.jpg").read_bytes())
@@ -152,8 +158,10 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_change_is_refused_and_named(moved, run, change):
+def test_a_change_is_refused_and_named(moved, run, change, monkeypatch):
     change(moved)
+    # Their search may take hours.
+    monkeypatch.setattr(loop, "open_proposals", lambda *_: pytest.fail("proposals are opened"))
     before = {path: path.read_bytes() for path in (run / "config.json", run / "data.npz")}
     message = f"folder/train has changed since {run} was trained on it: {CHANGES[change]}. "
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*--accept-changed-data") as refused:

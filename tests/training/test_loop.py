@@ -155,7 +155,7 @@ def test_other_settings_are_refused(finished, data):
     _, workdir = finished
     before = (workdir / "config.json").read_text()
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate is 0\.01 there and 0\.5 here"):
-        train(with_learning_rate(run_config(data), 0.5), workdir)
+        train(with_learning_rate(run_config(data), 0.5), workdir, before_data=data_are_opened)
     assert (workdir / "config.json").read_text() == before
 
 
@@ -185,14 +185,30 @@ def test_a_start_that_failed_does_not_claim_the_workdir(data, tmp_path):
     claim_workdir(tmp_path, run_config(data))
 
 
-def test_missing_weights_are_noticed_before_proposals_are_searched(data, tmp_path, monkeypatch):
-    def search(*_):
-        raise AssertionError("proposals are opened")
+def data_are_opened(*_):
+    raise AssertionError("data are opened")
 
-    monkeypatch.setattr(loop, "open_proposals", search)
+
+def test_missing_weights_are_noticed_before_data_are_opened(data, tmp_path):
     config = replace(run_config(data), model={"weights": str(tmp_path / "none.npz")})
     with pytest.raises(FileNotFoundError, match=r"none\.npz"):
-        train(config, tmp_path / "run")
+        train(config, tmp_path / "run", before_data=data_are_opened)
+    config = replace(run_config(data), model={"new_heads": True})
+    with pytest.raises(
+        ValueError, match=r"^model\.new_heads .* model\.weights, which is not set: give --model\.weights"
+    ):
+        train(config, tmp_path / "run", before_data=data_are_opened)
+
+
+def test_work_before_the_data_are_opened_gets_the_settings_of_the_run(data, tmp_path, monkeypatch):
+    def open_test_set(config):
+        assert (tmp_path / "run/.lock").read_text()
+        raise LookupError(config.data.root)
+
+    monkeypatch.setattr(loop, "open_dataset", data_are_opened)
+    monkeypatch.chdir(data.parent)
+    with pytest.raises(LookupError, match=f"^{data}$"):
+        train(replace(run_config(data), data={"root": data.name}), tmp_path / "run", before_data=open_test_set)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(small, data, tmp_path):

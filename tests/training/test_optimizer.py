@@ -156,3 +156,10 @@ def test_a_rate_that_depends_on_a_length_that_is_not_known_is_refused():
     for settings in ({"schedule": "cosine"}, {"drops": (0.5,)}):
         with pytest.raises(ValueError, match=r"which train\.epochs leaves unknown .*with_steps\(config"):
             create_optimizer(OptimizerConfig(**settings, rules=RULES), PARAMS, None)
+
+
+def test_the_largest_settings_are_computed():
+    most = 2**31 - 1
+    rates = learning_rates(OptimizerConfig(drops=(most,), warmup=most), 2)
+    np.testing.assert_allclose(rates, [0, 1e-3 / most], atol=1e-9)
+    assert jax.random.key_data(jax.random.key(2**63 - 1)).tolist() == [0, 2**32 - 1]

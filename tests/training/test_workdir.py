@@ -198,9 +198,12 @@ def test_a_measured_map_is_a_line_of_its_own_and_in_those_after_it(tmp_path, mon
     assert lines(tmp_path)[4]["images_per_second"] == 4  # the time of the measurement is none of the steps'
 
 
-def test_lines_after_the_checkpoint_are_dropped(tmp_path):
+def test_lines_after_the_checkpoint_and_damaged_ones_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 10, "loss": 1.0}\n{"step": 20, "loss": 2.0}\n{"step": 30, "loss": 3.0}\n{"step": 4')
+    damaged = b'{"step": 12, "loss": "\xff"}\n\0\0\n{"stef": 13}\n[14]\n{"step": "15"}\n'
+    path.write_bytes(
+        b'{"step": 10, "loss": 1.0}\n' + damaged + b'{"step": 20, "loss": 2.0}\n{"step": 30, "loss": 3.0}\n{"step": 4'
+    )
     log = MetricsLog(tmp_path, 20, lambda step: 0.1)
     assert path.read_text() == '{"step": 10, "loss": 1.0}\n{"step": 20, "loss": 2.0}\n'
     log.add(21, metrics(), ["a"], 0.0)
