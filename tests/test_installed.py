@@ -137,10 +137,10 @@ def test_from_training_to_an_exported_detector(frcnn, tmp_path):
 
     refused = run(frcnn, "train", "--config", config, "--workdir", "run", "--train.seed", 5, cwd=empty)
     assert refused.returncode == 1
-    # Where the tests were started with SIGINT ignored, a line between them says so.
-    layout, *_, message = refused.stderr.splitlines()
-    lists = "train: 8 images of ImageSets/Main/train.txt; test: 4 images of ImageSets/Main/test.txt"
-    assert layout == f"INFO {data}: layout voc, 2 classes (cat, dog); {lists}"
+    # Where the tests were started with SIGINT ignored, a line before it says so. Nothing is said of the data yet.
+    *before, message = refused.stderr.splitlines()
+    assert len(before) <= 1
+    assert "layout" not in refused.stderr
     assert message.startswith("frcnn train:")
     assert "train.seed is 0 there and 5 here" in message
 

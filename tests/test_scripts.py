@@ -247,7 +247,7 @@ def test_a_test_set_that_is_not_there_is_told_before_training(tmp_path, monkeypa
     assert call(monkeypatch, "train", *arguments) == (
         f"train.py: data.test = folder/test: {data}/ImageSets/Main has no list of a split 'test' (there: train)"
     )
-    assert not workdir.exists()
+    assert not (workdir / "config.json").exists()  # no run has begun there
 
 
 def test_an_unknown_setting_names_the_nearest(pictures, monkeypatch, capsys):
