@@ -294,9 +294,7 @@ def test_variables_that_are_not_parameters_are_refused():
         init_params(small_model().clone(backbone=Patches(normalized=True)), jax.random.key(0))
 
 
-def test_parameters_on_a_gpu_where_constants_are_computed_at_once():
-    """Pallas cannot trace a kernel there, but parameters need none."""
-    with jax.ensure_compile_time_eval():
-        params = init_params(small_model().clone(roi_pooling="pallas"), jax.random.key(0))
-    expected = init_params(small_model(), jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
+def test_parameters_need_no_kernels():
+    """Pallas cannot trace one inside `jax.ensure_compile_time_eval`, where a GPU would get it."""
+    made = jax.make_jaxpr(lambda: init_params(small_model().clone(roi_pooling="pallas"), jax.random.key(0)))()
+    assert "pallas_call" not in str(made)

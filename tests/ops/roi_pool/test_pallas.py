@@ -114,6 +114,30 @@ def test_gpus_get_the_kernels_and_others_xla():
     assert "scatter" not in text
 
 
+@pytest.mark.parametrize(("channels", "parts"), [(CHANNELS, 2), (64, 1), (672, 2), (1024, 2)])
+def test_the_programs_of_a_place_take_its_channels_and_no_others(channels, parts, monkeypatch):
+    """The interpreter moves a slice that passes the end, and a GPU would write there."""
+    taken = [[], []]
+
+    def one_after_the_other(at_place, results, grid, **settings):
+        def call(*arrays):
+            for number in range(grid[1]):
+                monkeypatch.setattr(roi_pool_pallas.pl, "program_id", lambda axis, number=number: (0, number)[axis])
+                at_place(*arrays)
+            return [jnp.zeros(result.shape, result.dtype) for result in results]
+
+        return call
+
+    def note(at, _):
+        taken[at.column].append(range(int(at.channels.start), int(at.channels.start) + at.channels.size))
+
+    monkeypatch.setattr(roi_pool_pallas.pl, "pallas_call", one_after_the_other)
+    roi_pool_pallas._call(note, (1, 2, channels), [jnp.float32], True, jnp.zeros(3))
+    for column in taken:
+        assert len(column) == parts
+        assert set().union(*column) == set(range(channels))
+
+
 @pytest.mark.parametrize("split", [(True, True), (True, False), (False, True), (False, False)])
 def test_strict_shard_map(split):
     """The kernels say over which axes of a mesh their results vary; so do gradients of a map that devices share."""
