@@ -32,7 +32,7 @@ _PARTS = {
     "depthwise": ("_depthwise_conv", "_bn1"),
     "project": ("_project_conv", "_bn2"),
 }
-_BLOCK = re.compile(r"((?:backbone|head/stages)/stage(\d+)_(\d+))/project/kernel")
+_LAYER = re.compile(r"((?:backbone|head/stages)/stage(\d+)_(\d+)/(expand|depthwise|project))/kernel")
 
 
 def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
@@ -46,17 +46,15 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
     if not _is_ours(tensors):
         raise ValueError("it is not EfficientNet-Lite: _conv_stem.weight and the like are missing")
     expected = expected_shapes(model)
-    found = {match[1]: (int(match[2]), int(match[3])) for match in map(_BLOCK.fullmatch, expected) if match}
-    blocks = sorted(found, key=found.get)
-    _check_network(tensors, [expected[f"{block}/project/kernel"].shape[-1] for block in blocks], model)
-
-    layers = {"backbone/stem": ("_conv_stem", "_bn0")}
-    for number, block in enumerate(blocks):
-        # A trunk may end with the first layer of a block that continues in the head.
-        for place in dict.fromkeys((block, f"backbone/{block.rpartition('/')[2]}")):
-            for part, names in _PARTS.items():
-                if f"{place}/{part}/kernel" in expected:
-                    layers[f"{place}/{part}"] = tuple(f"_blocks.{number}.{name}" for name in names)
+    layers, channels = {"backbone/stem": ("_conv_stem", "_bn0")}, []
+    matches = [match for match in map(_LAYER.fullmatch, expected) if match]
+    blocks = {match: (int(match[2]), int(match[3])) for match in matches}
+    numbers = {block: number for number, block in enumerate(sorted(set(blocks.values())))}
+    for match in sorted(matches, key=blocks.get):
+        layers[match[1]] = tuple(f"_blocks.{numbers[blocks[match]]}.{name}" for name in _PARTS[match[4]])
+        if match[4] == "project":
+            channels.append(expected[match[0]].shape[-1])
+    _check_network(tensors, channels, model)
     if "head/stages/top/kernel" in expected:
         layers["head/stages/top"] = ("_conv_head", "_bn1")
 
@@ -66,7 +64,7 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
         arrays |= {f"{layer}/kernel": kernel, f"{layer}/bias": bias}
     used = {name for names in layers.values() for name in names}
     others = dict.fromkeys(name.rpartition(".")[0] for name in tensors if name.rpartition(".")[0] not in used)
-    skipped = tuple(name for name in others if _may_be_left(name, len(blocks)))
+    skipped = tuple(name for name in others if _may_be_left(name, len(channels)))
     arrays |= {
         name: tensor.read() for name, tensor in tensors.items() if name.rpartition(".")[0] not in {*used, *skipped}
     }
@@ -85,7 +83,7 @@ def _is_ours(tensors: Mapping[str, Stored]) -> bool:
 
 
 def _may_be_left(layer: str, blocks: int) -> bool:
-    """True for the classifier, and for layers after the last of `blocks` blocks."""
+    """True for the classifier, and for layers after the model's last whole block, of which it has `blocks`."""
     block = re.match(r"_blocks\.(\d+)\.", layer)
     return layer in ("_fc", "_conv_head", "_bn1") or (block is not None and int(block[1]) >= blocks)
 
