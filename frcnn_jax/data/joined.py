@@ -1,4 +1,4 @@
-"""Concatenation of several data sets."""
+"""Several data sets as one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from jaxtyping import UInt8
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["JoinedDataset"]
+__all__ = ["JoinedDataset", "join_datasets"]
+
+
+def join_datasets(parts: Sequence[Dataset]) -> Dataset:
+    """The only part, or all as one `JoinedDataset`; errors as there."""
+    return parts[0] if len(parts) == 1 else JoinedDataset(parts)
 
 
 class JoinedDataset:

@@ -13,7 +13,6 @@ from frcnn_jax.data.augment.view import TRIES, View, changes_views, choose_view,
 from frcnn_jax.data.batch_plan import BatchPlan, Bucket, default_buckets, plan_training, resized_size
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.image_cache import DecodedImages
-from frcnn_jax.data.joined import JoinedDataset
 from frcnn_jax.data.records import float_boxes
 from frcnn_jax.types import Batch
 
@@ -235,14 +234,3 @@ def iterate(source: BatchSource, workers: int, prefetch: int = 4) -> Iterator[Ba
     """
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=prefetch if workers else 0)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
-
-
-def concatenate(datasets: Sequence[Dataset], proposals: Sequence[Sequence[np.ndarray]]) -> tuple[Dataset, Sequence]:
-    """Several data sets with the same classes, and their proposals, as one.
-
-    Raises:
-        ValueError: their classes differ.
-    """
-    if len(datasets) == 1:
-        return datasets[0], proposals[0]
-    return JoinedDataset(datasets), [boxes for part in proposals for boxes in part]

@@ -17,10 +17,10 @@ from tqdm import tqdm
 from frcnn_jax.checkpoint import CheckpointMetadata
 from frcnn_jax.config import Config, absolute_paths, expand_user, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
-from frcnn_jax.data.joined import JoinedDataset
+from frcnn_jax.data.joined import join_datasets
 from frcnn_jax.data.pipeline import BatchSource, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
-from frcnn_jax.data.proposals.source import open_proposals, proposal_files
+from frcnn_jax.data.proposals.source import open_joined_proposals, proposal_files
 from frcnn_jax.distributed.arrays import (
     compiled_together,
     data_mesh,
@@ -284,9 +284,8 @@ def open_data(
         ValueError: the sets have different classes, or a label is not one of them.
     """
     files, _ = proposal_files(config.proposals, config.data.train)
-    dataset = datasets[0] if len(datasets) == 1 else JoinedDataset(datasets)
+    dataset = join_datasets(datasets)
     check_labels(dataset)
     record = record_data(dataset, files)
     check(record, dataset)
-    parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
-    return dataset, parts[0] if len(parts) == 1 else [boxes for part in parts for boxes in part], record
+    return dataset, open_joined_proposals(datasets, config.proposals, files), record

@@ -188,13 +188,14 @@ def test_other_data_are_refused(trained, data, tmp_path):
         rcnn.train(config, comparison, trained[0])
 
 
-def test_changed_annotations_are_refused(trained, data, tmp_path):
+def test_changed_annotations_are_refused_before_proposals_are_opened(trained, data, tmp_path):
     for folder in ("Annotations", "ImageSets", "JPEGImages"):
         shutil.copytree(data / folder, tmp_path / folder)
     path = tmp_path / "Annotations/a3.xml"
     path.write_text(path.read_text().replace("<difficult>0", "<difficult>1"))
     config, comparison = case(data)
     config = replace(config, data={"root": str(tmp_path), "tfds_dir": str(tmp_path / "prepared")})
+    config = replace(config, proposals={"train_files": (str(tmp_path / "missing.npz"),)})
     with pytest.raises(ValueError, match=r"was made with another data, '.*' and not '.*': give that again, or another"):
         rcnn.train(config, comparison, trained[0])
 

@@ -8,10 +8,9 @@ import pytest
 
 from frcnn_jax.config import InputConfig
 from frcnn_jax.data.batch_plan import BatchPlan
-from frcnn_jax.data.joined import JoinedDataset
+from frcnn_jax.data.joined import JoinedDataset, join_datasets
 from frcnn_jax.data.pipeline import (
     BatchSource,
-    concatenate,
     flip_boxes,
     iterate,
     padded_count,
@@ -290,22 +289,24 @@ def test_cache_gives_the_same_and_reads_once():
 
 def test_joined_data_sets_read_as_one():
     parts = (Images("first", 2), Images("nothing", 0, objects=()), Images("second", 3))
-    joined, proposals = concatenate(parts, [proposals_of(part) for part in parts])
+    joined = join_datasets(parts)
     assert isinstance(joined, JoinedDataset)
-    assert len(joined) == len(proposals) == len(joined.sizes) == len(joined.annotations) == 5
+    assert len(joined) == len(joined.sizes) == len(joined.annotations) == 5
     assert joined.image_ids == ("first/i0", "first/i1", "second/i0", "second/i1", "second/i2")
     assert joined.name == "first + nothing + second"
     for index, (part, k) in enumerate([(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]):
         np.testing.assert_array_equal(joined.read_image(index), parts[part].pixels[k])
         np.testing.assert_array_equal(joined.annotations[index].boxes, parts[part].annotations[k].boxes)
         np.testing.assert_array_equal(joined.sizes[index], parts[part].sizes[k])
-        np.testing.assert_array_equal(proposals[index], proposals_of(parts[part])[k])
     with pytest.raises(IndexError):
         joined.read_image(5)
 
 
-def test_data_sets_with_other_classes_do_not_join(dataset, proposals):
-    assert concatenate([dataset], [proposals]) == (dataset, proposals)
+def test_one_data_set_is_left_as_it_is(dataset):
+    assert join_datasets([dataset]) is dataset
+
+
+def test_data_sets_with_other_classes_do_not_join(dataset):
     other = Images("other", classes=("a", "c"))
     with pytest.raises(ValueError, match=r"images and other have different classes: \('a', 'b'\), \('a', 'c'\)"):
-        concatenate([dataset, other], [proposals, proposals])
+        join_datasets([dataset, other])

@@ -31,8 +31,8 @@ from frcnn_jax.config import Config, ParameterRule, absolute_paths, expand_user,
 from frcnn_jax.data.batch_plan import choose_bucket, default_buckets, resize_scale, resized_size
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.image_cache import DecodedImages
-from frcnn_jax.data.pipeline import concatenate
-from frcnn_jax.data.proposals.source import open_proposals, proposal_files
+from frcnn_jax.data.joined import join_datasets
+from frcnn_jax.data.proposals.source import open_joined_proposals, open_proposals, proposal_files
 from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.plugins import load_plugins
@@ -114,11 +114,12 @@ def open_training(
         description = describe_settings(config, comparison, system, settings)
         check_folder(folder, description)
         datasets = [open_dataset(name, config.data) for name in config.data.train]
+        dataset = join_datasets(datasets)
+        description["data"] = dataset.fingerprint
+        check_folder(folder, description)  # before proposals are computed, which may take hours
         files, _ = proposal_files(config.proposals, config.data.train)
-        parts = [open_proposals(d, config.proposals, file) for d, file in zip(datasets, files, strict=True)]
-        dataset, proposals = concatenate(datasets, parts)
-        boxes = [np.asarray(proposals[i]) for i in range(len(dataset))]
-        description |= {"data": dataset.fingerprint, "proposals": fingerprint(boxes)}
+        proposals = open_joined_proposals(datasets, config.proposals, files)
+        description["proposals"] = fingerprint([np.asarray(proposals[i]) for i in range(len(dataset))])
         claim_folder(folder, description)
         record = Record(folder / "record.json", system=system, model=config.model.name)
         record.set(images=[len(dataset), *record.content.get("images", ())[1:]])

@@ -27,7 +27,7 @@ from frcnn_jax.data.proposals.selective_search import search_settings, selective
 from frcnn_jax.data.proposals.store import ProposalStore
 from frcnn_jax.machine import cores
 
-__all__ = ["Proposals", "open_proposals", "proposal_files", "select_proposals"]
+__all__ = ["Proposals", "open_joined_proposals", "open_proposals", "proposal_files", "select_proposals"]
 
 _log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_SEGMENTS = 5.0
@@ -163,6 +163,14 @@ def open_proposals(
     rows = [(number[id(places[key][0])], *places[key][1:]) for key in keys]
     parts = [segment.boxes for segment in segments.values()]
     return Proposals(parts, np.array(rows, np.int64).reshape(-1, 3), computed)
+
+
+def open_joined_proposals(
+    parts: Sequence[Dataset], config: ProposalConfig, files: Sequence[str | None]
+) -> Sequence[Float[np.ndarray, "P 4"]]:
+    """The proposals of all images of `join_datasets(parts)`, with a file for each part; errors as `open_proposals`."""
+    opened = [open_proposals(part, config, file) for part, file in zip(parts, files, strict=True)]
+    return opened[0] if len(opened) == 1 else [boxes for proposals in opened for boxes in proposals]
 
 
 def _complete(

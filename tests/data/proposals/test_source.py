@@ -16,7 +16,13 @@ import pytest
 from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.images import decode_image
 from frcnn_jax.data.proposals.selective_search import search_settings, selective_search
-from frcnn_jax.data.proposals.source import Proposals, open_proposals, proposal_files, select_proposals
+from frcnn_jax.data.proposals.source import (
+    Proposals,
+    open_joined_proposals,
+    open_proposals,
+    proposal_files,
+    select_proposals,
+)
 from frcnn_jax.data.proposals.store import settings_key
 
 CONFIG = ProposalConfig(method="selective_search_fast", max_side=0, min_side=4.0, max_count=50, workers=2)
@@ -230,6 +236,19 @@ def test_proposals_of_a_file_are_cut_as_set(tmp_path):
     assert_same(open_proposals(dataset, config, str(tmp_path / "mine.npz")), [rows[1:3]])
     with pytest.raises(ValueError, match="no file is given for the data set folder/train"):
         open_proposals(dataset, config)
+
+
+def test_proposals_of_joined_data_sets_follow_each_other(tmp_path):
+    rows = np.array([[0, 0, 3, 30], [0, 0, 10, 10], [1, 1, 9, 9]], np.float32)
+    np.savez(tmp_path / "first.npz", **{"000000": rows[:1], "000001": rows[1:]})
+    np.savez(tmp_path / "second.npz", **{"000000": rows[2:]})
+    parts = [FakeDataset(tmp_path, range(count)) for count in (2, 1)]
+    files = [str(tmp_path / name) for name in ("first.npz", "second.npz")]
+    config = ProposalConfig(method="file", min_side=1)
+    assert_same(open_joined_proposals(parts, config, files), [rows[:1], rows[1:], rows[2:]])
+    assert_same(open_joined_proposals(parts[:1], config, files[:1]), [rows[:1], rows[1:]])
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        open_joined_proposals(parts, config, files[:1])
 
 
 def rows_in(order, count=12):
