@@ -24,7 +24,9 @@ def measure_depthwise(setup: Setup) -> list[Row]:
                 name = f"{case.name}, {part}"
                 run = partial(jax.jit(partial(_compute, case, part)), *arrays)
                 if name in other.cases:
-                    check_close(name, compared(part, np.asarray(run())), other.arrays[name], tolerance=1e-5)
+                    # PyTorch's kernel gradients, sums over all cells, err by up to 2e-5.
+                    tolerance = 1e-4 if part == "kernel gradient" else 1e-5
+                    check_close(name, compared(part, np.asarray(run())), other.arrays[name], tolerance)
                 ours, theirs = other.measure(name, run, jax.block_until_ready, setup.sizes)
                 rows.append(
                     Row(
