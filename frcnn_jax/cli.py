@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from frcnn_jax.machine import restart_with_large_pages
 from frcnn_jax.signals import ended_by_signals
 
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
@@ -30,11 +31,12 @@ _CLOSED_OUTPUT = 141  # exit status of a process that SIGPIPE ends, as a shell s
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs the `main` of a command.
+    """Runs the `main` of a command, with large pages where the machine has them.
 
     Exits with 1 and a line for bad input or too little memory, with 130 for an interruption, and with 141 if nothing
     reads its output any more.
     """
+    restart_with_large_pages()
     keep_compiled(_program())
     interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command does the rest\n"
     try:
