@@ -4,9 +4,6 @@ RUN    ?= runs/demo
 # An environment is one of this version; the files that say what is in it carry its number.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-# Large pages for the arrays, where glibc and the kernel offer them: training on a CPU is about a sixth faster.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-
 .PHONY: demo test test-long lint bench docs clean
 .DELETE_ON_ERROR:
 
@@ -21,6 +18,9 @@ demo: .venv/installed-$(VERSION)
 	@echo "Detections          $(RUN)/detections/"
 	@echo "Loss over time      $(RUN)/metrics.jsonl, $(RUN)/tensorboard/"
 	@echo "Checkpoints         $(RUN)/checkpoints/"
+
+# Large pages for the arrays of the tests, where glibc and the kernel offer them; the commands ask for them themselves.
+test test-long: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 test: lint
 	.venv-test/bin/pytest -n auto --dist worksteal
