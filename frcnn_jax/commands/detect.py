@@ -14,13 +14,45 @@ those of a proposal file, are in the turned image; "orientation" in the JSON is 
 none.
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from frcnn_jax.cli import checkpoint_option, make_parser
-from frcnn_jax.config import expand_user
+from frcnn_jax.config import ProposalConfig, expand_user
+
+if TYPE_CHECKING:  # as imports that take seconds wait until the options have been checked
+    import numpy as np
+
+    from frcnn_jax.runs.detect_inputs import ImageInput
+    from frcnn_jax.runs.detector import Detector
 
 _LINES = 20  # images; for as many or more, no line per image is printed
 
 
 def main() -> None:
+    parser = _make_parser()
+    arguments = parser.parse_args()
+    if arguments.every < 1:
+        parser.error(f"--every must be at least 1, not {arguments.every}")
+    if not 0 <= arguments.score <= 1:
+        parser.error(f"--score must be in 0 ... 1, not {arguments.score:g}")
+
+    from frcnn_jax.runs.detect_inputs import find_inputs
+
+    files, videos = find_inputs(arguments.files)  # first, as the other imports take seconds
+
+    from frcnn_jax.runs.detector import load_detector
+
+    detector = load_detector(arguments.workdir, arguments.checkpoint)
+    _check_proposals(parser, arguments, detector.config.proposals.method, videos)
+    _detect(arguments, detector, files, videos)
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
     parser.add_argument("files", nargs="+", type=expand_user, metavar="FILE", help="image, folder of images, or video")
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
@@ -51,73 +83,72 @@ def main() -> None:
     parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read")
     parser.add_argument("--verbose", action="store_true", help=f"a line for each image, also for {_LINES} and more")
     parser.add_argument("--overwrite", action="store_true", help="replace existing XML files")
-    arguments = parser.parse_args()
-    if arguments.every < 1:
-        parser.error(f"--every must be at least 1, not {arguments.every}")
-    if not 0 <= arguments.score <= 1:
-        parser.error(f"--score must be in 0 ... 1, not {arguments.score:g}")
+    return parser
 
-    from frcnn_jax.runs.detect_inputs import check_images, find_inputs, say_orientation
 
-    files, videos = find_inputs(arguments.files)
-
-    import numpy as np
-
-    from frcnn_jax.data.proposals.files import read_proposal_file
-    from frcnn_jax.data.proposals.source import select_proposals
-    from frcnn_jax.evaluation.outputs.files import check_folder
-    from frcnn_jax.evaluation.outputs.voc_xml import check_xml_files
-    from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video
-    from frcnn_jax.runs.detector import load_detector
-    from frcnn_jax.runs.video import video_facts
-
-    out = arguments.out or arguments.workdir / "detections"
-    detector = load_detector(arguments.workdir, arguments.checkpoint)
-    check_folder(out)
-    config = detector.config
+def _check_proposals(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, method: str, videos: Sequence[Path]
+) -> None:
+    """Ends the command if a video is given with an option for images, or no boxes can be had."""
     frames = f"ffmpeg -i {videos[0]} FOLDER/%06d.png" if videos else ""
     if videos and arguments.voc_xml is not None:
         parser.error(f"--voc-xml is for images: make images of {videos[0]}, as by: {frames}")
-    if videos and config.proposals.method == "file":
+    if videos and method == "file":
         parser.error(
             "the detector was trained with proposals from a file, and a video has none: "
             f"make images of {videos[0]}, as by: {frames}, and give --proposals for them"
         )
-    if config.proposals.method == "file" and arguments.proposals is None:
+    if method == "file" and arguments.proposals is None:
         parser.error("the detector was trained with proposals from a file: give --proposals")
+
+
+def _detect(arguments: argparse.Namespace, detector: Detector, files: Sequence[Path], videos: Sequence[Path]) -> None:
+    """Checks all inputs and outputs, then detects and says where the results are."""
+    from frcnn_jax.evaluation.outputs.files import check_folder
+    from frcnn_jax.evaluation.outputs.voc_xml import check_xml_files
+    from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video
+    from frcnn_jax.runs.detect_inputs import check_images, say_orientation
+    from frcnn_jax.runs.video import video_facts
+
+    config, out, voc_xml = detector.config, arguments.out or arguments.workdir / "detections", arguments.voc_xml
+    check_folder(out)
     max_pixels = config.data.max_pixels if arguments.max_pixels is None else arguments.max_pixels
     images = check_images(files, config.data.orientation, max_pixels, skip_broken=arguments.skip_broken)
-    files = [image.path for image in images]
     for video in videos:
         video_facts(video)
+    files = [image.path for image in images]
     check_results(out, files, videos)
     lines = arguments.verbose or len(images) < _LINES
     say_orientation(images, lines=lines)
-    if arguments.voc_xml is not None:
-        check_xml_files(arguments.voc_xml, [path.stem for path in files], overwrite=arguments.overwrite)
-    proposals = None
-    if arguments.proposals is not None and images:
-        names, sizes = [image.path.stem for image in images], np.array([image.size for image in images])
-        rows = read_proposal_file(arguments.proposals, names, sizes, config.proposals.invalid, subset=True)
-        proposals = select_proposals(rows, config.proposals, str(arguments.proposals))
+    if voc_xml is not None:
+        check_xml_files(voc_xml, [path.stem for path in files], overwrite=arguments.overwrite)
+    proposals = _read_proposals(arguments.proposals, images, config.proposals)
 
     out.mkdir(parents=True, exist_ok=True)
     if images:
-        detect_images(
-            detector,
-            images,
-            out,
-            proposals=proposals,
-            score=arguments.score,
-            pictures=arguments.pictures,
-            voc_xml=arguments.voc_xml,
-            lines=lines,
-        )
+        options = {"score": arguments.score, "pictures": arguments.pictures, "voc_xml": voc_xml, "lines": lines}
+        detect_images(detector, images, out, proposals=proposals, **options)
     for video in videos:
         detect_video(detector, video, out, every=arguments.every, score=arguments.score)
     written = "JSON files" if arguments.pictures == "none" else "Pictures and JSON files"
     if not images:
         written = "Videos and JSON lines"
     print(f"{written} are in {out}, made with the checkpoint of step {detector.step}")
-    if arguments.voc_xml is not None:
-        print(f"VOC XML is in {arguments.voc_xml}: labelImg opens it with the images, Change Save Dir")
+    if voc_xml is not None:
+        print(f"VOC XML is in {voc_xml}: labelImg opens it with the images, Change Save Dir")
+
+
+def _read_proposals(
+    file: Path | None, images: Sequence[ImageInput], config: ProposalConfig
+) -> Sequence[np.ndarray] | None:
+    """The boxes of each image in the file; None without one."""
+    if file is None or not images:
+        return None
+    import numpy as np
+
+    from frcnn_jax.data.proposals.files import read_proposal_file
+    from frcnn_jax.data.proposals.source import select_proposals
+
+    names, sizes = [image.path.stem for image in images], np.array([image.size for image in images])
+    rows = read_proposal_file(file, names, sizes, config.invalid, subset=True)
+    return select_proposals(rows, config, str(file))
