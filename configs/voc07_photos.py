@@ -2,8 +2,9 @@
 
     frcnn train --config voc07_photos --workdir runs/voc07_photos
 
-Downloads VOC 2007 (0.9 GB), trains on trainval and tests on test. Reached: not run. The number of epochs is that of the
-runs on fewer photographs in docs/results.md.
+Downloads VOC 2007 (0.9 GB), trains on trainval and tests on test, which has not been run: 5,011 images take about three
+hours on two cores (3.9 images/s). Reached with 1,190 of VOC's photographs, tested on 297 others with 500 proposals per
+image: mAP 0.565 to 0.598 in three runs of 41 minutes (docs/results.md).
 """
 
 from frcnn_jax.config import Config, derive

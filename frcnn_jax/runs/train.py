@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,14 @@ class ValidationSet:
             return None
 
 
-def open_validation(config: Config, training: Dataset) -> ValidationSet:
+def open_validation(
+    config: Config, training: Dataset, check: Callable[[Mapping[str, Any]], Any] = lambda _: None
+) -> ValidationSet:
     """The data set that `config.data.validation` names, or `data.test`; a line logs its name.
+
+    Args:
+        check: raises an error if values of `ValidationSet.measured` cannot be used; called before proposals, which may
+            take hours, are opened.
 
     Raises:
         ValueError: it has other classes than the `training` set, no objects, or no file of proposals is given.
@@ -120,9 +126,10 @@ def open_validation(config: Config, training: Dataset) -> ValidationSet:
             f"--data.{field}, or no train.evaluate_every"
         )
     file = validation_file(config.proposals, config.data.validation, config.data.test)
+    measured = _measured(config, dataset, file)
+    check(measured)
     print(_describe(config, dataset, training))
-    proposals = open_proposals(dataset, config.proposals, file)
-    return ValidationSet(dataset, proposals, config, _measured(config, dataset, file))
+    return ValidationSet(dataset, open_proposals(dataset, config.proposals, file), config, measured)
 
 
 def open_pictures(

@@ -52,6 +52,7 @@ from frcnn_jax.types import Batch
 
 # Steps that a device is given before they are waited for; none on a CPU, as an interruption waits for all of them.
 _AHEAD, _AHEAD_ON_CPU = 4, 0
+OpenEvaluation = Callable[[Config, Dataset, Callable[[Mapping[str, Any]], None]], Evaluation]
 # RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
 MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
 
@@ -63,15 +64,16 @@ def train(
     *,
     accept_changed_data: bool = False,
     before_data: Callable[[Config], Any] | None = None,
-    open_evaluation: Callable[[Config, Dataset], Evaluation] | None = None,
+    open_evaluation: OpenEvaluation | None = None,
     open_pictures: Callable[..., MakePictures] | None = None,
 ) -> TrainState:
     """Trains as `runs.train.train` does, which describes the other arguments; measurement and pictures are passed in.
 
     Args:
         before_data: called before data are opened, when settings, workdir and initial weights have been found usable.
-        open_evaluation: builds the measurement for `train.evaluate_every` from the config and the training set, before
-            the first step.
+        open_evaluation: builds the measurement for `train.evaluate_every` before the first step, from the config, the
+            training set and a check, which it calls with `Evaluation.measured` before anything that takes long; the
+            check raises ValueError if the values so far would not compare.
         open_pictures: builds the pictures for `train.pictures_every` from the config, the model, the training set, its
             proposals and the measurement; no pictures without it.
 
@@ -113,8 +115,8 @@ def train(
         evaluation = None
         if config.train.evaluate_every is not None:
             with first_on_disk(data_dir(config.data)):
-                evaluation = open_evaluation(config, dataset)
-        folder.claim(config, evaluation)
+                evaluation = open_evaluation(config, dataset, folder.check_measured)
+        folder.claim(config)
 
         model = build_model(config, len(dataset.classes) + 1, pixels)
         source = training_source(

@@ -1,7 +1,7 @@
 """Measurement of a run while it trains: its steps, the best checkpoint and the early end."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,13 +116,14 @@ class Validation:
         return line
 
 
-def check_measured(workdir: Path, evaluation: Evaluation, accept_changed: bool) -> None:
+def check_measured(workdir: Path, now: Mapping[str, Any], accept_changed: bool) -> None:
     """Raises ValueError if existing values of the run were measured differently, so that new ones are not comparable.
 
     Args:
+        now: `Evaluation.measured` of the new values.
         accept_changed: compare even if the data have changed.
     """
-    before, now = read_evaluations(workdir), evaluation.measured
+    before = read_evaluations(workdir)
     then = _DEFAULTS | before.measured
     changed = {name for name in before.measured.keys() | now.keys() if then.get(name) != now.get(name)}
     if not before.values or not changed - set(_DATA if accept_changed else ()):

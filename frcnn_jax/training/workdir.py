@@ -1,7 +1,7 @@
 """The workdir of a run: its settings, the ones that may change when it is resumed, and the state to resume from."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.training.data_record import DataRecord, check_data, write_record
 from frcnn_jax.training.state import TrainState, read_start_pixels
-from frcnn_jax.training.validation import Evaluation, check_measured
+from frcnn_jax.training.validation import check_measured
 
 # Settings that may change between two starts of a run, as they do not affect what was learned so far. Data and proposal
 # files are compared by content instead (`data_record`), wherever they are.
@@ -77,15 +77,14 @@ class RunFolder:
                 f"{_length_option(config)} to go on with them, or the data as they were"
             )
 
-    def claim(self, config: Config, evaluation: Evaluation | None) -> None:
-        """Claims the workdir for this run.
-
-        Raises:
-            ValueError: as `check_settings` and `check_measured`.
-        """
+    def check_measured(self, measured: Mapping[str, Any]) -> None:
+        """As `check_measured` of the values so far."""
         if is_first():
-            if evaluation is not None:
-                check_measured(self._workdir, evaluation, self._accept_changed)
+            check_measured(self._workdir, measured, self._accept_changed)
+
+    def claim(self, config: Config) -> None:
+        """Claims the workdir for this run. Raises ValueError as `check_settings`."""
+        if is_first():
             claim_workdir(self._workdir, config)
 
     def pixels(self, config: Config) -> PixelNormalization | None:

@@ -137,6 +137,20 @@ def test_a_set_of_its_own_and_its_proposals(data, capsys):
         assert open_validation(replace(config, **change), training_set(config)).measured != opened.measured
 
 
+def test_values_are_compared_before_proposals_are_opened(data, monkeypatch):
+    def search(*_):
+        raise AssertionError("proposals are opened")
+
+    def check(measured):
+        assert measured["data"] == "folder/test"
+        raise ValueError("another set")
+
+    monkeypatch.setattr("frcnn_jax.runs.train.open_proposals", search)
+    config = run_config(data, evaluate_every=2)
+    with pytest.raises(ValueError, match=r"^another set$"):
+        open_validation(config, training_set(config), check)
+
+
 def test_images_that_are_trained_on_are_counted(data, capsys):
     config = replace(run_config(data), data={"validation": "folder/train"})
     config = replace(config, proposals={"validation_file": str(data / "train.npz")})

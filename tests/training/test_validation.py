@@ -47,7 +47,12 @@ def go(data, workdir, evaluation=None, **settings):
     """Trains 12 steps, measured at every second one, two values without a better one allowed; one checkpoint kept."""
     settings = {"evaluate_every": 2, "patience": 2, "keep_checkpoints": 1, "checkpoint_every": 3, **settings}
     evaluation = evaluation or Scripted()
-    state = train(run_config(data, **settings), workdir, open_evaluation=lambda config, dataset: evaluation)
+
+    def open_evaluation(config, dataset, check):
+        check(evaluation.measured)
+        return evaluation
+
+    state = train(run_config(data, **settings), workdir, open_evaluation=open_evaluation)
     return int(state.step), evaluation.steps
 
 
@@ -226,13 +231,13 @@ def test_the_last_step_is_measured_and_a_share_is_of_the_steps(data, tmp_path):
 def test_values_that_would_not_compare_are_refused(tmp_path):
     before = Scripted(**{"evaluate.nms_iou": 0.3}).measured
     write_evaluations(tmp_path, Evaluations(before, ((2, 0.3),)))
-    check_measured(tmp_path, Scripted(**before), False)
+    check_measured(tmp_path, before, False)
     for accept in (False, True):
         with pytest.raises(
             ValueError, match=r"measured otherwise .*: evaluate\.nms_iou is 0\.3 there and 0\.5 here\. "
         ):
-            check_measured(tmp_path, Scripted(**before | {"evaluate.nms_iou": 0.5, "fingerprint": "def"}), accept)
-    other = Scripted(**before | {"fingerprint": "def"})
+            check_measured(tmp_path, before | {"evaluate.nms_iou": 0.5, "fingerprint": "def"}, accept)
+    other = before | {"fingerprint": "def"}
     with pytest.raises(ValueError, match=r"other images or proposals .* folder/test, .*--accept-changed-data") as error:
         check_measured(tmp_path, other, False)
     assert "\n" not in str(error.value)
@@ -241,12 +246,19 @@ def test_values_that_would_not_compare_are_refused(tmp_path):
     check_measured(tmp_path, other, False)
 
 
+def test_a_run_that_was_measured_on_other_data_is_refused(data, tmp_path):
+    settings = {"steps": 2, "patience": None}
+    go(data, tmp_path, Scripted({2: 0.1}), **settings)
+    with pytest.raises(ValueError, match="other images or proposals"):
+        go(data, tmp_path, Scripted({4: 0.2}, fingerprint="def"), **settings | {"steps": 4})
+
+
 def test_a_setting_that_a_run_does_not_know_has_its_default(tmp_path):
     before = Scripted(**{"evaluate.nms_iou": 0.3}).measured
     write_evaluations(tmp_path, Evaluations(before, ((2, 0.5),)))
-    check_measured(tmp_path, Scripted(**before | {"evaluate.second_pass": 0}), False)
+    check_measured(tmp_path, before | {"evaluate.second_pass": 0}, False)
     with pytest.raises(ValueError, match=r"measured otherwise .*: evaluate\.second_pass is 0 there and 128 here\. "):
-        check_measured(tmp_path, Scripted(**before | {"evaluate.second_pass": 128}), False)
+        check_measured(tmp_path, before | {"evaluate.second_pass": 128}, False)
 
 
 def test_a_damaged_file_of_values_is_one_line(tmp_path):
