@@ -8,6 +8,8 @@ import pytest
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.checkpoint import Evaluations, read_evaluations, write_evaluations
+from frcnn_jax.comparison.record import Record
+from frcnn_jax.comparison.stages.folder import save_arrays
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.store import ProposalStore
@@ -41,6 +43,7 @@ WRITERS = {
     "safetensors": ("a.safetensors", weights(".safetensors")),
     "npz": ("a.npz", weights(".npz")),
     "picture": ("a.jpg", lambda folder: write_image(folder / "a.jpg", pixels(1, 400, 400))),
+    "results of a comparison": ("svms.npz", lambda folder: save_arrays(folder / "svms.npz", {"a": np.zeros(10_000)})),
     "evaluations": (
         "evaluations.json",
         lambda folder: write_evaluations(folder, Evaluations({}, tuple((i, 0.5) for i in range(1000)))),
@@ -64,6 +67,17 @@ def test_evaluations_stay_as_they_were(tmp_path):
     with little_space(10), pytest.raises(OSError, match="File too large"):
         write_evaluations(tmp_path, Evaluations({"data": "a"}, ((1, 0.25), (2, 0.5))))
     assert read_evaluations(tmp_path).values == ((1, 0.25),)
+
+
+def test_a_record_of_a_comparison_stays_as_it_was(tmp_path):
+    path = tmp_path / "record.json"
+    record = Record(path, system="rcnn", model="tiny")
+    record.set(steps=3)
+    with little_space(), pytest.raises(OSError, match="File too large") as error:
+        record.set(held_out_losses=[[i, 0.5] for i in range(1000)])
+    assert error.value.filename == str(path)
+    again = Record.read(path).content
+    assert (again["steps"], "held_out_losses" in again) == (3, False)
 
 
 def test_proposals(tmp_path):

@@ -96,8 +96,8 @@ def test_one_line_that_names_the_folder(place):
         "proposals": ("--image", f"{place}/data/JPEGImages/a.jpg", "--out", f"{place}/pictures"),
         "train": ("--config", "folder_scratch", "--workdir", f"{place}/new", *data),
     }
-    writers = ("text", "safetensors", "npz", "picture", "evaluations", "lock", "store of proposals", "metrics",
-               "record of data", "new checkpoints")  # fmt: skip
+    writers = ("text", "safetensors", "npz", "picture", "evaluations", "results of a comparison", "lock",
+               "store of proposals", "metrics", "record of data", "new checkpoints")  # fmt: skip
     cases = [(name, (str(place), *arguments)) for name, arguments in commands.items()]
     cases += [(name, (str(place / "data"),)) for name in writers]
     cases.append(("checkpoint", (str(place / "run"),)))

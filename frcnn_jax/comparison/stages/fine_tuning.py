@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
@@ -163,29 +162,32 @@ def _compile(
     def mean_loss(params: Any, inputs: Array, labels: Array, key: PRNGKeyArray | None) -> Float[Array, ""]:
         return jnp.mean(cross_entropy(task.logits(params, inputs, key), labels))
 
-    @partial(jax.jit, donate_argnums=0)
-    def update(state: TrainState, inputs: Array, labels: Array, key: PRNGKeyArray) -> tuple[TrainState, Array]:
-        def loss(trainable: Any, inputs: Array, labels: Array, key: PRNGKeyArray) -> Array:
-            return mean_loss(merge(trainable, state.frozen), inputs, labels, key)
+    @jax.jit
+    @jax.value_and_grad
+    def gradient(trainable: Any, frozen: Any, inputs: Array, labels: Array, key: PRNGKeyArray) -> Float[Array, ""]:
+        return mean_loss(merge(trainable, frozen), inputs, labels, key)
 
-        key = jax.random.fold_in(key, state.step)
-        value, gradient = _mean_over_parts(
-            partial(jax.value_and_grad(loss), state.trainable), inputs, labels, key, at_once=task.at_once
-        )
+    @partial(jax.jit, donate_argnums=0)
+    def move(state: TrainState, gradient: Any) -> TrainState:
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        return TrainState(state.step + 1, trainable, state.frozen, opt_state, state.statistics), value
+        return TrainState(state.step + 1, trainable, state.frozen, opt_state, state.statistics)
+
+    def update(state: TrainState, inputs: Array, labels: Array, key: PRNGKeyArray) -> tuple[TrainState, Array]:
+        of_part = partial(gradient, state.trainable, state.frozen)
+        key = jax.random.fold_in(key, state.step)
+        value, found = _mean_over_parts(of_part, inputs, labels, key, at_once=task.at_once)
+        return move(state, found), value
 
     @jax.jit
-    def without_dropout(params: Any, inputs: Array, labels: Array) -> Array:
-        def loss(inputs: Array, labels: Array, _: Any) -> Array:
-            return mean_loss(params, inputs, labels, None)
-
-        return _mean_over_parts(loss, inputs, labels, jax.random.key(0), at_once=task.at_once)
+    def without_dropout(params: Any, inputs: Array, labels: Array, _: PRNGKeyArray) -> Float[Array, ""]:
+        return mean_loss(params, inputs, labels, None)
 
     def measure(params: Any) -> float:
-        found = [without_dropout(params, task.load(held_out[i][0]), held_out[i][1]) for i in range(len(held_out))]
-        return float(np.mean(found))
+        of_part, key = partial(without_dropout, params), jax.random.key(0)
+        batches = (held_out[i] for i in range(len(held_out)))
+        losses = [_mean_over_parts(of_part, task.load(b[0]), b[1], key, at_once=task.at_once) for b in batches]
+        return float(np.mean(losses))
 
     return update, measure
 
@@ -200,21 +202,28 @@ def _mean_over_parts(
 ) -> Any:
     """Mean of `function(inputs, labels, key)` over equal parts of a batch, of at most `at_once` inputs each.
 
-    The parts follow one another, so that the memory is that of one. Each has a key of its own; a whole batch has `key`.
+    The parts are calls that follow one another, so that the memory is that of one: in a loop inside of a program, XLA's
+    convolutions take three times as long on a CPU. Each part has a key of its own; a whole batch has `key`.
     """
     size = next(size for size in range(min(len(labels), at_once or len(labels)), 0, -1) if len(labels) % size == 0)
     count = len(labels) // size
     if count == 1:
         return function(inputs, labels, key)
-    parts = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[1:]), (inputs, labels))
-    parts = (*parts, jax.random.split(key, count))
+    total = None
+    for start, part_key in zip(range(0, len(labels), size), jax.random.split(key, count), strict=True):
+        found = function(inputs[start : start + size], labels[start : start + size], part_key)
+        # Waited for, as a CPU may compute several calls at the same time.
+        total = jax.block_until_ready(found if total is None else _add(total, found))
+    return _divide(total, count)
 
-    def add(total: Any, part: tuple[Array, Array, PRNGKeyArray]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, function(*part)), None
 
-    shapes = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], parts))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total, _ = lax.scan(add, zeros, parts)
+@partial(jax.jit, donate_argnums=0)
+def _add(total: Any, found: Any) -> Any:
+    return jax.tree.map(jnp.add, total, found)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _divide(total: Any, count: int) -> Any:
     return jax.tree.map(lambda x: x / count, total)
 
 
