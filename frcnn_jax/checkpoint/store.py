@@ -148,9 +148,9 @@ class Checkpoints:
             write_sums(self._folder(step))
         except (OSError, ValueError) as error:  # TensorStore reports system errors as ValueError
             self._remove_unfinished(step)
+            others = "Checkpoints of earlier steps are whole" if self.steps else "There is none of an earlier step"
             raise OSError(
-                f"cannot write the checkpoint of step {step} to {self._manager.directory}: {reason(error)}. "
-                "Checkpoints of earlier steps are whole"
+                f"cannot write the checkpoint of step {step} to {self._manager.directory}: {reason(error)}. {others}"
             ) from error
         then()
         for old in self.steps[: -self._keep]:

@@ -11,6 +11,7 @@ from typing import Any
 MOST_STEPS = 2**31 - 1  # the number of a step is int32
 MOST_SECONDS = 10**9  # timeouts of Python and JAX end at 292 and 68 years
 _LARGEST = 2**63 - 1  # of NumPy's and JAX's integers
+_LARGEST_FLOAT = 3.4e38  # a larger number is infinite in float32
 
 
 class SettingError(ValueError):
@@ -18,15 +19,14 @@ class SettingError(ValueError):
 
 
 def at_least(settings: Any, section: str, **least: float) -> None:
-    """Raises SettingError if a setting is below its bound, infinite, not a number, or an integer of more than 64 bits;
-    None is skipped.
+    """Raises SettingError if a setting is below its bound, not a number, infinite in float32, or an integer of more
+    than 64 bits; None is skipped.
     """
     for name, bound in least.items():
         value = getattr(settings, name)
         if value is not None and not bound <= value < math.inf:
             raise SettingError(f"{section}.{name} must be at least {bound}, not {value}")
-        if isinstance(value, numbers.Integral):
-            at_most(settings, section, **{name: _LARGEST})
+        at_most(settings, section, **{name: _LARGEST if isinstance(value, numbers.Integral) else _LARGEST_FLOAT})
 
 
 def at_most(settings: Any, section: str, **most: float) -> None:

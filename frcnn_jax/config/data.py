@@ -96,6 +96,9 @@ class DataConfig:
         at_least(self, "data", max_pixels=1)
         if not self.train or not all(self.train):
             raise SettingError(f"data.train must name at least one data set, not {self.train}")
+        repeated = sorted({name for name in self.train if self.train.count(name) > 1})
+        if repeated:
+            raise SettingError(f"data.train names {', '.join(repeated)} more than once")
         for name in ("test", "format"):
             if not getattr(self, name):
                 raise SettingError(f"data.{name} must not be empty")

@@ -226,7 +226,7 @@ class TrainConfig:
             object.__setattr__(self, "steps", _PAPERS_STEPS)
         at_least(self, "train", steps=1, epochs=0, min_steps=0, evaluate_every=0, patience=1, seed=0, pictures_every=0)
         at_least(self, "train", log_every=1, checkpoint_every=1, keep_checkpoints=1)
-        at_most(self, "train", steps=MOST_STEPS)
+        at_most(self, "train", steps=MOST_STEPS, seed=2**32 - 1)  # JAX takes larger seeds modulo 2^32
         if self.min_steps and self.epochs is None:
             raise SettingError(
                 f"train.min_steps = {self.min_steps} is for a length in epochs: leave it out, or give train.epochs in "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +17,19 @@ from frcnn_jax.types import GroundTruth
 
 __all__ = ["JoinedDataset", "join_datasets"]
 
+_log = logging.getLogger(__name__)
+
 
 def join_datasets(parts: Sequence[Dataset]) -> Dataset:
-    """The only part, or all as one `JoinedDataset`; errors as there."""
-    return parts[0] if len(parts) == 1 else JoinedDataset(parts)
+    """The only part, or all as one `JoinedDataset`, errors as there; a line in the log counts images of several."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = JoinedDataset(parts)
+    sets = Counter(key for part in parts for key in {part.image_fingerprint(i) for i in range(len(part))})
+    shared = sum(count > 1 for count in sets.values())
+    if shared:
+        _log.warning("%s: %d images are in more than one of these sets, and are used for each", joined.name, shared)
+    return joined
 
 
 class JoinedDataset:

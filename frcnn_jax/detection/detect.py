@@ -10,9 +10,10 @@ from jaxtyping import Array, Real, UInt8
 
 from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.outputs import Outputs, has_second_pass, head_outputs, second_boxes, select, select_both
-from frcnn_jax.detection.selection import SETTINGS, is_traced, static_settings
+from frcnn_jax.detection.selection import SETTINGS, static_settings
 from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.ops.arguments import is_traced
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import Batch, BoxStatistics, Detections
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from frcnn_jax.detection.selection import class_boxes
 from frcnn_jax.ops.boxes import clip_boxes
 from frcnn_jax.ops.nms import nms
-from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.precision import as_mask, widen
 from frcnn_jax.types import BoxStatistics
 
 # A box is a near duplicate if its IoU with a better one is greater.
@@ -43,7 +43,7 @@ def moved_boxes(
         The boxes, best first, and True for those that exist.
     """
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
-    mask = as_array(mask)
+    mask = as_mask(mask)
     if not len(rois):
         return jnp.zeros((count, 4), rois.dtype), jnp.zeros(count, bool)
     classes = logits.shape[1] - 1

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from frcnn_jax.config import EvalConfig
+from frcnn_jax.ops.arguments import is_traced
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
-from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.precision import as_array, as_mask, widen
 from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.ops.voting import vote_boxes_by_class
 from frcnn_jax.types import BoxStatistics, Detections
@@ -118,7 +119,7 @@ def select_detections(
     check_settings(nms_iou, score_threshold, per_class, box_voting)
     check_statistics(statistics, np.shape(logits)[-1])
     logits, deltas, rois = widen(logits), widen(deltas), widen(rois)
-    mask = as_array(mask)
+    mask = as_mask(mask)
     check_shapes(
         "select_detections",
         "logits [R, K1], deltas [R, K1, 4], rois [R, 4], mask [R], original_size [2]",
@@ -164,8 +165,3 @@ def class_boxes(
 def _is_bool(value: Any) -> bool:
     """True for a bool, which Python counts as 0 or 1: `box_voting=False` would be a threshold that all boxes reach."""
     return isinstance(value, bool | np.bool_)
-
-
-def is_traced(value: Any) -> bool:
-    """True for an argument of a function that JAX is tracing: its values are unknown."""
-    return isinstance(value, jax.core.Tracer)

@@ -11,23 +11,29 @@ from jaxtyping import Array, Float, Int, Real
 from frcnn_jax.ops.precision import widen
 from frcnn_jax.ops.shapes import check_shapes
 
+# Bounds coordinates where areas are computed, as an infinite one has no IoU; float32's largest number is 2^128.
+_FARTHEST = 2.0**60
 # Bounds the growth of a box by exp(): a factor of 62.5, the ratio of the paper's longest side (1000) to 16 pixels.
 LARGEST_LOG_RATIO = 4.135166556742356
 
 
 def box_area(boxes: Real[Array, "*B 4"]) -> Float[Array, "*B"]:
     """Area in square pixels; 0 if a box is empty or reversed."""
-    x1, y1, x2, y2 = jnp.moveaxis(widen(boxes), -1, 0)
+    x1, y1, x2, y2 = jnp.moveaxis(_bounded(boxes), -1, 0)
     return jnp.maximum(x2 - x1, 0) * jnp.maximum(y2 - y1, 0)
 
 
 def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Float[Array, "*#B"]:
     """Intersection area of each box of `a` with the box of `b` at the same place, 0 if they are disjoint."""
-    a, b = widen(a), widen(b)
+    a, b = _bounded(a), _bounded(b)
     top_left = jnp.maximum(a[..., :2], b[..., :2])
     bottom_right = jnp.minimum(a[..., 2:], b[..., 2:])
     width, height = jnp.moveaxis(jnp.maximum(bottom_right - top_left, 0), -1, 0)
     return width * height
+
+
+def _bounded(boxes: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:
+    return jnp.clip(widen(boxes), -_FARTHEST, _FARTHEST)
 
 
 def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "A B"]:

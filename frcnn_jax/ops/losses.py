@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from frcnn_jax.ops.boxes import decode_boxes, encode_boxes, paired_giou
-from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.precision import as_array, as_mask, widen
 from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.types import BoxStatistics, RoiSample
 
@@ -153,7 +153,7 @@ def multi_task_loss(
         rois, labels, gt_boxes, mask, mean, std = records
     if any(x is None for x in (rois, labels, gt_boxes, mask, mean, std)):
         raise TypeError("multi_task_loss needs a RoiSample and BoxStatistics, or all six of their fields")
-    logits, deltas, labels, mask = map(as_array, (logits, deltas, labels, mask))
+    logits, deltas, labels, mask = as_array(logits), as_array(deltas), as_array(labels), as_mask(mask)
     rois, gt_boxes, mean, std = map(as_array, (rois, gt_boxes, mean, std))
     check_shapes(
         "multi_task_loss",

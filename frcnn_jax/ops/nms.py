@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, Real
 
+from frcnn_jax.ops.arguments import check_share
 from frcnn_jax.ops.boxes import pairwise_iou
-from frcnn_jax.ops.precision import as_array
+from frcnn_jax.ops.precision import as_array, as_mask
 from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.ops.varying import equally_varying
 
@@ -50,9 +51,10 @@ def nms(
         Mask of the kept boxes, in the given order; never a masked one.
 
     Raises:
-        ValueError: a shape does not fit.
+        ValueError: a shape does not fit, or the threshold is not in 0 ... 1.
     """
-    boxes, scores, mask = map(as_array, (boxes, scores, mask))
+    boxes, scores, mask = as_array(boxes), as_array(scores), as_mask(mask)
+    check_share("nms", "iou_threshold", iou_threshold)
     check_shapes("nms", "boxes [B, 4], scores [B], mask [B]", boxes, scores, mask)
     boxes, scores, mask = equally_varying(boxes, scores, mask)
     count = boxes.shape[0]
@@ -69,7 +71,7 @@ def nms_by_class(
     boxes: Real[Array, "K B 4"], scores: Real[Array, "K B"], mask: Bool[Array, "K B"], iou_threshold: float = 0.3
 ) -> Bool[Array, "K B"]:
     """`nms` for each class separately."""
-    boxes, scores, mask = map(as_array, (boxes, scores, mask))
+    boxes, scores, mask = as_array(boxes), as_array(scores), as_mask(mask)
     return jax.vmap(nms, in_axes=(0, 0, 0, None))(boxes, scores, mask, iou_threshold)
 
 

@@ -21,6 +21,12 @@ def as_array(x: ArrayLike | Sequence[Any]) -> Any:
     return x if hasattr(x, "shape") else jnp.asarray(x)
 
 
+def as_mask(x: ArrayLike | Sequence[Any]) -> Any:
+    """`x` as an array of bools: numbers are True unless 0, as `&` and `~` would take integers bit by bit."""
+    x = as_array(x)
+    return x if x.dtype == bool else x != 0
+
+
 def widen(x: ArrayLike) -> Array:
     """`x` in the `wide_dtype` of its dtype. Gradients for half precision are in half precision.
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
 from frcnn_jax.ops.boxes import box_area, paired_intersection, pairwise_iou
-from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.precision import as_mask, widen
 from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.types import RoiSample
 
@@ -56,20 +56,23 @@ def sample_rois(
         Boxes are float32, or float64 if the proposals and ground truth are. Gradients do not flow through the sample.
 
     Raises:
-        ValueError: a range is empty or out of order, a count or fraction is out of range, the balance is unknown, or a
-            shape does not fit.
+        ValueError: a range is empty or out of order, a count or fraction is out of range, the balance is unknown, the
+            labels are not integers, or a shape does not fit.
     """
     if foreground_balance not in ("none", "class", "object"):
         raise ValueError(f"foreground_balance must be none, class or object, not {foreground_balance!r}")
-    if not isinstance(rois_per_image, int | np.integer):
+    if not isinstance(rois_per_image, int | np.integer) or isinstance(rois_per_image, bool):
         raise ValueError(f"rois_per_image must be a whole number, not {rois_per_image!r}")
+    if np.shape(background_iou) != (2,):
+        raise ValueError(f"background_iou must be two numbers, not {background_iou!r}")
     low, high = background_iou
     if not (0 <= low < high <= foreground_iou <= 1 and rois_per_image > 0 and 0 <= foreground_fraction <= 1):
         raise ValueError(
             f"RoI sampling needs 0 <= background_iou {background_iou} <= foreground_iou {foreground_iou} <= 1, "
             f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
         )
-    proposal_mask, gt_mask = as_array(proposal_mask), as_array(gt_mask)
+    proposal_mask, gt_mask = as_mask(proposal_mask), as_mask(gt_mask)
+    gt_crowd = None if gt_crowd is None else as_mask(gt_crowd)
     # A traced array cannot index a NumPy array.
     proposals, gt_boxes, gt_labels = widen(proposals), widen(gt_boxes), jnp.asarray(gt_labels)
     check_shapes(
@@ -77,13 +80,15 @@ def sample_rois(
         "proposals [P, 4], proposal_mask [P], gt_boxes [G, 4], gt_labels [G], gt_mask [G], gt_crowd [G]",
         *(proposals, proposal_mask, gt_boxes, gt_labels, gt_mask, gt_crowd),
     )
+    if not jnp.issubdtype(gt_labels.dtype, jnp.integer) and gt_labels.size:
+        raise ValueError(f"sample_rois takes gt_labels as integers, not {gt_labels.dtype}")
     # Proposals come first, so that entry i draws the same random number for any amount of padding.
     count = proposals.shape[0]
     candidates = jax.lax.stop_gradient(jnp.concatenate([proposals, gt_boxes]))
     on_crowd = jnp.zeros(len(candidates), bool)
     if gt_crowd is not None:
-        on_crowd = _on_crowd(candidates, gt_boxes, gt_mask & as_array(gt_crowd))
-        gt_mask = gt_mask & ~as_array(gt_crowd)
+        on_crowd = _on_crowd(candidates, gt_boxes, gt_mask & gt_crowd)
+        gt_mask = gt_mask & ~gt_crowd
     real = jnp.concatenate([proposal_mask, gt_mask])
     overlaps = jnp.where(gt_mask[None, :], pairwise_iou(candidates, gt_boxes), 0)
     matched = jnp.argmax(overlaps, axis=1) if gt_boxes.shape[0] else jnp.zeros(len(candidates), jnp.int32)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
 
 from frcnn_jax.ops.boxes import pairwise_iou
-from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.precision import as_mask, widen
 
 # Most overlaps computed at once, over several classes.
 _MOST_OVERLAPS = 2**22
@@ -26,7 +26,7 @@ def vote_boxes(
         Boxes in float32 at least. A box without votes stays as it is.
     """
     boxes, scores = widen(boxes), widen(scores)
-    votes = jnp.where(as_array(mask), jnp.maximum(scores, 0), 0)
+    votes = jnp.where(as_mask(mask), jnp.maximum(scores, 0), 0)
     weights = jnp.where(pairwise_iou(boxes, boxes) >= iou_threshold, votes[None], 0)
     total = jnp.sum(weights, axis=1, keepdims=True)
     # Zeros, as a weight of 0 times a NaN in a box that does not vote would be NaN.
@@ -45,6 +45,6 @@ def vote_boxes_by_class(
         return widen(boxes)
     return jax.lax.map(
         lambda of_class: vote_boxes(*of_class, iou_threshold),
-        (widen(boxes), widen(scores), as_array(mask)),
+        (widen(boxes), widen(scores), as_mask(mask)),
         batch_size=min(max(_MOST_OVERLAPS // count**2, 1), classes),
     )

@@ -190,3 +190,11 @@ def test_names_of_prepared_folders_do_not_depend_on_notes():
     record, noted = ImageRecord("a", None, "a.xml"), ImageRecord("a", None, "a.xml", notes=notes, optional=True)
     assert record != noted
     assert repr(SplitRecords((record,))) == repr(SplitRecords((noted,), notes=notes))
+
+
+def test_a_wanted_class_without_objects_is_said_again(files, config, caplog):
+    config = dataclasses.replace(config, classes=("ant", "zebra"))
+    said(config, caplog)
+    (message,) = said(config, caplog)[1]
+    assert message.startswith(", as it was prepared: dropped ")
+    assert message.endswith(" of classes not chosen; no object is of class zebra")

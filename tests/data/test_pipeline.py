@@ -51,6 +51,9 @@ class Images:
     def __len__(self):
         return self.count
 
+    def image_fingerprint(self, index):
+        return f"{self.name} {index}"
+
     def read_image(self, index):
         self.reads += 1
         return self.pixels[index].copy()
@@ -300,6 +303,19 @@ def test_joined_data_sets_read_as_one():
         np.testing.assert_array_equal(joined.sizes[index], parts[part].sizes[k])
     with pytest.raises(IndexError):
         joined.read_image(5)
+
+
+def test_images_of_two_sets_are_counted(caplog):
+    keys = {"first": "abb", "second": "bcd", "third": "ad"}
+    parts = []
+    for name, letters in keys.items():
+        part = Images(name, len(letters))
+        part.image_fingerprint = letters.__getitem__
+        parts.append(part)
+    join_datasets(parts)
+    assert caplog.messages == [
+        "first + second + third: 3 images are in more than one of these sets, and are used for each"
+    ]
 
 
 def test_one_data_set_is_left_as_it_is(dataset):

@@ -89,6 +89,7 @@ class OtherClasses:
     """Skipped objects of classes that are not wanted."""
 
     counts: dict[str, int]  # by image
+    absent: tuple[str, ...] = ()  # wanted classes without objects
 
     def count(self, image_ids: Sequence[str]) -> int:
         return sum(self.counts.get(image_id, 0) for image_id in image_ids)
@@ -130,12 +131,12 @@ def of_classes(
     kept_splits = {
         name: dataclasses.replace(split, records=tuple(map(kept, split.records))) for name, split in splits.items()
     }
+    absent = tuple(name for name in classes if name not in found)
     if counts:
         text = ", ".join(f"{name} {count}" for name, count in others.most_common(20))
-        absent = [name for name in classes if name not in found]
         hint = f"; no object is of class {', '.join(absent)}" if absent else ""
         _log.warning("%s: objects of classes that are not in data.classes are left out: %s%s", root, text, hint)
-    return kept_splits, OtherClasses(counts)
+    return kept_splits, OtherClasses(counts, absent)
 
 
 def _check_classes(splits: Mapping[str, SplitRecords], config: DataConfig, trained: Sequence[str], root: Path) -> None:

@@ -229,10 +229,11 @@ def _check_folder(request: Request, report: Path) -> Check:
         return dataclasses.replace(result, dropped=dict(sorted(dropped.items())))
 
     more = {"of classes not chosen": sum(others.counts.values()), "that are tested on": sum(lost.values())}
+    summary = summarize(check, found.notes, more)
+    if others.absent:
+        summary = (*summary, f"no object is of class {', '.join(others.absent)}")
     return dataclasses.replace(
-        check,
-        splits={name: with_others(name, split) for name, split in check.splits.items()},
-        summary=summarize(check, found.notes, more),
+        check, splits={name: with_others(name, split) for name, split in check.splits.items()}, summary=summary
     )
 
 

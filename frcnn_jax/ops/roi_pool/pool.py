@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Real
 
+from frcnn_jax.ops.arguments import check_grid, check_scale
 from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.ops.roi_pool import xla
 from frcnn_jax.ops.roi_pool.bins import Bins, roi_bins
@@ -68,19 +69,29 @@ def roi_max_pool(
     sharded over devices are gathered for it; `jax.shard_map` pools each device's own.
 
     Raises:
-        ValueError: a shape is wrong, the grid or the map is empty, there is no such implementation, or the maps are too
-            large for indices of 32 bits.
+        ValueError: a shape or dtype is wrong, the grid or the map is empty, the scale is traced or not a finite number
+            above 0, there is no such implementation, or the maps are too large for indices of 32 bits.
     """
     features, rois = as_array(features), as_array(rois)
     if features.ndim != 3 or rois.ndim != 2 or rois.shape[-1] != 4:
         raise ValueError(f"roi_max_pool takes features [H, W, C] and rois [R, 4], not {features.shape}, {rois.shape}")
-    if min(output_size) < 1 or 0 in features.shape:
-        raise ValueError(f"roi_max_pool needs a grid and a map that are not empty: {output_size}, {features.shape}")
+    if 0 in features.shape or not jnp.issubdtype(features.dtype, jnp.floating):
+        raise ValueError(
+            f"roi_max_pool takes features of a floating dtype that are not empty, not {features.dtype}, "
+            f"{features.shape}"
+        )
+    output_size = check_grid("roi_max_pool", "output_size", output_size)
+    check_scale("roi_max_pool", "spatial_scale", spatial_scale)
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"roi_max_pool has no implementation {implementation!r}, but {', '.join(IMPLEMENTATIONS)}")
     whole = jnp.array(features.shape[:2], jnp.int32)
-    valid_size = whole if valid_size is None else jnp.minimum(as_array(valid_size), whole)
-    bins = roi_bins(rois, tuple(output_size), float(spatial_scale), features.shape[:2], valid_size)
+    valid_size = whole if valid_size is None else as_array(valid_size)
+    if valid_size.shape != (2,) or not jnp.issubdtype(valid_size.dtype, jnp.integer):
+        raise ValueError(
+            f"roi_max_pool takes valid_size as two whole numbers, not {valid_size.dtype}, {valid_size.shape}"
+        )
+    valid_size = jnp.minimum(valid_size, whole)
+    bins = roi_bins(rois, output_size, float(spatial_scale), features.shape[:2], valid_size)
     return _pool(*equally_varying(features, bins), implementation, None)[0]
 
 

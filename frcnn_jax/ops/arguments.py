@@ -1,0 +1,46 @@
+"""Checks of single arguments, in one line that names function, argument and value; traced values are not checked."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_traced(value: Any) -> bool:
+    """True for an argument of a function that JAX is tracing: its values are unknown."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def check_share(function: str, name: str, value: Any) -> None:
+    """Raises ValueError if a value is not one number in 0 ... 1."""
+    fits = np.shape(value) == () if is_traced(value) else _is_number(value) and 0 <= value <= 1
+    if not fits:
+        raise ValueError(f"{function} takes {name} in 0 ... 1, not {value!r}")
+
+
+def check_scale(function: str, name: str, value: Any) -> None:
+    """Raises ValueError if a value is not one finite number above 0, or is traced."""
+    if is_traced(value):
+        raise ValueError(f"{function} takes {name} as a Python number, not a traced one: bind it by functools.partial")
+    if not _is_number(value) or not 0 < value < np.inf:
+        raise ValueError(f"{function} takes {name} as a finite number above 0, not {value!r}")
+
+
+def check_grid(function: str, name: str, value: Any) -> tuple[int, int]:
+    """The rows and columns of a grid. Raises ValueError if they are not two whole numbers of at least 1."""
+    sizes = tuple(value) if isinstance(value, tuple | list | np.ndarray) else (value,)
+    if len(sizes) != 2 or not all(_is_whole(size) and size >= 1 for size in sizes):
+        raise ValueError(f"{function} takes {name} as rows and columns of at least 1, not {value!r}")
+    return int(sizes[0]), int(sizes[1])
+
+
+def _is_number(value: Any) -> bool:
+    """True for a real number of Python, NumPy or JAX; bools are none."""
+    if isinstance(value, bool | np.bool_) or np.shape(value) != ():
+        return False
+    return isinstance(value, int | float | np.number) or jnp.issubdtype(getattr(value, "dtype", object), jnp.number)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
