@@ -35,7 +35,7 @@ def get_config() -> Config:
             },
         },
         sampling={"rois_per_image": 64},
-        evaluate={"box_voting": 0.5, "second_pass": 128},
+        evaluate={"box_voting": 0.5, "second_pass": 128, "flip": True},
         optimizer={"learning_rate": 0.003, "warmup": 0.05, "weight_decay": 5e-4},
         train={"epochs": 4, "min_steps": 1200},
     )

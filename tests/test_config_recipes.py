@@ -47,8 +47,8 @@ def test_voc_is_trained_as_other_photographs_and_tested_at_the_papers_threshold(
     changed = {name.rpartition(".")[0] for name in changed_settings(photographs, voc07)}
     assert changed == {"data", "data.faults", "train", "evaluate"}
     assert voc07.data == DataConfig(faults=FaultPolicy(tolerance=0))
-    both = {name: getattr(photographs.evaluate, name) for name in ("box_voting", "second_pass", "per_class")}
-    assert both == {"box_voting": 0.5, "second_pass": 128, "per_class": 300}
+    both = {name: getattr(photographs.evaluate, name) for name in ("box_voting", "second_pass", "flip", "per_class")}
+    assert both == {"box_voting": 0.5, "second_pass": 128, "flip": True, "per_class": 300}
     assert voc07.evaluate == EvalConfig(**both)
 
 

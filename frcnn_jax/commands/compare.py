@@ -59,8 +59,8 @@ def main() -> None:
     if arguments.workdir is None:
         parser.error("the following arguments are required: --workdir")
     config = Config(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Config)})
-    # R-CNN and SPPnet have neither, and the three are to be tested alike.
-    config = replace(config, evaluate={"box_voting": None, "second_pass": 0})
+    # R-CNN and SPPnet have none of these, and the three are to be tested alike.
+    config = replace(config, evaluate={"box_voting": None, "second_pass": 0, "flip": False})
     models = arguments.models or [config.model.name]
     if arguments.child is not None:
         sys.argv[0] = arguments.child  # for messages

@@ -44,6 +44,10 @@ class EvalConfig:
     """Images of the test set drawn with their detections: the best, the worst, and some spread over the set."""
     picture_score: float = 0.5
     """Detections below this score are not drawn."""
+    flip: bool = False
+    """Test each image mirrored left to right too, and take the mean of both views' class probabilities and box offsets;
+    a test takes twice the time. The paper does not. Needs `input.flip`.
+    """
 
     def __post_init__(self):
         kinds(self, "evaluate")
@@ -76,6 +80,11 @@ class Config:
             raise SettingError(
                 f"evaluate.second_pass = {self.evaluate.second_pass} needs one test scale, and input.test_scales has "
                 f"{len(self.input.test_scales)}: give evaluate.second_pass = 0 with them, or one scale"
+            )
+        if self.evaluate.flip and not self.input.flip:
+            raise SettingError(
+                "evaluate.flip tests mirrored images, and with input.flip off none is trained on: give "
+                "--evaluate.no-flip too"
             )
         for name in self.plugins:
             if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):

@@ -5,11 +5,13 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real, UInt8
 
 from frcnn_jax.detection.inputs import single_pyramid
-from frcnn_jax.detection.outputs import Outputs, has_second_pass, head_outputs, second_boxes, select, select_both
+from frcnn_jax.detection.mirror import Outputs, mean_of_views, mirror_boxes, mirror_images
+from frcnn_jax.detection.outputs import has_second_pass, head_outputs, second_boxes, select, select_both
 from frcnn_jax.detection.selection import SETTINGS, static_settings
 from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -32,6 +34,7 @@ def detect_batch(
     box_regression: bool = True,
     box_voting: float | None = None,
     second_pass: int = 0,
+    flip: bool = False,
 ) -> Detections:
     """Detections in a batch of images, from pixels on, as one program: made for `jax.jit`, `jax.vmap` and export.
 
@@ -48,6 +51,8 @@ def detect_batch(
         second_pass: boxes of an image, at most, that go through RoI pooling and the head again where box regression
             moved them, and join the proposals (`second_pass.moved_boxes`); 0: none, as in the paper. None either
             without `box_regression`.
+        flip: each image goes through the network mirrored left to right too, and class probabilities and box offsets
+            are the means of both views (`mirror`); the paper does without.
 
     Returns:
         boxes [N, D, 4], scores [N, D], labels [N, D] and mask [N, D] with D = K * min(per_class, P + second_pass),
@@ -57,7 +62,7 @@ def detect_batch(
         TypeError: a setting is traced.
         ValueError: a setting is out of range, or the statistics are of another number of classes.
     """
-    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass)
+    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass, flip)
     return _detect_batch(params, statistics, batch, model=model, **settings)
 
 
@@ -68,15 +73,23 @@ def _detect_batch(
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)
     apply = partial(model.apply, {"params": params})
-    if not has_second_pass(settings):
+    if not has_second_pass(settings) and not settings.get("flip"):
         outputs = apply(batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes)
         return select(statistics, *outputs, batch, settings)
-    features, sizes = apply(batch.images, batch.image_sizes, method="features")
+    images, turn = jnp.asarray(batch.images), partial(mirror_boxes, original_sizes=batch.original_sizes)
+    views = [(apply(images, batch.image_sizes, method="features"), lambda rois: rois)]
+    if settings.get("flip"):
+        mirrored = mirror_images(images, batch.image_sizes)
+        views.append((apply(mirrored, batch.image_sizes, method="features"), turn))
 
     def outputs_of(rois: Array) -> Outputs:
-        return head_outputs(params, apply(features, rois, batch.scales, sizes, method="pool"), model=model)
+        pooled = [apply(features, view(rois), batch.scales, sizes, method="pool") for (features, sizes), view in views]
+        outputs = [head_outputs(params, part, model=model) for part in pooled]
+        return outputs[0] if len(outputs) == 1 else mean_of_views(*outputs, statistics)
 
     first = outputs_of(batch.proposals)
+    if not has_second_pass(settings):
+        return select(statistics, *first, batch, settings)
     boxes, found = second_boxes(statistics, *first, batch, settings)
     return select_both(statistics, first, outputs_of(boxes), boxes, found, batch, settings)
 
@@ -115,6 +128,7 @@ def detect(
     box_regression: bool = True,
     box_voting: float | None = None,
     second_pass: int = 0,
+    flip: bool = False,
 ) -> Detections:
     """Detections in one image, given boxes that may contain objects.
 
@@ -129,7 +143,7 @@ def detect(
         scales: an image pyramid of several scales, instead of `scale`: each box is classified at the scale where its
             area is closest to 224 x 224, the first of equals (section 3).
         nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`.
-        second_pass: see `detect_batch`; needs one scale.
+        second_pass, flip: see `detect_batch`; a second pass needs one scale.
 
     Returns:
         NumPy arrays sorted by score; labels are 1 ... K.
@@ -145,7 +159,7 @@ def detect(
             "detect prepares its image on the host and cannot be traced by jax.jit, jax.vmap or jax.grad: "
             "trace frcnn.detect_batch, which takes the padded arrays of frcnn.make_batch"
         )
-    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass)
+    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass, flip)
     if has_second_pass(settings) and len(scales) > 1:
         raise ValueError(f"second_pass needs one scale, not {len(scales)}: give scale, or second_pass=0")
     pyramid = single_pyramid(
@@ -154,6 +168,7 @@ def detect(
         scales=tuple(scales) or (scale,),
         max_size=max_size,
         spatial_scale=model.spatial_scale,
+        flip=flip,
         shared=type(model).pool is FastRCNN.pool,  # a subclass may pool without rounding corners to cells
     )
     if statistics is None:

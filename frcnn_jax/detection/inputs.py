@@ -110,6 +110,7 @@ def single_pyramid(
     scales: Sequence[int],
     max_size: int,
     spatial_scale: float,
+    flip: bool = False,
     shared: bool = True,
 ) -> Pyramid:
     """One image at one or several scales, for `detect_pyramid`; boxes without an area inside the image are dropped.
@@ -117,6 +118,7 @@ def single_pyramid(
     Args:
         scales: lengths of the shorter side; the longer side is at most `max_size`.
         spatial_scale: feature cells per pixel of a resized image.
+        flip: the image is tested mirrored too.
         shared: see `plan_rois`.
 
     Raises:
@@ -129,7 +131,8 @@ def single_pyramid(
     factors = [resize_scale(image.shape[:2], shorter, max_size) for shorter in scales]
     sizes = [resized_size(image.shape[:2], factor) for factor in factors]
     buckets = default_buckets(tuple(scales), max_size, round(1 / spatial_scale))
-    plan = plan_rois(boxes, np.array(factors), spatial_scale, shared=shared)
+    mirrored_width = image.shape[1] if flip else None
+    plan = plan_rois(boxes, np.array(factors), spatial_scale, shared=shared, mirrored_width=mirrored_width)
     num_proposals = padded_count([boxes])
     # Rounded up to sixteenths: other boxes rarely need another compilation, and little padding is computed.
     step = round_up(num_proposals // 16, PROPOSAL_MULTIPLE)

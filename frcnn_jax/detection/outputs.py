@@ -7,14 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from frcnn_jax.detection.mirror import Outputs
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.second_pass import moved_boxes
 from frcnn_jax.detection.selection import select_detections
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import Batch, BoxStatistics, Detections
-
-# Class logits and box offsets of each RoI.
-Outputs = tuple[Float[Array, "N R K1"], Float[Array, "N R K1 4"]]
 
 
 def head_outputs(params: Any, pooled: Float[Array, "N R PH PW C"], *, model: FastRCNN) -> Outputs:
@@ -64,7 +62,7 @@ def select(
 ) -> Detections:
     """`select_detections` for each image."""
     mask = batch.proposal_mask & batch.image_mask[:, None]
-    settings = {name: value for name, value in settings.items() if name != "second_pass"}
+    settings = {name: value for name, value in settings.items() if name not in ("second_pass", "flip")}
     return jax.vmap(partial(select_detections, **settings), in_axes=(0, 0, 0, 0, 0, None))(
         logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
     )

@@ -66,7 +66,12 @@ def feature_corners(
 
 
 def plan_rois(
-    boxes: Float[np.ndarray, "P 4"], scales: Float[np.ndarray, " L"], spatial_scale: float, *, shared: bool = True
+    boxes: Float[np.ndarray, "P 4"],
+    scales: Float[np.ndarray, " L"],
+    spatial_scale: float,
+    *,
+    shared: bool = True,
+    mirrored_width: int | None = None,
 ) -> RoiPlan:
     """One RoI for all boxes with corners on the same feature cells of the same level.
 
@@ -75,15 +80,23 @@ def plan_rois(
         scales: resized size / original size of each level.
         spatial_scale: feature cells per pixel of a resized image.
         shared: False gives each box an RoI of its own, for pooling that does not round corners to cells.
+        mirrored_width: width of the original image if it is tested mirrored too: the corners of boxes that share an RoI
+            are then on the same cells of both images.
     """
     levels = choose_levels(boxes, scales)
-    x1, y1, x2, y2 = feature_corners(boxes, np.asarray(scales)[levels], spatial_scale).T
-    first, second = (levels * _SPAN + x1) * _SPAN + y1, x2 * _SPAN + y2
-    order = np.lexsort((second, first))
-    first, second = first[order], second[order]
+    scale = np.asarray(scales)[levels]
+    x1, y1, x2, y2 = feature_corners(boxes, scale, spatial_scale).T
+    keys = [x2 * _SPAN + y2, (levels * _SPAN + x1) * _SPAN + y1]
+    if mirrored_width is not None:
+        boxes = np.asarray(boxes, np.float32)
+        mirrored = np.stack([mirrored_width - boxes[:, 2], boxes[:, 1], mirrored_width - boxes[:, 0], boxes[:, 3]], 1)
+        x1, _, x2, _ = feature_corners(mirrored, scale, spatial_scale).T
+        keys.insert(0, x1 * _SPAN + x2)
+    order = np.lexsort(keys)
     new = np.ones(len(order), bool)
     if shared:
-        new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+        ordered = [key[order] for key in keys]
+        new[1:] = np.any([key[1:] != key[:-1] for key in ordered], axis=0)
     index = np.empty(len(order), np.int64)
     index[order] = np.cumsum(new) - 1
     chosen = order[new]

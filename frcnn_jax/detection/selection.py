@@ -17,7 +17,7 @@ from frcnn_jax.ops.voting import vote_boxes_by_class
 from frcnn_jax.types import BoxStatistics, Detections
 
 _SELECTION = ("nms_iou", "score_threshold", "per_class", "box_regression", "box_voting")
-SETTINGS = (*_SELECTION, "second_pass")
+SETTINGS = (*_SELECTION, "second_pass", "flip")
 
 
 def selection_settings(config: EvalConfig) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def static_settings(*values: Any) -> dict[str, Any]:
 
     Raises:
         TypeError: one is traced.
-        ValueError: as `check_settings`, or `second_pass` is not a whole number of at least 0.
+        ValueError: as `check_settings`, `second_pass` is not a whole number of at least 0, or `flip` is not a bool.
     """
     settings = dict(zip(SETTINGS, values, strict=True))
     for name, value in settings.items():
@@ -67,6 +67,8 @@ def static_settings(*values: Any) -> dict[str, Any]:
     count = settings["second_pass"]
     if not isinstance(count, int | np.integer) or _is_bool(count) or count < 0:
         raise ValueError(f"second_pass must be a whole number of at least 0, not {count}")
+    if not _is_bool(settings["flip"]):
+        raise ValueError(f"flip must be True or False, not {settings['flip']}")
     return settings
 
 

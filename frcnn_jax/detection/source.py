@@ -27,10 +27,13 @@ class PyramidSource:
         proposals: Sequence[Float[np.ndarray, "P 4"]],
         config: InputConfig,
         spatial_scale: float,
+        *,
+        flip: bool = False,
     ):
         """
         Args:
             spatial_scale: the model's feature cells per pixel.
+            flip: images are tested mirrored too.
 
         Raises:
             ValueError: images and proposals differ in number, or an image fits in no bucket.
@@ -38,6 +41,7 @@ class PyramidSource:
         if len(proposals) != len(dataset):
             raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
         self._images, self._proposals = DecodedImages(dataset), proposals
+        self._widths = dataset.sizes[:, 1].tolist() if flip else [None] * len(dataset)
         self._batch_size = config.test_batch_size
         lengths = config.test_scales or (config.test_scale,)
         self._scales = np.array(
@@ -79,4 +83,5 @@ class PyramidSource:
         return image_pyramid(image, boxes, self._plan(index), scales, shape, index)
 
     def _plan(self, index: int) -> RoiPlan:
-        return plan_rois(self._proposals[index], self._scales[index], self._spatial_scale)
+        boxes, scales = self._proposals[index], self._scales[index]
+        return plan_rois(boxes, scales, self._spatial_scale, mirrored_width=self._widths[index])

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from frcnn_jax.detection.outputs import Outputs, has_second_pass, head_outputs, second_boxes, select, select_both
+from frcnn_jax.detection.mirror import Outputs, mean_of_views, mirror_boxes, mirror_images
+from frcnn_jax.detection.outputs import has_second_pass, head_outputs, second_boxes, select, select_both
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.selection import SETTINGS
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -26,31 +27,49 @@ def detect_pyramid(
     Raises:
         ValueError: a second pass of several levels.
     """
-    pooled = None
+    views = (False, True) if settings.get("flip") else (False,)
+    last = [None for _ in views]  # features of the last level, for a second pass
+    pooled: list[Array | None] = [None for _ in views]
     for level in pyramid.levels:
-        features, sizes = _features(params, level.images, level.image_sizes, model=model)
-        part = _pool(features, sizes, level.rois, level.scales, model=model)
-        if len(pyramid.levels) == 1 and part.shape[1] == pyramid.num_rois:
-            pooled = part
-        else:
-            pooled = _place(_zeros(part, pyramid.num_rois) if pooled is None else pooled, part, level.slots)
+        for i, mirrored in enumerate(views):
+            last[i] = _features(params, level.images, level.image_sizes, model=model, mirrored=mirrored)
+            part = _pool(*last[i], level.rois, level.scales, pyramid.original_sizes, model=model, mirrored=mirrored)
+            if len(pyramid.levels) == 1 and part.shape[1] == pyramid.num_rois:
+                pooled[i] = part
+            else:
+                before = _zeros(part, pyramid.num_rois) if pooled[i] is None else pooled[i]
+                pooled[i] = _place(before, part, level.slots)
     rest = pyramid.replace(levels=())
     if not has_second_pass(settings):
         return _classify(params, statistics, pooled, rest, model=model, **settings)
     if len(pyramid.levels) > 1:
         raise ValueError("second_pass needs one scale: the boxes of a second pass have no level of a pyramid")
     first, boxes, found = _classify_and_move(params, statistics, pooled, rest, model=model, **settings)
-    again = _pool(features, sizes, boxes, level.scales, model=model)
+    again = [
+        _pool(*features, boxes, level.scales, pyramid.original_sizes, model=model, mirrored=mirrored)
+        for features, mirrored in zip(last, views, strict=True)
+    ]
     return _classify_again(params, statistics, first, again, boxes, found, rest, model=model, **settings)
 
 
-@partial(jax.jit, static_argnames="model")
-def _features(params: Any, images: Array, sizes: Array, *, model: FastRCNN) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames=("model", "mirrored"))
+def _features(params: Any, images: Array, sizes: Array, *, model: FastRCNN, mirrored: bool) -> tuple[Array, Array]:
+    images = mirror_images(images, sizes) if mirrored else images
     return model.apply({"params": params}, images, sizes, method="features")
 
 
-@partial(jax.jit, static_argnames="model")
-def _pool(features: Array, sizes: Array, rois: Array, scales: Array, *, model: FastRCNN) -> Array:
+@partial(jax.jit, static_argnames=("model", "mirrored"))
+def _pool(
+    features: Array,
+    sizes: Array,
+    rois: Array,
+    scales: Array,
+    original_sizes: Array,
+    *,
+    model: FastRCNN,
+    mirrored: bool,
+) -> Array:
+    rois = mirror_boxes(rois, original_sizes) if mirrored else rois
     return model.apply({}, features, rois, scales, sizes, method="pool")
 
 
@@ -67,18 +86,18 @@ def _place(pooled: Float[Array, "N U PH PW C"], part: Float[Array, "N R PH PW C"
 
 @partial(jax.jit, static_argnames=("model", *SETTINGS))
 def _classify(
-    params: Any, statistics: BoxStatistics, pooled: Array, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
+    params: Any, statistics: BoxStatistics, pooled: list[Array], pyramid: Pyramid, *, model: FastRCNN, **settings: Any
 ) -> Detections:
     """The head on each pooled RoI, then the detections among the proposals that share these RoIs."""
-    return select(statistics, *_of_proposals(head_outputs(params, pooled, model=model), pyramid), pyramid, settings)
+    return select(statistics, *_of_proposals(_outputs(params, statistics, pooled, model), pyramid), pyramid, settings)
 
 
 @partial(jax.jit, static_argnames=("model", *SETTINGS))
 def _classify_and_move(
-    params: Any, statistics: BoxStatistics, pooled: Array, pyramid: Pyramid, *, model: FastRCNN, **settings: Any
+    params: Any, statistics: BoxStatistics, pooled: list[Array], pyramid: Pyramid, *, model: FastRCNN, **settings: Any
 ) -> tuple[Outputs, Array, Array]:
     """The outputs of each proposal, and the boxes of the second pass."""
-    outputs = _of_proposals(head_outputs(params, pooled, model=model), pyramid)
+    outputs = _of_proposals(_outputs(params, statistics, pooled, model), pyramid)
     return outputs, *second_boxes(statistics, *outputs, pyramid, settings)
 
 
@@ -87,7 +106,7 @@ def _classify_again(
     params: Any,
     statistics: BoxStatistics,
     first: Outputs,
-    pooled: Array,
+    pooled: list[Array],
     boxes: Array,
     found: Array,
     pyramid: Pyramid,
@@ -96,8 +115,14 @@ def _classify_again(
     **settings: Any,
 ) -> Detections:
     """The head on each pooled box of the second pass, then the detections among these and the proposals."""
-    again = head_outputs(params, pooled, model=model)
+    again = _outputs(params, statistics, pooled, model)
     return select_both(statistics, first, again, boxes, found, pyramid, settings)
+
+
+def _outputs(params: Any, statistics: BoxStatistics, pooled: list[Array], model: FastRCNN) -> Outputs:
+    """The head on each pooled RoI of one view, or the mean of two."""
+    outputs = [head_outputs(params, part, model=model) for part in pooled]
+    return outputs[0] if len(outputs) == 1 else mean_of_views(*outputs, statistics)
 
 
 def _of_proposals(outputs: Outputs, pyramid: Pyramid) -> Outputs:
