@@ -5,15 +5,16 @@
 The layout of FOLDER is detected: VOC's, labelImg's, COCO's, YOLO's or CSV. Without test images, the validation images
 are the test set, or about a tenth of all. The stem and the first three stages of EfficientNet-Lite0 are frozen; they
 have 2 % of the weights. Only the layers of scores and offsets are drawn at random; the others start from ImageNet.
-Each time an image is used, its scale and colours change at random (`input.augment`). At test, two things go beyond the
-paper: the best boxes go through the network again where box regression moved them (`evaluate.second_pass`), and a
-detection's box is the mean of the boxes that overlap it (`evaluate.box_voting`).
+Each time an image is used, its scale and colours change at random (`input.augment`). At test, three things go beyond
+the paper: images are tested mirrored too (`evaluate.flip`, twice the time), the best boxes go through the network again
+where box regression moved them (`evaluate.second_pass`), and a detection's box is the mean of the boxes that overlap it
+(`evaluate.box_voting`).
 
 A step has two images, as in the paper, and 64 RoIs of each. Up to 600 images get `min_steps`, about ten minutes of
 training on two cores; more images get four epochs. Settings most worth changing: `--train.epochs` (more for many
-classes), `--input.scales` and `--proposals.max-side` (larger for small objects), `--input.no-flip` if left and right
-differ, `--evaluate.per-class 600` for images with tens of objects of one class. For images unlike photographs, such as
-microscope images and drawings, use `folder_scratch.py`.
+classes), `--input.scales` and `--proposals.max-side` (larger for small objects), `--input.no-flip --evaluate.no-flip`
+if left and right differ, `--evaluate.per-class 600` for images with tens of objects of one class. For images unlike
+photographs, such as microscope images and drawings, use `folder_scratch.py`.
 """
 
 from frcnn_jax.config import Config, derive
