@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real, UInt8
 
 from frcnn_jax.detection.inputs import single_pyramid
-from frcnn_jax.detection.mirror import Outputs, mean_of_views, mirror_boxes, mirror_images
-from frcnn_jax.detection.outputs import has_second_pass, head_outputs, second_boxes, select, select_both
+from frcnn_jax.detection.mirror import Outputs, mirror_boxes, mirror_images
+from frcnn_jax.detection.outputs import has_second_pass, second_boxes, select, select_both, view_outputs, views_of
 from frcnn_jax.detection.selection import SETTINGS, static_settings
 from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -76,16 +75,16 @@ def _detect_batch(
     if not has_second_pass(settings) and not settings.get("flip"):
         outputs = apply(batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes)
         return select(statistics, *outputs, batch, settings)
-    images, turn = jnp.asarray(batch.images), partial(mirror_boxes, original_sizes=batch.original_sizes)
-    views = [(apply(images, batch.image_sizes, method="features"), lambda rois: rois)]
-    if settings.get("flip"):
-        mirrored = mirror_images(images, batch.image_sizes)
-        views.append((apply(mirrored, batch.image_sizes, method="features"), turn))
+    views = views_of(settings)
+    images = [mirror_images(batch.images, batch.image_sizes) if mirrored else batch.images for mirrored in views]
+    features = [apply(view, batch.image_sizes, method="features") for view in images]
 
     def outputs_of(rois: Array) -> Outputs:
-        pooled = [apply(features, view(rois), batch.scales, sizes, method="pool") for (features, sizes), view in views]
-        outputs = [head_outputs(params, part, model=model) for part in pooled]
-        return outputs[0] if len(outputs) == 1 else mean_of_views(*outputs, statistics)
+        pooled = []
+        for (of_view, sizes), mirrored in zip(features, views, strict=True):
+            seen = mirror_boxes(rois, batch.original_sizes) if mirrored else rois
+            pooled.append(apply(of_view, seen, batch.scales, sizes, method="pool"))
+        return view_outputs(params, statistics, pooled, model=model)
 
     first = outputs_of(batch.proposals)
     if not has_second_pass(settings):

@@ -1,5 +1,6 @@
 """The head's outputs for pooled RoIs, and the detections of one or two passes through it."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from frcnn_jax.detection.mirror import Outputs
+from frcnn_jax.detection.mirror import Outputs, mean_of_views
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.second_pass import moved_boxes
 from frcnn_jax.detection.selection import select_detections
@@ -22,6 +23,19 @@ def head_outputs(params: Any, pooled: Float[Array, "N R PH PW C"], *, model: Fas
     outputs = model.apply({"params": params}, rows, method=lambda module, x: module.head(x))
     logits, deltas = (x.reshape(images, count, *x.shape[1:]) for x in outputs)
     return logits, deltas
+
+
+def view_outputs(
+    params: Any, statistics: BoxStatistics, pooled: Sequence[Float[Array, "N R PH PW C"]], *, model: FastRCNN
+) -> Outputs:
+    """The head on each pooled RoI of one view, or the mean of two views' outputs."""
+    outputs = [head_outputs(params, part, model=model) for part in pooled]
+    return outputs[0] if len(outputs) == 1 else mean_of_views(*outputs, statistics)
+
+
+def views_of(settings: dict[str, Any]) -> tuple[bool, ...]:
+    """The views of each image that are tested: True for the mirrored one."""
+    return (False, True) if settings.get("flip") else (False,)
 
 
 def has_second_pass(settings: dict[str, Any]) -> bool:

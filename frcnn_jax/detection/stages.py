@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from frcnn_jax.detection.mirror import Outputs, mean_of_views, mirror_boxes, mirror_images
-from frcnn_jax.detection.outputs import has_second_pass, head_outputs, second_boxes, select, select_both
+from frcnn_jax.detection.mirror import Outputs, mirror_boxes, mirror_images
+from frcnn_jax.detection.outputs import has_second_pass, second_boxes, select, select_both, view_outputs, views_of
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.selection import SETTINGS
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -27,7 +27,7 @@ def detect_pyramid(
     Raises:
         ValueError: a second pass of several levels.
     """
-    views = (False, True) if settings.get("flip") else (False,)
+    views = views_of(settings)
     last = [None for _ in views]  # features of the last level, for a second pass
     pooled: list[Array | None] = [None for _ in views]
     for level in pyramid.levels:
@@ -89,7 +89,8 @@ def _classify(
     params: Any, statistics: BoxStatistics, pooled: list[Array], pyramid: Pyramid, *, model: FastRCNN, **settings: Any
 ) -> Detections:
     """The head on each pooled RoI, then the detections among the proposals that share these RoIs."""
-    return select(statistics, *_of_proposals(_outputs(params, statistics, pooled, model), pyramid), pyramid, settings)
+    outputs = _of_proposals(view_outputs(params, statistics, pooled, model=model), pyramid)
+    return select(statistics, *outputs, pyramid, settings)
 
 
 @partial(jax.jit, static_argnames=("model", *SETTINGS))
@@ -97,7 +98,7 @@ def _classify_and_move(
     params: Any, statistics: BoxStatistics, pooled: list[Array], pyramid: Pyramid, *, model: FastRCNN, **settings: Any
 ) -> tuple[Outputs, Array, Array]:
     """The outputs of each proposal, and the boxes of the second pass."""
-    outputs = _of_proposals(_outputs(params, statistics, pooled, model), pyramid)
+    outputs = _of_proposals(view_outputs(params, statistics, pooled, model=model), pyramid)
     return outputs, *second_boxes(statistics, *outputs, pyramid, settings)
 
 
@@ -115,14 +116,8 @@ def _classify_again(
     **settings: Any,
 ) -> Detections:
     """The head on each pooled box of the second pass, then the detections among these and the proposals."""
-    again = _outputs(params, statistics, pooled, model)
+    again = view_outputs(params, statistics, pooled, model=model)
     return select_both(statistics, first, again, boxes, found, pyramid, settings)
-
-
-def _outputs(params: Any, statistics: BoxStatistics, pooled: list[Array], model: FastRCNN) -> Outputs:
-    """The head on each pooled RoI of one view, or the mean of two."""
-    outputs = [head_outputs(params, part, model=model) for part in pooled]
-    return outputs[0] if len(outputs) == 1 else mean_of_views(*outputs, statistics)
 
 
 def _of_proposals(outputs: Outputs, pyramid: Pyramid) -> Outputs:
