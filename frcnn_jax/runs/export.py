@@ -10,8 +10,8 @@ non-maximum suppression are inside. It runs with jax (and `flatbuffers`, which `
 
     about = json.loads(zipfile.ZipFile("detector.stablehlo").read("metadata.json"))
     detect = jax.jit(export.deserialize(bytearray(open("detector.stablehlo", "rb").read())).call)
-    image = cv2.imread("image.png", cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    boxes = np.load("boxes.npy")  # half-open x1 y1 x2 y2 that may contain objects
+    image = cv2.imread("image.png")  # turned by its EXIF orientation, as `frcnn detect` does
+    boxes = np.load("boxes.npy")  # of this image: half-open x1 y1 x2 y2 that may contain objects
     size, (height, width, count) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
     scale = min(about["test"]["scale"] / min(size), about["test"]["max_size"] / max(size))
     resized = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]  # RGB

@@ -191,7 +191,7 @@ class _Loop:
             initial=first,
             desc="Training",
             smoothing=0,  # the mean of the run, as measurements follow some steps
-            bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}",  # 80 columns, without a bar
+            bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",  # 80 columns, without a bar
             disable=not is_first() or first >= settings.steps,
         )
 

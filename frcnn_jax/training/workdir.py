@@ -232,7 +232,7 @@ def check_settings(workdir: Path, config: Config) -> None:
     changed = {name: pair for name, pair in changed.items() if name in lengths or not name.startswith(_FREE)}
     if changed:
         listed = "; ".join(f"{name} is {old!r} there and {new!r} here" for name, (old, new) in changed.items())
-        advice = "Give another --workdir"
+        advice = "Give what is there to go on with that run, or another --workdir"
         if "train.steps" in changed:
             advice += f" and --model.weights {workdir}, as the schedule of the rate is laid out over all steps"
         if any(name in ("loss.classification", "loss.localization") for name in changed):

@@ -202,8 +202,8 @@ def _mean_over_parts(
 ) -> Any:
     """Mean of `function(inputs, labels, key)` over equal parts of a batch, of at most `at_once` inputs each.
 
-    The parts are calls that follow one another, so that the memory is that of one: in a loop inside of a program, XLA's
-    convolutions take three times as long on a CPU. Each part has a key of its own; a whole batch has `key`.
+    The parts are calls that follow one another, so that the memory is that of one: in a loop inside of a program, those
+    of `tiny` took three times as long on a CPU. Each part has a key of its own; a whole batch has `key`.
     """
     size = next(size for size in range(min(len(labels), at_once or len(labels)), 0, -1) if len(labels) % size == 0)
     count = len(labels) // size

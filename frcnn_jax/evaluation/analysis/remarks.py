@@ -26,7 +26,8 @@ def short_run(steps: int, recipe: int) -> list[str]:
     """A sentence about a run of fewer steps than the config that it came from."""
     return [
         f"this run made {steps} steps, and its config has {recipe} for these images: the mAP is that of a first try. "
-        "For a whole training give the same command without --train.steps and --train.epochs, and another --workdir"
+        "For a whole training leave out the option that shortens it, --train.steps or --train.epochs, and give another "
+        "--workdir"
     ]
 
 

@@ -195,6 +195,7 @@ def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, s
     by_size: dict[int, list[Path]] = {}
     for path in places:
         by_size.setdefault(path.stat().st_size, []).append(path)
+    by_size.pop(0, None)  # empty files are faults of their own
     alike = list(itertools.chain.from_iterable(paths for paths in by_size.values() if len(paths) > 1))
     groups: dict[str, list[Path]] = {}
     for path, digest in zip(alike, map_in_threads(file_hash, alike), strict=True):
