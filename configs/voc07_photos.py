@@ -4,7 +4,7 @@
 
 Downloads VOC 2007 (0.9 GB), trains on trainval and tests on test, which has not been run: 5,011 images take about three
 hours on two cores (3.9 images/s). Reached with 1,190 of VOC's photographs, tested on 297 others with 500 proposals per
-image: mAP 0.565 to 0.598 in three runs of 41 minutes (docs/results.md).
+image and without their mirrored views: mAP 0.565 to 0.598 in three runs of 41 minutes (docs/results.md).
 """
 
 from frcnn_jax.config import Config, derive
