@@ -78,7 +78,7 @@ class RunFolder:
             )
 
     def check_measured(self, measured: Mapping[str, Any]) -> None:
-        """As `check_measured` of the values so far."""
+        """Compares with the values so far; errors as `check_measured`."""
         if is_first():
             check_measured(self._workdir, measured, self._accept_changed)
 

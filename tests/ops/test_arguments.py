@@ -1,4 +1,4 @@
-"""What single arguments may be: masks of any dtype count by value, and wrong values are named."""
+"""Single arguments: masks of any dtype count by value, and wrong values are named."""
 
 import jax
 import jax.numpy as jnp

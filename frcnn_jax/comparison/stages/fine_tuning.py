@@ -123,11 +123,14 @@ def fine_tune(
                 progress.set_postfix_str(f"loss on held-out windows {-values.values[-1][1]:.3f}")
             return values
 
+        on_cpu = jax.default_backend() == "cpu"
         values = measured(values, number)
         tick = None if skip_first else clock.enter_context(timed())
         while number < steps and not _exhausted(values, number, settings) and not interrupted():
             inputs, labels, flips = next(iterator)
             state, loss = update(state, _flip(task.load(inputs), flips), labels, key)
+            if on_cpu:  # else the next calls wait for it inside of JAX, where no signal is seen
+                jax.block_until_ready(loss)
             number += 1
             if due(number) or number % settings.checkpoint_every == 0 or number == steps or interrupted():
                 if not math.isfinite(loss):
