@@ -33,7 +33,9 @@ def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Flo
 
 
 def _bounded(boxes: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:
-    return jnp.clip(widen(boxes), -_FARTHEST, _FARTHEST)
+    """The boxes with coordinates whose areas are finite; infinite ones become NaN, and overlap nothing."""
+    boxes = widen(boxes)
+    return jnp.where(jnp.isinf(boxes), jnp.nan, jnp.clip(boxes, -_FARTHEST, _FARTHEST))
 
 
 def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "A B"]:

@@ -161,7 +161,7 @@ CHANGES = {
 def test_a_change_is_refused_and_named(moved, run, change, monkeypatch):
     change(moved)
     # Their search may take hours.
-    monkeypatch.setattr(loop, "open_proposals", lambda *_: pytest.fail("proposals are opened"))
+    monkeypatch.setattr(loop, "open_joined_proposals", lambda *_: pytest.fail("proposals are opened"))
     before = {path: path.read_bytes() for path in (run / "config.json", run / "data.npz")}
     message = f"folder/train has changed since {run} was trained on it: {CHANGES[change]}. "
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*--accept-changed-data") as refused:
