@@ -98,7 +98,7 @@ class DataConfig:
             raise SettingError(f"data.train must name at least one data set, not {self.train}")
         repeated = sorted({name for name in self.train if self.train.count(name) > 1})
         if repeated:
-            raise SettingError(f"data.train names {', '.join(repeated)} more than once")
+            raise SettingError(f"data.train names {', '.join(repeated)} more than once: give each set once")
         for name in ("test", "format"):
             if not getattr(self, name):
                 raise SettingError(f"data.{name} must not be empty")

@@ -10,6 +10,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
+from frcnn_jax.data.pipeline import flip_boxes
+
 CANONICAL_AREA = 224.0**2  # of the networks' ImageNet training images (section 3)
 
 # Bound on corners in cells, as in RoI pooling; pairs of corners are encoded as one number with base `_SPAN`.
@@ -88,8 +90,7 @@ def plan_rois(
     x1, y1, x2, y2 = feature_corners(boxes, scale, spatial_scale).T
     keys = [x2 * _SPAN + y2, (levels * _SPAN + x1) * _SPAN + y1]
     if mirrored_width is not None:
-        boxes = np.asarray(boxes, np.float32)
-        mirrored = np.stack([mirrored_width - boxes[:, 2], boxes[:, 1], mirrored_width - boxes[:, 0], boxes[:, 3]], 1)
+        mirrored = flip_boxes(boxes, (0, mirrored_width), horizontal=True, vertical=False)
         x1, _, x2, _ = feature_corners(mirrored, scale, spatial_scale).T
         keys.insert(0, x1 * _SPAN + x2)
     order = np.lexsort(keys)

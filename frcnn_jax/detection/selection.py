@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from frcnn_jax.config import EvalConfig
-from frcnn_jax.ops.arguments import is_traced
+from frcnn_jax.ops.arguments import is_traced, is_whole
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
 from frcnn_jax.ops.precision import as_array, as_mask, widen
@@ -40,7 +40,7 @@ def check_settings(nms_iou: float, score_threshold: float, per_class: int, box_v
     for name, value in shares.items():
         if value is not None and not is_traced(value) and (_is_bool(value) or not 0 <= value <= 1):
             raise ValueError(f"{name} must be in 0 ... 1, not {value}")
-    if not isinstance(per_class, int | np.integer) or _is_bool(per_class) or per_class < 1:
+    if not is_whole(per_class) or per_class < 1:
         raise ValueError(f"per_class must be a whole number of at least 1, not {per_class}")
 
 
@@ -65,7 +65,7 @@ def static_settings(*values: Any) -> dict[str, Any]:
             settings[name] = value.item()
     check_settings(*(settings[name] for name in ("nms_iou", "score_threshold", "per_class", "box_voting")))
     count = settings["second_pass"]
-    if not isinstance(count, int | np.integer) or _is_bool(count) or count < 0:
+    if not is_whole(count) or count < 0:
         raise ValueError(f"second_pass must be a whole number of at least 0, not {count}")
     if not _is_bool(settings["flip"]):
         raise ValueError(f"flip must be True or False, not {settings['flip']}")

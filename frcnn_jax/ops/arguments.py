@@ -12,6 +12,11 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def is_whole(value: Any) -> bool:
+    """True for an integer of Python or NumPy; bools are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def check_share(function: str, name: str, value: Any) -> None:
     """Raises ValueError if a value is not one number in 0 ... 1."""
     fits = np.shape(value) == () if is_traced(value) else _is_number(value) and 0 <= value <= 1
@@ -30,7 +35,7 @@ def check_scale(function: str, name: str, value: Any) -> None:
 def check_grid(function: str, name: str, value: Any) -> tuple[int, int]:
     """The rows and columns of a grid. Raises ValueError if they are not two whole numbers of at least 1."""
     sizes = tuple(value) if isinstance(value, tuple | list | np.ndarray) else (value,)
-    if len(sizes) != 2 or not all(_is_whole(size) and size >= 1 for size in sizes):
+    if len(sizes) != 2 or not all(is_whole(size) and size >= 1 for size in sizes):
         raise ValueError(f"{function} takes {name} as rows and columns of at least 1, not {value!r}")
     return int(sizes[0]), int(sizes[1])
 
@@ -40,7 +45,3 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool | np.bool_) or np.shape(value) != ():
         return False
     return isinstance(value, int | float | np.number) or jnp.issubdtype(getattr(value, "dtype", object), jnp.number)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 
+from frcnn_jax.ops.arguments import is_whole
 from frcnn_jax.ops.boxes import box_area, paired_intersection, pairwise_iou
 from frcnn_jax.ops.precision import as_mask, widen
 from frcnn_jax.ops.shapes import check_shapes
@@ -61,7 +62,7 @@ def sample_rois(
     """
     if foreground_balance not in ("none", "class", "object"):
         raise ValueError(f"foreground_balance must be none, class or object, not {foreground_balance!r}")
-    if not isinstance(rois_per_image, int | np.integer) or isinstance(rois_per_image, bool):
+    if not is_whole(rois_per_image):
         raise ValueError(f"rois_per_image must be a whole number, not {rois_per_image!r}")
     if np.shape(background_iou) != (2,):
         raise ValueError(f"background_iou must be two numbers, not {background_iou!r}")
