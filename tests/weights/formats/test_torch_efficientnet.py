@@ -14,7 +14,7 @@ from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.pixels import EFFICIENTNET_LITE_PIXELS
 from frcnn_jax.weights.formats.table import read_pixels, read_weights
 from frcnn_jax.weights.load import load_weights
-from tests.models.efficientnet import NARROW, narrow_state_dict
+from tests.models.efficientnet import NARROW, TRUNK, narrow_state_dict
 from tests.weights.networks import small_vgg16
 from tests.weights.torch_files import WRITERS, Tensor
 
@@ -73,6 +73,20 @@ def test_fc6_and_fc7_are_drawn(path, tmp_path, caplog):
         "_bn1",
         "_fc",
     )
+
+
+def test_a_trunk_may_end_within_a_block_whatever_the_head(path):
+    """Its last layer is the first one of the last stages, the other layers of that block are left out."""
+    model = dataclasses.replace(WITH_LAYERS, backbone=dataclasses.replace(TRUNK, expansion=2))
+    arrays, whole = read_weights(path, model).arrays, read_weights(path, NARROW).arrays
+    for name in ("kernel", "bias"):
+        ours, theirs = arrays[f"backbone/stage6_1/expand/{name}"], whole[f"head/stages/stage6_1/expand/{name}"]
+        np.testing.assert_array_equal(ours, theirs)
+    assert {name for name in arrays if "stage6" in name or "stage7" in name} == {
+        "backbone/stage6_1/expand/kernel",
+        "backbone/stage6_1/expand/bias",
+    }
+    assert "fc6" in load_weights(path, model)["head"]
 
 
 @pytest.mark.parametrize("name", ["vgg16", "efficientnet_lite0"])
