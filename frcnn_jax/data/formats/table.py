@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from frcnn_jax.config import DataConfig
+from frcnn_jax.data.formats.agreement import choose_format
 from frcnn_jax.data.formats.coco import CocoReader
 from frcnn_jax.data.formats.csv_rows import CsvReader
 from frcnn_jax.data.formats.labelimg import LabelImgReader
@@ -44,7 +45,7 @@ class AnnotationReader(Protocol):
 
     @staticmethod
     def fits(root: Path) -> bool:
-        """True for a folder that looks like this format. Must be quick; at most one format should fit a folder."""
+        """True for a folder that looks like this format. Must be quick."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -66,7 +67,7 @@ FORMATS: dict[str, type[AnnotationReader]] = {
     "csv": CsvReader,
 }
 """Reader of each format by name. A folder in VOC format does not fit `labelimg`, although the files are the same. The
-other formats are distinct: a folder that fits two of them holds two sets of annotations.
+other formats are distinct: a folder that fits two of them holds its annotations twice, or two sets of them.
 """
 
 
@@ -95,7 +96,7 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
     """Name of a folder's format, given by `config.format` or detected, and the folder's reader.
 
     Raises:
-        ValueError: the format is unknown, or several fit.
+        ValueError: the format is unknown, or several fit and differ.
         FileNotFoundError: no format fits, or a part of the folder is missing.
     """
     name = config.format
@@ -115,8 +116,7 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
             "of images and annotations by --data.root"
         )
     if len(names) > 1:
-        fit = f"the formats {' and '.join(names)} fit"
-        raise ValueError(f"{root}: {fit}; set data.format to one of them, as with --data.format {names[0]}")
+        names = [choose_format(root, config, {known: FORMATS[known] for known in names})]
     return names[0], FORMATS[names[0]](root, config)
 
 

@@ -63,12 +63,72 @@ def test_prepared_they_are_one_data_set(tmp_path):
     assert len(set(prints.values())) == 1, prints
 
 
-@pytest.mark.parametrize(("one", "other"), [("voc", "coco"), ("side by side", "csv"), ("coco", "yolo")])
-def test_two_layouts_in_one_folder_are_named(tmp_path, one, other):
+BOTH = [("images/train", "csv"), ("annotations/train", "yolo"), ("yolo", "csv")]  # of the same images
+
+
+@pytest.mark.parametrize(("one", "other"), BOTH)
+def test_of_two_layouts_with_the_same_objects_the_first_is_read(tmp_path, one, other, caplog):
     formats = [LAYOUTS[name][1] for name in (one, other)]
     for name in (one, other):
         LAYOUTS[name][0](tmp_path / "set")
-    message = rf"the formats {' and '.join(formats)} fit; .*as with --data.format {formats[0]}$"
+    assert open_reader(tmp_path / "set", DataConfig())[0] == formats[0]
+    said = f"the formats {' and '.join(formats)} fit and hold the same objects: {formats[0]} is read"
+    assert f"{said}; --data.format reads {formats[1]}" in caplog.text
+    for known in formats:
+        assert open_reader(tmp_path / "set", DataConfig(format=known))[0] == known
+
+
+def test_of_two_layouts_with_the_same_objects_the_one_with_splits_is_read(tmp_path):
+    """XML files in one folder, and CSV files of all images, of those to train on and of those to test on."""
+    write_labelimg(tmp_path, images="images", xml="annotations")
+    whole = [dataclasses.replace(p, split="all") for p in PICTURES]
+    for pictures in (whole, PICTURES):
+        write_csv(tmp_path / "data", pictures)
+    shutil.rmtree(tmp_path / "data/images")
+    name, reader = open_reader(tmp_path, DataConfig())
+    assert name == "csv"
+    assert reader.splits == ("train", "validation", "test", "all")
+
+
+@pytest.mark.parametrize(("one", "other"), [("voc", "coco"), ("side by side", "csv")])
+def test_two_layouts_of_other_images_are_refused(tmp_path, one, other):
+    for name in (one, other):
+        LAYOUTS[name][0](tmp_path / "set")
+    with pytest.raises(ValueError, match=r"objects of .*: [12] of \w+, 0 of \w+\); set data\.format to one of them"):
+        open_reader(tmp_path / "set", DataConfig())
+
+
+def test_two_layouts_of_which_one_cannot_be_read_are_refused(tmp_path):
+    """Two CSV files of one split."""
+    write_labelimg(tmp_path / "set", images="images/{}", xml="images/{}")
+    write_csv(tmp_path / "set")
+    shutil.copy(tmp_path / "set/train_labels.csv", tmp_path / "set/my_train.csv")
+    with pytest.raises(ValueError, match=r"both of split 'train'; .* as with --data\.format labelimg"):
+        open_reader(tmp_path / "set", DataConfig())
+    assert open_reader(tmp_path / "set", DataConfig(format="labelimg"))[0] == "labelimg"
+
+
+@pytest.mark.parametrize(("one", "other"), BOTH)
+@pytest.mark.parametrize("change", ["moved", "renamed", "fewer", "missing"])
+def test_two_layouts_with_other_objects_are_refused(tmp_path, one, other, change):
+    """A box moved by two pixels, another class, an object less, an image less."""
+    formats, (write, _) = [LAYOUTS[name][1] for name in (one, other)], LAYOUTS[other]
+    LAYOUTS[one][0](tmp_path / "set")
+    changed = next(i for i, p in enumerate(PICTURES) if p.objects)
+    picture = PICTURES[changed]
+    (name, (x1, y1, x2, y2)), *rest = picture.objects
+    objects = {
+        "moved": [(name, (x1 + 2, y1, x2, y2)), *rest],
+        "renamed": [("bee" if name == "ant" else "ant", (x1, y1, x2, y2)), *rest],
+        "fewer": rest,
+    }.get(change)
+    others = [p for i, p in enumerate(PICTURES) if i != changed]
+    pictures = others if objects is None else [*others, dataclasses.replace(picture, objects=tuple(objects))]
+    write(tmp_path / "set", pictures)
+    message = (
+        rf"the formats {' and '.join(formats)} fit, and do not hold the same objects \(objects of "
+        rf".*{picture.stem}\.\w+: .*\); set data\.format to one of them, as with --data\.format {formats[0]}$"
+    )
     with pytest.raises(ValueError, match=message):
         open_reader(tmp_path / "set", DataConfig())
     for known in formats:
