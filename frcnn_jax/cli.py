@@ -49,7 +49,7 @@ def run(main: Callable[[], None]) -> None:
         sys.stderr.flush()
         os._exit(1)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        sys.exit(f"{_program()}: {error}")
+        sys.exit(f"{_program()}: {_without_number(error)}")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and _EXHAUSTED not in str(error):
             raise
@@ -92,6 +92,13 @@ def _flush(stream: TextIO | None) -> None:
     except BrokenPipeError:
         # Python would flush it once more at the end, and report the error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _without_number(error: Exception) -> str:
+    """The message of an error; of the system's own errors file and reason, as in "runs/a: Read-only file system"."""
+    if isinstance(error, OSError) and error.filename is not None and error.filename2 is None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _describe_memory(error: BaseException) -> str:

@@ -172,6 +172,24 @@ def test_too_little_memory_is_one_line(error, reason, monkeypatch):
     assert "\n" not in stopped.value.code
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(30, "Read-only file system", "runs/a"), "runs/a: Read-only file system"),
+        (FileNotFoundError("runs/a has no config.json"), "runs/a has no config.json"),
+        (PermissionError(13, "Permission denied", "a", None, "b"), "[Errno 13] Permission denied: 'a' -> 'b'"),
+    ],
+)
+def test_an_error_of_the_system_is_its_file_and_its_reason(error, line, monkeypatch):
+    def main():
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["frcnn train"])
+    with pytest.raises(SystemExit) as stopped:
+        command.run(main)
+    assert stopped.value.code == f"frcnn train: {line}"
+
+
 def test_other_errors_keep_their_traceback():
     def main():
         raise RuntimeError("INTERNAL: a fault of ours")

@@ -26,8 +26,9 @@ __all__ = [
     "turned_size",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif")
-"""Suffixes of image files. HEIC cannot be read, but is listed so that messages can name it."""
+_UNREADABLE = (".heic", ".heif", ".avif", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", *_UNREADABLE)
+"""Suffixes of image files. HEIC, AVIF and GIF cannot be read, but are listed so that messages can name them."""
 
 _FORMATS = (  # functions of the data: True for this format, size, EXIF data
     (is_jpeg, jpeg_size, jpeg_exif),

@@ -58,12 +58,21 @@ def test_of_two_images_the_annotation_may_name_one(config, files):
         open_dataset("folder/test", config)
 
 
-def test_a_copy_in_another_form_beside_an_image_is_left_alone(config, files):
+@pytest.mark.parametrize(
+    ("suffix", "content", "name"),
+    [
+        (".heic", b"\x00\x00\x00\x18ftypheic", "HEIC"),
+        (".avif", b"\x00\x00\x00\x18ftypavif", "AVIF"),
+        (".GIF", b"GIF89a", "GIF"),
+    ],
+)
+def test_a_copy_in_another_form_beside_an_image_is_left_alone(config, files, suffix, content, name):
     first = open_dataset("folder/test", config).image_fingerprint(0)
-    (files.root / "JPEGImages/t1.heic").write_bytes(b"\x00\x00\x00\x18ftypheic")
+    (files.root / f"JPEGImages/t1{suffix}").write_bytes(content)
     assert open_dataset("folder/test", config).image_fingerprint(0) == first
     (files.root / "JPEGImages/t1.jpg").unlink()
-    with pytest.raises(DatasetFaultError, match=r"t1\.heic: file = 't1\.heic': HEIC, which cannot be read: convert it"):
+    message = rf"t1\{suffix}: file = 't1\{suffix}': {name}, which cannot be read: convert it to"
+    with pytest.raises(DatasetFaultError, match=message):
         open_dataset("folder/test", config)
 
 

@@ -113,7 +113,7 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
         images = sum(1 for _ in files_below(root, IMAGE_SUFFIXES))
         raise FileNotFoundError(
             f"data.root = {root}: its format is not known. It has {images} images, but no {layouts}. Give the folder "
-            "of images and annotations by --data.root"
+            f"that has images and annotations by --data.root; if the annotations are beside it, that is {root.parent}"
         )
     if len(names) > 1:
         names = [choose_format(root, config, {known: FORMATS[known] for known in names})]
