@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.data.dataset import Dataset as Dataset
     from frcnn_jax.data.dataset import open_dataset as open_dataset
     from frcnn_jax.data.faults import Fault as Fault
-    from frcnn_jax.data.formats.table import AnnotationReader as AnnotationReader
+    from frcnn_jax.data.formats.contract import AnnotationReader as AnnotationReader
     from frcnn_jax.data.formats.table import register_format as register_format
     from frcnn_jax.data.proposals.selective_search import selective_search as selective_search
     from frcnn_jax.data.proposals.source import open_proposals as open_proposals
@@ -155,10 +155,8 @@ _NAMES = {
         "ObjectRecord",
         "SplitRecords",
     ),
-    "data.formats.table": (
-        "AnnotationReader",
-        "register_format",
-    ),
+    "data.formats.contract": ("AnnotationReader",),
+    "data.formats.table": ("register_format",),
     "data.proposals.selective_search": ("selective_search",),
     "data.proposals.source": ("open_proposals",),
     "weights.load": ("load_weights",),
@@ -209,4 +207,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, read_annotation
+from frcnn_jax.data.formats.voc.annotation import UnreadableAnnotation, read_annotation
 from tests.data.voc_files import annotation_xml, object_xml
 
 LABELIMG = """<?xml version="1.0"?>

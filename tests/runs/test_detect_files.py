@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import Config, ProposalConfig
-from frcnn_jax.data.formats.voc_xml import read_annotation
+from frcnn_jax.data.formats.voc.annotation import read_annotation
 from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video
 from frcnn_jax.runs.detect_inputs import check_images
 from frcnn_jax.runs.detector import Detector

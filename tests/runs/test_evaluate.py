@@ -9,7 +9,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
 from frcnn_jax.data.dataset import open_dataset
-from frcnn_jax.data.formats.voc_xml import read_annotation
+from frcnn_jax.data.formats.voc.annotation import read_annotation
 from frcnn_jax.evaluation.report import format_metrics
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector

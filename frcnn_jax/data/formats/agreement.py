@@ -4,16 +4,13 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from frcnn_jax.config import DataConfig
+from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.records import STANDARD_SPLITS, Box, ObjectRecord
-
-if TYPE_CHECKING:
-    from frcnn_jax.data.formats.table import AnnotationReader
 
 __all__ = ["choose_format"]
 
@@ -22,63 +19,75 @@ _TOLERANCE = 1.0  # pixels; conversions round corners, or shift them by one
 Objects = dict[Path, tuple[ObjectRecord, ...]]
 
 
-def choose_format(root: Path, config: DataConfig, formats: Mapping[str, type[AnnotationReader]]) -> str:
-    """Name of the format to read, if all of them hold the same objects: the one with most standard splits, else the
-    first. A line of the log says so.
+def choose_format(
+    root: Path, config: DataConfig, formats: Mapping[str, type[AnnotationReader]]
+) -> tuple[str, AnnotationReader]:
+    """Name and reader of the format with most standard splits, else of the first. A line of the log says so.
 
     Raises:
-        ValueError: they differ, or one cannot be read; names a difference, and how to choose.
+        ValueError: the formats differ in an object or in an image without objects, or one cannot be read; names a
+            difference, and how to choose.
     """
-    first, *others = formats
-    ways = f"the formats {' and '.join(formats)} fit"
+    first, ways = next(iter(formats)), f"the formats {' and '.join(formats)} fit"
     try:
         readers = {name: reader(root, config) for name, reader in formats.items()}
-        objects = _objects(readers[first])
-        differences = (_difference(root, {first: objects, name: _objects(readers[name])}) for name in others)
-        difference = next(filter(None, differences), None)
+        contents = {name: _objects(reader) for name, reader in readers.items()}
     except (OSError, ValueError) as error:
-        difference = str(error)
-    if difference:
-        how = f"set data.format to one of them, as with --data.format {first}"
-        raise ValueError(f"{root}: {ways}, and do not hold the same objects ({difference}); {how}")
+        raise _undecided(root, ways, str(error), first) from error
     splits = {name: [split for split in STANDARD_SPLITS if split in readers[name].splits] for name in formats}
     chosen = max(formats, key=lambda name: len(splits[name]))
+    for name in formats:
+        difference = _difference(root, {chosen: contents[chosen], name: contents[name]}) if name != chosen else ""
+        if difference:
+            raise _undecided(root, ways, difference, first)
     rest = " or ".join(name for name in formats if name != chosen)
     warn_once(f"{root}: {ways} and hold the same objects: {chosen} is read; --data.format reads {rest}")
-    return chosen
+    return chosen, readers[chosen]
+
+
+def _undecided(root: Path, ways: str, difference: str, first: str) -> ValueError:
+    how = f"set data.format to one of them, as with --data.format {first}"
+    return ValueError(f"{root}: {ways}, and do not hold the same objects ({difference}); {how}")
 
 
 def _objects(reader: AnnotationReader) -> Objects:
-    """Objects of each image that has some, in all splits."""
+    """Objects of each annotated image, in all splits."""
     found: Objects = {}
     for record in (record for split in reader.splits for record in reader.read(split).records):
         # A file of all images may lie beside files of the splits.
-        if record.path and len(record.objects) > len(found.get(record.path, ())):
+        if record.path and len(record.objects) >= len(found.get(record.path, ())):
             found[record.path] = record.objects
     return found
 
 
 def _difference(root: Path, found: dict[str, Objects]) -> str:
-    """A difference between the objects of two formats; empty if there is none."""
+    """What the first of two formats lacks or has otherwise; empty if it has all that the other has."""
     (one, of_one), (other, of_other) = found.items()
     for path in [*of_one, *(path for path in of_other if path not in of_one)]:
-        objects = of_one.get(path, ()), of_other.get(path, ())
-        if not _same(*objects):
-            counts = f"{len(objects[0])} of {one}, {len(objects[1])} of {other}"
-            what = counts if len(objects[0]) != len(objects[1]) else "other classes or boxes"
-            return f"objects of {path.relative_to(root)}: {what}"
+        objects, name = (of_one.get(path, ()), of_other.get(path, ())), path.relative_to(root)
+        if len(objects[0]) != len(objects[1]):
+            return f"objects of {name}: {len(objects[0])} of {one}, {len(objects[1])} of {other}"
+        if not _has_all(*objects):
+            return f"objects of {name}: other classes, boxes or marks"
+        if path not in of_one:
+            return f"{name}: without objects in {other}, not annotated in {one}"
     return ""
 
 
-def _same(one: Iterable[ObjectRecord], other: Iterable[ObjectRecord]) -> bool:
-    """True if every object has an equal of its own in the other list."""
-    left = list(other)
-    for item in one:
-        equal = next((o for o in left if o.name == item.name and _near(o.box, item.box)), None)
+def _has_all(one: tuple[ObjectRecord, ...], other: tuple[ObjectRecord, ...]) -> bool:
+    """True if each object of the second list has an equal of its own in the first one."""
+    left = list(one)
+    for item in other:
+        equal = next((o for o in left if _is_equal(o, item)), None)
         if equal is None:
             return False
         left.remove(equal)
-    return not left
+    return True
+
+
+def _is_equal(one: ObjectRecord, other: ObjectRecord) -> bool:
+    marks = [(item.name, item.difficult, item.crowd) for item in (one, other)]
+    return marks[0] == marks[1] and _near(one.box, other.box)
 
 
 def _near(one: Box, other: Box) -> bool:

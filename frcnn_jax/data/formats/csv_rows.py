@@ -14,8 +14,8 @@ from typing import Any
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, normal_name, split_of
-from frcnn_jax.data.formats.voc import VOC_CORNERS
-from frcnn_jax.data.formats.voc_xml import CORNERS
+from frcnn_jax.data.formats.voc.annotation import CORNERS
+from frcnn_jax.data.formats.voc.reader import VOC_CORNERS
 from frcnn_jax.data.records import ImageRecord, ObjectRecord
 
 __all__ = ["CsvReader"]

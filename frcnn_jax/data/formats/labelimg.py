@@ -10,9 +10,9 @@ from pathlib import Path
 
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader, warn_once
 from frcnn_jax.data.formats.tree import files_below, nearness, split_of, without_claimed
-from frcnn_jax.data.formats.voc import VOC_CORNERS, read_xml, with_annotation
-from frcnn_jax.data.formats.voc_folder import find_annotation, in_voc_format
-from frcnn_jax.data.formats.voc_xml import is_annotation
+from frcnn_jax.data.formats.voc.annotation import is_annotation
+from frcnn_jax.data.formats.voc.folder import find_annotation, in_voc_format
+from frcnn_jax.data.formats.voc.reader import VOC_CORNERS, read_xml, with_annotation
 from frcnn_jax.data.records import ImageRecord
 
 __all__ = ["LabelImgReader"]

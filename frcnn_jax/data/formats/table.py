@@ -1,62 +1,21 @@
-"""The formats of annotated folders: the contract of a reader, and the table of known readers."""
+"""The table of formats of annotated folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.agreement import choose_format
 from frcnn_jax.data.formats.coco import CocoReader
+from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.csv_rows import CsvReader
 from frcnn_jax.data.formats.labelimg import LabelImgReader
 from frcnn_jax.data.formats.tree import files_below
-from frcnn_jax.data.formats.voc import VocReader
-from frcnn_jax.data.formats.yolo import YoloReader
+from frcnn_jax.data.formats.voc.reader import VocReader
+from frcnn_jax.data.formats.yolo.reader import YoloReader
 from frcnn_jax.data.images import IMAGE_SUFFIXES
-from frcnn_jax.data.records import SplitRecords
 
 __all__ = ["FORMATS", "AnnotationReader", "open_reader", "register_format"]
-
-
-class AnnotationReader(Protocol):
-    """A folder in one format, opened by `Reader(root, config)`.
-
-    Optional methods:
-
-    `content(splits: Sequence[str], hash_file)` returns a JSON value that changes whenever images or annotations of
-    these splits change. With it, checking if a prepared folder is up to date reads no records; without it, records and
-    image bytes are hashed. `hash_file(path)` is the hex SHA-256 of a file, which is read only if it has changed; the
-    method may also take only the splits.
-
-    `places(split) -> tuple[str, ...]` names the files or folders of a split, below the root, for the log.
-
-    `may_fit(root)` is a static method like `fits`, called only if no format fits.
-    """
-
-    layout: str
-    """Description of the format's layout, as in "file labels.csv", for the message that no format fits."""
-
-    def __init__(self, root: Path, config: DataConfig):
-        """
-        Raises:
-            FileNotFoundError: a part of the folder is missing.
-        """
-
-    @staticmethod
-    def fits(root: Path) -> bool:
-        """True for a folder that looks like this format. Must be quick."""
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits; `train`, `validation`, `trainval` and `test` for the standard ones."""
-
-    def read(self, split: str) -> SplitRecords:
-        """The images of a split, each once, and the faults of its list.
-
-        Raises:
-            FileNotFoundError: the split does not exist; names the existing ones.
-        """
 
 
 FORMATS: dict[str, type[AnnotationReader]] = {
@@ -116,7 +75,7 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
             f"that has images and annotations by --data.root; if the annotations are beside it, that is {root.parent}"
         )
     if len(names) > 1:
-        names = [choose_format(root, config, {known: FORMATS[known] for known in names})]
+        return choose_format(root, config, {known: FORMATS[known] for known in names})
     return names[0], FORMATS[names[0]](root, config)
 
 

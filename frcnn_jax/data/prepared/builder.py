@@ -28,7 +28,7 @@ from tensorflow_datasets.core.download import checksums
 from tqdm import tqdm
 
 from frcnn_jax.config import FaultPolicy
-from frcnn_jax.data.formats.voc import VOC_CORNERS, VocReader
+from frcnn_jax.data.formats.voc.reader import VOC_CORNERS, VocReader
 from frcnn_jax.data.prepared.check import CheckedImage, CheckedSplit, check_splits
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, SUMMARY_FILE, tfds_split
 from frcnn_jax.data.prepared.load import load_images

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.data.formats.table import AnnotationReader
+from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.records import SplitRecords
 

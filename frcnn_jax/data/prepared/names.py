@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.formats.table import AnnotationReader
+from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.records import ImageRecord, SplitRecords
 
 __all__ = [

@@ -15,7 +15,8 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
 from frcnn_jax.data.faults import Fault, note_sentences
-from frcnn_jax.data.formats.table import AnnotationReader, open_reader
+from frcnn_jax.data.formats.contract import AnnotationReader
+from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.data.images import check_image
 from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits, without_objects
 from frcnn_jax.data.prepared.content import folder_names, policy_key

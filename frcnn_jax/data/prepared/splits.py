@@ -25,10 +25,10 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.layout import LayoutReader
-from frcnn_jax.data.formats.table import AnnotationReader
 from frcnn_jax.data.formats.tree import composed
-from frcnn_jax.data.formats.voc import VocReader
+from frcnn_jax.data.formats.voc.reader import VocReader
 from frcnn_jax.data.prepared.index import LAYOUT_FILE
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords, canonical_split
 

@@ -90,6 +90,22 @@ def test_of_two_layouts_with_the_same_objects_the_one_with_splits_is_read(tmp_pa
     assert reader.splits == ("train", "validation", "test", "all")
 
 
+@pytest.mark.parametrize("lost", ["a difficult object", "an image without objects"])
+def test_the_layout_with_splits_must_lack_nothing(tmp_path, lost):
+    """XML files in one folder have what the CSV files of the splits cannot say."""
+    empty = [dataclasses.replace(PICTURES[0], stem="e_1", objects=())] if "image" in lost else []
+    write_labelimg(tmp_path, [*PICTURES, *empty], images="images", xml="annotations")
+    write_csv(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/images")
+    message = r"images/e_1\.jpg: without objects in labelimg, not annotated in csv"
+    if not empty:
+        file = tmp_path / "annotations/t_1.xml"
+        file.write_text(file.read_text().replace("<difficult>0", "<difficult>1"))
+        message = r"objects of images/t_1\.jpg: other classes, boxes or marks"
+    with pytest.raises(ValueError, match=rf"do not hold the same objects \({message}\); set data\.format"):
+        open_reader(tmp_path, DataConfig())
+
+
 @pytest.mark.parametrize(("one", "other"), [("voc", "coco"), ("side by side", "csv")])
 def test_two_layouts_of_other_images_are_refused(tmp_path, one, other):
     for name in (one, other):
@@ -111,7 +127,7 @@ def test_two_layouts_of_which_one_cannot_be_read_are_refused(tmp_path):
 @pytest.mark.parametrize(("one", "other"), BOTH)
 @pytest.mark.parametrize("change", ["moved", "renamed", "fewer", "missing"])
 def test_two_layouts_with_other_objects_are_refused(tmp_path, one, other, change):
-    """A box moved by two pixels, another class, an object less, an image less."""
+    """They have a box moved by two pixels, another class, an object less, an image less."""
     formats, (write, _) = [LAYOUTS[name][1] for name in (one, other)], LAYOUTS[other]
     LAYOUTS[one][0](tmp_path / "set")
     changed = next(i for i, p in enumerate(PICTURES) if p.objects)

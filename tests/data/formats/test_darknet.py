@@ -6,7 +6,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.table import open_reader
-from frcnn_jax.data.formats.yolo import YoloReader
+from frcnn_jax.data.formats.yolo.reader import YoloReader
 from tests.data.formats.written import NAMES, PICTURES, write_text, write_yolo, yolo_rows
 
 LISTS = {"train": ["a_1", "a_2"], "valid": ["b_1"], "test": ["t_1", "t_2"]}

@@ -11,7 +11,7 @@ import pytest
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.formats.table import FORMATS, register_format
-from frcnn_jax.data.formats.voc import VocReader
+from frcnn_jax.data.formats.voc.reader import VocReader
 from tests.data.contracts import check_dataset, check_reader
 from tests.data.voc_files import VocFiles, object_xml, pixels, standard_folder
 

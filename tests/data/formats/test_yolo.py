@@ -8,7 +8,7 @@ import pytest
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.faults import note_sentences
-from frcnn_jax.data.formats.yolo import YoloReader
+from frcnn_jax.data.formats.yolo.reader import YoloReader
 from tests.data.formats.written import NAMES, PICTURES, Picture, write_text, write_yolo, yolo_rows
 
 CAT = NAMES.index("cat")

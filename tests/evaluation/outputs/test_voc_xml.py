@@ -6,7 +6,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import open_dataset
-from frcnn_jax.data.formats.voc_xml import read_annotation
+from frcnn_jax.data.formats.voc.annotation import read_annotation
 from frcnn_jax.evaluation.outputs.voc_xml import check_xml_files, voc_xml, write_voc_xml, xml_file
 from tests.evaluation.records import detections
 

@@ -11,8 +11,8 @@ from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
 from frcnn_jax.data.formats.tree import composed, files_below, inner_folder, is_hidden, lines_of, named_split
-from frcnn_jax.data.formats.voc_lists import SplitList, is_class_file, parent_of, read_split, with_mark
-from frcnn_jax.data.formats.voc_xml import UnreadableAnnotation, is_annotation, read_annotation
+from frcnn_jax.data.formats.voc.annotation import UnreadableAnnotation, is_annotation, read_annotation
+from frcnn_jax.data.formats.voc.lists import SplitList, is_class_file, parent_of, read_split, with_mark
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
 

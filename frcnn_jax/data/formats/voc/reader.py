@@ -1,4 +1,4 @@
-"""Reader of folders in VOC format. Only this module and `voc_xml` know its 1-based, inclusive corners."""
+"""Reader of folders in VOC format. Only this module and `annotation` know its 1-based, inclusive corners."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.formats.tree import composed
-from frcnn_jax.data.formats.voc_folder import UNLISTED, VocFolder, in_voc_format, voc_part, voc_root
-from frcnn_jax.data.formats.voc_lists import SplitList, listed_ids, with_trainval
-from frcnn_jax.data.formats.voc_xml import (
+from frcnn_jax.data.formats.voc.annotation import (
     CORNERS,
     AnnotatedObject,
     Annotation,
     UnreadableAnnotation,
     read_annotation,
 )
+from frcnn_jax.data.formats.voc.folder import UNLISTED, VocFolder, in_voc_format, voc_part, voc_root
+from frcnn_jax.data.formats.voc.lists import SplitList, listed_ids, with_trainval
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord, SplitRecords
 
 __all__ = ["VOC_CORNERS", "VocReader", "read_xml", "with_annotation"]

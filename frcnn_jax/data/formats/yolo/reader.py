@@ -14,7 +14,7 @@ from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
 from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, without_claimed
-from frcnn_jax.data.formats.yolo_names import NamesFile, begins_with_row, find_names, number_classes
+from frcnn_jax.data.formats.yolo.names import NamesFile, begins_with_row, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
 

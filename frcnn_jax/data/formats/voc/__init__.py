@@ -1,0 +1,1 @@
+"""VOC's format: the folder with its lists, and its XML files."""

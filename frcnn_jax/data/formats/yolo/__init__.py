@@ -1,0 +1,1 @@
+"""YOLO's format: labels, and the files that name classes and splits."""
