@@ -1,24 +1,19 @@
 """A training run from a config and a workdir, resumed at its newest checkpoint: data, model, state, step, loop."""
 
 import dataclasses
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
-from tqdm import tqdm
 
 from frcnn_jax.checkpoint import CheckpointMetadata
 from frcnn_jax.config import Config, absolute_paths, expand_user, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.joined import join_datasets
-from frcnn_jax.data.pipeline import BatchSource, iterate, training_source
+from frcnn_jax.data.pipeline import iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_joined_proposals, proposal_files
 from frcnn_jax.distributed.arrays import (
@@ -28,17 +23,14 @@ from frcnn_jax.distributed.arrays import (
     local_places,
     meet,
     on_every_device,
-    share_out,
 )
 from frcnn_jax.distributed.disk import first_on_disk
 from frcnn_jax.distributed.start import start
-from frcnn_jax.distributed.talk import gather, is_first, process_count, same
-from frcnn_jax.distributed.watch import Stops, stops_together
+from frcnn_jax.distributed.talk import is_first, process_count, same
+from frcnn_jax.distributed.watch import stops_together
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.progress import paused_clock
-from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c, say_stopped
 from frcnn_jax.training.losses import create_loss, name_loss
@@ -46,15 +38,11 @@ from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rates
 from frcnn_jax.training.state import TrainState, abstract_state, build_model, first_state
 from frcnn_jax.training.step import MultiTaskLoss, check_loss, make_train_step, map_train_step
+from frcnn_jax.training.steps import MakePictures, Run, run_steps
 from frcnn_jax.training.validation import Evaluation, Validation
 from frcnn_jax.training.workdir import describe_resumed, run_folder
-from frcnn_jax.types import Batch
 
-# Steps that a device is given before they are waited for; none on a CPU, as an interruption waits for all of them.
-_AHEAD, _AHEAD_ON_CPU = 4, 0
 OpenEvaluation = Callable[[Config, Dataset, Callable[[Mapping[str, Any]], None]], Evaluation]
-# RGB pictures by name, of the state after a step, its batch on the host, the key of the run and the step.
-MakePictures = Callable[[TrainState, Any, jax.Array, int], Mapping[str, np.ndarray]]
 
 
 def train(
@@ -120,7 +108,13 @@ def train(
 
         model = build_model(config, len(dataset.classes) + 1, pixels)
         source = training_source(
-            *(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride), places=places
+            dataset,
+            proposals,
+            config.input,
+            config.train.steps,
+            config.train.seed,
+            model.stride,
+            places=places,
         )
         iterator = iterate(source, config.input.workers)
         iterator = PatientIterator(iterator, config.input.read_timeout, source.being_read)
@@ -153,118 +147,28 @@ def train(
         def save(state: TrainState, wait: bool) -> None:
             folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best, wait=wait)
 
-        run_step = compiled_together(map_train_step(step, mesh))
-        writes = (log, save, folder.check_saved)
-        loop = _Loop(config, run_step, rates, key, mesh, source, iterator, *writes, validation, pictures)
+        run = Run(
+            settings=config.train,
+            step=compiled_together(map_train_step(step, mesh)),
+            rates=rates,
+            key=key,
+            mesh=mesh,
+            source=source,
+            batches=iterator,
+            log=log,
+            save=save,
+            check_saved=folder.check_saved,
+            validation=validation,
+            pictures=pictures,
+        )
         # Close the resources and release the lock before a held signal takes effect: it may end the process.
         with deferred_signals() as received, resources, stops_together(int(state.step), received) as stops:
-            state = loop.run(state, stops)
+            state = run_steps(run, state, stops)
             if stops.stopped:
                 say_stopped(int(state.step), config.train.steps)
                 if not received():  # but another process has
                     raise KeyboardInterrupt
             return state
-
-
-@dataclasses.dataclass(frozen=True)
-class _Loop:
-    """The steps of a run, with logging, measurements and checkpoints."""
-
-    config: Config
-    step: Callable
-    rates: np.ndarray  # learning rate of every step
-    key: jax.Array
-    mesh: Mesh
-    source: BatchSource
-    iterator: Any
-    log: MetricsLog
-    save: Callable[[TrainState, bool], None]
-    check_saved: Callable[[], None]
-    validation: Validation
-    pictures: MakePictures | None
-    compiled: set[tuple[int, int]] = dataclasses.field(default_factory=set)  # sizes of batches so far
-
-    def run(self, state: TrainState, stops: Stops) -> TrainState:
-        first, settings, validation = int(state.step), self.config.train, self.validation
-        progress = tqdm(
-            total=settings.steps,
-            initial=first,
-            desc="Training",
-            smoothing=0,  # the mean of the run, as measurements follow some steps
-            bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",  # 80 columns, without a bar
-            disable=not is_first() or first >= settings.steps,
-        )
-
-        number, under_way = first, deque[Any]()
-        ahead = _AHEAD_ON_CPU if self.mesh.devices.flat[0].platform == "cpu" else _AHEAD
-        set_unsaved(False)  # until the first step has begun, which may compile for minutes
-        # True if the run was stopped between a checkpoint and its measurement.
-        due = validation.due(number)
-        stopped = due and not self._measure(state, stops, progress.write)
-        while number < settings.steps and not stopped and not validation.exhausted:
-            number += 1
-            started = time.perf_counter()
-            batch = next(self.iterator)
-            waited = time.perf_counter() - started
-            with self._compiling(batch, under_way, progress):
-                # An argument, so that trainings of other lengths share the program.
-                rate = on_every_device(self.rates[number - 1], self.mesh)
-                state, metrics = self.step(state, share_out(batch, self.mesh), self.key, rate)
-            set_unsaved(True)
-            self.log.add(number, metrics, self.source.image_ids(number - 1), waited)
-            under_way.append(metrics)
-            if len(under_way) > ahead:
-                jax.block_until_ready(under_way.popleft())
-                progress.update()  # a step is counted when it is finished
-            if self.pictures is not None and number % settings.pictures_every == 0:
-                shown = jax.device_get(state) if process_count() > 1 else state  # for process 0 only
-                self.log.add_pictures(number, partial(self.pictures, shown, batch, self.key, number))
-            last = stops.after(number) or number == settings.steps
-            due = validation.due(number)
-            # Saved before the measurement, so that its interruption does not lose the step.
-            checkpoint_due = last or due or number % settings.checkpoint_every == 0
-            if number % settings.log_every == 0 or checkpoint_due:
-                # Raises if a loss is not finite, so that no checkpoint is written after it.
-                progress.set_postfix_str(self.log.flush(), refresh=False)
-                progress.update(len(under_way))
-                under_way.clear()
-                progress.refresh()
-                self.check_saved()
-            if checkpoint_due:
-                # A measured checkpoint must exist even if the run is killed; others are written during the next steps.
-                self.save(state, last or due)
-                set_unsaved(not (last or due))
-            if checkpoint_due or (settings.pictures_every and number % settings.pictures_every == 0):
-                gather(None)  # only process 0 saves and draws, and the others would time out in the next step
-            stopped = last
-            if due:
-                stopped = stops.stopped or not self._measure(state, stops, progress.write) or last
-        progress.close()
-        if validation.exhausted:
-            print(validation.ending(number))
-        return state
-
-    @contextmanager
-    def _compiling(self, batch: Batch, under_way: deque[Any], progress: tqdm) -> Iterator[None]:
-        """Shows on the bar that the step compiles, if the batch has a new size; that time is not counted."""
-        height, width = batch.images.shape[1:3]
-        if (height, width) in self.compiled:
-            yield
-            return
-        self.compiled.add((height, width))
-        jax.block_until_ready(list(under_way))  # as no earlier step may run during the time that does not count
-        progress.update(len(under_way))
-        under_way.clear()
-        started = time.perf_counter()
-        with paused_clock(progress, f"compiling a step for {width} x {height} pixels"):
-            yield
-        self.log.leave_out(time.perf_counter() - started)
-
-    def _measure(self, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
-        """Measures the state; False if a signal to one process ends measurement and training in all processes."""
-        finished = self.validation.measure(state, stops.wanted, say)
-        stops.stopped = not finished
-        return finished
 
 
 def compare_data(record: DataRecord, proposals: Sequence) -> None:

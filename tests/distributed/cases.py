@@ -163,15 +163,15 @@ def end_in_step(last: int, number: int, process: int = 1) -> None:
 
 def show_images() -> None:
     """Has each process print the images that it gives each step."""
-    from frcnn_jax.training import loop
+    from frcnn_jax.training import steps
 
-    share_out = loop.share_out
+    share_out = steps.share_out
 
     def share_out_and_show(batch, mesh):
         print("images", *batch.image_index, file=sys.stderr, flush=True)
         return share_out(batch, mesh)
 
-    loop.share_out = share_out_and_show
+    steps.share_out = share_out_and_show
 
 
 def search_slowly(seconds: float) -> None:
@@ -223,16 +223,16 @@ def not_a_number_in_step(last: int, process: int = 1) -> None:
     """Has the loss of one process's images be NaN in a step."""
     import numpy as np
 
-    from frcnn_jax.training import loop
+    from frcnn_jax.training import steps
 
-    share_out, steps = loop.share_out, iter(range(1, 1000))
+    share_out, numbers = steps.share_out, iter(range(1, 1000))
 
     def share_out_spoilt(batch, mesh):
-        if next(steps) == last and PLACE[2] == process:
+        if next(numbers) == last and PLACE[2] == process:
             batch = batch.replace(gt_labels=np.full_like(batch.gt_labels, 99))  # which no class has
         return share_out(batch, mesh)
 
-    loop.share_out = share_out_spoilt
+    steps.share_out = share_out_spoilt
 
 
 def evaluate_here(workdir: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from frcnn_jax.progress import paused_clock
-from frcnn_jax.training import loop
+from frcnn_jax.training import loop, steps
 from tests.training.runs import run_config, step_in_a_moment
 
 COMPILING = 0.5  # seconds
@@ -31,14 +31,14 @@ def bars(small, monkeypatch):
 
         return compile_and_run
 
-    class Bar(loop.tqdm):
+    class Bar(steps.tqdm):
         def __init__(self, **settings):
             begin = time.perf_counter()
             super().__init__(**settings)
             bars.append((self, begin))
 
     monkeypatch.setattr(loop, "map_train_step", map_train_step)
-    monkeypatch.setattr(loop, "tqdm", Bar)
+    monkeypatch.setattr(steps, "tqdm", Bar)
     return bars
 
 
@@ -63,21 +63,21 @@ def test_a_compilation_is_said_and_is_none_of_the_time_of_the_steps(bars, data, 
 
 def _give_steps(monkeypatch, ahead):
     """Lets any device have that many steps before they are waited for."""
-    monkeypatch.setattr(loop, "_AHEAD", ahead)
-    monkeypatch.setattr(loop, "_AHEAD_ON_CPU", ahead)
+    monkeypatch.setattr(steps, "_AHEAD", ahead)
+    monkeypatch.setattr(steps, "_AHEAD_ON_CPU", ahead)
 
 
 @pytest.mark.parametrize("ahead", [0, 4])
 def test_a_step_is_counted_when_it_is_finished(ahead, bars, data, tmp_path, monkeypatch):
     """0 steps ahead is the case of a CPU, 4 that of a GPU."""
-    counts, waited = [], loop.jax.block_until_ready
+    counts, waited = [], steps.jax.block_until_ready
     _give_steps(monkeypatch, ahead)
 
     def wait(values):
         counts.append(bars[0][0].n if bars else 0)
         return waited(values)
 
-    monkeypatch.setattr(loop.jax, "block_until_ready", wait)
+    monkeypatch.setattr(steps.jax, "block_until_ready", wait)
     loop.train(run_config(data, steps=11, log_every=11, checkpoint_every=11), tmp_path)
     # Before the compilation, then for the first step under way, and so on; the others are counted at the end.
     assert counts == [0, *range(11 - ahead)]
@@ -87,13 +87,13 @@ def test_a_step_is_counted_when_it_is_finished(ahead, bars, data, tmp_path, monk
 def test_steps_under_way_are_counted_before_a_compilation(bars, data, tmp_path, monkeypatch):
     """Else their time counts without them, and the remaining time is some times too long."""
     _give_steps(monkeypatch, 99)
-    begun, counts, add, pause = [], [], loop.MetricsLog.add, loop.paused_clock
+    begun, counts, add, pause = [], [], loop.MetricsLog.add, steps.paused_clock
 
     def count(bar, text):
         counts.append((bar.n, len(begun)))
         return pause(bar, text)
 
-    monkeypatch.setattr(loop, "paused_clock", count)
+    monkeypatch.setattr(steps, "paused_clock", count)
     monkeypatch.setattr(
         loop.MetricsLog, "add", lambda self, step, *others: begun.append(step) or add(self, step, *others)
     )
@@ -105,8 +105,8 @@ def test_steps_under_way_are_counted_before_a_compilation(bars, data, tmp_path, 
 
 
 def test_a_run_on_a_cpu_stops_after_the_step_that_runs(bars, data, tmp_path, monkeypatch, capsys):
-    _give_steps(monkeypatch, loop._AHEAD_ON_CPU)
-    waited = loop.jax.block_until_ready
+    _give_steps(monkeypatch, steps._AHEAD_ON_CPU)
+    waited = steps.jax.block_until_ready
 
     def wait(values):
         if bars and bars[0][0].n == 2 and values:
@@ -114,7 +114,7 @@ def test_a_run_on_a_cpu_stops_after_the_step_that_runs(bars, data, tmp_path, mon
         return waited(values)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts without
-    monkeypatch.setattr(loop.jax, "block_until_ready", wait)
+    monkeypatch.setattr(steps.jax, "block_until_ready", wait)
     with pytest.raises(KeyboardInterrupt):
         loop.train(run_config(data, steps=11, log_every=11, checkpoint_every=11), tmp_path)
     signal.signal(signal.SIGINT, before)
@@ -124,7 +124,7 @@ def test_a_run_on_a_cpu_stops_after_the_step_that_runs(bars, data, tmp_path, mon
 
 def test_a_bar_that_is_not_shown():
     """A hidden bar, as of every process but the first."""
-    bar, done = loop.tqdm(total=1, disable=True), []
+    bar, done = steps.tqdm(total=1, disable=True), []
     with paused_clock(bar, "compiling"):
         done.append(bar.n)
     assert done == [0]

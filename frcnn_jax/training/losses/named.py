@@ -12,7 +12,7 @@ from typing import Any
 from frcnn_jax.config import LossConfig
 from frcnn_jax.ops import losses
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.training.function_names import function_name
+from frcnn_jax.training.losses.function_names import function_name
 from frcnn_jax.training.step import MultiTaskLoss
 
 _TABLES: dict[str, Mapping[str, Callable]] = {
