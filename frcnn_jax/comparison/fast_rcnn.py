@@ -25,7 +25,8 @@ from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.pyramid import Pyramid
-from frcnn_jax.detection.selection import select_detections, selection_settings
+from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.detection.settings import detection_settings
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.compress import compress_run, compressed_workdir
@@ -182,7 +183,7 @@ def _timed(detector: Detector) -> Callable[[Watch, UInt8[np.ndarray, "H W 3"], F
     @jax.jit
     def select(statistics: BoxStatistics, pyramid: Pyramid, logits: Array, deltas: Array) -> Detections:
         index, mask = pyramid.roi_index[0], pyramid.proposal_mask[0]
-        options = selection_settings(detector.config.evaluate)
+        options = detection_settings(detector.config.evaluate).selection
         return select_detections(
             logits[index], deltas[index], pyramid.proposals[0], mask, pyramid.original_sizes[0], statistics, **options
         )

@@ -10,8 +10,8 @@ from jaxtyping import Array, Real, UInt8
 
 from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.mirror import Outputs, mirror_boxes, mirror_images
-from frcnn_jax.detection.outputs import has_second_pass, second_boxes, select, select_both, view_outputs, views_of
-from frcnn_jax.detection.selection import SETTINGS, static_settings
+from frcnn_jax.detection.outputs import second_boxes, select, select_both, view_outputs
+from frcnn_jax.detection.settings import DetectionSettings
 from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops.arguments import is_traced
@@ -61,21 +61,21 @@ def detect_batch(
         TypeError: a setting is traced.
         ValueError: a setting is out of range, or the statistics are of another number of classes.
     """
-    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass, flip)
-    return _detect_batch(params, statistics, batch, model=model, **settings)
+    settings = DetectionSettings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass, flip)
+    return _detect_batch(params, statistics, batch, model=model, settings=settings)
 
 
-@partial(jax.jit, static_argnames=("model", *SETTINGS))
+@partial(jax.jit, static_argnames=("model", "settings"))
 def _detect_batch(
-    params: Any, statistics: BoxStatistics | None, batch: Batch, *, model: FastRCNN, **settings: Any
+    params: Any, statistics: BoxStatistics | None, batch: Batch, *, model: FastRCNN, settings: DetectionSettings
 ) -> Detections:
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)
     apply = partial(model.apply, {"params": params})
-    if not has_second_pass(settings) and not settings.get("flip"):
+    if not settings.has_second_pass and not settings.flip:
         outputs = apply(batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes)
         return select(statistics, *outputs, batch, settings)
-    views = views_of(settings)
+    views = settings.views
     images = [mirror_images(batch.images, batch.image_sizes) if mirrored else batch.images for mirrored in views]
     features = [apply(view, batch.image_sizes, method="features") for view in images]
 
@@ -87,7 +87,7 @@ def _detect_batch(
         return view_outputs(params, statistics, pooled, model=model)
 
     first = outputs_of(batch.proposals)
-    if not has_second_pass(settings):
+    if not settings.has_second_pass:
         return select(statistics, *first, batch, settings)
     boxes, found = second_boxes(statistics, *first, batch, settings)
     return select_both(statistics, first, outputs_of(boxes), boxes, found, batch, settings)
@@ -158,8 +158,8 @@ def detect(
             "detect prepares its image on the host and cannot be traced by jax.jit, jax.vmap or jax.grad: "
             "trace frcnn.detect_batch, which takes the padded arrays of frcnn.make_batch"
         )
-    settings = static_settings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass, flip)
-    if has_second_pass(settings) and len(scales) > 1:
+    settings = DetectionSettings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass, flip)
+    if settings.has_second_pass and len(scales) > 1:
         raise ValueError(f"second_pass needs one scale, not {len(scales)}: give scale, or second_pass=0")
     pyramid = single_pyramid(
         image,
@@ -172,5 +172,5 @@ def detect(
     )
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)
-    found = detect_pyramid(params, statistics, pyramid, model=model, **settings)
+    found = detect_pyramid(params, statistics, pyramid, model=model, settings=settings)
     return trim(jax.tree.map(lambda x: x[0], found))

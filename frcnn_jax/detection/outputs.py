@@ -12,6 +12,7 @@ from frcnn_jax.detection.mirror import Outputs, mean_of_views
 from frcnn_jax.detection.pyramid import Pyramid
 from frcnn_jax.detection.second_pass import moved_boxes
 from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.detection.settings import DetectionSettings
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import Batch, BoxStatistics, Detections
 
@@ -33,22 +34,12 @@ def view_outputs(
     return outputs[0] if len(outputs) == 1 else mean_of_views(*outputs, statistics)
 
 
-def views_of(settings: dict[str, Any]) -> tuple[bool, ...]:
-    """The views of each image that are tested: True for the mirrored one."""
-    return (False, True) if settings.get("flip") else (False,)
-
-
-def has_second_pass(settings: dict[str, Any]) -> bool:
-    """True for a second pass, which needs box regression."""
-    return settings.get("second_pass", 0) > 0 and settings.get("box_regression", True)
-
-
 def second_boxes(
-    statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: dict[str, Any]
+    statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: DetectionSettings
 ) -> tuple[Float[Array, "N M 4"], Bool[Array, "N M"]]:
     """The boxes of each image's second pass, and which of them exist."""
     mask = batch.proposal_mask & batch.image_mask[:, None]
-    return jax.vmap(partial(moved_boxes, count=settings["second_pass"]), in_axes=(0, 0, 0, 0, 0, None))(
+    return jax.vmap(partial(moved_boxes, count=settings.second_pass), in_axes=(0, 0, 0, 0, 0, None))(
         logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
     )
 
@@ -60,7 +51,7 @@ def select_both(
     boxes: Float[Array, "N M 4"],
     found: Bool[Array, "N M"],
     batch: Batch | Pyramid,
-    settings: dict[str, Any],
+    settings: DetectionSettings,
 ) -> Detections:
     """The detections among the proposals and the boxes of the second pass."""
     logits, deltas = (jnp.concatenate(pair, axis=1) for pair in zip(first, again, strict=True))
@@ -72,11 +63,10 @@ def select_both(
 
 
 def select(
-    statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: dict[str, Any]
+    statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: DetectionSettings
 ) -> Detections:
     """`select_detections` for each image."""
     mask = batch.proposal_mask & batch.image_mask[:, None]
-    settings = {name: value for name, value in settings.items() if name not in ("second_pass", "flip")}
-    return jax.vmap(partial(select_detections, **settings), in_axes=(0, 0, 0, 0, 0, None))(
+    return jax.vmap(partial(select_detections, **settings.selection), in_axes=(0, 0, 0, 0, 0, None))(
         logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
     )

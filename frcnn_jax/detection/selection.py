@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from frcnn_jax.config import EvalConfig
 from frcnn_jax.ops.arguments import is_traced, is_whole
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
@@ -15,19 +14,6 @@ from frcnn_jax.ops.precision import as_array, as_mask, widen
 from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.ops.voting import vote_boxes_by_class
 from frcnn_jax.types import BoxStatistics, Detections
-
-_SELECTION = ("nms_iou", "score_threshold", "per_class", "box_regression", "box_voting")
-SETTINGS = (*_SELECTION, "second_pass", "flip")
-
-
-def selection_settings(config: EvalConfig) -> dict[str, Any]:
-    """The settings of `select_detections` from a config."""
-    return {name: getattr(config, name) for name in _SELECTION}
-
-
-def detection_settings(config: EvalConfig) -> dict[str, Any]:
-    """The settings of `detect` and `detect_batch` from a config."""
-    return {name: getattr(config, name) for name in SETTINGS}
 
 
 def check_settings(nms_iou: float, score_threshold: float, per_class: int, box_voting: float | None = None) -> None:
@@ -42,34 +28,6 @@ def check_settings(nms_iou: float, score_threshold: float, per_class: int, box_v
             raise ValueError(f"{name} must be in 0 ... 1, not {value}")
     if not is_whole(per_class) or per_class < 1:
         raise ValueError(f"per_class must be a whole number of at least 1, not {per_class}")
-
-
-def static_settings(*values: Any) -> dict[str, Any]:
-    """The checked settings of `detect_batch` by name, as Python values that can be static in `jax.jit`.
-
-    Args:
-        values: the settings in the order of `SETTINGS`.
-
-    Raises:
-        TypeError: one is traced.
-        ValueError: as `check_settings`, `second_pass` is not a whole number of at least 0, or `flip` is not a bool.
-    """
-    settings = dict(zip(SETTINGS, values, strict=True))
-    for name, value in settings.items():
-        if is_traced(value):
-            raise TypeError(
-                f"{name} must be a Python number, not a traced one: name it in static_argnames of jax.jit, or bind it "
-                "by functools.partial before"
-            )
-        if isinstance(value, jax.Array | np.ndarray) and value.ndim == 0:
-            settings[name] = value.item()
-    check_settings(*(settings[name] for name in ("nms_iou", "score_threshold", "per_class", "box_voting")))
-    count = settings["second_pass"]
-    if not is_whole(count) or count < 0:
-        raise ValueError(f"second_pass must be a whole number of at least 0, not {count}")
-    if not _is_bool(settings["flip"]):
-        raise ValueError(f"flip must be True or False, not {settings['flip']}")
-    return settings
 
 
 def check_statistics(statistics: BoxStatistics, num_classes: int) -> None:

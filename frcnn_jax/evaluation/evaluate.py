@@ -17,7 +17,7 @@ from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import trim
 from frcnn_jax.detection.pyramid import Pyramid
-from frcnn_jax.detection.selection import detection_settings
+from frcnn_jax.detection.settings import detection_settings
 from frcnn_jax.detection.source import PyramidSource
 from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.distributed.talk import from_first, gather, is_first, process_count
@@ -66,7 +66,7 @@ def detect_dataset(
         ValueError: an image cannot be read; names it.
     """
     source = Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale, flip=config.flip))
-    run = partial(detect_pyramid, params, statistics, model=model, **detection_settings(config))
+    run = partial(detect_pyramid, params, statistics, model=model, settings=detection_settings(config))
     found: dict[int, Detections] = {}
     total = source.images if process_count() > 1 else len(dataset)
     progress = tqdm(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())

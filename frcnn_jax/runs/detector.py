@@ -12,7 +12,7 @@ from jaxtyping import Real, UInt8
 from frcnn_jax.config import Config
 from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.detection.detect import detect
-from frcnn_jax.detection.selection import detection_settings
+from frcnn_jax.detection.settings import detection_settings
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.state import build_model
@@ -55,7 +55,7 @@ class Detector:
             scale=self.config.input.test_scale,
             max_size=self.config.input.test_max_size,
             scales=self.config.input.test_scales,
-            **detection_settings(self.config.evaluate),
+            **dataclasses.asdict(detection_settings(self.config.evaluate)),
         )
 
 

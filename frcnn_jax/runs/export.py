@@ -25,6 +25,7 @@ non-maximum suppression are inside. It runs with jax (and `flatbuffers`, which `
 Detections are sorted, best first; label i is `about["classes"][i - 1]`.
 """
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from frcnn_jax.atomic import replacing
 from frcnn_jax.config import expand_user
 from frcnn_jax.detection.detect import detect_batch
-from frcnn_jax.detection.selection import detection_settings
+from frcnn_jax.detection.settings import detection_settings
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.types import Batch
 from frcnn_jax.weights.formats.stablehlo import add_metadata
@@ -147,7 +148,7 @@ def _serialize(detector: Detector, bucket: tuple[int, int], count: int, platform
 
 def _detection_function(detector: Detector):
     """`Detector.detect` on prepared arrays, without a class of this package in its signature."""
-    settings = detection_settings(detector.config.evaluate)
+    settings = dataclasses.asdict(detection_settings(detector.config.evaluate))
     # The kernels would tie the file to GPUs like the one it is written on.
     model = detector.model.clone(roi_pooling="xla")
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, PRNGKeyArray, UInt8
 from frcnn_jax.config import Config
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.detection.detect import detect
-from frcnn_jax.detection.selection import detection_settings
+from frcnn_jax.detection.settings import detection_settings
 from frcnn_jax.evaluation.drawing import draw_detections, draw_objects, draw_rois
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.training.state import TrainState
@@ -79,7 +79,7 @@ class TrainingPictures:
             scale=settings.test_scale,
             max_size=settings.test_max_size,
             scales=settings.test_scales,
-            **detection_settings(self.config.evaluate),
+            **dataclasses.asdict(detection_settings(self.config.evaluate)),
         )
         truth, least = self.dataset.annotations[index], self.config.evaluate.picture_score
         return draw_detections(image, found, self.dataset.classes, ground_truth=truth, min_score=least)

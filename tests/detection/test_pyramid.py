@@ -16,6 +16,7 @@ from frcnn_jax.detection.inputs import make_batch, single_pyramid
 from frcnn_jax.detection.pyramid import image_pyramid, join, pyramid_shape
 from frcnn_jax.detection.roi_plan import RoiPlan, choose_levels
 from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.detection.settings import DetectionSettings
 from frcnn_jax.detection.stages import detect_pyramid
 from tests.weights.detectors import assert_same_detections, image_and_boxes, random_params, small_detector, small_model
 
@@ -191,7 +192,13 @@ def test_other_boxes_seldom_compile_again():
 def test_more_padding_changes_nothing():
     detector, (image, boxes) = small_detector(), large_image_and_boxes(24)
     boxes = np.concatenate([boxes, boxes + 0.25])
-    run = functools.partial(detect_pyramid, detector.params, detector.statistics, model=detector.model, **SETTINGS)
+    run = functools.partial(
+        detect_pyramid,
+        detector.params,
+        detector.statistics,
+        model=detector.model,
+        settings=DetectionSettings(**SETTINGS),
+    )
     pyramid = single_pyramid(image, boxes, scales=SCALES, max_size=LONGEST, spatial_scale=1 / 16)
     wider = pyramid.replace(
         num_rois=128,

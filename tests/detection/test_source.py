@@ -11,6 +11,7 @@ import pytest
 from frcnn_jax.config import InputConfig
 from frcnn_jax.detection import stages
 from frcnn_jax.detection.pyramid import PyramidShape
+from frcnn_jax.detection.settings import DetectionSettings
 from frcnn_jax.detection.source import PyramidSource
 from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.types import BoxStatistics
@@ -110,7 +111,9 @@ def test_each_shape_is_compiled_once():
     compiled = (stages._features, stages._pool, stages._classify)
     before = np.array([stage._cache_size() for stage in compiled])
     for step in range(len(source)):
-        jax.block_until_ready(detect_pyramid(params, statistics, source[step], model=model))
+        jax.block_until_ready(
+            detect_pyramid(params, statistics, source[step], model=model, settings=DetectionSettings())
+        )
     assert (np.array([stage._cache_size() for stage in compiled]) - before).tolist() == [2, 2, 2]
     assert len({shape for shape, _ in source._steps}) == 2
     assert all(isinstance(shape, PyramidShape) for shape, _ in source._steps)
