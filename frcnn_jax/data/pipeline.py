@@ -43,9 +43,7 @@ class BatchSource:
     ):
         if len(proposals) != len(dataset):
             raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
-        most = max((len(annotation.labels) for annotation in dataset.annotations), default=0)
-        if most > max_objects:
-            raise ValueError(f"{dataset.name} has an image with {most} objects: set input.max_objects to that or more")
+        check_object_counts(dataset, max_objects)
         self._dataset, self._proposals, self._plan = dataset, proposals, plan
         self._places = range(plan.images.shape[1])[places]
         self._images = DecodedImages(dataset, keep=cache)
@@ -116,6 +114,17 @@ class BatchSource:
         batch.gt_difficult[n, : len(boxes)] = annotation.difficult
         if batch.gt_crowd is not None:
             batch.gt_crowd[n, : len(boxes)] = annotation.crowd
+
+
+def check_object_counts(dataset: Dataset, max_objects: int) -> None:
+    """Raises ValueError if an image has more objects than `max_objects`; names the image that has the most."""
+    counts = [len(annotation.labels) for annotation in dataset.annotations]
+    most = max(counts, default=0)
+    if most > max_objects:
+        raise ValueError(
+            f"{dataset.name}: image {dataset.image_ids[counts.index(most)]} has {most} objects, more than "
+            f"input.max_objects = {max_objects}: give --input.max-objects {most}"
+        )
 
 
 def _empty_batch(images: int, bucket: Bucket, *, proposals: int, objects: int, crowds: bool) -> Batch:

@@ -13,7 +13,7 @@ from frcnn_jax.checkpoint import CheckpointMetadata
 from frcnn_jax.config import Config, absolute_paths, expand_user, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.joined import join_datasets
-from frcnn_jax.data.pipeline import iterate, training_source
+from frcnn_jax.data.pipeline import check_object_counts, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_joined_proposals, proposal_files
 from frcnn_jax.distributed.arrays import (
@@ -187,11 +187,12 @@ def open_data(
         check: raises an error for data that cannot be used; called before proposals, which may take hours, are opened.
 
     Raises:
-        ValueError: the sets have different classes, or a label is not one of them.
+        ValueError: the sets have different classes, a label is not one of them, or an image has too many objects.
     """
     files, _ = proposal_files(config.proposals, config.data.train)
     dataset = join_datasets(datasets)
     check_labels(dataset)
+    check_object_counts(dataset, config.input.max_objects)
     record = record_data(dataset, files)
     check(record, dataset)
     return dataset, open_joined_proposals(datasets, config.proposals, files), record

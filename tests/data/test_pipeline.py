@@ -223,7 +223,7 @@ def test_room_for_proposals():
 
 
 def test_too_many_objects_is_an_error(dataset, proposals):
-    with pytest.raises(ValueError, match=r"images has an image with 3 objects: set input.max_objects"):
+    with pytest.raises(ValueError, match=r"images: image i\d has 3 objects.* --input\.max-objects 3"):
         training_source(dataset, proposals, dataclasses.replace(CONFIG, max_objects=2), 4, 0, 16)
 
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import pytest
 
 from frcnn_jax.config import Config, EvalConfig, InputConfig, OptimizerConfig, TrainConfig, replace, to_json
+from frcnn_jax.training import loop
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.workdir import check_place, claim_workdir, describe_resumed, read_config, run_folder
+from tests.data.test_pipeline import Images
 
 BEFORE = Config(train=TrainConfig(steps=100))
 
@@ -255,3 +257,11 @@ def test_metrics_that_cannot_be_written_name_the_file(tmp_path, monkeypatch, cap
     monkeypatch.setattr(log._board._writer, "close", fail)
     log.close()
     assert "TensorBoard's events are incomplete" in caplog.text
+
+
+def test_too_many_objects_are_named_before_proposals_are_searched(monkeypatch):
+    monkeypatch.setattr(loop, "open_joined_proposals", lambda *_: pytest.fail("proposals, which may take hours"))
+    config = Config(input=InputConfig(max_objects=2))
+    fault = r"images: image i3 has 3 objects, more than input\.max_objects = 2: give --input\.max-objects 3"
+    with pytest.raises(ValueError, match=fault):
+        loop.open_data(config, [Images()])
