@@ -17,7 +17,7 @@ from frcnn_jax.data.prepared.dataset import PreparedDataset
 from frcnn_jax.data.records import canonical_split
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["Dataset", "DatasetFaultError", "Fault", "legacy_fingerprint", "open_dataset"]
+__all__ = ["Dataset", "DatasetFaultError", "Fault", "file_name", "legacy_fingerprint", "open_dataset"]
 
 _YEARS = ("2007", "2012")
 
@@ -26,7 +26,8 @@ _YEARS = ("2007", "2012")
 class Dataset(Protocol):
     """Images with their objects, in a fixed order. Several threads may read it at once.
 
-    Boxes and sizes are in the frame of `read_image`. An index out of range is an IndexError.
+    Boxes and sizes are in the frame of `read_image`. An index out of range is an IndexError. A data set may also have
+    `image_file(index)`, the name of the image's file without folders; see `file_name`.
 
     Attributes:
         name: as in `voc/2007/trainval` or `folder/test`.
@@ -68,6 +69,12 @@ class Dataset(Protocol):
     def image_fingerprint(self, index: int) -> str:
         """Hex SHA-256 of the encoded image, followed by its orientation if the image is turned on reading."""
         ...
+
+
+def file_name(dataset: Dataset, index: int) -> str:
+    """Name of an image's file, without folders: that of `dataset.image_file`, or ID.jpg if the data set has none."""
+    known = getattr(dataset, "image_file", None)
+    return f"{dataset.image_ids[index].rpartition('/')[2]}.jpg" if known is None else known(index)
 
 
 def open_dataset(name: str, config: DataConfig) -> Dataset:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from frcnn_jax.data.dataset import Dataset
+from frcnn_jax.data.dataset import Dataset, file_name
 from frcnn_jax.types import GroundTruth
 
 __all__ = ["JoinedDataset", "join_datasets"]
@@ -72,6 +72,9 @@ class JoinedDataset:
     def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         part, position = self._place(index)
         return part.read_image(position)
+
+    def image_file(self, index: int) -> str:
+        return file_name(*self._place(index))
 
     def image_fingerprint(self, index: int) -> str:
         part, position = self._place(index)

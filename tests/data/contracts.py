@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.dataset import Dataset
+from frcnn_jax.data.dataset import Dataset, file_name
 from frcnn_jax.data.fingerprints import content_fingerprint
 from frcnn_jax.data.formats.table import FORMATS, open_reader
 from frcnn_jax.data.records import ImageRecord, SplitRecords
@@ -41,6 +41,8 @@ def check_dataset(dataset: Dataset) -> None:
         assert (truth.boxes[:, 2:] > truth.boxes[:, :2]).all()
         image = dataset.read_image(index)
         assert (image.shape, image.dtype) == ((height, width, 3), np.uint8)
+    names = [file_name(dataset, index) for index in range(count)]
+    assert all(isinstance(name, str) and name and "/" not in name for name in names)
     hashes = [dataset.image_fingerprint(index) for index in range(count)]
     assert all(re.fullmatch(r"[0-9a-f]{64}.{0,16}", value) for value in hashes)
     assert len(set(hashes)) > 1

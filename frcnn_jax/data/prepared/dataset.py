@@ -86,6 +86,12 @@ class PreparedDataset:
         part, position = self._places[index]
         return decode_image(self._open()[part][position]["image"], self._turns[index])
 
+    def image_file(self, index: int) -> str:
+        """Name of the image's file when it was prepared, without folders; reads its record."""
+        part, position = self._places[index]
+        name = self._open()[part][position]["image/filename"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
     def image_fingerprint(self, index: int) -> str:
         orientation = self._turns[index]
         return self._digests[index].hex() + (f"+turned{orientation}" if orientation != 1 else "")

@@ -56,6 +56,9 @@ class FolderView:
         except ValueError as error:
             raise ValueError(f"{image.path}: {error}") from error
 
+    def image_file(self, index: int) -> str:
+        return self._images[index].path.name
+
     def image_fingerprint(self, index: int) -> str:
         image = self._images[index]
         digest = hashlib.sha256(image.path.read_bytes()).hexdigest()

@@ -78,6 +78,7 @@ def coco_annotations(
     ground_truth: Mapping[str, GroundTruth],
     class_names: Sequence[str],
     sizes: Mapping[str, tuple[int, int]] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """The objects in COCO's annotation format: `images`, `annotations` and `categories`.
 
@@ -87,6 +88,7 @@ def coco_annotations(
 
     Args:
         sizes: height and width of each image, to write; measures do not need them.
+        files: `file_name` of each image; its id if not given.
 
     Raises:
         ValueError: a record is malformed, or a label is outside 1 ... K.
@@ -95,7 +97,8 @@ def coco_annotations(
     for image, truth in ground_truth.items():
         number = ids.images[image]
         height, width = (0, 0) if sizes is None else (int(side) for side in sizes[image])
-        images.append({"id": number, "file_name": image, "height": height, "width": width})
+        name = image if files is None else files[image]
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
         objects = valid_ground_truth(truth, f"image {image!r}", len(class_names))
         for box, label, difficult, crowd in zip(*objects, strict=True):
             x1, y1, x2, y2 = box.tolist()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from frcnn_jax.data.dataset import Dataset
+from frcnn_jax.data.dataset import Dataset, file_name
 from frcnn_jax.evaluation.outputs.coco_json import (
     CocoIds,
     annotations_file,
@@ -65,17 +65,22 @@ class ResultFiles:
         if self.voc_results is not None:
             write_voc_results(self.voc_results, detections, dataset.classes, voc_split(dataset.name))
         sizes = dict(zip(dataset.image_ids, dataset.sizes.tolist(), strict=True))
+        places = {image: index for index, image in enumerate(dataset.image_ids)}
         if self.coco_results is not None:
             ids, annotations = self.coco_ids, None
             if ids is None:
                 ids = own_ids(dataset.image_ids, len(dataset.classes))
                 truth = dict(zip(dataset.image_ids, dataset.annotations, strict=True))
-                annotations = coco_annotations(ids, truth, dataset.classes, sizes)
+                # An id holds the folders of an image, its file name does not.
+                files = {
+                    image: "".join(image.rpartition("/")[:2]) + file_name(dataset, index)
+                    for image, index in places.items()
+                }
+                annotations = coco_annotations(ids, truth, dataset.classes, sizes, files)
             write_coco_results(self.coco_results, detections, ids, annotations)
         if self.voc_xml is not None:
             for image, found in detections.items():
-                # The reader of a data set, like labelImg, uses the name of the XML file.
-                name = f"{image.rpartition('/')[2]}.jpg"
+                name = file_name(dataset, places[image])
                 write_voc_xml(self.voc_xml, image, name, sizes[image], found, dataset.classes, min_score=min_score)
 
     def _annotations(self) -> list[Path]:
