@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import pytest
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint
+from frcnn_jax.checkpoint.metadata import decode_metadata, encode_metadata
 from frcnn_jax.cli import run
-from frcnn_jax.config import Config
+from frcnn_jax.config import Config, DataConfig
 from frcnn_jax.models.pixels import CENTERED_PIXELS
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.statistics import identity_statistics
 
 ROOT = Path(__file__).parents[1]
-METADATA = CheckpointMetadata(("cat", "dog"), CENTERED_PIXELS, Config(), "abc", ("def",))
+METADATA = CheckpointMetadata(("cat", "dog"), CENTERED_PIXELS, Config(), "abc", ("def",), "ignore")
 
 
 def state_of(step: int) -> TrainState:
@@ -187,3 +188,11 @@ def test_nothing_waits_for_a_checkpoint_that_is_abandoned(tmp_path, held):
     assert thread.daemon
     event.set()
     thread.join()
+
+
+@pytest.mark.parametrize(("setting", "orientation"), [("auto", "apply"), ("apply", "apply"), ("ignore", "ignore")])
+def test_orientation_of_earlier_checkpoints_is_that_of_the_setting(setting, orientation):
+    config = Config(data=DataConfig(orientation=setting))
+    described = encode_metadata(dataclasses.replace(METADATA, config=config))
+    del described["orientation"]
+    assert decode_metadata(described, config).orientation == orientation

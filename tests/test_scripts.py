@@ -116,7 +116,7 @@ def detector(pictures, monkeypatch):
         box = np.float32([[0, 0, image.shape[1], image.shape[0]]])
         return Detections(boxes=box, scores=np.float32([0.9]), labels=np.int32([1]), mask=np.ones(1, bool))
 
-    stub = SimpleNamespace(config=Config(), classes=("cat",), detect=detect, step=7)
+    stub = SimpleNamespace(config=Config(), classes=("cat",), detect=detect, step=7, orientation="apply")
     monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir, checkpoint: stub)
     return seen
 
@@ -156,7 +156,7 @@ def test_detect_knows_an_image_by_its_resolved_path(pictures, detector, monkeypa
 
 def test_detect_takes_larger_images_as_its_message_says(pictures, detector, monkeypatch):
     small = Config(data=DataConfig(max_pixels=599))
-    stub = SimpleNamespace(config=small, classes=("cat",), detect=lambda *_: detections(), step=7)
+    stub = SimpleNamespace(config=small, classes=("cat",), detect=lambda *_: detections(), step=7, orientation="apply")
     monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir, checkpoint: stub)
     detect = ("detect", "--workdir", pictures, pictures / "a")
     code = call(monkeypatch, *detect)
@@ -213,13 +213,12 @@ def test_detect_holds_one_image_at_a_time(pictures, detector, monkeypatch):
     assert len(detector) == 4
 
 
-@pytest.mark.parametrize(("setting", "followed"), [("auto", True), ("apply", True), ("ignore", False)])
-def test_detect_turns_images_and_says_so(pictures, monkeypatch, capsys, setting, followed):
+@pytest.mark.parametrize(("orientation", "followed"), [("apply", True), ("ignore", False)])
+def test_detect_turns_images_as_the_detector_says(pictures, monkeypatch, capsys, orientation, followed):
     encoded = cv2.imencode(".jpg", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
     path = pictures / "photo.jpg"
     path.write_bytes(with_exif_orientation(encoded, 6))
     np.savez(pictures / "boxes.npz", photo=np.float32([[0, 0, 20, 30]] if followed else [[0, 0, 30, 20]]))
-    config = Config(data=DataConfig(orientation=setting))
     sizes = []
 
     def detect(image, boxes):
@@ -227,7 +226,7 @@ def test_detect_turns_images_and_says_so(pictures, monkeypatch, capsys, setting,
         box = np.float32([[0, 0, image.shape[1], image.shape[0]]])
         return Detections(boxes=box, scores=np.float32([0.9]), labels=np.int32([1]), mask=np.ones(1, bool))
 
-    stub = SimpleNamespace(config=config, classes=("cat",), detect=detect, step=7)
+    stub = SimpleNamespace(config=Config(), classes=("cat",), detect=detect, step=7, orientation=orientation)
     monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir, checkpoint: stub)
     arguments = ("detect", "--workdir", pictures, "--proposals", pictures / "boxes.npz", path)
     assert call(monkeypatch, *arguments) is None

@@ -21,6 +21,7 @@ class CheckpointMetadata:
     config: Config
     data: str  # fingerprint of the training set
     proposal_files: tuple[str, ...] = ()  # SHA-256 of each file of `proposals.train_files`
+    orientation: str = "apply"  # or "ignore": training images were turned by their EXIF orientation or not
     format: int = FORMAT
 
 
@@ -33,6 +34,7 @@ def encode_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
         "config": json.loads(to_json(metadata.config)),
         "data": metadata.data,
         "proposal_files": list(metadata.proposal_files),
+        "orientation": metadata.orientation,
     }
 
 
@@ -45,5 +47,6 @@ def decode_metadata(described: dict[str, Any], config: Config) -> CheckpointMeta
         config=config,
         data=described["data"],
         proposal_files=tuple(described.get("proposal_files", ())),
+        orientation=described.get("orientation", config.data.default_orientation),
         format=described["format"],
     )

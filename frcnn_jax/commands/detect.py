@@ -9,9 +9,9 @@ describes the files.
 Proposals are computed as in training, or read from a file: .npz with an array [P, 4] per image, under its name without
 suffix (x1 y1 x2 y2, half-open pixels), or .mat as published with the original release.
 
-An image with an EXIF orientation is turned as in viewers, unless the run has data.orientation ignore. All boxes, also
-those of a proposal file, are in the turned image; "orientation" in the JSON is the applied EXIF orientation, 1 for
-none.
+An image with an EXIF orientation is turned as in viewers, unless the run has data.orientation ignore, or its training
+images were found to be annotated as they lie in their files. All boxes, also those of a proposal file, are in the
+turned image; "orientation" in the JSON is the applied EXIF orientation, 1 for none.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _detect(arguments: argparse.Namespace, detector: Detector, files: Sequence[P
     config, out, voc_xml = detector.config, arguments.out or arguments.workdir / "detections", arguments.voc_xml
     check_folder(out)
     max_pixels = config.data.max_pixels if arguments.max_pixels is None else arguments.max_pixels
-    images = check_images(files, config.data.orientation, max_pixels, skip_broken=arguments.skip_broken)
+    images = check_images(files, detector.orientation, max_pixels, skip_broken=arguments.skip_broken)
     for video in videos:
         video_facts(video)
     files = [image.path for image in images]

@@ -111,6 +111,11 @@ class DataConfig:
             if not (old.strip() and equals and new.strip()):
                 raise SettingError(f'data.rename: {pair!r} is not of the form "old=new"')
 
+    @property
+    def default_orientation(self) -> Literal["apply", "ignore"]:
+        """`orientation`, with `apply` for `auto`: the answer where no annotations decide."""
+        return "ignore" if self.orientation == "ignore" else "apply"
+
 
 @dataclasses.dataclass(frozen=True)
 class ProposalConfig:

@@ -27,7 +27,8 @@ class Dataset(Protocol):
     """Images with their objects, in a fixed order. Several threads may read it at once.
 
     Boxes and sizes are in the frame of `read_image`. An index out of range is an IndexError. A data set may also have
-    `image_file(index)`, the name of the image's file without folders; see `file_name`.
+    `image_file(index)`, the name of the image's file without folders (see `file_name`), and `orientation`, "apply" or
+    "ignore": whether images are turned by their EXIF orientation, so that a detector turns others alike.
 
     Attributes:
         name: as in `voc/2007/trainval` or `folder/test`.

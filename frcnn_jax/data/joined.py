@@ -62,6 +62,12 @@ class JoinedDataset:
     def shared_directory(self) -> Path:
         return self.parts[0].shared_directory
 
+    @property
+    def orientation(self) -> str | None:
+        """That of the parts, if those that have one agree; else None."""
+        found = {getattr(part, "orientation", None) for part in self.parts} - {None}
+        return found.pop() if len(found) == 1 else None
+
     @cached_property
     def fingerprint(self) -> str:
         return "+".join(part.fingerprint for part in self.parts)

@@ -105,7 +105,7 @@ def check_images(
     """The images, after checking that each is complete and can be decoded.
 
     Args:
-        orientation: `data.orientation` of the run: apply the EXIF orientation or not.
+        orientation: `Detector.orientation`: apply the EXIF orientation or not; auto is apply.
         max_pixels: limit on the pixels of an image.
         skip_broken: leave out those that are not, with a line on stderr for each.
 

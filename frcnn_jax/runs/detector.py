@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ class Detector:
     classes: tuple[str, ...]  # labels 1 ... K
     config: Config
     step: int
+    orientation: Literal["apply", "ignore"] = "apply"  # turn images by their EXIF orientation, as those trained on
 
     def detect(self, image: UInt8[np.ndarray, "H W 3"], boxes: Real[np.ndarray, "P 4"] | None = None) -> Detections:
         """`frcnn_jax.detect` at the scales and with the thresholds of the config.
@@ -94,4 +95,5 @@ def load_detector(workdir: str | Path, checkpoint: str | int | None = None) -> D
         classes=metadata.classes,
         config=config,
         step=metadata.step,
+        orientation=metadata.orientation,
     )

@@ -139,6 +139,7 @@ def _load_in_all(workdir: str | Path, checkpoint: str | int | None) -> Detector:
             "classes": detector.classes,
             "pixels": pixels,
             "step": detector.step,
+            "orientation": detector.orientation,
         }
 
     about = from_first(describe)
@@ -149,7 +150,7 @@ def _load_in_all(workdir: str | Path, checkpoint: str | int | None) -> Detector:
     shapes = jax.eval_shape(lambda: (init_params(model, jax.random.key(0)), identity_statistics(len(classes) + 1)))
     found = (detector.params, detector.statistics) if is_first() else shapes
     params, statistics = jax.tree.map(jnp.asarray, from_first_process(found))
-    return Detector(model, params, statistics, classes, config, about["step"])
+    return Detector(model, params, statistics, classes, config, about["step"], about["orientation"])
 
 
 def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:

@@ -10,7 +10,8 @@ non-maximum suppression are inside. It runs with jax (and `flatbuffers`, which `
 
     about = json.loads(zipfile.ZipFile("detector.stablehlo").read("metadata.json"))
     detect = jax.jit(export.deserialize(bytearray(open("detector.stablehlo", "rb").read())).call)
-    image = cv2.imread("image.png")  # turned by its EXIF orientation, as `frcnn detect` does
+    flags = cv2.IMREAD_COLOR | (about["orientation"] == "ignore") * cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imread("image.png", flags)  # turned by its EXIF orientation or not, as `frcnn detect` does
     boxes = np.load("boxes.npy")  # of this image: half-open x1 y1 x2 y2 that may contain objects
     size, (height, width, count) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
     scale = min(about["test"]["scale"] / min(size), about["test"]["max_size"] / max(size))
@@ -53,9 +54,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def describe(detector: Detector) -> WeightsMetadata:
     """The metadata of a detector's weights."""
     statistics = jax.tree.map(lambda x: np.asarray(x, np.float32), detector.statistics)
-    return WeightsMetadata(
-        tuple(detector.classes), detector.model.pixels, statistics, int(detector.step), detector.config
-    )
+    about = int(detector.step), detector.config, detector.orientation
+    return WeightsMetadata(tuple(detector.classes), detector.model.pixels, statistics, *about)
 
 
 def export_arrays(path: str | Path, detector: Detector, *, overwrite: bool = False) -> None:

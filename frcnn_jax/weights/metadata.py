@@ -24,6 +24,7 @@ class WeightsMetadata:
     statistics: BoxStatistics  # NumPy float32; of the normalised deltas
     step: int  # of the training run
     config: Config  # of the run; from format 1 only model and test settings, the rest are defaults
+    orientation: str = "apply"  # or "ignore": images are turned by their EXIF orientation or not
 
     @property
     def num_classes(self) -> int:
@@ -48,7 +49,8 @@ def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
     """JSON text that `from_json` reads back exactly; `more` is added to it.
 
     For programs without this package, a detector's metadata has "model", "classes", "pixels", "box_statistics" (mean
-    and std, [K1, 4] each), "test" with "scale" and "max_size", and "step"; "config" has all settings.
+    and std, [K1, 4] each), "test" with "scale" and "max_size", "orientation" ("apply": images are turned by their EXIF
+    orientation, or "ignore") and "step"; "config" has all settings.
     """
     if isinstance(metadata, NetworkMetadata):
         return json.dumps({"format": FORMAT, "network": dataclasses.asdict(metadata), **more}, indent=1)
@@ -63,6 +65,7 @@ def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
             "std": np.asarray(statistics.std, np.float32).tolist(),
         },
         "test": {"scale": config.input.test_scale, "max_size": config.input.test_max_size},
+        "orientation": metadata.orientation,
         "step": metadata.step,
         "config": json.loads(settings.to_json(config)),
         **more,
@@ -88,6 +91,9 @@ def from_json(text: str | bytes | None) -> WeightsMetadata | NetworkMetadata:
             drawn = tuple(network.get("drawn", ()))
             return NetworkMetadata(**network | {"pixels": _pixels(network["pixels"]), "drawn": drawn})
         statistics = described["box_statistics"]
+        config = (
+            _tested_as(described) if version == _BEFORE_CONFIG else settings.from_json(json.dumps(described["config"]))
+        )
         metadata = WeightsMetadata(
             classes=tuple(described["classes"]),
             pixels=_pixels(described["pixels"]),
@@ -95,9 +101,8 @@ def from_json(text: str | bytes | None) -> WeightsMetadata | NetworkMetadata:
                 mean=np.array(statistics["mean"], np.float32), std=np.array(statistics["std"], np.float32)
             ),
             step=described["step"],
-            config=_tested_as(described)
-            if version == _BEFORE_CONFIG
-            else settings.from_json(json.dumps(described["config"])),
+            config=config,
+            orientation=described.get("orientation", config.data.default_orientation),
         )
     except RecursionError:
         raise ValueError("its metadata is not JSON that a program writes: lists in lists without end") from None

@@ -10,6 +10,7 @@ import pytest
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.joined import JoinedDataset
 from frcnn_jax.data.prepared.conventions import Conventions, follow
 from frcnn_jax.data.prepared.load import LoadedImage
 from frcnn_jax.data.records import ImageRecord, ObjectRecord
@@ -136,6 +137,10 @@ def test_images_are_turned_as_the_stated_sizes_say(config, files, caplog, stated
         assert now.image_fingerprint(0)[64:] == (f"+turned{mark}" if turned else "")
     for again in (open_dataset("folder/test", config), open_dataset("folder/trainval", config)):
         assert bool([name for name in map(again.image_fingerprint, range(len(again))) if "+" in name]) == turned
+        assert again.orientation == JoinedDataset([again, again]).orientation == ("apply" if turned else "ignore")
+    (dataset.directory / "frcnn_summary.json").unlink()  # as of an earlier version
+    (dataset.directory / "checksums.json").unlink()
+    assert open_dataset("folder/test", config).orientation is None
 
 
 @pytest.mark.parametrize(

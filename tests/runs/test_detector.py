@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import shutil
 
 import jax
@@ -14,7 +15,10 @@ from frcnn_jax.config import ProposalConfig, to_json
 from frcnn_jax.data.proposals.selective_search import search_image, search_settings, selective_search
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
+from frcnn_jax.runs.export import describe
 from frcnn_jax.training.state import abstract_state
+from frcnn_jax.weights.metadata import from_json
+from frcnn_jax.weights.metadata import to_json as to_text
 from tests.weights.detectors import (
     CONFIG,
     PIXELS,
@@ -107,3 +111,11 @@ def test_boxes_are_searched_where_none_are_given():
 def test_the_search_has_the_configs_defaults():
     arguments = inspect.signature(selective_search).parameters
     assert search_settings(ProposalConfig()) == {name: arguments[name].default for name in list(arguments)[1:]}
+
+
+def test_orientation_is_that_of_the_images_trained_on(tmp_path):
+    save_run(dataclasses.replace(small_detector(), orientation="ignore"), tmp_path)
+    detector = load_detector(tmp_path)
+    assert (detector.orientation, detector.config.data.orientation) == ("ignore", "auto")
+    exported = to_text(describe(detector))
+    assert json.loads(exported)["orientation"] == from_json(exported).orientation == "ignore"

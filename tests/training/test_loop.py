@@ -248,3 +248,15 @@ def test_a_batch_that_the_devices_cannot_share(data, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"input\.batch_size 2 cannot be shared by 3 devices"):
         train(run_config(data), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_keeps_how_its_images_were_turned(small, data, tmp_path, monkeypatch):
+    def as_they_lie(name, config, open_dataset=loop.open_dataset):
+        dataset = open_dataset(name, config)
+        dataset.orientation = "ignore"
+        return dataset
+
+    step_in_a_moment(monkeypatch.setattr)
+    monkeypatch.setattr(loop, "open_dataset", as_they_lie)
+    train(run_config(data, steps=1), tmp_path)
+    assert load_detector(tmp_path).orientation == "ignore"

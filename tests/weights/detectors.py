@@ -81,7 +81,9 @@ def save_run(detector: Detector, workdir: Path, devices: int = 1) -> None:
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     checkpoints = Checkpoints(workdir)
     try:
-        metadata = CheckpointMetadata(detector.classes, detector.model.pixels, detector.config, "")
+        metadata = CheckpointMetadata(
+            detector.classes, detector.model.pixels, detector.config, "", (), detector.orientation
+        )
         checkpoints.save(state, jax.random.key(0), {}, metadata)
     finally:
         checkpoints.close()

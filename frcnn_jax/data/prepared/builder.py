@@ -56,6 +56,7 @@ class PreparedConfig(tfds.core.BuilderConfig):
     year: str | None = None
     checked: dict[str, CheckedSplit] = dataclasses.field(default_factory=dict)
     summary: tuple[str, ...] = ()  # of data that are read differently than written
+    orientation: str | None = None  # "apply" or "ignore", as decided for all images
 
 
 class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -112,6 +113,8 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         (Path(self.data_dir) / LAYOUT_FILE).write_text(json.dumps(layout, indent=1) + "\n", "utf-8")
         empty = {name: split.dropped for name, split in checked.items() if not split.images and split.dropped}
         summary = {"read": self.builder_config.summary, "empty": empty}
+        if self.builder_config.orientation is not None:
+            summary["orientation"] = self.builder_config.orientation
         (Path(self.data_dir) / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
         return {tfds_split(name): split.images for name, split in splits.items() if stored[name] == [name]}
 

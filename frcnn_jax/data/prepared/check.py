@@ -60,6 +60,7 @@ class Check:
     excused: Mapping[Fault, str] = dataclasses.field(default_factory=dict)
     """Those of `tolerated` that are many, and why."""
     lenient: bool = False  # a tolerance of 0 would give another result
+    orientation: str | None = None  # "apply" or "ignore", as decided for the whole folder
     summary: tuple[str, ...] = ()  # short, for the log when the prepared data are opened again
 
 

@@ -43,6 +43,7 @@ class PreparedDataset:
         shared_directory: TFDS's data directory; `directory` is BUILDER/CONFIGURATION/VERSION in it.
         dropped: number of dropped images and objects of this split, by kind of fault.
         clipped: number of boxes cut at the image's border.
+        orientation: "apply" if images are turned by their EXIF orientation, "ignore" if not; None if not known.
         chosen: how the images of a test were chosen, if the folder has no test images; else empty.
     """
 
@@ -51,6 +52,7 @@ class PreparedDataset:
         with self._damage_named():
             check_sizes(self.directory)
             layout = json.loads((self.directory / LAYOUT_FILE).read_text())
+            self.orientation: str | None = read_summary(self.directory).get("orientation")
         if split not in layout:
             raise ValueError(f"data set {name}: {self._why_empty(split)} (there: {', '.join(sorted(layout))})")
         self._stored: tuple[str, ...] = tuple(layout[split]["stored"])

@@ -122,7 +122,13 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
             if not any(place.is_dir() for place in places):
                 check = _check_folder(request, folder / f"{names[0]}.faults.txt")
                 name = names[check.lenient]
-                settings = PreparedConfig(name=name, classes=check.classes, checked=check.splits, summary=check.summary)
+                settings = PreparedConfig(
+                    name=name,
+                    classes=check.classes,
+                    checked=check.splits,
+                    summary=check.summary,
+                    orientation=check.orientation,
+                )
                 write_prepared(configured(builder_class, settings, root))
                 _PREPARED.update(places)
     place = next(place for place in places if place.is_dir())
@@ -201,7 +207,8 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     classes = config.classes or find_classes(images)
     excused = _excused(images, splits, conventions, config) if config.faults.tolerance else {}
     check = check_splits(images, kept, classes, config.faults, sum(others.counts.values()), excused)
-    check = dataclasses.replace(check, lenient=check.lenient or bool(conventions.odd))
+    turned = "apply" if conventions.turned else "ignore"
+    check = dataclasses.replace(check, lenient=check.lenient or bool(conventions.odd), orientation=turned)
     if conventions.faults:  # with either setting some images state the other size
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)

@@ -41,7 +41,7 @@ def read_checkpoint(
         if array is not None
     }
     statistics = BoxStatistics(**state["statistics"])
-    return arrays, WeightsMetadata(about.classes, about.pixels, statistics, step, about.config)
+    return arrays, WeightsMetadata(about.classes, about.pixels, statistics, step, about.config, about.orientation)
 
 
 def _restore(path: Path, names: tuple[str, ...]) -> dict:
