@@ -16,6 +16,9 @@ _NOTES = {
     "part": "boxes of a part are left out, as they are not objects",
     "filename": "annotations have a filename of another stem: the name of the XML file counts",
     "named": "annotations have no image of their own name: the one that filename names is theirs",
+    "dark": "images have 16 bits and values up to {value} of 65535, which become at most {most} of 255: convert them "
+    'to 8 bits first, as with: python -c "import cv2; '
+    "cv2.imwrite('OUT.png', cv2.convertScaleAbs(cv2.imread('IN', -1), alpha=1/{factor}))\"",
     "ending": "images are in another format than their ending says: the content counts",
     "unlabelled": "images have no label file: they are taken to have no objects",
     "class": "named classes have no object, and are left out",
@@ -67,6 +70,7 @@ class Note:
     kind: str  # a key of the texts; empty if `place` is the whole text
     place: str
     count: int = 1  # in that place
+    value: int = 0  # largest in an image of 16 bits
 
 
 def note_sentences(notes: Iterable[Note]) -> list[str]:
@@ -76,5 +80,7 @@ def note_sentences(notes: Iterable[Note]) -> list[str]:
     for kind, text in _NOTES.items():
         of_kind = [note for note in notes if note.kind == kind]
         places = ", ".join(note.place for note in of_kind[:_EXAMPLES]) + (", ..." if len(of_kind) > _EXAMPLES else "")
+        value = max((note.value for note in of_kind), default=0)
+        text = text.format(value=value, most=value >> 8, factor=1 << max(value.bit_length() - 8, 0))
         sentences += [f"{sum(note.count for note in of_kind)} {text} ({places})"] if of_kind else []
     return sentences + [note.place for note in notes if not note.kind]

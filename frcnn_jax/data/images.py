@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.encoded.bmp import bmp_size, is_bmp
 from frcnn_jax.data.encoded.jpeg import check_jpeg, is_jpeg, jpeg_exif, jpeg_size
-from frcnn_jax.data.encoded.png import is_png, png_exif, png_size
-from frcnn_jax.data.encoded.tiff import is_tiff, tag_orientation, tiff_size, without_orientation
+from frcnn_jax.data.encoded.png import is_png, png_bits, png_exif, png_size
+from frcnn_jax.data.encoded.tiff import is_tiff, tag_orientation, tiff_bits, tiff_size, without_orientation
 from frcnn_jax.data.encoded.webp import is_webp, webp_exif, webp_size
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "decode_image",
     "exif_orientation",
     "image_size",
+    "largest_of_16_bits",
     "turn_image",
     "turned_size",
 ]
@@ -81,17 +82,33 @@ def decode_image(data: bytes, orientation: int = 1) -> UInt8[np.ndarray, "H W 3"
     Raises:
         ValueError: OpenCV cannot decode the data.
     """
+    return turn_image(cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), orientation)
+
+
+def _decode(data: bytes, mode: int) -> np.ndarray:
+    """The stored pixels in a mode of OpenCV; errors as `decode_image`."""
     tiff = is_tiff(data)
     if tiff:
         data = without_orientation(data)
     try:
         with _OPENCV_SILENT if tiff else contextlib.nullcontext():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise ValueError(f"cannot be decoded: {error.err}") from error
     if image is None:
         raise ValueError(f"cannot be decoded ({len(data)} bytes)")
-    return turn_image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
+    return image
+
+
+def largest_of_16_bits(data: bytes) -> int | None:
+    """Largest colour value of an image of 16 bits; None for other images, told by their headers and not decoded.
+
+    Raises:
+        ValueError: OpenCV cannot decode the data.
+    """
+    if not (is_png(data) and png_bits(data) == 16) and not (is_tiff(data) and tiff_bits(data) == 16):
+        return None
+    return int(_decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH).max())
 
 
 def turn_image(image: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "H W 3"]:

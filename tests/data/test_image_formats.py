@@ -1,6 +1,8 @@
 """Images by their content: five formats, orientation in each, and other files with image names."""
 
+import dataclasses
 import io
+import re
 import threading
 
 import cv2
@@ -9,9 +11,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.config import Config, DataConfig
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.images import IMAGE_SUFFIXES, check_image, decode_image, exif_orientation, image_size, turned_size
+from frcnn_jax.evaluation.looking.survey import survey_folder
 from tests.data.voc_files import pixels
 
 JPEG_OPTIONS = {
@@ -141,3 +144,59 @@ def test_what_cannot_be_read_is_named(data, message):
     with pytest.raises(ValueError, match=message):
         check_image(data)
     assert exif_orientation(data) == 1
+
+
+def commands(text):
+    """The programs of `python -c` in a message."""
+    return re.findall(r'python -c "([^"]*)"', text)
+
+
+@pytest.mark.parametrize(("bits", "most", "factor"), [(10, 3, 4), (12, 15, 16), (14, 63, 64)])
+def test_images_of_16_bits_that_become_dark_are_counted(tmp_path, files, caplog, monkeypatch, bits, most, factor):
+    config = DataConfig(root=str(files.root), tfds_dir=str(tmp_path / "tfds"))
+    gray, largest = pixels()[..., 0].astype(np.uint32), (1 << bits) - 1
+    gray[0, 0], gray[0, 1] = 0, 255
+    few, whole = (gray * largest // 255).astype(np.uint16), (gray * 257).astype(np.uint16)
+    alpha = np.dstack([few, few, few, np.full_like(few, 65535)])
+    contents = {
+        "a1": (".png", alpha),
+        "a2": (".tiff", few),
+        "b1": (".png", whole),
+        "t1": (".png", gray.astype(np.uint8)),
+    }
+    for name, (kind, image) in contents.items():
+        (files.root / f"JPEGImages/{name}.jpg").unlink()
+        (files.root / f"JPEGImages/{name}{kind}").write_bytes(cv2.imencode(kind, image)[1].tobytes())
+    dataset = open_dataset("folder/trainval", config)
+    (said,) = [text for text in caplog.messages if "16 bits" in text]
+    assert f"2 images have 16 bits and values up to {largest} of 65535, which become at most {most} of 255: " in said
+    assert "(JPEGImages/a2.tiff, JPEGImages/a1.png)" in said
+    assert dataset.read_image(dataset.image_ids.index("a1")).max() == most
+
+    (command,) = commands(said)
+    assert f"alpha=1/{factor})" in command
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "IN").write_bytes((files.root / "JPEGImages/a2.tiff").read_bytes())
+    exec(command)
+    np.testing.assert_allclose(decode_image((tmp_path / "OUT.png").read_bytes())[..., 0], gray, atol=1)
+
+    # Survey without and with decoding.
+    for verify in (False, True):
+        survey = survey_folder(Config(data=dataclasses.replace(config, verify=verify)))
+        assert any("2 images have 16 bits" in note for note in survey.notes) == verify
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("f4", "32-bit floats"), ("f8", "64-bit floats"), ("i4", "32-bit integers")]
+)
+def test_tiff_of_floats_is_named_with_its_conversion(tmp_path, monkeypatch, kind, text):
+    image = pixels()[..., 0].astype(kind)
+    data = saved("TIFF", image) if kind != "f8" else cv2.imencode(".tiff", image)[1].tobytes()
+    for check in (image_size, check_image):
+        with pytest.raises(ValueError, match=f"TIFF of {text}, which cannot be read: convert it to 8 bits") as caught:
+            check(data)
+    (command,) = commands(str(caught.value))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "IN.tif").write_bytes(data)
+    exec(command)
+    assert check_image((tmp_path / "OUT.png").read_bytes()) == (30, 40)

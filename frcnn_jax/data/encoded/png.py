@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-__all__ = ["is_png", "png_exif", "png_size"]
+__all__ = ["is_png", "png_bits", "png_exif", "png_size"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -26,6 +26,11 @@ def png_size(data: bytes) -> tuple[int, int]:
         if kind == b"IEND":
             return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
     raise ValueError(f"PNG cut short: no end mark in its {len(data)} bytes")
+
+
+def png_bits(data: bytes) -> int:
+    """Bits of a sample, as the header says."""
+    return data[24] if len(data) > 24 else 0
 
 
 def png_exif(data: bytes) -> bytes:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["is_tiff", "tag_orientation", "tiff_size", "without_orientation"]
+__all__ = ["is_tiff", "tag_orientation", "tiff_bits", "tiff_size", "without_orientation"]
 
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112
+_BITS, _SAMPLE_FORMAT, _FLOAT = 0x0102, 0x0153, 3
 _OFFSETS, _COUNTS = (0x0111, 0x0144), (0x0117, 0x0145)  # of strips and of tiles
+_TO_8_BITS = (
+    "import cv2; "
+    "cv2.imwrite('OUT.png', cv2.normalize(cv2.imread('IN.tif', -1), None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U))"
+)
 _BYTES = {3: 2, 4: 4}  # of a SHORT and a LONG
 
 
@@ -21,11 +26,16 @@ def tag_orientation(tiff: bytes) -> int:
     return value if 1 <= value <= 8 else 1
 
 
+def tiff_bits(data: bytes) -> int:
+    """Bits of a sample of the first image; 1 if they are missing."""
+    return next((first for tag, first, *_ in _entries(data) if tag == _BITS), 1)
+
+
 def tiff_size(data: bytes) -> tuple[int, int]:
     """Height and width of the first image, with all strips or tiles present.
 
     Raises:
-        ValueError: the file is truncated, or states no size.
+        ValueError: the file is truncated, states no size, or has samples of more than 16 bits, as floats have.
     """
     directory = int.from_bytes(data[4:8], _order(data))
     entries = int.from_bytes(data[directory : directory + 2], _order(data))
@@ -41,6 +51,12 @@ def tiff_size(data: bytes) -> tuple[int, int]:
             ends += [start + length for start, length in zip(starts, lengths, strict=False)]
     if max(ends) > len(data):
         raise ValueError(f"TIFF cut short: its pixels end at byte {max(ends)}, the file at {len(data)}")
+    bits = tiff_bits(data)
+    if bits > 16:
+        kind = "floats" if _SAMPLE_FORMAT in found and found[_SAMPLE_FORMAT][0] == _FLOAT else "integers"
+        raise ValueError(
+            f'TIFF of {bits}-bit {kind}, which cannot be read: convert it to 8 bits, as with: python -c "{_TO_8_BITS}"'
+        )
     return found[_HEIGHT][0], found[_WIDTH][0]
 
 

@@ -16,11 +16,12 @@ from frcnn_jax.data.encoded.tiff import is_tiff
 from frcnn_jax.data.encoded.webp import is_webp
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.data.images import check_image, exif_orientation
+from frcnn_jax.data.images import check_image, exif_orientation, largest_of_16_bits
 from frcnn_jax.data.records import ImageRecord, SplitRecords
 
 __all__ = ["LoadedImage", "find_classes", "load_images", "stated_size"]
 
+_DARK = 1 << 14  # of 16 bits; below it 8-bit values stay below 64
 _IS_FORMAT = {  # is the content in the format of the suffix
     **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe"), is_jpeg),
     **dict.fromkeys((".tif", ".tiff"), is_tiff),
@@ -43,13 +44,19 @@ class LoadedImage:
 
 
 def load_images(
-    splits: Iterable[SplitRecords], root: Path, title: str, check_file: Callable[[bytes], tuple[int, int]] = check_image
+    splits: Iterable[SplitRecords],
+    root: Path,
+    title: str,
+    check_file: Callable[[bytes], tuple[int, int]] = check_image,
+    *,
+    decode: bool = True,
 ) -> dict[str, LoadedImage]:
     """Reads and checks the image of every record, with a progress bar.
 
     Args:
         check_file: returns the size of an encoded image, or raises ValueError if it is unusable; `check_image` decodes
             it.
+        decode: also note images of 16 bits that become dark, which decodes them.
 
     Raises:
         ValueError: two images have the same id.
@@ -59,7 +66,7 @@ def load_images(
         other = records.setdefault(record.image_id, record)
         if other.path != record.path:
             raise ValueError(f"{root}: the id {record.image_id!r} stands for {other.path} and for {record.path}")
-    found = map_in_threads(lambda record: _load_image(record, root, check_file), list(records.values()))
+    found = map_in_threads(lambda record: _load_image(record, root, check_file, decode), list(records.values()))
     return {image.record.image_id: image for image in tqdm(found, f"Checking {title}", len(records), unit="image")}
 
 
@@ -73,7 +80,9 @@ def stated_size(record: ImageRecord) -> tuple[float, float] | None:
     return record.size if record.size is not None and min(record.size) > 0 else None
 
 
-def _load_image(record: ImageRecord, root: Path, check_file: Callable[[bytes], tuple[int, int]]) -> LoadedImage:
+def _load_image(
+    record: ImageRecord, root: Path, check_file: Callable[[bytes], tuple[int, int]], decode: bool
+) -> LoadedImage:
     faults = [fault for fault in record.faults if fault.object is None]
     size, mark, notes = None, 1, record.notes
     if record.path is not None:
@@ -82,6 +91,9 @@ def _load_image(record: ImageRecord, root: Path, check_file: Callable[[bytes], t
             size, mark = check_file(data), exif_orientation(data)
             if not _IS_FORMAT.get(record.path.suffix.lower(), bool)(data):
                 notes = (*notes, Note("ending", os.path.relpath(record.path, root)))
+            largest = largest_of_16_bits(data) if decode else None
+            if largest is not None and largest < _DARK:
+                notes = (*notes, Note("dark", os.path.relpath(record.path, root), value=largest))
         except (ValueError, OSError) as error:
             file = os.path.relpath(record.path, root)
             faults.append(Fault("unreadable_image", file, None, "file", record.path.name, str(error)))

@@ -193,9 +193,10 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
         reader.check_used(path)
     if not splits[request.split].records and not lost[request.split]:
         raise ValueError(f"{path}: split {request.split!r} has no images: {_why_empty(request)}")
-    if check_file is check_image:
+    decode = check_file is check_image
+    if decode:
         check_file = partial(check_image, max_pixels=config.max_pixels)
-    images = load_images(splits.values(), path, str(path), check_file)
+    images = load_images(splits.values(), path, str(path), check_file, decode=decode)
     notes = [note for source in (*splits.values(), *images.values()) for note in source.notes]
     existing = set(find_classes(images))
     notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in existing)]
