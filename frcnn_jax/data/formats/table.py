@@ -9,6 +9,7 @@ from frcnn_jax.data.formats.agreement import choose_format
 from frcnn_jax.data.formats.coco import CocoReader
 from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.csv_rows import CsvReader
+from frcnn_jax.data.formats.foreign import annotations_beside, foreign_format
 from frcnn_jax.data.formats.labelimg import LabelImgReader
 from frcnn_jax.data.formats.tree import files_below
 from frcnn_jax.data.formats.voc.reader import VocReader
@@ -68,11 +69,16 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
     if not names:
         names = [known for known, reader in FORMATS.items() if getattr(reader, "may_fit", lambda root: False)(root)]
     if not names:
+        foreign = foreign_format(root)
+        if foreign:
+            raise FileNotFoundError(f"data.root = {root}: {foreign}")
         layouts = ", no ".join(f"{reader.layout} ({_title(known)})" for known, reader in FORMATS.items())
         images = sum(1 for _ in files_below(root, IMAGE_SUFFIXES))
+        beside = annotations_beside(root)
+        parent = f"; if its annotations are {beside}, that is {root.parent}" if beside else ""
         raise FileNotFoundError(
             f"data.root = {root}: its format is not known. It has {images} images, but no {layouts}. Give the folder "
-            f"that has images and annotations by --data.root; if the annotations are beside it, that is {root.parent}"
+            f"that has images and annotations by --data.root{parent}"
         )
     if len(names) > 1:
         return choose_format(root, config, {known: FORMATS[known] for known in names})
