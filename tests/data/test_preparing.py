@@ -1,6 +1,8 @@
 """Preparing in little memory: records are written one by one, in files of a bounded size."""
 
 import dataclasses
+import logging
+import shlex
 import shutil
 import tracemalloc
 
@@ -11,8 +13,9 @@ import pytest
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.prepared import builder
+from frcnn_jax.data.prepared.index import SUMMARY_FILE
 from tests.data.contracts import check_dataset
-from tests.data.voc_files import VocFiles, annotation_xml, object_xml
+from tests.data.voc_files import VocFiles, annotation_xml, object_xml, standard_folder
 
 
 @pytest.mark.parametrize(("limit", "files"), [(1, 5), (2000, 3), (1 << 30, 1)])
@@ -89,3 +92,38 @@ def test_what_a_killed_process_left_is_removed(config):
     (unfinished / "voc_folder-train.array_record-00000-of-00001").write_bytes(b"1")
     assert open_dataset("folder/train", config).directory == directory
     assert [path.name for path in directory.parent.iterdir()] == [directory.name]
+
+
+def test_copies_from_before_an_edit_are_named_with_the_command_that_removes_them(tmp_path, config, files, caplog):
+    caplog.set_level(logging.INFO, "frcnn_jax")
+
+    def after_edit(number, config=config):
+        """The prepared folder after an edit, and the lines about earlier ones."""
+        files.image("a1", object_xml("cat", (1, 1, 10 + number, 20)))
+        caplog.clear()
+        folder = open_dataset("folder/train", config).directory.parent
+        return folder, [text for text in caplog.messages if "earlier copies" in text]
+
+    other = dataclasses.replace(config, rename=("cat=lion",))
+    first, second = (after_edit(number) for number in (1, 2))
+    assert first[1] == second[1] == []
+    assert [after_edit(number, other)[1] for number in (3, 4)] == [[], []], "of other settings"
+    # A folder of the same name elsewhere.
+    elsewhere = standard_folder(tmp_path / "other/set")
+    for number in (5, 6, 7):
+        elsewhere.image("a2", object_xml("cat", (1, 1, 10 + number, 20)))
+        open_dataset("folder/train", dataclasses.replace(config, root=str(elsewhere.root)))
+    third, (line,) = after_edit(8)
+    copies = sorted(str(folder) for folder, _ in (first, second))
+    assert line.startswith("2 earlier copies of this folder, from before its files were edited, take ")
+    assert shlex.split(line.partition(" GB; if no run still reads them: ")[2]) == ["rm", "-r", *copies]
+    # Opened again nothing is said; one that does not state its folder, or is damaged, is not counted.
+    caplog.clear()
+    open_dataset("folder/train", config)
+    assert "earlier copies" not in caplog.text
+    (first[0] / "1.0.0" / SUMMARY_FILE).unlink()
+    (second[0] / "1.0.0" / SUMMARY_FILE).write_text("{")
+    assert after_edit(9)[1] == []
+    fourth = after_edit(10)
+    assert str(third) in fourth[1][0]
+    assert str(first[0]) not in fourth[1][0]

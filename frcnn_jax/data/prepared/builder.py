@@ -57,6 +57,7 @@ class PreparedConfig(tfds.core.BuilderConfig):
     checked: dict[str, CheckedSplit] = dataclasses.field(default_factory=dict)
     summary: tuple[str, ...] = ()  # of data that are read differently than written
     orientation: str | None = None  # "apply" or "ignore", as decided for all images
+    source: dict[str, str] | None = None  # its folder and settings
 
 
 class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -113,8 +114,8 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         (Path(self.data_dir) / LAYOUT_FILE).write_text(json.dumps(layout, indent=1) + "\n", "utf-8")
         empty = {name: split.dropped for name, split in checked.items() if not split.images and split.dropped}
         summary = {"read": self.builder_config.summary, "empty": empty}
-        if self.builder_config.orientation is not None:
-            summary["orientation"] = self.builder_config.orientation
+        more = {"orientation": self.builder_config.orientation, "source": self.builder_config.source}
+        summary |= {name: value for name, value in more.items() if value is not None}
         (Path(self.data_dir) / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
         return {tfds_split(name): split.images for name, split in splits.items() if stored[name] == [name]}
 

@@ -19,7 +19,7 @@ from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.records import SplitRecords
 
-__all__ = ["folder_names", "policy_key"]
+__all__ = ["folder_names", "policy_key", "source_of"]
 
 _FORMAT = 1  # increased when the same input is prepared differently
 
@@ -54,6 +54,13 @@ def folder_names(
 def policy_key(faults: FaultPolicy) -> str:
     """Hash of the answers to faults."""
     return _key([_FORMAT, _answers(faults)])
+
+
+def source_of(root: Path, format_name: str, splits: Sequence[str], config: DataConfig) -> dict[str, str]:
+    """Origin of a prepared folder without its content: two with the same origin differ by edits of its files."""
+    settings = dataclasses.asdict(config)
+    settings = {name: value for name, value in settings.items() if name not in ("root", "tfds_dir", "verify")}
+    return {"root": str(root), "settings": _key([format_name, list(splits), settings])}
 
 
 def _content(

@@ -36,8 +36,8 @@ LAYOUT_FILE = "frcnn_splits.json"
 """Holds, for each split, its ids in order, the stored splits with its images, and the numbers of dropped ones."""
 SUMMARY_FILE = "frcnn_summary.json"
 """Holds `read`, a short list of data that are read differently than written, and `empty`, the splits without remaining
-images and their drops; and `orientation`, "apply" or "ignore", if it was decided for the folder. Earlier versions wrote
-no summary, or none of that.
+images and their drops; and `orientation`, "apply" or "ignore", if it was decided for the folder, and `source`, its
+folder and settings without the files' content. Earlier versions wrote no summary, or none of that.
 """
 _FORMAT = 1
 _log = logging.getLogger(__name__)

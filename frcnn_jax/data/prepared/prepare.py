@@ -19,12 +19,12 @@ from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.data.images import check_image
 from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits, without_objects
-from frcnn_jax.data.prepared.content import folder_names, policy_key
+from frcnn_jax.data.prepared.content import folder_names, policy_key, source_of
 from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, follow
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
 from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, standard_classes, warn_of_slips
-from frcnn_jax.data.prepared.report import raise_or_report, say_again, say_layout, summarize
+from frcnn_jax.data.prepared.report import raise_or_report, say_again, say_earlier, say_layout, summarize
 from frcnn_jax.data.prepared.splits import PooledReader, SplitRule, split_rule, used_splits, without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
@@ -117,6 +117,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
     names = [f"{label}-{name}" for name in found]
     folder = Path(root) / builder_class.name
     places = [folder / name / str(builder_class.VERSION) for name in names]
+    source = source_of(request.path, request.format, request.wanted, config)
     if not any(place.is_dir() for place in places):
         with _one_process(folder, names[0]):
             if not any(place.is_dir() for place in places):
@@ -128,9 +129,11 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
                     checked=check.splits,
                     summary=check.summary,
                     orientation=check.orientation,
+                    source=source,
                 )
                 write_prepared(configured(builder_class, settings, root))
                 _PREPARED.update(places)
+                say_earlier(folder, label, places, source)
     place = next(place for place in places if place.is_dir())
     if place not in _PREPARED:
         say_again(place, str(request.path))

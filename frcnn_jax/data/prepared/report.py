@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +19,16 @@ from frcnn_jax.data.prepared.check import Check
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, read_summary
 from frcnn_jax.data.prepared.splits import SplitRule
 
-__all__ = ["fault_table", "raise_or_report", "say_again", "say_layout", "summarize", "way_on_lines", "way_on_options"]
+__all__ = [
+    "fault_table",
+    "raise_or_report",
+    "say_again",
+    "say_earlier",
+    "say_layout",
+    "summarize",
+    "way_on_lines",
+    "way_on_options",
+]
 
 _log = logging.getLogger(__name__)
 _NAMED = 12  # most class names in a line
@@ -99,6 +111,29 @@ def say_again(folder: Path, title: str) -> None:
     texts = read_summary(folder)["read"]
     if texts:
         warn_once(f"{title}, as it was prepared: {'; '.join(texts)}")
+
+
+def say_earlier(folder: Path, label: str, current: Sequence[Path], source: Mapping[str, str]) -> None:
+    """Logs the prepared copies of a folder from before its files were edited, with their size and how to remove them,
+    if there are at least two.
+
+    Args:
+        folder: folder of all prepared data sets of a kind, each LABEL-HASH/VERSION.
+        current: prepared data sets that are in use.
+        source: `source_of` the folder; copies of earlier versions, which do not state it, are not counted.
+    """
+    earlier = []
+    for place in sorted(folder.glob(f"{glob.escape(label)}-*/*")):
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # of a damaged one
+            if place not in current and read_summary(place).get("source") == source:
+                earlier.append(place.parent)
+    if len(earlier) > 1:
+        size = sum(file.stat().st_size for place in earlier for file in place.rglob("*") if file.is_file())
+        _log.info(
+            "%d earlier copies of this folder, from before its files were edited, take %.3g GB; if no run still reads "
+            "them: rm -r %s",
+            *(len(earlier), size / 1e9, " ".join(shlex.quote(str(place)) for place in earlier)),
+        )
 
 
 def say_layout(folder: Path, title: str, layout: str, used: Sequence[tuple[str, SplitRule]]) -> None:
