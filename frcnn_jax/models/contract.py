@@ -72,11 +72,11 @@ class Architecture:
     """Rows and columns of the RoI grid."""
     head: Callable[..., nn.Module] = FastRCNNHead
     """`head(num_classes, dropout=..., dtype=..., param_dtype=...)` gives a module that maps pooled features
-    [B, PH, PW, C] to logits [B, K1] and offsets [B, K1, 4], with attributes `num_classes` and `param_dtype`; its
-    keyword `train` switches dropout on. The attribute `output_layers` names the layers of scores and offsets if they
-    are not `cls_score` and `bbox_pred`: new heads are drawn and box statistics folded by these names. The layer of
-    offsets has a kernel [F, K1*4] or [F, K1, 4] and a bias [K1*4] or [K1, 4], and its output is the offsets. With
-    `ranks` and `widths` like `FastRCNNHead`, it can be compressed.
+    [B, PH, PW, C] to logits [B, K1] and offsets [B, K1, 4], of any floating dtype, with attributes `num_classes` and
+    `param_dtype`; its keyword `train` switches dropout on. The attribute `output_layers` names the layers of scores and
+    offsets if they are not `cls_score` and `bbox_pred`: new heads are drawn and box statistics folded by these names.
+    The layer of offsets has a kernel [F, K1*4] or [F, K1, 4] and a bias [K1*4] or [K1, 4], and its output is the
+    offsets. With `ranks` and `widths` like `FastRCNNHead`, it can be compressed.
     """
     weights: str = ""
     """Published weights: names and file formats."""

@@ -1,9 +1,7 @@
 """The training step: loss, gradient and update as one pure function for one device, and its mapping over devices."""
 
-import dataclasses
-import functools
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -18,8 +16,11 @@ from frcnn_jax.distributed.arrays import AXIS, mean_over_devices
 from frcnn_jax.models.dropout import dropout_by_image
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops import losses
+from frcnn_jax.ops.arguments import is_traced
+from frcnn_jax.ops.precision import widen
 from frcnn_jax.ops.sampling import sample_rois
 from frcnn_jax.ops.varying import equally_varying
+from frcnn_jax.training.losses import MultiTaskLoss, check_loss
 from frcnn_jax.training.optimizer import merge
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.statistics import identity_statistics
@@ -27,33 +28,6 @@ from frcnn_jax.types import Batch, BoxStatistics, RoiSample
 
 Metrics = dict[str, Float[Array, ""]]
 StepFunction = Callable[..., tuple[TrainState, Metrics]]
-
-
-@dataclasses.dataclass(frozen=True)
-class MultiTaskLoss:
-    """The parts of the loss: functions with the same signatures as those in `ops.losses`.
-
-    Raises:
-        TypeError: one is not a function, but for example a name.
-    """
-
-    classification: losses.ClassificationLoss = losses.cross_entropy
-    localization: losses.LocalizationLoss = losses.smooth_l1_localization
-    localization_weight: float = 1.0
-
-    def __post_init__(self):
-        losses.check_function("classification", self.classification)
-        losses.check_function("localization", self.localization)
-
-
-def check_loss(loss: Any) -> None:
-    """Raises TypeError if a loss is neither None nor a `MultiTaskLoss`, for example a name or one function."""
-    if loss is not None and not isinstance(loss, MultiTaskLoss):
-        given = repr(loss) if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-        raise TypeError(
-            "loss must be a frcnn_jax.MultiTaskLoss, as MultiTaskLoss(classification=frcnn_jax.focal) or with "
-            f"functions of your own, not {given}"
-        )
 
 
 def sample_batch(
@@ -111,7 +85,7 @@ def _loss_keys(key: PRNGKeyArray) -> PRNGKeyArray:
 def _check_labels(batch: Batch, num_classes: int) -> None:
     """Raises ValueError if a label is not a class of the model; a traced batch is not checked."""
     arrays = batch.gt_labels, batch.gt_mask, batch.image_mask
-    if any(isinstance(x, jax.core.Tracer) for x in arrays):
+    if any(map(is_traced, arrays)):
         return
     labels, mask, image_mask = map(np.asarray, arrays)
     labels = labels[mask & image_mask[:, None]]
@@ -179,6 +153,8 @@ def loss_fn(
             train=train,
             rngs={"dropout": dropout_key},
         )
+    # Half precision of a head cannot hold the pixels of a box, or count RoIs.
+    logits, deltas = widen(logits), widen(deltas)
     sample, logits, deltas = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (sample, logits, deltas))
     real = jnp.sum(sample.mask).astype(logits.dtype)
     count = mean_over_devices(real, axis_name)
@@ -221,13 +197,16 @@ def make_train_step(
 
     The key is that of the run, the same in every step; the step folds its number into it. Map the function with
     `map_train_step`, with `jax.pmap(step, axis_name="data")`, or with a `jax.shard_map` of your own with
-    check_vma=False; with axis_name None it runs without mapping. On several devices the metrics also have "finite"
-    [D]: true for devices with a finite loss.
+    check_vma=False. On several devices the metrics also have "finite" [D]: true for devices with a finite loss.
+
+    For one device alone give axis_name None, as in `jax.jit(make_train_step(model, optimizer, axis_name=None),
+    donate_argnums=0)`: `jax.jit` binds no axis, and the step then averages over none.
 
     With an optimizer of `create_optimizer`, a fourth argument replaces the schedule's learning rate; the compiled
     program then does not depend on the schedule. Optax's own optimizers ignore or refuse that argument.
 
     Args:
+        axis_name: the mapped axis, also the attribute `axis_name` of the step.
         fixed_order: sum gradients in the order of the devices, instead of the unspecified order of `pmean`.
 
     Raises:
@@ -269,20 +248,41 @@ def make_train_step(
         )
         return new_state, metrics
 
+    step.axis_name = axis_name
     return step
 
 
 def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
-    """`step` over the devices of `mesh`, along an axis "data": the batch is split by image, everything else is on each.
+    """`step` over the devices of `mesh`: the batch is split by image, everything else is on each.
 
     The state is donated, with the parameters that it was created from: use the returned one.
+
+    Args:
+        step: as `make_train_step` returns it, mapped along its `axis_name`; a function without this attribute is mapped
+            along "data".
+        mesh: has an axis of that name.
+
+    Raises:
+        ValueError: the step averages over no axis and there are several devices, which would learn different
+            parameters; or the mesh has no axis of that name.
     """
+    axis = getattr(step, "axis_name", AXIS)
+    if axis is None and mesh.size > 1:
+        raise ValueError(
+            f"the step does not average over the {mesh.size} devices of the mesh, as its axis_name is None: give "
+            f"make_train_step axis_name={mesh.axis_names[0]!r}"
+        )
+    if axis is not None and axis not in mesh.axis_names:
+        raise ValueError(
+            f"the step averages over the axis {axis!r}, and the mesh has {', '.join(map(repr, mesh.axis_names))}: give "
+            f"make_train_step axis_name={mesh.axis_names[0]!r}, or a mesh with the axis {axis!r}"
+        )
     if isinstance(mesh, Mesh):
         # The axes of `jax.make_mesh` are explicit, and would have to be stated in the types of all arguments.
         mesh = Mesh(mesh.devices, mesh.axis_names)
-    everywhere, by_image = PartitionSpec(), PartitionSpec(AXIS)
+    everywhere, by_image = PartitionSpec(), PartitionSpec(axis)
 
-    @functools.wraps(step)
+    @wraps(step)
     def mapped(
         state: TrainState, batch: Batch, key: PRNGKeyArray, learning_rate: Float[Array, ""] | None = None
     ) -> tuple[TrainState, Metrics]:
