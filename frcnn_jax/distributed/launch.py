@@ -1,6 +1,7 @@
 """Several supervised processes of one command on this machine: signals reach all of them, and they end together."""
 
 import ctypes
+import itertools
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ _RELAYED = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 12.0  # seconds for the others to end by themselves
 _MORE_PATIENCE = 12.0  # seconds to end after SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT  # exit status of a command after Ctrl-C or SIGTERM
+_GPU_PLATFORMS = {"cuda", "gpu", "rocm"}  # names in JAX_PLATFORMS
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -61,14 +63,22 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
 
 
 def share_of_gpus(index: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment that gives process `index` of `count` its GPUs; empty without GPUs.
+    """The environment that gives process `index` of `count` its GPUs; empty if JAX uses none.
 
     Raises:
         ValueError: the number of GPUs is not a multiple of `count`.
     """
+    platforms = environment.get("JAX_PLATFORMS")
+    if platforms and not _GPU_PLATFORMS & {name.strip().lower() for name in platforms.split(",")}:
+        return {}
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    files = sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name))
-    gpus = [str(number) for number in files] if visible is None else [name for name in visible.split(",") if name]
+    if visible is None:
+        names = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").glob("nvidia*"))
+        gpus = [str(number) for number in sorted(int(name[1]) for name in names if name)]
+    else:
+        # CUDA reads names up to the first invalid one.
+        names = [name.strip() for name in visible.split(",")]
+        gpus = [name for name in itertools.takewhile(lambda name: name != "-1", names) if name]
     if not gpus:
         return {}
     if len(gpus) % count:

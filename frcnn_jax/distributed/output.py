@@ -9,19 +9,38 @@ __all__ = ["NumberedLines", "mark_output"]
 
 
 class NumberedLines:
-    """A text stream that writes whole lines, each prefixed with a number, and drops progress bars."""
+    """A text stream that writes whole lines, each prefixed with a number, and drops progress bars.
+
+    A progress bar is the text after a carriage return in one call of `write`; the next call may begin a message. Text
+    after a carriage return and blanks, which erase a bar, is a message too.
+    """
 
     def __init__(self, stream: TextIO, number: int):
         self._stream, self._mark, self._line = stream, f"[{number}] ", ""
+        self._redrawn = False  # the line began with a bar
         self.encoding, self.errors = stream.encoding, stream.errors
 
     def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
-        # A progress bar rewrites its line with carriage returns.
-        shown = [line for line in lines if "\r" not in line]
+        *parts, rest = text.split("\n")
+        shown = ""
+        for part in parts:
+            self._add(part.removesuffix("\r"))  # of a line that ends with both
+            if self._line or not self._redrawn:
+                shown += f"{self._mark}{self._line}\n"
+            self._line, self._redrawn = "", False
+        self._add(rest)
         if shown:
-            self._stream.write("".join(f"{self._mark}{line}\n" for line in shown))
+            self._stream.write(shown)
         return len(text)
+
+    def _add(self, text: str) -> None:
+        """Adds text without line breaks to the line; a carriage return erases what the line held."""
+        *before, last = text.split("\r")
+        if not before:
+            self._line += last
+            return
+        self._redrawn = True
+        self._line = last if before[-1].isspace() else ""
 
     def flush(self) -> None:
         self._stream.flush()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jax._src.lib import _jax
+from tqdm import tqdm
 
 from frcnn_jax.config import Config, DistributedConfig, changed_settings, from_json, replace, to_json
 from frcnn_jax.distributed import arrays, launch, start
@@ -207,9 +209,33 @@ def test_other_processes_print_whole_lines_with_their_number():
     assert stream.getvalue() == "[2] one line\n[2] two\n[2] three\n"
 
 
+def test_a_message_after_a_progress_bar_is_printed():
+    stream = io.StringIO()
+    lines = NumberedLines(stream, 2)
+    for end in (lambda bar: bar.close(), lambda bar: lines.write("Traceback\n") and bar.close(), tqdm.clear):
+        end(tqdm(range(3), "Hashing", file=lines, leave=False, mininterval=0))
+        print("message", file=lines)
+    for _ in tqdm(range(3), "Hashing", file=lines, mininterval=0):  # a bar that stays
+        tqdm.write("beside it", file=lines)
+    lines.write("\r     \rone write\n\r 9%\nof Windows\r\n\n")
+    messages = ["message", "Traceback", *["message"] * 2, *["beside it"] * 3, "one write", "of Windows", ""]
+    assert stream.getvalue().splitlines() == [f"[2] {message}" for message in messages]
+
+
 def test_gpus_are_shared_out():
     eight = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
     assert [launch.share_of_gpus(index, 2, eight)["CUDA_VISIBLE_DEVICES"] for index in (0, 1)] == ["0,1,2,3", "4,5,6,7"]
     assert launch.share_of_gpus(0, 2, {"CUDA_VISIBLE_DEVICES": ""}) == {}
     with pytest.raises(ValueError, match="3 processes cannot share 8 GPUs: give --processes a number that divides 8"):
         launch.share_of_gpus(0, 3, eight)
+
+
+def test_gpus_that_jax_does_not_use_are_not_shared_out(monkeypatch):
+    files = [Path(f"/dev/nvidia{number}") for number in range(3)]
+    monkeypatch.setattr(launch.Path, "glob", lambda self, pattern: files)
+    for environment in ({"JAX_PLATFORMS": "cpu"}, {"CUDA_VISIBLE_DEVICES": "-1"}, {"CUDA_VISIBLE_DEVICES": "-1,0,1"}):
+        assert launch.share_of_gpus(0, 2, environment) == {}
+    assert launch.share_of_gpus(1, 2, {"CUDA_VISIBLE_DEVICES": "2, 0,-1,1"}) == {"CUDA_VISIBLE_DEVICES": "0"}
+    for platforms in ("", "cuda", "cpu,gpu", "CUDA, cpu"):
+        with pytest.raises(ValueError, match="2 processes cannot share 3 GPUs"):
+            launch.share_of_gpus(0, 2, {"JAX_PLATFORMS": platforms})
