@@ -4,6 +4,7 @@ Caffe keeps the learning rate inside the momentum buffer, v <- m v + lr (g + dec
 rate acts on new gradients only; `optax.sgd` multiplies the buffer by the rate, and the drop acts on the past too.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -61,6 +62,8 @@ def merge(trainable: Any, frozen: Any) -> Any:
 def learning_rate_schedule(config: OptimizerConfig, steps: int | None) -> optax.Schedule:
     """Learning rate by step: constant with drops, or a cosine to zero at `steps`; warmed up linearly from zero.
 
+    A drop counts from its step on, inside the warm-up too.
+
     Raises:
         ValueError: the rate depends on `steps`, and it is None (`train.epochs` is set and images are not counted yet).
     """
@@ -70,19 +73,26 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int | None) -> optax.
             "counted: give it, as frcnn_jax.config.with_steps(config, images).train.steps"
         )
     warmup = in_steps(config.warmup, steps)
+    drops: dict[int, float] = {}
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(config.learning_rate, max(steps - warmup, 1))
     else:
-        drops: dict[int, float] = {}
         for drop in config.drops:
-            step = in_steps(drop, steps) - warmup
+            step = in_steps(drop, steps)
             drops[step] = drops.get(step, 1.0) * config.drop_factor  # with few steps, shares can be the same step
-        after = optax.piecewise_constant_schedule(config.learning_rate, drops)
+        shifted = {step - warmup: factor for step, factor in drops.items()}
+        after = optax.piecewise_constant_schedule(config.learning_rate, shifted)
     if warmup:
         before = optax.linear_schedule(0.0, config.learning_rate, warmup)
+        if any(step < warmup for step in drops):
+            before = _product(before, optax.piecewise_constant_schedule(1.0, drops))
         after = optax.join_schedules([before, after], [warmup])
     # Optax multiplies integer steps by floats, which strict dtype promotion refuses.
     return lambda step: after(jnp.asarray(step, float))
+
+
+def _product(*schedules: optax.Schedule) -> optax.Schedule:
+    return lambda step: math.prod(schedule(step) for schedule in schedules)
 
 
 def learning_rates(config: OptimizerConfig, steps: int) -> Float[np.ndarray, " S"]:

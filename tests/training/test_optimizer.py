@@ -87,6 +87,12 @@ def test_schedules():
     np.testing.assert_allclose([cosine(i) for i in range(5)], [2, 1.70710678, 1, 0.29289322, 0], atol=1e-6)
 
 
+def test_drops_inside_the_warmup_count_from_their_steps():
+    step = learning_rate_schedule(OptimizerConfig(learning_rate=1.0, drops=(1, 3, 6), drop_factor=0.5, warmup=4), 10)
+    np.testing.assert_allclose([step(i) for i in range(8)],
+                               [0, 0.125, 0.25, 0.1875, 0.25, 0.25, 0.125, 0.125], rtol=1e-6)  # fmt: skip
+
+
 def test_frozen_parameters_have_no_optimizer_state():
     trainable, frozen = split_frozen(PARAMS, RULES)
     assert trainable["conv1"]["kernel"] is None
