@@ -18,13 +18,15 @@ LARGEST_LOG_RATIO = 4.135166556742356
 
 
 def box_area(boxes: Real[Array, "*B 4"]) -> Float[Array, "*B"]:
-    """Area in square pixels; 0 if a box is empty or reversed."""
+    """Area in square pixels; 0 if a box is empty or reversed, NaN if a coordinate is infinite or NaN."""
     x1, y1, x2, y2 = jnp.moveaxis(_bounded(boxes), -1, 0)
     return jnp.maximum(x2 - x1, 0) * jnp.maximum(y2 - y1, 0)
 
 
 def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Float[Array, "*#B"]:
-    """Intersection area of each box of `a` with the box of `b` at the same place, 0 if they are disjoint."""
+    """Intersection area of each box of `a` with the box of `b` at the same place: 0 if they are disjoint, NaN if a
+    coordinate is infinite or NaN.
+    """
     a, b = _bounded(a), _bounded(b)
     top_left = jnp.maximum(a[..., :2], b[..., :2])
     bottom_right = jnp.minimum(a[..., 2:], b[..., 2:])
@@ -33,13 +35,13 @@ def paired_intersection(a: Real[Array, "*#B 4"], b: Real[Array, "*#B 4"]) -> Flo
 
 
 def _bounded(boxes: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:
-    """The boxes with coordinates whose areas are finite; infinite ones become NaN, and overlap nothing."""
+    """The boxes with coordinates whose areas are finite; infinite ones become NaN."""
     boxes = widen(boxes)
     return jnp.where(jnp.isinf(boxes), jnp.nan, jnp.clip(boxes, -_FARTHEST, _FARTHEST))
 
 
 def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "A B"]:
-    """Intersection over union, 0 ... 1; 0 if either box is empty.
+    """Intersection over union, 0 ... 1; 0 if either box is empty, or has a coordinate that is infinite or NaN.
 
     Raises:
         ValueError: a shape is not [A, 4] or [B, 4].
@@ -56,7 +58,9 @@ def pairwise_iou(a: Real[Array, "A 4"], b: Real[Array, "B 4"]) -> Float[Array, "
 
 
 def paired_giou(a: Real[Array, "*B 4"], b: Real[Array, "*B 4"]) -> Float[Array, "*B"]:
-    """Generalised IoU of boxes at the same place, -1 ... 1 (Rezatofighi et al., CVPR 2019); 0 if both are empty."""
+    """Generalised IoU of boxes at the same place, -1 ... 1 (Rezatofighi et al., CVPR 2019): 0 if both are empty, NaN if
+    a coordinate is infinite or NaN.
+    """
     a, b = widen(a), widen(b)
     common = paired_intersection(a, b)
     union = box_area(a) + box_area(b) - common
@@ -66,7 +70,7 @@ def paired_giou(a: Real[Array, "*B 4"], b: Real[Array, "*B 4"]) -> Float[Array, 
     # Each division is guarded on the inside too, so that its gradient stays finite.
     overlap = common / jnp.where(union > 0, union, 1)
     gap = (hull - union) / jnp.where(hull > 0, hull, 1)
-    return jnp.where(union > 0, overlap - gap, 0)
+    return jnp.where(union == 0, 0, overlap - gap)  # NaN stays, as in a diverged loss
 
 
 def encode_boxes(rois: Real[Array, "*B 4"], boxes: Real[Array, "*B 4"]) -> Float[Array, "*B 4"]:

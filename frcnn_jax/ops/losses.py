@@ -83,7 +83,10 @@ def giou_localization(
     mean: Float[Array, "R 4"],
     std: Float[Array, "R 4"],
 ) -> Float[Array, " R"]:
-    """1 - GIoU of the decoded boxes with the ground truth, 0 ... 2; arguments as `smooth_l1_localization`."""
+    """1 - GIoU of the decoded boxes with the ground truth, 0 ... 2; arguments as `smooth_l1_localization`.
+
+    NaN where a decoded box is not finite.
+    """
     check_shapes("giou_localization", _OF_EACH_ROI, deltas, rois, gt_boxes, mean, std)
     return 1 - paired_giou(decode_boxes(rois, widen(deltas) * widen(std) + widen(mean)), gt_boxes)
 

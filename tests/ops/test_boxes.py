@@ -185,9 +185,13 @@ def test_degenerate_boxes_give_finite_offsets():
 
 
 def test_boxes_that_are_not_numbers_overlap_nothing():
+    """Their area is not known, and neither is what depends on it."""
     b = jnp.array([[0.0, 0, 4, 4]])
-    for bad in ([jnp.nan] * 4, [0, 0, jnp.nan, 4], [-jnp.inf, -jnp.inf, jnp.inf, jnp.inf]):
-        np.testing.assert_array_equal(iou(jnp.array([bad], jnp.float32), b), [[0]])
+    for bad in ([jnp.nan] * 4, [0, 0, jnp.nan, 4], [-jnp.inf, -jnp.inf, jnp.inf, jnp.inf], [0, 0, jnp.inf, 4]):
+        a = jnp.array([bad], jnp.float32)
+        np.testing.assert_array_equal(iou(a, b), [[0]])
+        for unknown in (box_area(a), giou(a, b), giou(b, a), paired_intersection(a, b)):
+            np.testing.assert_array_equal(unknown, [jnp.nan])
 
 
 def test_no_boxes():

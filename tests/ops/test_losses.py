@@ -172,6 +172,14 @@ def test_masked_rows_count_for_nothing_whatever_is_in_them(options):
 
 
 @pytest.mark.parametrize("options", VARIANTS)
+def test_an_offset_that_is_nan_makes_the_loss_nan(options):
+    arguments = sample(6)
+    first = np.flatnonzero(np.asarray(arguments[5]) & (np.asarray(arguments[3]) > 0))[0]
+    dirty = (arguments[0], arguments[1].at[first].set(jnp.nan), *arguments[2:])
+    assert np.isnan(value_and_gradient(dirty, None, tuple(options.items()))[0])
+
+
+@pytest.mark.parametrize("options", VARIANTS)
 def test_only_an_rois_own_class_is_drawn(options):
     arguments = sample(7)
     _, (_, slopes, *_) = value_and_gradient(arguments, None, tuple(options.items()))
