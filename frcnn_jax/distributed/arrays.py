@@ -95,6 +95,11 @@ def local_places(mesh: Mesh, batch_size: int) -> slice:
     if process_count() == 1:
         return slice(0, batch_size)
     local = [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    if not local:
+        raise ValueError(
+            f"process {jax.process_index()} has no device among the {mesh.size} of the mesh: give it some, or start "
+            "fewer processes"
+        )
     each = batch_size // mesh.size
     return slice(local[0] * each, (local[-1] + 1) * each)
 

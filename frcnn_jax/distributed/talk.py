@@ -1,7 +1,7 @@
 """Exchange of values between processes, as JSON through process 0, without using devices.
 
 Every process must call these functions in the same order, as values are matched by the number of the call. With one
-process they return at once.
+process they return at once, with the value as JSON keeps it too: tuples become lists, and keys strings.
 """
 
 import itertools
@@ -52,7 +52,7 @@ def gather(value: Any) -> list[Any]:
         ProcessLostError: another process has ended.
     """
     if process_count() == 1:
-        return [value]
+        return [_as_read(value)]
     key = f"frcnn/call/{next(_calls)}"
     client().key_value_set(f"{key}/{process_index()}", json.dumps(value))
     return [json.loads(_wait(f"{key}/{index}")) for index in range(process_count())]
@@ -65,7 +65,7 @@ def from_first(make: Callable[[], Any]) -> Any:
         ProcessLostError: process 0 has ended, for example by an error of `make`.
     """
     if process_count() == 1:
-        return make()
+        return _as_read(make())
     key = f"frcnn/call/{next(_calls)}"
     if is_first():
         client().key_value_set(key, json.dumps(make()))
@@ -100,6 +100,11 @@ def check_others() -> None:
     """Raises ProcessLostError if another process has ended."""
     if _reason is not None:
         raise ProcessLostError(_reason)
+
+
+def _as_read(value: Any) -> Any:
+    """A value as another process would get it."""
+    return json.loads(json.dumps(value))
 
 
 def _wait(key: str) -> str:

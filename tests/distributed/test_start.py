@@ -174,6 +174,9 @@ def test_each_process_reads_the_images_of_its_devices(monkeypatch):
     assert shares == list(range(8))
     with pytest.raises(ValueError, match=r"input\.batch_size 6 cannot be shared by 4 devices: .* a multiple of 4"):
         arrays.local_places(mesh, 6)
+    monkeypatch.setattr(jax, "process_index", lambda: 2)
+    with pytest.raises(ValueError, match="process 2 has no device among the 4 of the mesh"):
+        arrays.local_places(mesh, 8)
     devices[0] = Device(0, 0)
     with pytest.raises(ValueError, match="the processes have 3, 1 devices"):
         arrays.data_mesh()

@@ -22,6 +22,14 @@ def test_all_learn_the_values_of_all_in_their_order(in_processes):
     assert talk.gather(7) == [7]  # of a process that is alone
 
 
+def test_one_process_gets_what_several_get(in_processes):
+    value = {"sizes": (1, 2), 3: None}
+    exchange = lambda _: (talk.gather(value)[0], talk.from_first(lambda: value))  # noqa: E731
+    assert exchange(0) == in_processes(2, exchange)[1] == ({"sizes": [1, 2], "3": None},) * 2
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        talk.gather(object())
+
+
 def test_texts_that_differ_name_the_processes(in_processes):
     texts = "abac"
     results = in_processes(4, lambda index: talk.same("other data", texts[index], "give the same"))
