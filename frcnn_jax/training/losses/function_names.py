@@ -1,4 +1,4 @@
-"""Names that identify functions: one line, the same in every process.
+"""Names that identify functions: one line, the same in every process of one version of Python.
 
 module:function                    a function of a module
 module:f.<locals>.<lambda>#3f5a    a lambda or a nested function; code, defaults and enclosed values as a hash
@@ -22,7 +22,11 @@ _DIGITS = 16
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """The name of a function, with a hash of everything its name does not identify."""
+    """The name of a function, with a hash where module and name do not identify it.
+
+    The hash is of its code, defaults and enclosed values, not of globals or other functions that it calls. The code is
+    Python's bytecode: another version of Python may give another name.
+    """
     return _named(function, ())
 
 
