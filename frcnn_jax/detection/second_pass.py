@@ -1,11 +1,10 @@
 """The boxes of a second pass: where the first one moved the proposals (Gidaris and Komodakis, ICCV 2015)."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from frcnn_jax.detection.selection import class_boxes
+from frcnn_jax.detection.selection import class_boxes, class_scores
 from frcnn_jax.ops.boxes import clip_boxes
 from frcnn_jax.ops.nms import nms
 from frcnn_jax.ops.precision import as_mask, widen
@@ -47,7 +46,7 @@ def moved_boxes(
     if not len(rois):
         return jnp.zeros((count, 4), rois.dtype), jnp.zeros(count, bool)
     classes = logits.shape[1] - 1
-    scores = jnp.where(mask[:, None], jax.nn.softmax(logits)[:, 1:], -jnp.inf).reshape(-1)
+    scores = class_scores(logits, mask).reshape(-1)
     missing = max(count - len(scores), 0)
     scores = jnp.pad(scores, (0, missing), constant_values=-jnp.inf)
     scores, chosen = lax.top_k(scores, min(_COMPARED * count, len(scores)))

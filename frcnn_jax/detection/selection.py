@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from frcnn_jax.ops.arguments import is_traced, is_whole
+from frcnn_jax.ops.arguments import check_share, is_traced, is_whole
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
-from frcnn_jax.ops.precision import as_array, as_mask, widen
+from frcnn_jax.ops.precision import as_mask, widen
 from frcnn_jax.ops.shapes import check_shapes
 from frcnn_jax.ops.voting import vote_boxes_by_class
 from frcnn_jax.types import BoxStatistics, Detections
@@ -20,12 +20,11 @@ def check_settings(nms_iou: float, score_threshold: float, per_class: int, box_v
     """Refuses invalid settings of `select_detections`; traced ones are not checked.
 
     Raises:
-        ValueError: a threshold is NaN, a bool or outside 0 ... 1, or `per_class` is not a whole number of at least 1.
+        ValueError: a threshold is not one number in 0 ... 1, or `per_class` is not a whole number of at least 1.
     """
-    shares = {"nms_iou": nms_iou, "score_threshold": score_threshold, "box_voting": box_voting}
-    for name, value in shares.items():
-        if value is not None and not is_traced(value) and (_is_bool(value) or not 0 <= value <= 1):
-            raise ValueError(f"{name} must be in 0 ... 1, not {value}")
+    for name, value in {"nms_iou": nms_iou, "score_threshold": score_threshold, "box_voting": box_voting}.items():
+        if value is not None or name != "box_voting":
+            check_share("detection", name, value)
     if not is_whole(per_class) or per_class < 1:
         raise ValueError(f"per_class must be a whole number of at least 1, not {per_class}")
 
@@ -70,7 +69,8 @@ def select_detections(
             this, weighted by their scores (`ops.voting`), 0 ... 1; None keeps it, as the paper does.
 
     Returns:
-        K * min(per_class, R) entries; only those in `mask` are detections. Boxes that are empty after clipping are not.
+        K * min(per_class, R) entries; only those in `mask` are detections. Boxes that are empty after clipping, or NaN,
+        are not, nor are RoIs with logits that are NaN.
 
     Raises:
         ValueError: a setting is out of range, a shape does not fit, or the statistics and the logits differ in the
@@ -85,24 +85,29 @@ def select_detections(
         "logits [R, K1], deltas [R, K1, 4], rois [R, 4], mask [R], original_size [2]",
         *(logits, deltas, rois, mask, original_size),
     )
-    scores = jnp.where(mask[:, None], jax.nn.softmax(logits), -jnp.inf)[:, 1:].T
+    scores = class_scores(logits, mask).T
     # Only boxes that can be detections are decoded, a few of R * K.
     scores, chosen = jax.lax.top_k(scores, min(per_class, len(rois)))
     labels = jnp.arange(1, logits.shape[1])[:, None]
     boxes = class_boxes(rois, deltas, chosen, labels, statistics) if box_regression else rois[chosen]
     boxes = clip_boxes(boxes, original_size)
-    empty = (boxes[..., 2] <= boxes[..., 0]) | (boxes[..., 3] <= boxes[..., 1])
-    kept = nms_by_class(boxes, scores, (scores > score_threshold) & ~empty, nms_iou)
+    real = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])  # False for NaN
+    kept = nms_by_class(boxes, scores, (scores > score_threshold) & real, nms_iou)
     if box_voting is not None:
-        voters = ~empty & (scores > -jnp.inf) & jnp.all(jnp.isfinite(boxes), axis=-1)
-        # A mean can leave the image by rounding.
-        boxes = clip_boxes(vote_boxes_by_class(boxes, scores, voters, box_voting), original_size)
+        voted = vote_boxes_by_class(boxes, scores, real & (scores > -jnp.inf), box_voting)
+        boxes = clip_boxes(voted, original_size)  # a mean can leave the image by rounding
     return Detections(
         boxes=boxes.reshape(-1, 4),
         scores=scores.reshape(-1),
         labels=jnp.broadcast_to(labels, scores.shape).reshape(-1),
         mask=kept.reshape(-1),
     )
+
+
+def class_scores(logits: Float[Array, "R K1"], mask: Bool[Array, " R"]) -> Float[Array, "R K"]:
+    """Probabilities of the classes without background; -inf for masked RoIs, and for NaN, which `top_k` ranks first."""
+    scores = jax.nn.softmax(logits)[:, 1:]
+    return jnp.where(mask[:, None] & ~jnp.isnan(scores), scores, -jnp.inf)
 
 
 def class_boxes(
@@ -118,10 +123,6 @@ def class_boxes(
         rows: positions of the RoIs.
         labels: classes 1 ... K, of a shape that broadcasts to that of `rows`.
     """
-    mean, std = as_array(statistics.mean), as_array(statistics.std)
+    # Arrays of JAX, as NumPy cannot index by traced positions.
+    mean, std = jnp.asarray(statistics.mean), jnp.asarray(statistics.std)
     return decode_boxes(rois[rows], deltas[rows, labels] * std[labels] + mean[labels])
-
-
-def _is_bool(value: Any) -> bool:
-    """True for a bool, which Python counts as 0 or 1: `box_voting=False` would be a threshold that all boxes reach."""
-    return isinstance(value, bool | np.bool_)

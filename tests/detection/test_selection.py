@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.detection.detect import trim
+from frcnn_jax.detection.second_pass import moved_boxes
 from frcnn_jax.detection.selection import select_detections
 from frcnn_jax.types import BoxStatistics
 
@@ -100,11 +101,30 @@ def test_voting_stays_inside_the_image_and_apart_from_what_is_not_a_number():
     assert (found.boxes[:, 2:] <= limits).all()
     np.testing.assert_allclose(found.boxes[:, 2:], [limits] * len(found.boxes), rtol=1e-6)
     logits, deltas, rois, mask = outputs()
-    _, before = select(logits, deltas, rois, mask & (np.arange(len(mask)) != 7), box_voting=0.5)
+    _, before = select(logits, deltas, rois, mask & (np.arange(len(mask)) != 7), box_voting=0.5, per_class=150)
     deltas[7], mask[7] = np.nan, True
-    _, after = select(logits, deltas, rois, mask, box_voting=0.5)
-    assert np.isnan(after.boxes).any(axis=1).sum() <= 2
-    assert len(before.boxes) <= len(after.boxes)
+    _, after = select(logits, deltas, rois, mask, box_voting=0.5, per_class=150)
+    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_rois_that_are_nan_take_no_places():
+    logits, deltas, rois, mask = outputs()
+    _, without = select(logits, deltas, rois, mask & (np.arange(len(mask)) > 19), per_class=10)
+    logits[:20] = np.nan
+    _, found = select(logits, deltas, rois, mask, per_class=10)
+    assert len(found.boxes) > 2
+    jax.tree.map(np.testing.assert_array_equal, found, without)
+
+
+def test_numpy_arrays_that_a_jitted_function_encloses():
+    logits, deltas, rois, mask = (np.asarray(x, np.float32) for x in outputs())
+    statistics = jax.tree.map(np.asarray, STATISTICS)
+    size = jnp.array(SIZE)
+    given = select_detections(logits, deltas, rois, mask, size, statistics, box_voting=0.5)
+    enclosed = jax.jit(lambda x: select_detections(x, deltas, rois, mask, size, statistics, box_voting=0.5))(logits)
+    assert given.mask.sum() == enclosed.mask.sum() > 2
+    jax.jit(lambda x: moved_boxes(x, deltas, rois, mask, size, statistics, count=8))(logits)
 
 
 def test_decoded_and_clipped_by_hand():
