@@ -37,12 +37,15 @@ def detect_batch(
 ) -> Detections:
     """Detections in a batch of images, from pixels on, as one program: made for `jax.jit`, `jax.vmap` and export.
 
-    The detections equal those of `detect`, which is faster because near duplicates share RoIs there. Arrays of the same
-    shapes share one compiled program.
+    The detections equal those of `detect` if `make_batch` got its `scale` and `max_size`; without a scale it keeps the
+    size of an image. `detect` is faster, because near duplicates share RoIs there. Arrays of the same shapes share one
+    compiled program.
 
     Args:
-        params: as `init_params` and `load_weights` give them.
-        statistics: box-target statistics the weights were trained with; None for weights that need none.
+        params: as `init_params` and `load_weights` give them; or those of a `TrainState` or a `Detector`, whose offsets
+            are normalised by its `statistics`: without these the boxes are wrong.
+        statistics: box-target statistics the weights were trained with; None for weights that need none, as
+            `load_weights` and `weights.folding.fold_statistics` return them.
         batch: N padded images with P proposals each, as `make_batch` returns them; ground truth is ignored.
         model: its parts are called on `images` [N, H, W, 3] and `proposals` [N, P, 4].
         nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`; Python values, not
@@ -132,6 +135,7 @@ def detect(
     """Detections in one image, given boxes that may contain objects.
 
     Args:
+        params: as in `detect_batch`: those of a `TrainState` or a `Detector` need its `statistics`.
         image: 8-bit RGB of any size.
         boxes: half-open x1 y1 x2 y2 in the image's pixels, of any real dtype; may be empty. Boxes without an area
             inside the image are dropped.
@@ -141,7 +145,8 @@ def detect(
             `max_size`.
         scales: an image pyramid of several scales, instead of `scale`: each box is classified at the scale where its
             area is closest to 224 x 224, the first of equals (section 3).
-        nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`.
+        nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`. The mAP is measured
+            with `score_threshold=0`, as detections below 0.05 count there too.
         second_pass, flip: see `detect_batch`; a second pass needs one scale.
 
     Returns:

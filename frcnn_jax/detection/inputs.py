@@ -14,6 +14,7 @@ from frcnn_jax.data.batch_plan import Bucket, choose_bucket, default_buckets, re
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count, resize_image
 from frcnn_jax.detection.pyramid import Pyramid, image_pyramid, pad_rows, pyramid_shape, round_up
 from frcnn_jax.detection.roi_plan import plan_rois
+from frcnn_jax.ops.arguments import is_traced
 from frcnn_jax.types import Batch
 
 # Padded sides and counts are multiples of these, so that similar inputs share compiled functions.
@@ -30,12 +31,15 @@ def make_batch(
     scale: int | None = None,
     max_size: int = 1000,
     num_classes: int | None = None,
+    gt_difficult: Bool[np.ndarray, " G"] | Sequence[Bool[np.ndarray, " G"]] | None = None,
+    gt_crowd: Bool[np.ndarray, " G"] | Sequence[Bool[np.ndarray, " G"]] | None = None,
 ) -> Batch:
     """One image, or several, with proposals and ground truth as a padded batch: for `loss_fn` and `detect_batch`.
 
-    It runs on the host and returns NumPy arrays. Images are padded at the bottom and right to multiples of 32 pixels
-    of the largest, proposals to a multiple of 64, objects to a multiple of 8; masks mark the real entries. Proposals
-    keep their positions; those without an area inside the image are masked.
+    It runs on the host and returns NumPy arrays. Images are padded at the bottom and right: to the greatest height and
+    width among them in multiples of 32 pixels, or with a `scale` to one of a few shapes for it, from 4:3 up to
+    `max_size` on the longer side. Proposals are padded to a multiple of 64, objects to a multiple of 8; masks mark the
+    real entries. Proposals keep their positions; those without an area inside the image are masked.
 
     Args:
         image: 8-bit RGB of any size, or a sequence of N images; then the boxes and labels are sequences of N too.
@@ -45,14 +49,17 @@ def make_batch(
         scale: length of the shorter side after resizing, as in `detect`; None keeps the image size.
         max_size: with a scale, limit of the longer side.
         num_classes: K + 1, as in `create_model`; labels above K are refused then.
+        gt_difficult: True for objects that `SamplingConfig(use_difficult=False)` leaves out; all False if None.
+        gt_crowd: True for regions of many objects, near which RoIs are neither foreground nor background; none if None.
 
     Raises:
         TypeError: an argument is traced.
         ValueError: an image is not uint8 [H, W, 3]; boxes are not numbers [P, 4], not finite or reversed; an object has
-            no area inside the image; labels are not integers of 1 ... K, one for each object; a scale is not a finite
-            length of at least 1; or lengths differ.
+            no area inside the image; labels are not integers of 1 ... K, one for each object; marks of objects are not
+            bools, one for each; a scale is not a finite length of at least 1; or lengths differ.
     """
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((image, boxes, gt_boxes, gt_labels, scale))):
+    given = image, boxes, gt_boxes, gt_labels, scale, gt_difficult, gt_crowd
+    if any(map(is_traced, jax.tree.leaves(given))):
         raise TypeError(
             "make_batch prepares images on the host and cannot be traced by jax.jit, jax.vmap or jax.grad: call it "
             "before, and give the traced function the batch"
@@ -78,13 +85,22 @@ def make_batch(
         pairs = zip(by_image(gt_boxes, "gt_boxes"), by_image(gt_labels, "gt_labels"), sizes, strict=True)
         most_label = np.iinfo(np.int32).max if num_classes is None else num_classes - 1
         objects = [_check_objects(*pair, most_label) for pair in pairs]
+    most = round_up(max(len(labels) for _, labels in objects), _OBJECT_MULTIPLE)
+
+    def marks(values: Any, name: str) -> Bool[np.ndarray, "N most"]:
+        counts = [len(labels) for _, labels in objects]
+        checked = [_check_marks(v, n, name) for v, n in zip(by_image(values, name), counts, strict=True)]
+        return np.stack([pad_rows(marked, most) for marked in checked])
+
+    no_marks = np.zeros((len(images), most), bool)
+    difficult = no_marks if gt_difficult is None else marks(gt_difficult, "gt_difficult")
+    crowd = None if gt_crowd is None else marks(gt_crowd, "gt_crowd")
     scales, bucket = _scales_and_bucket(sizes, scale, max_size)
     padded = np.zeros((len(images), *bucket, 3), np.uint8)
     resized = [resized_size(size, factor) for size, factor in zip(sizes, scales, strict=True)]
     for pixels, (height, width), factor, place in zip(images, resized, scales, padded, strict=True):
         resize_image(pixels, factor, out=place[:height, :width])
     count = padded_count(proposals)
-    most = round_up(max(len(labels) for _, labels in objects), _OBJECT_MULTIPLE)
     return Batch(
         images=padded,
         image_sizes=np.array(resized, np.int32),
@@ -98,8 +114,9 @@ def make_batch(
         ),
         gt_boxes=np.stack([pad_rows(b, most) for b, _ in objects]),
         gt_labels=np.stack([pad_rows(labels, most) for _, labels in objects]),
-        gt_difficult=np.zeros((len(images), most), bool),
+        gt_difficult=difficult,
         gt_mask=np.stack([np.arange(most) < len(labels) for _, labels in objects]),
+        gt_crowd=crowd,
     )
 
 
@@ -234,6 +251,17 @@ def _check_objects(
             f"gt_boxes: box {empty[0]}, {boxes[empty[0]].tolist()}, is empty inside the image of {size[1]} x {size[0]}"
         )
     return boxes, labels.astype(np.int32)
+
+
+def _check_marks(marks: Any, count: int, name: str) -> Bool[np.ndarray, " G"]:
+    marks = np.asarray(marks)
+    if marks.size == 0:
+        marks = np.zeros(0, bool)
+    if marks.dtype != bool or marks.shape != (count,):
+        raise ValueError(
+            f"{name} must be True or False for each of {count} gt_boxes, not {marks.dtype} {list(marks.shape)}"
+        )
+    return marks
 
 
 def _scales_and_bucket(

@@ -115,6 +115,26 @@ def test_bad_input_is_named(arguments, message):
         make_batch(*arguments)
 
 
+def test_objects_that_are_difficult_or_crowds():
+    both = partial(make_batch, [gray(8, 8)] * 2, [BOX] * 2, [BOX * 2, BOX], [[1, 2], [1]])
+    batch = both(gt_difficult=[[False, True], [True]], gt_crowd=[np.array([True, False]), [False]])
+    padding = [False] * 6
+    assert batch.gt_difficult.tolist() == [[False, True, *padding], [True, False, *padding]]
+    assert batch.gt_crowd.tolist() == [[True, False, *padding], [False, False, *padding]]
+    assert both().gt_crowd is None
+    assert not both().gt_difficult.any()
+    assert make_batch(gray(8, 8), BOX, BOX, [1], gt_crowd=[True]).gt_crowd.tolist() == [[True, *[False] * 7]]
+    assert make_batch(gray(8, 8), BOX, np.zeros((0, 4)), [], gt_difficult=[]).gt_difficult.sum() == 0
+    for name in ("gt_difficult", "gt_crowd"):
+        for marks, shown in (([1], r"int64 \[1\]"), ([True, False], r"bool \[2\]"), ([], r"bool \[0\]")):
+            with pytest.raises(ValueError, match=f"^{name} must be True or False for each of 1 gt_boxes, not {shown}"):
+                make_batch(gray(8, 8), BOX, BOX, [1], **{name: marks})
+        with pytest.raises(ValueError, match=f"2 images but {name} of 1"):
+            both(**{name: [[False, True]]})
+        with pytest.raises(ValueError, match=f"^{name} must be True or False for each of 0 gt_boxes"):
+            make_batch(gray(8, 8), BOX, **{name: [True]})
+
+
 NAN, INF = float("nan"), float("inf")
 
 
