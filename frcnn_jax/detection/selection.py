@@ -1,13 +1,12 @@
 """From the network's outputs to detections: softmax, decoding, clipping and suppression by class (section 3)."""
 
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from frcnn_jax.ops.arguments import check_share, is_traced, is_whole
+from frcnn_jax.ops.arguments import check_share, is_whole
 from frcnn_jax.ops.boxes import clip_boxes, decode_boxes
 from frcnn_jax.ops.nms import nms_by_class
 from frcnn_jax.ops.precision import as_mask, widen
