@@ -67,7 +67,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.runs.detector import load_detector as load_detector
     from frcnn_jax.runs.evaluate import evaluate_run as evaluate_run
     from frcnn_jax.runs.train import train as train
-    from frcnn_jax.training.losses import MultiTaskLoss as MultiTaskLoss
+    from frcnn_jax.training.losses.multi_task import MultiTaskLoss as MultiTaskLoss
     from frcnn_jax.training.optimizer import create_optimizer as create_optimizer
     from frcnn_jax.training.state import TrainState as TrainState
     from frcnn_jax.training.state import create_state as create_state
@@ -161,7 +161,7 @@ _NAMES = {
     "data.proposals.source": ("open_proposals",),
     "weights.load": ("load_weights",),
     "weights.formats.table": ("read_pixels",),
-    "training.losses": ("MultiTaskLoss",),
+    "training.losses.multi_task": ("MultiTaskLoss",),
     "training.optimizer": ("create_optimizer",),
     "training.state": (
         "TrainState",

@@ -1,6 +1,5 @@
 """From the network's outputs to detections: softmax, decoding, clipping and suppression by class (section 3)."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

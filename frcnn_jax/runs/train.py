@@ -15,8 +15,8 @@ from frcnn_jax.evaluation.evaluate import EvaluationInterrupted, measure_dataset
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.runs.training_pictures import TrainingPictures, training_pictures
 from frcnn_jax.training import loop
+from frcnn_jax.training.losses import MultiTaskLoss
 from frcnn_jax.training.state import TrainState
-from frcnn_jax.training.step import MultiTaskLoss
 from frcnn_jax.types import BoxStatistics
 
 # Settings of `evaluate` that only display results or add measures, and change no value.

@@ -12,9 +12,8 @@ import pytest
 
 from frcnn_jax.config import LossConfig
 from frcnn_jax.ops import losses
-from frcnn_jax.training.losses import name_loss
+from frcnn_jax.training.losses import MultiTaskLoss, name_loss
 from frcnn_jax.training.losses.function_names import function_name
-from frcnn_jax.training.step import MultiTaskLoss
 from tests.training.runs import ROOT
 
 

@@ -61,7 +61,7 @@ def _objects(reader: AnnotationReader) -> Objects:
 
 
 def _difference(root: Path, found: dict[str, Objects]) -> str:
-    """What the first of two formats lacks or has otherwise; empty if it has all that the other has."""
+    """A difference that the first of two formats shows; empty if it has all that the other has."""
     (one, of_one), (other, of_other) = found.items()
     for path in [*of_one, *(path for path in of_other if path not in of_one)]:
         objects, name = (of_one.get(path, ()), of_other.get(path, ())), path.relative_to(root)

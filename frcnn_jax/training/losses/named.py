@@ -1,10 +1,9 @@
-"""The parts of the loss, the loss that a config names, and the name of a loss that was passed as functions.
+"""The loss that a config names, and the name of a loss that was passed as functions.
 
 A name is one of the tables in `ops.losses`, or "module:function" for the user's own function, which is imported like a
 plug-in. Only training imports it: a detector does not need the loss.
 """
 
-import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -14,38 +13,12 @@ from frcnn_jax.config import LossConfig
 from frcnn_jax.ops import losses
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.losses.function_names import function_name
+from frcnn_jax.training.losses.multi_task import MultiTaskLoss
 
 _TABLES: dict[str, Mapping[str, Callable]] = {
     "classification": losses.CLASSIFICATION_LOSSES,
     "localization": losses.LOCALIZATION_LOSSES,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class MultiTaskLoss:
-    """The parts of the loss: functions with the same signatures as those in `ops.losses`.
-
-    Raises:
-        TypeError: one is not a function, but for example a name.
-    """
-
-    classification: losses.ClassificationLoss = losses.cross_entropy
-    localization: losses.LocalizationLoss = losses.smooth_l1_localization
-    localization_weight: float = 1.0
-
-    def __post_init__(self):
-        losses.check_function("classification", self.classification)
-        losses.check_function("localization", self.localization)
-
-
-def check_loss(loss: Any) -> None:
-    """Raises TypeError if a loss is neither None nor a `MultiTaskLoss`, for example a name or one function."""
-    if loss is not None and not isinstance(loss, MultiTaskLoss):
-        given = repr(loss) if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
-        raise TypeError(
-            "loss must be a frcnn_jax.MultiTaskLoss, as MultiTaskLoss(classification=frcnn_jax.focal) or with "
-            f"functions of your own, not {given}"
-        )
 
 
 def create_loss(config: LossConfig, workdir: str | PathLike | None = None) -> MultiTaskLoss:
