@@ -16,6 +16,7 @@ from frcnn_jax.config import (
     override,
     to_json,
 )
+from frcnn_jax.models.architectures import resolve_rules
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -79,7 +80,7 @@ def test_what_the_recipes_for_tiny_change():
 def test_the_defaults_are_the_papers_experiment():
     (vgg16,) = [path for path in CONFIGS if path.stem == "voc07_vgg16"]
     strict = FaultPolicy(tolerance=0)  # by default a handful of faults is tolerated: in other people's data
-    assert load_config(vgg16) == Config(data=DataConfig(faults=strict))
+    assert load_config(vgg16) == resolve_rules(Config(data=DataConfig(faults=strict)))
     paper = [path for path in CONFIGS if path.stem.startswith("voc") and path.stem != "voc07_photos"]
     assert len(paper) == 6
     assert all(load_config(path).data.faults == strict for path in paper)

@@ -155,14 +155,10 @@ class OptimizerConfig:
     """Steps over which the rate grows from zero; a value below 1 is a share of the training."""
     clip_norm: float | None = None
     """Bound on the norm of the gradient."""
-    rules: tuple[ParameterRule, ...] = (
-        ParameterRule(r"^backbone/conv[12]_", None),
-        ParameterRule(r"/bias$", 2.0, 0.0),
-        ParameterRule(r"/kernel$"),
-    )
-    """Together they must match every parameter. The default is the paper's for VGG16: conv3_1 and up are learned
-    (section 4.5), biases at twice the rate and, as in the published model definitions, without decay. If empty, the
-    architecture's own rules apply.
+    rules: tuple[ParameterRule, ...] = ()
+    """Together they must match every parameter. If empty, the architecture's own rules apply. For VGG16 they are the
+    paper's: conv3_1 and up are learned (section 4.5), biases at twice the rate and, as in the published model
+    definitions, without decay.
     """
 
     def __post_init__(self):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import frcnn_jax as frcnn
-from frcnn_jax.config import Config, ModelConfig, OptimizerConfig, ParameterRule
+from frcnn_jax.config import Config, ModelConfig, OptimizerConfig, ParameterRule, replace
 from frcnn_jax.models.architectures import (
     ARCHITECTURES,
     Architecture,
@@ -134,8 +134,10 @@ def test_the_rules_cover_every_parameter(name):
 
 
 def test_rules_of_a_config_stay():
-    assert resolve_rules(Config()) == Config()
-    assert Config().optimizer.rules == ARCHITECTURES["vgg16"].rules
+    for name in ("vgg16", "tiny"):
+        config = resolve_rules(replace(Config(), model={"name": name}))
+        assert config.optimizer.rules == ARCHITECTURES[name].rules
+        assert resolve_rules(config) == config
 
 
 @pytest.mark.parametrize(

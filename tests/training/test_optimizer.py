@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from frcnn_jax.config import OptimizerConfig, ParameterRule
+from frcnn_jax.config import Config, OptimizerConfig, ParameterRule
+from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.training.optimizer import (
     create_optimizer,
     learning_rate_schedule,
@@ -57,7 +58,7 @@ def test_learning_rate_is_inside_the_momentum():
 
 
 def test_one_step_of_the_paper():
-    config = OptimizerConfig()
+    config = resolve_rules(Config()).optimizer
     layer = {"kernel": jnp.array([4.0]), "bias": jnp.array([4.0])}
     params = {"backbone": dict.fromkeys(("conv1_1", "conv2_2", "conv3_1"), layer), "head": {"bbox_pred": layer}}
     trainable, frozen = split_frozen(params, config.rules)
