@@ -1,20 +1,15 @@
-"""A folder of images and annotations in any layout: its files, splits by folder names, and images.
-
-Names are compared in Unicode's composed form (NFC), because some systems write file names decomposed (NFD) and the
-names inside files composed.
-"""
+"""A folder of images and annotations in any layout: its files, splits by folder names, and images."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from frcnn_jax.data.formats.file_names import composed, named_split, normal_name, split_of
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 
 __all__ = [
@@ -34,38 +29,6 @@ __all__ = [
 ]
 
 _DEPTH = 5  # folders below the root
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    "trainval": "trainval",
-}
-
-
-def composed(name: str) -> str:
-    """The name in Unicode's composed form."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def normal_name(name: str) -> str:
-    """The name in composed form, with slashes where Windows has backslashes."""
-    return composed(name.replace("\\", "/"))
-
-
-def named_split(name: str) -> str | None:
-    """The split in the name of a folder or file, such as `train_zip`, `instances_val2017` or `TestImages`; None if the
-    name has none or several.
-    """
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    found = {_SPLITS[word] for word in re.split(r"[^a-z]+", spaced.lower()) if word in _SPLITS}
-    if found == {"train", "validation"}:
-        return "trainval"
-    return found.pop() if len(found) == 1 else None
-
-
-def split_of(folders: Iterable[str]) -> str | None:
-    """The split in the name of the innermost folder that has one."""
-    return next(filter(None, map(named_split, reversed(tuple(folders)))), None)
 
 
 def is_hidden(name: str) -> bool:

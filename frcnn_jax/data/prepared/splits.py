@@ -35,6 +35,7 @@ from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords, c
 __all__ = ["PooledReader", "SplitRule", "split_rule", "used_splits", "without_tested"]
 
 _log = logging.getLogger(__name__)
+_NAMED = 5  # folders in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> Spli
         return SplitRule(found, reader, ("validation",), *((why, _unlabelled(reader)) if split == "test" else ()))
     pooled = PooledReader(reader, standard or other_splits, config.split)
     drawn = f"each drawn by its name with a chance of {config.split:.6g} (data.split)"
-    why = f"{drawn}, as there are {_no_test(reader)}"
+    why = f"{drawn}, as there are {_no_test(reader)}{_other_folders(reader)}"
     chosen = (why, _unlabelled(reader)) if split == "test" else ()
     return SplitRule("train" if split == "trainval" else split, pooled, ("test",), *chosen)
 
@@ -245,6 +246,19 @@ def _no_test(reader: AnnotationReader) -> str:
     """The reason why there are no test images, as part of a message."""
     count = _unlabelled(reader)
     return f"{count} test images without annotation, which are left out" if count else "no test images"
+
+
+def _other_folders(reader: AnnotationReader) -> str:
+    """Image folders that are named after no split, as the end of a message; empty if all images lie in one folder."""
+    if isinstance(reader, LayoutReader):
+        folders = {"/".join(image.folders): image.split for image in reader.images}
+    else:
+        folders = dict.fromkeys(reader.folder.folders) if isinstance(reader, VocReader) else {}
+    others = sorted(name for name, split in folders.items() if name and split is None)
+    if len(folders) < 2 or not others:
+        return ""
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return f"; named after no split: {', '.join(others[:_NAMED])}{more}"
 
 
 def _unlabelled(reader: AnnotationReader) -> int:
