@@ -51,12 +51,14 @@ class CocoReader(LayoutReader):
         for entry in entries:
             names = [[self._ids[image], image.below, digests[image]] for image in entry.found[:1]]
             found.append([entry.split, entry.name, len(entry.found), *names])
-        files = {split: [[file, hashes(self.root / file)] for file in self._files[split]] for split in splits}
+        parts = {split: [split, ALL] if split in self._lists else [split] for split in splits}
+        named = {split: [file for part in parts[split] for file in self._files.get(part, ())] for split in splits}
+        files = {split: [[file, hashes(self.root / file)] for file in named[split]] for split in splits}
         # For one file as in earlier versions, so that their prepared folders keep their names.
         return [{split: keys[0] if len(keys) == 1 else keys for split, keys in files.items()}, found]
 
     def places(self, split: str) -> tuple[str, ...]:
-        return tuple(self._files.get(split, ()))
+        return tuple(self._files.get(split, ())) or super().places(split)
 
     def numbers(self) -> tuple[dict[str, set[Any]], dict[str, set[Any]]]:
         """The ids in the files: of images by record id, of classes by name."""

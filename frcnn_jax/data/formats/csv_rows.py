@@ -41,7 +41,7 @@ class CsvReader(LayoutReader):
         return next(_csv_files(root), None) is not None
 
     def places(self, split: str) -> tuple[str, ...]:
-        return (self._files[split],) if split in self._files else ()
+        return (self._files[split],) if split in self._files else super().places(split) if split in self._lists else ()
 
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, str] = {}

@@ -1,5 +1,5 @@
 """Reader of VOC's XML files in other folder layouts: beside the images, as labelImg and Roboflow write them, or in
-separate folders. Folder names give the splits.
+separate folders. Lists beside them or folder names give the splits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader, warn_once
 from frcnn_jax.data.formats.tree import files_below, nearness, split_of, without_claimed
 from frcnn_jax.data.formats.voc.annotation import is_annotation
-from frcnn_jax.data.formats.voc.folder import find_annotation, in_voc_format
+from frcnn_jax.data.formats.voc.places import find_annotation, in_voc_format
 from frcnn_jax.data.formats.voc.reader import VOC_CORNERS, read_xml, with_annotation
 from frcnn_jax.data.records import ImageRecord
 
@@ -24,6 +24,7 @@ class LabelImgReader(LayoutReader):
     """
 
     layout = "XML annotations beside images"
+    lists_first = True
 
     @staticmethod
     def fits(root: Path) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import gc
-import logging
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +14,13 @@ from tqdm import tqdm
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
+from frcnn_jax.data.formats.log import warn_once
+from frcnn_jax.data.formats.split_lists import ListedImages, find_lists
 from frcnn_jax.data.formats.tree import ImageFile, ImageTree, normal_name, unique_ids
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords
 
 __all__ = ["ALL", "Entry", "LayoutReader", "warn_once"]
 
-_log = logging.getLogger(__name__)
 ALL = "all"
 """The split of images outside all folders and files that are named after a split."""
 
@@ -45,6 +44,8 @@ class LayoutReader:
     layout: str
     unnamed = ""
     """Reason for skipping images without annotation, if the reader does not log it itself."""
+    lists_first = False
+    """Lists of splits beside the annotations count before the splits of the entries, not only where these have none."""
 
     def __init__(self, root: Path, config: DataConfig):
         self.root, self.config = root, config
@@ -53,7 +54,9 @@ class LayoutReader:
         self.notes: list[Note] = []  # on the whole folder
         splits: dict[str, list[Entry]] = {}
         with _garbage_collection_off():
-            for entry in self._entries():
+            entries = list(self._entries())
+            self._lists = self._find_lists()
+            for entry in self._in_lists(entries):
                 splits.setdefault(entry.split, []).append(entry)
         if not splits:
             raise FileNotFoundError(f"{root} has no {self.layout}")
@@ -95,14 +98,35 @@ class LayoutReader:
         return SplitRecords(in_order, tuple(faults), tuple(self.notes))
 
     def left_out(self, split: str) -> int:
-        """Number of images in folders of a split without an annotation."""
+        """Number of images in folders and lists of a split without an annotation."""
+        listed = {image for files in self._lists.get(split, {}).values() for image in files}
         used = {image for entries in self._splits.values() for entry in entries for image in entry.found}
-        return sum(image.split == split and image not in used for image in self.images)
+        return sum((image.split == split or image in listed) and image not in used for image in self.images)
 
     def places(self, split: str) -> tuple[str, ...]:
         """Source of a split, for messages: folders or files below the root."""
+        if split in self._lists:
+            return tuple(str(path.relative_to(self.root)) for path in self._lists[split])
         folders = (image.folders for entry in self._splits.get(split, ()) for image in entry.found[:1])
         return tuple("/".join(parts) for parts in dict.fromkeys(folders))
+
+    def _find_lists(self) -> ListedImages:
+        """Lists of splits beside the annotations."""
+        return find_lists(self.images)
+
+    def _in_lists(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The entries in the splits of the lists. An image in none of them stays in its split, if that has no list."""
+        splits: dict[ImageFile, dict[str, None]] = {}
+        for split, lists in self._lists.items():
+            for file in (file for files in lists.values() for file in files):
+                splits.setdefault(file, {})[split] = None
+        for entry in entries:
+            listed = splits.get(entry.found[0], {}) if entry.found else {}
+            if not listed or not (self.lists_first or entry.split == ALL):
+                unlisted = self.lists_first and entry.found and entry.split in self._lists
+                yield dataclasses.replace(entry, split=ALL) if unlisted else entry
+            else:
+                yield from (dataclasses.replace(entry, split=split) for split in listed)
 
     def _entries(self) -> Iterable[Entry]:
         """The images of all splits."""
@@ -131,12 +155,6 @@ class LayoutReader:
     @cached_property
     def _ids(self) -> dict[ImageFile, str]:
         return unique_ids(entry.found[0] for entries in self._splits.values() for entry in entries if entry.found)
-
-
-@functools.lru_cache(maxsize=1000)
-def warn_once(text: str, level: int = logging.WARNING) -> None:
-    """Logs a line once per process, even if the folder is opened again."""
-    _log.log(level, "%s", text)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from frcnn_jax.data.formats.file_names import composed, named_split, normal_name
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 
 __all__ = [
+    "USUAL_SUFFIXES",
     "ImageFile",
     "ImageTree",
     "composed",
@@ -28,6 +29,8 @@ __all__ = [
     "without_claimed",
 ]
 
+USUAL_SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Suffixes that are taken first among files that differ only in the suffix."""
 _DEPTH = 5  # folders below the root
 
 

@@ -113,9 +113,10 @@ def test_annotations_of_jpegimages_in_another_folder(tmp_path, xml, below):
     assert (name, [len(record.objects) for record in records]) == ("labelimg", [len(p.objects) for p in PICTURES])
     assert not any(record.faults for record in records)
     write_text(root / "ImageSets/Main/train.txt", "a_1\n")
-    hint = f"rename the folder of {xml}/a_1.xml to Annotations, or read it without lists: --data.format labelimg"
+    hint = f"rename the folder of {xml}/a_1.xml to Annotations, or set --data.format labelimg"
     with pytest.raises(FileNotFoundError, match=f"has no folder Annotations .VOC format.; {hint}$"):
         open_reader(tmp_path, DataConfig())
+    assert list(open_reader(tmp_path, DataConfig(format="labelimg"))[1].read("train").ids) == ["a_1"]
 
 
 def test_jpegimages_without_annotations_anywhere_lack_a_folder(tmp_path):
@@ -127,7 +128,7 @@ def test_jpegimages_without_annotations_anywhere_lack_a_folder(tmp_path):
 
 @pytest.mark.parametrize("main", [True, False])
 def test_lists_beside_the_folder_main(tmp_path, main):
-    """Those named after a split, that begin with an image of the folder; and none where Main has lists."""
+    """Those named after a split that name an image of the folder; and none where Main has lists."""
     lists_of(tmp_path, {"default": ["a_1", "b_1"]} if main else {})
     for name, lines in (
         ("train", ["a_1", "a_2"]), ("val", ["b_1.jpg"]), ("test", ["/data/t_1.jpg"]), ("testing", ["birds"]),
@@ -136,7 +137,10 @@ def test_lists_beside_the_folder_main(tmp_path, main):
         write_text(tmp_path / f"ImageSets/{name}.txt", "".join(f"{line}\n" for line in lines))
     reader = open_reader(tmp_path, DataConfig())[1]
     expected = {"default": ["a_1", "b_1"]} if main else {"train": ["a_1", "a_2"], "validation": ["b_1"]}
+    expected |= {} if main else {"test": ["t_1"]}
     assert {name: list(reader.read(name).ids) for name in reader.splits} == expected
     if not main:
-        with pytest.raises(FileNotFoundError, match=r"/ImageSets has no list of a split 'test' \(there: train, valid"):
-            reader.read("test")
+        with pytest.raises(
+            FileNotFoundError, match=r"/ImageSets has no list of a split 'other' \(there: test, train, "
+        ):
+            reader.read("other")

@@ -5,24 +5,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import composed, files_below, inner_folder, is_hidden, lines_of, named_split
-from frcnn_jax.data.formats.voc.annotation import UnreadableAnnotation, is_annotation, read_annotation
+from frcnn_jax.data.formats.split_lists import read_lists
+from frcnn_jax.data.formats.tree import (
+    USUAL_SUFFIXES,
+    ImageTree,
+    composed,
+    files_below,
+    lines_of,
+    named_split,
+)
+from frcnn_jax.data.formats.voc.annotation import UnreadableAnnotation, read_annotation
 from frcnn_jax.data.formats.voc.lists import SplitList, is_class_file, parent_of, read_split, with_mark
+from frcnn_jax.data.formats.voc.places import find_annotation, texts_in, voc_part
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
 
-__all__ = ["UNLISTED", "VocFolder", "find_annotation", "in_voc_format", "voc_folders", "voc_part", "voc_root"]
+__all__ = ["UNLISTED", "VocFolder"]
 
 UNLISTED = ALL
 """The split of all annotated images, in a folder without lists."""
-
-_MOST = 50  # XML files that are checked for VOC's format
-_USUAL = (".jpg", ".jpeg", ".png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +39,7 @@ class VocFolder:
 
     root: Path
     annotated: bool = True  # False if annotations were never published: images have no objects
+    above: Path | None = None  # a folder around it, whose lists count too
 
     def __post_init__(self) -> None:
         for name in ("JPEGImages", "Annotations" if self.annotated else "ImageSets/Main"):
@@ -45,7 +52,7 @@ class VocFolder:
         found = find_annotation(self.root) if lacking == "Annotations" else None
         if found is None:
             return ""
-        return f"; rename the folder of {found} to Annotations, or read it without lists: --data.format labelimg"
+        return f"; rename the folder of {found} to Annotations, or set --data.format labelimg"
 
     @cached_property
     def image_folder(self) -> Path:
@@ -62,7 +69,7 @@ class VocFolder:
         for name in _names_below(self.image_folder, IMAGE_SUFFIXES):
             found.setdefault(composed(os.path.splitext(name)[0]), []).append(name)
         # A copy in another format, such as a phone's .heic, may lie beside an image.
-        usual = {stem: [n for n in names if Path(n).suffix.lower() in _USUAL] for stem, names in found.items()}
+        usual = {stem: [n for n in names if Path(n).suffix.lower() in USUAL_SUFFIXES] for stem, names in found.items()}
         return {stem: usual[stem] or names for stem, names in found.items()}
 
     @cached_property
@@ -78,15 +85,35 @@ class VocFolder:
 
     @cached_property
     def list_files(self) -> tuple[Path, ...]:
-        """Text files in ImageSets/Main; if there are none, files in ImageSets that are named after a split and begin
-        with an image id.
-        """
-        others = (path for path in _texts_in(voc_part(self.root, "ImageSets")) if named_split(path.stem.lower()))
-        return tuple(_texts_in(voc_part(self.root, "ImageSets/Main")) or filter(self._begins, others))
+        """Text files in ImageSets/Main; if there are none, lists elsewhere that are named after a split."""
+        main = texts_in(voc_part(self.root, "ImageSets/Main"))
+        known = {"trainval", *(named_split(path.stem.lower()) for path in main)}
+        for path in self._named if main else ():
+            if named_split(path.stem) not in known:
+                warn_once(f"{path} is not read: there are lists in {main[0].parent}")
+        return tuple(main or self._named_lists)
+
+    @cached_property
+    def _named(self) -> list[Path]:
+        """Text files named after a split in ImageSets, beside it or above, each name once."""
+        folders = [voc_part(self.root, "ImageSets"), self.root, *([self.above] if self.above else [])]
+        paths = [path for folder in folders for path in texts_in(folder) if named_split(path.stem)]
+        return list({path.stem: path for path in reversed(paths)}.values())[::-1]
+
+    @cached_property
+    def _named_lists(self) -> dict[Path, SplitList]:
+        """Lists elsewhere than in Main: of ids, or of paths of images."""
+        plain = {path: self._read_ids(path) for path in self._named if self._begins(path)}
+        others = (path for path in self._named if path not in plain)
+        for lists in read_lists(others, ImageTree(self.image_folder)).values():
+            for path, files in lists.items():
+                ids = dict.fromkeys("/".join((*file.folders, file.stem)) for file in files)
+                plain[path] = SplitList(os.path.relpath(path, self.root), tuple(ids))
+        return plain
 
     def _begins(self, path: Path) -> bool:
         try:
-            first = next(iter(self._read(path).ids), "")
+            first = next(iter(self._read_ids(path).ids), "")
         except ValueError:  # not a list of ids
             return False
         return composed(first) in self.images or os.path.isfile(self.annotation_path(first))
@@ -104,7 +131,7 @@ class VocFolder:
         plain = {canonical_split(name) for name in names}
         found: dict[str, Path] = {}
         for name in names:
-            split = named_split(name.lower()) if name.isalpha() else None
+            split = named_split(name.lower()) if name.isalpha() or files[name] in self._named else None
             found[split if split and split not in plain | set(found) else canonical_split(name)] = files[name]
         return found
 
@@ -170,10 +197,13 @@ class VocFolder:
         if name == UNLISTED and not self.split_files:
             return (self.annotation_folder.name,)
         paths = self.class_files.get(name) or [path for split, path in self.split_files.items() if split == name]
-        return tuple(str(path.relative_to(self.root)) for path in paths)
+        return tuple(os.path.relpath(path, self.root) for path in paths)
 
     def _read(self, path: Path) -> SplitList:
-        return read_split(path, str(path.relative_to(self.root)), self.images, self.folders)
+        return self._named_lists[path] if path in self._named else self._read_ids(path)
+
+    def _read_ids(self, path: Path) -> SplitList:
+        return read_split(path, os.path.relpath(path, self.root), self.images, self.folders)
 
     @cached_property
     def _annotated_ids(self) -> tuple[str, ...]:
@@ -208,77 +238,3 @@ def _in_no_folder(ids: Iterable[str]) -> tuple[str, ...]:
 def _names_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
     """Names of files in a folder, then of those in its subfolders, with slashes."""
     return ("/".join((*folders, name)) for folders, name in files_below(folder, suffixes))
-
-
-def _texts_in(folder: Path) -> list[Path]:
-    """Text files in a folder, sorted; none if it does not exist."""
-    return [folder / name for _, name in files_below(folder, (".txt",), depth=0)]
-
-
-def voc_part(root: Path, name: str) -> Path:
-    """A folder of VOC's layout; also in another case (`jpegimages`) if there are lists; images also in `Images`."""
-    return next((path for path in (root / name, *_in_another_case(root, name)) if path.is_dir()), root / name)
-
-
-def _in_another_case(root: Path, name: str) -> Iterator[Path]:
-    """Folders below `root` with that name in another case, if `ImageSets` holds a list of images."""
-    lists = [path for path in _named(root, ("imagesets", "main")) if _texts_in(path)]
-    if lists:
-        yield from _named(root, name.lower().split("/"))
-        images = _named(root, ("images",)) if name == "JPEGImages" else ()
-        yield from (path for path in images if any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir()))
-
-
-def _named(root: Path, parts: Sequence[str]) -> Iterator[Path]:
-    """Folders at a path, ignoring case."""
-    if not parts:
-        yield root
-    elif root.is_dir():
-        for path in sorted(root.iterdir()):
-            if path.name.lower() == parts[0] and path.is_dir():
-                yield from _named(path, parts[1:])
-
-
-def voc_folders(root: Path) -> list[Path]:
-    """Folders in VOC format: `root`, or else those at most two levels below it, or the single innermost folder.
-
-    Several folders must have lists; without lists they are one data set, with splits by folder names.
-    """
-    if voc_part(root, "JPEGImages").is_dir() and (
-        (root / "JPEGImages").is_dir() or voc_part(root, "Annotations").is_dir()
-    ):
-        return [root]
-    images = (path for pattern in ("*/JPEGImages", "*/*/JPEGImages") for path in root.glob(pattern))
-    found = sorted(path.parent for path in images if not any(map(is_hidden, path.relative_to(root).parts)))
-    inner = inner_folder(root)
-    if not found and inner != root:
-        return voc_folders(inner)
-    return found if len(found) == 1 else [path for path in found if _texts_in(path / "ImageSets/Main")]
-
-
-def in_voc_format(root: Path) -> bool:
-    """True for a folder with JPEGImages, unless annotations are outside Annotations and no list names images: that is
-    read as XML beside images.
-    """
-    found = voc_folders(root)
-    known = any(voc_part(path, "Annotations").is_dir() or _texts_in(voc_part(path, "ImageSets/Main")) for path in found)
-    return known or bool(found and find_annotation(root) is None)
-
-
-def find_annotation(root: Path) -> str | None:
-    """A VOC XML file among the first few XML files below a folder; None if there is none."""
-    files = zip(range(_MOST), files_below(root, (".xml",)), strict=False)
-    below = ("/".join((*folders, name)) for _, (folders, name) in files)
-    return next((file for file in below if is_annotation(root / file)), None)
-
-
-def voc_root(root: Path) -> Path:
-    """The folder in VOC format at or below `root`; `root` if there is none.
-
-    Raises:
-        ValueError: there are several.
-    """
-    found = voc_folders(root) or [root]
-    if len(found) > 1:
-        raise ValueError(f"{root} has several data sets; give one of them as --data.root: {', '.join(map(str, found))}")
-    return found[0]

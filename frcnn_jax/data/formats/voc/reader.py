@@ -23,8 +23,9 @@ from frcnn_jax.data.formats.voc.annotation import (
     UnreadableAnnotation,
     read_annotation,
 )
-from frcnn_jax.data.formats.voc.folder import UNLISTED, VocFolder, in_voc_format, voc_part, voc_root
+from frcnn_jax.data.formats.voc.folder import UNLISTED, VocFolder
 from frcnn_jax.data.formats.voc.lists import SplitList, listed_ids, with_trainval
+from frcnn_jax.data.formats.voc.places import in_voc_format, voc_part, voc_root
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord, SplitRecords
 
 __all__ = ["VOC_CORNERS", "VocReader", "read_xml", "with_annotation"]
@@ -33,8 +34,8 @@ VOC_CORNERS = BoxNotation(CORNERS, (1.0, 1.0, 0.0, 0.0))
 
 
 class VocReader:
-    """JPEGImages, Annotations and the lists in ImageSets/Main. An image is read once for all splits. Without lists, all
-    annotated images form one split, `all`.
+    """JPEGImages, Annotations and the lists in ImageSets/Main, or else in ImageSets, beside it or in the given folder.
+    An image is read once for all splits. Without lists, all annotated images form one split, `all`.
     """
 
     layout = "folder JPEGImages"
@@ -45,11 +46,11 @@ class VocReader:
             annotated: False if annotations were never published, so that images have no objects; the default is False
                 if the folder Annotations is missing and `config.faults.missing_annotation` is "empty".
         """
-        root = voc_root(root)
+        given, root = root, voc_root(root)
         if annotated is None:
             empty = config is not None and config.faults.missing_annotation == "empty"
             annotated = not empty or voc_part(root, "Annotations").is_dir()
-        self.folder = VocFolder(root, annotated)
+        self.folder = VocFolder(root, annotated, given if given != root else None)
         self._records: dict[str, ImageRecord] = {}
 
     @staticmethod

@@ -15,15 +15,8 @@ from typing import Any
 import yaml
 
 from frcnn_jax.data.formats.layout import ALL, warn_once
-from frcnn_jax.data.formats.tree import (
-    ImageFile,
-    ImageTree,
-    files_below,
-    inner_folder,
-    lines_of,
-    named_split,
-    normal_name,
-)
+from frcnn_jax.data.formats.split_lists import find_lists, listed_images
+from frcnn_jax.data.formats.tree import ImageFile, ImageTree, files_below, inner_folder, lines_of, normal_name
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import canonical_split
 
@@ -63,7 +56,8 @@ class NamesFile:
         return self.names.get(int(label)) if label.is_integer() else None
 
     def splits(self, images: ImageTree, labelled: Callable[[ImageFile], bool]) -> dict[str, list[ImageFile]]:
-        """Images of each split: given in the file if its places exist, else by folder names, else all images.
+        """Images of each split: given in the file if its places exist, or in Darknet's lists `train.txt` and
+        `valid.txt`, else by folder names, else all images.
 
         Skipped, with a line in the log: a split without any label, a second split with the same images, and images in
         folders without any label.
@@ -71,9 +65,12 @@ class NamesFile:
         root = images.root
         folders = {file.folders for file in images if labelled(file)}
         known = [file for file in images if file.folders in folders]
+        lists = {} if self.places else find_lists(images)
+        places_of = self.places or {split: tuple(map(str, paths)) for split, paths in lists.items()}
         found: dict[str, list[ImageFile]] = {}
-        for split, places in self.places.items():
-            files = [file for place in places for file in self._at(place, images)]
+        for split, places in places_of.items():
+            listed = lists[split].values() if lists else (self._at(place, images) for place in places)
+            files = [file for place_files in listed for file in place_files]
             files = files or [file for file in known if file.split == split]
             if not any(map(labelled, files)):
                 why = "no label file" if files else "no image"
@@ -86,9 +83,10 @@ class NamesFile:
         rest = "" if found else ALL
         for file in known:
             split = file.split or rest
-            if split and split not in self.places and file not in used:
+            if split and split not in places_of and file not in used:
                 found.setdefault(split, []).append(file)
-        skipped = len(images) - len({file for files in found.values() for file in files})
+        used = {file for files in found.values() for file in files}
+        skipped = len(images) - len(used)
         if skipped:
             warn_once(f"{root}: {skipped} images are left out, which are in no split or in a folder without labels")
         return found
@@ -99,16 +97,7 @@ class NamesFile:
         if path is None:
             return []
         if path.is_file():
-            near = path.relative_to(images.root).parts[:-1]
-            lines = [line.strip() for line in lines_of(path) if line.strip()]
-            found = [images.find(line, near, None) for line in lines]
-            for what, matches in (
-                ("name no image in the folder and are left out", [not files for files in found]),
-                ("name several images, of which the first is taken", [len(files) > 1 for files in found]),
-            ):
-                if any(matches):
-                    warn_once(f"{path}: {sum(matches)} of {len(lines)} lines {what} ({lines[matches.index(True)]})")
-            return [file for files in found for file in files[:1]]
+            return listed_images(path, images)
         parts = path.relative_to(images.root).parts
         return [file for file in images if file.folders[: len(parts)] == parts]
 
@@ -150,7 +139,7 @@ def find_names(root: Path) -> NamesFile | None:
     if len({(tuple(file.names.items()), tuple(file.places.items()), file.pose) for file in found}) > 1:
         names = " and ".join(str(file.path.relative_to(root)) for file in found)
         raise ValueError(f"{root}: {names} have names of classes; leave one of them in the folder")
-    return _with_lists(root, found[0]) if found else None
+    return found[0] if found else None
 
 
 def number_classes(root: Path) -> NamesFile | None:
@@ -162,27 +151,7 @@ def number_classes(root: Path) -> NamesFile | None:
     stems = {os.path.splitext(name)[0] for _, name in files_below(root, IMAGE_SUFFIXES)}
     if stems.isdisjoint(os.path.splitext(name)[0] for _, name in files_below(root, (".txt",))):
         return None
-    return _with_lists(root, NamesFile(root / "classes.txt", {}, {}, numbered=True))
-
-
-def _with_lists(root: Path, file: NamesFile) -> NamesFile:
-    """Names with the splits of Darknet's lists, `train.txt` and `valid.txt`, if no YAML file gives splits."""
-    if file.places:
-        return file
-    places: dict[str, tuple[str, ...]] = {}
-    for path in _paths(root, (".txt",)):
-        split = named_split(path.stem)
-        if split and path.name.lower() not in _LISTS and _lists_images(path):
-            places[split] = (*places.get(split, ()), str(path))
-    return dataclasses.replace(file, places=places)
-
-
-def _lists_images(path: Path) -> bool:
-    """True if a text begins with the path of an image."""
-    with path.open("rb") as file:
-        lines = file.read(4096).decode("utf-8-sig", "ignore").split("\n")
-    first = next((line.strip() for line in lines if line.strip()), "")
-    return first.lower().endswith(IMAGE_SUFFIXES)
+    return NamesFile(root / "classes.txt", {}, {}, numbered=True)
 
 
 def _paths(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:

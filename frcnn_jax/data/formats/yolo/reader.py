@@ -13,6 +13,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
+from frcnn_jax.data.formats.split_lists import ListedImages
 from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, without_claimed
 from frcnn_jax.data.formats.yolo.names import NamesFile, begins_with_row, find_names, number_classes
 from frcnn_jax.data.images import image_size
@@ -79,6 +80,9 @@ class YoloReader(LayoutReader):
                 if label is not None:
                     split_of_folder.setdefault(os.path.dirname(label), split)
         yield from self._without_image(split_of_folder, {label for label in labels.values() if label})
+
+    def _find_lists(self) -> ListedImages:
+        return {}  # `names` reads them, where the YAML file gives no split
 
     def _without_image(self, split_of_folder: dict[str, str], used: set[str]) -> Iterator[Entry]:
         """Label files with rows but without an image, where others have one; elsewhere a text may be anything.
