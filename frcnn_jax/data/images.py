@@ -18,6 +18,7 @@ from frcnn_jax.data.encoded.webp import is_webp, webp_exif, webp_size
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "UNREADABLE_SUFFIXES",
     "check_image",
     "decode_image",
     "exif_orientation",
@@ -27,8 +28,8 @@ __all__ = [
     "turned_size",
 ]
 
-_UNREADABLE = (".heic", ".heif", ".avif", ".gif")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", *_UNREADABLE)
+UNREADABLE_SUFFIXES = (".heic", ".heif", ".avif", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", *UNREADABLE_SUFFIXES)
 """Suffixes of image files. HEIC, AVIF and GIF cannot be read, but are listed so that messages can name them."""
 
 _FORMATS = (  # functions of the data: True for this format, size, EXIF data

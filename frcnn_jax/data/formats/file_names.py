@@ -1,4 +1,4 @@
-"""Names of folders and files: Unicode's form, and the splits in them.
+"""Names of folders and files: Unicode's form, prefixes, and the splits in them.
 
 Names are compared in Unicode's composed form (NFC), because some systems write file names decomposed (NFD) and the
 names inside files composed.
@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["composed", "named_split", "normal_name", "split_of"]
+__all__ = ["composed", "named_split", "normal_name", "split_of", "without_prefix"]
 
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
@@ -30,6 +30,11 @@ def composed(name: str) -> str:
 def normal_name(name: str) -> str:
     """The name in composed form, with slashes where Windows has backslashes."""
     return composed(name.replace("\\", "/"))
+
+
+def without_prefix(name: str) -> str:
+    """The name without the 8 hexadecimal digits and hyphen that Label Studio puts before it."""
+    return re.sub(r"^[0-9a-f]{8}-", "", name)
 
 
 def named_split(name: str) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader, warn_once
-from frcnn_jax.data.formats.tree import files_below, nearness, split_of, without_claimed
+from frcnn_jax.data.formats.tree import files_below, nearness, split_of, usual, without_claimed
 from frcnn_jax.data.formats.voc.annotation import is_annotation
 from frcnn_jax.data.formats.voc.places import find_annotation, in_voc_format
 from frcnn_jax.data.formats.voc.reader import VOC_CORNERS, read_xml, with_annotation
@@ -51,13 +51,14 @@ class LabelImgReader(LayoutReader):
                 named = self._named(path, file, folders, split)
                 # A copied file may still name an image that has its own file.
                 found = [image for image in named if image in found or image not in of_stem] or found
+                found = usual(found)
             split = split or (found[0].split if found else None) or ALL
             used.update(found)
             yield Entry(split, name[:-4], file, tuple(found), path)
         if others:
             warn_once(f"{self.root}: {len(others)} XML files are left out, which are not VOC's ({others[0]})")
         skipped = len(self.images) - len(used)
-        if skipped:
+        if skipped and used:
             warn_once(f"{self.root}: {skipped} images without annotation are left out")
 
     def _named(self, path: Path, file: str, folders: tuple[str, ...], split: str | None) -> list:
@@ -70,4 +71,7 @@ class LabelImgReader(LayoutReader):
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
         annotation, faults = read_xml(entry.annotation, entry.file)
         record = dataclasses.replace(record, faults=(*faults, *record.faults), notation=VOC_CORNERS)
-        return with_annotation(record, annotation)
+        record = with_annotation(record, annotation)
+        if not self.images.prefixed:
+            return record
+        return dataclasses.replace(record, notes=tuple(n for n in record.notes if n.kind not in ("named", "filename")))

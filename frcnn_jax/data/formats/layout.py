@@ -52,9 +52,12 @@ class LayoutReader:
         self.images = ImageTree(root)
         self.list_faults: dict[str, list[Fault]] = {}
         self.notes: list[Note] = []  # on the whole folder
+        if self.images.unreadable:
+            count, first = len(self.images.unreadable), self.images.unreadable[0].below
+            warn_once(f"{root}: {count} images in unreadable formats are left out for others of their names ({first})")
         splits: dict[str, list[Entry]] = {}
         with _garbage_collection_off():
-            entries = list(self._entries())
+            entries = self._matched()
             self._lists = self._find_lists()
             for entry in self._in_lists(entries):
                 splits.setdefault(entry.split, []).append(entry)
@@ -109,6 +112,32 @@ class LayoutReader:
             return tuple(str(path.relative_to(self.root)) for path in self._lists[split])
         folders = (image.folders for entry in self._splits.get(split, ()) for image in entry.found[:1])
         return tuple("/".join(parts) for parts in dict.fromkeys(folders))
+
+    def _matched(self) -> list[Entry]:
+        """The entries; with names as before an import into Label Studio, if no other name is that of an image.
+
+        Raises:
+            FileNotFoundError: there are images, but no entry has one.
+        """
+        entries = list(self._entries())
+        if any(entry.found for entry in entries) or not (message := self._unmatched(entries)):
+            return entries
+        self.images.prefixed, self.list_faults, self.notes = True, {}, []
+        entries = list(self._entries())
+        first = next((entry for entry in entries if entry.found), None)
+        if first is None:
+            raise FileNotFoundError(f"{self.root}: {message}")
+        what = "names are read without the 8 digits that Label Studio puts before them"
+        self.notes.append(Note("", f"{what} ({first.file}: {first.found[0].name})"))
+        return entries
+
+    def _unmatched(self, entries: list[Entry]) -> str:
+        """The message that no entry has an image; empty if there are no entries or no images."""
+        image = next(iter(self.images), None)
+        if not entries or image is None:
+            return ""
+        names = f"{entries[0].file}, {image.below}"
+        return f"no annotation has the name of an image ({names}): rename the ones or the others"
 
     def _find_lists(self) -> ListedImages:
         """Lists of splits beside the annotations."""

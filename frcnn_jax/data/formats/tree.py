@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from frcnn_jax.data.formats.file_names import composed, named_split, normal_name, split_of
-from frcnn_jax.data.images import IMAGE_SUFFIXES
+from frcnn_jax.data.formats.file_names import composed, named_split, normal_name, split_of, without_prefix
+from frcnn_jax.data.images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 
 __all__ = [
     "USUAL_SUFFIXES",
@@ -26,6 +26,7 @@ __all__ = [
     "normal_name",
     "split_of",
     "unique_ids",
+    "usual",
     "without_claimed",
 ]
 
@@ -111,10 +112,14 @@ class ImageFile:
 
 
 class ImageTree:
-    """All images below a folder, found by the names in annotations."""
+    """All images below a folder, found by the names in annotations. A file that cannot be read, such as a phone's
+    `.heic`, is left out if another with its name lies beside it.
+    """
 
     def __init__(self, root: Path):
         self.root = root
+        self.prefixed = False
+        """Names in annotations may begin with 8 hexadecimal digits and a hyphen, which Label Studio adds."""
         splits: dict[tuple[str, ...], str | None] = {}
         self._by_stem: dict[str, list[ImageFile]] = {}
         for folders, name in files_below(root, IMAGE_SUFFIXES):
@@ -122,6 +127,21 @@ class ImageTree:
                 splits[folders] = split_of(folders)
             file = ImageFile(folders, name, splits[folders])
             self._by_stem.setdefault(normal_name(file.stem).casefold(), []).append(file)
+        self.unreadable = [copy for copy, other in self.copies.items() if _order(copy)[0] == 2 > _order(other)[0]]
+        """Files that are left out."""
+        for file in self.unreadable:
+            self._by_stem[normal_name(file.stem).casefold()].remove(file)
+            del self.copies[file]
+
+    @cached_property
+    def copies(self) -> dict[ImageFile, ImageFile]:
+        """Images with the file beside each that differs only in the suffix and is taken first."""
+        of_name: dict[tuple[tuple[str, ...], str], list[ImageFile]] = {}
+        for files in self._by_stem.values():
+            for file in files if len(files) > 1 else ():
+                of_name.setdefault((file.folders, normal_name(file.stem)), []).append(file)
+        in_order = (sorted(files, key=_order) for files in of_name.values())
+        return {file: first for first, *others in in_order for file in others}
 
     @cached_property
     def splits(self) -> frozenset[str]:
@@ -153,12 +173,14 @@ class ImageTree:
             by_stem: ignore the name's suffix, for names without the suffix of an image.
         """
         *folders, last = [part for part in normal_name(name).split("/") if part not in ("", ".", "..")] or [""]
+        last = without_prefix(last) if self.prefixed else last
         stem, suffix = os.path.splitext(last)
         if suffix.lower() not in IMAGE_SUFFIXES or (by_stem and last.casefold() in self._by_stem):
             stem, by_stem = last, True
         found = self._by_stem.get(stem.casefold(), [])
         if not by_stem:
-            found = [file for file in found if _suffix(file.name) == _suffix(last)]
+            same = [file for file in found if _suffix(file.name) == _suffix(last)]
+            found = same if same or suffix.lower() not in UNREADABLE_SUFFIXES else found  # converted
         split = split_of(folders) or split
         if split in self.splits:
             found = [file for file in found if file.split in (split, None)]
@@ -197,6 +219,18 @@ def unique_ids(files: Iterable[ImageFile]) -> dict[ImageFile, str]:
         file: next((options[level] for level in range(2) if counts[level][options[level]] == 1), options[2])
         for file, options in named.items()
     }
+
+
+def usual(files: Sequence[ImageFile]) -> list[ImageFile]:
+    """The files with a usual suffix; all if none has."""
+    return [file for file in files if _order(file)[0] == 0] or list(files)
+
+
+def _order(file: ImageFile) -> tuple[int, int, str]:
+    """The order among files that differ only in their suffix."""
+    suffix = os.path.splitext(file.name)[1].lower()
+    kind = 0 if suffix in USUAL_SUFFIXES else 2 if suffix in UNREADABLE_SUFFIXES else 1
+    return kind, IMAGE_SUFFIXES.index(suffix), file.name
 
 
 def _suffix(name: str) -> str:

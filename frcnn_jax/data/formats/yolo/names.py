@@ -59,12 +59,12 @@ class NamesFile:
         """Images of each split: given in the file if its places exist, or in Darknet's lists `train.txt` and
         `valid.txt`, else by folder names, else all images.
 
-        Skipped, with a line in the log: a split without any label, a second split with the same images, and images in
-        folders without any label.
+        Skipped, with a line in the log: a split without any label, a second split with the same images, images in
+        folders without any label, and in folders those with the name of another, as `a.png` beside `a.jpg`.
         """
         root = images.root
         folders = {file.folders for file in images if labelled(file)}
-        known = [file for file in images if file.folders in folders]
+        known = [file for file in images if file.folders in folders and file not in images.copies]
         lists = {} if self.places else find_lists(images)
         places_of = self.places or {split: tuple(map(str, paths)) for split, paths in lists.items()}
         found: dict[str, list[ImageFile]] = {}
@@ -86,7 +86,11 @@ class NamesFile:
             if split and split not in places_of and file not in used:
                 found.setdefault(split, []).append(file)
         used = {file for files in found.values() for file in files}
-        skipped = len(images) - len(used)
+        copies = [file for file in images.copies if file not in used and images.copies[file] in used]
+        if copies:
+            names = f"{copies[0].below} for {images.copies[copies[0]].name}"
+            warn_once(f"{root}: {len(copies)} images are left out for others of their names ({names})")
+        skipped = len(images) - len(used) - len(copies)
         if skipped:
             warn_once(f"{root}: {skipped} images are left out, which are in no split or in a folder without labels")
         return found
@@ -99,7 +103,7 @@ class NamesFile:
         if path.is_file():
             return listed_images(path, images)
         parts = path.relative_to(images.root).parts
-        return [file for file in images if file.folders[: len(parts)] == parts]
+        return [file for file in images if file.folders[: len(parts)] == parts and file not in images.copies]
 
     def _path(self, place: str, root: Path) -> Path | None:
         """The folder or list in `root` that a path written on another machine means: it may begin with folders of that

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
+from frcnn_jax.data.formats.file_names import without_prefix
 from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
 from frcnn_jax.data.formats.split_lists import ListedImages
 from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, without_claimed
@@ -20,6 +22,8 @@ from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
 
 __all__ = ["YoloReader"]
+
+Key = tuple[tuple[str, ...], str]  # of a label file: its folders and stem
 
 # Messages give a box by its corners in pixels; it is empty if its width or height is 0.
 _NOTATION = BoxNotation(("left", "top", "right", "bottom"))
@@ -69,9 +73,13 @@ class YoloReader(LayoutReader):
         return number_classes(root) is not None
 
     def _entries(self) -> Iterator[Entry]:
-        labels = {file: self._label(file) for file in self.images}
+        if self.images.prefixed:
+            self.labels = _without_prefixes(self.labels)
+        labels = self._labels_of_images()
         if not any(labels.values()):
             labels |= self._by_name()
+        if not any(labels.values()):
+            return
         split_of_folder: dict[str, str] = {}
         for split, files in self.names.splits(self.images, lambda file: labels[file] is not None).items():
             for file in files:
@@ -79,37 +87,59 @@ class YoloReader(LayoutReader):
                 yield Entry(split, below, label or below, (file,), label)
                 if label is not None:
                     split_of_folder.setdefault(os.path.dirname(label), split)
-        yield from self._without_image(split_of_folder, {label for label in labels.values() if label})
+        yield from self._without_image(split_of_folder, labels)
 
     def _find_lists(self) -> ListedImages:
         return {}  # `names` reads them, where the YAML file gives no split
 
-    def _without_image(self, split_of_folder: dict[str, str], used: set[str]) -> Iterator[Entry]:
-        """Label files with rows but without an image, where others have one; elsewhere a text may be anything.
+    def _unmatched(self, entries: list[Entry]) -> str:
+        if entries or any(self._labels_of_images().values()):
+            return ""
+        label = next((label for label in self.labels.values() if begins_with_row(self.root / label)), "")
+        image = next(iter(self.images), None)
+        if image is None:
+            return f"there is no image for its label files ({label}): add the images, as to a folder images"
+        return f"no label file has the name of an image ({label}, {image.below}): rename the ones or the others"
+
+    def _without_image(self, split_of_folder: dict[str, str], labels: dict[ImageFile, str | None]) -> Iterator[Entry]:
+        """Label files with rows but without an image, where others have one; elsewhere a text may be anything. A line
+        of the log counts those whose image has another label.
 
         Args:
             split_of_folder: the split of the images with labels in a folder.
-            used: label files with an image.
+            labels: the label file of each image.
         """
+        used, seconds = set(labels.values()), []
         for (folders, stem), label in self.labels.items():
             split = split_of_folder.get(os.path.dirname(label))
-            if split is None or label in used or self.images.find(stem, folders, split_of(folders), by_stem=True):
+            if split is None or label in used or not begins_with_row(self.root / label):
                 continue
-            if begins_with_row(self.root / label):
+            found = self.images.find(stem, folders, split_of(folders), by_stem=True)
+            if any(labels[image] for image in found if _folded(image.stem) == _folded(stem)):
+                seconds.append(label)
+            else:
                 yield Entry(split, label.removesuffix(label[-4:]), label, ())
+        if seconds:
+            warn_once(f"{self.root}: {len(seconds)} label files are left out, whose image has another ({seconds[0]})")
 
-    def _label(self, file: ImageFile) -> str | None:
-        """The label file of an image; None if there is none."""
-        folders, stem = tuple(map(normal_name, file.folders)), normal_name(file.stem)
-        places = [folders]
-        if "images" in [name.lower() for name in folders]:
-            last = max(i for i, name in enumerate(folders) if name.lower() == "images")
-            places = [(*folders[:last], name, *folders[last + 1 :]) for name in ("labels", "Labels")] + places
-        elif not folders or (("labels",), stem) in self.labels:
-            places = [("labels", *folders), ("labels",), *places]
-        else:
-            places = [(*folders[:-1], "labels", folders[-1]), (*folders, "labels"), ("labels", *folders), *places]
-        return next((self.labels[place, stem] for place in places if (place, stem) in self.labels), None)
+    def _labels_of_images(self) -> dict[ImageFile, str | None]:
+        """The label file of each image; one whose name differs in case, if no other file can be meant."""
+        found: dict[ImageFile, str | None] = {}
+        for file in self.images:
+            key = tuple(map(normal_name, file.folders)), normal_name(file.stem)
+            found[file] = next((self.labels[other] for other in _keys(*key, self.labels) if other in self.labels), None)
+        used, free = set(found.values()), defaultdict(list)
+        for (folders, stem), label in self.labels.items():
+            if label not in used:
+                free[tuple(map(_folded, folders)), _folded(stem)].append(label)
+        near: dict[ImageFile, str] = {}
+        for file in (file for file in self.images if free and found[file] is None):
+            keys = _keys(tuple(map(_folded, file.folders)), _folded(file.stem), free)
+            (label, *others) = next((free[key] for key in keys if key in free), [""])
+            if label and not others:
+                near[file] = label
+        images = Counter(label for file, label in near.items() if file not in self.images.copies)
+        return found | {file: label for file, label in near.items() if images[label] == 1}
 
     def _by_name(self) -> dict[ImageFile, str | None]:
         """Label files in folders of any name, for images with exactly one candidate."""
@@ -160,6 +190,30 @@ class YoloReader(LayoutReader):
             faults.append(Fault("unreadable_annotation", entry.file, None, "file", entry.annotation, str(error)))
             return []
         return [line for line in text.splitlines() if line.strip()]
+
+
+def _keys(folders: tuple[str, ...], stem: str, known: Container[Key]) -> Iterator[Key]:
+    """Folders and stems of the label file that an image may have, the likeliest first."""
+    places = [folders]
+    if "images" in [name.lower() for name in folders]:
+        last = max(i for i, name in enumerate(folders) if name.lower() == "images")
+        places = [(*folders[:last], name, *folders[last + 1 :]) for name in ("labels", "Labels")] + places
+    elif not folders or (("labels",), stem) in known:
+        places = [("labels", *folders), ("labels",), *places]
+    else:
+        places = [(*folders[:-1], "labels", folders[-1]), (*folders, "labels"), ("labels", *folders), *places]
+    return ((place, stem) for place in places)
+
+
+def _folded(name: str) -> str:
+    return normal_name(name).casefold()
+
+
+def _without_prefixes(labels: dict[Key, str]) -> dict[Key, str]:
+    """The label files by names without Label Studio's prefix, where these are different."""
+    counts = Counter((folders, without_prefix(stem)) for folders, stem in labels)
+    short = {key: (key[0], without_prefix(key[1])) for key in labels}
+    return {short[key] if counts[short[key]] == 1 else key: label for key, label in labels.items()}
 
 
 def _object(row: list[str], index: int, names: NamesFile, file: str, size: tuple[int, int]) -> ObjectRecord | Fault:
