@@ -288,7 +288,8 @@ def _object_faults(
     # Values are those in the file, even if the clipped box is checked.
     written = record.notation.describe(item.box)
     if _is_empty(box, record.notation):
-        empty = f"below {record.notation.least:g} pixel" if record.notation.least else "empty"
+        least = record.notation.least
+        empty = f"below {least:g} {'pixels' if least > 1 else 'pixel'}" if least else "empty"
         message = f"reversed or {empty}" if box == item.box else "nothing left of it inside the image"
         faults.append(Fault("degenerate_box", record.file, item.index, "bndbox", written, message))
     if _distance(box, _clip(box, size)) > _TOLERANCE:

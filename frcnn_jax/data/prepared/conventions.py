@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.images import turned_size
+from frcnn_jax.data.prepared.evidence.sizes import find_fractions
 from frcnn_jax.data.prepared.load import LoadedImage, stated_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
 
@@ -52,9 +53,9 @@ class Conventions:
 def find_conventions(images: Sequence[LoadedImage], config: DataConfig) -> Conventions:
     """The decisions for a folder, from the settings or, if `auto`, from the evidence."""
     turned, sentences, faults, odd = _find_orientation(images, config.orientation, config.faults.tolerance)
-    fractions = _are_fractions(images)
+    fractions = find_fractions(images)
     if fractions:
-        corners, more = "one_based", [f"boxes are fractions of the image, as all {fractions} are between 0 and 1"]
+        corners, more = "one_based", [fractions.sentence]
     else:
         corners, more = _find_corners(images, config.corners, turned)
     return Conventions(turned, corners, (*sentences, *more), tuple(faults), bool(fractions), odd)
@@ -163,17 +164,6 @@ def _find_corners(images: Sequence[LoadedImage], setting: str, turned: bool) -> 
         few = "" if corners == "zero_based_open" else ", too few to count: these are clipped"
         evidence += f", {at_border} have xmax = width or ymax = height{few}"
     return corners, [f"corners are {_TEXTS[corners]} (data.corners auto: {evidence})"]
-
-
-def _are_fractions(images: Sequence[LoadedImage]) -> int:
-    """Number of objects, if all written corners are between 0 and 1 and some are neither 0 nor 1; else 0."""
-    records = [image.record for image in images]
-    if any(record.fractions for record in records):  # already converted to pixels by the reader
-        return 0
-    boxes = [record.notation.written(item.box) for record in records for item in record.objects]
-    inside = all(-_ROUNDING <= value <= 1 + _ROUNDING for box in boxes for value in box)
-    broken = any(abs(value - round(value)) > _ROUNDING for box in boxes for value in box)
-    return len(boxes) if inside and broken else 0
 
 
 def _in_pixels(record: ImageRecord, size: tuple[int, int]) -> ImageRecord:

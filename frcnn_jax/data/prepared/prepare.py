@@ -21,6 +21,7 @@ from frcnn_jax.data.images import check_image
 from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits, without_objects
 from frcnn_jax.data.prepared.content import folder_names, policy_key, source_of
 from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, follow
+from frcnn_jax.data.prepared.evidence.sizes import mark_tiny
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
 from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, standard_classes, warn_of_slips
@@ -208,6 +209,7 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     images = {
         name: follow(dataclasses.replace(image, record=records[name]), conventions) for name, image in images.items()
     }
+    images = mark_tiny(images)
     classes = config.classes or find_classes(images)
     excused = _excused(images, splits, conventions, config) if config.faults.tolerance else {}
     check = check_splits(images, kept, classes, config.faults, sum(others.counts.values()), excused)

@@ -274,15 +274,6 @@ def test_boxes_that_are_fractions(tmp_path, layout, caplog):
     assert "data.corners" not in said
 
 
-def test_one_box_of_pixels_is_enough(tmp_path, caplog):
-    root = write_fractions(tmp_path / "set", "csv")
-    with (root / "labels.csv").open("a") as file:
-        file.write("p_1.jpg,cat,2,3,30,20\n")
-    found, said = of_split(root, caplog)
-    assert len(found) == 5
-    assert "fractions" not in said
-
-
 def test_a_split_of_data_yaml_that_is_named_otherwise_than_its_folder(tmp_path, caplog):
     """Its images are not left out."""
     root = write_yolo(tmp_path / "set", PICTURES)

@@ -1,0 +1,1 @@
+"""Evidence about boxes from all objects of a folder."""
