@@ -74,7 +74,8 @@ class DataConfig:
     corners: Literal["auto", "one_based", "zero_based", "zero_based_open"] = "auto"
     """Convention for box corners in a folder's files, for formats with inclusive corners (VOC's XML, CSV): from 1 as in
     VOC, from 0, or from 0 with xmax and ymax exclusive. `auto` takes 0 if at least 0.5 % of the objects, and at least
-    three, have a corner of 0, and the exclusive form if as many have xmax = width or ymax = height.
+    three, have a corner of 0, and the exclusive form if as many have xmax = width or ymax = height, or if more than
+    half of the objects have corners between pixels.
     """
     orientation: Literal["auto", "apply", "ignore"] = "auto"
     """Turn images of a folder by their EXIF orientation or not. `auto` decides for all images by the sizes that their

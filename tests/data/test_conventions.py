@@ -14,6 +14,7 @@ from frcnn_jax.data.joined import JoinedDataset
 from frcnn_jax.data.prepared.conventions import Conventions, follow
 from frcnn_jax.data.prepared.load import LoadedImage
 from frcnn_jax.data.records import ImageRecord, ObjectRecord
+from tests.data.formats.written import write_coco, write_yolo
 from tests.data.voc_files import annotation_xml, object_xml, with_exif_orientation
 
 
@@ -29,6 +30,7 @@ def boxes(files, *corners):
 
 
 ZERO = [(0, 3, 10, 12), (2, 0, 10, 12), (0, 0, 10, 12)]
+BETWEEN = [(5.25, 6.75, 17.5, 18.5)] * 4
 
 
 @pytest.mark.parametrize(
@@ -42,8 +44,14 @@ ZERO = [(0, 3, 10, 12), (2, 0, 10, 12), (0, 0, 10, 12)]
         ([*ZERO, (2, 3, 40, 29)], [[0, 3, 11, 13], [2, 3, 40, 30]], "2 have xmax = width or ymax = height, too few"),
         ([*ZERO[:2], (2, 3, 40, 30)], [[0, 2, 10, 12], [1, 2, 40, 30]], "corners are 1-based and inclusive"),
         ([(1, 3, 10, 12), (2, 3, 40, 30)], [[0, 2, 10, 12], [1, 2, 40, 30]], ""),
+        ([*BETWEEN, (2, 3, 9.5, 9), (2, 3, 40, 30)], [[5.25, 6.75, 17.5, 18.5], [2, 3, 40, 30]],
+         "corners are 0-based, with xmax and ymax at the border itself (data.corners auto: 5 of 9 objects have corners "
+         "between pixels"),
+        ([*ZERO, *BETWEEN, *BETWEEN], [[0, 3, 10, 12], [5.25, 6.75, 17.5, 18.5]], "8 of 14 objects have"),
+        ([*BETWEEN, (2, 3, 40, 30)], [[4.25, 5.75, 17.5, 18.5], [1, 2, 40, 30]], ""),
     ],
-    ids=["zero_based", "zero_based_open", "few at the border", "two are too few", "voc"],
+    ids=["zero_based", "zero_based_open", "few at the border", "two are too few", "voc", "between pixels", "also at 0",
+         "half between pixels"],
 )  # fmt: skip
 def test_corners_are_counted_as_the_objects_say(config, files, caplog, corners, expected, text):
     boxes(files, *corners)
@@ -108,6 +116,25 @@ def test_corners_as_set(config, files, caplog, setting, box):
     np.testing.assert_array_equal(data.annotations[0].boxes[0], box)
     first = open_dataset("folder/test", config).directory
     assert first != data.directory
+
+
+@pytest.mark.parametrize(
+    ("write", "boxes"), [(write_coco, r"x, y, x \+ width, y \+ height"), (write_yolo, "fractions of the image")]
+)
+def test_corners_are_not_set_for_other_boxes(tmp_path, write, boxes):
+    write(tmp_path / "set")
+    config = DataConfig(root=str(tmp_path / "set"), tfds_dir=str(tmp_path / "tfds"), corners="zero_based")
+    with pytest.raises(
+        ValueError, match=rf"^data.corners = 'zero_based' is for .*nothing in .*set, where boxes are {boxes}: leave"
+    ):
+        open_dataset("folder/train", config)
+
+
+def test_corners_are_not_set_for_fractions(config, files):
+    for name in ("a1", "a2", "b1", "t1"):
+        files.image(name, object_xml(box=(0.1, 0.1, 0.5, 0.6)))
+    with pytest.raises(ValueError, match=r"where boxes are fractions of the image: leave it out"):
+        open_dataset("folder/test", dataclasses.replace(config, corners="one_based"))
 
 
 def turn(files, name, mark, size=None):

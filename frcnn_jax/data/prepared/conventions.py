@@ -22,7 +22,7 @@ __all__ = ["CORNER_SHARE", "Conventions", "find_conventions", "follow"]
 CORNER_SHARE = 0.005
 """Least share of the objects as evidence for a way to count corners."""
 _CORNER_COUNT = 3
-_ROUNDING = 1e-6  # of fractions
+_ROUNDING = 1e-6  # of whole numbers
 _MANY = 10  # least ratio of the majority to the minority, to decide
 _LEAST = 1.0  # pixels; smaller boxes have no inclusive corners, as which a folder in VOC format is stored
 _INCLUSIVE = (1.0, 1.0, 0.0, 0.0)  # shift of the notation with inclusive corners, which may be counted in several ways
@@ -51,9 +51,15 @@ class Conventions:
 
 
 def find_conventions(images: Sequence[LoadedImage], config: DataConfig) -> Conventions:
-    """The decisions for a folder, from the settings or, if `auto`, from the evidence."""
+    """The decisions for a folder, from the settings or, if `auto`, from the evidence.
+
+    Raises:
+        ValueError: `config.corners` is set, but no image has corners that may be counted in several ways.
+    """
     turned, sentences, faults, odd = _find_orientation(images, config.orientation, config.faults.tolerance)
     fractions = find_fractions(images)
+    if config.corners != "auto":
+        _check_corners(images, config, fractions is not None)
     if fractions:
         corners, more = "one_based", [fractions.sentence]
     else:
@@ -137,10 +143,22 @@ def _orientation_text(marked: Sequence[LoadedImage], count: int, decision: str, 
     )
 
 
+def _check_corners(images: Sequence[LoadedImage], config: DataConfig, fractions: bool) -> None:
+    """Raises ValueError if the setting would change nothing."""
+    notations = [image.record.notation for image in images]
+    fractions = fractions or any(image.record.fractions for image in images)
+    if fractions or (notations and all(notation.shift != _INCLUSIVE for notation in notations)):
+        boxes = "fractions of the image" if fractions else ", ".join(notations[0].names)
+        raise ValueError(
+            f"data.corners = {config.corners!r} is for corners in XML or CSV files, and changes nothing in "
+            f"{config.root}, where boxes are {boxes}: leave it out, or give --data.corners auto"
+        )
+
+
 def _find_corners(images: Sequence[LoadedImage], setting: str, turned: bool) -> tuple[str, list[str]]:
     if setting != "auto":
         return setting, []
-    objects = at_zero = at_border = 0
+    objects = at_zero = at_border = broken = 0
     for image in images:
         record = image.record
         if record.notation.shift != _INCLUSIVE:
@@ -152,6 +170,10 @@ def _find_corners(images: Sequence[LoadedImage], setting: str, turned: bool) -> 
             xmin, ymin, xmax, ymax = record.notation.written(item.box)
             at_zero += abs(xmin) < 0.5 or abs(ymin) < 0.5
             at_border += xmax == width or ymax == height
+            broken += any(abs(value - round(value)) > _ROUNDING for value in (xmin, ymin, xmax, ymax))
+    if 2 * broken > objects:
+        evidence = f"{broken} of {objects} objects have corners between pixels, which inclusive corners cannot have"
+        return "zero_based_open", [f"corners are {_TEXTS['zero_based_open']} (data.corners auto: {evidence})"]
     least = max(_CORNER_COUNT, CORNER_SHARE * objects)
     zero_based = "zero_based_open" if at_border >= least else "zero_based"
     corners = zero_based if at_zero >= least else "one_based"
