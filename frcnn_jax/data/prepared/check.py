@@ -62,6 +62,7 @@ class Check:
     lenient: bool = False  # a tolerance of 0 would give another result
     orientation: str | None = None  # "apply" or "ignore", as decided for the whole folder
     summary: tuple[str, ...] = ()  # short, for the log when the prepared data are opened again
+    mistake: str = ""  # likely reason for faults of most objects; then no setting is offered
 
 
 def check_splits(

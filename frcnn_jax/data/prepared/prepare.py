@@ -22,6 +22,7 @@ from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits, wit
 from frcnn_jax.data.prepared.content import folder_names, policy_key, source_of
 from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, follow
 from frcnn_jax.data.prepared.evidence.sizes import mark_tiny
+from frcnn_jax.data.prepared.evidence.widespread import likely_mistake
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
 from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, standard_classes, warn_of_slips
@@ -213,8 +214,12 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     classes = config.classes or find_classes(images)
     excused = _excused(images, splits, conventions, config) if config.faults.tolerance else {}
     check = check_splits(images, kept, classes, config.faults, sum(others.counts.values()), excused)
-    turned = "apply" if conventions.turned else "ignore"
-    check = dataclasses.replace(check, lenient=check.lenient or bool(conventions.odd), orientation=turned)
+    check = dataclasses.replace(
+        check,
+        lenient=check.lenient or bool(conventions.odd),
+        orientation="apply" if conventions.turned else "ignore",
+        mistake=likely_mistake(images.values(), check.errors, check.counts["objects"], request.format),
+    )
     if conventions.faults:  # with either setting some images state the other size
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)

@@ -197,7 +197,10 @@ def fault_table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
 
 
 def way_on_lines(checks: Sequence[Check], errors: Sequence[Fault]) -> list[str]:
-    """Settings to copy."""
+    """Settings to copy, or the reason why there are none."""
+    mistakes = dict.fromkeys(check.mistake for check in checks if check.mistake)
+    if mistakes:
+        return list(mistakes)
     lines = []
     if any(fault.kind == "orientation" for fault in errors):
         lines.append("First say whether boxes were drawn on the turned images or on those that lie in the files:")
@@ -221,7 +224,7 @@ def way_on_options(checks: Sequence[Check]) -> list[str]:
 
 
 def _way_on(checks: Sequence[Check]) -> dict[str, str]:
-    if any(check.way_on is None for check in checks):
+    if any(check.way_on is None or check.mistake for check in checks):
         return {}
     return {kind: value for check in checks for kind, value in (check.way_on or {}).items()}
 
