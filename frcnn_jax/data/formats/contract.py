@@ -24,6 +24,9 @@ class AnnotationReader(Protocol):
     `places(split) -> tuple[str, ...]` names the files or folders of a split, below the root, for the log.
 
     `may_fit(root)` is a static method like `fits`, called only if no format fits.
+
+    `lacking(root)` is a static method, called if none may fit either: a sentence about a file that is nearly in the
+    format, and what it lacks, else an empty text.
     """
 
     layout: str

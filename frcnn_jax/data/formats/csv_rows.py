@@ -4,13 +4,16 @@ VOC's convention, as such files are made from VOC's.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import math
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, normal_name, split_of
@@ -21,11 +24,15 @@ from frcnn_jax.data.records import ImageRecord, ObjectRecord
 __all__ = ["CsvReader"]
 
 _SIDES = ("height", "width")
-_WANTED = {"filename", "class", *CORNERS}
+_WANTED = ("filename", "class", *CORNERS)
+_MOST_HEADER = 4096  # characters
+_LEAST_KNOWN = 4  # columns of _WANTED, to be meant as a table of boxes
 _NAMES = {  # other column names, written by VoTT and scripts; the first existing one counts
-    **dict.fromkeys(("image", "image_name", "file_name", "file", "image_path"), "filename"),
-    **dict.fromkeys(("class_name", "label", "category"), "class"),
+    **dict.fromkeys(("image", "image_name", "file_name", "file", "image_path", "path", "img", "img_name"), "filename"),
+    **dict.fromkeys(("imageid", "image_id"), "filename"),  # last, as they may be numbers beside the names
+    **dict.fromkeys(("class_name", "label", "category", "label_name", "labelname", "category_name"), "class"),
     **{f"{corner[0]}_{corner[1:]}": corner for corner in CORNERS},
+    **dict(zip(("x1", "y1", "x2", "y2"), CORNERS, strict=True)),
     **dict.fromkeys(("set", "subset"), "split"),
 }
 
@@ -39,6 +46,25 @@ class CsvReader(LayoutReader):
     @staticmethod
     def fits(root: Path) -> bool:
         return next(_csv_files(root), None) is not None
+
+    @staticmethod
+    def lacking(root: Path) -> str:
+        """A sentence about the first file that has most of the columns; empty if there is none."""
+        for folders, name, header in _headers(root):
+            columns = _columns(header)
+            missing = [column for column in _WANTED if column not in columns]
+            if missing and len(missing) <= len(_WANTED) - _LEAST_KNOWN:
+                lack = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+                file, rename = "/".join((*folders, name)), "rename the column that has it, or add one"
+                shown = textwrap.shorten(", ".join(map(str.strip, header)), 200, placeholder=" ...")
+                return f"{file} has columns {shown}: {lack}, {rename}"
+        return ""
+
+    def __init__(self, root: Path, config: DataConfig):
+        lack = "" if self.fits(root) else self.lacking(root)
+        if lack:
+            raise FileNotFoundError(f"{root}: {lack}")
+        super().__init__(root, config)
 
     def places(self, split: str) -> tuple[str, ...]:
         return (self._files[split],) if split in self._files else super().places(split) if split in self._lists else ()
@@ -106,15 +132,27 @@ def _number(text: str | None) -> float | None:
 
 
 def _csv_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
+    for folders, name, header in _headers(root):
+        if set(_WANTED).issubset(_columns(header)):
+            yield folders, name
+
+
+def _headers(root: Path) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+    """Folders, name and first row of each CSV file."""
     for folders, name in files_below(root, (".csv",)):
-        with root.joinpath(*folders, name).open("rb") as file:
-            header = file.readline(4096).decode("utf-8-sig", "ignore")
+        path = root.joinpath(*folders, name)
+        with path.open(encoding=_encoding(path), errors="ignore", newline="") as file:
+            header = file.readline(_MOST_HEADER)
         try:
-            columns = _columns(next(csv.reader([header], delimiter=_delimiter(header)), []))
+            yield folders, name, next(csv.reader([header], delimiter=_delimiter(header)), [])
         except csv.Error:  # not a table, or in another form
             continue
-        if _WANTED.issubset(columns):
-            yield folders, name
+
+
+def _encoding(path: Path) -> str:
+    """The encoding that a file's first bytes state: UTF-16, as some programs of tables write it, or UTF-8."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _columns(header: list[str]) -> list[str]:
@@ -132,7 +170,7 @@ def _delimiter(header: str) -> str:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows by column; missing fields are empty."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding=_encoding(path), newline="") as file:
             delimiter = _delimiter(file.readline())
             file.seek(0)
             rows = csv.reader(file, delimiter=delimiter)

@@ -57,7 +57,7 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
 
     Raises:
         ValueError: the format is unknown, or several fit and differ.
-        FileNotFoundError: no format fits, or a part of the folder is missing.
+        FileNotFoundError: no format fits, or a part of the folder or of a file is missing.
     """
     name = config.format
     if name not in ("auto", *FORMATS):
@@ -69,9 +69,10 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
     if not names:
         names = [known for known, reader in FORMATS.items() if getattr(reader, "may_fit", lambda root: False)(root)]
     if not names:
-        foreign = foreign_format(root)
-        if foreign:
-            raise FileNotFoundError(f"data.root = {root}: {foreign}")
+        lacks = (getattr(reader, "lacking", lambda root: "")(root) for reader in FORMATS.values())
+        almost = foreign_format(root) or next(filter(None, lacks), "")
+        if almost:
+            raise FileNotFoundError(f"data.root = {root}: {almost}")
         layouts = ", no ".join(f"{reader.layout} ({_title(known)})" for known, reader in FORMATS.items())
         images = sum(1 for _ in files_below(root, IMAGE_SUFFIXES))
         beside = annotations_beside(root)

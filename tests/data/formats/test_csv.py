@@ -1,9 +1,12 @@
 """CSV files as written by TensorFlow's tutorials and Roboflow, and their faults."""
 
+import re
+
 import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.csv_rows import CsvReader
+from frcnn_jax.data.formats.table import open_reader
 from tests.data.formats.written import PICTURES, Picture, by_split, write_csv, write_rows, write_text
 
 HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
@@ -112,12 +115,53 @@ def of(root, split):
         ("filename;class;xmin;ymin;xmax;ymax", lambda p, name, *box: (p.name, name, *(f"{value},0" for value in box))),
         ("filename\tclass\txmin\tymin\txmax\tymax", lambda p, name, *box: (p.name, name, *(f"{v},0" for v in box))),
         ("class,xmax,filename,ymin,xmin,ymax", lambda p, name, a, b, c, d: (name, c, p.name, b, a, d)),
+        ("image_id,x_min,y_min,x_max,y_max,class_name", lambda p, name, *box: (p.stem, *box, name)),
+        ("ImageID,LabelName,XMin,XMax,YMin,YMax", lambda p, name, a, b, c, d: (p.stem, name, a, c, b, d)),
+        ("image_id,path,x1,y1,x2,y2,label", lambda p, name, *box: (7, f"/data/{p.name}", *box, name)),
+        ("img;x1;y1;x2;y2;category_name", lambda p, name, *box: (p.name, *box, name)),
     ],
 )
 def test_columns_as_tools_and_people_write_them(tmp_path, header, row):
     mark = next((mark for mark in ";\t" if mark in header), ",")
     root = write_rows(tmp_path, FEW, header, lambda *its: mark.join(map(str, row(*its))))
     assert of(root, "all") == [(picture.stem, *item) for picture in FEW for item in picture.objects]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_with_its_mark(tmp_path, encoding):
+    root = write_rows(tmp_path, FEW, "filename;class;xmin;ymin;xmax;ymax",
+                      lambda p, *its: ";".join(map(str, (p.name, *its))))  # fmt: skip
+    text = (root / "labels.csv").read_text().replace("cat", "K\u00e4tzchen \u732b")
+    mark = "\ufeff" if encoding == "utf-16-be" else ""  # the other writes its own
+    (root / "labels.csv").write_bytes((mark + text).encode(encoding))
+    assert CsvReader.fits(root)
+    names = {"cat": "K\u00e4tzchen \u732b"}
+    expected = [(p.stem, names.get(name, name), box) for p in FEW for name, box in p.objects]
+    assert of(root, "all") == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "lack"),
+    [
+        ("picture,class,xmin,ymin,xmax,ymax", "filename is missing"),
+        ("filename,x1,y1,x2,y2", "class is missing"),
+        ("filename;class;xmin;ymin;w;h", "xmax and ymax are missing"),
+    ],
+)
+@pytest.mark.parametrize("setting", ["auto", "csv"])
+def test_columns_that_are_missing_are_named(tmp_path, header, lack, setting):
+    root = write_rows(tmp_path, FEW, header, lambda *its: "1,2,3,4,5,6")
+    config = DataConfig(root=str(root), format=setting)
+    columns = ", ".join(re.split("[,;]", header))
+    with pytest.raises(FileNotFoundError, match=f"{root}: labels.csv has columns {columns}: {lack}, rename the column"):
+        open_reader(root, config)
+
+
+@pytest.mark.parametrize("header", ["filename,class,xmin,x,y", "class,box,size"])
+def test_a_table_of_other_things_is_no_table_of_boxes(tmp_path, header):
+    root = write_rows(tmp_path, FEW, header, lambda *its: "1,2,3")
+    with pytest.raises(FileNotFoundError, match="its format is not known"):
+        open_reader(root, DataConfig(root=str(root)))
 
 
 @pytest.mark.parametrize(
