@@ -13,6 +13,7 @@ _NOTES = {
     "polygon": "rows are polygons, read as their bounding boxes",
     "repeated": "rows have the class and box of an earlier row of their file, and are left out",
     "outline": "objects have no box: the one around their polygons is taken",
+    "rotated": "rotated boxes are read as the box around them",
     "part": "boxes of a part are left out, as they are not objects",
     "filename": "annotations have a filename of another stem: the name of the XML file counts",
     "named": "annotations have no image of their own name: the one that filename names is theirs",

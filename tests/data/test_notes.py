@@ -82,6 +82,15 @@ def test_notes_of_voc_files(files, config, caplog):
     assert set(expected[:2]) <= set(lines)
 
 
+def test_rotated_boxes_are_counted(files, config, caplog):
+    """Attributes of CVAT in VOC's format."""
+    attribute = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
+    files.image("a1", *[object_xml("cat", (10, 8, 20, 12), extra=attribute)] * 2, object_xml("ant"))
+    data, messages = said(config, caplog)
+    assert messages == [": 2 rotated boxes are read as the box around them (Annotations/a1.xml)"]
+    assert data.annotations[1].boxes.tolist()[0] == [12, 4, 17, 15]
+
+
 def test_no_more_than_three_places_are_named(files, config, caplog):
     files.split("train", *(f"i{number}" for number in range(5)))
     for number in range(5):

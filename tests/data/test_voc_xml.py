@@ -94,6 +94,11 @@ def box(text):
             "missing: the program that wrote the file left the class out",
         ),
         ("<object><name>cat</name></object>", "bndbox", "", "missing"),
+        (
+            object_xml(box=(1, 2, 8, 9), extra="<bndbox><xmin>3</xmin><ymin>2</ymin></bndbox>"),
+            *("bndbox", "xmin 1, ymin 2, xmax 8, ymax 9 and xmin 3, ymin 2"),
+            "2 in one object: give each its own object",
+        ),
         ("<object><name>cat</name><polygon/></object>", "bndbox", "", "missing; there is a polygon instead"),
         ("<object><name>cat</name><robndbox/></object>", "bndbox", "", "missing; there is a robndbox instead"),
     ],
@@ -103,3 +108,40 @@ def test_a_broken_writer_is_named(tmp_path, item, field, value, message):
     (problem,) = found.problems
     assert (problem.object, problem.field, problem.value, problem.message) == (1, field, value, message)
     assert [item.index for item in found.objects] == [0]
+
+
+def test_one_box_twice_is_one_box(tmp_path):
+    text = object_xml(extra=object_xml().partition("</difficult>")[2].partition("</object>")[0])
+    assert text.count("bndbox") == 4
+    assert [item.corners for item in written(tmp_path, annotation_xml(text)).objects] == [(2, 3, 10, 12)]
+
+
+def rotated(degrees, box=(10.0, 8.0, 20.0, 12.0)):
+    """A rectangle with attributes, as CVAT writes them."""
+    attributes = "".join(
+        f"<attribute><name>{name}</name><value>{value}</value></attribute>"
+        for name, value in (("occluded", "False"), ("rotation", degrees))
+    )
+    return object_xml(box=box, extra=f"<attributes>{attributes}</attributes>")
+
+
+@pytest.mark.parametrize(
+    ("degrees", "corners", "marked"),
+    [
+        ("90.0", (13, 5, 17, 15), True),
+        ("30", (15 - 5.3301, 10 - 4.2321, 15 + 5.3301, 10 + 4.2321), True),
+        ("330.0", (15 - 5.3301, 10 - 4.2321, 15 + 5.3301, 10 + 4.2321), True),
+        ("0.0", (10, 8, 20, 12), False),
+        ("180", (10, 8, 20, 12), False),
+        ("left", (10, 8, 20, 12), False),
+        ("", (10, 8, 20, 12), False),
+    ],
+)
+def test_a_rotated_box_is_the_box_around_it(tmp_path, degrees, corners, marked):
+    (item,) = written(tmp_path, annotation_xml(rotated(degrees))).objects
+    assert (item.corners, item.rotated) == (pytest.approx(corners, abs=1e-4), marked)
+
+
+def test_a_reversed_box_is_not_turned_right(tmp_path):
+    (item,) = written(tmp_path, annotation_xml(rotated("90.0", (20, 8, 10, 12)))).objects
+    assert item.corners == (20, 8, 10, 12)

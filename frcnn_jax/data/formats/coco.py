@@ -15,6 +15,7 @@ from typing import Any
 
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.formats.coco_boxes import is_number, read_box, read_rotation
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, split_of
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord
@@ -23,7 +24,6 @@ __all__ = ["CocoReader"]
 
 _KEYS = ("images", "annotations", "categories")
 _MOST = 50  # JSON files in a folder; more are files of single images in another format
-_LARGEST = 1e15  # largest plausible number of pixels
 # Messages name corners instead of width and height; a box is empty if its width or height is 0.
 _NOTATION = BoxNotation(("x", "y", "x + width", "y + height"))
 
@@ -145,18 +145,20 @@ class CocoReader(LayoutReader):
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
         image, items, names = entry.annotation
-        faults, objects, outlines = list(record.faults), [], 0
+        faults, objects, outlines, rotated = list(record.faults), [], 0, 0
         for index, item in items:
             found = _object(item, index, names, entry.file)
             (faults if isinstance(found, Fault) else objects).append(found)
             outlines += isinstance(found, ObjectRecord) and not item.get("bbox")
+            rotated += isinstance(found, ObjectRecord) and read_rotation(item) != 0
+        counts = {"outline": outlines, "rotated": rotated}
         size = tuple(image.get(side) for side in ("height", "width"))
-        stated = all(_is_number(side) and side > 0 for side in size)
+        stated = all(is_number(side) and side > 0 for side in size)
         return ImageRecord(
             *(record.image_id, record.path, record.file, size if stated else (0.0, 0.0)),
             *(tuple(objects), tuple(faults), _NOTATION),
             optional=True,
-            notes=(Note("outline", entry.file, outlines),) if outlines else (),
+            notes=tuple(Note(kind, entry.file, count) for kind, count in counts.items() if count),
         )
 
 
@@ -174,40 +176,13 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     name = _class_name(name)
     if not name:
         return fault("unreadable_annotation", "category_id", "the category has no name")
-    box, crowd, area = _box(item), item.get("iscrowd", 0), item.get("area")
+    box, crowd, area = read_box(item), item.get("iscrowd", 0), item.get("area")
     if box is None:
         return fault("unreadable_annotation", "bbox", "not four numbers")
     if crowd not in (0, 1, None):
         return fault("unreadable_annotation", "iscrowd", "neither 0 nor 1")
-    x, y, width, height = box
-    area = float(area) if _is_number(area) and area >= 0 else None
-    return ObjectRecord(index, name, (x, y, x + width, y + height), area=area, crowd=bool(crowd))
-
-
-def _box(item: dict) -> list[float] | None:
-    """x, y, width and height, maybe written as texts; without a box, the box around the polygons; None without both."""
-    box, outline = item.get("bbox"), item.get("segmentation")
-    if isinstance(box, list) and len(box) == 4:
-        box = list(map(_as_number, box))
-        return box if all(map(_is_number, box)) else None
-    if box or not (isinstance(outline, list) and outline):
-        return None
-    polygons = outline if isinstance(outline[0], list) else [outline]
-    if not all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons):
-        return None
-    values = [value for polygon in polygons for value in polygon]
-    if not all(map(_is_number, values)):
-        return None
-    xs, ys = ([float(value) for polygon in polygons for value in polygon[start::2]] for start in (0, 1))
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-
-
-def _as_number(value: Any) -> Any:
-    """The number in a text; anything else unchanged."""
-    try:
-        return float(value) if isinstance(value, int | str) and not isinstance(value, bool) else value
-    except (ValueError, OverflowError):
-        return value
+    area = float(area) if is_number(area) and area >= 0 else None
+    return ObjectRecord(index, name, box, area=area, crowd=bool(crowd))
 
 
 def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
@@ -259,10 +234,6 @@ def _number(value: Any) -> Any:
     """An id as a number if it is one, in any notation."""
     key = _key(value)
     return int(key) if re.fullmatch(r"\d+", key) else key
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
 
 
 def _load(path: Path) -> dict[str, list]:

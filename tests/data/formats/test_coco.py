@@ -228,3 +228,25 @@ def test_several_files_of_one_split_are_joined(tmp_path, order):
     files = "annotations/instances_train_a.json and annotations/instances_train_b.json"
     with pytest.raises(ValueError, match=f"{files} are both of split 'train', but their categories differ; leave one"):
         CocoReader(tmp_path, DataConfig())
+
+
+@pytest.mark.parametrize(
+    ("more", "box"),
+    [
+        ({"attributes": {"occluded": False, "rotation": 90.0}}, (13, 5, 17, 15)),
+        ({"attributes": {"rotation": "450"}}, (13, 5, 17, 15)),
+        ({"attributes": {"rotation": 0.0}}, None),
+        ({"attributes": {"rotation": "left"}}, None),
+        ({"attributes": ["rotation"]}, None),
+        ({"attributes": {"rotation": 90.0}, "segmentation": [[10, 8, 20, 8, 20, 12]]}, None),
+    ],
+)
+def test_rotated_boxes_of_cvat(tmp_path, more, box):
+    """The box around the turned rectangle, counted; an outline is turned already."""
+
+    def change(content):
+        content["annotations"][0] |= {"bbox": [10, 8, 10, 4], **more}
+
+    first = one_file(tmp_path, change).records[0]
+    assert first.objects[0].box == pytest.approx(box or (10, 8, 20, 12))
+    assert [(note.kind, note.count) for note in first.notes] == ([("rotated", 1)] if box else [])

@@ -11,6 +11,8 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml
 import defusedxml.ElementTree
 
+from frcnn_jax.data.formats.rotation import around_rotated, read_angle
+
 __all__ = [
     "CORNERS",
     "AnnotatedObject",
@@ -37,6 +39,7 @@ class AnnotatedObject:
     pose: str
     truncated: bool
     difficult: bool
+    rotated: bool = False  # the corners are those of the box around a rotated rectangle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +125,20 @@ def _read_object(element: Element, index: int, problems: list[Problem]) -> Annot
         return None
     pose = (_text(element, "pose") or "unspecified").lower()
     truncated = _MARKS.get((_text(element, "truncated") or "0").lower(), False)
-    return AnnotatedObject(index, name, corners, pose, truncated, _MARKS[difficult.lower()])
+    angle = next((a for a in element.iterfind("attributes/attribute") if _text(a, "name") == "rotation"), None)
+    degrees = 0.0 if angle is None else read_angle(_text(angle, "value"))
+    corners, marks = around_rotated(corners, degrees), (truncated, _MARKS[difficult.lower()])
+    return AnnotatedObject(index, name, corners, pose, *marks, rotated=degrees != 0)
 
 
 def _read_corners(element: Element, index: int, problems: list[Problem]) -> tuple[float, float, float, float]:
     """xmin ymin xmax ymax; invalid if a problem is added to the list."""
-    box = element.find("bndbox")
+    boxes = {tuple((child.tag, (child.text or "").strip()) for child in box): box for box in element.iterfind("bndbox")}
+    box = next(iter(boxes.values()), None)
+    if len(boxes) > 1:
+        written = " and ".join(", ".join(" ".join(pair) for pair in pairs) for pairs in boxes)
+        problems.append(Problem(index, "bndbox", written, f"{len(boxes)} in one object: give each its own object"))
+        return math.nan, math.nan, math.nan, math.nan
     if box is None:
         other = next((tag for tag in ("robndbox", "polygon") if element.find(tag) is not None), None)
         problems.append(Problem(index, "bndbox", "", f"missing; there is a {other} instead" if other else "missing"))

@@ -151,6 +151,9 @@ def with_annotation(record: ImageRecord, annotation: Annotation | None) -> Image
 
 
 def _notes(record: ImageRecord, annotation: Annotation) -> Iterator[Note]:
+    rotated = sum(item.rotated for item in annotation.objects)
+    if rotated:
+        yield Note("rotated", record.file, rotated)
     if annotation.parts:
         yield Note("part", record.file, annotation.parts)
     stem, named = _name(Path(record.file).stem), PureWindowsPath(annotation.filename or "")
