@@ -64,7 +64,7 @@ class JoinedDataset:
 
     @property
     def orientation(self) -> str | None:
-        """That of the parts, if those that have one agree; else None."""
+        """Orientation of the parts, if those that have one agree; else None."""
         found = {getattr(part, "orientation", None) for part in self.parts} - {None}
         return found.pop() if len(found) == 1 else None
 

@@ -13,7 +13,7 @@ import numpy as np
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import DataConfig, expand_user
 from frcnn_jax.data.dataset import Dataset
-from frcnn_jax.data.formats.coco import CocoReader
+from frcnn_jax.data.formats.coco.reader import CocoReader
 from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.data.prepared.names import RenamedReader
 from frcnn_jax.evaluation.valid_records import valid_detections, valid_ground_truth

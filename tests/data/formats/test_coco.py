@@ -7,7 +7,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import open_dataset
-from frcnn_jax.data.formats.coco import CocoReader
+from frcnn_jax.data.formats.coco.reader import CocoReader
 from tests.data.formats.written import PICTURES, Picture, by_split, coco_json, short, write_coco, write_text
 
 

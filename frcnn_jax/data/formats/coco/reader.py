@@ -15,7 +15,7 @@ from typing import Any
 
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import file_hash, map_in_threads
-from frcnn_jax.data.formats.coco_boxes import is_number, read_box, read_rotation
+from frcnn_jax.data.formats.coco.boxes import is_number, read_box, read_rotation
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, split_of
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord

@@ -1,0 +1,1 @@
+"""COCO's format: the reader, and the boxes of its annotations."""
