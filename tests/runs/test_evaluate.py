@@ -146,7 +146,7 @@ def test_the_same_detections_as_coco_results_and_xml(run, tmp_path):
     rows = json.loads(found.read_text())
     assert len(rows) == sum(metrics["detections"].values()) > 3
     annotations = json.loads((tmp_path / "out/found.annotations.json").read_text())
-    assert [(image["id"], image["file_name"]) for image in annotations["images"]] == [(1, "a"), (2, "b")]
+    assert [(image["id"], image["file_name"]) for image in annotations["images"]] == [(1, "a.jpg"), (2, "b.jpg")]
     assert (annotations["images"][0]["height"], annotations["images"][0]["width"]) == (30, 40)
     assert [item["name"] for item in annotations["categories"]] == list(detector.classes)
     assert [item["bbox"] for item in annotations["annotations"]] == [[4, 4, 26, 21]] * 6
