@@ -15,8 +15,8 @@ from frcnn_jax.config import InputConfig, ModelConfig, OptimizerConfig, Sampling
 from frcnn_jax.data.batch_plan import plan_training, resized_size
 from frcnn_jax.data.pipeline import training_buckets
 from frcnn_jax.models.architectures import resolve_rules
+from frcnn_jax.training.initial import abstract_state, build_model
 from frcnn_jax.training.optimizer import create_optimizer, learning_rate_schedule, match_rules, parameter_paths
-from frcnn_jax.training.state import abstract_state, build_model
 from frcnn_jax.training.step import make_train_step
 from tests.training.cases import small_batch
 

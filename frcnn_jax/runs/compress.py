@@ -15,7 +15,8 @@ from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoin
 from frcnn_jax.config import Config, absolute_paths, expand_user, replace
 from frcnn_jax.runs.detector import open_run
 from frcnn_jax.training.data_record import read_record, write_record
-from frcnn_jax.training.state import TrainState, abstract_state, create_state
+from frcnn_jax.training.initial import abstract_state
+from frcnn_jax.training.state import TrainState, create_state
 from frcnn_jax.training.workdir import claim_workdir
 from frcnn_jax.weights.svd import LAYERS, compress_head
 

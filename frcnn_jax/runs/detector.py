@@ -15,7 +15,7 @@ from frcnn_jax.detection.detect import detect
 from frcnn_jax.detection.settings import detection_settings
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.training.state import build_model
+from frcnn_jax.training.initial import build_model
 from frcnn_jax.training.workdir import read_config
 from frcnn_jax.types import BoxStatistics, Detections
 from frcnn_jax.weights.formats.checkpoints import read_checkpoint

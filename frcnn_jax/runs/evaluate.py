@@ -25,7 +25,7 @@ from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.detector import Detector, load_detector
 from frcnn_jax.runs.recipe import shortened
-from frcnn_jax.training.state import build_model
+from frcnn_jax.training.initial import build_model
 from frcnn_jax.training.statistics import identity_statistics
 
 _OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers")

@@ -26,7 +26,8 @@ from frcnn_jax.distributed.talk import from_first, is_first
 from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.training.data_record import DataRecord, check_data, write_record
-from frcnn_jax.training.state import TrainState, read_start_pixels
+from frcnn_jax.training.initial import read_start_pixels
+from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.validation import check_measured
 
 # Settings that may change between two starts of a run, as they do not affect what was learned so far. Data and proposal

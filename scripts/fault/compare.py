@@ -9,7 +9,7 @@ import numpy as np
 
 from frcnn_jax.checkpoint import open_checkpoint, read_evaluations
 from frcnn_jax.training.data_record import read_record
-from frcnn_jax.training.state import abstract_state
+from frcnn_jax.training.initial import abstract_state
 from frcnn_jax.training.workdir import read_config
 
 SPEEDS = ("images_per_second", "waiting_share")

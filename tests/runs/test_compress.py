@@ -19,8 +19,8 @@ from frcnn_jax.runs.compress import compress_run, compressed_workdir
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.runs.export import export_arrays, export_stablehlo
+from frcnn_jax.training.initial import abstract_state
 from frcnn_jax.training.loop import train
-from frcnn_jax.training.state import abstract_state
 from frcnn_jax.training.workdir import claim_workdir, read_config
 from frcnn_jax.types import Detections
 from frcnn_jax.weights.folding import fold_statistics

@@ -16,7 +16,7 @@ from frcnn_jax.data.proposals.selective_search import search_image, search_setti
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.export import describe
-from frcnn_jax.training.state import abstract_state
+from frcnn_jax.training.initial import abstract_state
 from frcnn_jax.weights.metadata import from_json
 from frcnn_jax.weights.metadata import to_json as to_text
 from tests.weights.detectors import (

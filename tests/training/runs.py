@@ -31,8 +31,7 @@ from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.models.heads import FastRCNNHead
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.runs.train import train as measured_train
-from frcnn_jax.training import loop, validation
-from frcnn_jax.training import state as start
+from frcnn_jax.training import initial, loop, validation
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.statistics import identity_statistics
@@ -139,8 +138,10 @@ def step_in_a_moment(setattr=setattr) -> None:
         return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
     setattr(loop, "map_train_step", map_train_step)
-    setattr(start, "initial_params", zeros)
-    setattr(start, "box_statistics", lambda proposals, annotations, num_classes, **_: identity_statistics(num_classes))
+    setattr(initial, "initial_params", zeros)
+    setattr(
+        initial, "box_statistics", lambda proposals, annotations, num_classes, **_: identity_statistics(num_classes)
+    )
 
 
 def train_until_waiting(root: str, workdir: str, last: int) -> None:

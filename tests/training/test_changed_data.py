@@ -15,8 +15,8 @@ from frcnn_jax.config import replace, to_json
 from frcnn_jax.data.fingerprints import legacy_fingerprint
 from frcnn_jax.training import loop
 from frcnn_jax.training.data_record import read_record
+from frcnn_jax.training.initial import abstract_state
 from frcnn_jax.training.loop import train
-from frcnn_jax.training.state import abstract_state
 from tests.training.runs import run_config, step_in_a_moment, write_data
 
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from frcnn_jax.config import override
+from frcnn_jax.training.initial import build_model, initial_params
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.optimizer import parameter_paths
-from frcnn_jax.training.state import build_model, initial_params
 from tests.training.runs import run_config
 
 FIRST = ["--loss.localization-weight", "0"]

@@ -17,7 +17,8 @@ from frcnn_jax.models.heads import output_layers
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.export import export_arrays
-from frcnn_jax.training.state import create_state, initial_params
+from frcnn_jax.training.initial import initial_params
+from frcnn_jax.training.state import create_state
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.folding import fold_statistics, unfold_statistics
 from frcnn_jax.weights.load import load_weights

@@ -16,7 +16,7 @@ from frcnn_jax.models.architectures import ARCHITECTURES, create_model
 from frcnn_jax.models.contract import Architecture, PublishedWeights
 from frcnn_jax.models.heads import StagesHead
 from frcnn_jax.models.pixels import CENTERED_PIXELS, EFFICIENTNET_LITE_PIXELS
-from frcnn_jax.training.state import build_model, initial_params
+from frcnn_jax.training.initial import build_model, initial_params
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.weights.convert import convert_weights
 from frcnn_jax.weights.formats.table import read_weights

@@ -6,7 +6,7 @@ import pytest
 
 from frcnn_jax.config import Config, ModelConfig
 from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS
-from frcnn_jax.training.state import build_model, initial_params
+from frcnn_jax.training.initial import build_model, initial_params
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.folding import fold_statistics
 from frcnn_jax.weights.load import load_weights

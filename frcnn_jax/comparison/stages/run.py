@@ -36,7 +36,7 @@ from frcnn_jax.data.proposals.source import open_joined_proposals, open_proposal
 from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.training.state import build_model, initial_params
+from frcnn_jax.training.initial import build_model, initial_params
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import GroundTruth
 

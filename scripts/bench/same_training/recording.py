@@ -25,8 +25,8 @@ from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.pipeline import training_source
 from frcnn_jax.machine import cores
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.training.initial import build_model, first_state
 from frcnn_jax.training.loop import open_data
-from frcnn_jax.training.state import build_model, first_state
 from frcnn_jax.training.step import sample_step
 from frcnn_jax.weights.formats.table import write_weights
 from frcnn_jax.weights.metadata import WeightsMetadata

@@ -9,7 +9,7 @@ import pytest
 
 from frcnn_jax.config import Config, ModelConfig
 from frcnn_jax.models.pixels import CAFFE_PIXELS
-from frcnn_jax.training.state import initial_params
+from frcnn_jax.training.initial import initial_params
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.convert import convert_weights
 from frcnn_jax.weights.formats.keras import read_vgg16
