@@ -188,7 +188,7 @@ def test_boxes_outside_the_image_are_dropped():
         ({"per_class": -1}, "per_class must be a whole number of at least 1, not -1"),
         ({"per_class": True}, "per_class must be a whole number of at least 1, not True"),
         ({"box_voting": False}, "detection takes box_voting in 0 ... 1, not False"),
-        ({"nms_iou": np.True_}, "detection takes nms_iou in 0 ... 1, not np.True_"),
+        ({"nms_iou": np.True_}, "detection takes nms_iou in 0 ... 1, not (True|np.True_)"),
         ({"nms_iou": "0.3"}, "detection takes nms_iou in 0 ... 1, not '0.3'"),
         ({"box_voting": [0.5]}, r"detection takes box_voting in 0 ... 1, not \[0\.5\]"),
         ({"per_class": 2.5}, "per_class must be a whole number of at least 1, not 2.5"),

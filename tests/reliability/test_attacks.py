@@ -27,7 +27,8 @@ def coco(folder, **changed):
 def test_names_do_not_point_outside(tmp_path, name):
     (tmp_path / "out.jpg").write_bytes(image_file(".jpg"))
     (tmp_path / "in").mkdir()
-    (record,) = coco(tmp_path / "in", images=[{"id": 1, "file_name": name}])
+    images = [{"id": 1, "file_name": name}, {"id": 2, "file_name": "a.jpg"}]
+    record = next(r for r in coco(tmp_path / "in", images=images) if r.image_id != "a")
     assert record.path is None
     assert [fault.kind for fault in record.faults] == ["missing_image"]
 
