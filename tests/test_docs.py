@@ -57,7 +57,11 @@ assert (name, reader.splits) == ("my_csv", ("train", "test"))
 assert (record.image_id, record.size, len(record.objects)) == ("a.jpg", None, 2)
 assert (record.objects[1].name, record.objects[1].box) == ("dog", (1.5, 2.0, 8.0, 9.0))
 """
-LABELS = "split,image,class,left,top,right,bottom\ntrain,a.jpg,cat,0,0,4,5\ntrain,a.jpg,dog,1.5,2,8,9\ntest,b.jpg,cat,0,0,4,5\n"
+LABELS = """split,image,class,left,top,right,bottom
+train,a.jpg,cat,0,0,4,5
+train,a.jpg,dog,1.5,2,8,9
+test,b.jpg,cat,0,0,4,5
+"""
 
 
 def code_blocks(path):
