@@ -143,9 +143,14 @@ def train(
         pictures = None
         if open_pictures is not None and config.train.pictures_every and is_first():
             pictures = open_pictures(config, model, dataset, proposals, evaluation)
-        orientation = getattr(dataset, "orientation", None) or config.data.default_orientation
-        about = record.fingerprint, record.proposal_files, orientation
-        metadata = CheckpointMetadata(dataset.classes, model.pixels, config, *about)
+        metadata = CheckpointMetadata(
+            classes=dataset.classes,
+            pixels=model.pixels,
+            config=config,
+            data=record.fingerprint,
+            proposal_files=record.proposal_files,
+            orientation=getattr(dataset, "orientation", None) or config.data.default_orientation,
+        )
 
         def save(state: TrainState, wait: bool) -> None:
             folder.save(state, key, iterator.get_state(), metadata, record, best=validation.best, wait=wait)
