@@ -143,6 +143,7 @@ def story(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_trunk_in_a_plugin_from_training_to_export(story, tmp_path_factory):
     workdir = story / "run"
     training = ("--config", story / "mine.py", "--workdir", workdir)

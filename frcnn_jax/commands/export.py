@@ -91,5 +91,5 @@ def export(arguments: argparse.Namespace) -> str:
     megabytes = arguments.out.stat().st_size / 1e6
     return (
         f"{arguments.out}: {kind}, {megabytes:.1f} MB, {detector.config.model.name} after {detector.step} steps, "
-        f"{len(detector.classes)} classes"
+        f"{len(detector.classes)} class{'es' if len(detector.classes) > 1 else ''}"
     )

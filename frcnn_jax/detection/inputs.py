@@ -2,7 +2,9 @@
 
 import math
 import numbers
+import os
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import jax
@@ -163,6 +165,9 @@ def check_image(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]
     Raises:
         ValueError: it is not uint8 [H, W, 3], or has no pixels.
     """
+    if isinstance(image, str | PathLike):
+        read = f"cv2.imread({os.fspath(image)!r})[:, :, ::-1]"
+        raise ValueError(f"the image must be uint8 [H, W, 3], not the name of a file: read it, as by {read}")
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"the image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
@@ -221,8 +226,8 @@ def check_lengths(scales: Sequence[int], max_size: int) -> None:
     for length in (*scales, max_size):
         known = isinstance(length, numbers.Real) or (hasattr(length, "dtype") and np.ndim(length) == 0)
         if not (known and length >= 1 and math.isfinite(length)):
-            shown = f"scale {scales[0]}" if len(scales) == 1 else f"scales {tuple(scales)}"
-            raise ValueError(f"{shown} and max_size {max_size} must be at least 1 and finite")
+            shown = f"scale {scales[0]!r}" if len(scales) == 1 else f"scales {tuple(scales)}"
+            raise ValueError(f"{shown} and max_size {max_size!r} must be numbers of at least 1 and finite")
 
 
 def inside_image(boxes: Float[np.ndarray, "B 4"], size: tuple[int, int]) -> Bool[np.ndarray, " B"]:

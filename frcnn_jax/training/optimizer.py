@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Float
 
 from frcnn_jax.config import OptimizerConfig, ParameterRule, in_steps
+from frcnn_jax.ops.arguments import is_whole
 
 
 def parameter_paths(params: Any) -> Any:
@@ -114,9 +115,11 @@ def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) ->
         steps to add, the learning rate included: the schedule's, or the argument `learning_rate` of `update`.
 
     Raises:
-        ValueError: a parameter matches no rule, a rule matches no parameter, all are frozen, or the rate depends on
-            `steps` and it is None.
+        ValueError: a parameter matches no rule, a rule matches no parameter, all are frozen, `steps` is not a whole
+            number of at least 1, or the rate depends on `steps` and it is None.
     """
+    if steps is not None and not (is_whole(steps) and steps >= 1):
+        raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}")
     matched = match_rules(params, config.rules)
     trainable = [rule for rule in jax.tree.leaves(matched) if rule.learning_rate is not None]
     if not trainable:

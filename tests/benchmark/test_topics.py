@@ -38,6 +38,7 @@ def test_quick_run_prints_a_table_and_writes_json(tmp_path, capsys, tiny_sizes):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["result.json"]
 
 
+@pytest.mark.long
 def test_accelerators_time_both_implementations_of_pooling_in_both_types(tiny_sizes, monkeypatch):
     from bench.floors import Rates
     from bench.sizes import QUICK
@@ -106,6 +107,7 @@ def test_growth_is_given_as_a_power_of_what_grows():
     assert [row.note for row in rows] == ["", f"time grows as R^{power:.2f}", "", ""]
 
 
+@pytest.mark.long
 def test_growth_of_parts_and_models(tiny_sizes, small_models):
     from bench import sizes
     from bench.topics import Setup, growth, model_growth
@@ -129,6 +131,7 @@ def test_growth_of_parts_and_models(tiny_sizes, small_models):
     assert large[5].section == "vgg16: step, N=1"  # its sides need memory
 
 
+@pytest.mark.long
 def test_buckets_beside_one_size_for_all(tiny_sizes, small_models, monkeypatch):
     from bench.sizes import QUICK
     from bench.topics import Setup, buckets
@@ -153,6 +156,7 @@ def test_assumed_sizes_of_voc_are_a_hundred():
     assert max(max(size) for size in VOC_SIZES) == 500
 
 
+@pytest.mark.long
 def test_two_types_and_two_runs_are_compared(tiny_sizes, small_models):
     from bench.sizes import QUICK
     from bench.topics import Setup

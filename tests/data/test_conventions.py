@@ -192,7 +192,7 @@ def test_orientation_as_set(config, files, caplog):
     ):
         open_dataset("folder/test", dataclasses.replace(config, orientation="ignore"))
     data, said = prepared(dataclasses.replace(config, orientation="apply"), caplog)
-    assert (data.sizes.tolist(), "(data.orientation apply; the first image: t1.jpg)" in said) == ([[40, 30]], True)
+    assert (data.sizes.tolist(), "(data.orientation apply; as t1.jpg)" in said) == ([[40, 30]], True)
     turn(files, "t1", 6, (40, 30))
     data, said = prepared(dataclasses.replace(config, orientation="ignore"), caplog)
     assert (data.sizes.tolist(), "ignored (data.orientation ignore;" in said) == ([[30, 40]], True)

@@ -23,7 +23,9 @@ def test_classes_spelt_alike_are_reported(config, files, caplog):
     files.image("t1", object_xml("Ant"), object_xml("ant"), object_xml("bee"))
     data, messages = prepared(config, caplog)
     assert data.classes == ("Ant", "ant", "bee", "cat")
-    assert messages == [f"{files.root}: classes of their own, but spelt alike: 'Ant', 'ant'"]
+    assert messages == [
+        f"{files.root}: classes of their own, but spelt alike: 'Ant', 'ant'; they become one by --data.rename Ant=ant"
+    ]
 
 
 @pytest.mark.parametrize("copied", [False, True])

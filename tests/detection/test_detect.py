@@ -87,6 +87,7 @@ def test_no_boxes_give_no_detections():
     ("image", "boxes", "message"),
     [
         (np.zeros((8, 8, 3), np.float32), [[0, 0, 1, 1]], r"the image must be uint8 \[H, W, 3\], not float32"),
+        ("a/b.jpg", [[0, 0, 1, 1]], r"not the name of a file: read it, as by cv2\.imread\('a/b\.jpg'\)\[:, :, ::-1\]"),
         (np.zeros((8, 8), np.uint8), [[0, 0, 1, 1]], r"not uint8 \[8, 8\]"),
         (np.zeros((8, 8, 4), np.uint8), [[0, 0, 1, 1]], r"not uint8 \[8, 8, 4\]"),
         (np.zeros((0, 8, 3), np.uint8), [[0, 0, 1, 1]], r"not uint8 \[0, 8, 3\]"),

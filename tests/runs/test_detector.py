@@ -108,6 +108,11 @@ def test_boxes_are_searched_where_none_are_given():
         dataclasses.replace(detector, config=from_file).detect(image)
 
 
+def test_the_name_of_a_file_is_no_image():
+    with pytest.raises(ValueError, match=r"not the name of a file: read it, as by cv2\.imread\('a\.jpg'\)"):
+        small_detector().detect("a.jpg")
+
+
 def test_the_search_has_the_configs_defaults():
     arguments = inspect.signature(selective_search).parameters
     assert search_settings(ProposalConfig()) == {name: arguments[name].default for name in list(arguments)[1:]}

@@ -170,3 +170,9 @@ def test_the_largest_settings_are_computed():
     rates = learning_rates(OptimizerConfig(drops=(most,), warmup=most), 2)
     np.testing.assert_allclose(rates, [0, 1e-3 / most], atol=1e-9)
     assert jax.random.key_data(jax.random.key(2**32 - 1)).tolist() == [0, 2**32 - 1]
+
+
+@pytest.mark.parametrize("steps", [0, -5, 2.5, True])
+def test_a_length_that_is_none_is_refused(steps):
+    with pytest.raises(ValueError, match=rf"steps must be a whole number of at least 1, not {steps}"):
+        create_optimizer(OptimizerConfig(), {}, steps)

@@ -37,11 +37,13 @@ def choose_format(
     splits = {name: [split for split in STANDARD_SPLITS if split in readers[name].splits] for name in formats}
     chosen = max(formats, key=lambda name: len(splits[name]))
     for name in formats:
-        difference = _difference(root, {chosen: contents[chosen], name: contents[name]}) if name != chosen else ""
-        if difference:
-            raise _undecided(root, ways, difference, first)
+        differences = _differences(root, {chosen: contents[chosen], name: contents[name]}) if name != chosen else []
+        if differences:
+            count = f"{len(differences)} of {len(contents[chosen] | contents[name])} images differ"
+            held = "; ".join(f"splits of {known}: {', '.join(names) or 'none'}" for known, names in splits.items())
+            raise _undecided(root, ways, f"{differences[0]}; {count}; {held}", first)
     rest = " or ".join(name for name in formats if name != chosen)
-    warn_once(f"{root}: {ways} and hold the same objects: {chosen} is read; --data.format reads {rest}")
+    warn_once(f"{root}: {ways} and hold the same objects: {chosen} is read; --data.format {rest} reads the other")
     return chosen, readers[chosen]
 
 
@@ -60,18 +62,19 @@ def _objects(reader: AnnotationReader) -> Objects:
     return found
 
 
-def _difference(root: Path, found: dict[str, Objects]) -> str:
-    """A difference that the first of two formats shows; empty if it has all that the other has."""
+def _differences(root: Path, found: dict[str, Objects]) -> list[str]:
+    """Sentences about the images that the first of two formats lacks or has otherwise."""
     (one, of_one), (other, of_other) = found.items()
-    for path in [*of_one, *(path for path in of_other if path not in of_one)]:
+    differences = []
+    for path in of_one | of_other:
         objects, name = (of_one.get(path, ()), of_other.get(path, ())), path.relative_to(root)
         if len(objects[0]) != len(objects[1]):
-            return f"objects of {name}: {len(objects[0])} of {one}, {len(objects[1])} of {other}"
-        if not _has_all(*objects):
-            return f"objects of {name}: other classes, boxes or marks"
-        if path not in of_one:
-            return f"{name}: without objects in {other}, not annotated in {one}"
-    return ""
+            differences.append(f"objects of {name}: {len(objects[0])} of {one}, {len(objects[1])} of {other}")
+        elif not _has_all(*objects):
+            differences.append(f"objects of {name}: other classes, boxes or marks")
+        elif path not in of_one:
+            differences.append(f"{name}: without objects in {other}, not annotated in {one}")
+    return differences
 
 
 def _has_all(one: tuple[ObjectRecord, ...], other: tuple[ObjectRecord, ...]) -> bool:

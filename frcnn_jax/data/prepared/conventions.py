@@ -139,7 +139,7 @@ def _orientation_text(marked: Sequence[LoadedImage], count: int, decision: str, 
     first, have = marked[0].record.path, "has" if len(marked) == 1 else "have"
     return (
         f"{len(marked)} of {count} images {have} an EXIF orientation, which is {what} ({reason}; "
-        f"the first image: {first.name if first else marked[0].record.image_id})"
+        f"as {first.name if first else marked[0].record.image_id})"
     )
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "OtherClasses",
     "RenamedReader",
     "of_classes",
+    "slips",
     "spelt_alike",
     "standard_classes",
     "warn_of_slips",
@@ -188,9 +189,18 @@ def spelt_alike(name: str) -> str:
 
 def warn_of_slips(title: str, classes: Sequence[str]) -> None:
     """Warns about classes with nearly the same spelling, a possible mistake."""
+    for sentence in slips(classes):
+        _log.warning("%s: %s", title, sentence)
+
+
+def slips(classes: Sequence[str]) -> list[str]:
+    """Sentences about classes with nearly the same spelling, each with the setting that makes them one."""
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(spelt_alike(name), []).append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            _log.warning("%s: classes of their own, but spelt alike: %s", title, ", ".join(map(repr, names)))
+    return [
+        f"classes of their own, but spelt alike: {', '.join(map(repr, names))}; they become one by --data.rename "
+        + " ".join(shlex.quote(f"{name}={names[-1]}") for name in names[:-1])
+        for names in map(sorted, alike.values())
+        if len(names) > 1
+    ]

@@ -262,3 +262,16 @@ def test_a_drawn_test_that_would_stop_the_training(tmp_path, objects, reason):
     if reason:
         with pytest.raises(ValueError, match=re.escape(survey.test_stop)):
             open_dataset("folder/test", config.data)
+
+
+def test_classes_that_differ_in_case_are_told_with_the_setting_that_makes_them_one(tmp_path):
+    files = VocFiles(tmp_path)
+    files.image("a", object_xml("car"), object_xml("Car"), object_xml("CAR"), object_xml("dog"))
+    files.split("train", "a")
+    config = replace(Config(), data={"root": str(tmp_path), "tfds_dir": str(tmp_path / "prepared")})
+    told = (
+        "classes of their own, but spelt alike: 'CAR', 'Car', 'car'; they become one by --data.rename CAR=car Car=car"
+    )
+    assert told in format_survey(survey_folder(config), config)
+    one = replace(config, data={"rename": ("CAR=car", "Car=car")})
+    assert "spelt alike" not in format_survey(survey_folder(one), one)
