@@ -95,7 +95,7 @@ def fine_tune(
     steps = len(source)
     length = TrainConfig(steps=max(steps, 1), seed=config.train.seed)
     config = replace(config, optimizer=optimizer_config(settings, task.classifier), train=length)
-    optimizer = create_optimizer(config.optimizer, task.params, steps)
+    optimizer = create_optimizer(config.optimizer, task.params, length.steps)
     state, key = create_state(config, task.params, identity_statistics(2)), jax.random.key(config.train.seed)
     update, measure = _compile(task, optimizer, held_out)
     with ExitStack() as resources:
