@@ -227,7 +227,7 @@ def check_lengths(scales: Sequence[int], max_size: int) -> None:
         known = isinstance(length, numbers.Real) or (hasattr(length, "dtype") and np.ndim(length) == 0)
         if not (known and length >= 1 and math.isfinite(length)):
             shown = f"scale {scales[0]!r}" if len(scales) == 1 else f"scales {tuple(scales)}"
-            raise ValueError(f"{shown} and max_size {max_size!r} must be numbers of at least 1 and finite")
+            raise ValueError(f"{shown} and max_size {max_size!r} must be at least 1 and finite")
 
 
 def inside_image(boxes: Float[np.ndarray, "B 4"], size: tuple[int, int]) -> Bool[np.ndarray, " B"]:

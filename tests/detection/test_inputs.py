@@ -140,7 +140,7 @@ NAN, INF = float("nan"), float("inf")
 
 @pytest.mark.parametrize(("scale", "max_size"), [(0, 1000), (NAN, 1000), (600, NAN), (600, INF), (INF, 1000)])
 def test_lengths_must_be_positive_and_finite(scale, max_size):
-    message = f"scale {scale!r} and max_size {max_size!r} must be numbers of at least 1 and finite"
+    message = f"scale {scale!r} and max_size {max_size!r} must be at least 1 and finite"
     with pytest.raises(ValueError, match=message):
         make_batch(gray(8, 8), BOX, scale=scale, max_size=max_size)
     with pytest.raises(ValueError, match=message):
