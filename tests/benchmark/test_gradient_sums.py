@@ -34,6 +34,7 @@ def assert_same_state(first, second):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-12)
 
 
+@pytest.mark.long
 def test_images_beside_each_other_make_the_same_update():
     (state, metrics), (other, found) = both_steps("images_beside", 2)
     assert metrics["foreground"] == found["foreground"]

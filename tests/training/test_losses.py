@@ -165,6 +165,7 @@ def run_script(name, *arguments, folder):
     )
 
 
+@pytest.mark.long
 def test_a_loss_in_a_module_is_trained_resumed_and_not_needed_to_evaluate(
     small, data, modules, tmp_path, monkeypatch, capsys
 ):
