@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 
 from frcnn_jax.training.step import make_train_step, map_train_step
 from tests.training.cases import least_model
@@ -25,7 +25,7 @@ def step_over(axis_name):
 
 
 def mapped_shape(step, mesh_axis, devices):
-    mapped = map_train_step(step, AbstractMesh((devices,), (mesh_axis,)))
+    mapped = map_train_step(step, AbstractMesh((devices,), (mesh_axis,), axis_types=(AxisType.Auto,)))
     return jax.eval_shape(mapped, jnp.zeros(3), jnp.zeros((4, 2)), jax.random.key(0))[1].shape
 
 
