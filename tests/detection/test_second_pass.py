@@ -142,6 +142,8 @@ def test_what_is_refused():
     for wrong in (-1, 2.5, True):
         with pytest.raises(ValueError, match=f"second_pass must be a whole number of at least 0, not {wrong}"):
             run(second_pass=wrong)
+    with pytest.raises(ValueError, match="box_regression must be True or False, not 1"):
+        run(box_regression=1)
     with pytest.raises(ValueError, match="second_pass needs one scale, not 2: give scale, or second_pass=0"):
         run(scales=(48, 96), second_pass=8)
     with pytest.raises(

@@ -1,1 +1,1 @@
-"""YOLO's format: labels, and the files that name classes and splits."""
+"""YOLO's format: the reader of labels, and the files that name classes and splits."""

@@ -1,5 +1,6 @@
 """Names and splits of a YOLO data set: from data.yaml, or names from a text file such as classes.txt and splits from
-Darknet's lists of images."""
+Darknet's lists of images.
+"""
 
 from __future__ import annotations
 
