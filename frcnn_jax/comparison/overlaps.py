@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from frcnn_jax.data.batch_plan import pad_rows, round_up
 from frcnn_jax.ops.boxes import box_area, encode_boxes, paired_intersection, pairwise_iou
 from frcnn_jax.ops.sampling import CROWD_COVER
 from frcnn_jax.types import GroundTruth
@@ -15,7 +16,7 @@ __all__ = ["box_pairs", "class_overlaps", "overlaps"]
 def overlaps(boxes: Float[np.ndarray, "P 4"], objects: Float[np.ndarray, "G 4"]) -> Float[np.ndarray, "P G"]:
     """IoU of each box with each object."""
     # Rounded up, so that few distinct shapes are compiled.
-    found = _pairwise_iou(_pad(boxes, 512), _pad(objects, 32))
+    found = _pairwise_iou(_padded(boxes, 512), _padded(objects, 32))
     return np.asarray(found)[: len(boxes), : len(objects)]
 
 
@@ -25,7 +26,7 @@ def class_overlaps(boxes: Float[np.ndarray, "P 4"], truth: GroundTruth, num_clas
     For a crowd it is the share of the box's own area that the crowd covers, if at least `CROWD_COVER`: such a box lies
     on unannotated objects and is not a negative of their class.
     """
-    values = np.asarray(_covers(_pad(boxes, 512), _pad(truth.boxes, 32)))[: len(boxes), : len(truth.boxes)]
+    values = np.asarray(_covers(_padded(boxes, 512), _padded(truth.boxes, 32)))[: len(boxes), : len(truth.boxes)]
     values = np.where(truth.crowd[None, :], values * (values >= CROWD_COVER), overlaps(boxes, truth.boxes))
     found = np.zeros((len(boxes), num_classes), np.float32)
     for label in np.unique(truth.labels):
@@ -51,7 +52,7 @@ def box_pairs(
     values = overlaps(boxes, objects)
     best, highest = values.argmax(axis=1), values.max(axis=1)
     rows = np.flatnonzero(highest >= min_iou if inclusive else highest > min_iou)
-    offsets = _encode(_pad(boxes[rows], 512), _pad(objects[best[rows]], 512))
+    offsets = _encode(_padded(boxes[rows], 512), _padded(objects[best[rows]], 512))
     return rows, labels[best[rows]].astype(np.int64), np.asarray(offsets)[: len(rows)]
 
 
@@ -65,7 +66,5 @@ def _covers(boxes: Float[Array, "P 4"], objects: Float[Array, "G 4"]) -> Float[A
     return paired_intersection(boxes[:, None], objects[None, :]) / jnp.where(area > 0, area, 1)
 
 
-def _pad(boxes: Float[np.ndarray, "B 4"], multiple: int) -> Float[np.ndarray, "_ 4"]:
-    padded = np.zeros((max(-(-len(boxes) // multiple), 1) * multiple, 4), np.float32)
-    padded[: len(boxes)] = boxes
-    return padded
+def _padded(boxes: Float[np.ndarray, "B 4"], multiple: int) -> Float[np.ndarray, "_ 4"]:
+    return pad_rows(boxes.astype(np.float32), round_up(len(boxes), multiple))

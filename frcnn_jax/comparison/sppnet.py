@@ -39,8 +39,8 @@ from frcnn_jax.comparison.stages.run import (
 from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
 from frcnn_jax.comparison.windows import Kept, candidates, keep_windows, label_windows
 from frcnn_jax.config import Config
+from frcnn_jax.data.batch_plan import round_up
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, resize_image
-from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.detection.roi_plan import choose_levels
 from frcnn_jax.models.architectures import find_architecture
 from frcnn_jax.models.fast_rcnn import FastRCNN

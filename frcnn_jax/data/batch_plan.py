@@ -29,6 +29,18 @@ class BatchPlan:
         return BatchPlan(*(getattr(self, field.name)[steps] for field in dataclasses.fields(self)))
 
 
+def round_up(count: int, multiple: int) -> int:
+    """The least positive multiple of at least `count`: the padded size, so that few shapes are compiled."""
+    return max(-(-count // multiple), 1) * multiple
+
+
+def pad_rows(values: np.ndarray, count: int) -> np.ndarray:
+    """`values` padded with zeros to `count` rows."""
+    padded = np.zeros((count, *values.shape[1:]), values.dtype)
+    padded[: len(values)] = values
+    return padded
+
+
 def resize_scale(size: tuple[int, int] | Int[np.ndarray, "2"], shorter: int, longest: int) -> float:
     """Factor that makes the shorter side `shorter` and the longer side at most `longest` (section 3)."""
     return min(shorter / min(size), longest / max(size))

@@ -20,6 +20,7 @@ _NOTES = {
     "dark": "images have 16 bits and values up to {value} of 65535, which become at most {most} of 255: convert them "
     'to 8 bits first, as with: python -c "import cv2; '
     "cv2.imwrite('OUT.png', cv2.convertScaleAbs(cv2.imread('IN', -1), alpha=1/{factor}))\"",
+    "deep": "images have 16 bits, and become 8-bit images: --data.verify finds those that become dark",
     "ending": "images are in another format than their ending says: the content counts",
     "unlabelled": "images have no label file: they are taken to have no objects",
     "class": "named classes have no object, and are left out",

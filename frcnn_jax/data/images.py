@@ -22,6 +22,7 @@ __all__ = [
     "check_image",
     "decode_image",
     "exif_orientation",
+    "has_16_bits",
     "image_size",
     "largest_of_16_bits",
     "turn_image",
@@ -101,13 +102,18 @@ def _decode(data: bytes, mode: int) -> np.ndarray:
     return image
 
 
+def has_16_bits(data: bytes) -> bool:
+    """True for a PNG or TIFF image of 16 bits, by its headers."""
+    return (is_png(data) and png_bits(data) == 16) or (is_tiff(data) and tiff_bits(data) == 16)
+
+
 def largest_of_16_bits(data: bytes) -> int | None:
     """Largest colour value of an image of 16 bits; None for other images, told by their headers and not decoded.
 
     Raises:
         ValueError: OpenCV cannot decode the data.
     """
-    if not (is_png(data) and png_bits(data) == 16) and not (is_tiff(data) and tiff_bits(data) == 16):
+    if not has_16_bits(data):
         return None
     return int(_decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH).max())
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from frcnn_jax.config import AugmentConfig, InputConfig
 from frcnn_jax.data.augment.color import changes_colors, jitter_colors
 from frcnn_jax.data.augment.view import TRIES, View, changes_views, choose_view, crop_boxes, crop_objects
-from frcnn_jax.data.batch_plan import BatchPlan, Bucket, default_buckets, plan_training, resized_size
+from frcnn_jax.data.batch_plan import BatchPlan, Bucket, default_buckets, plan_training, resized_size, round_up
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.records import float_boxes
@@ -189,8 +189,7 @@ def flip_boxes(
 
 def padded_count(proposals: Sequence[Float[np.ndarray, "P 4"]]) -> int:
     """Padded number of proposals for all images of a data set."""
-    most = max((len(boxes) for boxes in proposals), default=0)
-    return max(-(-most // PROPOSAL_MULTIPLE), 1) * PROPOSAL_MULTIPLE
+    return round_up(max((len(boxes) for boxes in proposals), default=0), PROPOSAL_MULTIPLE)
 
 
 def training_buckets(config: InputConfig, stride: int) -> tuple[Bucket, ...]:

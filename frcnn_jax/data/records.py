@@ -68,7 +68,6 @@ class ObjectRecord:
     index: int  # position among the file's objects, from 0
     name: str  # name of its class
     box: Box  # x1 y1 x2 y2 in pixels, 0-based and half-open
-    area: float | None = None  # in square pixels, if the file states it
     difficult: bool = False
     crowd: bool = False  # marks a group of objects
     truncated: bool = False

@@ -12,9 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, UInt8
 
-from frcnn_jax.data.batch_plan import Bucket, choose_bucket, default_buckets, resize_scale, resized_size
+from frcnn_jax.data.batch_plan import (
+    Bucket,
+    choose_bucket,
+    default_buckets,
+    pad_rows,
+    resize_scale,
+    resized_size,
+    round_up,
+)
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count, resize_image
-from frcnn_jax.detection.pyramid import Pyramid, image_pyramid, pad_rows, pyramid_shape, round_up
+from frcnn_jax.detection.pyramid import Pyramid, image_pyramid, pyramid_shape
 from frcnn_jax.detection.roi_plan import plan_rois
 from frcnn_jax.ops.arguments import is_traced
 from frcnn_jax.types import Batch

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from frcnn_jax.data.batch_plan import Bucket, resized_size
+from frcnn_jax.data.batch_plan import Bucket, pad_rows, resized_size, round_up
 from frcnn_jax.data.pipeline import resize_image
 from frcnn_jax.detection.roi_plan import RoiPlan
 
@@ -49,11 +49,6 @@ class PyramidShape:
     level_rois: tuple[int, ...]  # padded count of RoIs at each level
     num_rois: int  # at all levels together
     num_proposals: int
-
-
-def round_up(count: int, multiple: int) -> int:
-    """The least positive multiple of at least `count`."""
-    return max(-(-count // multiple), 1) * multiple
 
 
 def pyramid_shape(
@@ -142,10 +137,3 @@ def _level(
         # Padding gets distinct slots past the last one.
         slots=np.where(place < len(rois), start + place, num_rois + place).astype(np.int32)[None],
     )
-
-
-def pad_rows(values: np.ndarray, count: int) -> np.ndarray:
-    """`values` padded with zeros to `count` rows."""
-    padded = np.zeros((count, *values.shape[1:]), values.dtype)
-    padded[: len(values)] = values
-    return padded

@@ -20,6 +20,7 @@ from frcnn_jax.runs.video import VIDEO_SUFFIXES
 __all__ = ["ImageInput", "check_images", "find_inputs", "say_orientation"]
 
 _PICTURES = (".detections.jpg", ".detections.png")  # pictures of an earlier call
+_NAMED = 3  # files in a message
 _KINDS = f"give images, folders of images, or videos ({', '.join(VIDEO_SUFFIXES)})"
 
 
@@ -110,7 +111,7 @@ def check_images(
         skip_broken: leave out those that are not, with a line on stderr for each.
 
     Raises:
-        ValueError: some are not, or with `skip_broken` all; names the first and gives their number.
+        ValueError: some are not, or with `skip_broken` all; names the first three and gives their number.
     """
     found, faults = [], []
     results = map_in_threads(partial(_check, max_pixels=max_pixels), paths)
@@ -127,11 +128,11 @@ def check_images(
         for path, fault in faults:
             print(f"skipped: {path}: {fault}", file=sys.stderr)
     elif faults:
+        named = "; ".join(f"{path}: {fault}" for path, fault in faults[:_NAMED]) + ("; ..." if faults[_NAMED:] else "")
         more = f" ({len(faults)} of {len(paths)} files cannot be read)" if len(paths) > 1 else ""
         more += ", --skip-broken leaves them out" if found else ""
-        path, fault = faults[0]
-        kinds = "" if path.suffix.lower() in IMAGE_SUFFIXES else f": {_KINDS}"
-        raise ValueError(f"{path}: {fault}{more}{kinds}")
+        kinds = "" if all(path.suffix.lower() in IMAGE_SUFFIXES for path, _ in faults) else f": {_KINDS}"
+        raise ValueError(f"{named}{more}{kinds}")
     return found
 
 

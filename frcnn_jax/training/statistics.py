@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from frcnn_jax.data.batch_plan import pad_rows, round_up
 from frcnn_jax.ops.boxes import encode_boxes, pairwise_iou
 from frcnn_jax.types import BoxStatistics, GroundTruth
 
@@ -42,10 +43,16 @@ def box_statistics(
         gt_boxes, gt_labels = annotation.boxes[keep], annotation.labels[keep]
         candidates = np.concatenate([boxes.reshape(-1, 4), gt_boxes]).astype(np.float32)
         # Rounded up, so that few distinct shapes are compiled.
-        candidates, candidate_mask = _pad(candidates, 512)
-        gt_boxes, gt_mask = _pad(gt_boxes.astype(np.float32), 32)
-        gt_labels, _ = _pad(gt_labels.astype(np.int32), 32)
-        sums = _sums(candidates, candidate_mask, gt_boxes, gt_labels, gt_mask, foreground_iou, num_classes=num_classes)
+        rows, objects = round_up(len(candidates), 512), round_up(len(gt_boxes), 32)
+        sums = _sums(
+            pad_rows(candidates, rows),
+            np.arange(rows) < len(candidates),
+            pad_rows(gt_boxes.astype(np.float32), objects),
+            pad_rows(gt_labels.astype(np.int32), objects),
+            np.arange(objects) < len(gt_boxes),
+            foreground_iou,
+            num_classes=num_classes,
+        )
         total += np.asarray(sums)
     count, first, second = total
     # Flipping an image negates tx, or ty: the sum over both versions is zero, and the squares are the same.
@@ -84,11 +91,3 @@ def _sums(
     moments = jnp.stack([jnp.ones_like(targets), targets, jnp.square(targets)])
     one_hot = jax.nn.one_hot(jnp.where(foreground, gt_labels[matched], -1), num_classes)
     return jnp.einsum("pk,mpc->mkc", one_hot, jnp.where(foreground[:, None], moments, 0), precision="highest")
-
-
-def _pad(values: np.ndarray, multiple: int) -> tuple[np.ndarray, np.ndarray]:
-    """`values` padded with zeros to a multiple of rows, and the mask of real rows."""
-    count = max(-(-len(values) // multiple), 1) * multiple
-    padded = np.zeros((count, *values.shape[1:]), values.dtype)
-    padded[: len(values)] = values
-    return padded, np.arange(count) < len(values)

@@ -99,5 +99,4 @@ def _check_record(record: ImageRecord, root: Path) -> None:
         assert item.name == " ".join(item.name.split()) != ""
         assert len(item.box) == 4
         assert all(isinstance(value, float) and np.isfinite(value) for value in item.box)
-        assert item.area is None or item.area >= 0
     assert len({item.index for item in record.objects}) == len(record.objects)

@@ -126,7 +126,7 @@ def test_the_report(config, files, caplog):
     )
     assert lines[1].split() == ["fault", "images", "objects", "what", "the", "settings", "do", "about", "it"]
     assert lines[3].split() == ["degenerate_box", "-", "4", "stops"]
-    assert lines[8].split() == ["box", "at", "border", "-", "1", "clip:", "up", "to", "2", "pixels", "over", "it"]
+    assert lines[8].split() == ["box", "over", "border", "-", "1", "clip:", "up", "to", "2", "pixels", "over", "it"]
     assert lines[9].split()[:6] == ["size", "1", "-", "the", "image's", "own:"]
     assert lines[10].strip().startswith("of 5 images and 12 objects; data.faults.tolerance = 0.01")
     examples = [line for line in lines if line.endswith("[degenerate_box]")]

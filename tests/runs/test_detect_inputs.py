@@ -77,11 +77,13 @@ def test_all_images_are_checked_at_once(folder, capsys):
     images[3].write_bytes(images[0].read_bytes()[:-20])
     with pytest.raises(
         ValueError,
-        match=r"notes\.txt: neither JPEG nor .* \(2 of 4 files cannot be read\), --skip-broken leaves them out: give",
+        match=r"notes\.txt: neither .*; .*cut\.png: .* \(2 of 4 files cannot be read\), --skip-broken leaves .*: give",
     ):
         check_images(images, "auto")
     with pytest.raises(ValueError, match=r"\(2 of 2 files cannot be read\): give images"):
         check_images(images[1::2], "auto", skip_broken=True)
+    with pytest.raises(ValueError, match=r"^(.*cut\.png: [^;]*; ){3}\.\.\. \(4 of 4 files cannot be read\)$"):
+        check_images(images[3:] * 4, "auto")
     assert capsys.readouterr().err == ""
     found = check_images(images[::2], "auto")
     assert check_images(images, "auto", skip_broken=True) == found

@@ -26,8 +26,8 @@ from frcnn_jax.comparison.stages.testing import Score, test_system
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import Config
+from frcnn_jax.data.batch_plan import pad_rows, round_up
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
-from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.models.architectures import find_architecture
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.heads import FastRCNNHead, HiddenLayers, HiddenStages, StagesHead, output_layers
@@ -148,8 +148,7 @@ def describe(
     """RoI-pooled features and vectors of all boxes of an image, at the detector's test scale."""
     settings, model = detector.config.input, detector.model
     scale, bucket = resized_frame(image, settings.test_scale, settings.test_max_size, model.stride)
-    rois = np.zeros((round_up(len(boxes), PROPOSAL_MULTIPLE), 4), np.float32)
-    rois[: len(boxes)] = boxes
+    rois = pad_rows(boxes.astype(np.float32), round_up(len(boxes), PROPOSAL_MULTIPLE))
     pixels, size = watch("resize", resize, image, scale, bucket)
     features, valid = watch("convolution", convolve, detector.params, pixels, size, model=model)
     pooled = watch("pooling", _pool, features, valid, rois, np.float32(scale), model=model)

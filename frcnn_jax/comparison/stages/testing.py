@@ -17,8 +17,8 @@ from frcnn_jax.comparison.stages.features import Describe, Watch
 from frcnn_jax.comparison.stages.run import Run
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.config import replace
+from frcnn_jax.data.batch_plan import pad_rows, round_up
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
-from frcnn_jax.detection.pyramid import round_up
 from frcnn_jax.evaluation.evaluate import write_evaluation
 from frcnn_jax.types import Detections
 
@@ -75,7 +75,7 @@ def detect_all(run: Run, describe: Describe, score: Score, made_from: Any) -> di
     """Detections of each image by id. Candidates are stored on disk per image, so that a killed test can be resumed."""
     settings, num_classes = run.comparison.selection, len(run.dataset.classes)
     boxes = [np.asarray(run.proposals[i], np.float32) for i in range(run.num_images)]
-    counts = [num_classes * min(settings.per_class, _padded(len(b))) for b in boxes]
+    counts = [num_classes * min(settings.per_class, round_up(len(b), PROPOSAL_MULTIPLE)) for b in boxes]
     about = {
         "data": run.dataset.fingerprint,
         "proposals": fingerprint(boxes),
@@ -119,20 +119,15 @@ def _candidates(
     watch: Watch,
 ) -> Candidates:
     """The candidates of one image, on the host."""
-    count, num_classes = _padded(len(boxes)), len(run.dataset.classes)
+    count, num_classes = round_up(len(boxes), PROPOSAL_MULTIPLE), len(run.dataset.classes)
     scores, deltas = np.zeros((count, num_classes), np.float32), np.zeros((count, num_classes, 4), np.float32)
     for part in describe(run.images[index], boxes, watch):
         part_scores, part_deltas = watch("fc", score, part.pooled, part.vectors)
         scores[part.rows] = np.asarray(part_scores)[: len(part.rows)]
         if part_deltas is not None:
             deltas[part.rows] = np.asarray(part_deltas)[: len(part.rows)]
-    padded = np.zeros((count, 4), np.float32)
-    padded[: len(boxes)] = boxes
+    padded = pad_rows(boxes.astype(np.float32), count)
     mask = np.arange(count) < len(boxes)
     size = np.asarray(run.dataset.sizes[index], np.int32)
     arguments = jax.tree.map(jnp.asarray, (scores, padded, mask, size, deltas))
     return jax.device_get(watch("suppression", select, *arguments))
-
-
-def _padded(count: int) -> int:
-    return round_up(count, PROPOSAL_MULTIPLE)

@@ -29,10 +29,11 @@ from tqdm import tqdm
 
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.formats.voc.reader import VOC_CORNERS, VocReader
-from frcnn_jax.data.prepared.check import CheckedImage, CheckedSplit, check_splits
+from frcnn_jax.data.prepared.checks.image import CheckedImage
+from frcnn_jax.data.prepared.checks.report import raise_or_report
+from frcnn_jax.data.prepared.checks.splits import CheckedSplit, check_splits
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, SUMMARY_FILE, tfds_split
 from frcnn_jax.data.prepared.load import load_images
-from frcnn_jax.data.prepared.report import raise_or_report
 from frcnn_jax.data.records import with_trainval
 from frcnn_jax.data.voc_archive import ARCHIVES, Archive, extract_archive
 from frcnn_jax.sums import write_sums

@@ -16,7 +16,7 @@ from frcnn_jax.data.encoded.tiff import is_tiff
 from frcnn_jax.data.encoded.webp import is_webp
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.data.images import check_image, exif_orientation, largest_of_16_bits
+from frcnn_jax.data.images import check_image, exif_orientation, has_16_bits, largest_of_16_bits
 from frcnn_jax.data.records import ImageRecord, SplitRecords
 
 __all__ = ["LoadedImage", "find_classes", "load_images", "stated_size"]
@@ -56,7 +56,7 @@ def load_images(
     Args:
         check_file: returns the size of an encoded image, or raises ValueError if it is unusable; `check_image` decodes
             it.
-        decode: also note images of 16 bits that become dark, which decodes them.
+        decode: of images of 16 bits, note those that become dark, which decodes them; else note all.
 
     Raises:
         ValueError: two images have the same id.
@@ -91,6 +91,8 @@ def _load_image(
             size, mark = check_file(data), exif_orientation(data)
             if not _IS_FORMAT.get(record.path.suffix.lower(), bool)(data):
                 notes = (*notes, Note("ending", os.path.relpath(record.path, root)))
+            if not decode and has_16_bits(data):
+                notes = (*notes, Note("deep", os.path.relpath(record.path, root)))
             largest = largest_of_16_bits(data) if decode else None
             if largest is not None and largest < _DARK:
                 notes = (*notes, Note("dark", os.path.relpath(record.path, root), value=largest))

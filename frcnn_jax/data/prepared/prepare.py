@@ -18,7 +18,8 @@ from frcnn_jax.data.faults import Fault, note_sentences
 from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.data.images import check_image
-from frcnn_jax.data.prepared.check import Check, CheckedSplit, check_splits, without_objects
+from frcnn_jax.data.prepared.checks.report import raise_or_report, say_again, say_earlier, say_layout, summarize
+from frcnn_jax.data.prepared.checks.splits import Check, CheckedSplit, check_splits, without_objects
 from frcnn_jax.data.prepared.content import folder_names, policy_key, source_of
 from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, follow
 from frcnn_jax.data.prepared.evidence.sizes import mark_tiny
@@ -26,8 +27,9 @@ from frcnn_jax.data.prepared.evidence.widespread import likely_mistake
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
 from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, standard_classes, warn_of_slips
-from frcnn_jax.data.prepared.report import raise_or_report, say_again, say_earlier, say_layout, summarize
-from frcnn_jax.data.prepared.splits import PooledReader, SplitRule, split_rule, used_splits, without_tested
+from frcnn_jax.data.prepared.splits.pooled import PooledReader
+from frcnn_jax.data.prepared.splits.rule import SplitRule, split_rule, used_splits
+from frcnn_jax.data.prepared.splits.tested import without_tested
 from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
 

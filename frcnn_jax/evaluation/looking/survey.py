@@ -15,9 +15,9 @@ from frcnn_jax.config import Config, DataConfig, expand_user
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.images import check_image, image_size
-from frcnn_jax.data.prepared.check import CheckedImage
+from frcnn_jax.data.prepared.checks.image import CheckedImage
+from frcnn_jax.data.prepared.checks.report import fault_table, way_on_lines, way_on_options
 from frcnn_jax.data.prepared.prepare import Examination, Request, data_dir, examine_folder, find_splits
-from frcnn_jax.data.prepared.report import fault_table, way_on_lines, way_on_options
 from frcnn_jax.data.records import SplitRecords
 from frcnn_jax.evaluation.analysis.measures import SIZES, size_names
 from frcnn_jax.evaluation.looking.view import FolderView

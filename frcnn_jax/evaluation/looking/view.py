@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from frcnn_jax.data.fingerprints import content_fingerprint
 from frcnn_jax.data.images import decode_image
-from frcnn_jax.data.prepared.check import CheckedImage
+from frcnn_jax.data.prepared.checks.image import CheckedImage
 from frcnn_jax.types import GroundTruth
 
 __all__ = ["FolderView"]

@@ -44,10 +44,9 @@ def test_roboflow(tmp_path):
     assert names == {"ant", "bee", "cat"}
 
 
-def test_crowds_areas_sizes_and_images_without_objects(tmp_path):
+def test_crowds_sizes_and_images_without_objects(tmp_path):
     def change(content):
-        content["annotations"][1] |= {"iscrowd": 1, "area": 17.5, "segmentation": {"counts": [3], "size": [30, 40]}}
-        content["annotations"][2].pop("area")
+        content["annotations"][1] |= {"iscrowd": 1, "segmentation": {"counts": [3], "size": [30, 40]}}
         content["annotations"][2].pop("iscrowd")
         content["images"][1] |= {"height": 0, "width": 0}
         content["images"][2].pop("height")
@@ -56,8 +55,8 @@ def test_crowds_areas_sizes_and_images_without_objects(tmp_path):
     records = one_file(tmp_path, change)
     assert kinds(records) == []
     first, second, third, empty, _ = records.records
-    assert [(item.crowd, item.area) for item in first.objects] == [(False, 1200), (True, 17.5)]
-    assert [(item.crowd, item.area) for item in second.objects[:1]] == [(False, None)]
+    assert [item.crowd for item in first.objects] == [False, True]
+    assert [item.crowd for item in second.objects[:1]] == [False]
     assert (first.size, second.size, third.size) == ((30, 40), (0, 0), (0, 0)), "no size is stated"
     assert (empty.image_id, empty.objects, empty.path is None) == ("t_1", (), False)
 

@@ -83,6 +83,17 @@ def test_all_faults_and_how_to_go_on(folder):
     assert not survey_folder(settings(folder, faults={"tolerance": 0.9})).stops
 
 
+def test_an_image_with_unknown_objects_is_not_one_without(folder):
+    """Its annotation cannot be read: 1 image fewer, of which none is empty."""
+    before = survey_folder(settings(folder, faults={"tolerance": 0}))
+    (folder / "Annotations/b.xml").write_text("<annotation>")
+    after = survey_folder(settings(folder, faults={"tolerance": 0}))
+    assert after.stops
+    assert len(after.faults["unreadable_annotation"]) == 1
+    assert after.splits["train"].images == before.splits["train"].images - 1
+    assert after.splits["train"].empty == before.splits["train"].empty
+
+
 def test_the_same_image_twice(folder):
     survey = survey_folder(settings(folder, faults={"tolerance": 0.9}))
     assert survey.equal == ((("train", "a"), ("test", "same")),)

@@ -176,13 +176,12 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     name = _class_name(name)
     if not name:
         return fault("unreadable_annotation", "category_id", "the category has no name")
-    box, crowd, area = read_box(item), item.get("iscrowd", 0), item.get("area")
+    box, crowd = read_box(item), item.get("iscrowd", 0)
     if box is None:
         return fault("unreadable_annotation", "bbox", "not four numbers")
     if crowd not in (0, 1, None):
         return fault("unreadable_annotation", "iscrowd", "neither 0 nor 1")
-    area = float(area) if is_number(area) and area >= 0 else None
-    return ObjectRecord(index, name, box, area=area, crowd=bool(crowd))
+    return ObjectRecord(index, name, box, crowd=bool(crowd))
 
 
 def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:

@@ -15,9 +15,9 @@ from frcnn_jax.atomic import write_text
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.faults import DatasetFaultError, Fault
 from frcnn_jax.data.formats.layout import warn_once
-from frcnn_jax.data.prepared.check import Check
+from frcnn_jax.data.prepared.checks.splits import Check
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, read_summary
-from frcnn_jax.data.prepared.splits import SplitRule
+from frcnn_jax.data.prepared.splits.rule import SplitRule
 
 __all__ = [
     "fault_table",
@@ -36,7 +36,7 @@ _PLACES = 3
 _OTHER_ANSWERS = {
     "missing_annotation": "empty takes the image as one without objects",
     "size_mismatch": "use_image takes the boxes as pixels of the image",
-    "box_outside": "drop drops the object",
+    "box_outside": "drop drops the object, better if little of it is inside",
 }
 
 
@@ -187,7 +187,7 @@ def fault_table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
     clipped, own_size = (sum(check.counts[name] for check in checks) for name in ("clipped", "own_size"))
     if clipped:
         answer = "clip" if policy.box_outside == "clip" else "clip: up to 2 pixels over it"
-        rows.append(("box at border", "-", str(clipped), answer))
+        rows.append(("box over border", "-", str(clipped), answer))
     if own_size:
         rows.append(("size", str(own_size), "-", "the image's own: none is stated, or use_image"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

@@ -1,0 +1,1 @@
+"""Faults of images and splits: what is kept, what stops, and the report."""

@@ -1,0 +1,117 @@
+"""The rule of splits: the meaning of a folder's `trainval` and `test`; no test image is trained on.
+
+    test      the folder's test images; else its validation images; else a share of all, `data.split`
+    trainval  the folder's training images, and its validation images if these are not the test
+
+The share is chosen by a hash of the images' names: it is the same on every machine, and does not change when images are
+added. Copies that Roboflow made of one image, NAME.rf.HASH, stay together. The lists of a folder in VOC format are used
+unchanged if `data.test` names another data set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.formats.contract import AnnotationReader
+from frcnn_jax.data.formats.layout import LayoutReader
+from frcnn_jax.data.formats.voc.reader import VocReader
+from frcnn_jax.data.prepared.splits.pooled import PooledReader
+from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
+
+__all__ = ["SplitRule", "split_rule", "used_splits"]
+
+_NAMED = 5  # folders in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRule:
+    """The images of a split name in a folder."""
+
+    split: str  # to read with `reader`
+    reader: AnnotationReader
+    tested: tuple[str, ...] = ()  # splits with images that the others must not have
+    why: str = ""  # how the test was chosen, if the folder has no test images
+    unlabelled: int = 0  # test images without annotation, if that is why the folder has no test images
+
+    def places(self) -> tuple[str, ...]:
+        """Folders, lists or files of the split, below the root; empty if the reader does not know them."""
+        places = getattr(self.reader, "places", lambda split: ())
+        parts = (self.split,) if self.split in self.reader.splits else ("train", "validation")
+        return tuple(dict.fromkeys(place for part in parts for place in places(part)))
+
+
+def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> SplitRule:
+    """The rule for `split`."""
+    standard, other_splits = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
+    in_folder = re.fullmatch(r"folder/(.+)", config.test)
+    test = canonical_split(in_folder[1]) if in_folder else None
+    measured = re.fullmatch(r"folder/(.+)", config.validation or "")
+    validation = canonical_split(measured[1]) if measured else None
+    listed = isinstance(reader, VocReader) and bool(reader.folder.split_files)
+    tested = tuple(name for name in ("test", "validation") if name in standard and name in ("test", test, validation))
+    if split not in STANDARD_SPLITS or (listed and not in_folder and split != "test"):
+        return SplitRule(_only(split, [name for name in standard if name != validation]), reader, tested)
+    if "test" in standard:
+        if standard == ["test"] and other_splits:
+            return SplitRule("test" if split == "test" else "train", PooledReader(reader, other_splits, 0.0), tested)
+        return SplitRule(_only(split, [name for name in standard if name not in tested]), reader, tested)
+    if not config.split or test in other_splits:
+        pooled = reader if standard else PooledReader(reader, other_splits, 0.0)
+        return SplitRule(_only(split, _standard(pooled)), pooled, tested)
+    if "validation" in standard and len(standard) > 1:
+        training = [name for name in standard if name != "validation"]
+        found = "validation" if split == "test" else _only(split, training[:1])
+        why = f"those to validate with, not trained on, as there are {_no_test(reader)}"
+        return SplitRule(found, reader, ("validation",), *((why, _unlabelled(reader)) if split == "test" else ()))
+    pooled = PooledReader(reader, standard or other_splits, config.split)
+    drawn = f"each drawn by its name with a chance of {config.split:.6g} (data.split)"
+    why = f"{drawn}, as there are {_no_test(reader)}{_other_folders(reader)}"
+    chosen = (why, _unlabelled(reader)) if split == "test" else ()
+    return SplitRule("train" if split == "trainval" else split, pooled, ("test",), *chosen)
+
+
+def used_splits(split: str, reader: AnnotationReader, config: DataConfig) -> tuple[tuple[str, SplitRule], ...]:
+    """Purpose and rule of each split in the settings; `split` too, if they do not name it."""
+    named = [("train", name) for name in config.train]
+    named += [("validation", config.validation or ""), ("test", config.test)]
+    used = [(use, canonical_split(name[7:])) for use, name in named if name.startswith("folder/")]
+    if split not in [name for _, name in used]:
+        used.append((split, split))
+    return tuple((use, split_rule(name, reader, config)) for use, name in dict.fromkeys(used))
+
+
+def _no_test(reader: AnnotationReader) -> str:
+    """The reason why there are no test images, as part of a message."""
+    count = _unlabelled(reader)
+    return f"{count} test images without annotation, which are left out" if count else "no test images"
+
+
+def _other_folders(reader: AnnotationReader) -> str:
+    """Image folders that are named after no split, as the end of a message; empty if all images lie in one folder."""
+    if isinstance(reader, LayoutReader):
+        folders = {"/".join(image.folders): image.split for image in reader.images}
+    else:
+        folders = dict.fromkeys(reader.folder.folders) if isinstance(reader, VocReader) else {}
+    others = sorted(name for name, split in folders.items() if name and split is None)
+    if len(folders) < 2 or not others:
+        return ""
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return f"; named after no split: {', '.join(others[:_NAMED])}{more}"
+
+
+def _unlabelled(reader: AnnotationReader) -> int:
+    """Number of test images without annotation."""
+    return reader.left_out("test") if isinstance(reader, LayoutReader) else 0
+
+
+def _standard(reader: AnnotationReader) -> list[str]:
+    return [name for name in STANDARD_SPLITS if name in reader.splits]
+
+
+def _only(split: str, splits: Sequence[str]) -> str:
+    """The split itself; for `trainval`, the training split if there is only one."""
+    training = [name for name in splits if name != "test"]
+    return training[0] if split == "trainval" and len(training) == 1 else split
