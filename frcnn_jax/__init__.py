@@ -67,14 +67,14 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into `_NAM
     from frcnn_jax.runs.detector import load_detector as load_detector
     from frcnn_jax.runs.evaluate import evaluate_run as evaluate_run
     from frcnn_jax.runs.train import train as train
+    from frcnn_jax.training.losses.batch_loss import loss_fn as loss_fn
+    from frcnn_jax.training.losses.batch_loss import sample_batch as sample_batch
     from frcnn_jax.training.losses.multi_task import MultiTaskLoss as MultiTaskLoss
     from frcnn_jax.training.optimizer import create_optimizer as create_optimizer
     from frcnn_jax.training.state import TrainState as TrainState
     from frcnn_jax.training.state import create_state as create_state
-    from frcnn_jax.training.step import loss_fn as loss_fn
     from frcnn_jax.training.step import make_train_step as make_train_step
     from frcnn_jax.training.step import map_train_step as map_train_step
-    from frcnn_jax.training.step import sample_batch as sample_batch
     from frcnn_jax.types import Batch as Batch
     from frcnn_jax.types import BoxStatistics as BoxStatistics
     from frcnn_jax.types import Detections as Detections
@@ -161,6 +161,10 @@ _NAMES = {
     "data.proposals.source": ("open_proposals",),
     "weights.load": ("load_weights",),
     "weights.formats.table": ("read_pixels",),
+    "training.losses.batch_loss": (
+        "loss_fn",
+        "sample_batch",
+    ),
     "training.losses.multi_task": ("MultiTaskLoss",),
     "training.optimizer": ("create_optimizer",),
     "training.state": (
@@ -168,10 +172,8 @@ _NAMES = {
         "create_state",
     ),
     "training.step": (
-        "loss_fn",
         "make_train_step",
         "map_train_step",
-        "sample_batch",
     ),
     "detection.detect": (
         "detect",

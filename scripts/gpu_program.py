@@ -89,11 +89,12 @@ def compile_step(options: argparse.Namespace) -> Any:
     from bench.sizes import Sizes
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+    from frcnn_jax.distributed.arrays import AXIS
     from frcnn_jax.models.fast_rcnn import init_params
     from frcnn_jax.training.optimizer import create_optimizer
     from frcnn_jax.training.state import create_state
     from frcnn_jax.training.statistics import identity_statistics
-    from frcnn_jax.training.step import AXIS, make_train_step, map_train_step
+    from frcnn_jax.training.step import make_train_step, map_train_step
 
     sizes = Sizes()
     model = build_model(options.model, sizes, options.dtype).clone(roi_pooling=options.roi_pooling)

@@ -94,8 +94,8 @@ def images_one_by_one(model: Any, optimizer: Any, sampling: Any) -> "StepFunctio
     import jax.numpy as jnp
     import optax
 
+    from frcnn_jax.training.losses.batch_loss import loss_fn
     from frcnn_jax.training.optimizer import merge
-    from frcnn_jax.training.step import loss_fn
 
     def step(state: Any, batch: Any, key: Any) -> Any:
         key_of_step = jax.random.fold_in(key, state.step)

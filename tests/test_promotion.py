@@ -23,10 +23,12 @@ from frcnn_jax.ops.layers.max_pool import max_pool
 from frcnn_jax.ops.nms import nms, nms_by_class
 from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
 from frcnn_jax.ops.sampling import sample_rois
+from frcnn_jax.training.losses import MultiTaskLoss
+from frcnn_jax.training.losses.batch_loss import loss_fn
 from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import box_statistics, identity_statistics
-from frcnn_jax.training.step import MultiTaskLoss, loss_fn, make_train_step
+from frcnn_jax.training.step import make_train_step
 from frcnn_jax.types import GroundTruth
 from tests.training.cases import CONFIG, SAMPLING, small_batch, small_model, small_params
 

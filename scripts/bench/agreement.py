@@ -17,9 +17,9 @@ from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.ops.boxes import encode_boxes
 from frcnn_jax.ops.losses import multi_task_loss
 from frcnn_jax.ops.roi_pool.pool import project_rois
+from frcnn_jax.training.losses.batch_loss import sample_batch
 from frcnn_jax.training.optimizer import merge, split_frozen
 from frcnn_jax.training.statistics import identity_statistics
-from frcnn_jax.training.step import sample_batch
 from frcnn_jax.types import Batch, Detections, RoiSample
 
 PEER_MODELS = ("vgg16", "caffenet", "vgg_cnn_m_1024", "efficientnet_lite0")  # networks of the peer

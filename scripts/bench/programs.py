@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.config import Config
+from frcnn_jax.distributed.arrays import AXIS
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
 from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import TrainState
-from frcnn_jax.training.step import AXIS, StepFunction, make_train_step, map_train_step
+from frcnn_jax.training.step import StepFunction, make_train_step, map_train_step
 from frcnn_jax.types import Batch
 
 

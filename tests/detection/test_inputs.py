@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.detection.inputs import make_batch, single_pyramid
-from frcnn_jax.training.step import loss_fn
+from frcnn_jax.training.losses.batch_loss import loss_fn
 from tests.training.cases import SAMPLING, small_batch, small_model, small_params
 
 

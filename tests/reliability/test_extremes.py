@@ -19,8 +19,8 @@ from frcnn_jax.data.records import ImageRecord, SplitRecords
 from frcnn_jax.detection.detect import detect
 from frcnn_jax.detection.inputs import make_batch
 from frcnn_jax.ops.losses import multi_task_loss
+from frcnn_jax.training.losses.batch_loss import loss_fn, sample_batch
 from frcnn_jax.training.statistics import box_statistics
-from frcnn_jax.training.step import loss_fn, sample_batch
 from frcnn_jax.types import GroundTruth
 from tests.data.voc_files import pixels
 from tests.weights.detectors import random_params, small_model

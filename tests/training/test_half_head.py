@@ -10,7 +10,8 @@ import numpy as np
 
 from frcnn_jax.detection.inputs import make_batch
 from frcnn_jax.ops import losses
-from frcnn_jax.training.step import MultiTaskLoss, loss_fn
+from frcnn_jax.training.losses import MultiTaskLoss
+from frcnn_jax.training.losses.batch_loss import loss_fn
 from tests.training.cases import SAMPLING, least_model
 
 

@@ -14,8 +14,9 @@ from frcnn_jax.ops import losses
 from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.training import loop
 from frcnn_jax.training.loop import train
-from frcnn_jax.training.losses import create_loss, name_loss
-from frcnn_jax.training.step import MultiTaskLoss, loss_fn, make_train_step
+from frcnn_jax.training.losses import MultiTaskLoss, create_loss, name_loss
+from frcnn_jax.training.losses.batch_loss import loss_fn
+from frcnn_jax.training.step import make_train_step
 from tests.training.runs import ROOT, run_config, step_in_a_moment
 
 HUBER = """

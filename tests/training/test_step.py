@@ -16,10 +16,12 @@ from frcnn_jax.config import ParameterRule
 from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.ops import losses
 from frcnn_jax.training import step as step_module
+from frcnn_jax.training.losses import MultiTaskLoss, batch_loss
+from frcnn_jax.training.losses.batch_loss import loss_fn, sample_batch
 from frcnn_jax.training.optimizer import create_optimizer
 from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import identity_statistics
-from frcnn_jax.training.step import MultiTaskLoss, loss_fn, make_train_step, map_train_step, sample_batch
+from frcnn_jax.training.step import make_train_step, map_train_step
 from tests.training.cases import CONFIG, SAMPLING, least_model, random_params, small_batch, small_model, small_params
 
 # The sum of several, so that each is a part of the gradient.
@@ -257,7 +259,8 @@ def test_gradients_are_each_devices_own_under_strict_shard_map(monkeypatch):
         seen.append({jax.typeof(x).manual_axis_type.varying for x in jax.tree.leaves(tree)})
         return mean(tree, axis_name, **options)
 
-    monkeypatch.setattr(step_module, "mean_over_devices", record)
+    for module in (step_module, batch_loss):
+        monkeypatch.setattr(module, "mean_over_devices", record)
     params = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: init_params(least_model(), KEY)))
     step = make_train_step(least_model(), create_optimizer(CONFIG.optimizer, params, 10), sampling=SAMPLING)
     everywhere, by_image = PartitionSpec(), PartitionSpec("data")

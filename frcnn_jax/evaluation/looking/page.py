@@ -44,7 +44,7 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
         heads = (title, "objects", *(f"IoU {threshold:g}" for threshold in recall.overall.shares))
         rows = [(name, covered.objects, *map(_share, covered.shares.values())) for name, covered in named]
         lines += ["", *_table(heads, rows)]
-    lines += ["", *_equal_lines(survey), *remarks(survey, config), *survey.notes]
+    lines += ["", *_equal_lines(survey), *(f"- {text}" for text in (*remarks(survey, config), *survey.notes))]
     lines += ["", *_fault_lines(survey)]
     return "\n".join(lines)
 
