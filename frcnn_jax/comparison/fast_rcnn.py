@@ -7,12 +7,10 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from frcnn_jax.checkpoint import open_checkpoint
 from frcnn_jax.comparison.feature_store import fingerprint
@@ -24,16 +22,15 @@ from frcnn_jax.config import Config, expand_user, replace, with_steps
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.detection.inputs import single_pyramid
-from frcnn_jax.detection.pyramid import Pyramid
-from frcnn_jax.detection.selection import select_detections
 from frcnn_jax.detection.settings import detection_settings
+from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.compress import compress_run, compressed_workdir
 from frcnn_jax.runs.detector import Detector, load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
 from frcnn_jax.runs.train import train as train_run
-from frcnn_jax.types import BoxStatistics, Detections
+from frcnn_jax.types import Detections
 from frcnn_jax.weights.svd import LAYERS
 
 _PAPER_ROIS = 40_000 * 128
@@ -150,49 +147,22 @@ def _ranks(detector: Detector) -> dict[str, int] | None:
 
 
 def _timed(detector: Detector) -> Callable[[Watch, UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"]], Detections]:
-    """`frcnn_jax.detect` of one image with its proposals, a stage at a time."""
-    model, params, settings = detector.model, detector.params, detector.config.input
+    """`frcnn_jax.detect` of one image with its proposals, timed by stage."""
+    model, config = detector.model, detector.config
+    settings = detection_settings(config.evaluate)
     prepare = partial(
         single_pyramid,
-        scales=settings.test_scales or (settings.test_scale,),
-        max_size=settings.test_max_size,
+        scales=config.input.test_scales or (config.input.test_scale,),
+        max_size=config.input.test_max_size,
         spatial_scale=model.spatial_scale,
+        flip=settings.flip,
     )
 
-    @jax.jit
-    def features_of(params: Any, images: Array, sizes: Array) -> tuple[Array, Array]:
-        return model.apply({"params": params}, images, sizes, method="features")
-
-    @jax.jit
-    def pool(pyramid: Pyramid, features: list[tuple[Array, Array]]) -> Float[Array, "U PH PW C"]:
-        parts = [
-            model.apply({}, maps, level.rois, level.scales, sizes, method="pool")[0]
-            for level, (maps, sizes) in zip(pyramid.levels, features, strict=True)
-        ]
-        if [len(part) for part in parts] == [pyramid.num_rois]:
-            return parts[0]
-        pooled = jnp.zeros((pyramid.num_rois, *parts[0].shape[1:]), parts[0].dtype)
-        for level, part in zip(pyramid.levels, parts, strict=True):
-            pooled = pooled.at[level.slots[0]].set(part, mode="drop")
-        return pooled
-
-    @jax.jit
-    def classify(params: Any, pooled: Array) -> tuple[Array, Array]:
-        return model.apply({"params": params}, pooled, method=lambda module, x: module.head(x))
-
-    @jax.jit
-    def select(statistics: BoxStatistics, pyramid: Pyramid, logits: Array, deltas: Array) -> Detections:
-        index, mask = pyramid.roi_index[0], pyramid.proposal_mask[0]
-        options = detection_settings(detector.config.evaluate).selection
-        return select_detections(
-            logits[index], deltas[index], pyramid.proposals[0], mask, pyramid.original_sizes[0], statistics, **options
-        )
-
     def run(watch: Watch, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"]) -> Detections:
-        pyramid = jax.device_put(watch("resize", prepare, image, boxes))
-        maps = [watch("convolution", features_of, params, level.images, level.image_sizes) for level in pyramid.levels]
-        pooled = watch("pooling", pool, pyramid, maps)
-        logits, deltas = watch("fc", classify, params, pooled)
-        return watch("suppression", select, detector.statistics, pyramid.replace(levels=()), logits, deltas)
+        pyramid = watch("resize", prepare, image, boxes)
+        found = detect_pyramid(
+            detector.params, detector.statistics, pyramid, model=model, settings=settings, watch=watch
+        )
+        return jax.tree.map(lambda x: x[0], found)
 
     return run

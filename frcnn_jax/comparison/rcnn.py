@@ -22,7 +22,7 @@ from frcnn_jax.comparison.feature_store import FeatureStore
 from frcnn_jax.comparison.settings import ComparisonConfig, RcnnConfig
 from frcnn_jax.comparison.stages.batches import batches
 from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, train_regressors, train_svms
-from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features, untimed
+from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features
 from frcnn_jax.comparison.stages.fine_tuning import Task
 from frcnn_jax.comparison.stages.run import (
     Run,
@@ -37,6 +37,7 @@ from frcnn_jax.comparison.stages.run import (
 from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
 from frcnn_jax.comparison.windows import candidates, label_windows
 from frcnn_jax.config import Config
+from frcnn_jax.detection.stages import untimed
 from frcnn_jax.models.architectures import create_window_network, find_architecture
 from frcnn_jax.models.heads import output_layers
 from frcnn_jax.models.pixels import PixelNormalization, normalize_images

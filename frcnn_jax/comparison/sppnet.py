@@ -24,7 +24,7 @@ from frcnn_jax.comparison.feature_store import FeatureStore
 from frcnn_jax.comparison.settings import ComparisonConfig, SppnetConfig
 from frcnn_jax.comparison.stages.batches import batches
 from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, train_regressors, train_svms
-from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features, untimed
+from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features
 from frcnn_jax.comparison.stages.fine_tuning import Task
 from frcnn_jax.comparison.stages.run import (
     Run,
@@ -42,6 +42,7 @@ from frcnn_jax.config import Config
 from frcnn_jax.data.batch_plan import round_up
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, resize_image
 from frcnn_jax.detection.roi_plan import choose_levels
+from frcnn_jax.detection.stages import untimed
 from frcnn_jax.models.architectures import find_architecture
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.heads import HiddenLayers

@@ -1,5 +1,6 @@
 """Detection stage by stage: the trunk once per image, each distinct RoI once through the head."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,14 +16,29 @@ from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
 
 
+def untimed(stage: str, function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
+    """The result of a function, without a watch on its stage."""
+    return function(*arguments, **static)
+
+
 def detect_pyramid(
-    params: Any, statistics: BoxStatistics, pyramid: Pyramid, *, model: FastRCNN, settings: DetectionSettings
+    params: Any,
+    statistics: BoxStatistics,
+    pyramid: Pyramid,
+    *,
+    model: FastRCNN,
+    settings: DetectionSettings,
+    watch: Callable[..., Any] = untimed,
 ) -> Detections:
     """Detections of each image of a pyramid; fields gain a leading N.
 
     The features of each level are computed once. Each RoI is pooled at its level and enters the head once. Each
-    proposal's box is decoded with the offsets of its RoI. The trunk is compiled per image size, the rest per number of
-    RoIs.
+    proposal's box is decoded with the offsets of its RoI. The trunk is compiled per image size, the head per number of
+    RoIs, the selection per number of proposals.
+
+    Args:
+        watch: calls each compiled function, as `untimed` does; its first argument is the stage: "convolution",
+            "pooling", "fc" or "suppression".
 
     Raises:
         ValueError: a second pass of several levels.
@@ -30,26 +46,32 @@ def detect_pyramid(
     views = settings.views
     last = [None for _ in views]  # features of the last level, for a second pass
     pooled: list[Array | None] = [None for _ in views]
+
+    def pool(view: int, rois: Array, scales: Array) -> Array:
+        static = {"model": model, "mirrored": views[view]}
+        return watch("pooling", _pool, *last[view], rois, scales, pyramid.original_sizes, **static)
+
     for level in pyramid.levels:
         for i, mirrored in enumerate(views):
-            last[i] = _features(params, level.images, level.image_sizes, model=model, mirrored=mirrored)
-            part = _pool(*last[i], level.rois, level.scales, pyramid.original_sizes, model=model, mirrored=mirrored)
+            images = level.images, level.image_sizes
+            last[i] = watch("convolution", _features, params, *images, model=model, mirrored=mirrored)
+            part = pool(i, level.rois, level.scales)
             if len(pyramid.levels) == 1 and part.shape[1] == pyramid.num_rois:
                 pooled[i] = part
             else:
                 before = _zeros(part, pyramid.num_rois) if pooled[i] is None else pooled[i]
                 pooled[i] = _place(before, part, level.slots)
-    rest = pyramid.replace(levels=())
+    first = watch("fc", _outputs, params, statistics, pooled, pyramid.roi_index, model=model)
+    # Without what the selection is not compiled for.
+    rest = pyramid.replace(levels=(), num_rois=0)
     if not settings.has_second_pass:
-        return _classify(params, statistics, pooled, rest, model=model, settings=settings)
+        return watch("suppression", _select, statistics, first, rest, settings=settings)
     if len(pyramid.levels) > 1:
         raise ValueError("second_pass needs one scale: the boxes of a second pass have no level of a pyramid")
-    first, boxes, found = _classify_and_move(params, statistics, pooled, rest, model=model, settings=settings)
-    again = [
-        _pool(*features, boxes, level.scales, pyramid.original_sizes, model=model, mirrored=mirrored)
-        for features, mirrored in zip(last, views, strict=True)
-    ]
-    return _classify_again(params, statistics, first, again, boxes, found, rest, model=model, settings=settings)
+    boxes, found = watch("suppression", _second_boxes, statistics, first, rest, settings=settings)
+    pooled = [pool(i, boxes, level.scales) for i in range(len(views))]
+    again = watch("fc", _outputs, params, statistics, pooled, None, model=model)
+    return watch("suppression", _select_both, statistics, first, again, boxes, found, rest, settings=settings)
 
 
 @partial(jax.jit, static_argnames=("model", "mirrored"))
@@ -84,54 +106,30 @@ def _place(pooled: Float[Array, "N U PH PW C"], part: Float[Array, "N R PH PW C"
     return jax.vmap(lambda whole, new, at: whole.at[at].set(new, mode="drop", unique_indices=True))(pooled, part, slots)
 
 
-@partial(jax.jit, static_argnames=("model", "settings"))
-def _classify(
-    params: Any,
-    statistics: BoxStatistics,
-    pooled: list[Array],
-    pyramid: Pyramid,
-    *,
-    model: FastRCNN,
-    settings: DetectionSettings,
+@partial(jax.jit, static_argnames="model")
+def _outputs(
+    params: Any, statistics: BoxStatistics, pooled: list[Array], index: Int[Array, "N P"] | None, *, model: FastRCNN
+) -> Outputs:
+    """The head on each pooled RoI, and its outputs for the proposals that share these RoIs."""
+    outputs = view_outputs(params, statistics, pooled, model=model)
+    if index is None:
+        return outputs
+    logits, deltas = (jax.vmap(lambda values, rows: values[rows])(x, index) for x in outputs)
+    return logits, deltas
+
+
+@partial(jax.jit, static_argnames="settings")
+def _select(
+    statistics: BoxStatistics, outputs: Outputs, pyramid: Pyramid, *, settings: DetectionSettings
 ) -> Detections:
-    """The head on each pooled RoI, then the detections among the proposals that share these RoIs."""
-    outputs = _of_proposals(view_outputs(params, statistics, pooled, model=model), pyramid)
     return select(statistics, *outputs, pyramid, settings)
 
 
-@partial(jax.jit, static_argnames=("model", "settings"))
-def _classify_and_move(
-    params: Any,
-    statistics: BoxStatistics,
-    pooled: list[Array],
-    pyramid: Pyramid,
-    *,
-    model: FastRCNN,
-    settings: DetectionSettings,
-) -> tuple[Outputs, Array, Array]:
-    """The outputs of each proposal, and the boxes of the second pass."""
-    outputs = _of_proposals(view_outputs(params, statistics, pooled, model=model), pyramid)
-    return outputs, *second_boxes(statistics, *outputs, pyramid, settings)
+@partial(jax.jit, static_argnames="settings")
+def _second_boxes(
+    statistics: BoxStatistics, outputs: Outputs, pyramid: Pyramid, *, settings: DetectionSettings
+) -> tuple[Array, Array]:
+    return second_boxes(statistics, *outputs, pyramid, settings)
 
 
-@partial(jax.jit, static_argnames=("model", "settings"))
-def _classify_again(
-    params: Any,
-    statistics: BoxStatistics,
-    first: Outputs,
-    pooled: list[Array],
-    boxes: Array,
-    found: Array,
-    pyramid: Pyramid,
-    *,
-    model: FastRCNN,
-    settings: DetectionSettings,
-) -> Detections:
-    """The head on each pooled box of the second pass, then the detections among these and the proposals."""
-    again = view_outputs(params, statistics, pooled, model=model)
-    return select_both(statistics, first, again, boxes, found, pyramid, settings)
-
-
-def _of_proposals(outputs: Outputs, pyramid: Pyramid) -> Outputs:
-    logits, deltas = (jax.vmap(lambda values, index: values[index])(x, pyramid.roi_index) for x in outputs)
-    return logits, deltas
+_select_both = jax.jit(select_both, static_argnames="settings")

@@ -13,9 +13,9 @@ import pytest
 from frcnn_jax.comparison.ablations import fast_rcnn_svm
 from frcnn_jax.comparison.feature_store import FeatureStore
 from frcnn_jax.comparison.record import Record
-from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.config import replace
+from frcnn_jax.detection.stages import untimed
 from frcnn_jax.models.heads import FastRCNNHead, StagesHead
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.training.loop import train

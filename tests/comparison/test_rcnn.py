@@ -17,10 +17,11 @@ from frcnn_jax.comparison.feature_store import FeatureWriter
 from frcnn_jax.comparison.rcnn import Warp
 from frcnn_jax.comparison.stages import classifiers, run, testing
 from frcnn_jax.comparison.stages.batches import WindowBatches
-from frcnn_jax.comparison.stages.features import store_features, untimed
+from frcnn_jax.comparison.stages.features import store_features
 from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
 from frcnn_jax.comparison.windows import candidates, label_windows
 from frcnn_jax.config import replace
+from frcnn_jax.detection.stages import untimed
 from frcnn_jax.locks import FolderInUseError
 from frcnn_jax.models.architectures import create_window_network
 from frcnn_jax.models.heads import HiddenStages

@@ -10,10 +10,10 @@ import pytest
 from frcnn_jax.comparison import sppnet
 from frcnn_jax.comparison.ridge import fit_box_regressors
 from frcnn_jax.comparison.stages import run
-from frcnn_jax.comparison.stages.features import untimed
 from frcnn_jax.comparison.stages.folder import load_arrays
 from frcnn_jax.comparison.windows import candidates, keep_windows, label_windows
 from frcnn_jax.config import replace
+from frcnn_jax.detection.stages import untimed
 from frcnn_jax.ops.spatial_pyramid import pyramid_cells, spatial_pyramid_pool
 from tests.comparison.cases import case
 

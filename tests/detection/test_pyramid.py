@@ -179,7 +179,7 @@ def test_rois_of_each_level_go_to_their_slots_and_padding_nowhere():
 def test_other_boxes_seldom_compile_again():
     detector, (image, _) = small_detector(), image_and_boxes()
     run = functools.partial(detect, detector.model, detector.params, image, scale=48, max_size=96)
-    counts = (stages._features, stages._pool, stages._classify)
+    counts = (stages._features, stages._pool, stages._outputs, stages._select)
     run(crowd(count=240))
     before = [stage._cache_size() for stage in counts]
     for seed in range(1, 6):

@@ -108,13 +108,13 @@ def test_each_shape_is_compiled_once():
     dataset, model = Images(), small_model()
     params, statistics = random_params(model), BoxStatistics(mean=jnp.zeros((4, 4)), std=jnp.ones((4, 4)))
     source = PyramidSource(dataset, proposals_of(dataset, (3, 70, 0, 130, 1, 2)), CONFIG, 1 / 16)
-    compiled = (stages._features, stages._pool, stages._classify)
+    compiled = (stages._features, stages._pool, stages._outputs, stages._select)
     before = np.array([stage._cache_size() for stage in compiled])
     for step in range(len(source)):
         jax.block_until_ready(
             detect_pyramid(params, statistics, source[step], model=model, settings=DetectionSettings())
         )
-    assert (np.array([stage._cache_size() for stage in compiled]) - before).tolist() == [2, 2, 2]
+    assert (np.array([stage._cache_size() for stage in compiled]) - before).tolist() == [2, 2, 2, 1]
     assert len({shape for shape, _ in source._steps}) == 2
     assert all(isinstance(shape, PyramidShape) for shape, _ in source._steps)
 

@@ -20,7 +20,7 @@ from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.sppnet import convolve, resize
 from frcnn_jax.comparison.stages.classifiers import load_svms, train_svms
-from frcnn_jax.comparison.stages.features import Part, store_features, untimed
+from frcnn_jax.comparison.stages.features import Part, store_features
 from frcnn_jax.comparison.stages.run import open_test, open_training, resized_frame
 from frcnn_jax.comparison.stages.testing import Score, test_system
 from frcnn_jax.comparison.svm import LinearSvms
@@ -28,6 +28,7 @@ from frcnn_jax.comparison.windows import candidates
 from frcnn_jax.config import Config
 from frcnn_jax.data.batch_plan import pad_rows, round_up
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
+from frcnn_jax.detection.stages import untimed
 from frcnn_jax.models.architectures import find_architecture
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.heads import FastRCNNHead, HiddenLayers, HiddenStages, StagesHead, output_layers

@@ -15,7 +15,7 @@ from frcnn_jax.comparison.overlaps import box_pairs
 from frcnn_jax.comparison.stages.run import Run
 from frcnn_jax.comparison.windows import candidates
 
-__all__ = ["Describe", "Pairs", "Part", "Watch", "regression_pairs", "store_features", "untimed"]
+__all__ = ["Describe", "Pairs", "Part", "Watch", "regression_pairs", "store_features"]
 
 
 class Part(NamedTuple):
@@ -34,11 +34,6 @@ class Describe(Protocol):
     def __call__(
         self, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"], watch: Callable[..., Any]
     ) -> Iterator[Part]: ...
-
-
-def untimed(stage: str, function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
-    """`function` of the arguments."""
-    return function(*arguments, **static)
 
 
 class Watch:
