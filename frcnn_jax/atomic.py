@@ -1,13 +1,18 @@
 """Files and folders that appear complete or not at all: written beside the path under another name, then renamed."""
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["new_folder", "replacing", "write_bytes", "write_text"]
+
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)  # writing has no file name in its errors
+_OF_NUMPY = re.compile(r"\d+ requested and \d+ written")
 
 
 @contextlib.contextmanager
@@ -26,7 +31,7 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         with _naming(path, temporary):
-            _make_folder(path.parent)
+            _make_folder_of(path)
             yield temporary
             if durable:
                 _flush(temporary)
@@ -52,7 +57,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         with _naming(path, temporary):
-            _make_folder(path.parent)
+            _make_folder_of(path)
             temporary.mkdir()
             yield temporary
             os.replace(temporary, path)
@@ -71,12 +76,12 @@ def write_bytes(path: str | Path, content: bytes, *, durable: bool = False) -> N
         temporary.write_bytes(content)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder_of(path: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        file = next((path for path in (folder, *folder.parents) if path.is_file()), folder)
-        raise NotADirectoryError(f"{file} is a file, not a folder") from None
+        file = next((folder for folder in path.parents if folder.is_file()), path.parent)
+        raise NotADirectoryError(f"{path} cannot be written: {file} is a file, not a folder") from None
 
 
 def _beside(path: Path) -> Path:
@@ -85,16 +90,16 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Makes system errors about the temporary file name the final path."""
+    """Makes errors about the temporary file name the final path; the caller's other errors pass unchanged."""
     try:
         yield
     except OSError as error:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        about = not names or any(name.startswith(str(temporary)) for name in names)
-        if not about:
-            raise
-        if error.errno is None:  # raised by NumPy, with the number of bytes written
+        if type(error) is OSError and error.errno is None and _OF_NUMPY.fullmatch(str(error)):
             raise OSError(f"{path} cannot be written: {error}") from error
+        nameless = not names and error.errno in _OF_DISK
+        if not nameless and not any(name.startswith(str(temporary)) for name in names):
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from frcnn_jax.atomic import new_folder, replacing, write_bytes, write_text
+from frcnn_jax.locks import FolderInUseError
 
 
 def names(folder):
@@ -77,6 +78,36 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
     with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "a"):
         (tmp_path / "source").read_text()
     assert error.value.filename == str(tmp_path / "source")
+
+
+@pytest.mark.parametrize("make", [replacing, new_folder])
+@pytest.mark.parametrize(
+    "raised",
+    [
+        TimeoutError("no batch came for 60 s"),
+        FolderInUseError("runs/x is in use by process 5"),
+        FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)),
+        OSError("b.mp4: OpenCV cannot write a video"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_of_another_matter_pass_unchanged(tmp_path, make, raised):
+    with pytest.raises(OSError) as error, make(tmp_path / "a"):  # noqa: PT011
+        raise raised
+    assert error.value is raised
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), r"\[Errno 28\] No space left on device: '{path}'$"),
+        (OSError("1024 requested and 512 written"), "{path} cannot be written: 1024 requested and 512 written$"),
+    ],
+)
+def test_errors_of_writing_without_a_name_get_it(tmp_path, raised, message):
+    with pytest.raises(OSError, match=f"^{message.format(path=tmp_path / 'a')}"), replacing(tmp_path / "a"):
+        raise raised
 
 
 def test_a_folder_where_a_file_is_wanted(tmp_path):

@@ -92,3 +92,9 @@ def test_an_unknown_home_on_a_command_line_is_one_line(home):
 def test_config_files_are_found_at_home(home):
     (home / "some.py").write_text("from frcnn_jax.config import Config\nget_config = Config\n")
     assert load_config("~/some.py") == Config()
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    for use in (lambda: expand_user(""), lambda: absolute_paths(Config(data=DataConfig(root="")))):
+        with pytest.raises(FileNotFoundError, match=r"^a path is empty, maybe as a variable of the shell is not set"):
+            use()

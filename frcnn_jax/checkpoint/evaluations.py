@@ -6,12 +6,14 @@ resumed run uses the values up to its checkpoint and measures the later ones aga
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from frcnn_jax.atomic import write_text
 
+_log = logging.getLogger(__name__)
 _FILE = "evaluations.json"
 
 
@@ -79,9 +81,12 @@ def choose_step(workdir: Path, checkpoint: str | int | None, steps: Sequence[int
         FileNotFoundError: the checkpoint does not exist; names the existing ones.
         ValueError: `checkpoint` is something else.
     """
-    existing = f"there are {', '.join(map(str, sorted(steps)))}"
+    existing = f"its checkpoints are of step {', '.join(map(str, sorted(steps)))}"
     best = read_evaluations(workdir).up_to(max(steps)).best
     if checkpoint is None:
+        if best is not None and best[0] not in steps:
+            text = "%s: the best checkpoint, of step %d, is missing: the newest one is used, of step %d"
+            _log.warning(text, workdir, best[0], max(steps))
         return best[0] if best is not None and best[0] in steps else max(steps)
     if checkpoint == "latest":
         return max(steps)

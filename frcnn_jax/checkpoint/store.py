@@ -181,6 +181,11 @@ class Checkpoints:
             key = jax.random.wrap_key_data(restored["arrays"]["key"])
             return restored["arrays"]["state"], key, restored["metadata"]["position"]
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the checkpoint that is read."""
+        return self._folder(self._chosen)
+
     def metadata(self) -> CheckpointMetadata:
         """Description of the checkpoint.
 
@@ -213,10 +218,9 @@ class Checkpoints:
             ValueError: it is damaged; one line.
             OSError: the system cannot read it.
         """
-        folder = self._folder(self._chosen)
         try:
-            _check_parts(folder)
-            check_contents(folder, contents)
+            _check_parts(self.folder)
+            check_contents(self.folder, contents)
             with quiet_orbax():
                 yield
         except (MemoryError, jax.errors.JaxRuntimeError):
@@ -224,8 +228,8 @@ class Checkpoints:
         except Exception as error:  # Orbax raises a bare Exception for a truncated array
             code = system_code(error)
             if code not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-                raise OSError(f"{folder} cannot be read: {os.strerror(code)}") from error
-            raise ValueError(f"{folder} is damaged ({reason(error)}): {self._advice()}") from error
+                raise OSError(f"{self.folder} cannot be read: {os.strerror(code)}") from error
+            raise ValueError(f"{self.folder} is damaged ({reason(error)}): {self._advice()}") from error
 
     @property
     def _chosen(self) -> int | None:

@@ -3,7 +3,7 @@
     frcnn evaluate --workdir runs/X [--out FOLDER] [--SETTING VALUE ...]
 
 The test set, its proposals and test settings can be changed: the sections data, proposals and evaluate, and
-input.test_*, input.buckets and input.workers.
+input.test_*, input.buckets, input.workers and input.read_timeout.
 
     frcnn evaluate --workdir runs/X --data.test voc/2012/test
         --voc-results FOLDER

@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.processes < 1:
         parser.error(f"--processes must be at least 1, not {arguments.processes}")
-    command = [sys.executable, "-m", "frcnn_jax", arguments.command, *arguments.options]
+    command = [sys.executable, "-P", "-m", "frcnn_jax", arguments.command, *arguments.options]
     status = launch(command, arguments.processes)
     if status:
         sys.exit(status)

@@ -91,6 +91,7 @@ def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: R
     suffix = "_svd" * (variant == "svd")
     config = detector.config
     dataset = open_dataset(config.data.test, config.data)
+    proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     tested_with = {name: value for name, value in vars(config.input).items() if name.startswith("test_")}
     done = {
         "step": detector.step,
@@ -98,10 +99,10 @@ def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: R
         "data": dataset.fingerprint,
         "settings": repr((config.evaluate, tested_with)),
         "weights": fingerprint((detector.params, detector.statistics)),
+        "proposals": fingerprint([np.asarray(proposals[index]) for index in range(len(dataset))]),
     }
     if record.content.get(f"tested{suffix}") == done:
         return
-    proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
     count = part_of(len(dataset), comparison.share)
     # Spread over the test set, to represent it.
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)) if count else []

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from frcnn_jax.atomic import new_folder
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint
 from frcnn_jax.config import Config, absolute_paths, expand_user, replace
+from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.detector import open_run
 from frcnn_jax.training.data_record import read_record, write_record
 from frcnn_jax.training.initial import abstract_state
@@ -75,6 +76,7 @@ def compress_run(
         record = read_record(workdir)
         if record is not None:
             write_record(temporary, record)
+    load_plugins(config.plugins, out)  # trusted there as in `workdir`
     return True
 
 

@@ -104,8 +104,11 @@ def detect_images(
     if proposals is None:
         pairs = _ahead(lambda image: search_image(_decoded(image), config), images)
     else:
-        pairs = zip(images, proposals, strict=True)
-    with contextlib.closing(tqdm(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar:
+        pairs = (pair for pair in zip(images, proposals, strict=True))
+    with (
+        contextlib.closing(tqdm(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar,
+        contextlib.closing(pairs),  # here: one of its own threads might end it, and wait for itself
+    ):
         for file, boxes in pairs:
             image = _decoded(file)
             with _compiling(image, bar, compiled):
@@ -146,6 +149,7 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
     pairs = _ahead(lambda frame: search_image(frame.image, config), read_frames(path, every))
     with (
         contextlib.closing(tqdm(total=expected or None, desc=path.name, unit="frame")) as bar,
+        contextlib.closing(pairs),  # here: one of its own threads might end it, and wait for itself
         replacing(lines) as temporary,
         temporary.open("w") as file,
         writing_video(video, facts.rate / every) as add,
@@ -162,7 +166,10 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
             if not count:
                 raise
             stopped = error
-    print(f"{path}: {_frames_text(count, every, expected)}, {_objects(objects, score)}")
+    frames = _frames_text(count, every, expected)
+    if stopped is not None:
+        frames = f"interrupted after {count}{f' of {expected}' if expected else ''} frames"
+    print(f"{path}: {frames}, {_objects(objects, score)}")
     if stopped is not None:
         raise stopped
 

@@ -28,7 +28,7 @@ from frcnn_jax.runs.recipe import shortened
 from frcnn_jax.training.initial import build_model
 from frcnn_jax.training.statistics import identity_statistics
 
-_OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers")
+_OF_TEST = ("data.", "proposals.", "evaluate.", "input.test_", "input.buckets", "input.workers", "input.read_timeout")
 _OF_TRAINING = ("data.train", "data.validation", "proposals.train_files", "proposals.validation_file")
 
 
@@ -178,5 +178,5 @@ def check_changes(before: Config, now: Config) -> None:
     if idle:
         raise ValueError(
             f"{', '.join(idle)}: not a setting of an evaluation, but of the run; changeable are the sections "
-            "data, proposals and evaluate, and input.test_*, input.buckets and input.workers"
+            "data, proposals and evaluate, and input.test_*, input.buckets, input.workers and input.read_timeout"
         )

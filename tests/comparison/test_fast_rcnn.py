@@ -75,6 +75,23 @@ def test_a_run_that_was_trained_anew_is_tested_anew(data, tmp_path, monkeypatch)
         shutil.rmtree(tmp_path / "run")
 
 
+def test_other_proposals_are_a_test_anew(data, tmp_path, monkeypatch):
+    step_in_a_moment(monkeypatch.setattr)
+    config, comparison = case(data)
+    evaluated, open_all = [], fast_rcnn.open_proposals
+    monkeypatch.setattr(fast_rcnn, "_ranks", lambda detector: None)
+    monkeypatch.setattr(fast_rcnn, "evaluate_run", lambda run: evaluated.append(run) or {"map": 0.5, "ap": {}})
+    fast_rcnn.train(config, comparison, tmp_path)
+    for most, times in ((9, 1), (9, 1), (4, 2)):
+        monkeypatch.setattr(
+            fast_rcnn,
+            "open_proposals",
+            lambda dataset, *others, most=most: [boxes[:most] for boxes in open_all(dataset, *others)],
+        )
+        fast_rcnn.test(config, comparison, tmp_path)
+        assert len(evaluated) == times
+
+
 def test_the_compressed_run_follows_the_run(data, tmp_path, monkeypatch):
     step_in_a_moment(monkeypatch.setattr)
     config, comparison = case(data)

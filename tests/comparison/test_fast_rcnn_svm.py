@@ -1,6 +1,7 @@
 """Fast R-CNN with SVMs: its vectors and offsets are the detector's, and the whole runs on drawn images."""
 
 import json
+import shutil
 from functools import partial
 from types import SimpleNamespace
 
@@ -83,3 +84,16 @@ def test_end_to_end(trained):
     assert FeatureStore.open(folder / "vectors", made_from).shape == (70, 16)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         fast_rcnn_svm.test(config, comparison, folder, root / "nowhere")
+
+
+def test_vectors_of_another_size_of_images_are_not_reused(trained):
+    config, comparison, root = trained
+    folder = root / "svm-size"
+    fast_rcnn_svm.train(config, comparison, folder, root / "run")
+    stored = json.loads((root / "run/config.json").read_text())
+    sizes = stored["input"]
+    shutil.copytree(root / "run", root / "larger")
+    stored["input"] = sizes | {"test_scale": sizes["test_scale"] + 16}
+    (root / "larger/config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="test_scale"):
+        fast_rcnn_svm.train(config, comparison, folder, root / "larger")

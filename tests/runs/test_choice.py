@@ -14,7 +14,7 @@ from frcnn_jax.checkpoint.evaluations import choose_step
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.compress import compress_run
 from frcnn_jax.runs.detector import load_detector
-from frcnn_jax.weights.load import load_weights
+from frcnn_jax.weights.load import load_weights, read_metadata
 from tests.test_scripts import call
 from tests.weights.detectors import SMALL_TINY, random_params, save_run, small_detector
 
@@ -62,12 +62,12 @@ def test_best_where_it_was_measured_else_latest(plain, run):
     )
 
 
-def test_a_checkpoint_that_is_not_there_names_those_that_are(plain, run):
+def test_a_checkpoint_that_is_not_there_names_those_that_are(plain, run, caplog):
     cases = {
         (plain, "best"): r"run has no best checkpoint, as it was not measured while it trained .*: "
-        r"give --checkpoint latest, or a step: there are 3, 7$",
-        (plain, 4): r"run has no checkpoint of step 4: there are 3, 7$",
-        (run, "bset"): r"^--checkpoint must be best, latest or a step, not 'bset'; there are 3, 7$",
+        r"give --checkpoint latest, or a step: its checkpoints are of step 3, 7$",
+        (plain, 4): r"run has no checkpoint of step 4: its checkpoints are of step 3, 7$",
+        (run, "bset"): r"^--checkpoint must be best, latest or a step, not 'bset'; its checkpoints are of step 3, 7$",
         (run, "-3"): r"^--checkpoint must be best, latest or a step, not '-3'",
     }
     for (folder, choice), message in cases.items():
@@ -75,9 +75,23 @@ def test_a_checkpoint_that_is_not_there_names_those_that_are(plain, run):
             load_detector(folder, choice)
         assert "\n" not in str(error.value)
     shutil.rmtree(run / "checkpoints/3")
-    with pytest.raises(FileNotFoundError, match=r"run: the best checkpoint, of step 3, is missing; there are 7$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"run: the best checkpoint, of step 3, is missing; its checkpoints are of step 7$"
+    ):
         load_detector(run, "best")
+    caplog.clear()
     assert steps_of(run, None) == [7]
+    assert caplog.messages[0] == f"{run}: the best checkpoint, of step 3, is missing: the newest one is used, of step 7"
+
+
+def test_home_in_the_path_of_a_run(plain, monkeypatch):
+    monkeypatch.setenv("HOME", str(plain.parent))
+    detector = load_detector("~/run")
+    assert detector.step == 7
+    assert read_metadata("~/run").step == 7
+    jax.tree.map(
+        np.testing.assert_array_equal, load_weights("~/run", detector.model), load_weights(plain, detector.model)
+    )
 
 
 def test_ties_go_to_the_earlier_step(tmp_path):
@@ -130,4 +144,4 @@ def test_the_scripts_take_a_checkpoint_and_say_which_it_was(run, tmp_path, monke
     for script in ("evaluate", "detect"):
         more = [image] if script == "detect" else []
         code = call(monkeypatch, script, *more, "--workdir", run, "--checkpoint", "8")
-        assert code == f"{script}.py: {run} has no checkpoint of step 8: there are 3, 7"
+        assert code == f"{script}.py: {run} has no checkpoint of step 8: its checkpoints are of step 3, 7"

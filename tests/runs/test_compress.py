@@ -15,6 +15,7 @@ from jax import export
 from frcnn_jax.checkpoint import Checkpoints
 from frcnn_jax.config import Config
 from frcnn_jax.detection.inputs import make_batch
+from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.compress import compress_run, compressed_workdir
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
@@ -304,3 +305,17 @@ def test_script(workdir, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         script(monkeypatch, "--workdir", workdir, "--fc6", -5)
     assert "must not be negative" in capsys.readouterr().err
+
+
+def test_plugins_of_a_run_are_trusted_in_its_compressed_copy(workdir, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/plugin_of_a_run.py").write_text("")
+    run = shutil.copytree(workdir, tmp_path / "run")
+    stored = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(stored | {"plugins": ["plugin_of_a_run"]}))
+    load_plugins(["plugin_of_a_run"], run)
+    compress_run(run, tmp_path / "out", **SMALL)
+    monkeypatch.delitem(sys.modules, "plugin_of_a_run")
+    assert load_detector(tmp_path / "out").config.plugins == ("plugin_of_a_run",)

@@ -1,5 +1,6 @@
 """Detections written to files: of a folder of images, and of a video frame by frame."""
 
+import inspect
 import json
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 
 from frcnn_jax.config import Config, ProposalConfig
 from frcnn_jax.data.formats.voc.annotation import read_annotation
+from frcnn_jax.runs import detect_files
 from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video
 from frcnn_jax.runs.detect_inputs import check_images
 from frcnn_jax.runs.detector import Detector
@@ -171,7 +173,17 @@ def test_an_interruption_leaves_the_frames_until_then(clip, tmp_path, capsys):
         detect_video(Stub(stop_after=2), clip, tmp_path / "out")
     assert len((tmp_path / "out/clip.avi.detections.jsonl").read_text().splitlines()) == 2
     assert video_facts(tmp_path / "out/clip.avi.detections.mp4").frames == 2
-    assert capsys.readouterr().out == f"{clip}: 2 frames (7 by its header), 2 objects with score >= 0.5\n"
+    assert capsys.readouterr().out == f"{clip}: interrupted after 2 of 7 frames, 2 objects with score >= 0.5\n"
+
+
+@pytest.mark.parametrize(("detect", "inputs"), [(detect_video, "clip"), (detect_images, "images")])
+def test_the_threads_end_with_the_detection(request, tmp_path, monkeypatch, detect, inputs):
+    """Not when the collector frees their generator, which one of them may do, and then wait for itself."""
+    made, ahead = [], detect_files._ahead
+    monkeypatch.setattr(detect_files, "_ahead", lambda *arguments: made.append(ahead(*arguments)) or made[-1])
+    with pytest.raises(KeyboardInterrupt):
+        detect(Stub(stop_after=2), request.getfixturevalue(inputs), tmp_path / "out")
+    assert [inspect.getgeneratorstate(pairs) for pairs in made] == [inspect.GEN_CLOSED]
 
 
 def test_an_interruption_before_the_first_frame_leaves_nothing(clip, tmp_path):

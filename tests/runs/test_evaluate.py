@@ -7,13 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
-from frcnn_jax.config import DataConfig, FaultPolicy, ProposalConfig, override
+from frcnn_jax.config import Config, DataConfig, FaultPolicy, ProposalConfig, override, replace
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.voc.annotation import read_annotation
 from frcnn_jax.evaluation.report import format_metrics
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
-from frcnn_jax.runs.evaluate import evaluate_run
+from frcnn_jax.runs.evaluate import check_changes, evaluate_run
 from frcnn_jax.runs.train import train
 from frcnn_jax.training.data_record import DataRecord, write_record
 from tests.data.voc_files import VocFiles, object_xml
@@ -118,6 +118,11 @@ def test_what_does_not_is_refused_by_name(run, tmp_path, arguments, names):
         evaluate_run(run[0], changed(run, *arguments.split()), directory=tmp_path / "eval")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "eval").exists()
+
+
+def test_what_an_evaluation_advises_can_be_set():
+    """Its error about a slow disk names input.read_timeout."""
+    check_changes(Config(), replace(Config(), input={"read_timeout": 900.0, "workers": 2}))
 
 
 def test_results_are_not_overwritten_unless_told_to(run, tmp_path):

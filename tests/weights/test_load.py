@@ -168,8 +168,11 @@ def test_unknown_kind(detector, tmp_path, name):
 
 
 def test_nothing_there(detector, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no .*a\.npz"):
-        load_weights(tmp_path / "a.npz", detector.model)
+    for path in (tmp_path / "a.npz", tmp_path / "runs/typo"):
+        with pytest.raises(FileNotFoundError, match=f"^there is no {path}$"):
+            load_weights(path, detector.model)
+        with pytest.raises(FileNotFoundError, match=f"^there is no {path}$"):
+            read_metadata(path)
 
 
 def test_folder_that_is_no_run(detector, tmp_path):

@@ -25,7 +25,7 @@ from frcnn_jax.comparison.stages.run import open_test, open_training, resized_fr
 from frcnn_jax.comparison.stages.testing import Score, test_system
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.comparison.windows import candidates
-from frcnn_jax.config import Config
+from frcnn_jax.config import Config, expand_user
 from frcnn_jax.data.batch_plan import pad_rows, round_up
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
 from frcnn_jax.detection.stages import untimed
@@ -39,9 +39,11 @@ SYSTEM = "fast_rcnn_svm"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The Fast R-CNN to train SVMs on."""
+    """The Fast R-CNN to train SVMs on, and the size at which it sees an image."""
 
     step: int
+    test_scale: int
+    test_max_size: int
 
 
 def train(
@@ -61,7 +63,7 @@ def train(
         OSError: the disk has too little space for the features.
     """
     workdir, detector = _load(config, folder, fast_rcnn)
-    with open_training(config, comparison, folder, SYSTEM, Source(detector.step)) as run:
+    with open_training(config, comparison, folder, SYSTEM, _source(detector)) as run:
         if run.dataset.classes != detector.classes:
             raise ValueError(
                 f"{run.dataset.name} has the classes {run.dataset.classes}, the detector in {workdir} "
@@ -100,15 +102,20 @@ def test(
         ValueError, FolderInUseError: as `train`.
     """
     _, detector = _load(config, folder, fast_rcnn)
-    with open_test(config, comparison, folder, SYSTEM, Source(detector.step)) as run:
+    with open_test(config, comparison, folder, SYSTEM, _source(detector)) as run:
         svms = load_svms(run, detector.params)
         features = partial(describe, detector, hidden_network(detector.model))
         score = score_by_svms_and_offsets(detector, svms)
         return test_system(run, features, score, (detector.params, detector.statistics, svms))
 
 
+def _source(detector: Detector) -> Source:
+    return Source(detector.step, detector.config.input.test_scale, detector.config.input.test_max_size)
+
+
 def _load(config: Config, folder: str | Path, fast_rcnn: str | Path | None) -> tuple[Path, Detector]:
-    workdir = Path(fast_rcnn or Path(folder).parent / f"fast_rcnn-{config.model.name}" / "run").absolute()
+    workdir = fast_rcnn or expand_user(folder).parent / f"fast_rcnn-{config.model.name}" / "run"
+    workdir = expand_user(workdir).absolute()
     return workdir, load_detector(workdir)
 
 

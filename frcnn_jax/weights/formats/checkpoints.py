@@ -32,7 +32,7 @@ def read_checkpoint(
         step, about = checkpoints.step, checkpoints.metadata()
         names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
         with checkpoints.damage_named(contents="" if with_arrays else "metadata/"):
-            state = _restore(Path(workdir).resolve() / "checkpoints" / str(step) / "arrays", names)
+            state = _restore(checkpoints.folder / "arrays", names)
     # Each parameter is in one of the two trees, with None in the other.
     arrays = {
         name: array

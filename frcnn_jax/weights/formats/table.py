@@ -71,8 +71,6 @@ def read_pixels(path: str | Path, model: str | None = None) -> PixelNormalizatio
         ValueError: it has an unknown format, or is damaged.
     """
     path = locate_weights(path, model)
-    if not path.exists():
-        raise FileNotFoundError(f"there is no {path}")
     return _read(path, FORMATS, lambda form, file: form.pixels(file))
 
 
@@ -117,6 +115,8 @@ def _read(path: Path, formats: Sequence[WeightFormat], use: Callable[[WeightForm
     converted = path / CONVERTED
     if converted.is_file() and not (path / "checkpoints").exists():
         path = converted  # a folder that is not a run
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}")
     suffix = FOLDER if path.is_dir() else _suffix(path)
     candidates = [form for form in formats if form.suffix == suffix]
     if not candidates:
