@@ -29,7 +29,7 @@ for arguments in lists:
     except SystemExit as ended:
         assert not ended.code, ended.code
 """
-MAKE_SDIST = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+MAKE = "import sys; from setuptools import build_meta; getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2])"
 
 
 def run(*command, cwd=None):
@@ -44,17 +44,29 @@ def succeed(*command, cwd=None):
     return result.stdout
 
 
+def copy_sources(folder):
+    folder.mkdir()
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    return folder
+
+
+def environment(folder, wheel):
+    """The Python of an environment with this wheel alone."""
+    succeed(sys.executable, "-m", "venv", "--without-pip", folder)
+    python = folder / "bin/python"
+    succeed(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    return python
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A wheel, built from the source distribution where setuptools is new enough to do so without downloads."""
     folder = tmp_path_factory.mktemp("wheel")
-    source, options = folder / "source", []
-    source.mkdir()
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
+    source, options = copy_sources(folder / "source"), []
     if int(importlib.metadata.version("setuptools").split(".")[0]) >= 77:
-        succeed(sys.executable, "-c", MAKE_SDIST, folder, cwd=source)
+        succeed(sys.executable, "-c", MAKE, "sdist", folder, cwd=source)
         (source,) = folder.glob("*.tar.gz")
         options = ["--no-build-isolation"]
     succeed(sys.executable, "-m", "pip", "wheel", "--no-deps", *options, "--wheel-dir", folder, source)
@@ -66,9 +78,7 @@ def wheel(tmp_path_factory):
 def frcnn(wheel, tmp_path_factory):
     """The command, installed into an environment of its own beside the packages of this one."""
     folder = tmp_path_factory.mktemp("environment")
-    succeed(sys.executable, "-m", "venv", "--without-pip", folder)
-    python = folder / "bin/python"
-    succeed(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    environment(folder, wheel)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")) + "\n")
     return folder / "bin/frcnn"
@@ -81,6 +91,16 @@ def test_the_wheel_has_every_file_and_config_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name for name in names if ".dist-info/" not in name} == set(map(str, files))
     assert "frcnn_jax/configs/voc07_vgg16.py" in names
+
+
+def test_an_editable_installation_is_imported_beside_a_clone_of_its_name(tmp_path):
+    """`pip install -e .`: the clone, a folder frcnn_jax beside the script, is no package frcnn_jax."""
+    clone = copy_sources(tmp_path / "frcnn_jax")
+    succeed(sys.executable, "-c", MAKE, "editable", tmp_path, cwd=clone)
+    (wheel,) = tmp_path.glob("*.whl")
+    python = environment(tmp_path / "environment", wheel)
+    (tmp_path / "script.py").write_text("import frcnn_jax\nprint(frcnn_jax.__file__)\n")
+    assert succeed(python, "script.py", cwd=tmp_path).strip() == str(clone / "frcnn_jax/__init__.py")
 
 
 def test_from_training_to_an_exported_detector(frcnn, tmp_path):
