@@ -38,7 +38,7 @@ def run(main: Callable[[], None]) -> None:
     """
     restart_with_large_pages()
     keep_compiled(_program())
-    interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command does the rest\n"
+    interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command finishes it\n"
     try:
         with ended_by_closed_output(), ended_by_signals(interrupted):
             main()

@@ -176,7 +176,7 @@ def test_a_config_file_of_another_kind_or_with_a_slip(tmp_path):
     (tmp_path / "slip.py").write_text(
         "from frcnn_jax.config import Config\ndef get_config():\n    return Config(trian=1)\n"
     )
-    with pytest.raises(ValueError, match=r"slip\.py: .*trian"):
+    with pytest.raises(ValueError, match=r"slip\.py, line 3: .*trian"):
         load_config(tmp_path / "slip.py")
 
 
@@ -238,5 +238,5 @@ def test_a_config_derives_from_the_file_beside_it(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=f"no config file {tmp_path}/base.py"):
         load_config(tmp_path / "derived.py")
     (tmp_path / "base.py").write_text("from frcnn_jax.config import replace\n")
-    with pytest.raises(ValueError, match=r"derived\.py: .*base\.py must define get_config\(\)"):
+    with pytest.raises(ValueError, match=r"derived\.py, line 3: .*base\.py must define get_config\(\)"):
         load_config(tmp_path / "derived.py")

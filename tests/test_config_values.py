@@ -1,7 +1,9 @@
 """Values of settings: what is out of range or of another kind is refused by its name."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from frcnn_jax.config import (
@@ -21,13 +23,31 @@ from frcnn_jax.config import (
     ProposalConfig,
     SamplingConfig,
     TrainConfig,
+    from_json,
+    replace,
+    to_json,
 )
 
 INF, NAN = float("inf"), float("nan")
 
 
 def test_paths_may_be_path_objects():
-    assert DataConfig(root=Path("x")).root == Path("x")
+    assert DataConfig(root=Path("x")).root == "x"
+
+
+def test_numbers_of_numpy_are_pythons():
+    """JSON holds no others: config.json could not be written, or would be of another config."""
+    config = replace(
+        Config(),
+        train={"steps": np.int64(10)},
+        optimizer={"learning_rate": Fraction(1, 4), "drops": (np.int32(4), np.int64(8)), "momentum": np.float32(0.5)},
+        input={"scales": (np.int16(600),)},
+    )
+    assert from_json(to_json(config)) == config
+    optimizer = config.optimizer
+    numbers = config.train.steps, *config.input.scales, *optimizer.drops, optimizer.learning_rate, optimizer.momentum
+    assert numbers == (10, 600, 4, 8, 0.25, 0.5)
+    assert {type(number) for number in numbers} == {int, float}
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,23 @@ def test_detect_says_which_images_it_cannot_take(pictures, monkeypatch):
     assert not (pictures / "detections").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("clip.mp4", "--proposals", "/no/such.npz"), "--proposals is for images, and clip.mp4 is a video"),
+        (("clip.mp4", "--pictures", "png"), "--pictures is for images, and clip.mp4 is a video"),
+        (("a.jpg", "--every", 2), "--every is for videos, and there is none"),
+        (("a.jpg", "--overwrite"), "--overwrite is for the XML files of --voc-xml"),
+    ],
+)
+def test_options_of_detect_that_would_have_no_effect(tmp_path, monkeypatch, capsys, options, reason):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip.mp4", "a.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    assert call(monkeypatch, "detect", "--workdir", "run", *options) == 2
+    assert f"error: {reason}" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.fixture
 def detector(pictures, monkeypatch):
     """Takes the place of a trained one for detect.py; finds one cat in the whole of an image, and keeps no image."""

@@ -38,7 +38,7 @@ def main():
 sys.argv = ["frcnn train"]
 run({main})
 """
-LAST_WORDS = "\nfrcnn train: interrupted; finished work is kept, and the same command does the rest\n"
+LAST_WORDS = "\nfrcnn train: interrupted; finished work is kept, and the same command finishes it\n"
 
 
 def end(*numbers: int, main: str = "main", unsaved: bool = False, grace: float = 0.5) -> tuple[int, str, float]:

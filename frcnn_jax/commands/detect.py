@@ -36,7 +36,7 @@ _LINES = 20  # images; for as many or more, no line per image is printed
 def main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
-    if arguments.every < 1:
+    if arguments.every is not None and arguments.every < 1:
         parser.error(f"--every must be at least 1, not {arguments.every}")
     if not 0 <= arguments.score <= 1:
         parser.error(f"--score must be in 0 ... 1, not {arguments.score:g}")
@@ -44,6 +44,7 @@ def main() -> None:
     from frcnn_jax.runs.detect_inputs import find_inputs
 
     files, videos = find_inputs(arguments.files)  # first, as the other imports take seconds
+    _check_used(parser, arguments, files, videos)
 
     from frcnn_jax.runs.detector import load_detector
 
@@ -63,10 +64,11 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures",
         choices=("input", "jpg", "png", "none"),
-        default="input",
-        help="format of pictures: input (PNG for lossless inputs, else JPEG), png, jpg, or none",
+        help="format of pictures: input (PNG for lossless inputs, else JPEG), png, jpg, or none; input if not given",
     )
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="in videos, detect in every N-th frame")
+    parser.add_argument(
+        "--every", type=int, metavar="N", help="in videos, detect in every N-th frame; all if not given"
+    )
     parser.add_argument(
         "--voc-xml",
         type=expand_user,
@@ -84,6 +86,21 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help=f"a line for each image, also for {_LINES} and more")
     parser.add_argument("--overwrite", action="store_true", help="replace existing XML files")
     return parser
+
+
+def _check_used(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, images: Sequence[Path], videos: Sequence[Path]
+) -> None:
+    """Ends the command if an option would have no effect on these files, then sets what was not given."""
+    if arguments.proposals is not None and not images:
+        parser.error(f"--proposals is for images, and {videos[0]} is a video: its proposals are computed")
+    if arguments.pictures is not None and not images:
+        parser.error(f"--pictures is for images, and {videos[0]} is a video")
+    if arguments.every is not None and not videos:
+        parser.error("--every is for videos, and there is none")
+    if arguments.overwrite and arguments.voc_xml is None:
+        parser.error("--overwrite is for the XML files of --voc-xml; pictures and JSON files are always replaced")
+    arguments.pictures, arguments.every = arguments.pictures or "input", arguments.every or 1
 
 
 def _check_proposals(

@@ -54,13 +54,15 @@ def lengths(settings: Any, section: str, *names: str, allow_empty: bool = False)
 
 
 def kinds(settings: Any, section: str) -> None:
-    """Raises SettingError if a setting is not of its field's type: a choice, text, a number, or a tuple. `Path`s are
-    accepted for paths.
+    """Raises SettingError if a setting is not of its field's type: a choice, text, a number, or a tuple.
+
+    Numbers of NumPy and others become Python's, and `Path`s texts, as JSON holds no others.
     """
     for name, kind in _hints(type(settings)).items():
         value = getattr(settings, name)
         if not _fits(value, kind):
             raise SettingError(f"{section}.{name} must be {_describe(kind)}, not {value!r}")
+        object.__setattr__(settings, name, _plain(value))
 
 
 @functools.cache
@@ -86,6 +88,19 @@ def _fits(value: Any, kind: Any) -> bool:
         number = numbers.Integral if kind is int else numbers.Real
         return isinstance(value, number) and not isinstance(value, bool)
     return isinstance(value, kind)
+
+
+def _plain(value: Any) -> Any:
+    """A number, path or tuple of these as JSON holds it; anything else unchanged."""
+    if type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _describe(kind: Any) -> str:

@@ -45,8 +45,8 @@ def load_config(path: str | Path) -> Config:
     try:
         spec.loader.exec_module(module)
         config = module.get_config() if hasattr(module, "get_config") else None
-    except (TypeError, ValueError) as error:  # a setting that is misspelt or out of range
-        raise ValueError(f"{path}: {error}") from error
+    except (TypeError, ValueError) as error:  # mostly a setting that is misspelt or out of range
+        raise ValueError(f"{path}{_line(path, error)}: {error}") from error
     except ImportError as error:
         raise ImportError(f"{path}: {error}", name=error.name) from error
     except OSError:
@@ -174,6 +174,7 @@ def override(config: Settings, arguments: Sequence[str], program: str | None = N
     """
     import tyro
 
+    program = program or Path(sys.argv[0]).name
     parse = functools.partial(tyro.cli, type(config), default=config, args=list(arguments), prog=program)
     hidden = io.StringIO()
     try:

@@ -31,7 +31,10 @@ def check_pycocotools() -> None:
 
 
 def evaluate_coco(
-    detections: Mapping[str, Detections], ground_truth: Mapping[str, GroundTruth], *, class_names: Sequence[str]
+    detections: Mapping[str, Detections] | Sequence[Detections],
+    ground_truth: Mapping[str, GroundTruth] | Sequence[GroundTruth],
+    *,
+    class_names: Sequence[str],
 ) -> dict[str, Any]:
     """COCO's measures of detections of all images, by pycocotools.
 
@@ -40,7 +43,8 @@ def evaluate_coco(
     measures by size differ from the server's.
 
     Args:
-        detections: detections of each image, by image id; entries with mask False are skipped.
+        detections: detections of each image, by image id or in the order of `ground_truth`; entries with mask False
+            are skipped.
         ground_truth: objects of the same images.
         class_names: names of labels 1 ... K.
 
@@ -55,6 +59,8 @@ def evaluate_coco(
     """
     check_pycocotools()
     paired_records(detections, ground_truth)  # raises if the images differ
+    if not isinstance(ground_truth, Mapping):
+        detections, ground_truth = ({str(i): x for i, x in enumerate(each)} for each in (detections, ground_truth))
     ids = own_ids(list(ground_truth), len(class_names))
     return coco_measures(coco_annotations(ids, ground_truth, class_names), coco_results(ids, detections))
 

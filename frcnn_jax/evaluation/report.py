@@ -92,16 +92,16 @@ def write_report(
     """Writes `index.html`, `precision_recall.png` and, if measured, `f1.png`; returns the page's path.
 
     Args:
-        metrics: as from `evaluate_voc`; the page shows the further ones of `write_evaluation` too, and lists other
-            numbers and texts by their names.
+        metrics: as from `evaluate_voc`, and the number of `images`; the page shows the further ones of
+            `write_evaluation` too, and lists other numbers and texts by their names.
         gallery: as from `write_gallery`; the page has no pictures without.
         pictures_off: say on the page that `evaluate.pictures` is 0, and how to draw some.
 
     Raises:
-        ValueError: `metrics` lacks `map`, `ap`, `objects` or `detections`.
+        ValueError: `metrics` lacks `map`, `ap`, `objects`, `detections` or `images`.
     """
     directory = Path(directory)
-    for name in ("map", "ap", "objects", "detections"):
+    for name in ("map", "ap", "objects", "detections", "images"):
         if name not in metrics:
             raise ValueError(f"{directory}: metrics without {name!r}")
     plot_precision_recall(curves, directory / "precision_recall.png", ap=metrics["ap"])

@@ -134,6 +134,9 @@ def train(
         )
         rates = learning_rates(config.optimizer, config.train.steps)
         values = folder.evaluations(int(state.step))
+        if position is None and is_first() and (workdir / "metrics.jsonl").is_file():
+            every = config.train.checkpoint_every
+            print(f"{workdir} has no checkpoint yet (train.checkpoint_every = {every}): it begins with step 0 again")
         log = resources.enter_context(
             closing(MetricsLog(workdir if is_first() else None, int(state.step), rates.__getitem__, values.steps))
         )

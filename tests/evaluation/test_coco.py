@@ -33,6 +33,18 @@ def test_a_perfect_detection_of_each_size(capsys):
 
 
 @needs_pycocotools
+def test_images_by_id_or_in_order():
+    images = [([(SMALL, 0.5, 1)], truth((SMALL, 1))), ([(LARGE, 0.9, 2), (SMALL, 0.8, 1)], truth((LARGE, 2)))]
+    found, truths = zip(*((detections(*rows), objects) for rows, objects in images), strict=True)
+    in_order = evaluate_coco(found, truths, class_names=["cat", "dog"])
+    by_id = evaluate_coco(
+        dict(zip("ab", found, strict=True)), dict(zip("ab", truths, strict=True)), class_names=["cat", "dog"]
+    )
+    assert in_order == by_id
+    assert in_order["AP"] is not None
+
+
+@needs_pycocotools
 @pytest.mark.parametrize(("width", "passed"), [(9.9, 0), (10, 1), (15, 6), (17, 8), (19.1, 10)])
 def test_corners_become_width_and_height(width, passed):
     """A part of a box 20 wide, at the place (5, 7): wrong corners, or a width of x2 - x1 + 1, pass other thresholds."""

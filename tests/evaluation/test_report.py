@@ -79,6 +79,8 @@ def test_report_of_nothing(tmp_path):
     assert "Pictures" not in page
     with pytest.raises(ValueError, match="metrics without 'ap'"):
         write_report(tmp_path, {"map": 1.0}, {})
+    with pytest.raises(ValueError, match="metrics without 'images'"):
+        write_report(tmp_path, {"map": 1.0, "ap": {}, "objects": {}, "detections": {}}, {})
 
 
 def test_report_shows_recall_by_size_with_numbers_of_objects(tmp_path, evaluation):

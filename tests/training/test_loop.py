@@ -87,6 +87,16 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, data, tmp_path, capsys)
     assert steps_in(tmp_path) == steps_in(workdir) == [8, 12]
 
 
+def test_a_run_killed_before_its_first_checkpoint_says_that_it_begins_again(data, tmp_path, monkeypatch, capsys):
+    step_in_a_moment(monkeypatch.setattr)
+    said = f"{tmp_path} has no checkpoint yet (train.checkpoint_every = 4): it begins with step 0 again"
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n')
+    train(run_config(data), tmp_path)
+    assert said in capsys.readouterr().out
+    train(run_config(data), tmp_path / "new")
+    assert "no checkpoint yet" not in capsys.readouterr().out
+
+
 def test_an_interrupted_run_saves_its_step_and_goes_on_to_the_same_bits(momentary, data, tmp_path, monkeypatch):
     state, workdir = momentary
     passed_on = []

@@ -44,7 +44,7 @@ def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False)
         way = ", or draw a larger part by --data.split, in a new run" if drawn else ""
         found.append(
             f"the test has {counted(total, 'object')} in {counted(images, 'image')}: chance alone can move the mAP of "
-            f"so few by 0.1. More test images make it certain: annotate more{way}"
+            f"so few by {max(0.1, 1 / total):.1g}. More test images make it certain: annotate more{way}"
         )
     few = {name: count for name, count in objects.items() if 0 < count < _FEW_OF_CLASS}
     if few and total >= _FEW:

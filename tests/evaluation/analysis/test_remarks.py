@@ -8,7 +8,8 @@ from frcnn_jax.types import GroundTruth
 
 def test_a_test_set_of_few_objects():
     (text,) = few_objects({"cat": 9}, 4)
-    assert text.startswith("the test has 9 objects in 4 images: chance alone can move the mAP")
+    assert text.startswith("the test has 9 objects in 4 images: chance alone can move the mAP of so few by 0.1. ")
+    assert "of so few by 0.5. " in few_objects({"cat": 2}, 1)[0]
     assert few_objects({"cat": 1}, 1)[0].startswith("the test has 1 object in 1 image:")
     assert text.endswith("More test images make it certain: annotate more")
     (text,) = few_objects({"cat": 9}, 4, drawn=True)
