@@ -8,6 +8,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from frcnn_jax.data.prepared.names import slips, without_slips
 from tests.data.voc_files import annotation_xml, object_xml, with_exif_orientation
 
 
@@ -103,3 +104,12 @@ def test_a_dropped_image_counts_no_orientation(config, files, caplog):
     files.split("test", "t1", "b1")
     config = DataConfig(root=config.root, tfds_dir=config.tfds_dir, faults=policy)
     assert not [message for message in prepared(config, caplog, "test")[1] if "EXIF" in message]
+
+
+def test_several_groups_are_one_setting():
+    assert slips(["Ant", "bee", "ant", "cat", "BEE"]) == [
+        "classes of their own, but spelt alike: 'Ant', 'ant'; 'BEE', 'bee'; each of these groups becomes one by "
+        "--data.rename Ant=ant BEE=bee"
+    ]
+    assert slips(["ant", "bee"]) == []
+    assert without_slips({"Ant": 1, "bee": 4, "ant": 2}) == {"ant": 3, "bee": 4}

@@ -25,6 +25,7 @@ __all__ = [
     "spelt_alike",
     "standard_classes",
     "warn_of_slips",
+    "without_slips",
 ]
 
 _log = logging.getLogger(__name__)
@@ -194,13 +195,24 @@ def warn_of_slips(title: str, classes: Sequence[str]) -> None:
 
 
 def slips(classes: Sequence[str]) -> list[str]:
-    """Sentences about classes with nearly the same spelling, each with the setting that makes them one."""
-    alike: dict[str, list[str]] = {}
+    """A sentence about classes with nearly the same spelling, with the setting that makes them one; [] if none."""
+    groups = [names for names in _alike(classes) if len(names) > 1]
+    if not groups:
+        return []
+    named = "; ".join(", ".join(map(repr, names)) for names in groups)
+    renames = " ".join(shlex.quote(f"{name}={names[-1]}") for names in groups for name in names[:-1])
+    each = "they become one" if len(groups) == 1 else "each of these groups becomes one"
+    return [f"classes of their own, but spelt alike: {named}; {each} by --data.rename {renames}"]
+
+
+def without_slips(objects: Mapping[str, int]) -> dict[str, int]:
+    """Numbers of objects by class after the renames that `slips` names."""
+    return {names[-1]: sum(objects[name] for name in names) for names in _alike(list(objects))}
+
+
+def _alike(classes: Sequence[str]) -> list[list[str]]:
+    """The classes in groups of nearly the same spelling, each sorted."""
+    groups: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(spelt_alike(name), []).append(name)
-    return [
-        f"classes of their own, but spelt alike: {', '.join(map(repr, names))}; they become one by --data.rename "
-        + " ".join(shlex.quote(f"{name}={names[-1]}") for name in names[:-1])
-        for names in map(sorted, alike.values())
-        if len(names) > 1
-    ]
+        groups.setdefault(spelt_alike(name), []).append(name)
+    return list(map(sorted, groups.values()))

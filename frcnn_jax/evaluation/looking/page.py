@@ -9,7 +9,7 @@ import numpy as np
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import Config
-from frcnn_jax.data.prepared.names import slips
+from frcnn_jax.data.prepared.names import slips, without_slips
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import counted, few_objects, rare_classes
 from frcnn_jax.evaluation.looking.network import Recall
@@ -69,7 +69,7 @@ def remarks(survey: Survey, config: Config) -> list[str]:
             "admits proposals of their size"
         )
     found += slips(survey.view.classes)
-    found += rare_classes({row[0]: row[1] for row in survey.class_table()[1]})
+    found += rare_classes(without_slips({row[0]: row[1] for row in survey.class_table()[1]}))
     found += [f"training would stop: {survey.test_stop}"] if survey.test_stop else []
     found += _test_remarks(survey)
     marked = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in survey.view.annotations)
