@@ -71,32 +71,24 @@ def way_on(
     errors: Sequence[Fault],
 ) -> dict[str, str] | None:
     """Settings that let the preparation go on; None if they would leave no image, or no object."""
+
+    def settings_with(answers: Mapping[str, str]) -> tuple[dict[str, str], list[CheckedImage]]:
+        """These answers, `drop` for all other faults that stop; and the remaining images."""
+        settings = dict(answers)
+        while True:
+            current = dataclasses.replace(policy, **settings)
+            results = {name: check_loaded_image(image, classes, current) for name, image in images.items()}
+            _, stopping = tolerated_faults(all_faults(results, splits), images, totals, current, excused)
+            if not stopping:
+                return dict(sorted(settings.items())), [result.image for result in results.values() if result.image]
+            settings |= {fault.kind: "clip" if fault.kind == "box_outside" else "drop" for fault in stopping}
+
     had_objects = any(map(object_count, images.values()))
     found = {fault.kind for fault in errors}
     milder = [(kind, answer) for kind, answer in _MILDER.items() if kind in found]
     for count in range(len(milder) + 1):
         for answers in itertools.combinations(milder, count):
-            settings, kept = _settings(images, splits, classes, policy, totals, excused, dict(answers))
+            settings, kept = settings_with(dict(answers))
             if kept and (not had_objects or any(image.objects for image in kept)):
                 return settings
     return None
-
-
-def _settings(
-    images: Mapping[str, LoadedImage],
-    splits: Mapping[str, SplitRecords],
-    classes: Sequence[str],
-    policy: FaultPolicy,
-    totals: Mapping[str, int],
-    excused: Collection[Fault],
-    answers: Mapping[str, str],
-) -> tuple[dict[str, str], list[CheckedImage]]:
-    """Settings that let the preparation go on, and the remaining images: these answers, else `drop`."""
-    settings = dict(answers)
-    while True:
-        current = dataclasses.replace(policy, **settings)
-        results = {name: check_loaded_image(image, classes, current) for name, image in images.items()}
-        _, errors = tolerated_faults(all_faults(results, splits), images, totals, current, excused)
-        if not errors:
-            return dict(sorted(settings.items())), [result.image for result in results.values() if result.image]
-        settings |= {fault.kind: "clip" if fault.kind == "box_outside" else "drop" for fault in errors}
