@@ -4,9 +4,11 @@ Defaults are the papers'. If the published code differs, the description names i
 """
 
 import dataclasses
+import math
 from typing import Literal
 
-from frcnn_jax.config.checks import SettingError, at_least, in_range, kinds, lengths
+from frcnn_jax.config import OptimizerConfig, ParameterRule
+from frcnn_jax.config.checks import MOST_STEPS, SettingError, at_least, at_most, in_range, kinds, lengths
 
 __all__ = [
     "ComparisonConfig",
@@ -53,6 +55,7 @@ class FineTuningConfig:
         at_least(self, "fine_tuning", steps=0, foreground=0, background=0, learning_rate=0, weight_decay=0)
         at_least(self, "fine_tuning", classifier_rate=0, measure_every=1, patience=1, least_steps=0)
         at_least(self, "fine_tuning", checkpoint_every=1)
+        at_most(self, "fine_tuning", steps=MOST_STEPS)
         in_range(self, "fine_tuning", foreground_iou=(0, 1), momentum=(0, 1), held_out=(0, 0.9))
         low, high = self.background_iou
         if not 0 <= low < high <= self.foreground_iou:
@@ -62,11 +65,26 @@ class FineTuningConfig:
             )
         if not self.foreground + self.background:
             raise SettingError("fine_tuning.foreground and fine_tuning.background are both 0: a batch needs windows")
+        try:
+            self.optimizer()
+        except SettingError as error:
+            reason = str(error).replace("optimizer.", "fine_tuning.", 1).replace(", or shares below 1", "")
+            raise SettingError(reason) from None
 
     @property
     def batch_size(self) -> int:
         """Windows in a batch."""
         return self.foreground + self.background
+
+    def optimizer(self, rules: tuple[ParameterRule, ...] = ()) -> OptimizerConfig:
+        """The optimizer's settings."""
+        return OptimizerConfig(
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            drops=self.drops,
+            rules=rules,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +165,16 @@ class SvmConfig:
         kinds(self, "svm")
         at_least(self, "svm", c=0, bias_multiplier=0, positive_weight=0, feature_norm=0, retrain_at=0)
         in_range(self, "svm", negative_iou=(0, 1))
+        for name in ("c", "feature_norm"):
+            if not getattr(self, name):
+                raise SettingError(f"svm.{name} must be above 0, not {getattr(self, name)}")
+        for name in ("join", "leave"):
+            if not math.isfinite(getattr(self, name)):
+                raise SettingError(f"svm.{name} must be a finite number, not {getattr(self, name)}")
+        if self.join < self.leave:
+            raise SettingError(
+                f"svm.join must be at least svm.leave = {self.leave}, not {self.join}: negatives would leave at once"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,17 +51,13 @@ class FineTuned(NamedTuple):
 
 def optimizer_config(settings: FineTuningConfig, classifier: str) -> OptimizerConfig:
     """Caffe's SGD: biases have twice the rate and no decay; the classifier multiplies both."""
-    return OptimizerConfig(
-        learning_rate=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        drops=settings.drops,
+    return settings.optimizer(
         rules=(
             ParameterRule(f"^{classifier}/kernel$", settings.classifier_rate),
             ParameterRule(f"^{classifier}/bias$", 2 * settings.classifier_rate, 0.0),
             ParameterRule("/(bias|scale)$", 2.0, 0.0),
             ParameterRule("/kernel$"),
-        ),
+        )
     )
 
 
