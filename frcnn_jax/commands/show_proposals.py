@@ -16,7 +16,7 @@ from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
 from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals, validation_file
 from frcnn_jax.evaluation.augmented import draw_augmented
-from frcnn_jax.evaluation.drawing import PALETTE, draw_detections
+from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_detections
 from frcnn_jax.evaluation.report import write_image
 from frcnn_jax.types import Detections, GroundTruth
 
@@ -109,8 +109,8 @@ def draw_some(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     drawn = np.zeros((0, 4), np.float32)
     for box in np.random.default_rng(0).permutation(boxes):
         if len(drawn) < DRAWN and best_overlaps(box[None], drawn)[1] < 0.5:
-            x1, y1, x2, y2 = np.round(box).astype(int).tolist()
-            cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), PALETTE[len(drawn) % len(PALETTE)], 2)
+            corners = box_pixels(box, canvas.shape)
+            cv2.rectangle(canvas, corners[:2], corners[2:], PALETTE[len(drawn) % len(PALETTE)], 2)
             drawn = np.concatenate([drawn, box[None]])
     return canvas
 

@@ -12,7 +12,7 @@ from frcnn_jax.evaluation.fonts import drawable_names, render_text
 from frcnn_jax.evaluation.valid_records import valid_detections
 from frcnn_jax.types import Detections, GroundTruth
 
-__all__ = ["PALETTE", "check_image", "draw_detections", "draw_objects", "draw_rois"]
+__all__ = ["PALETTE", "box_pixels", "check_image", "draw_detections", "draw_objects", "draw_rois"]
 
 # By label, then from the start again; neighbours differ in hue and brightness.
 PALETTE = (
@@ -51,13 +51,13 @@ def draw_detections(
 
     best_first = np.argsort(-scores, kind="stable")
     best_first = best_first[scores[best_first] >= min_score]
-    corners = [_corners(box * factor, canvas) for box in boxes]
+    corners = [box_pixels(box * factor, canvas.shape) for box in boxes]
     colors = [PALETTE[(label - 1) % len(PALETTE)] for label in labels]
     for i in best_first[::-1]:
         cv2.rectangle(canvas, corners[i][:2], corners[i][2:], colors[i], line)
     if ground_truth is not None:
         for box in np.asarray(ground_truth.boxes, np.float64):
-            _draw_dashed(canvas, _corners(box * factor, canvas), max(1, line // 2))
+            _draw_dashed(canvas, box_pixels(box * factor, canvas.shape), max(1, line // 2))
     names = drawable_names(class_names)
     plates: list[tuple[int, int, int, int]] = []
     for i in best_first:
@@ -74,7 +74,7 @@ def draw_objects(image: UInt8[np.ndarray, "H W 3"], ground_truth: GroundTruth) -
     canvas = np.ascontiguousarray(image).copy()
     line = max(2, round(math.sqrt(canvas.shape[0] * canvas.shape[1]) / 300))
     for box, label, crowd in zip(ground_truth.boxes, ground_truth.labels, ground_truth.crowd, strict=True):
-        corners = _corners(np.asarray(box, np.float64), canvas)
+        corners = box_pixels(box, canvas.shape)
         if crowd:
             _draw_dashed(canvas, corners, max(1, line // 2))
         else:
@@ -91,9 +91,10 @@ def draw_rois(
     check_image(image)
     canvas = np.ascontiguousarray(image).copy()
     line = max(round(max(canvas.shape[:2]) / 400), 1)
-    for label, box in sorted(zip(labels.tolist(), np.round(boxes).astype(int).tolist(), strict=True)):
+    rois = ((int(label), box_pixels(box, canvas.shape)) for label, box in zip(labels, boxes, strict=True))
+    for label, corners in sorted(rois):
         color = PALETTE[(label - 1) % len(PALETTE)] if label else (170, 170, 170)
-        cv2.rectangle(canvas, box[:2], (box[2] - 1, box[3] - 1), color, line)
+        cv2.rectangle(canvas, corners[:2], corners[2:], color, line)
     return canvas
 
 
@@ -103,10 +104,10 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"image: {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
 
 
-def _corners(box: np.ndarray, canvas: np.ndarray) -> tuple[int, int, int, int]:
-    """The first and last pixel of a half-open box, clipped to the canvas."""
-    height, width = canvas.shape[:2]
-    x1, y1, x2, y2 = np.floor(np.add(box, (0.5, 0.5, -0.5, -0.5))).astype(int)
+def box_pixels(box: Float[np.ndarray, " 4"], shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """The first and last pixel of a half-open box, x1 y1 x2 y2, within an image of this shape (height, width ...)."""
+    height, width = shape[:2]
+    x1, y1, x2, y2 = np.floor(np.add(np.asarray(box, np.float64), (0.5, 0.5, -0.5, -0.5))).astype(int)
     x1, y1 = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
     return int(x1), int(y1), int(min(max(x2, x1), width - 1)), int(min(max(y2, y1), height - 1))
 

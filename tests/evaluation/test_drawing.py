@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.evaluation.drawing import PALETTE, draw_detections
+from frcnn_jax.commands.show_proposals import draw_some
+from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_detections, draw_objects, draw_rois
+from frcnn_jax.evaluation.looking.samples import _crop
 from frcnn_jax.evaluation.report import write_image
 from frcnn_jax.types import GroundTruth
 from tests.evaluation.records import detections, pixels
@@ -34,6 +36,19 @@ def test_boxes_are_drawn_where_they_are():
     assert columns.max() <= 301
     assert pixels(drawn, (128, 128, 128))[205:395, 105:295].all()
     assert edge[170:195, 100:150].mean() > 0.2  # the plate of the text stands above
+
+
+def test_every_picture_has_the_same_pixels_of_a_box():
+    boxes = np.float32([[2.5, 3.5, 120.5, 119.5]])
+    truth = GroundTruth(boxes=boxes, labels=np.array([1]), difficult=np.zeros(1, bool))
+    image = np.full((130, 130, 3), 128, np.uint8)
+    assert box_pixels(boxes[0], image.shape) == (3, 4, 120, 119)
+    assert box_pixels([-9, 7, 9999, 7.2], image.shape) == (0, 7, 129, 7)
+    tile = _crop(boxes[0], 1, 0.25)(image)  # the whole image, not resized
+    for picture in (draw_objects(image, truth), draw_rois(image, boxes, np.array([1])), draw_some(image, boxes), tile):
+        rows, columns = np.nonzero((picture != image).any(axis=2))
+        middle = [(int(values.min()) + int(values.max())) / 2 for values in (columns, rows)]
+        assert middle == [61.5, 61.5]  # of lines of any width
 
 
 def test_only_real_detections_with_enough_score_are_drawn():

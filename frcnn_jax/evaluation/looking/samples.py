@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.evaluation.drawing import PALETTE, draw_objects
+from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_objects
 from frcnn_jax.evaluation.looking.survey import Survey
 from frcnn_jax.evaluation.pages.gallery import jpeg, thumbnail
 
@@ -144,9 +144,8 @@ def _crop(box: Float[np.ndarray, " 4"], label: int, context: float) -> Draw:
         scale = _TILE / max(part.shape[:2])
         size = [max(round(side * scale), 1) for side in part.shape[1::-1]]
         tile = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        corners = np.round((box - [x1, y1, x1, y1]) * scale).astype(int)
-        last = np.array(tile.shape[1::-1]) - 1
-        cv2.rectangle(tile, np.clip(corners[:2], 0, last), np.clip(corners[2:] - 1, 0, last), _color(label), 2)
+        corners = box_pixels((box - [x1, y1, x1, y1]) * scale, tile.shape)
+        cv2.rectangle(tile, corners[:2], corners[2:], _color(label), 2)
         return tile
 
     return draw
