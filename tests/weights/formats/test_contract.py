@@ -172,3 +172,21 @@ def test_a_format_is_one_line_in_the_table(tmp_path, monkeypatch):
     assert list(read_weights(tmp_path / "a.npz", DETECTOR.model).arrays) == ["other"]
     first.write(tmp_path / "b.npz", OURS, describe(DETECTOR))
     assert read_pixels(tmp_path / "b.npz") == PIXELS
+
+
+@pytest.mark.parametrize("kind", ["EFFICIENTNET_LITE_PTH", "RESNET_PTH"])
+def test_a_state_dict_is_known_by_its_names_alone(tmp_path, kind):
+    """Reading hundreds of megabytes to choose a format would take as long as loading them."""
+    state = {key: Tensor(array) for key, array in resnet_arrays().items()}
+    path = write_zip(tmp_path / "a.pth", narrow_state_dict() if kind == "EFFICIENTNET_LITE_PTH" else state)
+    with zipfile.ZipFile(path) as archive:
+        places = [info.header_offset for info in archive.infolist() if "/data/" in info.filename]
+    content = bytearray(path.read_bytes())
+    for place in places:
+        content[place] ^= 255  # no longer where the archive says
+    path.write_bytes(content)
+    form = getattr(table, kind)
+    fit = [other for other in FORMATS if other.suffix == ".pth" and other is not table.TORCHVISION_PTH]
+    assert [other for other in fit if other.fits(path)] == [form]
+    with pytest.raises(ValueError, match="is not where the archive says"):
+        form.read(path, NARROW)

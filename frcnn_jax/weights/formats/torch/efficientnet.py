@@ -12,7 +12,7 @@ normalisation is folded into the convolution before it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.pixels import EFFICIENTNET_LITE_PIXELS
 from frcnn_jax.weights.formats.base import WeightFormat, Weights, outputs_pattern
 from frcnn_jax.weights.formats.stored import Stored
-from frcnn_jax.weights.formats.torch.state_dict import read_state_dict
+from frcnn_jax.weights.formats.torch.state_dict import read_state_dict, read_state_names
 from frcnn_jax.weights.params import expected_shapes, matcher
 
 EPSILON = 1e-3  # of the batch normalisation
@@ -43,7 +43,7 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
             model's; or a tensor is missing or misshapen.
     """
     tensors = read_state_dict(path)
-    if not _is_ours(tensors):
+    if not _is_ours(tensors.keys()):
         raise ValueError("it is not EfficientNet-Lite: _conv_stem.weight and the like are missing")
     expected = expected_shapes(model)
     layers, channels = {"backbone/stem": ("_conv_stem", "_bn0")}, []
@@ -78,8 +78,8 @@ def read_efficientnet_lite(path: Path, model: FastRCNN) -> Weights:
     return Weights(arrays, EFFICIENTNET_LITE_PIXELS, skipped=skipped, has_heads=False, drawn=drawn)
 
 
-def _is_ours(tensors: Mapping[str, Stored]) -> bool:
-    return {"_conv_stem.weight", "_blocks.0._project_conv.weight"} <= tensors.keys()
+def _is_ours(names: Set[str]) -> bool:
+    return {"_conv_stem.weight", "_blocks.0._project_conv.weight"} <= names
 
 
 def _may_be_left(layer: str, blocks: int) -> bool:
@@ -127,5 +127,5 @@ EFFICIENTNET_LITE_PTH = WeightFormat(
     suffix=".pth",
     pixels=lambda path: EFFICIENTNET_LITE_PIXELS,
     read=read_efficientnet_lite,
-    fits=lambda path: _is_ours(read_state_dict(path)),
+    fits=lambda path: _is_ours(read_state_names(path)),
 )
