@@ -7,6 +7,7 @@ traceback, and an interruption says how to continue.
 import argparse
 import contextlib
 import difflib
+import functools
 import os
 import re
 import select
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TextIO
 
+from frcnn_jax.config.paths import expand_user, expand_user_or_name
 from frcnn_jax.machine import restart_with_large_pages
 from frcnn_jax.signals import ended_by_signals
 
@@ -115,13 +117,32 @@ def _program() -> str:
     return Path(sys.argv[0]).name
 
 
+def package_command(command: str) -> list[str]:
+    """The start of the command line of a process that runs a command of this package.
+
+    -P: a file in the current folder, such as one named tqdm.py, would take the place of an installed module.
+    """
+    return [sys.executable, "-P", "-m", "frcnn_jax", command]
+
+
 def make_parser(description: str) -> argparse.ArgumentParser:
     """A parser of a command's options, without abbreviations, so that config settings can be mixed with them.
 
     Args:
         description: paragraphs are filled to the width of the terminal, indented lines stay as they are.
     """
-    return _Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = _Parser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+    for kind in (expand_user, expand_user_or_name):
+        parser.register("type", kind, functools.partial(_expanded, kind))
+    return parser
+
+
+def _expanded(expand: Callable[[str], Path | str], text: str) -> Path | str:
+    """`expand(text)`; a ValueError becomes one whose message argparse prints."""
+    try:
+        return expand(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 class _Parser(argparse.ArgumentParser):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from frcnn_jax import __main__ as frcnn
+from frcnn_jax.cli import package_command
 from frcnn_jax.config import config_names, derive, load_config
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +74,16 @@ def test_messages_name_what_was_typed(monkeypatch, tmp_path, capsys):
         assert capsys.readouterr().out.startswith(f"usage: {name} demo-data ")
     listed = subprocess.run([sys.executable, "-m", "frcnn_jax"], capture_output=True, text=True, check=True).stdout
     assert listed.startswith("usage: python -m frcnn_jax COMMAND")
+
+
+def test_processes_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "frcnn_jax.py").write_text("raise SystemExit('the wrong module')\n")
+    listed = subprocess.run([*package_command("train"), "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    started = []
+    monkeypatch.setattr("frcnn_jax.commands.launch.launch", lambda command, count: started.append((command, count)))
+    assert start(monkeypatch, "launch", "-n", 2, "train", "--config", "folder") is None
+    assert started == [([*package_command("train"), "--config", "folder"], 2)]
 
 
 @pytest.mark.parametrize("name", frcnn.COMMANDS)

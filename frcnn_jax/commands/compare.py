@@ -22,7 +22,7 @@ import sys
 import threading
 from pathlib import Path
 
-from frcnn_jax.cli import make_parser
+from frcnn_jax.cli import make_parser, package_command
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config, expand_user, load_config, override, replace
 
@@ -71,8 +71,7 @@ def main() -> None:
 
     from frcnn_jax.comparison.table import find_records, to_markdown, write_table
 
-    program = [sys.executable, "-P", "-m", "frcnn_jax", "compare"]
-    command = [*program, "--config", arguments.config, "--workdir", arguments.workdir, *given]
+    command = [*package_command("compare"), "--config", arguments.config, "--workdir", arguments.workdir, *given]
     for model in models:
         for system in arguments.systems:
             if system == "sppnet" and model in WITHOUT_SPPNET:

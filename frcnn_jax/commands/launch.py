@@ -10,7 +10,7 @@ process that failed: 137 for one that was killed by signal 9.
 import argparse
 import sys
 
-from frcnn_jax.cli import make_parser
+from frcnn_jax.cli import make_parser, package_command
 from frcnn_jax.distributed.launch import launch
 
 SHARED = ("train", "evaluate")
@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.processes < 1:
         parser.error(f"--processes must be at least 1, not {arguments.processes}")
-    command = [sys.executable, "-P", "-m", "frcnn_jax", arguments.command, *arguments.options]
+    command = [*package_command(arguments.command), *arguments.options]
     status = launch(command, arguments.processes)
     if status:
         sys.exit(status)
