@@ -49,7 +49,8 @@ def main() -> None:
         print(f"frcnn_jax {frcnn_jax.__version__}")
     elif name in COMMANDS:
         sys.argv = [f"{program} {name}", *arguments]
-        run(importlib.import_module(f"frcnn_jax.commands.{name.replace('-', '_')}").main)
+        command = importlib.import_module(f"frcnn_jax.commands.{name.replace('-', '_')}")
+        run(command.main, getattr(command, "MEMORY_SETTINGS", ""))
     else:
         nearest = difflib.get_close_matches(name, COMMANDS, 1, 0)[0]
         print(f"{program}: no command {name!r}, the nearest is {nearest}; {program} --help lists them", file=sys.stderr)

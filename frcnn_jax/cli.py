@@ -32,8 +32,12 @@ _WIDEST = 100  # most columns of a help text, on any terminal
 _CLOSED_OUTPUT = 141  # exit status of a process that SIGPIPE ends, as a shell states it
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], memory_settings: str = "") -> None:
     """Runs the `main` of a command, with large pages where the machine has them.
+
+    Args:
+        memory_settings: the command's settings that save memory when they are smaller, as in "input.scales and
+            input.max_size"; named where the memory is too small.
 
     Exits with 1 and a line for bad input or too little memory, with 130 for an interruption, and with 141 if nothing
     reads its output any more.
@@ -55,7 +59,7 @@ def run(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and _EXHAUSTED not in str(error):
             raise
-        sys.exit(f"{_program()}: {_describe_memory(error)}")
+        sys.exit(f"{_program()}: {_describe_memory(error, memory_settings)}")
     except KeyboardInterrupt:
         print(interrupted, end="", file=sys.stderr)
         sys.exit(130)
@@ -103,13 +107,12 @@ def _without_number(error: Exception) -> str:
     return str(error)
 
 
-def _describe_memory(error: BaseException) -> str:
+def _describe_memory(error: BaseException, settings: str) -> str:
     """The message about too little memory, on the host or on a device."""
     line = next(iter(str(error).strip().splitlines()), "").removeprefix(f"{_EXHAUSTED}: ")
-    return (
-        f"out of memory{f' ({line})' if line else ''}: input.batch_size, input.scales, input.max_size and "
-        "sampling.rois_per_image can be smaller, and other programs may use the device; checkpoints are kept"
-    )
+    smaller = f"{settings} can be smaller, and " if settings else ""
+    reason = f" ({line})" if line else ""
+    return f"out of memory{reason}: {smaller}other programs may use the device; finished work is kept"
 
 
 def _program() -> str:

@@ -1,7 +1,7 @@
 """Trains and tests R-CNN, SPPnet and Fast R-CNN on the same data: `python scripts/compare.py --help`."""
 
 from frcnn_jax.cli import run
-from frcnn_jax.commands.compare import main
+from frcnn_jax.commands.compare import MEMORY_SETTINGS, main
 
 if __name__ == "__main__":
-    run(main)
+    run(main, MEMORY_SETTINGS)

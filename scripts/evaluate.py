@@ -1,7 +1,7 @@
 """Evaluates a checkpoint of a run on its test set: `python scripts/evaluate.py --help`."""
 
 from frcnn_jax.cli import run
-from frcnn_jax.commands.evaluate import main
+from frcnn_jax.commands.evaluate import MEMORY_SETTINGS, main
 
 if __name__ == "__main__":
-    run(main)
+    run(main, MEMORY_SETTINGS)

@@ -1,7 +1,7 @@
 """Trains the detector of a config, and evaluates it: `python scripts/train.py --help`."""
 
 from frcnn_jax.cli import run
-from frcnn_jax.commands.train import main
+from frcnn_jax.commands.train import MEMORY_SETTINGS, main
 
 if __name__ == "__main__":
-    run(main)
+    run(main, MEMORY_SETTINGS)

@@ -157,8 +157,8 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
     ("error", "reason"),
     [
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"), " (Out of memory allocating 9 "),
-        (MemoryError("Unable to allocate 3 GiB"), " (Unable to allocate 3 GiB): input.batch_size"),
-        (MemoryError(), ": input.batch_size"),
+        (MemoryError("Unable to allocate 3 GiB"), " (Unable to allocate 3 GiB): other programs may use"),
+        (MemoryError(), ": other programs may use the device; finished work is kept"),
     ],
 )
 def test_too_little_memory_is_one_line(error, reason, monkeypatch):
@@ -170,6 +170,8 @@ def test_too_little_memory_is_one_line(error, reason, monkeypatch):
         command.run(main)
     assert stopped.value.code.startswith(f"frcnn train: out of memory{reason}")
     assert "\n" not in stopped.value.code
+    with pytest.raises(SystemExit, match=r": input\.scales can be smaller, and other programs may use the device; "):
+        command.run(main, "input.scales")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 
 from frcnn_jax import __main__ as frcnn
 from frcnn_jax.cli import package_command
-from frcnn_jax.config import config_names, derive, load_config
+from frcnn_jax.config import Config, config_names, derive, flat_settings, load_config, replace
+from frcnn_jax.runs.evaluate import check_changes
 
 ROOT = Path(__file__).parents[1]
 # Words by which a help text explains an option without a default.
@@ -84,6 +85,19 @@ def test_processes_import_nothing_from_the_current_folder(tmp_path, monkeypatch)
     monkeypatch.setattr("frcnn_jax.commands.launch.launch", lambda command, count: started.append((command, count)))
     assert start(monkeypatch, "launch", "-n", 2, "train", "--config", "folder") is None
     assert started == [([*package_command("train"), "--config", "folder"], 2)]
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "compress", "compare"])
+def test_settings_that_save_memory_are_those_of_the_command(name):
+    module = importlib.import_module(f"frcnn_jax.commands.{name}")
+    settings = {f"{part}.{key}" for part, key in re.findall(r"([\w.]+)\.(\w+)", module.MEMORY_SETTINGS)}
+    assert settings
+    known = flat_settings(module.Settings() if name == "compare" else Config())
+    assert settings <= set(known)
+    if name in ("evaluate", "compress"):
+        for setting in settings:
+            section, key = setting.split(".")
+            check_changes(Config(), replace(Config(), **{section: {key: 1}}))
 
 
 @pytest.mark.parametrize("name", frcnn.COMMANDS)

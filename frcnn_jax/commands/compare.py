@@ -26,6 +26,10 @@ from frcnn_jax.cli import make_parser, package_command
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config, expand_user, load_config, override, replace
 
+MEMORY_SETTINGS = (
+    "input.batch_size, input.scales, input.max_size, sampling.rois_per_image, comparison.rcnn.windows_at_once and "
+    "comparison.sppnet.max_size"
+)
 MODULES = {
     "rcnn": "rcnn",
     "sppnet": "sppnet",

@@ -26,6 +26,7 @@ import time
 from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user, override
 
+MEMORY_SETTINGS = "input.test_batch_size, input.test_scale and proposals.max_count"
 ROUNDS = 3
 
 

@@ -22,6 +22,8 @@ import sys
 from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import Config, DistributedConfig, expand_user, from_json, override, to_json
 
+MEMORY_SETTINGS = "input.test_batch_size, input.test_scale and proposals.max_count"
+
 
 def main() -> None:
     parser = make_parser(__doc__)

@@ -16,6 +16,11 @@ from pathlib import Path
 from frcnn_jax.cli import make_parser, root_option, root_setting
 from frcnn_jax.config import Config, expand_user, load_config, override
 
+MEMORY_SETTINGS = (
+    "input.batch_size, input.scales, input.max_size and sampling.rois_per_image, in an evaluation "
+    "input.test_batch_size, input.test_scale and proposals.max_count,"
+)
+
 
 def main() -> None:
     parser = make_parser(__doc__)

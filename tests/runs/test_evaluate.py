@@ -57,6 +57,7 @@ def changed(run, *arguments):
 
 def test_what_bears_on_an_evaluation_can_be_changed(run, tmp_path):
     test = "--input.test-scales 48 96 --input.test-batch-size 2 --input.workers 1 --input.buckets 128 128"
+    test += " --input.read-timeout 900"
     config = changed(run, *test.split(), "--evaluate.metric", "voc10", "--evaluate.pictures", "0")
     metrics = evaluate_run(run[0], config, directory=tmp_path)
     assert metrics["metric"] == "voc10"
