@@ -103,23 +103,6 @@ def test_detect_says_which_images_it_cannot_take(pictures, monkeypatch):
     assert not (pictures / "detections").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (("clip.mp4", "--proposals", "/no/such.npz"), "--proposals is for images, and clip.mp4 is a video"),
-        (("clip.mp4", "--pictures", "png"), "--pictures is for images, and clip.mp4 is a video"),
-        (("a.jpg", "--every", 2), "--every is for videos, and there is none"),
-        (("a.jpg", "--overwrite"), "--overwrite is for the XML files of --voc-xml"),
-    ],
-)
-def test_options_of_detect_that_would_have_no_effect(tmp_path, monkeypatch, capsys, options, reason):
-    monkeypatch.chdir(tmp_path)
-    for name in ("clip.mp4", "a.jpg"):
-        (tmp_path / name).write_bytes(b"")
-    assert call(monkeypatch, "detect", "--workdir", "run", *options) == 2
-    assert f"error: {reason}" in " ".join(capsys.readouterr().err.split())
-
-
 @pytest.fixture
 def detector(pictures, monkeypatch):
     """Takes the place of a trained one for detect.py; finds one cat in the whole of an image, and keeps no image."""
@@ -220,6 +203,25 @@ def test_detect_writes_nothing_where_proposals_are_refused(pictures, detector, m
     arguments = ("--workdir", pictures, "--proposals", pictures / "boxes.npz", "--out", pictures / "found")
     assert "same" in call(monkeypatch, "detect", pictures / "a/same.png", *arguments)
     assert not (pictures / "found").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (["clip.mp4"], ["--proposals", "nothing.npz"], "--proposals is for images, and only videos are given"),
+        (["clip.mp4"], ["--pictures", "png"], "--pictures is for images, and only videos are given"),
+        (["clip.mp4"], ["--data.max-pixels", "9"], "--data.max-pixels is for images, and only videos are given"),
+        (["clip.mp4"], ["--skip-broken"], "--skip-broken is for images, and only videos are given"),
+        (["clip.mp4"], ["--voc-xml", "xml"], "make images of clip.mp4, as by: ffmpeg -i clip.mp4 FOLDER/%06d.png"),
+        (["a/same.png"], ["--every", "2"], "--every is for videos, and only images are given"),
+        (["a/same.png"], ["--overwrite"], "give --voc-xml too; other results are always replaced"),
+    ],
+)
+def test_detect_refuses_options_without_effect(pictures, detector, monkeypatch, capsys, files, options, message):
+    monkeypatch.chdir(pictures)
+    (pictures / "clip.mp4").touch()
+    assert call(monkeypatch, "detect", "--workdir", pictures, *files, *options) == 2
+    assert capsys.readouterr().err.endswith(f"{message}\n")
 
 
 def test_detect_holds_one_image_at_a_time(pictures, detector, monkeypatch):

@@ -36,6 +36,7 @@ MODULES = {
     "fast_rcnn": "fast_rcnn",
     "fast_rcnn_svm": "ablations.fast_rcnn_svm",
 }
+TESTED_ALIKE = {"box_voting": None, "second_pass": 0, "flip": False}  # the same evaluation of all systems
 SYSTEMS = ("rcnn", "sppnet", "fast_rcnn")
 WITHOUT_SPPNET = ("caffenet", "vgg_cnn_m_1024")  # the paper has no SPPnet with S and M
 
@@ -58,13 +59,15 @@ def main() -> None:
     parser.add_argument("--settings", action="store_true", help="list all settings, with the config's values, and exit")
     parser.add_argument("--child", metavar="PROGRAM", help=argparse.SUPPRESS)
     arguments, given = parser.parse_known_args()
-    values = vars(load_config(arguments.config)).copy()
-    settings = override(Settings(**values), ["--help"] if arguments.settings else given, sys.argv[0])
+    # R-CNN and SPPnet have none of these, and the three are to be tested alike.
+    recipe = replace(load_config(arguments.config), evaluate=TESTED_ALIKE)
+    settings = override(Settings(**vars(recipe)), ["--help"] if arguments.settings else given, sys.argv[0])
+    for name, value in TESTED_ALIKE.items():
+        if getattr(settings.evaluate, name) != value:
+            parser.error(f"--evaluate.{name.replace('_', '-')}: R-CNN and SPPnet have none, and all are tested alike")
     if arguments.workdir is None:
         parser.error("the following arguments are required: --workdir")
     config = Config(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Config)})
-    # R-CNN and SPPnet have none of these, and the three are to be tested alike.
-    config = replace(config, evaluate={"box_voting": None, "second_pass": 0, "flip": False})
     models = arguments.models or [config.model.name]
     if arguments.child is not None:
         sys.argv[0] = arguments.child  # for messages

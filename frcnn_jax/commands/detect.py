@@ -36,15 +36,17 @@ _LINES = 20  # images; for as many or more, no line per image is printed
 def main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
-    if arguments.every is not None and arguments.every < 1:
+    if arguments.every < 1:
         parser.error(f"--every must be at least 1, not {arguments.every}")
     if not 0 <= arguments.score <= 1:
         parser.error(f"--score must be in 0 ... 1, not {arguments.score:g}")
+    if arguments.overwrite and arguments.voc_xml is None:
+        parser.error("--overwrite replaces XML files: give --voc-xml too; other results are always replaced")
 
     from frcnn_jax.runs.detect_inputs import find_inputs
 
     files, videos = find_inputs(arguments.files)  # first, as the other imports take seconds
-    _check_used(parser, arguments, files, videos)
+    _check_options(parser, arguments, files, videos)
 
     from frcnn_jax.runs.detector import load_detector
 
@@ -64,11 +66,10 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures",
         choices=("input", "jpg", "png", "none"),
-        help="format of pictures: input (PNG for lossless inputs, else JPEG), png, jpg, or none; input if not given",
+        default="input",
+        help="format of pictures: input (PNG for lossless inputs, else JPEG), png, jpg, or none",
     )
-    parser.add_argument(
-        "--every", type=int, metavar="N", help="in videos, detect in every N-th frame; all if not given"
-    )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="in videos, detect in every N-th frame")
     parser.add_argument(
         "--voc-xml",
         type=expand_user,
@@ -88,32 +89,36 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_used(
+def _check_options(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace, images: Sequence[Path], videos: Sequence[Path]
 ) -> None:
-    """Ends the command if an option would have no effect on these files, then sets what was not given."""
-    if arguments.proposals is not None and not images:
-        parser.error(f"--proposals is for images, and {videos[0]} is a video: its proposals are computed")
-    if arguments.pictures is not None and not images:
-        parser.error(f"--pictures is for images, and {videos[0]} is a video")
-    if arguments.every is not None and not videos:
-        parser.error("--every is for videos, and there is none")
-    if arguments.overwrite and arguments.voc_xml is None:
-        parser.error("--overwrite is for the XML files of --voc-xml; pictures and JSON files are always replaced")
-    arguments.pictures, arguments.every = arguments.pictures or "input", arguments.every or 1
+    """Ends the command if an option is given that has no effect on these files."""
+    if videos and arguments.voc_xml is not None:
+        parser.error(f"--voc-xml is for images: {_make_images(videos[0])}")
+    of_images = {
+        "--proposals": arguments.proposals is not None,
+        "--pictures": arguments.pictures != "input",
+        "--data.max-pixels": arguments.max_pixels is not None,
+        "--skip-broken": arguments.skip_broken,
+    }
+    for option in [name for name, given in of_images.items() if given and not images]:
+        parser.error(f"{option} is for images, and only videos are given")
+    if arguments.every != 1 and not videos:
+        parser.error("--every is for videos, and only images are given")
+
+
+def _make_images(video: Path) -> str:
+    return f"make images of {video}, as by: ffmpeg -i {video} FOLDER/%06d.png"
 
 
 def _check_proposals(
     parser: argparse.ArgumentParser, arguments: argparse.Namespace, method: str, videos: Sequence[Path]
 ) -> None:
-    """Ends the command if a video is given with an option for images, or no boxes can be had."""
-    frames = f"ffmpeg -i {videos[0]} FOLDER/%06d.png" if videos else ""
-    if videos and arguments.voc_xml is not None:
-        parser.error(f"--voc-xml is for images: make images of {videos[0]}, as by: {frames}")
+    """Ends the command if no boxes can be had."""
     if videos and method == "file":
         parser.error(
             "the detector was trained with proposals from a file, and a video has none: "
-            f"make images of {videos[0]}, as by: {frames}, and give --proposals for them"
+            f"{_make_images(videos[0])}, and give --proposals for them"
         )
     if method == "file" and arguments.proposals is None:
         parser.error("the detector was trained with proposals from a file: give --proposals")

@@ -63,11 +63,11 @@ def systems(commands):
 
 def test_each_system_and_network_has_a_process_of_its_own(script, tmp_path, capsys):
     work = ["--workdir", str(tmp_path / "table")]
-    commands = script(*work, "--train.steps", "7", "--comparison.share", "0.5")
+    commands = script(*work, "--train.steps", "7", "--evaluate.no-flip")
     assert systems(commands) == [("rcnn", "tiny"), ("sppnet", "tiny"), ("fast_rcnn", "tiny")]
     for command in commands:
         assert command[:5] == [sys.executable, "-P", "-m", "frcnn_jax", "compare"]
-        assert command[9:14] == ["--train.steps", "7", "--comparison.share", "0.5", "--child"]
+        assert command[9:13] == ["--train.steps", "7", "--evaluate.no-flip", "--child"]
     # The table has what earlier commands left too; the paper has no SPPnet of S and M.
     capsys.readouterr()
     commands = script(*work, "--models", "vgg16", "caffenet", "--systems", "sppnet", "fast_rcnn")
@@ -97,6 +97,15 @@ def test_mistakes_are_named_before_anything_is_done(script, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script("--workdir", str(tmp_path), "--comparison.svn.c", "1")
     assert "--comparison.svm" in capsys.readouterr().err
+    (tmp_path / "small.py").write_text(
+        "from frcnn_jax.config import Config, EvalConfig\n\n\n"
+        "def get_config():\n    return Config(evaluate=EvalConfig(flip=True, box_voting=0.5))\n"
+    )
+    for setting in (["flip"], ["box-voting", "0.5"], ["second-pass", "8"]):
+        with pytest.raises(SystemExit):
+            script("--workdir", str(tmp_path), f"--evaluate.{setting[0]}", *setting[1:])
+        error = f"error: --evaluate.{setting[0]}: R-CNN and SPPnet have none, and all are tested alike\n"
+        assert capsys.readouterr().err.endswith(error)
     with pytest.raises(SystemExit):
         script("--train.steps", "7")
     assert "the following arguments are required: --workdir" in capsys.readouterr().err
