@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 _LONGEST = 160  # characters of a reason
@@ -42,6 +43,15 @@ def system_code(error: BaseException) -> int | None:
         return error.errno
     code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's notation
     return int(code[1]) if code else None
+
+
+def is_missing_elsewhere(error: BaseException, folder: Path) -> bool:
+    """True for an error of a missing path that is neither the folder nor inside it."""
+    if not isinstance(error, FileNotFoundError):
+        return False
+    named = re.search(r" at (/.*?)\.?$", str(error))  # Orbax's sentence
+    path = error.filename or (named and named[1])
+    return isinstance(path, str) and not Path(path).is_relative_to(folder)
 
 
 def reason(error: BaseException) -> str:

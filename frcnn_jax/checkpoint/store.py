@@ -16,9 +16,10 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from frcnn_jax.checkpoint.background import Background, copy_to_host
-from frcnn_jax.checkpoint.errors import quiet_orbax, reason, system_code
+from frcnn_jax.checkpoint.errors import is_missing_elsewhere, quiet_orbax, reason, system_code
 from frcnn_jax.checkpoint.evaluations import choose_step
 from frcnn_jax.checkpoint.metadata import READABLE, CheckpointMetadata, decode_metadata, encode_metadata
+from frcnn_jax.checkpoint.shapes import check_shapes
 from frcnn_jax.config import expand_user, from_json
 from frcnn_jax.distributed.talk import process_count
 from frcnn_jax.sums import check_contents, check_sizes, write_sums
@@ -60,7 +61,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, keep: int = 2):
-        folder = Path(workdir).resolve() / "checkpoints"
+        folder = expand_user(workdir).resolve() / "checkpoints"
         options = {"create": True}
         if process_count() > 1:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,11 @@ class Checkpoints:
         self._keep = keep
         self._background = Background()
         self.step: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the checkpoint to read."""
+        return self._folder(self._chosen)
 
     @property
     def latest(self) -> int | None:
@@ -175,16 +181,11 @@ class Checkpoints:
             with self.damage_named(contents=""):
                 restored = self._manager.restore(self._chosen, args=items)
         except ValueError:
-            self._check_shapes(template)
+            check_shapes(self.folder, template)
             raise
         with self.damage_named():
             key = jax.random.wrap_key_data(restored["arrays"]["key"])
             return restored["arrays"]["state"], key, restored["metadata"]["position"]
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the checkpoint that is read."""
-        return self._folder(self._chosen)
 
     def metadata(self) -> CheckpointMetadata:
         """Description of the checkpoint.
@@ -216,20 +217,23 @@ class Checkpoints:
 
         Raises:
             ValueError: it is damaged; one line.
-            OSError: the system cannot read it.
+            OSError: the system cannot read it, or a path outside it is missing.
         """
+        folder = self.folder
         try:
-            _check_parts(self.folder)
-            check_contents(self.folder, contents)
+            _check_parts(folder)
+            check_contents(folder, contents)
             with quiet_orbax():
                 yield
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:  # Orbax raises a bare Exception for a truncated array
+            if is_missing_elsewhere(error, folder):
+                raise
             code = system_code(error)
             if code not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-                raise OSError(f"{self.folder} cannot be read: {os.strerror(code)}") from error
-            raise ValueError(f"{self.folder} is damaged ({reason(error)}): {self._advice()}") from error
+                raise OSError(f"{folder} cannot be read: {os.strerror(code)}") from error
+            raise ValueError(f"{folder} is damaged ({reason(error)}): {self._advice()}") from error
 
     @property
     def _chosen(self) -> int | None:
@@ -245,31 +249,12 @@ class Checkpoints:
                     other = f"give --checkpoint {step}"
                     if self._chosen != self.latest:
                         return other
-                    delete = f"rm -r {shlex.quote(str(self._folder(self._chosen)))}"
+                    delete = f"rm -r {shlex.quote(str(self.folder))}"
                     return f"delete it to go on from step {step}: {delete}; or, to use that one, {other}"
         return "delete it to begin anew, as there is no earlier one that is whole"
 
     def _folder(self, step: int | None) -> Path:
         return Path(self._manager.directory) / str(step)
-
-    def _check_shapes(self, template: Any) -> None:
-        """Raises ValueError if the checkpoint is intact and has other arrays than `template`."""
-        try:
-            with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-                stored = handler.metadata(self._folder(self._chosen) / "arrays")
-            found, wanted = (
-                {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
-                for leaves in map(jax.tree_util.tree_leaves_with_path, (stored, template))
-            )
-        except Exception:
-            return  # the fault is reported already
-        differ = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        if differ:
-            first = differ[0]
-            raise ValueError(
-                f"the checkpoint in {self._manager.directory} does not fit the model in {len(differ)} arrays: {first} "
-                f"is {_shape(found, first)} there and {_shape(wanted, first)} here. Go on with the model that it is of"
-            )
 
     def close(self) -> None:
         """Waits for the checkpoint that is being written.
@@ -294,7 +279,3 @@ def _check_parts(folder: Path) -> None:
     if absent:
         raise FileNotFoundError(f"it has no {' and no '.join(absent)}")
     check_sizes(folder)
-
-
-def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
-    return str(list(shapes[name])) if name in shapes else "missing"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.comparison.record import TEST_STAGES, TRAIN_STAGES, Record
+from frcnn_jax.config import expand_user
 
 __all__ = ["PAPER", "SYSTEMS", "Row", "Table", "build_table", "find_records", "to_html", "to_markdown", "write_table"]
 
@@ -81,7 +82,7 @@ def find_records(workdir: str | Path) -> list[Record]:
     Raises:
         ValueError: one is damaged.
     """
-    return [Record.read(path) for path in sorted(Path(workdir).glob("*/record.json"))]
+    return [Record.read(path) for path in sorted(expand_user(workdir).glob("*/record.json"))]
 
 
 def build_table(records: Iterable[Record]) -> Table:
@@ -218,9 +219,9 @@ def to_html(table: Table, title: str) -> str:
 
 def write_table(folder: str | Path, records: Iterable[Record], *, title: str = "Comparison of systems") -> Table:
     """Writes `comparison.md` and `comparison.html` to `folder`."""
-    table = build_table(records)
-    write_text(Path(folder) / "comparison.md", to_markdown(table))
-    write_text(Path(folder) / "comparison.html", to_html(table, title))
+    folder, table = expand_user(folder), build_table(records)
+    write_text(folder / "comparison.md", to_markdown(table))
+    write_text(folder / "comparison.html", to_html(table, title))
     return table
 
 
@@ -245,6 +246,5 @@ th:first-child, td:first-child { text-align: left } th { white-space: normal; ve
 {% endfor %}
 </table>
 {% for note in notes %}<p>{{ note }}</p>{% endfor %}
-
 </html>
 """

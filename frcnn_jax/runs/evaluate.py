@@ -71,6 +71,7 @@ def evaluate_run(
         OSError: a folder to write to is a file, or not writable. Raised, like the others, before proposals are computed
             and images are processed.
     """
+    workdir = expand_user(workdir)
     if config is not None:
         start(config.distributed)
     detector = _load_in_all(workdir, checkpoint)
@@ -83,7 +84,7 @@ def evaluate_run(
             f"{dataset.name} has the classes {dataset.classes}, the detector {detector.classes}: "
             "give data.test a set of the detector's classes, their order by data.classes, or train on the new ones"
         )
-    directory = expand_user(workdir) / "eval" if directory is None else expand_user(directory)
+    directory = workdir / "eval" if directory is None else expand_user(directory)
     files = None
     if is_first():  # only process 0 writes them
         check_folder(directory)
@@ -113,8 +114,8 @@ def evaluate_run(
         title=_title(dataset, config),
         extra={
             "step": detector.step,
-            **from_first(lambda: _chosen_by(expand_user(workdir), detector.step, dataset)),
-            **from_first(lambda: shortened(expand_user(workdir), detector.config, recipe)),
+            **from_first(lambda: _chosen_by(workdir, detector.step, dataset)),
+            **from_first(lambda: shortened(workdir, detector.config, recipe)),
             **({"chosen": dataset.chosen} if getattr(dataset, "chosen", "") else {}),
             "settings": {
                 **dataclasses.asdict(config.evaluate),
@@ -126,7 +127,7 @@ def evaluate_run(
     )
 
 
-def _load_in_all(workdir: str | Path, checkpoint: str | int | None) -> Detector:
+def _load_in_all(workdir: Path, checkpoint: str | int | None) -> Detector:
     """`load_detector`; with several processes, process 0 reads it and sends it to the others."""
     detector = load_detector(workdir, checkpoint) if is_first() else None
     if process_count() == 1:

@@ -1,6 +1,7 @@
 """A checkpoint that is damaged is one line that says what to do, wherever it is read."""
 
 import dataclasses
+import errno
 import os
 import re
 import shutil
@@ -125,6 +126,22 @@ def test_what_the_system_does_not_let_be_read_is_no_damage(two, monkeypatch):
         monkeypatch.setattr(checkpoints._manager, "restore", refuse)
         with pytest.raises(OSError, match=rf"^{two}/checkpoints/2 cannot be read: Permission denied$"):
             checkpoints.metadata()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/elsewhere/arrays"),
+        FileNotFoundError("Metadata file (named _METADATA) does not exist at /elsewhere/arrays."),  # Orbax's
+    ],
+)
+def test_a_missing_path_elsewhere_is_no_damage(two, error):
+    with open_checkpoint(two) as checkpoints:
+        with pytest.raises(FileNotFoundError, match="/elsewhere/arrays"), checkpoints.damage_named():
+            raise error
+        inside = str(error).replace("/elsewhere", str(checkpoints.folder))
+        with pytest.raises(ValueError, match=r"checkpoints/2 is damaged \("), checkpoints.damage_named():
+            raise FileNotFoundError(inside)
 
 
 def test_a_setting_of_another_version_is_no_damage(two, tmp_path):
