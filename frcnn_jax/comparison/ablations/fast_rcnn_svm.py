@@ -114,8 +114,8 @@ def _source(detector: Detector) -> Source:
 
 
 def _load(config: Config, folder: str | Path, fast_rcnn: str | Path | None) -> tuple[Path, Detector]:
-    workdir = fast_rcnn or expand_user(folder).parent / f"fast_rcnn-{config.model.name}" / "run"
-    workdir = expand_user(workdir).absolute()
+    beside = expand_user(folder).absolute().parent / f"fast_rcnn-{config.model.name}" / "run"
+    workdir = expand_user(fast_rcnn or beside).absolute()
     return workdir, load_detector(workdir)
 
 
