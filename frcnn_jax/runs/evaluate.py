@@ -57,7 +57,7 @@ def evaluate_run(
         checkpoint: "best", "latest" or a step; if None, the best one if the run was measured while it trained
             (`train.evaluate_every`), else the newest.
         recipe: the config that the run's was made from, such as one that comes with the package; a remark says so if
-            the run is much shorter.
+            the run is much shorter. It also says so if the checkpoint is of far fewer steps than the run is to make.
 
     Returns:
         The content of `metrics.json`.
@@ -115,7 +115,7 @@ def evaluate_run(
         extra={
             "step": detector.step,
             **from_first(lambda: _chosen_by(workdir, detector.step, dataset)),
-            **from_first(lambda: shortened(workdir, detector.config, recipe)),
+            **from_first(lambda: shortened(workdir, detector.config, recipe, detector.step)),
             **({"chosen": dataset.chosen} if getattr(dataset, "chosen", "") else {}),
             "settings": {
                 **dataclasses.asdict(config.evaluate),

@@ -1,27 +1,42 @@
-"""Comparison of a run's length with that of the config that it came from."""
+"""Comparison of the steps behind a checkpoint with those of its run and of the config that the run came from."""
 
 import json
 import math
 from pathlib import Path
 
+from frcnn_jax.checkpoint import read_evaluations
 from frcnn_jax.config import Config, absolute_paths, replace, with_steps
 from frcnn_jax.config.checks import SettingError
+from frcnn_jax.evaluation.analysis.remarks import SHORT
 from frcnn_jax.training.data_record import read_record
 
-_SHORT = 0.75  # of the recipe's steps
 
-
-def shortened(workdir: Path, run: Config, recipe: Config | None) -> dict[str, int]:
-    """The entries `run_steps` and `recipe_steps` of `metrics.json` if the run is much shorter than its recipe; else {}.
+def shortened(workdir: Path, run: Config, recipe: Config | None, step: int) -> dict[str, int]:
+    """The entries `run_steps` and `recipe_steps` of `metrics.json`, the steps that the run is to make and those of its
+    recipe, if a checkpoint has far fewer than the latter; else {}.
 
     Args:
         run: config of the run.
-        recipe: the config before settings of the command line. If None, the run's last report tells its steps.
+        recipe: the config before settings of the command line. If None, the run's last report tells its steps. Where
+            they are not known, those of the run count.
+        step: step of the checkpoint.
     """
-    steps = _reported(workdir) if recipe is None else _steps(workdir, run, recipe)
-    if steps is None or run.train.steps is None or run.train.steps >= _SHORT * steps:
+    planned = run.train.steps
+    if planned is None:
         return {}
-    return {"run_steps": run.train.steps, "recipe_steps": steps}
+    known = _reported(workdir, planned) if recipe is None else _steps(workdir, run, recipe)
+    steps = planned if known is None else known
+    return {"run_steps": planned, "recipe_steps": steps} if _made(workdir, run, step) < SHORT * steps else {}
+
+
+def _made(workdir: Path, run: Config, step: int) -> int:
+    """Steps to compare: those of the checkpoint; if it is the best one, those that it was chosen among."""
+    evaluations = read_evaluations(workdir)
+    if evaluations.best is None or evaluations.best[0] != step:
+        return step
+    patience = run.train.patience
+    ended = patience is not None and evaluations.since_best >= patience
+    return run.train.steps if ended else evaluations.steps[-1]
 
 
 def _steps(workdir: Path, run: Config, recipe: Config) -> int | None:
@@ -41,9 +56,10 @@ def _steps(workdir: Path, run: Config, recipe: Config) -> int | None:
     return min(math.ceil(images / run.input.batch_size), steps)
 
 
-def _reported(workdir: Path) -> int | None:
+def _reported(workdir: Path, planned: int) -> int | None:
+    """The recipe's steps by the run's last report; None if it does not state them, or fewer than are planned now."""
     try:
         steps = json.loads((workdir / "eval/metrics.json").read_text("utf-8"))["recipe_steps"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return steps if isinstance(steps, int) else None
+    return steps if isinstance(steps, int) and steps > planned else None

@@ -93,11 +93,12 @@ def test_the_report_says_how_a_test_was_drawn(run, tmp_path):
 def test_a_run_that_is_shorter_than_its_recipe_is_called_so(run, tmp_path):
     shutil.copytree(run[0], tmp_path / "work")
     write_record(tmp_path / "work", DataRecord("abc", (), CLASSES, ("a",), np.zeros((1, 4, 8), np.uint8)))
-    steps = load_detector(run[0]).config.train.steps
+    detector = load_detector(run[0])
+    steps = detector.config.train.steps
     recipe = changed(run, "--train.steps", str(2 * steps))
     metrics = evaluate_run(tmp_path / "work", recipe=recipe)
     assert (metrics["run_steps"], metrics["recipe_steps"]) == (steps, 2 * steps)
-    said = f"this run made {steps} steps, and its config has {2 * steps} for these images"
+    said = f"this is step {detector.step} of the {steps} of this run, and its config has {2 * steps} for these images"
     page = (tmp_path / "work/eval/index.html").read_text("utf-8")
     assert said in page
     assert said in format_metrics(evaluate_run(tmp_path / "work", directory=tmp_path / "again"))

@@ -8,7 +8,9 @@ from typing import Any
 
 from frcnn_jax.types import GroundTruth
 
-__all__ = ["counted", "few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
+__all__ = ["SHORT", "counted", "few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
+
+SHORT = 0.75  # of the steps of a whole training
 
 _FEW, _FEW_OF_CLASS, _RARE = 50, 10, 5  # objects
 _NAMED = 8  # classes
@@ -16,19 +18,34 @@ _NAMED = 8  # classes
 
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
     """Remarks on an evaluation's `metrics` that a reader should know; [] if there are none."""
-    found = short_run(metrics["run_steps"], metrics["recipe_steps"]) if "recipe_steps" in metrics else []
+    found = []
+    if "recipe_steps" in metrics:
+        found += short_run(metrics["run_steps"], metrics["recipe_steps"], metrics.get("step"))
     found += few_objects(metrics["objects"], metrics["images"], drawn="data.split" in metrics.get("chosen", ""))
     found += uncounted_text(metrics.get("uncounted", {}))
     return found
 
 
-def short_run(steps: int, recipe: int) -> list[str]:
-    """A sentence about a run of fewer steps than the config that it came from."""
-    return [
-        f"this run made {steps} steps, and its config has {recipe} for these images: the mAP is that of a first try. "
-        "For a whole training leave out the option that shortens it, --train.steps or --train.epochs, and give another "
-        "--workdir"
-    ]
+def short_run(steps: int, recipe: int, step: int | None = None) -> list[str]:
+    """A sentence about a checkpoint of fewer steps than the config that its run came from.
+
+    Args:
+        steps: steps that the run is to make.
+        recipe: those of the config for the run's images.
+        step: step of the checkpoint; the last one if None.
+    """
+    made = (
+        f"this run made {steps} steps" if step in (None, steps) else f"this is step {step} of the {steps} of this run"
+    )
+    wanted = "" if steps == recipe else f", and its config has {recipe} for these images"
+    if steps < SHORT * recipe:
+        way = (
+            "For a whole training leave out the option that shortens it, --train.steps or --train.epochs, and give "
+            "another --workdir"
+        )
+    else:
+        way = "For a whole training go on with the same frcnn train, or give a later --checkpoint if there is one"
+    return [f"{made}{wanted}: the mAP is that of a first try. {way}"]
 
 
 def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False) -> list[str]:

@@ -1,6 +1,7 @@
 """Sentences beside the figures: few objects, rare classes, objects that do not count."""
 
 import numpy as np
+import pytest
 
 from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes, remarks, uncounted
 from frcnn_jax.types import GroundTruth
@@ -33,6 +34,21 @@ def test_a_short_run():
     metrics = {"objects": {"cat": 99}, "images": 20, "run_steps": 200, "recipe_steps": 1200}
     (text,) = remarks(metrics)
     assert text.startswith("this run made 200 steps, and its config has 1200 for these images: ")
+    assert remarks({**metrics, "step": 200}) == [text]
+
+
+@pytest.mark.parametrize(
+    ("steps", "recipe", "said", "advice"),
+    [
+        (200, 1200, "of the 200 of this run, and its config has 1200 for these images: ", "leave out the option"),
+        (1000, 1200, "of the 1000 of this run, and its config has 1200 for these images: ", "go on with the same"),
+        (1200, 1200, "of the 1200 of this run: ", "go on with the same"),
+    ],
+)
+def test_an_early_checkpoint(steps, recipe, said, advice):
+    metrics = {"objects": {"cat": 99}, "images": 20, "run_steps": steps, "recipe_steps": recipe, "step": 50}
+    (text,) = remarks(metrics)
+    assert text.startswith(f"this is step 50 {said}the mAP is that of a first try. For a whole training {advice}")
 
 
 def test_rare_classes_of_a_folder():
