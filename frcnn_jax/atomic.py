@@ -11,8 +11,9 @@ from pathlib import Path
 
 __all__ = ["new_folder", "replacing", "write_bytes", "write_text"]
 
-_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)  # writing has no file name in its errors
-_OF_NUMPY = re.compile(r"\d+ requested and \d+ written")
+# The system raises these of an open file, without its name, when it is written.
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+_NUMPYS = re.compile(r"\d+ requested and \d+ written")  # its error has no number
 
 
 @contextlib.contextmanager
@@ -25,13 +26,13 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
         durable: flush the content to the disk before the move, so that it survives a power failure.
 
     Raises:
-        OSError: the file cannot be written; names `path`.
+        OSError: the file cannot be written; names `path`. Other errors of the block pass unchanged.
     """
     path = Path(path)
     temporary = _beside(path)
+    _make_folder(path)
     try:
         with _naming(path, temporary):
-            _make_folder_of(path)
             yield temporary
             if durable:
                 _flush(temporary)
@@ -49,15 +50,15 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: `path` exists and is not an empty folder; checked before anything is written.
-        OSError: the folder cannot be written; names `path`.
+        OSError: the folder cannot be written; names `path`. Other errors of the block pass unchanged.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} already exists")
     temporary = _beside(path)
+    _make_folder(path)
     try:
         with _naming(path, temporary):
-            _make_folder_of(path)
             temporary.mkdir()
             yield temporary
             os.replace(temporary, path)
@@ -76,11 +77,13 @@ def write_bytes(path: str | Path, content: bytes, *, durable: bool = False) -> N
         temporary.write_bytes(content)
 
 
-def _make_folder_of(path: Path) -> None:
+def _make_folder(path: Path) -> None:
+    """Creates the folder of `path`. An error about a file in its place names both."""
+    folder = path.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        file = next((folder for folder in path.parents if folder.is_file()), path.parent)
+        file = next((part for part in (folder, *folder.parents) if part.is_file()), folder)
         raise NotADirectoryError(f"{path} cannot be written: {file} is a file, not a folder") from None
 
 
@@ -90,19 +93,21 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Makes errors about the temporary file name the final path; the caller's other errors pass unchanged."""
+    """Makes system errors about the temporary file name the final path; others pass."""
     try:
         yield
     except OSError as error:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        if type(error) is OSError and error.errno is None and _OF_NUMPY.fullmatch(str(error)):
+        if any(name.startswith(str(temporary)) for name in names) or (not names and error.errno in _OF_WRITING):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        if type(error) is OSError and error.errno is None and _NUMPYS.search(str(error)):
             raise OSError(f"{path} cannot be written: {error}") from error
-        nameless = not names and error.errno in _OF_DISK
-        if not nameless and not any(name.startswith(str(temporary)) for name in names):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error

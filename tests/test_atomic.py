@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 
 import pytest
 
@@ -82,32 +83,43 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path):
 
 @pytest.mark.parametrize("make", [replacing, new_folder])
 @pytest.mark.parametrize(
-    "raised",
+    "error",
     [
-        TimeoutError("no batch came for 60 s"),
         FolderInUseError("runs/x is in use by process 5"),
+        TimeoutError("no batch came within 600 s"),
         FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)),
-        OSError("b.mp4: OpenCV cannot write a video"),
+        OSError("out/a.mp4: OpenCV cannot write a video of 9 x 9 pixels there"),
+        OSError("a message that mentions 5 bytes written"),
     ],
-    ids=lambda error: type(error).__name__,
 )
-def test_errors_of_another_matter_pass_unchanged(tmp_path, make, raised):
-    with pytest.raises(OSError) as error, make(tmp_path / "a"):  # noqa: PT011
-        raise raised
-    assert error.value is raised
+def test_an_error_that_is_not_of_writing_passes_unchanged(tmp_path, make, error):
+    with pytest.raises(type(error), match=re.escape(str(error))) as raised, make(tmp_path / "a"):
+        raise error
+    assert raised.value is error
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("raised", "message"),
-    [
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), r"\[Errno 28\] No space left on device: '{path}'$"),
-        (OSError("1024 requested and 512 written"), "{path} cannot be written: 1024 requested and 512 written$"),
-    ],
-)
-def test_errors_of_writing_without_a_name_get_it(tmp_path, raised, message):
-    with pytest.raises(OSError, match=f"^{message.format(path=tmp_path / 'a')}"), replacing(tmp_path / "a"):
-        raise raised
+@pytest.mark.parametrize("make", [replacing, new_folder])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
+def test_an_error_of_an_open_file_is_told_of_the_path(tmp_path, make, number):
+    with pytest.raises(OSError, match=r"/a'$") as error, make(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+    assert (error.value.errno, error.value.filename) == (number, str(tmp_path / "a"))
+
+
+def test_numpys_error_is_told_of_the_path(tmp_path):
+    message = f"^{tmp_path}/a cannot be written: 9 requested and 3 written$"
+    with pytest.raises(OSError, match=message), replacing(tmp_path / "a"):
+        raise OSError("9 requested and 3 written")
+
+
+def test_a_disk_that_cannot_flush_is_told_of_the_path(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr("frcnn_jax.atomic.os.fsync", fail)
+    with pytest.raises(OSError, match=f"Invalid argument: '{tmp_path}/a'$"):
+        write_text(tmp_path / "a", "text", durable=True)
 
 
 def test_a_folder_where_a_file_is_wanted(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from frcnn_jax import __main__ as frcnn_command
 from frcnn_jax.config import (
     Config,
     DataConfig,
@@ -79,6 +80,20 @@ def test_an_address_is_not_a_path(address, home):
     assert expand_user("https") == Path("https")
 
 
+def test_an_empty_path_is_refused(home, monkeypatch, capsys):
+    with pytest.raises(ValueError, match=r"^the path is empty; the current folder is \.$"):
+        expand_user("")
+    assert expand_user(".") == Path()
+    monkeypatch.setattr(sys, "argv", ["frcnn", "train", "--config", "folder", "--workdir", ""])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        frcnn_command.main()
+    assert capsys.readouterr().err.endswith("argument --workdir: the path is empty; the current folder is .\n")
+    monkeypatch.setattr(sys, "argv", ["frcnn", "train", "--config", "folder", "--workdir", "x", "--data.root", ""])
+    with pytest.raises(SystemExit, match=r"^frcnn train: data\.root must be a path or None, not ''$"):
+        frcnn_command.main()
+    assert not list((home / "here").iterdir())
+
+
 def test_an_unknown_home_on_a_command_line_is_one_line(home):
     script = Path(__file__).parents[1] / "scripts/demo_data.py"
     done = subprocess.run([sys.executable, str(script), "~nobody-of-that-name/x"], capture_output=True, text=True)
@@ -92,9 +107,3 @@ def test_an_unknown_home_on_a_command_line_is_one_line(home):
 def test_config_files_are_found_at_home(home):
     (home / "some.py").write_text("from frcnn_jax.config import Config\nget_config = Config\n")
     assert load_config("~/some.py") == Config()
-
-
-def test_an_empty_path_is_not_the_current_folder():
-    for use in (lambda: expand_user(""), lambda: absolute_paths(Config(data=DataConfig(root="")))):
-        with pytest.raises(FileNotFoundError, match=r"^a path is empty, maybe as a variable of the shell is not set"):
-            use()

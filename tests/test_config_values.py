@@ -1,5 +1,6 @@
 """Values of settings: what is out of range or of another kind is refused by its name."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,31 +24,48 @@ from frcnn_jax.config import (
     ProposalConfig,
     SamplingConfig,
     TrainConfig,
+    flat_settings,
     from_json,
-    replace,
     to_json,
 )
 
 INF, NAN = float("inf"), float("nan")
 
 
-def test_paths_may_be_path_objects():
-    assert DataConfig(root=Path("x")).root == "x"
-
-
-def test_numbers_of_numpy_are_pythons():
-    """JSON holds no others: config.json could not be written, or would be of another config."""
-    config = replace(
-        Config(),
-        train={"steps": np.int64(10)},
-        optimizer={"learning_rate": Fraction(1, 4), "drops": (np.int32(4), np.int64(8)), "momentum": np.float32(0.5)},
-        input={"scales": (np.int16(600),)},
-    )
+@pytest.mark.parametrize(
+    ("sections", "plain"),
+    [
+        ({"train": TrainConfig(steps=np.int64(5), evaluate_every=np.float32(0.5))}, (5, 0.5)),
+        ({"optimizer": OptimizerConfig(learning_rate=Fraction(1, 4), drops=(np.int32(3), np.int8(7)))}, (0.25, (3, 7))),
+        ({"input": InputConfig(buckets=((np.int64(64), 96),))}, (((64, 96),),)),
+        ({"data": DataConfig(root=Path("x"))}, ("x",)),
+        (
+            {"proposals": ProposalConfig(test_file=Path("a.npz"), train_files=(Path("~/b.npz"),))},
+            ("a.npz", ("~/b.npz",)),
+        ),
+        ({"model": ModelConfig(weights=Path("imagenet"))}, ("./imagenet",)),  # a path, not the name
+        ({"model": ModelConfig(weights="imagenet")}, ("imagenet",)),
+    ],
+)
+def test_values_are_plain_and_equal_after_a_round_trip_through_json(sections, plain):
+    config = Config(**sections)
     assert from_json(to_json(config)) == config
-    optimizer = config.optimizer
-    numbers = config.train.steps, *config.input.scales, *optimizer.drops, optimizer.learning_rate, optimizer.momentum
-    assert numbers == (10, 600, 4, 8, 0.25, 0.5)
-    assert {type(number) for number in numbers} == {int, float}
+    settings = flat_settings(config)
+    for value in plain:
+        assert any(value == found and type(value) is type(found) for found in settings.values()), value
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (DataConfig, {"root": ""}, "data.root must be a path or None, not ''"),
+        (ModelConfig, {"weights": ""}, "model.weights must be a path or None, not ''"),
+        (ProposalConfig, {"train_files": ("a", "")}, "proposals.train_files must be a tuple of a path, not ('a', '')"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(kind, settings, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        kind(**settings)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +202,11 @@ def test_numbers_of_numpy_are_pythons():
         (InputConfig, {"read_timeout": 1e10}, r"input\.read_timeout must be at most 1000000000, not 10000000000\.0"),
         (DistributedConfig, {"heartbeat": 10**10}, r"distributed\.heartbeat must be at most 1000000000, not 10"),
         (DistributedConfig, {"start_timeout": 10**10}, r"distributed\.start_timeout must be at most 1000000000, not"),
+        (
+            OptimizerConfig,
+            {"learning_rate": Fraction(10**400)},
+            r"optimizer\.learning_rate must be at least 0, not inf",
+        ),
         (OptimizerConfig, {"drops": (80, 40)}, r"optimizer\.drops must be steps in ascending order.*\(80, 40\)"),
         (OptimizerConfig, {"drops": (40, 40)}, r"optimizer\.drops must be"),
         (ParameterRule, {"pattern": "conv("}, r"optimizer\.rules: 'conv\(' is not a regular expression: missing \)"),

@@ -1,5 +1,6 @@
 """Checks of settings at construction: each raises a one-line `SettingError` that names the setting."""
 
+import contextlib
 import functools
 import math
 import numbers
@@ -7,6 +8,8 @@ import os
 import types
 import typing
 from typing import Any
+
+from frcnn_jax.config.paths import PathMark
 
 MOST_STEPS = 2**31 - 1  # the number of a step is int32
 MOST_SECONDS = 10**9  # timeouts of Python and JAX end at 292 and 68 years
@@ -54,15 +57,19 @@ def lengths(settings: Any, section: str, *names: str, allow_empty: bool = False)
 
 
 def kinds(settings: Any, section: str) -> None:
-    """Raises SettingError if a setting is not of its field's type: a choice, text, a number, or a tuple.
+    """Makes numbers int or float, paths text and tuples plain, so that JSON holds each value and gives back an equal
+    one: NumPy's numbers, fractions and `Path`s are accepted.
 
-    Numbers of NumPy and others become Python's, and `Path`s texts, as JSON holds no others.
+    Raises:
+        SettingError: a setting is not of its field's type: a choice, text, a number, a path, or a tuple.
     """
     for name, kind in _hints(type(settings)).items():
         value = getattr(settings, name)
-        if not _fits(value, kind):
-            raise SettingError(f"{section}.{name} must be {_describe(kind)}, not {value!r}")
-        object.__setattr__(settings, name, _plain(value))
+        try:
+            plain = _plain(value, kind)
+        except TypeError:
+            raise SettingError(f"{section}.{name} must be {_describe(kind)}, not {value!r}") from None
+        object.__setattr__(settings, name, plain)  # the settings are frozen
 
 
 @functools.cache
@@ -70,37 +77,47 @@ def _hints(settings: type) -> dict[str, Any]:
     return typing.get_type_hints(settings, include_extras=True)
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _plain(value: Any, kind: Any) -> Any:
+    """The value as JSON holds it. Raises TypeError if it is not of the annotated type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        return value in arguments
     if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, choice) for choice in arguments)
+        for choice in arguments:
+            with contextlib.suppress(TypeError):
+                return _plain(value, choice)
+        raise TypeError
     if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if arguments[-1] is Ellipsis:
-            return all(_fits(item, arguments[0]) for item in value)
-        return len(value) == len(arguments) and all(map(_fits, value, arguments))
-    if origin is typing.Annotated:  # a path
-        return isinstance(value, str | os.PathLike)
+        open_ended = arguments[-1] is Ellipsis
+        if not isinstance(value, tuple) or not (open_ended or len(value) == len(arguments)):
+            raise TypeError
+        return tuple(map(_plain, value, arguments[:1] * len(value) if open_ended else arguments))
+    if origin is typing.Annotated:
+        return _path(value, next(mark for mark in kind.__metadata__ if isinstance(mark, PathMark)))
     if kind in (int, float):
-        number = numbers.Integral if kind is int else numbers.Real
-        return isinstance(value, number) and not isinstance(value, bool)
-    return isinstance(value, kind)
+        return _number(value, kind)
+    if not (value in arguments if origin is typing.Literal else isinstance(value, kind)):
+        raise TypeError
+    return value
 
 
-def _plain(value: Any) -> Any:
-    """A number, path or tuple of these as JSON holds it; anything else unchanged."""
-    if type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, tuple):
-        return tuple(map(_plain, value))
+def _number(value: Any, kind: type) -> int | float:
+    """An integer as int, another number as float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if kind is int else numbers.Real):
+        raise TypeError
     if isinstance(value, numbers.Integral):
         return int(value)
-    if isinstance(value, numbers.Real):
+    try:
         return float(value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    except OverflowError:  # a fraction; the checks of values refuse infinity
+        return math.inf if value > 0 else -math.inf
+
+
+def _path(value: Any, mark: PathMark) -> str:
+    """A path that is not empty, as text; one that was not text stays a path where names are allowed too."""
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text:
+        raise TypeError
+    may_be_name = mark.or_name and not os.path.dirname(text) and not text.startswith("~")
+    return os.path.join(os.curdir, text) if may_be_name and not isinstance(value, str) else text
 
 
 def _describe(kind: Any) -> str:

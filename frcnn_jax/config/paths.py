@@ -41,11 +41,12 @@ def expand_user(path: str | os.PathLike) -> Path:
     """The path with a leading `~` or `~user` replaced by the home folder.
 
     Raises:
-        FileNotFoundError: the user does not exist, or it is empty, or an address on the web.
+        ValueError: the path is empty.
+        FileNotFoundError: the user does not exist, or it is an address on the web.
     """
     text = os.fspath(path)
     if not text:
-        raise FileNotFoundError("a path is empty, maybe as a variable of the shell is not set: give one")
+        raise ValueError("the path is empty; the current folder is .")
     if re.match("https?:/", text):
         raise FileNotFoundError(f"{text} is not a file: download it first, and give its path")
     expanded = os.path.expanduser(text)
