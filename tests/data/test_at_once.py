@@ -21,7 +21,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 loads = []
 prepare.load_images = lambda *rest, **more: loads.append(1) or load.load_images(*rest, **more)
-dataset = open_dataset(name, DataConfig(root=root, tfds_dir=tfds_dir))
+dataset = open_dataset(name, DataConfig(root=root or None, tfds_dir=tfds_dir))
 print(len(loads), dataset.directory, dataset.fingerprint, dataset.read_image(0).shape)
 """
 
