@@ -3,8 +3,8 @@
 They register architectures, formats and so on when they are imported. They are found like any Python module: installed,
 or on PYTHONPATH; the current folder is searched last. A workdir may have been copied from anywhere. So no code is
 imported from inside it, and a module that its config names is imported only if (a) this user has trained with it in
-that very folder, as recorded in `plugins.json` in the user's state folder, (b) the variable FRCNN_PLUGINS names it, or
-(c) it is imported already.
+that very folder, or compressed a run with it into that folder, as recorded in `plugins.json` in the user's state
+folder, (b) the variable FRCNN_PLUGINS names it, or (c) it is imported already.
 """
 
 import contextlib

@@ -74,7 +74,8 @@ def choose_step(workdir: Path, checkpoint: str | int | None, steps: Sequence[int
     """The step of the checkpoint to use.
 
     Args:
-        checkpoint: "best", "latest" or a step; if None, the best one if the run was measured, else the newest.
+        checkpoint: "best", "latest" or a step; if None, the best one if the run was measured, else the newest. Where
+            the best one is missing, the newest is taken and a warning logged.
         steps: steps of the existing checkpoints, at least one.
 
     Raises:

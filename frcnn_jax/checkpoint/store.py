@@ -31,7 +31,8 @@ def open_checkpoint(workdir: str | Path, checkpoint: str | int | None = None) ->
 
     Args:
         checkpoint: "best", "latest" or a step; if None, the best one if the run was measured while it trained
-            (`train.evaluate_every`), else the newest.
+            (`train.evaluate_every`), else the newest. Where the best one is missing, the newest is taken and a warning
+            logged.
 
     Raises:
         FileNotFoundError: `workdir` holds no checkpoint yet, or not this one; names the existing ones.

@@ -65,6 +65,7 @@ def compress_run(
     config = absolute_paths(replace(config, model={"fc6_rank": fc6_rank, "fc7_rank": fc7_rank}))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         _check_same(out, config, state, workdir)
+        load_plugins(config.plugins, out)
         return False
     params = jax.tree.map(jnp.asarray, compress_head(state.params, fc6_rank=fc6_rank, fc7_rank=fc7_rank))
     state = _carry_over(create_state(config, params, state.statistics), state)

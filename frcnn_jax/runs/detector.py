@@ -79,7 +79,8 @@ def load_detector(workdir: str | Path, checkpoint: str | int | None = None) -> D
 
     Args:
         checkpoint: "best", "latest" or a step; if None, the best one if the run was measured while it trained
-            (`train.evaluate_every`), else the newest. `Detector.step` is its step.
+            (`train.evaluate_every`), else the newest. Where the best one is missing, the newest is taken and a warning
+            logged. `Detector.step` is the step.
 
     Raises:
         FileNotFoundError: the run or this checkpoint does not exist; names the existing ones.

@@ -55,7 +55,8 @@ def evaluate_run(
         voc_xml: folder for VOC XML of the detections with a score of at least `config.evaluate.picture_score`.
         overwrite: replace existing results files.
         checkpoint: "best", "latest" or a step; if None, the best one if the run was measured while it trained
-            (`train.evaluate_every`), else the newest.
+            (`train.evaluate_every`), else the newest. Where the best one is missing, the newest is taken and a warning
+            logged.
         recipe: the config that the run's was made from, such as one that comes with the package; a remark says so if
             the run is much shorter. It also says so if the checkpoint is of far fewer steps than the run is to make.
 
