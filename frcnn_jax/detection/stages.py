@@ -62,7 +62,7 @@ def detect_pyramid(
                 before = _zeros(part, pyramid.num_rois) if pooled[i] is None else pooled[i]
                 pooled[i] = _place(before, part, level.slots)
     first = watch("fc", _outputs, params, statistics, pooled, pyramid.roi_index, model=model)
-    # Without what the selection is not compiled for.
+    # The selection needs neither, and would be compiled for each of their shapes.
     rest = pyramid.replace(levels=(), num_rois=0)
     if not settings.has_second_pass:
         return watch("suppression", _select, statistics, first, rest, settings=settings)

@@ -114,8 +114,10 @@ def make_train_step(
 
 def _check_mapped(axis_name: str | None) -> None:
     """Raises NameError if the function that is being traced is not mapped along the axis."""
+    if axis_name is None:
+        return
     try:
-        None if axis_name is None else jax.lax.axis_size(axis_name)
+        jax.lax.axis_size(axis_name)
     except NameError as error:
         raise NameError(
             f"the step averages over the axis {axis_name!r}, along which nothing maps it: map it with "
