@@ -23,7 +23,7 @@ from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.settings import detection_settings
-from frcnn_jax.detection.stages import detect_pyramid
+from frcnn_jax.detection.stages import ROIS_AT_A_TIME, detect_pyramid
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.compress import compress_run, compressed_workdir
@@ -161,9 +161,8 @@ def _timed(detector: Detector) -> Callable[[Watch, UInt8[np.ndarray, "H W 3"], F
 
     def run(watch: Watch, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"]) -> Detections:
         pyramid = watch("resize", prepare, image, boxes)
-        found = detect_pyramid(
-            detector.params, detector.statistics, pyramid, model=model, settings=settings, watch=watch
-        )
+        stages = {"settings": settings, "rois_at_a_time": ROIS_AT_A_TIME, "watch": watch}
+        found = detect_pyramid(detector.params, detector.statistics, pyramid, model=model, **stages)
         return jax.tree.map(lambda x: x[0], found)
 
     return run

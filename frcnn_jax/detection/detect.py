@@ -12,7 +12,7 @@ from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.mirror import Outputs, mirror_boxes, mirror_images
 from frcnn_jax.detection.outputs import second_boxes, select, select_both, view_outputs
 from frcnn_jax.detection.settings import DetectionSettings
-from frcnn_jax.detection.stages import detect_pyramid
+from frcnn_jax.detection.stages import ROIS_AT_A_TIME, detect_pyramid
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops.arguments import is_traced
 from frcnn_jax.training.statistics import identity_statistics
@@ -177,5 +177,5 @@ def detect(
     )
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)
-    found = detect_pyramid(params, statistics, pyramid, model=model, settings=settings)
+    found = detect_pyramid(params, statistics, pyramid, model=model, settings=settings, rois_at_a_time=ROIS_AT_A_TIME)
     return trim(jax.tree.map(lambda x: x[0], found))

@@ -1,19 +1,24 @@
 """Detection stage by stage: the trunk once per image, each distinct RoI once through the head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from frcnn_jax.detection.mirror import Outputs, mirror_boxes, mirror_images
 from frcnn_jax.detection.outputs import second_boxes, select, select_both, view_outputs
-from frcnn_jax.detection.pyramid import Pyramid
+from frcnn_jax.detection.pyramid import Level, Pyramid
 from frcnn_jax.detection.settings import DetectionSettings
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
+
+Maps = list[tuple[Array, Array]]  # the features of each view, and the valid size of each image's
+
+# As many boxes as a second pass of the configs has, so that both passes run the same programs.
+ROIS_AT_A_TIME = 128
 
 
 def untimed(stage: str, function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
@@ -28,6 +33,7 @@ def detect_pyramid(
     *,
     model: FastRCNN,
     settings: DetectionSettings,
+    rois_at_a_time: int | None = None,
     watch: Callable[..., Any] = untimed,
 ) -> Detections:
     """Detections of each image of a pyramid; fields gain a leading N.
@@ -37,41 +43,63 @@ def detect_pyramid(
     RoIs, the selection per number of proposals.
 
     Args:
+        rois_at_a_time: RoIs of each image that are pooled and enter the head together, if the pyramid has one level
+            with a multiple of them; None for all RoIs. Pooling and head are compiled once for any number of RoIs then.
         watch: calls each compiled function, as `untimed` does; its first argument is the stage: "convolution",
             "pooling", "fc" or "suppression".
 
     Raises:
         ValueError: a second pass of several levels.
     """
-    views = settings.views
-    last = [None for _ in views]  # features of the last level, for a second pass
-    pooled: list[Array | None] = [None for _ in views]
+    if settings.has_second_pass and len(pyramid.levels) > 1:
+        raise ValueError("second_pass needs one scale: the boxes of a second pass have no level of a pyramid")
 
-    def pool(view: int, rois: Array, scales: Array) -> Array:
-        static = {"model": model, "mirrored": views[view]}
-        return watch("pooling", _pool, *last[view], rois, scales, pyramid.original_sizes, **static)
+    def features(level: Level) -> Maps:
+        images = level.images, level.image_sizes
+        return [
+            watch("convolution", _features, params, *images, model=model, mirrored=mirrored)
+            for mirrored in settings.views
+        ]
 
-    for level in pyramid.levels:
-        for i, mirrored in enumerate(views):
-            images = level.images, level.image_sizes
-            last[i] = watch("convolution", _features, params, *images, model=model, mirrored=mirrored)
-            part = pool(i, level.rois, level.scales)
-            if len(pyramid.levels) == 1 and part.shape[1] == pyramid.num_rois:
-                pooled[i] = part
-            else:
-                before = _zeros(part, pyramid.num_rois) if pooled[i] is None else pooled[i]
-                pooled[i] = _place(before, part, level.slots)
-    first = watch("fc", _outputs, params, statistics, pooled, pyramid.roi_index, model=model)
+    def pool(maps: Maps, rois: Real[Array, "N R 4"], scales: Float[Array, " N"]) -> list[Array]:
+        return [
+            watch("pooling", _pool, *of_view, rois, scales, pyramid.original_sizes, model=model, mirrored=mirrored)
+            for of_view, mirrored in zip(maps, settings.views, strict=True)
+        ]
+
+    def classify(pooled: Sequence[Array]) -> Outputs:
+        return watch("fc", _outputs, params, statistics, pooled, model=model)
+
+    if len(pyramid.levels) == 1:
+        (level,) = pyramid.levels
+        maps = features(level)
+        parts = [classify(pool(maps, rois, level.scales)) for rois in _parts(level.rois, rois_at_a_time)]
+    else:
+        pooled: list[Array | None] = [None for _ in settings.views]
+        for level in pyramid.levels:
+            of_level = pool(features(level), level.rois, level.scales)
+            before = [
+                _zeros(part, pyramid.num_rois) if whole is None else whole
+                for whole, part in zip(pooled, of_level, strict=True)
+            ]
+            pooled = [_place(whole, part, level.slots) for whole, part in zip(before, of_level, strict=True)]
+        parts = [classify(pooled)]
+    first = watch("fc", _share, parts, pyramid.roi_index)
     # The selection needs neither, and would be compiled for each of their shapes.
     rest = pyramid.replace(levels=(), num_rois=0)
     if not settings.has_second_pass:
         return watch("suppression", _select, statistics, first, rest, settings=settings)
-    if len(pyramid.levels) > 1:
-        raise ValueError("second_pass needs one scale: the boxes of a second pass have no level of a pyramid")
     boxes, found = watch("suppression", _second_boxes, statistics, first, rest, settings=settings)
-    pooled = [pool(i, boxes, level.scales) for i in range(len(views))]
-    again = watch("fc", _outputs, params, statistics, pooled, None, model=model)
+    again = classify(pool(maps, boxes, level.scales))
     return watch("suppression", _select_both, statistics, first, again, boxes, found, rest, settings=settings)
+
+
+def _parts(rois: Float[Array, "N R 4"], size: int | None) -> list[Float[Array, "N size 4"]]:
+    """The RoIs, so many at a time; all together if that leaves some over."""
+    count = rois.shape[1]
+    if not size or count % size:
+        return [rois]
+    return [rois[:, start : start + size] for start in range(0, count, size)]
 
 
 @partial(jax.jit, static_argnames=("model", "mirrored"))
@@ -107,14 +135,15 @@ def _place(pooled: Float[Array, "N U PH PW C"], part: Float[Array, "N R PH PW C"
 
 
 @partial(jax.jit, static_argnames="model")
-def _outputs(
-    params: Any, statistics: BoxStatistics, pooled: list[Array], index: Int[Array, "N P"] | None, *, model: FastRCNN
-) -> Outputs:
-    """The head on each pooled RoI, and its outputs for the proposals that share these RoIs."""
-    outputs = view_outputs(params, statistics, pooled, model=model)
-    if index is None:
-        return outputs
-    logits, deltas = (jax.vmap(lambda values, rows: values[rows])(x, index) for x in outputs)
+def _outputs(params: Any, statistics: BoxStatistics, pooled: Sequence[Array], *, model: FastRCNN) -> Outputs:
+    return view_outputs(params, statistics, pooled, model=model)
+
+
+@jax.jit
+def _share(parts: Sequence[Outputs], index: Int[Array, "N P"]) -> Outputs:
+    """The head's outputs for the RoIs of all parts, repeated for the proposals that share these RoIs."""
+    joined = (jnp.concatenate(of_parts, axis=1) for of_parts in zip(*parts, strict=True))
+    logits, deltas = (jax.vmap(lambda values, rows: values[rows])(x, index) for x in joined)
     return logits, deltas
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from frcnn_jax.detection import stages
 from frcnn_jax.detection.detect import detect, detect_batch, trim
-from frcnn_jax.detection.inputs import make_batch, single_pyramid
+from frcnn_jax.detection.inputs import _padded_proposals, make_batch, single_pyramid
 from frcnn_jax.detection.pyramid import image_pyramid, join, pyramid_shape
 from frcnn_jax.detection.roi_plan import RoiPlan, choose_levels
 from frcnn_jax.detection.selection import select_detections
@@ -176,17 +176,53 @@ def test_rois_of_each_level_go_to_their_slots_and_padding_nowhere():
     assert pooled.ravel().tolist() == [1, 3, 2, 4]
 
 
-def test_other_boxes_seldom_compile_again():
+@pytest.mark.parametrize("second_pass", [0, stages.ROIS_AT_A_TIME])
+def test_other_numbers_of_boxes_seldom_compile_again(second_pass):
     detector, (image, _) = small_detector(), image_and_boxes()
-    run = functools.partial(detect, detector.model, detector.params, image, scale=48, max_size=96)
-    counts = (stages._features, stages._pool, stages._outputs, stages._select)
-    run(crowd(count=240))
-    before = [stage._cache_size() for stage in counts]
-    for seed in range(1, 6):
-        run(crowd(count=240, seed=seed))
-    assert [stage._cache_size() for stage in counts] == before
-    run(crowd(count=480))  # more boxes: the trunk, which is slow to compile, stays
-    assert stages._features._cache_size() == before[0]
+    run = functools.partial(detect, detector.model, detector.params, image, scale=48, max_size=96, nms_iou=0.99)
+    run = functools.partial(run, second_pass=second_pass)
+    of_rois = (stages._features, stages._pool, stages._outputs)
+    of_proposals = (stages._select, stages._second_boxes, stages._select_both)
+    run(crowd(count=136))
+    before = [stage._cache_size() for stage in (*of_rois, *of_proposals)]
+    for count in (144, 200, 256):
+        run(crowd(count=count, seed=count))
+    assert [stage._cache_size() for stage in (*of_rois, *of_proposals)] == before
+    run(crowd(count=480))  # the trunk and the head, which are slow to compile, stay
+    assert [stage._cache_size() for stage in of_rois] == before[: len(of_rois)]
+
+
+def test_few_padded_numbers_of_proposals():
+    counts = range(4097)
+    padded = [_padded_proposals(count) for count in counts]
+    assert all(count <= size for count, size in zip(counts, padded, strict=True))
+    assert all(size <= max(count * 1.25, count + 127, 64) for count, size in zip(counts, padded, strict=True))
+    assert sorted(set(padded)) == [
+        64, 128, 256, 384, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{}, {"second_pass": 8, "flip": True}], ids=["plain", "second pass and views"])
+def test_rois_a_part_at_a_time_are_detected_as_all_together(settings):
+    detector, (image, _) = small_detector(), image_and_boxes()
+    settings = DetectionSettings(**SETTINGS | settings)
+    boxes = crowd(count=480)
+    pyramid = single_pyramid(image, boxes, scales=(48,), max_size=96, spatial_scale=1 / 16, flip=settings.flip)
+    assert pyramid.num_rois == 128
+    run = functools.partial(detect_pyramid, detector.params, detector.statistics, pyramid, model=detector.model)
+    seen = []
+
+    def watch(stage, function, *arguments, **static):
+        seen.append(stage)
+        return function(*arguments, **static)
+
+    expected = trim(jax.tree.map(lambda x: x[0], run(settings=settings)))
+    assert len(expected.scores)
+    for size, calls in ((32, 4), (64, 2), (100, 1)):
+        seen.clear()
+        found = run(settings=settings, rois_at_a_time=size, watch=watch)
+        assert seen.count("pooling") == (calls + settings.has_second_pass) * len(settings.views)
+        assert_same_detections(trim(jax.tree.map(lambda x: x[0], found)), expected, 1e-5)
 
 
 def test_more_padding_changes_nothing():
@@ -201,7 +237,7 @@ def test_more_padding_changes_nothing():
     )
     pyramid = single_pyramid(image, boxes, scales=SCALES, max_size=LONGEST, spatial_scale=1 / 16)
     wider = pyramid.replace(
-        num_rois=128,
+        num_rois=256,
         levels=tuple(
             dataclasses.replace(
                 level,
