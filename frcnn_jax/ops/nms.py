@@ -13,6 +13,7 @@ suppresses far more boxes than it holds: 8000 in a crowd took 3 tiles with 14 ro
 with one round each.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -63,7 +64,7 @@ def nms(
         return _solve(_removes(candidates, candidates, iou_threshold), mask)
     order = jnp.argsort(scores, descending=True, stable=True)
     boxes, scores, mask = (jnp.asarray(x)[order] for x in (boxes, scores, mask))
-    kept = _nms_by_tiles(_Candidates(boxes, scores, jnp.arange(count)), mask, iou_threshold)
+    kept = _nms_by_tiles(_Candidates(boxes, scores, jnp.arange(count)), mask, iou_threshold, _TILE)
     return jnp.zeros_like(kept).at[order].set(kept, unique_indices=True)
 
 
@@ -75,13 +76,19 @@ def nms_by_class(
     return jax.vmap(nms, in_axes=(0, 0, 0, None))(boxes, scores, mask, iou_threshold)
 
 
-def _nms_by_tiles(candidates: _Candidates, mask: Bool[Array, " B"], iou_threshold: float) -> Bool[Array, " B"]:
-    """Mask of the kept candidates, which are sorted best first."""
+# Loops are compiled once per shape also outside `jit`, where the functions that they take are new ones in every call.
+
+
+@partial(jax.jit, static_argnames="size", inline=True)
+def _nms_by_tiles(
+    candidates: _Candidates, mask: Bool[Array, " B"], iou_threshold: Real[Array, ""] | float, size: int
+) -> Bool[Array, " B"]:
+    """Mask of the kept candidates, which are sorted best first, by tiles of a given size."""
     count = mask.shape[0]
 
     def settle_tile(state: tuple[Array, Array]) -> tuple[Array, Array]:
         kept, waiting = state
-        places = jnp.nonzero(waiting, size=_TILE, fill_value=count)[0]
+        places = jnp.nonzero(waiting, size=size, fill_value=count)[0]
         tile = _Candidates(candidates.boxes[places], candidates.scores[places], places)
         kept_of_tile = _solve(_removes(tile, tile, iou_threshold), places < count)
         removed = jnp.any(_removes(tile, candidates, iou_threshold) & kept_of_tile[:, None], axis=0)
@@ -90,7 +97,7 @@ def _nms_by_tiles(candidates: _Candidates, mask: Bool[Array, " B"], iou_threshol
     return lax.while_loop(lambda state: jnp.any(state[1]), settle_tile, (mask, mask))[0]
 
 
-def _removes(first: _Candidates, second: _Candidates, iou_threshold: float) -> Bool[Array, "A B"]:
+def _removes(first: _Candidates, second: _Candidates, iou_threshold: Real[Array, ""] | float) -> Bool[Array, "A B"]:
     """Row i, column j: box i of `first`, if kept, removes box j of `second`."""
     scores, other_scores = first.scores[:, None], second.scores[None, :]
     tied_before = (scores == other_scores) & (first.place[:, None] < second.place[None, :])
@@ -99,6 +106,7 @@ def _removes(first: _Candidates, second: _Candidates, iou_threshold: float) -> B
     return precedes & (jnp.minimum(pairwise_iou(first.boxes, second.boxes), 1) > iou_threshold)
 
 
+@partial(jax.jit, inline=True)
 def _solve(removes: Bool[Array, "B B"], mask: Bool[Array, " B"]) -> Bool[Array, " B"]:
     """Mask of the kept boxes, by rounds that improve a guess."""
 

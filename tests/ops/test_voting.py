@@ -52,3 +52,27 @@ def test_classes_one_after_the_other_are_as_all_at_once(monkeypatch):
     monkeypatch.setattr("frcnn_jax.ops.voting._MOST_OVERLAPS", 2 * 30**2)
     np.testing.assert_allclose(vote_boxes_by_class(*arguments), whole, rtol=1e-6)
     assert vote_boxes_by_class(*(array[:, :0] for array in arguments)).shape == (5, 0, 4)
+
+
+@pytest.mark.parametrize("corner", [jnp.nan, jnp.inf])
+def test_a_box_or_score_that_is_no_number_changes_no_other(corner):
+    boxes = jnp.array([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 9], [50, 0, 60, 10]], jnp.float32)
+    scores, mask = jnp.array([0.6, 0.2, 0.3, 0.1]), jnp.ones(4, bool)
+    expected = vote_boxes(boxes, scores, mask.at[2].set(False))
+    broken = vote_boxes(boxes.at[2, 0].set(corner), scores, mask)
+    np.testing.assert_array_equal(broken[np.array([0, 1, 3])], expected[np.array([0, 1, 3])])
+    np.testing.assert_array_equal(broken[2], boxes[2].at[0].set(corner))
+    np.testing.assert_array_equal(vote_boxes(boxes, scores.at[2].set(corner), mask), expected)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_votes_are_checked():
+    boxes, scores, mask = jnp.ones((3, 4)), jnp.ones(3), jnp.ones(3, bool)
+    with pytest.raises(ValueError, match=r"vote_boxes takes scores \[B\] = \[3\], not \[3, 1\]"):
+        vote_boxes(boxes, scores[:, None], mask)
+    with pytest.raises(ValueError, match=r"vote_boxes takes iou_threshold in 0 ... 1, not 5.0"):
+        vote_boxes(boxes, scores, mask, 5.0)
+    with pytest.raises(ValueError, match=r"vote_boxes_by_class takes iou_threshold in 0 ... 1, not 5.0"):
+        vote_boxes_by_class(boxes[None], scores[None], mask[None], 5.0)
+    with pytest.raises(ValueError, match=r"vote_boxes_by_class takes boxes \[K, B, 4\], not \[3, 4\]"):
+        vote_boxes_by_class(boxes, scores, mask)

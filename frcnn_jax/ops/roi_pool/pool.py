@@ -91,7 +91,20 @@ def roi_max_pool(
             f"roi_max_pool takes valid_size as two whole numbers, not {valid_size.dtype}, {valid_size.shape}"
         )
     valid_size = jnp.minimum(valid_size, whole)
-    bins = roi_bins(rois, output_size, float(spatial_scale), features.shape[:2], valid_size)
+    return _of_image(features, rois, valid_size, output_size, float(spatial_scale), implementation)
+
+
+# Compiled once per shape also outside `jit`: the functions that `_call` makes are new ones in every call.
+@partial(jax.jit, static_argnums=(3, 4, 5), inline=True)
+def _of_image(
+    features: Array,
+    rois: Array,
+    valid_size: Array,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    implementation: str,
+) -> Array:
+    bins = roi_bins(rois, output_size, spatial_scale, features.shape[:2], valid_size)
     return _pool(*equally_varying(features, bins), implementation, None)[0]
 
 

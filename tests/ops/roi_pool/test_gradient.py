@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from frcnn_jax.ops.roi_pool import pool as roi_pool
 from frcnn_jax.ops.roi_pool import xla as roi_pool_xla
 from frcnn_jax.ops.roi_pool.pool import roi_max_pool
 from tests.ops import reference
@@ -201,6 +202,7 @@ def test_channels_in_blocks_equal_all_at_once(some_rois, monkeypatch):
 
     whole = jax.jit(both)(features, rois, cotangent)
     monkeypatch.setattr(roi_pool_xla, "_CPU_TABLE_BYTES", 1)
+    roi_pool._of_image.clear_cache()
     mesh, split = jax.sharding.Mesh(jax.devices()[:1], ("data",)), jax.sharding.PartitionSpec("data")
     mapped = jax.shard_map(both, mesh=mesh, in_specs=split, out_specs=split)
     for blocked in (jax.jit(lambda *arrays: both(*arrays)), jax.jit(mapped)):
