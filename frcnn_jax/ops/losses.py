@@ -5,7 +5,7 @@ A localization loss maps the offsets predicted for each RoI's class, the RoIs, t
 statistics that normalise the offsets to one value per RoI. Only `multi_task_loss` masks and averages.
 `CLASSIFICATION_LOSSES` and `LOCALIZATION_LOSSES` are the losses that settings can name.
 
-Boxes and offsets may have any real dtype: integers and half precision are computed in float32.
+Logits, boxes and offsets may have any real dtype: integers and half precision are computed in float32.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _OF_EACH_ROI = "deltas [R, 4], rois [R, 4], gt_boxes [R, 4], mean [R, 4], std [R
 
 def cross_entropy(logits: Float[Array, "R K1"], labels: Int[Array, " R"]) -> Float[Array, " R"]:
     """Log loss of the true class, -log p_u: at least 0; NaN for a label that is not 0 ... K."""
-    logits, labels = as_array(logits), as_array(labels)
+    logits, labels = widen(logits), as_array(labels)
     check_shapes("cross_entropy", "logits [R, K1], labels [R]", logits, labels)
     return -_log_probability(logits, labels)
 
@@ -39,7 +39,7 @@ def focal(logits: Float[Array, "R K1"], labels: Int[Array, " R"], *, gamma: floa
     """Focal loss over the softmax, -(1 - p_u)^gamma log p_u (Lin et al., ICCV 2017): at least 0; NaN for a label that
     is not 0 ... K.
     """
-    logits, labels = as_array(logits), as_array(labels)
+    logits, labels = widen(logits), as_array(labels)
     check_shapes("focal", "logits [R, K1], labels [R]", logits, labels)
     log_probability = _log_probability(logits, labels)
     # -expm1 keeps the precision of 1 - p near p = 1; the floor keeps the power's gradient finite at p = 1.
@@ -49,7 +49,7 @@ def focal(logits: Float[Array, "R K1"], labels: Int[Array, " R"], *, gamma: floa
 
 def smooth_l1(errors: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """0.5 x^2 where |x| < 1, |x| - 0.5 elsewhere (equation 3), elementwise."""
-    errors = as_array(errors)
+    errors = widen(errors)
     size = jnp.abs(errors)
     # Large errors are replaced first: their square may be infinite, and its gradient times zero NaN.
     small = jnp.where(size < 1, errors, 0)
