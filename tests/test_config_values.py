@@ -130,6 +130,12 @@ def test_an_empty_path_is_not_the_current_folder(kind, settings, message):
             {"foreground_fraction": 1.5},
             r"sampling\.foreground_fraction must be in 0 \.\.\. 1, not 1\.5",
         ),
+        (
+            SamplingConfig,
+            {"rois_per_image": 2},
+            r"sampling\.foreground_fraction = 0\.25 of sampling\.rois_per_image = 2 rounds to no foreground: give 0\.5 "
+            r"or above, or 0",
+        ),
         (SamplingConfig, {"foreground_iou": NAN}, r"sampling\.foreground_iou must be in 0 \.\.\. 1, not nan"),
         (SamplingConfig, {"background_iou": (0.5, 0.1)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),
         (SamplingConfig, {"background_iou": (0.5, 0.5)}, r"sampling\.background_iou must be a range within 0 \.\.\. 1"),

@@ -72,6 +72,7 @@ class SamplingConfig:
 
     rois_per_image: int = 64
     foreground_fraction: float = 0.25
+    """Largest share of foreground; the number of RoIs is rounded, a half to the even one."""
     foreground_iou: float = 0.5
     background_iou: tuple[float, float] = (0.1, 0.5)
     """Half-open range of a background RoI's largest IoU. The paper's leaves out RoIs that overlap no object; 0 instead
@@ -88,6 +89,11 @@ class SamplingConfig:
         kinds(self, "sampling")
         at_least(self, "sampling", rois_per_image=1)
         in_range(self, "sampling", foreground_fraction=(0, 1), foreground_iou=(0, 1))
+        if self.foreground_fraction and not round(self.rois_per_image * self.foreground_fraction):
+            raise SettingError(
+                f"sampling.foreground_fraction = {self.foreground_fraction} of sampling.rois_per_image = "
+                f"{self.rois_per_image} rounds to no foreground: give {1 / self.rois_per_image:g} or above, or 0"
+            )
         least, most = self.background_iou
         if not 0 <= least < most <= 1:
             raise SettingError(f"sampling.background_iou must be a range within 0 ... 1, not {self.background_iou}")

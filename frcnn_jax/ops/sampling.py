@@ -1,7 +1,8 @@
 """Sampling the RoIs of a training step from one image (section 2.3, "Mini-batch sampling"), on the device.
 
 An RoI is foreground if it overlaps a ground-truth box by at least `foreground_iou`, background if its largest overlap
-lies in `background_iou`. At most `foreground_fraction` of the RoIs are foreground. If there is too little foreground,
+lies in `background_iou`. At most `foreground_fraction` of the RoIs, rounded to a whole number (a half to the even
+one), are foreground. If there is too little foreground,
 background fills its places; if there is too little background too, places stay empty and are masked. Ground-truth boxes
 take part as proposals, so an image with objects always has foreground.
 
@@ -57,8 +58,8 @@ def sample_rois(
         Boxes are float32, or float64 if the proposals and ground truth are. Gradients do not flow through the sample.
 
     Raises:
-        ValueError: a range is empty or out of order, a count or fraction is out of range, the balance is unknown, the
-            labels are not integers, or a shape does not fit.
+        ValueError: a range is empty or out of order, a count or fraction is out of range, a fraction above 0 rounds to
+            no foreground, the balance is unknown, the labels are not integers, or a shape does not fit.
     """
     if foreground_balance not in ("none", "class", "object"):
         raise ValueError(f"foreground_balance must be none, class or object, not {foreground_balance!r}")
@@ -71,6 +72,12 @@ def sample_rois(
         raise ValueError(
             f"RoI sampling needs 0 <= background_iou {background_iou} <= foreground_iou {foreground_iou} <= 1, "
             f"rois_per_image {rois_per_image} > 0 and 0 <= foreground_fraction {foreground_fraction} <= 1"
+        )
+    most_foreground = round(rois_per_image * foreground_fraction)
+    if foreground_fraction and not most_foreground:
+        raise ValueError(
+            f"foreground_fraction {foreground_fraction} of rois_per_image {rois_per_image} rounds to no foreground: "
+            f"give a fraction of {1 / rois_per_image:g} or above, or 0"
         )
     proposal_mask, gt_mask = as_mask(proposal_mask), as_mask(gt_mask)
     gt_crowd = None if gt_crowd is None else as_mask(gt_crowd)
@@ -99,12 +106,11 @@ def sample_rois(
     chance = jnp.concatenate([_draw(proposal_key, count), _draw(gt_key, gt_boxes.shape[0])])
     is_foreground = real & (largest >= foreground_iou)
     is_background = real & (largest >= low) & (largest < high) & ~on_crowd
-    most_foreground = round(rois_per_image * foreground_fraction)
     priority = chance
     if foreground_balance != "none" and gt_boxes.shape[0]:
         groups = jnp.arange(gt_boxes.shape[0])
-        if foreground_balance == "class":  # each object is replaced by the first one of its class
-            groups = jnp.argmax(gt_labels[:, None] == gt_labels[None, :], axis=1)
+        if foreground_balance == "class":  # each object is replaced by the first real one of its class
+            groups = jnp.argmax((gt_labels[:, None] == gt_labels[None, :]) & gt_mask[None, :], axis=1)
         # A third key besides the two of the split.
         group_order = _draw(jax.random.fold_in(key, 2), gt_boxes.shape[0])
         priority = _by_turns(chance, is_foreground, groups[matched], group_order)

@@ -264,3 +264,14 @@ def test_fractions_of_nothing_and_of_everything():
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match="RoI sampling needs"):
         inspect.unwrap(sample_rois)(key(0), *image([20]), **options)
+
+
+@pytest.mark.parametrize(("rois", "fraction"), [(1, 0.25), (2, 0.25), (1, 0.5), (64, 0.001)])
+def test_a_fraction_that_rounds_to_no_foreground_is_refused(rois, fraction):
+    message = (
+        f"^foreground_fraction {fraction} of rois_per_image {rois} rounds to no foreground: "
+        f"give a fraction of {1 / rois:g} or above, or 0$"
+    )
+    options = {"rois_per_image": rois, "foreground_fraction": fraction}
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(sample_rois)(key(0), *image([20]), **options)

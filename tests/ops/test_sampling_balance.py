@@ -205,3 +205,15 @@ def test_the_draw_without_balance_is_that_of_earlier_versions():
 def test_another_name_is_refused():
     with pytest.raises(ValueError, match="foreground_balance must be none, class or object, not 'classes'"):
         inspect.unwrap(sample_rois)(key(0), *image([3], [1]), foreground_balance="classes")
+
+
+def test_a_masked_object_is_no_first_one_of_its_class():
+    """Whatever the label of masked ground truth before the real ones, the draw is the same."""
+    proposals, real, objects, labels, mask = image([40, 20, 9], [1, 2, 3])
+    mask = np.array([False, True, True, True])
+    objects, labels = np.roll(objects, 1, axis=0), np.roll(labels, 1)
+    for seed in range(6):
+        draws = [DRAWS["class"](key(seed), proposals, real, objects, np.array([first, *labels[1:]], np.int32), mask)
+                 for first in range(4)]  # fmt: skip
+        for other in draws[1:]:
+            jax.tree.map(np.testing.assert_array_equal, other, draws[0])
