@@ -32,6 +32,7 @@ from frcnn_jax.models.pixels import (
 from frcnn_jax.models.resnet import ResNetLastStage, ResNetTrunk
 from frcnn_jax.models.tiny import TinyBackbone
 from frcnn_jax.models.windows import WindowNetwork
+from frcnn_jax.ops.arguments import is_whole
 from frcnn_jax.ops.roi_pool.pool import IMPLEMENTATIONS
 
 
@@ -214,8 +215,8 @@ def create_model(
 
     Raises:
         ValueError: the name is not known, background is the only class, the dropout is not in 0 ... 1 or below 1, there
-            is no such pooling, or a rank is not in 1 ... the smaller side of its layer, or is given for a head without
-            fc6 and fc7.
+            is no such pooling, or a rank is not a whole number in 1 ... the smaller side of its layer, or is given for
+            a head without fc6 and fc7.
     """
     architecture = find_architecture(name)
     if not isinstance(num_classes, int | np.integer) or num_classes < 2:
@@ -276,5 +277,7 @@ def _check_ranks(name: str, head: nn.Module, inputs: int, fc6_rank: int | None, 
         raise ValueError(f"fc6_rank and fc7_rank are for heads with fc6 and fc7, which {name!r} does not have")
     layers = ((inputs, head.widths[0]), head.widths)
     for argument, rank, layer in zip(("fc6_rank", "fc7_rank"), (fc6_rank, fc7_rank), layers, strict=True):
+        if rank is not None and not is_whole(rank):
+            raise ValueError(f"{argument} must be a whole number, not {rank!r}")
         if rank is not None and not 1 <= rank <= min(layer):
             raise ValueError(f"{argument} {rank} is not in 1 ... {min(layer)}: the layer is {layer[0]} x {layer[1]}")

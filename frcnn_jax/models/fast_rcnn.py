@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real, UInt8
 
 from frcnn_jax.models.layers import Sizes, mask_outside
 from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_images
-from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.precision import as_array, as_int32, widen
 from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
 from frcnn_jax.ops.shapes import check_shapes
 
@@ -48,12 +48,15 @@ class FastRCNN(nn.Module):
             images: floating: network input as `normalize_images` makes it; uint8: RGB pixels, normalised here.
             rois: half-open boxes in pixels of the image before it was resized by its scale.
             scales: resized size / original size; 1 if None.
-            image_sizes: rows and columns of each image, the rest being padding; no padding if None.
+            image_sizes: rows and columns of each image, the rest being padding, as integers of any kind; no padding if
+                None. Beyond the padded images they count as far as these.
             train: apply dropout, from the "dropout" random stream.
 
         Raises:
-            ValueError: a shape does not fit, for example because the axis of images is missing.
+            ValueError: a shape does not fit, for example because the axis of images is missing, or the sizes are not
+                integers.
         """
+        images, rois, scales, image_sizes = map(_given, (images, rois, scales, image_sizes))
         check_shapes(
             "the model",
             "images [N, H, W, 3], rois [N, R, 4], scales [N], image_sizes [N, 2]",
@@ -72,9 +75,13 @@ class FastRCNN(nn.Module):
 
         Raises:
             TypeError: the trunk does not return a pair.
-            ValueError: the map has far more or fewer cells than `spatial_scale` says, so that RoIs would be pooled from
-                other places.
+            ValueError: a shape does not fit, the sizes are not integers, or the map has far more or fewer cells than
+                `spatial_scale` says, so that RoIs would be pooled from other places.
         """
+        images, image_sizes = map(_given, (images, image_sizes))
+        check_shapes("the model", "images [N, H, W, 3], image_sizes [N, 2]", images, image_sizes)
+        if image_sizes is not None:
+            image_sizes = _within(image_sizes, images.shape[1:3])
         dtype = self.backbone.dtype
         if jnp.issubdtype(images.dtype, jnp.integer):
             images = normalize_images(images, image_sizes, self.pixels, dtype)
@@ -104,7 +111,17 @@ class FastRCNN(nn.Module):
         scales: Float[Array, " N"] | None = None,
         feature_sizes: Sizes = None,
     ) -> Float[Array, "N R PH PW C"]:
-        """RoI max pooling of each image's RoIs (half-open, original pixels) from its features."""
+        """RoI max pooling of each image's RoIs (half-open, original pixels) from its features.
+
+        Raises:
+            ValueError: a shape does not fit, or the sizes are not integers.
+        """
+        features, rois, scales, feature_sizes = map(_given, (features, rois, scales, feature_sizes))
+        check_shapes(
+            "the model",
+            "features [N, h, w, C], rois [N, R, 4], scales [N], feature_sizes [N, 2]",
+            *(features, rois, scales, feature_sizes),
+        )
         rois, n = widen(rois), rois.shape[0]
         scales = jnp.ones(n, rois.dtype) if scales is None else scales
         projected = jax.vmap(project_rois)(rois, scales.astype(rois.dtype))
@@ -117,6 +134,18 @@ class FastRCNN(nn.Module):
             implementation=self.roi_pooling,
         )
         return jax.vmap(lambda f, r, s: pool(f, r, valid_size=s))(features, projected, feature_sizes)
+
+
+def _given(x: Any) -> Any:
+    """`x` as an array; None stays."""
+    return None if x is None else as_array(x)
+
+
+def _within(sizes: Int[Array, "N 2"], limit: tuple[int, int]) -> Int[Array, "N 2"]:
+    """Sizes of images in 32 bits and at most `limit`, so that no cell is counted that a padded image does not have."""
+    if not jnp.issubdtype(sizes.dtype, jnp.integer):
+        raise ValueError(f'the model takes image_sizes as integers, not {sizes.dtype}: give .astype("int32") of them')
+    return jnp.clip(as_int32(sizes), 0, jnp.array(limit, jnp.int32)[None])
 
 
 def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:

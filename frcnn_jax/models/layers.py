@@ -3,6 +3,7 @@
 So every image is convolved, pooled and normalised as if it were alone, and more padding changes nothing.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from frcnn_jax.ops.layers.conv import conv2d, conv_length
 from frcnn_jax.ops.layers.max_pool import max_pool, pooled_length
-from frcnn_jax.ops.precision import wide_dtype
+from frcnn_jax.ops.precision import as_int32, wide_dtype
 
 Sizes = Int[Array, "N 2"] | None  # valid rows and columns of each image; None: no padding
 
@@ -21,6 +22,7 @@ def mask_outside(x: Float[Array, "N H W C"], sizes: Sizes) -> Float[Array, "N H 
     """`x` with zeros outside each image's top-left `sizes` (rows, columns)."""
     if sizes is None:
         return x
+    sizes = as_int32(sizes)
     rows = jnp.arange(x.shape[1])[None, :, None, None] < sizes[:, 0][:, None, None, None]
     columns = jnp.arange(x.shape[2])[None, None, :, None] < sizes[:, 1][:, None, None, None]
     return jnp.where(rows & columns, x, 0)
@@ -28,7 +30,12 @@ def mask_outside(x: Float[Array, "N H W C"], sizes: Sizes) -> Float[Array, "N H 
 
 def halve(sizes: Sizes) -> Sizes:
     """Sizes after a layer of stride 2 that rounds up."""
-    return None if sizes is None else (sizes + 1) // 2
+    return None if sizes is None else (as_int32(sizes) + 1) // 2
+
+
+def flatten(pooled: Float[Array, "B h w C"]) -> Float[Array, "B D"]:
+    """Each window's or RoI's features as one vector, in row-major order."""
+    return pooled.reshape(pooled.shape[0], math.prod(pooled.shape[1:]))  # -1 is undefined without any
 
 
 class Conv(nn.Module):
@@ -89,7 +96,11 @@ def pool(
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation over the image alone (Wu and He, ECCV 2018); `x` must be zero outside it."""
+    """Group normalisation over the image alone (Wu and He, ECCV 2018); `x` must be zero outside it.
+
+    Raises:
+        ValueError: the channels are not a multiple of the group size.
+    """
 
     group_size: int = 16
     epsilon: float = 1e-5
@@ -99,8 +110,11 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"], sizes: Sizes) -> Float[Array, "N H W C"]:
         n, height, width, channels = x.shape
+        if channels % self.group_size:
+            raise ValueError(f"GroupNorm: {channels} channels are not a multiple of group_size {self.group_size}")
         scale = self.param("scale", nn.initializers.ones, (channels,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+        sizes = sizes if sizes is None else as_int32(sizes)
         cells = jnp.full((n,), height * width) if sizes is None else sizes[:, 0] * sizes[:, 1]
         # Sums need more than half precision, whatever the activations' dtype.
         wide = wide_dtype(self.dtype)

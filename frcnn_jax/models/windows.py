@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from frcnn_jax.models.layers import pool
+from frcnn_jax.models.layers import flatten, pool
 from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_images
 
 
@@ -44,4 +44,4 @@ class WindowNetwork(nn.Module):
         """The features that R-CNN's box regressors take, one row per window."""
         if self.regression_pooling is not None:
             pooled, _ = pool(pooled, None, *self.regression_pooling)
-        return pooled.reshape(len(pooled), -1)
+        return flatten(pooled)

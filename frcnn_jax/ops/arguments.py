@@ -5,6 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
+
+from frcnn_jax.ops.precision import as_array, as_int32
 
 
 def is_traced(value: Any) -> bool:
@@ -38,6 +41,20 @@ def check_grid(function: str, name: str, value: Any) -> tuple[int, int]:
     if len(sizes) != 2 or not all(is_whole(size) and size >= 1 for size in sizes):
         raise ValueError(f"{function} takes {name} as rows and columns of at least 1, not {value!r}")
     return int(sizes[0]), int(sizes[1])
+
+
+def valid_part(function: str, name: str, size: Any, map_size: tuple[int, int]) -> Int[Array, "2"]:
+    """Rows and columns of a map's valid part, at most those of the map; all of it if `size` is None.
+
+    Raises:
+        ValueError: the size is not two whole numbers.
+    """
+    if size is None:
+        return jnp.array(map_size, jnp.int32)
+    size = as_array(size)
+    if size.shape != (2,) or not jnp.issubdtype(size.dtype, jnp.integer):
+        raise ValueError(f"{function} takes {name} as two whole numbers, not {size.dtype}, {size.shape}")
+    return jnp.minimum(as_int32(size), jnp.array(map_size, jnp.int32))
 
 
 def _is_number(value: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 
 def wide_dtype(dtype: Any) -> jnp.dtype:
@@ -19,6 +19,18 @@ def wide_dtype(dtype: Any) -> jnp.dtype:
 def as_array(x: ArrayLike | Sequence[Any]) -> Any:
     """`x` itself if it is an array of JAX or NumPy, else `x` as an array."""
     return x if hasattr(x, "shape") else jnp.asarray(x)
+
+
+def as_int32(x: Int[Array, "*B"]) -> Int[Array, "*B"]:
+    """Integers of any dtype in 32 bits: narrow and unsigned ones would wrap around in sums, products and differences.
+
+    Larger ones become the largest, not negative.
+    """
+    x = jnp.asarray(x)
+    if x.dtype == jnp.int32:
+        return x
+    largest = min(jnp.iinfo(x.dtype).max, jnp.iinfo(jnp.int32).max)
+    return jnp.minimum(x, jnp.array(largest, x.dtype)).astype(jnp.int32)
 
 
 def as_mask(x: ArrayLike | Sequence[Any]) -> Any:

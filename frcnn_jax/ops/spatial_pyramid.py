@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Real
 
+from frcnn_jax.ops.arguments import is_whole, valid_part
 from frcnn_jax.ops.precision import as_array
 from frcnn_jax.ops.roi_pool.bins import nested, roi_bins
 from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
@@ -35,11 +36,16 @@ def spatial_pyramid_pool(
 
     Returns:
         The bins of all levels, concatenated, each level in row-major order.
+
+    Raises:
+        ValueError: a shape or dtype is wrong, or a level is not a whole number of at least 1.
     """
     features, cells = as_array(features), as_array(cells)
-    whole = jnp.array(features.shape[:2], jnp.int32)
-    valid_size = whole if valid_size is None else jnp.minimum(as_array(valid_size), whole)
-    return _pyramid(features, cells, valid_size, tuple(levels))
+    levels = tuple(levels)
+    if not levels or not all(is_whole(n) and n >= 1 for n in levels):
+        raise ValueError(f"spatial_pyramid_pool takes levels as whole numbers of at least 1, not {levels}")
+    valid_size = valid_part("spatial_pyramid_pool", "valid_size", valid_size, features.shape[:2])
+    return _pyramid(features, cells, valid_size, levels)
 
 
 def _each_level(features: Array, cells: Array, valid_size: Array, levels: tuple[int, ...]) -> Array:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from frcnn_jax.ops.precision import as_array, widen
+from frcnn_jax.ops.arguments import valid_part
+from frcnn_jax.ops.precision import widen
 
 # Bound on corners: beyond any image, but small enough for exact integer products with a window's size.
 _FARTHEST = 2**20
@@ -59,8 +60,7 @@ def warp_window(
         raise ValueError(f"warp_window takes an image [H, W, C] and a box [4], not {image.shape} and {box.shape}")
     if context < 0 or size <= 2 * context:
         raise ValueError(f"warp_window: a context of {context} pixels leaves nothing of a window of {size}")
-    whole = jnp.array(image.shape[:2], jnp.int32)
-    valid = whole if image_size is None else jnp.minimum(as_array(image_size), whole)
+    valid = valid_part("warp_window", "image_size", image_size, image.shape[:2])
     x1, y1, x2, y2 = lax.stop_gradient(box)
     rows, columns = (
         _sampling_axis(start, end, cells, size, context)

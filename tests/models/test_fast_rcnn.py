@@ -253,6 +253,9 @@ def test_a_model_that_cannot_be_made_says_why():
             create_model("tiny", 3, dropout=dropout)
     with pytest.raises(ValueError, match="roi_pooling must be one of auto, xla, pallas, not 'cuda'"):
         create_model("tiny", 3, roi_pooling="cuda")
+    for rank in (2.5, 2.0, True):
+        with pytest.raises(ValueError, match=f"fc6_rank must be a whole number, not {rank}"):
+            create_model("tiny", 3, fc6_rank=rank)
 
 
 class Patches(nn.Module):

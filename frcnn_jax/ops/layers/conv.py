@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from frcnn_jax.ops.layers.winograd import suits_winograd, winograd_convolve, winograd_kernel_gradient
-from frcnn_jax.ops.precision import wide_dtype
+from frcnn_jax.ops.precision import as_int32, wide_dtype
 from frcnn_jax.ops.varying import equally_varying
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -22,6 +22,8 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 def conv_length(length: int | Array, size: int, stride: int, padding: int) -> int | Array:
     """Cells along an axis of `length` after a convolution; takes integers and integer arrays alike."""
+    if not isinstance(length, int):
+        length = as_int32(length)
     cells = (length + 2 * padding - size) // stride + 1
     return max(cells, 0) if isinstance(length, int) else jnp.maximum(cells, 0)
 

@@ -11,17 +11,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from frcnn_jax.ops.precision import as_int32
+
 
 def pooled_length(length: int | Array, size: int, stride: int, padding: int = 0) -> int | Array:
     """Windows along an axis of `length` cells: rounded up, without a last one that would start beyond the cells.
 
-    Takes integers and integer arrays alike.
+    Takes integers and integer arrays alike. No cells have no window.
     """
+    if not isinstance(length, int):
+        length = as_int32(length)
     reach_end = -(-(length + 2 * padding - size) // stride) + 1
     start_inside = -(-(length + padding) // stride)
     if isinstance(length, int):
-        return max(min(reach_end, start_inside), 0)
-    return jnp.maximum(jnp.minimum(reach_end, start_inside), 0)
+        return max(min(reach_end, start_inside), 0) if length > 0 else 0
+    return jnp.where(length > 0, jnp.maximum(jnp.minimum(reach_end, start_inside), 0), 0)
 
 
 def max_pool(x: Float[Array, "N H W C"], size: int, stride: int, padding: int = 0) -> Float[Array, "N h w C"]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Real
 
-from frcnn_jax.ops.arguments import check_grid, check_scale
+from frcnn_jax.ops.arguments import check_grid, check_scale, valid_part
 from frcnn_jax.ops.precision import as_array, widen
 from frcnn_jax.ops.roi_pool import xla
 from frcnn_jax.ops.roi_pool.bins import Bins, roi_bins
@@ -36,7 +37,8 @@ def project_rois(boxes: Real[Array, "*B 4"], scale: Real[Array, ""] | float) -> 
     boxes = widen(boxes)
     if jnp.ndim(scale) != 0:
         raise ValueError(f"project_rois takes one scale, not {list(jnp.shape(scale))}: map it over images by jax.vmap")
-    scale = scale if isinstance(scale, int | float) else widen(scale)
+    # A Python number has no dtype; NumPy's float64 would be one, and widen float32 boxes.
+    scale = float(scale) if isinstance(scale, int | float | np.integer | np.floating) else widen(scale)
     return jnp.concatenate([boxes[..., :2], boxes[..., 2:] - 1], axis=-1) * scale
 
 
@@ -84,13 +86,7 @@ def roi_max_pool(
     check_scale("roi_max_pool", "spatial_scale", spatial_scale)
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"roi_max_pool has no implementation {implementation!r}, but {', '.join(IMPLEMENTATIONS)}")
-    whole = jnp.array(features.shape[:2], jnp.int32)
-    valid_size = whole if valid_size is None else as_array(valid_size)
-    if valid_size.shape != (2,) or not jnp.issubdtype(valid_size.dtype, jnp.integer):
-        raise ValueError(
-            f"roi_max_pool takes valid_size as two whole numbers, not {valid_size.dtype}, {valid_size.shape}"
-        )
-    valid_size = jnp.minimum(valid_size, whole)
+    valid_size = valid_part("roi_max_pool", "valid_size", valid_size, features.shape[:2])
     return _of_image(features, rois, valid_size, output_size, float(spatial_scale), implementation)
 
 
