@@ -1,13 +1,15 @@
 """Layers on pooled features, then class logits and box offsets (section 2.3)."""
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+from frcnn_jax.models.layers import flatten
 from frcnn_jax.ops.precision import wide_dtype
 
 Ranks = tuple[int | None, int | None]  # of fc6 and fc7; None: one layer
@@ -42,7 +44,7 @@ def hidden_layers(
     With a rank t, fc6 is two layers, `fc6_L` of t outputs without bias and `fc6_U` (section 3.1, truncated SVD); fc7
     likewise. The names are those of the published compressed models.
     """
-    x = pooled.reshape(pooled.shape[0], math.prod(pooled.shape[1:]))  # -1 is undefined without RoIs
+    x = flatten(pooled)
     for name, width, rank in zip(("fc6", "fc7"), widths, ranks, strict=True):
         if rank is not None:
             linear = nn.initializers.lecun_normal()  # keeps the variance, as no ReLU follows
@@ -127,17 +129,32 @@ class StagesHead(nn.Module):
 
 
 def mean_over_cells(features: Float[Array, "B h w F"]) -> Float[Array, "B F"]:
-    """The mean of each channel, summed in float32 at least."""
-    return jnp.mean(features.astype(wide_dtype(features.dtype)), axis=(1, 2)).astype(features.dtype)
+    """The mean of each channel, in float32 at least."""
+    return jnp.mean(features.astype(wide_dtype(features.dtype)), axis=(1, 2))
 
 
 def class_outputs(
-    x: Float[Array, "B F"], num_classes: int, **types: Any
+    x: Float[Array, "B F"],
+    num_classes: int,
+    *,
+    dtype: Any = None,
+    param_dtype: Any = jnp.float32,
 ) -> tuple[Float[Array, "B K1"], Float[Array, "B K1 4"]]:
-    """Logits by `cls_score` and offsets by `bbox_pred`, as submodules of the module that calls; in float32 at least."""
+    """Logits by `cls_score` and offsets by `bbox_pred`, as submodules of the module that calls; in float32 at least.
+
+    Products are of numbers in `dtype`, or in that of `x` if it is wider, and are summed in float32 at least.
+    """
+    factors = jnp.promote_types(x.dtype, param_dtype if dtype is None else dtype)
+    wide = wide_dtype(factors)
+    types = {"dtype": wide, "param_dtype": param_dtype, "dot_general": partial(_product, factors, wide)}
     # The spread of the new layers' initial weights is the paper's (section 2.3, SGD hyper-parameters).
     normal = nn.initializers.normal
     logits = nn.Dense(num_classes, kernel_init=normal(0.01), name="cls_score", **types)(x)
     deltas = nn.Dense(4 * num_classes, kernel_init=normal(0.001), name="bbox_pred", **types)(x)
-    wide = wide_dtype(logits.dtype)
-    return logits.astype(wide), deltas.astype(wide).reshape(-1, num_classes, 4)
+    return logits, deltas.reshape(-1, num_classes, 4)
+
+
+def _product(factors: Any, result: Any, x: Array, kernel: Array, *dimensions: Any, **options: Any) -> Array:
+    """`lax.dot_general` with factors and result in given dtypes: a result in half precision would be rounded."""
+    options["preferred_element_type"] = result
+    return lax.dot_general(x.astype(factors), kernel.astype(factors), *dimensions, **options)
