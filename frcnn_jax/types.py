@@ -34,7 +34,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 __all__ = ["Batch", "BoxStatistics", "Detections", "GroundTruth", "RoiSample"]
 
 # Host code builds these records from NumPy arrays, device code from JAX arrays; `Array` stands for both.
-record = partial(dataclasses.dataclass, frozen=True, kw_only=True)
+# A comparison of arrays is an array and no bool, so that records are equal only to themselves.
+record = partial(dataclasses.dataclass, frozen=True, kw_only=True, eq=False)
 
 
 @jax.tree_util.register_dataclass
@@ -108,6 +109,8 @@ class GroundTruth:
     labels: Int[Any, " G"]
     difficult: Bool[Any, " G"]
     crowd: Bool[Any, " G"] | None = None  # None: no object is a crowd
+
+    replace = dataclasses.replace
 
     def __post_init__(self) -> None:
         if self.crowd is None:

@@ -10,10 +10,11 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from frcnn_jax.data.batch_plan import Bucket, pad_rows, resized_size, round_up
 from frcnn_jax.data.pipeline import resize_image
 from frcnn_jax.detection.roi_plan import RoiPlan
+from frcnn_jax.types import record
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@record()
 class Level:
     """Images of a batch at one scale and the RoIs that are pooled from them."""
 
@@ -25,7 +26,7 @@ class Level:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@record()
 class Pyramid:
     """A batch of test images, padded to fixed shapes. Levels without RoIs are left out."""
 

@@ -17,7 +17,7 @@ from frcnn_jax.types import BoxStatistics
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TrainState:
     """Everything a step changes, and the box statistics that normalise the model's deltas."""
 
