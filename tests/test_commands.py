@@ -11,7 +11,8 @@ import pytest
 
 from frcnn_jax import __main__ as frcnn
 from frcnn_jax.cli import package_command
-from frcnn_jax.config import Config, config_names, derive, flat_settings, load_config, replace
+from frcnn_jax.commands.train import open_test_set
+from frcnn_jax.config import Config, config_names, derive, flat_settings, load_config, replace, to_json
 from frcnn_jax.runs.evaluate import check_changes
 
 ROOT = Path(__file__).parents[1]
@@ -160,3 +161,18 @@ def test_a_config_that_is_not_there_names_what_to_type(config, message, monkeypa
     assert message in told
     assert "\n" not in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_of_data_names_the_one_of_the_run(tmp_path):
+    config = replace(load_config("folder"), data={"root": str(tmp_path / "none"), "tfds_dir": str(tmp_path / "kept")})
+    with pytest.raises(FileNotFoundError, match=r"--data\.root$"):
+        open_test_set(config, tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    for root, end in (
+        ("my photos", f"; the run in {tmp_path}/run has --data.root '{tmp_path}/my photos'"),
+        ("none", ""),
+    ):
+        own = replace(config, data={"root": str(tmp_path / root)})
+        (tmp_path / "run/config.json").write_text(to_json(own))
+        with pytest.raises(FileNotFoundError, match=rf"by --data\.root{end}$"):
+            open_test_set(config, tmp_path / "run")

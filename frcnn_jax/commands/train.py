@@ -10,7 +10,9 @@ setting of the config can be given, as --train.steps 3000; --settings lists them
 """
 
 import logging
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from frcnn_jax.cli import make_parser, root_option, root_setting
@@ -63,7 +65,8 @@ def train_and_evaluate(config: Config, workdir: Path, recipe: Config, *, accept_
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.runs.train import train
 
-    train(config, workdir, accept_changed_data=accept_changed_data, before_data=open_test_set)
+    before_data = partial(open_test_set, workdir=workdir)
+    train(config, workdir, accept_changed_data=accept_changed_data, before_data=before_data)
     report = workdir / "eval/index.html"
     if report.exists():
         print(f"Evaluating again: {workdir}/eval is replaced")
@@ -71,11 +74,11 @@ def train_and_evaluate(config: Config, workdir: Path, recipe: Config, *, accept_
     print(f"Report: {report}")
 
 
-def open_test_set(config: Config) -> None:
+def open_test_set(config: Config, workdir: Path) -> None:
     """Finds faults of the test set before the training.
 
     Raises:
-        FileNotFoundError: it does not exist; names the setting.
+        FileNotFoundError: it does not exist; names the setting, and the folder of the run in `workdir` if there is one.
     """
     from frcnn_jax.data.dataset import open_dataset
     from frcnn_jax.data.prepared.prepare import data_dir
@@ -83,7 +86,21 @@ def open_test_set(config: Config) -> None:
     try:
         open_dataset(config.data.test, config.data)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"data.test = {config.data.test}: {error}") from error
+        advice = _root_of_run(workdir, config)
+        raise FileNotFoundError(f"data.test = {config.data.test}: {error}{advice}") from error
     kept = "images" if config.proposals.method == "file" else "images and proposals"
     folder = data_dir(config.data)
     print(f"Prepared {kept} are kept in {folder}, for later runs too; --data.tfds-dir FOLDER puts them elsewhere")
+
+
+def _root_of_run(workdir: Path, config: Config) -> str:
+    """Advice to give the data of the run in `workdir`; empty if it has none or the same."""
+    from frcnn_jax.training.workdir import read_config
+
+    try:
+        root = read_config(workdir).data.root
+    except (FileNotFoundError, ValueError):
+        return ""
+    if root in (None, config.data.root):
+        return ""
+    return f"; the run in {workdir} has --data.root {shlex.quote(str(root))}"
