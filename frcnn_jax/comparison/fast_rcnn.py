@@ -22,8 +22,9 @@ from frcnn_jax.config import Config, expand_user, replace, with_steps
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.detection.inputs import single_pyramid
+from frcnn_jax.detection.pyramid import ROIS_AT_A_TIME
 from frcnn_jax.detection.settings import detection_settings
-from frcnn_jax.detection.stages import ROIS_AT_A_TIME, detect_pyramid
+from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.compress import compress_run, compressed_workdir

@@ -11,8 +11,9 @@ from jaxtyping import Array, Real, UInt8
 from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.mirror import Outputs, mirror_boxes, mirror_images
 from frcnn_jax.detection.outputs import second_boxes, select, select_both, view_outputs
+from frcnn_jax.detection.pyramid import ROIS_AT_A_TIME
 from frcnn_jax.detection.settings import DetectionSettings
-from frcnn_jax.detection.stages import ROIS_AT_A_TIME, detect_pyramid
+from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops.arguments import is_traced
 from frcnn_jax.training.statistics import identity_statistics

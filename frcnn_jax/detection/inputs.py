@@ -21,10 +21,9 @@ from frcnn_jax.data.batch_plan import (
     resized_size,
     round_up,
 )
-from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count, resize_image
-from frcnn_jax.detection.pyramid import Pyramid, image_pyramid, pyramid_shape
+from frcnn_jax.data.pipeline import padded_count, resize_image
+from frcnn_jax.detection.pyramid import ROIS_AT_A_TIME, Pyramid, image_pyramid, padded_proposals, pyramid_shape
 from frcnn_jax.detection.roi_plan import plan_rois
-from frcnn_jax.detection.stages import ROIS_AT_A_TIME
 from frcnn_jax.ops.arguments import is_traced
 from frcnn_jax.types import Batch
 
@@ -162,16 +161,8 @@ def single_pyramid(
     mirrored_width = image.shape[1] if flip else None
     plan = plan_rois(boxes, np.array(factors), spatial_scale, shared=shared, mirrored_width=mirrored_width)
     chosen = [buckets[choose_bucket(size, buckets)] for size in sizes]
-    shape = pyramid_shape(chosen, [plan.counts], _padded_proposals(len(boxes)), ROIS_AT_A_TIME)
+    shape = pyramid_shape(chosen, [plan.counts], padded_proposals(len(boxes)), ROIS_AT_A_TIME)
     return image_pyramid(image, boxes, plan, factors, shape)
-
-
-def _padded_proposals(count: int) -> int:
-    """64, 128 or a multiple of 128: at most four sizes up to each power of two, as each is compiled."""
-    if count <= PROPOSAL_MULTIPLE:
-        return PROPOSAL_MULTIPLE
-    quarter = 2 ** ((count - 1).bit_length() - 3)
-    return round_up(count, max(quarter, ROIS_AT_A_TIME))
 
 
 def check_image(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -8,9 +8,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from frcnn_jax.data.batch_plan import Bucket, pad_rows, resized_size, round_up
-from frcnn_jax.data.pipeline import resize_image
+from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, resize_image
 from frcnn_jax.detection.roi_plan import RoiPlan
 from frcnn_jax.types import record
+
+# RoIs that `detect` pools and classifies together: as many as a second pass of the configs has, so that both passes run
+# the same programs.
+ROIS_AT_A_TIME = 128
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +54,14 @@ class PyramidShape:
     level_rois: tuple[int, ...]  # padded count of RoIs at each level
     num_rois: int  # at all levels together
     num_proposals: int
+
+
+def padded_proposals(count: int) -> int:
+    """64, 128 or a multiple of 128: at most four sizes up to each power of two, as each is compiled."""
+    if count <= PROPOSAL_MULTIPLE:
+        return PROPOSAL_MULTIPLE
+    quarter = 2 ** ((count - 1).bit_length() - 3)
+    return round_up(count, max(quarter, ROIS_AT_A_TIME))
 
 
 def pyramid_shape(

@@ -17,9 +17,6 @@ from frcnn_jax.types import BoxStatistics, Detections
 
 Maps = list[tuple[Array, Array]]  # the features of each view, and the valid size of each image's
 
-# As many boxes as a second pass of the configs has, so that both passes run the same programs.
-ROIS_AT_A_TIME = 128
-
 
 def untimed(stage: str, function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
     """The result of a function, without a watch on its stage."""

@@ -157,5 +157,6 @@ def test_the_stages_together_detect(scales, evaluate):
     assert len(expected.labels) > 0
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     views = 2 if evaluate else 1
-    once = ["resize", *["convolution", "pooling"] * (len(scales) or 1) * views, "fc", "suppression"]
+    level = ["convolution"] * views + ["pooling"] * views
+    once = ["resize", *level * (len(scales) or 1), "fc", "fc", "suppression"]
     assert stages == once + (["pooling"] * views + ["fc", "suppression"] if evaluate else [])

@@ -12,8 +12,8 @@ import pytest
 
 from frcnn_jax.detection import stages
 from frcnn_jax.detection.detect import detect, detect_batch, trim
-from frcnn_jax.detection.inputs import _padded_proposals, make_batch, single_pyramid
-from frcnn_jax.detection.pyramid import image_pyramid, join, pyramid_shape
+from frcnn_jax.detection.inputs import make_batch, single_pyramid
+from frcnn_jax.detection.pyramid import ROIS_AT_A_TIME, image_pyramid, join, padded_proposals, pyramid_shape
 from frcnn_jax.detection.roi_plan import RoiPlan, choose_levels
 from frcnn_jax.detection.selection import select_detections
 from frcnn_jax.detection.settings import DetectionSettings
@@ -176,7 +176,7 @@ def test_rois_of_each_level_go_to_their_slots_and_padding_nowhere():
     assert pooled.ravel().tolist() == [1, 3, 2, 4]
 
 
-@pytest.mark.parametrize("second_pass", [0, stages.ROIS_AT_A_TIME])
+@pytest.mark.parametrize("second_pass", [0, ROIS_AT_A_TIME])
 def test_other_numbers_of_boxes_seldom_compile_again(second_pass):
     detector, (image, _) = small_detector(), image_and_boxes()
     run = functools.partial(detect, detector.model, detector.params, image, scale=48, max_size=96, nms_iou=0.99)
@@ -194,7 +194,7 @@ def test_other_numbers_of_boxes_seldom_compile_again(second_pass):
 
 def test_few_padded_numbers_of_proposals():
     counts = range(4097)
-    padded = [_padded_proposals(count) for count in counts]
+    padded = [padded_proposals(count) for count in counts]
     assert all(count <= size for count, size in zip(counts, padded, strict=True))
     assert all(size <= max(count * 1.25, count + 127, 64) for count, size in zip(counts, padded, strict=True))
     assert sorted(set(padded)) == [
