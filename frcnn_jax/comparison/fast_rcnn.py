@@ -158,6 +158,7 @@ def _timed(detector: Detector) -> Callable[[Watch, UInt8[np.ndarray, "H W 3"], F
         max_size=config.input.test_max_size,
         spatial_scale=model.spatial_scale,
         flip=settings.flip,
+        shared=model.shares_rois,
     )
 
     def run(watch: Watch, image: UInt8[np.ndarray, "H W 3"], boxes: Float[np.ndarray, "P 4"]) -> Detections:

@@ -174,7 +174,7 @@ def detect(
         max_size=max_size,
         spatial_scale=model.spatial_scale,
         flip=flip,
-        shared=type(model).pool is FastRCNN.pool,  # a subclass may pool without rounding corners to cells
+        shared=model.shares_rois,
     )
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)

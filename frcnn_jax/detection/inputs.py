@@ -146,7 +146,7 @@ def single_pyramid(
         scales: lengths of the shorter side; the longer side is at most `max_size`.
         spatial_scale: feature cells per pixel of a resized image.
         flip: the image is tested mirrored too.
-        shared: see `plan_rois`.
+        shared: the model's `shares_rois`.
 
     Raises:
         ValueError: the image, the boxes or a scale is invalid, as in `detect`.

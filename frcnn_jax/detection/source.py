@@ -29,11 +29,13 @@ class PyramidSource:
         spatial_scale: float,
         *,
         flip: bool = False,
+        shared: bool = True,
     ):
         """
         Args:
             spatial_scale: the model's feature cells per pixel.
             flip: images are tested mirrored too.
+            shared: the model's `shares_rois`.
 
         Raises:
             ValueError: images and proposals differ in number, or an image fits in no bucket.
@@ -47,7 +49,7 @@ class PyramidSource:
         self._scales = np.array(
             [[resize_scale(size, length, config.test_max_size) for length in lengths] for size in dataset.sizes]
         ).reshape(-1, len(lengths))
-        self._spatial_scale = spatial_scale
+        self._spatial_scale, self._shared = spatial_scale, shared
         # Plans are as large as the proposals, which may be on disk: they are recomputed when needed.
         counts = [self._plan(index).counts for index in range(len(dataset))]
         buckets = config.buckets or default_buckets(lengths, config.test_max_size, round(1 / spatial_scale))
@@ -84,4 +86,5 @@ class PyramidSource:
 
     def _plan(self, index: int) -> RoiPlan:
         boxes, scales = self._proposals[index], self._scales[index]
-        return plan_rois(boxes, scales, self._spatial_scale, mirrored_width=self._widths[index])
+        width = self._widths[index]
+        return plan_rois(boxes, scales, self._spatial_scale, shared=self._shared, mirrored_width=width)

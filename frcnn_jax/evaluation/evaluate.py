@@ -65,7 +65,8 @@ def detect_dataset(
         TimeoutError: a batch took longer than `input.read_timeout`; names the images.
         ValueError: an image cannot be read; names it.
     """
-    source = Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale, flip=config.flip))
+    sharing = {"flip": config.flip, "shared": model.shares_rois}
+    source = Share(PyramidSource(dataset, proposals, input_config, model.spatial_scale, **sharing))
     run = partial(detect_pyramid, params, statistics, model=model, settings=detection_settings(config))
     found: dict[int, Detections] = {}
     total = source.images if process_count() > 1 else len(dataset)

@@ -33,6 +33,14 @@ class FastRCNN(nn.Module):
         """Pixels from one feature cell to the next."""
         return round(1 / self.spatial_scale)
 
+    @property
+    def shares_rois(self) -> bool:
+        """True if boxes with corners on the same feature cells are pooled alike, so that detection pools one of them.
+
+        False for a subclass with its own `pool`, which may not round corners to cells; one that does can return True.
+        """
+        return type(self).pool is FastRCNN.pool
+
     def __call__(
         self,
         images: Float[Array, "N H W 3"] | UInt8[Array, "N H W 3"],

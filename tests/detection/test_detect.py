@@ -13,9 +13,11 @@ from frcnn_jax.detection.detect import detect, detect_batch, trim
 from frcnn_jax.detection.inputs import make_batch
 from frcnn_jax.detection.roi_plan import plan_rois
 from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.evaluation.evaluate import detect_dataset
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
 from tests.detection.test_selection import outputs, select
+from tests.detection.test_source import Images
 from tests.weights.detectors import (
     CONFIG,
     assert_same_detections,
@@ -54,15 +56,21 @@ class ExactCorners(FastRCNN):
 
 
 def test_pooling_of_a_subclass_sees_each_box():
-    """Boxes on the same cells share an RoI only if pooling rounds their corners to cells."""
-    detector, (image, boxes) = small_detector(), image_and_boxes()
+    """Boxes on the same cells share an RoI only if pooling rounds their corners to cells, in an evaluation too."""
+    detector, (_, boxes) = small_detector(), image_and_boxes()
+    dataset = Images((60, 80))
     fields = {x.name: getattr(detector.model, x.name) for x in dataclasses.fields(FastRCNN)}
     model = ExactCorners(**{name: value for name, value in fields.items() if name not in ("parent", "name")})
     boxes = np.concatenate([boxes[:4], boxes[:4] + np.float32(0.25)])
     assert len(plan_rois(boxes, np.ones(1), 1 / 16).chosen) < len(boxes)
     settings = {"score_threshold": 0.0, "nms_iou": 1.0, "box_regression": False}
-    found = detect(model, detector.params, image, boxes, scale=48, max_size=96, **settings)
+    found = detect(model, detector.params, dataset.read_image(0), boxes, scale=48, max_size=96, **settings)
     assert len(np.unique(found.scores)) == len(found.scores) == 3 * len(boxes)
+    config = dataclasses.replace(CONFIG.evaluate, per_class=100, **settings)
+    evaluated = detect_dataset(
+        model, detector.params, detector.statistics, dataset, [boxes], input_config=CONFIG.input, config=config
+    )["im0"]
+    np.testing.assert_allclose(np.sort(evaluated.scores), np.sort(found.scores), rtol=1e-5)
 
 
 def test_statistics_change_boxes_and_stand_for_none():
