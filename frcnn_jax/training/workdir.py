@@ -11,15 +11,7 @@ import jax
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, Evaluations, read_evaluations
-from frcnn_jax.config import (
-    Config,
-    absolute_paths,
-    changed_settings,
-    expand_user,
-    from_json,
-    to_json,
-    with_steps,
-)
+from frcnn_jax.config import Config, absolute_paths, changed_settings, expand_user, from_json, to_json, with_steps
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.distributed.arrays import from_first_process
 from frcnn_jax.distributed.talk import from_first, is_first
@@ -32,10 +24,11 @@ from frcnn_jax.training.validation import check_measured
 
 # Settings that may change between two starts of a run, as they do not affect what was learned so far. Data and proposal
 # files are compared by content instead (`data_record`), wherever they are.
-_FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every", "train.patience", "train.log_every",
-         "train.pictures_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.", "input.workers",
-         "input.cache_decoded", "input.read_timeout", "input.test_", "data.", "proposals.train_files",
-         "proposals.test_file", "proposals.validation_file", "proposals.workers", "plugins")  # fmt: skip
+_FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every", "train.patience",
+         "train.log_every", "train.pictures_every", "train.checkpoint_every", "train.keep_checkpoints", "evaluate.",
+         "input.workers", "input.cache_decoded", "input.max_objects", "input.read_timeout", "input.test_",
+         "model.roi_pooling", "data.", "proposals.train_files", "proposals.test_file", "proposals.validation_file",
+         "proposals.workers", "plugins")  # fmt: skip
 
 
 class RunFolder:

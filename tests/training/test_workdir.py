@@ -9,7 +9,16 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import pytest
 
-from frcnn_jax.config import Config, EvalConfig, InputConfig, OptimizerConfig, TrainConfig, replace, to_json
+from frcnn_jax.config import (
+    Config,
+    EvalConfig,
+    InputConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    replace,
+    to_json,
+)
 from frcnn_jax.training import loop
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.workdir import check_place, claim_workdir, describe_resumed, read_config, run_folder
@@ -114,7 +123,8 @@ def test_settings_that_do_not_touch_what_was_learned_may_change(tmp_path):
         BEFORE,
         train=TrainConfig(steps=200, log_every=1, checkpoint_every=7, keep_checkpoints=1),
         evaluate=EvalConfig(nms_iou=0.5),
-        input=InputConfig(test_scale=300, workers=0),
+        input=InputConfig(test_scale=300, workers=0, max_objects=70),  # padding, which changes no draw
+        model=ModelConfig(roi_pooling="xla"),  # the same values as the kernels
     )
     claim_workdir(tmp_path, now)
     assert read_config(tmp_path) == now
