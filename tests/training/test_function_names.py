@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,40 @@ class Scaled:
         return x * self.by
 
 
+class Slotted:
+    __slots__ = ("by",)
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, x):
+        return x * self.by
+
+
+class Hidden(Slotted):
+    """With a slot of its own beside its parent's, whose name Python changes."""
+
+    __slots__ = "__more"
+
+    def __init__(self, by, more):
+        super().__init__(by)
+        self.__more = more
+
+
+class Named(NamedTuple):
+    by: float
+
+    def __call__(self, x):
+        return x * self.by
+
+
+class Other(Named):
+    """Another function of the same items."""
+
+    def __call__(self, x):
+        return x + self.by
+
+
 def focal(gamma):
     return functools.partial(losses.focal, gamma=gamma)
 
@@ -66,6 +101,9 @@ DIFFERENT = {
     "lists of arrays": (focal([np.zeros(3)]), focal([np.ones(3)]), focal((np.ones(3),))),
     "texts": (focal("a\nb"), focal("a\nc"), focal("a" * 500), focal("a" * 501)),
     "objects": (Scaled(1), Scaled(2), Scaled(np.zeros(2))),
+    "slots": (Slotted(1), Slotted(2), Hidden(1, 1), Hidden(2, 1), Hidden(1, 2)),
+    "named tuples": (Named(1), Named(2), Other(1)),
+    "slots and named tuples as settings": (focal(Slotted(1)), focal(Slotted(2)), focal(Named(1)), focal(Other(1))),
     "methods": (Scaled(1).times, Scaled(2).times),
     "functions as settings": (focal(lambda x: x), focal(lambda x: -x), focal(outer), focal(Scaled(1))),
 }

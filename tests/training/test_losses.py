@@ -111,6 +111,17 @@ def test_a_name_that_leads_nowhere_is_one_line(modules, name, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_class_is_no_loss_though_it_can_be_called(modules):
+    """The record of an object without attributes is the name of its class, which would make an object of the arrays."""
+    (modules / "my_losses.py").write_text("class Mine:\n    def __call__(self, logits, labels):\n        return 0\n")
+    message = (
+        r"Mine is a class, not a function: pass an object of it as train\(\.\.\., loss=MultiTaskLoss\(classification="
+    )
+    with pytest.raises(ValueError, match=rf"^loss\.classification = 'my_losses:Mine': {message}") as error:
+        create_loss(LossConfig(classification="my_losses:Mine"))
+    assert "\n" not in str(error.value)
+
+
 def test_an_unknown_name():
     config = LossConfig()
     object.__setattr__(config, "classification", "vocal")

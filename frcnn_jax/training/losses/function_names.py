@@ -3,7 +3,7 @@
 module:function                    a function of a module
 module:f.<locals>.<lambda>#3f5a    a lambda or a nested function; code, defaults and enclosed values as a hash
 module:function(gamma=2.0)         a partial function; long settings and arrays as a hash
-module:Class#3f5a                  a callable object; its attributes as a hash
+module:Class#3f5a                  a callable object; its attributes, slots and items as a hash
 """
 
 import functools
@@ -40,8 +40,10 @@ def _named(function: Any, outer: tuple[int, ...]) -> str:
         settings += [f"{name}={_value(value, outer)}" for name, value in function.keywords.items()]
         return f"{_named(function.func, outer)}({_short(', '.join(settings))})"
     if not hasattr(function, "__qualname__"):
-        kind, attributes = type(function), getattr(function, "__dict__", {})
-        return f"{kind.__module__}:{kind.__qualname__}" + (_hash(_value(attributes, outer)) if attributes else "")
+        kind, attributes = type(function), getattr(function, "__dict__", {}) | _slots(function)
+        parts = [_value(attributes, outer)] if attributes else []
+        parts += [text for text in [_items(function, outer)] if text is not None]  # for example of a NamedTuple
+        return f"{kind.__module__}:{kind.__qualname__}" + (_hash(*parts) if parts else "")
     name = f"{function.__module__}:{function.__qualname__}"
     if isinstance(function, types.MethodType):
         return f"{name}{_hash(_value(function.__self__, outer))}"
@@ -58,10 +60,20 @@ def _value(value: Any, outer: tuple[int, ...]) -> str:
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return f"{array.dtype.name}{list(array.shape)}{_hash(np.ascontiguousarray(array).tobytes())}"
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
-        return _short(repr(value))
     if isinstance(value, types.ModuleType):
         return value.__name__
+    items = None if callable(value) else _items(value, outer)
+    if items is not None:
+        return items
+    if callable(value) or " at 0x" in repr(value):
+        return _short(_named(value, outer))
+    return _short(repr(value))
+
+
+def _items(value: Any, outer: tuple[int, ...]) -> str | None:
+    """One line for a number, a text or a collection; None for anything else."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
+        return _short(repr(value))
     if isinstance(value, Mapping):
         return _short(f"{{{', '.join(f'{_value(k, outer)}: {_value(v, outer)}' for k, v in value.items())}}}")
     if isinstance(value, Set):
@@ -69,9 +81,21 @@ def _value(value: Any, outer: tuple[int, ...]) -> str:
     if isinstance(value, Sequence):
         items = ", ".join(_value(item, outer) for item in value)
         return _short(f"[{items}]" if isinstance(value, list) else f"({items})")
-    if callable(value) or " at 0x" in repr(value):
-        return _short(_named(value, outer))
-    return _short(repr(value))
+    return None
+
+
+def _slots(thing: Any) -> dict[str, Any]:
+    """The values in the `__slots__` of an object's classes, by name."""
+    found: dict[str, Any] = {}
+    for kind in type(thing).__mro__:
+        names = vars(kind).get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            # As Python stores a private name.
+            private = name.startswith("__") and not name.endswith("__")
+            stored = f"_{kind.__name__.lstrip('_')}{name}" if private else name
+            if name not in ("__dict__", "__weakref__") and hasattr(thing, stored):
+                found[stored] = getattr(thing, stored)
+    return found
 
 
 def _code(code: types.CodeType) -> str:

@@ -4,6 +4,7 @@ A name is one of the tables in `ops.losses`, or "module:function" for the user's
 plug-in. Only training imports it: a detector does not need the loss.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -28,7 +29,7 @@ def create_loss(config: LossConfig, workdir: str | PathLike | None = None) -> Mu
         workdir: folder of the run; functions inside it are not imported.
 
     Raises:
-        ValueError: the name is unknown, or "module:function" is not a function of that module.
+        ValueError: the name is unknown, or "module:function" is not a function of that module, but for example a class.
         ImportError: the module cannot be imported.
     """
     return MultiTaskLoss(
@@ -68,6 +69,11 @@ def _find(part: str, name: str, workdir: str | PathLike | None) -> Callable:
     function = getattr(sys.modules[module], attribute, None)
     if function is None:
         raise ValueError(f"{setting}: the module {module} has no {attribute}")
+    if inspect.isclass(function):  # the record of an object without attributes, or a class by mistake
+        raise ValueError(
+            f"{setting}: {attribute} is a class, not a function: pass an object of it as train(..., "
+            f"loss=MultiTaskLoss({part}=...))"
+        )
     if not callable(function):
         raise ValueError(f"{setting}: {attribute} is not a function but {type(function).__name__}")
     return function
