@@ -28,8 +28,8 @@ def match_rules(params: Any, rules: Sequence[ParameterRule]) -> Any:
     """The same tree with the first rule whose pattern is found in each parameter's path.
 
     Raises:
-        ValueError: a parameter matches no rule, or a rule matches no parameter (a mistyped pattern would otherwise
-            train parameters that were meant to be frozen).
+        ValueError: a parameter matches no rule, or a rule is the first of no parameter, as it matches none or earlier
+            rules match all of its own (parameters that were meant to be frozen would otherwise be trained).
     """
     paths = parameter_paths(params)
     leaves = jax.tree.leaves(paths)
@@ -44,7 +44,17 @@ def match_rules(params: Any, rules: Sequence[ParameterRule]) -> Any:
             f"the patterns {', '.join(map(repr, unused))} in optimizer.rules match no parameter; "
             f"there are {', '.join(leaves)}"
         )
-    return jax.tree.map(lambda path: next(rule for rule in rules if re.search(rule.pattern, path)), paths)
+    chosen = jax.tree.map(lambda path: next(i for i, rule in enumerate(rules) if re.search(rule.pattern, path)), paths)
+    hidden = sorted(set(range(len(rules))) - set(jax.tree.leaves(chosen)))
+    if hidden:
+        pattern = rules[hidden[0]].pattern
+        path = next(path for path in leaves if re.search(pattern, path))
+        before = next(rule.pattern for rule in rules if re.search(rule.pattern, path))
+        raise ValueError(
+            f"the pattern {pattern!r} in optimizer.rules has no effect, as earlier rules match all of its parameters, "
+            f"for example {before!r} matches {path}: put it before them, or leave it out"
+        )
+    return jax.tree.map(lambda index: rules[index], chosen)
 
 
 def split_frozen(params: Any, rules: Sequence[ParameterRule]) -> tuple[Any, Any]:
@@ -115,8 +125,8 @@ def create_optimizer(config: OptimizerConfig, params: Any, steps: int | None) ->
         steps to add, the learning rate included: the schedule's, or the argument `learning_rate` of `update`.
 
     Raises:
-        ValueError: a parameter matches no rule, a rule matches no parameter, all are frozen, `steps` is not a whole
-            number of at least 1, or the rate depends on `steps` and it is None.
+        ValueError: a parameter matches no rule, a rule matches no parameter or only those of earlier rules, all are
+            frozen, `steps` is not a whole number of at least 1, or the rate depends on `steps` and it is None.
     """
     if steps is not None and not (is_whole(steps) and steps >= 1):
         raise ValueError(f"steps must be a whole number of at least 1, not {steps!r}")

@@ -108,6 +108,13 @@ def test_every_parameter_needs_a_rule_and_every_rule_a_parameter():
         split_frozen(PARAMS, (ParameterRule("/kernel$"),))
     with pytest.raises(ValueError, match=r"'\^conv9' in optimizer.rules match no parameter"):
         split_frozen(PARAMS, (ParameterRule("^conv9", None), *RULES))
+    hidden = (
+        r"pattern '\^head/' in .* has no effect, .* '/bias\$' matches head/fc/bias: put it before them, or leave it out"
+    )
+    with pytest.raises(ValueError, match=hidden):
+        split_frozen(PARAMS, (*RULES, ParameterRule("^head/", None)))
+    with pytest.raises(ValueError, match=r"'\^conv1/' in optimizer.rules has no effect"):  # the same rule twice
+        split_frozen(PARAMS, (*RULES, RULES[0]))
     with pytest.raises(ValueError, match="freeze every parameter"):
         create_optimizer(OptimizerConfig(rules=(ParameterRule("", None),)), PARAMS, 1)
 
