@@ -12,6 +12,7 @@ from frcnn_jax.detection.inputs import single_pyramid
 from frcnn_jax.detection.mirror import Outputs, mirror_boxes, mirror_images
 from frcnn_jax.detection.outputs import second_boxes, select, select_both, view_outputs
 from frcnn_jax.detection.pyramid import ROIS_AT_A_TIME
+from frcnn_jax.detection.selection import check_statistics
 from frcnn_jax.detection.settings import DetectionSettings
 from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.models.fast_rcnn import FastRCNN
@@ -48,7 +49,7 @@ def detect_batch(
         statistics: box-target statistics the weights were trained with; None for weights that need none, as
             `load_weights` and `weights.folding.fold_statistics` return them.
         batch: N padded images with P proposals each, as `make_batch` returns them; ground truth is ignored.
-        model: its parts are called on `images` [N, H, W, 3] and `proposals` [N, P, 4].
+        model: its `features`, `pool` and head are called on `images` [N, H, W, 3] and `proposals` [N, P, 4].
         nms_iou, score_threshold, per_class, box_regression, box_voting: see `select_detections`; Python values, not
             traced ones.
         second_pass: boxes of an image, at most, that go through RoI pooling and the head again where box regression
@@ -75,10 +76,8 @@ def _detect_batch(
 ) -> Detections:
     if statistics is None:
         statistics = identity_statistics(model.head.num_classes)
+    check_statistics(statistics, model.head.num_classes)
     apply = partial(model.apply, {"params": params})
-    if not settings.has_second_pass and not settings.flip:
-        outputs = apply(batch.images, batch.proposals, scales=batch.scales, image_sizes=batch.image_sizes)
-        return select(statistics, *outputs, batch, settings)
     views = settings.views
     images = [mirror_images(batch.images, batch.image_sizes) if mirrored else batch.images for mirrored in views]
     features = [apply(view, batch.image_sizes, method="features") for view in images]
@@ -156,8 +155,8 @@ def detect(
     Raises:
         TypeError: an argument is traced by `jax.jit`, `jax.vmap` or `jax.grad`; `detect_batch` can be.
         ValueError: the image is not uint8 [H, W, 3]; the boxes are not [P, 4], not finite or reversed, as x y w h
-            often are; a scale is not a finite length of at least 1; a setting is out of range; or the statistics are
-            of another number of classes.
+            often are; a scale is not a finite length of at least 1; `scales` is one number; a setting is out of range;
+            or the statistics are of another number of classes.
     """
     if any(map(is_traced, jax.tree.leaves((params, image, boxes, statistics)))):
         raise TypeError(
@@ -165,8 +164,13 @@ def detect(
             "trace frcnn.detect_batch, which takes the padded arrays of frcnn.make_batch"
         )
     settings = DetectionSettings(nms_iou, score_threshold, per_class, box_regression, box_voting, second_pass, flip)
+    if np.ndim(scales) != 1:
+        raise ValueError(f"scales must be several lengths, as scales=(480, 688), not {scales!r}: give one as scale")
     if settings.has_second_pass and len(scales) > 1:
         raise ValueError(f"second_pass needs one scale, not {len(scales)}: give scale, or second_pass=0")
+    if statistics is None:
+        statistics = identity_statistics(model.head.num_classes)
+    check_statistics(statistics, model.head.num_classes)
     pyramid = single_pyramid(
         image,
         boxes,
@@ -176,7 +180,5 @@ def detect(
         flip=flip,
         shared=model.shares_rois,
     )
-    if statistics is None:
-        statistics = identity_statistics(model.head.num_classes)
     found = detect_pyramid(params, statistics, pyramid, model=model, settings=settings, rois_at_a_time=ROIS_AT_A_TIME)
     return trim(jax.tree.map(lambda x: x[0], found))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Real
 from frcnn_jax.detection.mirror import Outputs, mirror_boxes, mirror_images
 from frcnn_jax.detection.outputs import second_boxes, select, select_both, view_outputs
 from frcnn_jax.detection.pyramid import Level, Pyramid
+from frcnn_jax.detection.selection import check_statistics
 from frcnn_jax.detection.settings import DetectionSettings
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
@@ -46,8 +47,9 @@ def detect_pyramid(
             "pooling", "fc" or "suppression".
 
     Raises:
-        ValueError: a second pass of several levels.
+        ValueError: a second pass of several levels, or the statistics are of another number of classes.
     """
+    check_statistics(statistics, model.head.num_classes)
     if settings.has_second_pass and len(pyramid.levels) > 1:
         raise ValueError("second_pass needs one scale: the boxes of a second pass have no level of a pyramid")
 

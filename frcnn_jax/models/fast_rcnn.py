@@ -17,7 +17,8 @@ from frcnn_jax.ops.shapes import check_shapes
 
 class FastRCNN(nn.Module):
     """Fast R-CNN (section 2): features once per image, then pooling and head per RoI. Each part is a method, so that it
-    can be called alone: `model.apply({"params": params}, images, sizes, method="features")`.
+    can be called alone: `model.apply({"params": params}, images, sizes, method="features")`. Detection calls the parts,
+    training the whole: a subclass overrides `features`, `pool` and `head`, not `__call__`.
     """
 
     backbone: nn.Module

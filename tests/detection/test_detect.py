@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax.detection import outputs as outputs_module
 from frcnn_jax.detection.detect import detect, detect_batch, trim
-from frcnn_jax.detection.inputs import make_batch
+from frcnn_jax.detection.inputs import make_batch, single_pyramid
 from frcnn_jax.detection.roi_plan import plan_rois
 from frcnn_jax.detection.selection import select_detections
+from frcnn_jax.detection.settings import DetectionSettings
+from frcnn_jax.detection.stages import detect_pyramid
 from frcnn_jax.evaluation.evaluate import detect_dataset
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.types import BoxStatistics, Detections
@@ -235,14 +238,55 @@ def test_statistics_of_other_classes_are_named():
     image, boxes = image_and_boxes()
     batch = make_batch(image, boxes)
     params = random_params(model)
+    pyramid = single_pyramid(image, boxes, scales=(48,), max_size=96, spatial_scale=1 / 16)
     good = np.ones((4, 4), np.float32)
     for name, other in (("mean", np.zeros((21, 4))), ("std", np.ones((4,)))):
         statistics = BoxStatistics(mean=good, std=good).replace(**{name: other})
         message = rf"statistics\.{name} must be \[4, 4\], as .* num_classes = 4, not \[{other.shape[0]}"
-        with pytest.raises(ValueError, match=message):
-            detect(model, params, image, boxes, statistics=statistics, scale=48, max_size=96)
-        with pytest.raises(ValueError, match=message):
-            jax.eval_shape(functools.partial(detect_batch, model=model), params, statistics, batch)
+        for options in ({}, {"flip": True}, {"second_pass": 2}):
+            with pytest.raises(ValueError, match=message):
+                detect(model, params, image, boxes, statistics=statistics, scale=48, max_size=96, **options)
+            with pytest.raises(ValueError, match=message):
+                jax.eval_shape(functools.partial(detect_batch, model=model, **options), params, statistics, batch)
+            with pytest.raises(ValueError, match=message):
+                detect_pyramid(params, statistics, pyramid, model=model, settings=DetectionSettings(**options))
+
+
+class Whole(FastRCNN):
+    """Overrides what detection does not call."""
+
+    def __call__(self, *arguments, **options):
+        pytest.fail("detection calls the parts")
+
+
+def test_the_one_program_calls_the_parts_of_a_model_too():
+    detector = small_detector()
+    fields = {x.name: getattr(detector.model, x.name) for x in dataclasses.fields(FastRCNN)}
+    model = Whole(**{name: value for name, value in fields.items() if name not in ("parent", "name")})
+    batch = make_batch(*image_and_boxes())
+    jax.eval_shape(functools.partial(detect_batch, model=model), detector.params, detector.statistics, batch)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_one_length_as_scales_is_named():
+    image, boxes = image_and_boxes()
+    for second_pass in (0, 2):
+        with pytest.raises(ValueError, match=r"^scales must be several lengths, .*, not 48: give one as scale$"):
+            detect(small_model(), {}, image, boxes, scales=48, second_pass=second_pass)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_masks_of_numbers_count_by_value():
+    """Two and one have no bit in common, and are both True."""
+    batch = make_batch(*image_and_boxes((48, 64), count=5))
+    numbers = batch.replace(proposal_mask=2 * batch.proposal_mask, image_mask=batch.image_mask.astype(np.int32))
+    logits, deltas, statistics = jnp.ones((1, 64, 4)), jnp.zeros((1, 64, 4, 4)), small_detector().statistics
+    settings = DetectionSettings(second_pass=2)
+    for function in (outputs_module.select, outputs_module.second_boxes):
+        want, found = (jax.tree.leaves(function(statistics, logits, deltas, x, settings)) for x in (batch, numbers))
+        assert np.any(want[-1])
+        for a, b in zip(found, want, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 SETTINGS_AS_ARRAYS = {"nms_iou": jnp.float32(0.3), "per_class": jnp.int32(5), "box_regression": np.array(False),
