@@ -14,6 +14,7 @@ from frcnn_jax.detection.second_pass import moved_boxes
 from frcnn_jax.detection.selection import select_detections
 from frcnn_jax.detection.settings import DetectionSettings
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.ops.precision import as_mask
 from frcnn_jax.types import Batch, BoxStatistics, Detections
 
 
@@ -38,7 +39,7 @@ def second_boxes(
     statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: DetectionSettings
 ) -> tuple[Float[Array, "N M 4"], Bool[Array, "N M"]]:
     """The boxes of each image's second pass, and which of them exist."""
-    mask = batch.proposal_mask & batch.image_mask[:, None]
+    mask = _real(batch)
     return jax.vmap(partial(moved_boxes, count=settings.second_pass), in_axes=(0, 0, 0, 0, 0, None))(
         logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
     )
@@ -57,7 +58,7 @@ def select_both(
     logits, deltas = (jnp.concatenate(pair, axis=1) for pair in zip(first, again, strict=True))
     both = batch.replace(
         proposals=jnp.concatenate([batch.proposals.astype(boxes.dtype), boxes], axis=1),
-        proposal_mask=jnp.concatenate([batch.proposal_mask, found], axis=1),
+        proposal_mask=jnp.concatenate([as_mask(batch.proposal_mask), found], axis=1),
     )
     return select(statistics, logits, deltas, both, settings)
 
@@ -66,7 +67,12 @@ def select(
     statistics: BoxStatistics, logits: Array, deltas: Array, batch: Batch | Pyramid, settings: DetectionSettings
 ) -> Detections:
     """`select_detections` for each image."""
-    mask = batch.proposal_mask & batch.image_mask[:, None]
+    mask = _real(batch)
     return jax.vmap(partial(select_detections, **settings.selection), in_axes=(0, 0, 0, 0, 0, None))(
         logits, deltas, batch.proposals, mask, batch.original_sizes, statistics
     )
+
+
+def _real(batch: Batch | Pyramid) -> Bool[Array, "N P"]:
+    """The proposals that are not padding."""
+    return as_mask(batch.proposal_mask) & as_mask(batch.image_mask)[:, None]

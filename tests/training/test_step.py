@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from frcnn_jax.config import ParameterRule
@@ -273,3 +274,18 @@ def test_gradients_are_each_devices_own_under_strict_shard_map(monkeypatch):
     )
     jax.eval_shape(mapped, create_state(CONFIG, params), small_batch(), KEY)
     assert seen == [{frozenset({"data"})}] * 2
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_masks_of_numbers_count_by_value():
+    """Two and one have no bit in common, and are both True; neither is a position."""
+    batch = small_batch(3).replace(gt_difficult=np.tile([True, False, False], (3, 1)), gt_crowd=np.zeros((3, 3), bool))
+    names = ("gt_mask", "gt_difficult", "gt_crowd", "proposal_mask")
+    numbers = batch.replace(image_mask=np.ones(3, np.int32), **{name: 2 * getattr(batch, name) for name in names})
+    config = dataclasses.replace(SAMPLING, use_difficult=False)
+    want, found = (sample_batch(x, KEY, config=config) for x in (batch, numbers))
+    assert set(np.unique(want.labels)) == {0, 2}
+    jax.tree.map(np.testing.assert_array_equal, found, want)
+    wrong = numbers.replace(gt_labels=np.array([[1, 2, 0], [1, 2, 0], [1, 9, 0]]))
+    with pytest.raises(ValueError, match=r"9 is not of 1 \.\.\. 2"):
+        loss_fn({}, wrong, KEY, model=least_model())

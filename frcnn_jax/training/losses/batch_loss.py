@@ -15,7 +15,7 @@ from frcnn_jax.models.dropout import dropout_by_image
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.ops import losses
 from frcnn_jax.ops.arguments import is_traced
-from frcnn_jax.ops.precision import widen
+from frcnn_jax.ops.precision import as_mask, widen
 from frcnn_jax.ops.sampling import sample_rois
 from frcnn_jax.training.losses.multi_task import MultiTaskLoss, check_loss
 from frcnn_jax.training.statistics import identity_statistics
@@ -41,10 +41,12 @@ def sample_batch(
     check_sampling(config)
     config = SamplingConfig() if config is None else config
     batch = jax.tree.map(jnp.asarray, batch)
-    gt_mask = batch.gt_mask & batch.image_mask[:, None]
+    image_mask = as_mask(batch.image_mask)[:, None]
+    gt_mask = as_mask(batch.gt_mask) & image_mask
     if not config.use_difficult:
         # A crowd remains a crowd, difficult or not.
-        unused = batch.gt_difficult if batch.gt_crowd is None else batch.gt_difficult & ~batch.gt_crowd
+        difficult = as_mask(batch.gt_difficult)
+        unused = difficult if batch.gt_crowd is None else difficult & ~as_mask(batch.gt_crowd)
         gt_mask = gt_mask & ~unused
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first_image + jnp.arange(batch.images.shape[0]))
     sample = partial(
@@ -55,7 +57,7 @@ def sample_batch(
         background_iou=config.background_iou,
         foreground_balance=config.foreground_balance,
     )
-    proposal_mask = batch.proposal_mask & batch.image_mask[:, None]
+    proposal_mask = as_mask(batch.proposal_mask) & image_mask
     objects = batch.gt_boxes, batch.gt_labels, gt_mask, batch.gt_crowd
     return jax.vmap(sample)(keys, batch.proposals, proposal_mask, *objects)
 
@@ -168,7 +170,7 @@ def _check_labels(batch: Batch, num_classes: int) -> None:
     if any(map(is_traced, arrays)):
         return
     labels, mask, image_mask = map(np.asarray, arrays)
-    labels = labels[mask & image_mask[:, None]]
+    labels = labels[as_mask(mask) & as_mask(image_mask)[:, None]]
     wrong = labels[(labels < 1) | (labels >= num_classes)]
     if wrong.size:
         raise ValueError(
