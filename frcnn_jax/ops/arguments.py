@@ -27,6 +27,12 @@ def check_share(function: str, name: str, value: Any) -> None:
         raise ValueError(f"{function} takes {name} in 0 ... 1, not {value!r}")
 
 
+def check_number(function: str, name: str, value: Any) -> None:
+    """Raises TypeError if a value is not one number."""
+    if not (np.shape(value) == () if is_traced(value) else _is_number(value)):
+        raise TypeError(f"{function} takes {name} as a number, not {value!r}")
+
+
 def check_scale(function: str, name: str, value: Any) -> None:
     """Raises ValueError if a value is not one finite number above 0, or is traced."""
     if is_traced(value):

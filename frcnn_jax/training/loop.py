@@ -76,6 +76,8 @@ def train(
     start(config.distributed)
     load_plugins(config.plugins, workdir)
     config = resolve_rules(absolute_paths(config))
+    if loss is not None:
+        config = dataclasses.replace(config, loss=name_loss(loss))
     mesh = data_mesh()
     places = local_places(mesh, config.input.batch_size)
     meet(mesh)
@@ -87,8 +89,6 @@ def train(
         )
     if loss is None:
         loss = create_loss(config.loss, workdir)
-    else:
-        config = dataclasses.replace(config, loss=name_loss(loss))
     report_ignored_ctrl_c()
     with ExitStack() as resources:
         folder = resources.enter_context(run_folder(workdir, config, accept_changed_data))

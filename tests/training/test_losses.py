@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from frcnn_jax.config import LossConfig, load_config, override
@@ -160,6 +162,35 @@ def test_a_loss_that_is_passed_is_recorded_and_needed_again(small, data, tmp_pat
     for other in (None, MultiTaskLoss(localization=losses.giou_localization)):
         with pytest.raises(ValueError, match=r"loss\.localization is .*absolute' there and .* the same loss again"):
             train(config, tmp_path, other)
+
+
+def test_processes_with_other_losses_are_noticed(tmp_path, monkeypatch):
+    """The settings that are compared among the processes name the loss that is passed."""
+
+    class Compared(Exception):
+        pass
+
+    def compare(what, value, advice):
+        raise Compared(what, value)
+
+    monkeypatch.setattr(loop, "same", compare)
+    with pytest.raises(Compared) as error:
+        train(run_config(tmp_path), tmp_path / "run", MultiTaskLoss(localization=absolute))
+    what, value = error.value.args
+    assert what == "other settings"
+    assert json.loads(value)["loss"]["localization"] == f"{__name__}:absolute"
+
+
+def test_weights_of_the_loss_are_numbers():
+    for weight in (0.5, 2, np.float32(0.5), jnp.float32(0.5)):
+        named = name_loss(MultiTaskLoss(localization_weight=weight)).localization_weight
+        assert type(named) is float
+        assert named == weight
+    for weight in ("2", None, True, [0.5], np.ones(1), 1j):
+        with pytest.raises(TypeError, match=r"^MultiTaskLoss takes localization_weight as a number, not "):
+            MultiTaskLoss(localization_weight=weight)
+    weighted = jax.grad(lambda weight: weight * MultiTaskLoss(localization_weight=weight).localization_weight)
+    assert weighted(3.0) == 6
 
 
 def run_script(name, *arguments, folder):

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from frcnn_jax.ops import losses
+from frcnn_jax.ops.arguments import check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,7 +12,7 @@ class MultiTaskLoss:
     """The parts of the loss: functions with the same signatures as those in `ops.losses`.
 
     Raises:
-        TypeError: one is not a function, but for example a name.
+        TypeError: a loss is not a function, but for example a name, or the weight is not a number.
     """
 
     classification: losses.ClassificationLoss = losses.cross_entropy
@@ -21,6 +22,7 @@ class MultiTaskLoss:
     def __post_init__(self):
         losses.check_function("classification", self.classification)
         losses.check_function("localization", self.localization)
+        check_number("MultiTaskLoss", "localization_weight", self.localization_weight)
 
 
 def check_loss(loss: Any) -> None:

@@ -49,7 +49,7 @@ def name_loss(loss: MultiTaskLoss) -> LossConfig:
     return LossConfig(
         classification=_name("classification", loss.classification),
         localization=_name("localization", loss.localization),
-        localization_weight=loss.localization_weight,
+        localization_weight=float(loss.localization_weight),  # which may be an array of one number
     )
 
 
