@@ -84,17 +84,17 @@ def _items(value: Any, outer: tuple[int, ...]) -> str | None:
     return None
 
 
-def _slots(thing: Any) -> dict[str, Any]:
+def _slots(value: Any) -> dict[str, Any]:
     """The values in the `__slots__` of an object's classes, by name."""
     found: dict[str, Any] = {}
-    for kind in type(thing).__mro__:
+    for kind in type(value).__mro__:
         names = vars(kind).get("__slots__", ())
         for name in (names,) if isinstance(names, str) else names:
             # As Python stores a private name.
             private = name.startswith("__") and not name.endswith("__")
             stored = f"_{kind.__name__.lstrip('_')}{name}" if private else name
-            if name not in ("__dict__", "__weakref__") and hasattr(thing, stored):
-                found[stored] = getattr(thing, stored)
+            if name not in ("__dict__", "__weakref__") and hasattr(value, stored):
+                found[stored] = getattr(value, stored)
     return found
 
 
