@@ -18,7 +18,7 @@ _RELAYED = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 12.0  # seconds for the others to end by themselves
 _MORE_PATIENCE = 12.0  # seconds to end after SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT  # exit status of a command after Ctrl-C or SIGTERM
-_GPU_PLATFORMS = {"cuda", "gpu", "rocm"}  # names in JAX_PLATFORMS
+_GPU_PLATFORMS = {"cuda", "gpu"}  # names in JAX_PLATFORMS; AMD's obey other variables
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -63,7 +63,7 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
 
 
 def share_of_gpus(index: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment that gives process `index` of `count` its GPUs; empty if JAX uses none.
+    """The environment that gives process `index` of `count` its GPUs of NVIDIA; empty if JAX uses none.
 
     Raises:
         ValueError: the number of GPUs is not a multiple of `count`.
@@ -84,7 +84,7 @@ def share_of_gpus(index: int, count: int, environment: Mapping[str, str]) -> dic
     if len(gpus) % count:
         raise ValueError(
             f"{count} processes cannot share {len(gpus)} GPUs: give --processes a number that divides {len(gpus)}, or "
-            "choose some by CUDA_VISIBLE_DEVICES"
+            "choose some by CUDA_VISIBLE_DEVICES, or none by JAX_PLATFORMS=cpu"
         )
     each = len(gpus) // count
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[index * each : (index + 1) * each])}

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 import jax
 
+from frcnn_jax.distributed.output import end_output
 from frcnn_jax.distributed.talk import (
     check_others,
     client,
@@ -74,8 +75,7 @@ class Watch:
         """Ends the process without JAX's shutdown barrier, which waits for all others; process 0, which relays
         messages, ends last.
         """
-        sys.stdout.flush()
-        sys.stderr.flush()
+        end_output()
         until = time.monotonic() + (2 * GRACE if process_index() == 0 else 0)
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             while time.monotonic() < until and len(self._found("ended").keys() | self._lost) < process_count():

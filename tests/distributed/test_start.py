@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -225,18 +227,58 @@ def test_a_message_after_a_progress_bar_is_printed():
     assert stream.getvalue().splitlines() == [f"[2] {message}" for message in messages]
 
 
+def test_the_last_line_is_printed_without_a_break_and_a_progress_bar_is_not():
+    for last, shown in (("last words", "[2] last words\n"), ("\r 9% done", ""), ("", "")):
+        for end in (NumberedLines.end_line, NumberedLines.close):
+            stream = io.StringIO()
+            lines = NumberedLines(stream, 2)
+            lines.write(last)
+            lines.flush()  # between two parts of a line
+            assert stream.getvalue() == ""
+            end(lines)
+            assert stream.getvalue() == shown
+            assert not stream.closed
+
+
+def test_numbered_lines_are_a_text_stream():
+    stream = io.StringIO()
+    with NumberedLines(stream, 2) as lines:
+        assert isinstance(lines, io.TextIOBase)
+        assert lines.writable()
+        assert (lines.encoding, lines.errors) == (stream.encoding, stream.errors)
+        lines.writelines(["a\n", "b"])
+    assert stream.getvalue() == "[2] a\n[2] b\n"
+    assert lines.closed
+    with pytest.raises(ValueError, match="closed"):
+        lines.write("c\n")
+
+
+def test_a_process_that_ends_prints_its_last_line():
+    code = (
+        "import sys\nfrom frcnn_jax.distributed.output import mark_output\n"
+        "mark_output(1)\nprint('last words', end='', file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ended.stdout, ended.stderr) == ("", "[1] last words\n")
+
+
 def test_gpus_are_shared_out():
     eight = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7"}
     assert [launch.share_of_gpus(index, 2, eight)["CUDA_VISIBLE_DEVICES"] for index in (0, 1)] == ["0,1,2,3", "4,5,6,7"]
     assert launch.share_of_gpus(0, 2, {"CUDA_VISIBLE_DEVICES": ""}) == {}
-    with pytest.raises(ValueError, match="3 processes cannot share 8 GPUs: give --processes a number that divides 8"):
+    with pytest.raises(ValueError, match=r"3 processes cannot share 8 GPUs: .* divides 8, .* by JAX_PLATFORMS=cpu$"):
         launch.share_of_gpus(0, 3, eight)
 
 
 def test_gpus_that_jax_does_not_use_are_not_shared_out(monkeypatch):
     files = [Path(f"/dev/nvidia{number}") for number in range(3)]
     monkeypatch.setattr(launch.Path, "glob", lambda self, pattern: files)
-    for environment in ({"JAX_PLATFORMS": "cpu"}, {"CUDA_VISIBLE_DEVICES": "-1"}, {"CUDA_VISIBLE_DEVICES": "-1,0,1"}):
+    for environment in (
+        {"JAX_PLATFORMS": "cpu"},
+        {"JAX_PLATFORMS": "rocm"},
+        {"CUDA_VISIBLE_DEVICES": "-1"},
+        {"CUDA_VISIBLE_DEVICES": "-1,0,1"},
+    ):
         assert launch.share_of_gpus(0, 2, environment) == {}
     assert launch.share_of_gpus(1, 2, {"CUDA_VISIBLE_DEVICES": "2, 0,-1,1"}) == {"CUDA_VISIBLE_DEVICES": "0"}
     for platforms in ("", "cuda", "cpu,gpu", "CUDA, cpu"):
