@@ -14,7 +14,7 @@ def check_shapes(folder: Path, template: Any) -> None:
         with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
             stored = handler.metadata(folder / "arrays")
         found, wanted = (
-            {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+            {path_name(path): tuple(leaf.shape) for path, leaf in leaves}
             for leaves in map(jax.tree_util.tree_leaves_with_path, (stored, template))
         )
     except Exception:
@@ -26,6 +26,11 @@ def check_shapes(folder: Path, template: Any) -> None:
             f"the checkpoint in {folder.parent} does not fit the model in {len(differ)} arrays: {first} "
             f"is {_shape(found, first)} there and {_shape(wanted, first)} here. Go on with the model that it is of"
         )
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The name of an array by its path in a tree, as in "backbone/conv1_1/kernel"; items of lists by their number."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:

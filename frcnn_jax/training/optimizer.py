@@ -15,13 +15,14 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
+from frcnn_jax.checkpoint.shapes import path_name
 from frcnn_jax.config import OptimizerConfig, ParameterRule, in_steps
 from frcnn_jax.ops.arguments import is_whole
 
 
 def parameter_paths(params: Any) -> Any:
     """The same tree with each array replaced by its path, as in "backbone/conv1_1/kernel"."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "/".join(str(entry.key) for entry in path), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path_name(path), params)
 
 
 def match_rules(params: Any, rules: Sequence[ParameterRule]) -> Any:

@@ -24,7 +24,8 @@ def box_statistics(
     flip: bool = False,
     flip_vertical: bool = False,
 ) -> BoxStatistics:
-    """Statistics of the box targets of all foreground RoIs that training can draw, ground-truth boxes included.
+    """Statistics of the box targets of all foreground RoIs that training can draw from whole images, ground-truth boxes
+    included; random crops, which cut boxes off, are left out.
 
     Args:
         num_classes: background included; its row is mean 0 and deviation 1.

@@ -13,6 +13,7 @@ from frcnn_jax.training.optimizer import (
     learning_rate_schedule,
     learning_rates,
     merge,
+    parameter_paths,
     split_frozen,
 )
 
@@ -117,6 +118,12 @@ def test_every_parameter_needs_a_rule_and_every_rule_a_parameter():
         split_frozen(PARAMS, (*RULES, RULES[0]))
     with pytest.raises(ValueError, match="freeze every parameter"):
         create_optimizer(OptimizerConfig(rules=(ParameterRule("", None),)), PARAMS, 1)
+
+
+def test_parameters_in_lists_have_their_number_as_name():
+    params = {"branches": [{"kernel": 1}, {"kernel": 2}], "scale": (3,)}
+    paths = {"branches": [{"kernel": "branches/0/kernel"}, {"kernel": "branches/1/kernel"}], "scale": ("scale/0",)}
+    assert parameter_paths(params) == paths
 
 
 def test_drops_and_warmup_as_shares_of_the_training():
