@@ -38,7 +38,11 @@ def check_sizes(folder: Path) -> None:
     Raises:
         ValueError: a file is missing or has another size than when the folder was written; names it.
     """
-    for name, (size, _) in _read(folder).items():
+    _check_sizes(folder, _read(folder))
+
+
+def _check_sizes(folder: Path, noted: Sums) -> None:
+    for name, (size, _) in noted.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else None
         if found != size:
@@ -51,10 +55,12 @@ def check_contents(folder: Path, below: str = "") -> None:
         below: only files whose path begins with this are read.
 
     Raises:
-        ValueError: a file has changed since the folder was written; names it.
+        ValueError: a file is missing or has another size than when the folder was written, or one that is read has
+            another content; names it.
     """
-    check_sizes(folder)
-    sums = {name: recorded for name, recorded in _read(folder).items() if name.startswith(below)}
+    noted = _read(folder)
+    _check_sizes(folder, noted)
+    sums = {name: recorded for name, recorded in noted.items() if name.startswith(below)}
     for name, found in zip(sums, _sums([folder / name for name in sums]), strict=True):
         if found != sums[name]:
             raise ValueError(f"the content of {name} has changed")

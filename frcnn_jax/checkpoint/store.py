@@ -22,7 +22,7 @@ from frcnn_jax.checkpoint.metadata import READABLE, CheckpointMetadata, decode_m
 from frcnn_jax.checkpoint.shapes import check_shapes
 from frcnn_jax.config import expand_user, from_json
 from frcnn_jax.distributed.talk import process_count
-from frcnn_jax.sums import check_contents, check_sizes, write_sums
+from frcnn_jax.sums import check_contents, write_sums
 
 
 @contextlib.contextmanager
@@ -184,7 +184,7 @@ class Checkpoints:
         except ValueError:
             check_shapes(self.folder, template)
             raise
-        with self.damage_named():
+        with self.damage_named(contents=None):
             key = jax.random.wrap_key_data(restored["arrays"]["key"])
             return restored["arrays"]["state"], key, restored["metadata"]["position"]
 
@@ -205,16 +205,17 @@ class Checkpoints:
                 f"not {' or '.join(map(str, READABLE))}"
             )
         config = from_json(settings)  # its errors name the setting
-        with self.damage_named():
+        with self.damage_named(contents=None):
             return decode_metadata(described, config)
 
     @contextlib.contextmanager
-    def damage_named(self, contents: str = "metadata/") -> Iterator[None]:
+    def damage_named(self, contents: str | None = "metadata/") -> Iterator[None]:
         """Converts reading errors in the block to an error that names the damaged checkpoint and the one to resume
         from.
 
         Args:
             contents: start of the paths of files whose contents are checked first; sizes are checked for all files.
+                None checks nothing, as after an earlier block.
 
         Raises:
             ValueError: it is damaged; one line.
@@ -222,8 +223,8 @@ class Checkpoints:
         """
         folder = self.folder
         try:
-            _check_parts(folder)
-            check_contents(folder, contents)
+            if contents is not None:
+                _check_files(folder, contents)
             with quiet_orbax():
                 yield
         except (MemoryError, jax.errors.JaxRuntimeError):
@@ -245,8 +246,7 @@ class Checkpoints:
         for step in sorted(self.steps, reverse=True):
             with contextlib.suppress(ValueError, OSError):
                 if step != self._chosen:
-                    _check_parts(self._folder(step))
-                    check_contents(self._folder(step))
+                    _check_files(self._folder(step))
                     other = f"give --checkpoint {step}"
                     if self._chosen != self.latest:
                         return other
@@ -274,9 +274,13 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _check_parts(folder: Path) -> None:
-    """Raises an error if a part of the checkpoint is missing, or has another size than when it was written."""
+def _check_files(folder: Path, contents: str = "") -> None:
+    """Raises an error if a part of the checkpoint is missing, or has another size than when it was written.
+
+    Args:
+        contents: start of the paths of files whose contents are checked too.
+    """
     absent = [name for name in ("metadata", "arrays") if not (folder / name).is_dir()]
     if absent:
         raise FileNotFoundError(f"it has no {' and no '.join(absent)}")
-    check_sizes(folder)
+    check_contents(folder, contents)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from frcnn_jax import sums
 from frcnn_jax.checkpoint import open_checkpoint
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import open_dataset
@@ -63,6 +64,16 @@ def test_a_checkpoint_that_is_damaged_too_is_not_offered(two, tmp_path):
     shutil.copytree(two / "checkpoints/2", run / "checkpoints/2", dirs_exist_ok=True)
     with open_checkpoint(run, 1) as checkpoints, pytest.raises(ValueError, match=r": give --checkpoint 2$"):
         checkpoints.restore(state_of(0))
+
+
+def test_files_are_compared_with_their_sums_once(two, monkeypatch):
+    read, folders = sums._read, []
+    monkeypatch.setattr(sums, "_read", lambda folder: folders.append(folder) or read(folder))
+    with open_checkpoint(two) as checkpoints:
+        for use in (lambda: checkpoints.restore(state_of(0)), checkpoints.metadata):
+            use()
+            assert folders == [two / "checkpoints/2"]
+            folders.clear()
 
 
 def test_a_checkpoint_without_sums_is_read_as_before(two, tmp_path):
