@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from frcnn_jax.ops.names import path_name
+
 
 def check_shapes(folder: Path, template: Any) -> None:
     """Raises ValueError if the checkpoint in `folder` is intact and has other arrays than `template`."""
@@ -26,11 +28,6 @@ def check_shapes(folder: Path, template: Any) -> None:
             f"the checkpoint in {folder.parent} does not fit the model in {len(differ)} arrays: {first} "
             f"is {_shape(found, first)} there and {_shape(wanted, first)} here. Go on with the model that it is of"
         )
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """The name of an array by its path in a tree, as in "backbone/conv1_1/kernel"; items of lists by their number."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:

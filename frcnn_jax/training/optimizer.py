@@ -15,9 +15,9 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from frcnn_jax.checkpoint.shapes import path_name
 from frcnn_jax.config import OptimizerConfig, ParameterRule, in_steps
 from frcnn_jax.ops.arguments import is_whole
+from frcnn_jax.ops.names import path_name
 
 
 def parameter_paths(params: Any) -> Any:
