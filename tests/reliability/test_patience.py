@@ -98,7 +98,7 @@ def test_a_reader_that_hangs_is_named_within_the_limit(stuck):
 
 
 def test_an_evaluation_ends_within_the_limit_too(stuck):
-    model = SimpleNamespace(spatial_scale=1 / 16)
+    model = SimpleNamespace(spatial_scale=1 / 16, shares_rois=True)
     proposals = [np.zeros((0, 4), np.float32)] * 2
     settings = {"input_config": InputConfig(read_timeout=0.2), "config": EvalConfig()}
     with pytest.raises(TimeoutError, match=r"within 0\.2 s \(input\.read_timeout\); being read: [ab]"):
@@ -106,7 +106,7 @@ def test_an_evaluation_ends_within_the_limit_too(stuck):
 
 
 def test_an_image_that_cannot_be_read_is_named_by_an_evaluation():
-    dataset, model = Stuck(), SimpleNamespace(spatial_scale=1 / 16)
+    dataset, model = Stuck(), SimpleNamespace(spatial_scale=1 / 16, shares_rois=True)
 
     def read_image(index):
         raise ValueError("cannot be decoded")
