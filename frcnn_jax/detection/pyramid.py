@@ -57,7 +57,10 @@ class PyramidShape:
 
 
 def padded_proposals(count: int) -> int:
-    """64, 128 or a multiple of 128: at most four sizes up to each power of two, as each is compiled."""
+    """The padded number of proposals: 64 or a multiple of 128, at most four from one power of two to the next.
+
+    The selection is compiled for each.
+    """
     if count <= PROPOSAL_MULTIPLE:
         return PROPOSAL_MULTIPLE
     quarter = 2 ** ((count - 1).bit_length() - 3)

@@ -1,10 +1,10 @@
 """Sampling the RoIs of a training step from one image (section 2.3, "Mini-batch sampling"), on the device.
 
 An RoI is foreground if it overlaps a ground-truth box by at least `foreground_iou`, background if its largest overlap
-lies in `background_iou`. At most `foreground_fraction` of the RoIs, rounded to a whole number (a half to the even
-one), are foreground. If there is too little foreground,
-background fills its places; if there is too little background too, places stay empty and are masked. Ground-truth boxes
-take part as proposals, so an image with objects always has foreground.
+lies in `background_iou`. At most `foreground_fraction` of the RoIs, rounded to a whole number (a half to the even one),
+are foreground. If there is too little foreground, background fills its places; if there is too little background too,
+places stay empty and are masked. Ground-truth boxes take part as proposals, so an image with objects always has
+foreground.
 
 Uniform foreground consists mostly of objects with many overlapping proposals, the large ones. Balanced foreground
 alternates between the classes or the objects of the image: one RoI of each, then a second one of each, while they last.

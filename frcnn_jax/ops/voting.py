@@ -54,7 +54,7 @@ def vote_boxes(
 def vote_boxes_by_class(
     boxes: Real[Array, "K B 4"], scores: Real[Array, "K B"], mask: Bool[Array, "K B"], iou_threshold: float = 0.5
 ) -> Float[Array, "K B 4"]:
-    """`vote_boxes` for each class separately."""
+    """`vote_boxes` for each class separately; raises ValueError as it does."""
     boxes, scores, mask = widen(boxes), widen(scores), as_mask(mask)
     check_share("vote_boxes_by_class", "iou_threshold", iou_threshold)
     check_shapes("vote_boxes_by_class", "boxes [K, B, 4], scores [K, B], mask [K, B]", boxes, scores, mask)

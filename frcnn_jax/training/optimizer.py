@@ -34,28 +34,29 @@ def match_rules(params: Any, rules: Sequence[ParameterRule]) -> Any:
     """
     paths = parameter_paths(params)
     leaves = jax.tree.leaves(paths)
-    unmatched = [path for path in leaves if not any(re.search(rule.pattern, path) for rule in rules)]
+    matching = {path: [i for i, rule in enumerate(rules) if re.search(rule.pattern, path)] for path in leaves}
+    unmatched = [path for path in leaves if not matching[path]]
     if unmatched:
         if not rules:
             raise ValueError("optimizer.rules is empty: frcnn_jax.resolve_rules(config) has the architecture's own")
         raise ValueError(f"no rule in optimizer.rules matches the parameters {', '.join(unmatched)}")
-    unused = [rule.pattern for rule in rules if not any(re.search(rule.pattern, path) for path in leaves)]
+    used = {i for found in matching.values() for i in found}
+    unused = [rule.pattern for i, rule in enumerate(rules) if i not in used]
     if unused:
         raise ValueError(
             f"the patterns {', '.join(map(repr, unused))} in optimizer.rules match no parameter; "
             f"there are {', '.join(leaves)}"
         )
-    chosen = jax.tree.map(lambda path: next(i for i, rule in enumerate(rules) if re.search(rule.pattern, path)), paths)
-    hidden = sorted(set(range(len(rules))) - set(jax.tree.leaves(chosen)))
+    hidden = sorted(used - {found[0] for found in matching.values()})
     if hidden:
         pattern = rules[hidden[0]].pattern
-        path = next(path for path in leaves if re.search(pattern, path))
-        before = next(rule.pattern for rule in rules if re.search(rule.pattern, path))
+        path = next(path for path, found in matching.items() if hidden[0] in found)
+        before = rules[matching[path][0]].pattern
         raise ValueError(
             f"the pattern {pattern!r} in optimizer.rules has no effect, as earlier rules match all of its parameters, "
             f"for example {before!r} matches {path}: put it before them, or leave it out"
         )
-    return jax.tree.map(lambda index: rules[index], chosen)
+    return jax.tree.map(lambda path: rules[matching[path][0]], paths)
 
 
 def split_frozen(params: Any, rules: Sequence[ParameterRule]) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from frcnn_jax.checkpoint import open_checkpoint, read_evaluations
+from frcnn_jax.ops.names import path_name
 from frcnn_jax.training.data_record import read_record
 from frcnn_jax.training.initial import abstract_state
 from frcnn_jax.training.workdir import read_config
@@ -25,7 +26,7 @@ def contents(workdir: Path) -> dict[str, bytes | str]:
             state, key, position = checkpoints.restore(abstract_state(config, len(metadata.classes) + 1))
         arrays = {"state": state, "key": jax.random.key_data(key)}
         for path, array in jax.tree_util.tree_leaves_with_path(arrays):
-            array, name = np.asarray(array), jax.tree_util.keystr(path, simple=True, separator="/")
+            array, name = np.asarray(array), path_name(path)
             found[f"checkpoint {step}: {name} {array.dtype}{list(array.shape)}"] = array.tobytes()
         described = (metadata.classes, metadata.pixels, metadata.data, metadata.proposal_files, position)
         found[f"checkpoint {step}: metadata"] = repr(described)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.models.layers import GroupNorm, halve, mask_outside
+from frcnn_jax.models.layers import GroupNorm, flatten, halve, mask_outside
 from frcnn_jax.ops.arguments import valid_part
 from frcnn_jax.ops.layers.conv import conv_length
 from frcnn_jax.ops.layers.max_pool import pooled_length
@@ -97,3 +97,8 @@ def test_group_norm_of_narrow_sizes_and_other_channels():
 def test_no_cells_have_no_window(size, stride, padding):
     assert pooled_length(0, size, stride, padding) == 0
     assert pooled_length(jnp.array([0]), size, stride, padding).tolist() == [0]
+
+
+def test_no_windows_are_flattened_to_no_rows():
+    assert flatten(jnp.zeros((0, 7, 7, 8))).shape == (0, 392)
+    assert flatten(jnp.arange(8).reshape(2, 2, 1, 2)).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
