@@ -13,7 +13,7 @@ import frcnn_jax
 ROOT = Path(frcnn_jax.__file__).parent
 # From the ground up; the parts of one row do not import each other.
 LAYERS = (
-    ("types", "atomic", "machine", "locks", "npz", "patience", "progress", "signals"),
+    ("types", "atomic", "machine", "locks", "npz", "progress", "signals", "words"),
     ("config", "plugins", "sums"),
     ("ops", "cli", "distributed"),
     ("models", "data"),

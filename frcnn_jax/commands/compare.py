@@ -84,11 +84,23 @@ def main() -> None:
             if system == "sppnet" and model in WITHOUT_SPPNET:
                 print(f"{system} with {model}: left out, as in the paper", flush=True)
                 continue
-            print(f"{system} with {model}", flush=True)
+            print(f"{system} with {model}{fine_tuning_length(system, settings.comparison)}", flush=True)
             in_a_process_of_its_own([*command, "--child", sys.argv[0], "--systems", system, "--models", model])
             write_table(arguments.workdir, find_records(arguments.workdir))
     print(to_markdown(write_table(arguments.workdir, find_records(arguments.workdir))))
     print(f"Table: {arguments.workdir}/comparison.html")
+
+
+def fine_tuning_length(system: str, comparison: ComparisonConfig) -> str:
+    """The steps of R-CNN or SPPnet and the settings that shorten them; empty for systems of `train.steps`."""
+    settings = getattr(comparison, system, None)
+    if settings is None or not settings.fine_tuning.steps:
+        return ""
+    at_most = "at most " if settings.fine_tuning.held_out else ""
+    return (
+        f": {at_most}{settings.fine_tuning.steps:,} steps of fine-tuning by --comparison.{system}.fine-tuning.steps, "
+        "not --train.steps; --comparison.share times a part of them"
+    )
 
 
 def train_and_test(system: str, config: Config, comparison: ComparisonConfig, workdir: Path) -> None:

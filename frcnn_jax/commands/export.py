@@ -22,6 +22,7 @@ import argparse
 
 from frcnn_jax.cli import checkpoint_option, make_parser
 from frcnn_jax.config import expand_user
+from frcnn_jax.words import counted
 
 
 def main() -> None:
@@ -91,5 +92,5 @@ def export(arguments: argparse.Namespace) -> str:
     megabytes = arguments.out.stat().st_size / 1e6
     return (
         f"{arguments.out}: {kind}, {megabytes:.1f} MB, {detector.config.model.name} after {detector.step} steps, "
-        f"{len(detector.classes)} class{'es' if len(detector.classes) > 1 else ''}"
+        f"{counted(len(detector.classes), 'class', 'classes')}"
     )

@@ -2,8 +2,8 @@
 
     frcnn proposals --config X [--pictures N --out FOLDER] [--SETTING VALUE ...]
     frcnn proposals --config X --augmented N --out FOLDER [--SETTING VALUE ...]
-    frcnn proposals --image A.jpg [--boxes FILE] --out FOLDER
-        [--object X1 Y1 X2 Y2 ...]
+    frcnn proposals --image A.jpg [--config X] [--boxes FILE] --out FOLDER
+        [--object X1 Y1 X2 Y2 ...] [--SETTING VALUE ...]
 
 With a config, N images of each data set are drawn as FOLDER/SPLIT-NAME.proposals.jpg: objects dashed in white, and for
 each object the best overlapping proposal, in the colour of its class and with the IoU. With --augmented no proposals
@@ -11,7 +11,8 @@ are computed: N images of each training set are drawn unchanged and, five times,
 to FOLDER/SPLIT-NAME.augmented.jpg. Objects are in the colour of their class; remains of cropped objects, where nothing
 is learned, are dashed in white.
 
-With an image, its proposals are computed, or read from a FILE (as in --proposals of `detect`), and drawn as
+With an image, its proposals are computed, with the settings of the config if one is given, or read from a FILE (as in
+--proposals of `detect`). They are written to FOLDER/A.proposals.npz, which `detect` and --boxes read, and drawn as
 FOLDER/A.proposals.jpg. Boxes of objects (half-open, pixels) are drawn with the best proposals in the same way, and
 their IoU is printed. Without objects, proposals spread over the image are drawn, none overlapping another by half.
 """
@@ -25,9 +26,8 @@ from frcnn_jax.config import Config, expand_user, load_config, override
 
 def main() -> None:
     parser = make_parser(__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", type=expand_user, help="name of a config, or file with get_config()")
-    source.add_argument("--image", type=expand_user, help="an image instead of data sets")
+    parser.add_argument("--config", type=expand_user, help="name of a config, or file with get_config()")
+    parser.add_argument("--image", type=expand_user, help="an image instead of data sets")
     parser.add_argument(
         "--pictures", type=int, default=0, metavar="N", help="number of images to draw from each data set"
     )
@@ -49,10 +49,12 @@ def main() -> None:
     parser.add_argument("--verify", action="store_true", help="read all images again; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
     settings += ["--data.verify"] if arguments.verify else []
-    if arguments.config and (arguments.boxes or arguments.object):
+    if not arguments.image and not arguments.config:
+        parser.error("--config or --image is required")
+    if not arguments.image and (arguments.boxes or arguments.object):
         parser.error("--boxes and --object go with --image")
     if arguments.image and (arguments.pictures or arguments.augmented):
-        parser.error("--pictures and --augmented go with --config")
+        parser.error("--pictures and --augmented are of data sets, and do not go with --image")
     if arguments.pictures and arguments.augmented:
         parser.error("--augmented computes no proposals, so it does not go with --pictures")
     if (arguments.image or arguments.pictures or arguments.augmented) and arguments.out is None:
@@ -65,9 +67,9 @@ def main() -> None:
     from frcnn_jax.plugins import load_plugins
 
     load_plugins(config.plugins)
-    if arguments.augmented:
-        of_augmentation(config, arguments.augmented, arguments.out)
-    elif arguments.config:
-        of_datasets(config, arguments.pictures, arguments.out)
-    else:
+    if arguments.image:
         of_image(config, arguments.image, arguments.boxes, arguments.object or [], arguments.out)
+    elif arguments.augmented:
+        of_augmentation(config, arguments.augmented, arguments.out)
+    else:
+        of_datasets(config, arguments.pictures, arguments.out)

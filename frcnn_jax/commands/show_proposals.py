@@ -3,11 +3,13 @@
 import math
 import re
 import time
+import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from frcnn_jax.atomic import replacing
 from frcnn_jax.config import Config
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.images import check_image, decode_image, exif_orientation
@@ -19,6 +21,7 @@ from frcnn_jax.evaluation.augmented import draw_augmented
 from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_detections
 from frcnn_jax.evaluation.report import write_image
 from frcnn_jax.types import Detections, GroundTruth
+from frcnn_jax.words import counted
 
 DRAWN = 40  # most proposals to draw on an image without objects
 
@@ -36,7 +39,8 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
         proposals = open_proposals(dataset, config.proposals, file)
         seconds = time.monotonic() - start
         count = sum(map(len, proposals))
-        print(f"\n{name}: {len(proposals)} images, {count} proposals, {count / max(len(proposals), 1):.0f} an image")
+        numbers = f"{counted(len(proposals), 'image')}, {counted(count, 'proposal')}"
+        print(f"\n{name}: {numbers}, {count / max(len(proposals), 1):.0f} an image")
         if proposals.computed:
             print(f"computed {proposals.computed} in {seconds:.1f} s, {proposals.computed / seconds:.2f} images/s")
         print_recall(proposal_recall(proposals, dataset.annotations, dataset.classes))
@@ -64,7 +68,9 @@ def chosen(dataset: Dataset, count: int) -> list[int]:
 
 
 def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[list[float]], out: Path) -> None:
-    """A picture of one image's proposals, and the best one of each object."""
+    """The proposals of one image as a file and a picture, and the best one of each object."""
+    if boxes_file is None and config.proposals.method == "file":
+        raise ValueError("proposals.method is file: give the image's proposals by --boxes")
     content = path.read_bytes()
     try:
         check_image(content, config.data.max_pixels)
@@ -77,7 +83,7 @@ def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[
         sizes = np.array([image.shape[:2]])
         rows = read_proposal_file(boxes_file, [path.stem], sizes, config.proposals.invalid, subset=True)
         (boxes,) = select_proposals(rows, config.proposals, str(boxes_file))
-    print(f"{path}: {len(boxes)} proposals")
+    print(f"{path}: {counted(len(boxes), 'proposal')}")
     truth = GroundTruth(
         boxes=np.array(objects, np.float32).reshape(-1, 4),
         labels=np.arange(1, len(objects) + 1),
@@ -87,6 +93,7 @@ def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[
         found = "none" if index < 0 else " ".join(f"{x:g}" for x in boxes[index])
         print(f"object {' '.join(f'{x:g}' for x in wanted)}: IoU {iou:.2f} with {found}")
     names = [f"object {i}" for i in truth.labels]
+    save_boxes(out, path.stem, boxes)
     save(out, f"{path.stem}.proposals", draw_best(image, boxes, truth, names) if objects else draw_some(image, boxes))
 
 
@@ -118,9 +125,27 @@ def draw_some(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def save(out: Path, name: str, picture: np.ndarray) -> None:
     """Writes OUT/NAME.jpg."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / (re.sub(r"[^\w.-]", "_", name) + ".jpg")
+    path = out / f"{file_stem(name)}.jpg"
     write_image(path, picture)
     print(path)
+
+
+def save_boxes(out: Path, image_id: str, boxes: np.ndarray) -> None:
+    """Writes OUT/ID.proposals.npz with the boxes [P, 4] under the image's id."""
+    path = out / f"{file_stem(image_id)}.proposals.npz"
+    # Not numpy.savez, whose own argument `file` may be an image's name.
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(f"{image_id}.npy", "w") as array,
+    ):
+        np.lib.format.write_array(array, np.asarray(boxes, np.float32))
+    print(path)
+
+
+def file_stem(name: str) -> str:
+    """A name without separators of folders and other letters that are not in all file names."""
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def print_recall(recall: dict) -> None:

@@ -8,6 +8,8 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from frcnn_jax.words import counted
+
 Bucket = tuple[int, int]  # height, width
 
 
@@ -151,7 +153,7 @@ def assign_buckets(
         name = names[first] if names else f"number {first}"
         height, width = resized_size(sizes[first], scales[first])
         raise ValueError(
-            f"{len(misfits)} images fit in none of input.buckets {tuple(buckets)}: the first is {name}, "
-            f"{height} x {width} (height x width) after resizing"
+            f"{counted(len(misfits), 'image fits', 'images fit')} in none of input.buckets {tuple(buckets)}: the first "
+            f"is {name}, {height} x {width} (height x width) after resizing"
         )
     return chosen

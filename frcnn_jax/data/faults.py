@@ -6,24 +6,31 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from frcnn_jax.words import counted, listed
+
 __all__ = ["DatasetFaultError", "Fault", "Note", "note_sentences"]
 
 _EXAMPLES = 3
+# Kind: a thing and what is so of it, several things, and what is done about them.
 _NOTES = {
-    "polygon": "rows are polygons, read as their bounding boxes",
-    "repeated": "rows have the class and box of an earlier row of their file, and are left out",
-    "outline": "objects have no box: the one around their polygons is taken",
-    "rotated": "rotated boxes are read as the box around them",
-    "part": "boxes of a part are left out, as they are not objects",
-    "filename": "annotations have a filename of another stem: the name of the XML file counts",
-    "named": "annotations have no image of their own name: the one that filename names is theirs",
-    "dark": "images have 16 bits and values up to {value} of 65535, which become at most {most} of 255: convert them "
-    'to 8 bits first, as with: python -c "import cv2; '
-    "cv2.imwrite('OUT.png', cv2.convertScaleAbs(cv2.imread('IN', -1), alpha=1/{factor}))\"",
-    "deep": "images have 16 bits, and become 8-bit images: --data.verify finds those that become dark",
-    "ending": "images are in another format than their ending says: the content counts",
-    "unlabelled": "images have no label file: they are taken to have no objects",
-    "class": "named classes have no object, and are left out",
+    "polygon": ("row is a polygon", "rows are polygons", ", read as the bounding box"),
+    "repeated": ("row has", "rows have", " the class and box of an earlier row of the same file: left out"),
+    "outline": ("object has", "objects have", " no box: the one around the polygons is taken"),
+    "rotated": ("rotated box is", "rotated boxes are", " read as the upright box around it"),
+    "part": ("box of a part, not an object, is", "boxes of parts, not objects, are", " left out"),
+    "filename": ("annotation has", "annotations have", " a filename of another stem: the name of the XML file counts"),
+    "named": ("annotation has", "annotations have", " no image of its own name: the one that filename names is taken"),
+    "dark": (
+        "image has",
+        "images have",
+        " 16 bits and values up to {value} of 65535, which become at most {most} of 255: convert to 8 bits first, as "
+        'with: python -c "import cv2; '
+        "cv2.imwrite('OUT.png', cv2.convertScaleAbs(cv2.imread('IN', -1), alpha=1/{factor}))\"",
+    ),
+    "deep": ("image has", "images have", " 16 bits, read as 8: --data.verify finds those that become dark"),
+    "ending": ("image is", "images are", " in another format than the ending says: the content counts"),
+    "unlabelled": ("image has", "images have", " no label file: taken to have no objects"),
+    "class": ("named class has", "named classes have", " no object: left out"),
 }
 
 
@@ -54,7 +61,10 @@ class DatasetFaultError(ValueError):
         self.name, self.faults, self.more = name, tuple(faults), more
         counts = Counter(fault.kind for fault in faults)
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
-        lines = [f"{name} has {len(faults)} faults ({kinds}); data.faults says what to do about each kind", *more[0]]
+        lines = [
+            f"{name} has {counted(len(faults), 'fault')} ({kinds}); data.faults says what to do about each kind",
+            *more[0],
+        ]
         for kind, count in sorted(counts.items()):
             lines += [f"  {fault}" for fault in [f for f in faults if f.kind == kind][:_EXAMPLES]]
             if count > _EXAMPLES:
@@ -79,10 +89,12 @@ def note_sentences(notes: Iterable[Note]) -> list[str]:
     """A sentence for each kind of note, with its count and the first three places."""
     notes = list(dict.fromkeys(notes))
     sentences = []
-    for kind, text in _NOTES.items():
+    for kind, (one, several, text) in _NOTES.items():
         of_kind = [note for note in notes if note.kind == kind]
-        places = ", ".join(note.place for note in of_kind[:_EXAMPLES]) + (", ..." if len(of_kind) > _EXAMPLES else "")
+        places = listed([note.place for note in of_kind], _EXAMPLES)
         value = max((note.value for note in of_kind), default=0)
         text = text.format(value=value, most=value >> 8, factor=1 << max(value.bit_length() - 8, 0))
-        sentences += [f"{sum(note.count for note in of_kind)} {text} ({places})"] if of_kind else []
+        sentences += (
+            [f"{counted(sum(note.count for note in of_kind), one, several)}{text} ({places})"] if of_kind else []
+        )
     return sentences + [note.place for note in notes if not note.kind]

@@ -15,6 +15,7 @@ from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.records import float_boxes
 from frcnn_jax.types import Batch
+from frcnn_jax.words import counted
 
 # Padded counts of proposals are multiples of this, so that similar data sets share compiled functions.
 PROPOSAL_MULTIPLE = 64
@@ -42,7 +43,9 @@ class BatchSource:
         places: slice = slice(None),
     ):
         if len(proposals) != len(dataset):
-            raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
+            raise ValueError(
+                f"{dataset.name} has {counted(len(dataset), 'image')} but there are proposals for {len(proposals)}"
+            )
         check_object_counts(dataset, max_objects)
         self._dataset, self._proposals, self._plan = dataset, proposals, plan
         self._places = range(plan.images.shape[1])[places]

@@ -12,6 +12,7 @@ from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE, padded_count
 from frcnn_jax.detection.pyramid import Pyramid, PyramidShape, image_pyramid, join, pyramid_shape
 from frcnn_jax.detection.roi_plan import RoiPlan, plan_rois
+from frcnn_jax.words import counted
 
 
 class PyramidSource:
@@ -41,7 +42,9 @@ class PyramidSource:
             ValueError: images and proposals differ in number, or an image fits in no bucket.
         """
         if len(proposals) != len(dataset):
-            raise ValueError(f"{dataset.name} has {len(dataset)} images but there are proposals for {len(proposals)}")
+            raise ValueError(
+                f"{dataset.name} has {counted(len(dataset), 'image')} but there are proposals for {len(proposals)}"
+            )
         self._images, self._proposals = DecodedImages(dataset), proposals
         self._widths = dataset.sizes[:, 1].tolist() if flip else [None] * len(dataset)
         self._batch_size = config.test_batch_size

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from frcnn_jax.config import EvalConfig, InputConfig
 from frcnn_jax.data.dataset import Dataset
+from frcnn_jax.data.patience import PatientIterator
 from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import trim
@@ -32,7 +33,6 @@ from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.sharing import Share, of_all_processes
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
-from frcnn_jax.patience import PatientIterator
 from frcnn_jax.progress import paused_clock
 from frcnn_jax.types import BoxStatistics, Detections
 

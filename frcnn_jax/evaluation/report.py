@@ -22,6 +22,7 @@ from frcnn_jax.evaluation.fonts import drawable_names
 from frcnn_jax.evaluation.pages.figures import plot_f1, plot_precision_recall
 from frcnn_jax.evaluation.pages.render import render_page
 from frcnn_jax.evaluation.voc_map import PrecisionRecall
+from frcnn_jax.words import counted
 
 __all__ = [
     "draw_detections",
@@ -53,8 +54,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
     names = [*metrics["ap"], "mean"]
     values = [*metrics["ap"].values(), metrics["map"]]
     width = max(len(name) for name in names)
-    count = metrics["images"]
-    title = f"Average precision ({metrics['metric']}, {count} {'image' if count == 1 else 'images'})"
+    title = f"Average precision ({metrics['metric']}, {counted(metrics['images'], 'image')})"
     if "step" in metrics:
         title += f" of step {metrics['step']}"
     if "checkpoint" in metrics:
@@ -143,10 +143,9 @@ def _facts(metrics: Mapping[str, Any]) -> str:
         others.pop(name, None)
     parts = []
     if "images" in others:
-        count = others.pop("images")
         data = f" of {others.pop('dataset')}" if "dataset" in others else ""
         chosen = f", {others.pop('chosen')}" if "chosen" in others else ""
-        parts.append(f"{count} {'image' if count == 1 else 'images'}{data}{chosen}")
+        parts.append(f"{counted(others.pop('images'), 'image')}{data}{chosen}")
     if "metric" in others:
         metric = others.pop("metric")
         iou = f", at an IoU of {others.pop('iou_threshold'):g}" if "iou_threshold" in others else ""

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.types import Detections, GroundTruth
+from frcnn_jax.words import counted
 
 __all__ = ["paired_records", "valid_detections", "valid_ground_truth"]
 
@@ -21,14 +22,16 @@ def paired_records(detections: Any, ground_truth: Any) -> Iterator[tuple[str, De
         unknown = [image for image in detections if image not in ground_truth]
         missing = [image for image in ground_truth if image not in detections]
         if unknown:
-            raise ValueError(f"ground_truth: no entry for {len(unknown)} images with detections, as {unknown[0]!r}")
+            raise ValueError(
+                f"ground_truth: no entry for {counted(len(unknown), 'image')} with detections, as {unknown[0]!r}"
+            )
         if missing:
             raise ValueError(
-                f"detections: no entry, not even an empty one, for {len(missing)} images, as {missing[0]!r}"
+                f"detections: no entry, not even an empty one, for {counted(len(missing), 'image')}, as {missing[0]!r}"
             )
         return ((f"image {image!r}", found, ground_truth[image]) for image, found in detections.items())
     if len(detections) != len(ground_truth):
-        raise ValueError(f"detections of {len(detections)} images, ground truth of {len(ground_truth)}")
+        raise ValueError(f"detections of {counted(len(detections), 'image')}, ground truth of {len(ground_truth)}")
     pairs = zip(detections, ground_truth, strict=True)
     return ((f"image {i}", found, truth) for i, (found, truth) in enumerate(pairs))
 

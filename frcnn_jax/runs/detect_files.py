@@ -27,6 +27,7 @@ from frcnn_jax.runs.detect_inputs import ImageInput
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.runs.video import Frame, read_frames, video_facts, writing_video
 from frcnn_jax.types import Detections
+from frcnn_jax.words import counted, listed
 
 __all__ = ["PictureFormat", "check_results", "detect_images", "detect_video", "result_files"]
 
@@ -121,7 +122,7 @@ def detect_images(
                 write_voc_xml(voc_xml, *about, min_score=score)
             counts.append(np.bincount(found.labels[found.scores >= score], minlength=len(detector.classes) + 1))
             if lines:
-                bar.write(f"{file.path}: {len(boxes)} proposals, {_objects(int(counts[-1].sum()), score)}")
+                bar.write(f"{file.path}: {counted(len(boxes), 'proposal')}, {_objects(int(counts[-1].sum()), score)}")
             bar.update()
     if len(counts) > 1:
         print(_summary(np.array(counts), detector.classes, score))
@@ -189,14 +190,13 @@ def _summary(counts: Int[np.ndarray, "N K1"], classes: Sequence[str], score: flo
     """A line about all images: objects by class, the most frequent first, and images without any."""
     by_class, empty = counts.sum(axis=0), int((counts.sum(axis=1) == 0).sum())
     order = [label for label in np.argsort(-by_class, kind="stable").tolist() if by_class[label]]
-    names = ", ".join(f"{classes[label - 1]} {by_class[label]}" for label in order[:_NAMED])
-    names += " ..." if len(order) > _NAMED else ""
-    text = f"{len(counts)} images: {_objects(int(by_class.sum()), score)}"
-    return text + (f" ({names})" if names else "") + (f", none in {empty} images" if empty and names else "")
+    names = listed([f"{classes[label - 1]} {by_class[label]}" for label in order], _NAMED)
+    text = f"{counted(len(counts), 'image')}: {_objects(int(by_class.sum()), score)}"
+    return text + (f" ({names})" if names else "") + (f", none in {counted(empty, 'image')}" if empty and names else "")
 
 
 def _objects(count: int, score: float) -> str:
-    return f"{count} {'object' if count == 1 else 'objects'} with score >= {score:g}"
+    return f"{counted(count, 'object')} with score >= {score:g}"
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -270,5 +270,5 @@ def _frame_json(detector: Detector, path: Path, frame: Frame, found: Detections)
 
 
 def _frames_text(count: int, every: int, expected: int) -> str:
-    text = f"{count} frames" if every == 1 else f"{count} frames, one in {every}"
+    text = counted(count, "frame") + ("" if every == 1 else f", one in {every}")
     return f"{text} ({expected} by its header)" if count < expected - 1 else text

@@ -16,6 +16,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.images import IMAGE_SUFFIXES, check_image, exif_orientation, turned_size
 from frcnn_jax.runs.video import VIDEO_SUFFIXES
+from frcnn_jax.words import counted, listed
 
 __all__ = ["ImageInput", "check_images", "find_inputs", "say_orientation"]
 
@@ -61,7 +62,7 @@ def _folder_images(folder: Path) -> list[Path]:
         videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
         hint = "give a folder that has some, or files"
         if videos:
-            hint = f"its {len(videos)} videos are to be given one by one, as {videos[0]}"
+            hint = f"{counted(len(videos), 'video is', 'videos are')} to be given one by one, as {videos[0]}"
         elif inner := _first_with_images(folder):
             hint = f"subfolders are not searched; give them, as {inner}"
         raise ValueError(f"{folder} has no images: {hint}")
@@ -88,10 +89,9 @@ def _check_names(kind: str, files: Sequence[Path]) -> None:
         by_name.setdefault(file.stem, []).append(file)
     repeated = {name: same_name for name, same_name in by_name.items() if len(same_name) > 1}
     if repeated:
-        shown = ", ".join(sorted(repeated)[:5]) + (" ..." if len(repeated) > 5 else "")
         first, second, *_ = next(iter(repeated.values()))
         raise ValueError(
-            f"several {kind} are named {shown}; their results would overwrite each other: "
+            f"several {kind} are named {listed(sorted(repeated), 5)}; their results would overwrite each other: "
             f"detect in {first} and {second} by two calls, each with an --out of its own"
         )
 
@@ -147,7 +147,7 @@ def say_orientation(images: Sequence[ImageInput], *, lines: bool) -> None:
                 mark = f", {image.mark}," if turned else ""
                 print(f"{image.path}: its EXIF orientation{mark} {what}: boxes and picture are {which}")
         elif marked:
-            many = "1 image has" if len(marked) == 1 else f"{len(marked)} images have"
+            many = counted(len(marked), "image has", "images have")
             print(f"{many} an EXIF orientation, which {what}: boxes and pictures are {which}")
 
 

@@ -18,6 +18,7 @@ from frcnn_jax.training import loop
 from frcnn_jax.training.losses import MultiTaskLoss
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.types import BoxStatistics
+from frcnn_jax.words import counted
 
 # Settings of `evaluate` that only display results or add measures, and change no value.
 _SHOWN = ("coco", "pictures", "picture_score")
@@ -144,7 +145,7 @@ def open_pictures(
 def _describe(config: Config, dataset: Dataset, training: Dataset) -> str:
     trained_on = {training.image_fingerprint(index) for index in range(len(training))}
     shared = sum(dataset.image_fingerprint(index) in trained_on for index in range(len(dataset)))
-    line = f"The run is measured on {dataset.name}, {len(dataset)} images, and its best checkpoint is kept"
+    line = f"The run is measured on {dataset.name}, {counted(len(dataset), 'image')}, and its best checkpoint is kept"
     if shared:
         line += f"; {shared} of them are trained on too, so that the values say little about others"
     elif config.data.validation in (None, config.data.test):

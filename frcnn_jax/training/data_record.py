@@ -26,6 +26,7 @@ from frcnn_jax.atomic import replacing
 from frcnn_jax.checkpoint import CheckpointMetadata
 from frcnn_jax.config import expand_user
 from frcnn_jax.data.fingerprints import legacy_fingerprint
+from frcnn_jax.words import counted, listed
 
 _log = logging.getLogger(__name__)
 _FILE = "data.npz"
@@ -208,18 +209,12 @@ def _image_changes(before: DataRecord, now: DataRecord) -> list[str]:
         "added": [i for i in now.image_ids if i not in old],
         "removed": [i for i in before.image_ids if i not in new],
     } | {f"with other {name}": [common[k] for k in np.flatnonzero(rows)] for name, rows in aspects.items()}
-    found = [f"{_count(names)} {kind} ({_first(names)})" for kind, names in groups.items() if names]
+    found = [
+        f"{counted(len(names), 'image')} {kind} ({listed(names, _SHOWN)})" for kind, names in groups.items() if names
+    ]
     if not found and before.image_ids != now.image_ids:
         found.append("the images are in another order")
     return found
-
-
-def _count(names: Sequence[str]) -> str:
-    return f"{len(names)} image{'s' if len(names) > 1 else ''}"
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
 
 
 def _digest(content: bytes) -> list[int]:

@@ -28,7 +28,8 @@ def report_ignored_ctrl_c() -> None:
 def say_stopped(step: int, steps: int) -> None:
     """Prints to stderr the step that a stopped training has made and saved last."""
     if is_first():
-        print(f"Stopped after step {step} of {steps}; its checkpoint is written", file=sys.stderr, flush=True)
+        text = f"Stopped after step {step} of {steps}; its checkpoint is written, and the same command resumes from it"
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from frcnn_jax.checkpoint import CheckpointMetadata
 from frcnn_jax.config import Config, absolute_paths, expand_user, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.joined import join_datasets
+from frcnn_jax.data.patience import PatientIterator
 from frcnn_jax.data.pipeline import check_object_counts, iterate, training_source
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_joined_proposals, proposal_files
@@ -29,7 +30,6 @@ from frcnn_jax.distributed.start import start
 from frcnn_jax.distributed.talk import is_first, process_count, same
 from frcnn_jax.distributed.watch import stops_together
 from frcnn_jax.models.architectures import resolve_rules
-from frcnn_jax.patience import PatientIterator
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.initial import abstract_state, build_model, first_state

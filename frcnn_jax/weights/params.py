@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PRNGKeyArray
 
 from frcnn_jax.models.fast_rcnn import FastRCNN, init_params
+from frcnn_jax.words import listed
 
 _LONGEST = 100  # letters of an array's name in a message
 _LISTED = 10  # arrays of a kind of fault in a message
@@ -73,8 +74,8 @@ def match_arrays(
         ],
     }
     if any(faults.values()):
-        listed = "; ".join(f"{kind}: {_listed(names)}" for kind, names in faults.items() if names)
-        raise ValueError(f"{source} does not fit the model: {listed}")
+        faulty = "; ".join(f"{kind}: {listed(names, _LISTED)}" for kind, names in faults.items() if names)
+        raise ValueError(f"{source} does not fit the model: {faulty}")
 
     absent = {*missing, *replaced}
     if absent and key is None:
@@ -111,11 +112,6 @@ def matcher(argument: str, patterns: Iterable[str]) -> Callable[[str], bool]:
     except re.error as error:
         raise ValueError(f"{argument}: {error.pattern!r} is not a regular expression: {error}") from None
     return lambda name: any(pattern.fullmatch(name) is not None for pattern in compiled)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
 
 
 def _fits(array: Any, expected: jax.ShapeDtypeStruct) -> bool:

@@ -79,6 +79,12 @@ def test_each_system_and_network_has_a_process_of_its_own(script, tmp_path, caps
     assert [cell.strip() for cell in heading.split("|")][2:-1] == expected
     assert heading in printed
     assert "sppnet with caffenet: left out, as in the paper" in printed
+    # Their lengths are not that of Fast R-CNN, which the config and `--train.steps` give.
+    length = "90,000 steps of fine-tuning by --comparison.sppnet.fine-tuning.steps, not --train.steps"
+    assert f"sppnet with vgg16: {length}" in printed
+    assert "fast_rcnn with vgg16\n" in printed
+    script(*work, "--systems", "rcnn", "--comparison.rcnn.fine-tuning.held-out", "0.1")
+    assert "rcnn with tiny: at most 70,000 steps of fine-tuning by" in capsys.readouterr().out
     assert f"Table: {tmp_path}/table/comparison.html" in printed
 
 

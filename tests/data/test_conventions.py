@@ -74,7 +74,7 @@ def test_a_box_below_a_pixel_is_empty(config, files, corners, kept):
     boxes(files, *corners)
     for name in ("a1", "a2", "b1"):
         files.image(name)
-    with pytest.raises(DatasetFaultError, match=r"has 1 faults \(degenerate_box 1\)(.*\n)*.*reversed or below 1 pixel"):
+    with pytest.raises(DatasetFaultError, match=r"has 1 fault \(degenerate_box 1\)(.*\n)*.*reversed or below 1 pixel"):
         open_dataset("folder/test", config)
     data = open_dataset("folder/test", dataclasses.replace(config, faults=FaultPolicy(degenerate_box="drop")))
     np.testing.assert_allclose(data.annotations[0].boxes[-1], kept, atol=1e-3)
@@ -216,7 +216,7 @@ def test_contradicting_evidence_stops_with_both_settings(config, files):
         data = open_dataset("folder/train", dataclasses.replace(config, orientation=setting, faults=drop))
         assert data.dropped == ({"size_mismatch": dropped} if dropped else {})
     apply = dataclasses.replace(config, orientation="apply")
-    with pytest.raises(DatasetFaultError, match="has 1 faults"):
+    with pytest.raises(DatasetFaultError, match="has 1 fault"):
         open_dataset("folder/test", apply)
     use = dataclasses.replace(apply, faults=FaultPolicy(size_mismatch="use_image"))
     assert open_dataset("folder/test", use).sizes.tolist() == [[40, 30]]

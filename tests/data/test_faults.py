@@ -231,7 +231,7 @@ def test_all_faults_are_in_one_error(config, files):
     # What is left to error is listed alone.
     kinds = [field.name for field in dataclasses.fields(FaultPolicy) if field.name != "tolerance"]
     drop = dict.fromkeys(kinds, "drop") | {"unknown_class": "error"}
-    with pytest.raises(DatasetFaultError, match="has 1 faults") as caught:
+    with pytest.raises(DatasetFaultError, match="has 1 fault") as caught:
         open_dataset("folder/train", dataclasses.replace(config, faults=FaultPolicy(**drop)))
     assert [fault.kind for fault in caught.value.faults] == ["unknown_class"]
 

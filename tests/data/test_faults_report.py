@@ -207,7 +207,7 @@ def test_sizes_that_are_not_stated_or_not_followed(config, files, caplog):
     data, messages = prepared(config, caplog)
     assert data.sizes.tolist() == [[30, 40]] * 3
     assert data.dropped == {}
-    text = "took the image's own size for 2 images, as their annotation states none or another"
+    text = "took the image's own size for 2 images, where the annotation states none or another"
     assert f"{files.root}, split train: {text}" in messages
     # A contradiction is a fault, unless the image is right.
     files.image("t1", xml=annotation_xml(object_xml("ant", (2, 3, 40, 30)), width=30, height=40))

@@ -184,7 +184,7 @@ def test_images_of_16_bits_that_become_dark_are_counted(tmp_path, files, caplog,
     for verify in (False, True):
         survey = survey_folder(Config(data=dataclasses.replace(config, verify=verify)))
         (said,) = [note for note in survey.notes if "16 bits" in note]
-        assert ("2 images have 16 bits and values" in said, "3 images have 16 bits, and" in said) == (
+        assert ("2 images have 16 bits and values" in said, "3 images have 16 bits, read as 8" in said) == (
             verify,
             not verify,
         )

@@ -69,7 +69,7 @@ def test_other_faults_are_a_share_of_the_images_that_are_there(tmp_path):
         if tolerance > 0.2:
             assert open_dataset("folder/train", policy).dropped == {"degenerate_box": 1, "missing_image": 7}
             continue
-        with pytest.raises(DatasetFaultError, match=r"has 1 faults \(degenerate_box 1\)") as caught:
+        with pytest.raises(DatasetFaultError, match=r"has 1 fault \(degenerate_box 1\)") as caught:
             open_dataset("folder/train", policy)
     lines = [line.split() for line in str(caught.value).splitlines()]
     assert " ".join(lines[3]) == "missing_image 7 - drop: listed, but there is no file; the other 5 are used"

@@ -58,10 +58,9 @@ def test_notes_of_voc_files(files, config, caplog):
     for name in ("t1", "b1"):
         (files.root / f"JPEGImages/{name}.jpg").rename(files.root / f"JPEGImages/{name}.png")
     expected = [
-        "3 boxes of a part are left out, as they are not objects (Annotations/a1.xml)",
-        "1 annotations have a filename of another stem: the name of the XML file counts "
-        "(Annotations/a2.xml: IMG_7.JPG)",
-        "2 images are in another format than their ending says: the content counts "
+        "3 boxes of parts, not objects, are left out (Annotations/a1.xml)",
+        "1 annotation has a filename of another stem: the name of the XML file counts (Annotations/a2.xml: IMG_7.JPG)",
+        "2 images are in another format than the ending says: the content counts "
         "(JPEGImages/b1.png, JPEGImages/t1.png)",
     ]
     assert said(config, caplog)[1] == [f": {text}" for text in expected]
@@ -87,7 +86,7 @@ def test_rotated_boxes_are_counted(files, config, caplog):
     attribute = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
     files.image("a1", *[object_xml("cat", (10, 8, 20, 12), extra=attribute)] * 2, object_xml("ant"))
     data, messages = said(config, caplog)
-    assert messages == [": 2 rotated boxes are read as the box around them (Annotations/a1.xml)"]
+    assert messages == [": 2 rotated boxes are read as the upright box around it (Annotations/a1.xml)"]
     assert data.annotations[1].boxes.tolist()[0] == [12, 4, 17, 15]
 
 
@@ -96,8 +95,8 @@ def test_no_more_than_three_places_are_named(files, config, caplog):
     for number in range(5):
         files.image(f"i{number}", object_xml(extra=PART))
     assert said(config, caplog)[1] == [
-        ": 5 boxes of a part are left out, as they are not objects "
-        "(Annotations/i0.xml, Annotations/i1.xml, Annotations/i2.xml, ...)"
+        ": 5 boxes of parts, not objects, are left out "
+        "(Annotations/i0.xml, Annotations/i1.xml, Annotations/i2.xml and 2 more)"
     ]
 
 
@@ -106,8 +105,7 @@ def test_an_image_found_by_the_name_in_its_annotation(tmp_path, caplog):
     (tmp_path / "set/train/a_1.jpg").rename(tmp_path / "set/train/photo.JPG")
     write_text(tmp_path / "set/train/a_1.xml", PICTURES[0].xml("photo.jpg"))
     assert said(of(tmp_path / "set"), caplog)[1] == [
-        ": 1 annotations have no image of their own name: the one that filename names is theirs "
-        "(train/a_1.xml: photo.jpg)"
+        ": 1 annotation has no image of its own name: the one that filename names is taken (train/a_1.xml: photo.jpg)"
     ]
 
 
@@ -117,10 +115,10 @@ def test_notes_of_yolo_files(tmp_path, caplog):
     (root / "labels/test/t_1.txt").write_text("1 0.1 0.1 0.5 0.1 0.5 0.9\n" * 2 + "1 0.5 0.5 0.1 0.1\n")
     config = of(root)
     expected = [
-        "2 rows are polygons, read as their bounding boxes (labels/test/t_1.txt)",
-        "1 rows have the class and box of an earlier row of their file, and are left out (labels/test/t_1.txt)",
-        "1 images have no label file: they are taken to have no objects (images/train/none.jpg)",
-        "1 named classes have no object, and are left out (zebra)",
+        "2 rows are polygons, read as the bounding box (labels/test/t_1.txt)",
+        "1 row has the class and box of an earlier row of the same file: left out (labels/test/t_1.txt)",
+        "1 image has no label file: taken to have no objects (images/train/none.jpg)",
+        "1 named class has no object: left out (zebra)",
     ]
     data, messages = said(config, caplog)
     assert (data.classes, messages) == (("ant", "bee", "cat"), [f": {text}" for text in expected])
@@ -145,7 +143,7 @@ def test_notes_of_categories(tmp_path, caplog):
     names = [(0, "animals"), (2, "cat"), (3, "ant"), (4, "bee")]
     categories = [{"id": number, "name": name} for number, name in names]
     config = coco_folder(tmp_path, categories)
-    empty = ": 1 named classes have no object, and are left out (animals)"
+    empty = ": 1 named class has no object: left out (animals)"
     data, messages = said(config, caplog)
     assert (data.classes, messages) == (("ant", "bee", "cat"), [empty])
     categories[2] = {"id": 3, "name": " cat"}
@@ -162,13 +160,13 @@ def test_notes_of_categories(tmp_path, caplog):
 
 def test_sizes_of_nothing_in_coco_and_csv(tmp_path, caplog):
     categories = coco_json([])["categories"][1:]
-    text = ", split test: took the image's own size for 1 images, as their annotation states none or another"
+    text = ", split test: took the image's own size for 1 image, where the annotation states none or another"
     assert text in said(coco_folder(tmp_path, categories, width=0, height=0), caplog)[1]
     for name in ("a", "b"):
         write_text(tmp_path / "csv/labels.csv", "filename,width,height,class,xmin,ymin,xmax,ymax\n"
                    "a.jpg,0,0,cat,1,1,9,9\nb.jpg,40,30,cat,1,1,9,9\n")  # fmt: skip
         cv2.imwrite(str(tmp_path / f"csv/{name}.jpg"), pixels(ord(name)))
-    assert any("took the image's own size for 1 images" in line for line in said(of(tmp_path / "csv"), caplog)[1])
+    assert any("took the image's own size for 1 image" in line for line in said(of(tmp_path / "csv"), caplog)[1])
     (message,) = said(of(tmp_path / "csv"), caplog)[1]
     assert message == ", as it was prepared: took the image's own size for 1 images"
 
@@ -178,7 +176,7 @@ def test_what_was_dropped_is_said_again(files, config, caplog):
     policy = dataclasses.replace(config.faults, degenerate_box="drop")
     config = dataclasses.replace(config, faults=policy, classes=("ant", "cat"))
     said(config, caplog)
-    short = "dropped 1 for degenerate_box, 2 of classes not chosen; clipped 1 boxes"
+    short = "dropped 1 for degenerate_box, 2 of classes not chosen; clipped 1 box"
     assert said(config, caplog)[1] == [f", as it was prepared: {short}"]
 
 
@@ -187,7 +185,7 @@ def test_images_that_nothing_names_are_said(tmp_path, caplog, write, why):
     root = write(tmp_path / "set")
     for name in ("plot", "background"):
         Picture(name, "train", (20, 30)).save(root / "extra")
-    text = f": 2 images are left out, which {why} (extra/background.jpg)"
+    text = f": left out 2 images that {why} (extra/background.jpg)"
     for split in ("trainval", "test"):
         assert text in said(of(root), caplog, split)[1], "also where it is prepared"
         assert text not in said_here(of(root), caplog, split)[1]

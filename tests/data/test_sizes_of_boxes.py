@@ -60,7 +60,7 @@ def test_one_box_over_the_border_leaves_the_others_fractions(tmp_path, layout, c
     expected = [BOX] * 10 + [(20, 15, 40, 27), (0, 0, 20, 18)]
     assert found == [pytest.approx(box, abs=1e-4) for box in expected]
     assert "boxes are fractions of the image, as 11 of 12 objects are between 0 and 1" in log
-    assert "clipped 1 boxes" in log
+    assert "clipped 1 box" in log
     assert "data.corners" not in log
 
 

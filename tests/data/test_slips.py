@@ -42,7 +42,7 @@ def test_images_to_test_on_are_not_trained_on(config, files, caplog, splits, cop
     data, messages = prepared(config, caplog, splits[-1])
     assert (data.image_ids, data.dropped) == (("a1",), {"tested": 1})
     assert "a2" not in open_dataset("folder/trainval", config).image_ids
-    images = "1 image of {0} is in test too, and left out of {0} (the first: a2)"
+    images = "left out 1 image of {0}, in test too (the first: a2)"
     others = [split for split in ("train", "validation", "trainval") if split in (*splits, "train")]
     assert messages == [f"{files.root}: {images.format(split)}" for split in others]
 

@@ -187,7 +187,7 @@ def test_the_line_about_many_classes_and_folders_is_short(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "frcnn_jax"):
         ids(config_of(tmp_path / "set"), "test")
     names = ", ".join(f"c{n:02}" for n in range(12))
-    assert f"layout labelimg, 14 classes ({names} ...); train: " in caplog.text
+    assert f"layout labelimg, 14 classes ({names} and 2 more); train: " in caplog.text
     assert re.search(
         r"train: \d+ images of 14 folders, the first the folder f0; test: \d+ images?, each drawn by", caplog.text
     )
@@ -229,7 +229,7 @@ def test_images_of_the_test_are_not_trained_on_by_their_content(tmp_path, caplog
         train, test = (open_dataset(f"folder/{split}", config_of(root)) for split in ("trainval", "test"))
     assert (train.image_ids, train.dropped) == (("a", "c"), {"tested": 1})
     assert (test.image_ids, test.dropped) == (("d", "e"), {})
-    assert f"{root}: 1 image of train is in validation too, and left out of train (the first: b)" in caplog.text
+    assert f"{root}: left out 1 image of train, in validation too (the first: b)" in caplog.text
 
     root = write_labelimg(tmp_path / "pool", pictures("", NAMES))
     shutil.copy(root / "c0.jpg", root / "c1.jpg")

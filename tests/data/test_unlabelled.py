@@ -97,6 +97,6 @@ def test_a_split_without_objects_is_said_to_be_that(tmp_path, write, caplog):
         tmp_path / "set", [dataclasses.replace(p, objects=() if p.split == "test" else p.objects) for p in PICTURES]
     )
     _, messages = opened(config_of(root), "test", caplog)
-    said = ": none of the 4 images of split test has an object, so that they measure nothing: annotate them, or give "
-    assert f"{said}others by --data.test" in messages
+    said = ": none of the 4 images of split test has an object, so that nothing is measured: annotate objects, or give "
+    assert f"{said}another split by --data.test" in messages
     assert json.loads((opened(config_of(root), "test", caplog)[0].directory / SUMMARY_FILE).read_text())["empty"] == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from frcnn_jax.data.voc_archive import ARCHIVES
+from frcnn_jax.data.prepared.voc_archive import ARCHIVES
 
 WIDTH, HEIGHT = 40, 30
 

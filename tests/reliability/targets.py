@@ -13,8 +13,8 @@ import numpy as np
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.table import FORMATS, open_reader
 from frcnn_jax.data.images import check_image, decode_image, exif_orientation
+from frcnn_jax.data.prepared.voc_archive import extract_archive
 from frcnn_jax.data.proposals.files import read_proposal_file
-from frcnn_jax.data.voc_archive import extract_archive
 from tests.data.voc_files import annotation_xml, object_xml, pixels, with_exif_orientation
 from tests.reliability.mutate import Repair, in_png, in_tar, in_zip
 

@@ -9,7 +9,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.table import open_reader
-from frcnn_jax.data.voc_archive import extract_archive
+from frcnn_jax.data.prepared.voc_archive import extract_archive
 from tests.reliability.targets import image_file
 
 

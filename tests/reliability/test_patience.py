@@ -12,8 +12,8 @@ import pytest
 
 from frcnn_jax.config import EvalConfig, InputConfig
 from frcnn_jax.data.image_cache import DecodedImages
+from frcnn_jax.data.patience import PatientIterator
 from frcnn_jax.evaluation.evaluate import detect_dataset
-from frcnn_jax.patience import PatientIterator
 
 
 class Counting:

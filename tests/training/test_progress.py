@@ -119,7 +119,9 @@ def test_a_run_on_a_cpu_stops_after_the_step_that_runs(bars, data, tmp_path, mon
         loop.train(run_config(data, steps=11, log_every=11, checkpoint_every=11), tmp_path)
     signal.signal(signal.SIGINT, before)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()] == ["3"]
-    assert capsys.readouterr().err.endswith("\nStopped after step 3 of 11; its checkpoint is written\n")
+    assert capsys.readouterr().err.endswith(
+        "\nStopped after step 3 of 11; its checkpoint is written, and the same command resumes from it\n"
+    )
 
 
 def test_a_bar_that_is_not_shown():

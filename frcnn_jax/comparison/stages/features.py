@@ -14,6 +14,7 @@ from frcnn_jax.comparison.feature_store import FeatureStore, fingerprint, store_
 from frcnn_jax.comparison.overlaps import box_pairs
 from frcnn_jax.comparison.stages.run import Run
 from frcnn_jax.comparison.windows import candidates
+from frcnn_jax.words import counted
 
 __all__ = ["Describe", "Pairs", "Part", "Watch", "regression_pairs", "store_features"]
 
@@ -98,7 +99,7 @@ def store_features(
     made_from = {**run.made_from, "network": fingerprint(params)}
     dtype = run.comparison.feature_dtype
     size = sum(store_bytes(*plan, dtype) for plan in plans.values())
-    print(f"Features of {run.num_images} images: {size / 1e9:.3g} GB in {run.folder}")
+    print(f"Features of {counted(run.num_images, 'image')}: {size / 1e9:.3g} GB in {run.folder}")
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(write_features(run.folder / name, *plan, made_from=made_from, dtype=dtype))

@@ -14,6 +14,7 @@ from frcnn_jax.data.formats.voc.annotation import is_annotation
 from frcnn_jax.data.formats.voc.places import find_annotation, in_voc_format
 from frcnn_jax.data.formats.voc.reader import VOC_CORNERS, read_xml, with_annotation
 from frcnn_jax.data.records import ImageRecord
+from frcnn_jax.words import counted
 
 __all__ = ["LabelImgReader"]
 
@@ -56,10 +57,10 @@ class LabelImgReader(LayoutReader):
             used.update(found)
             yield Entry(split, name[:-4], file, tuple(found), path)
         if others:
-            warn_once(f"{self.root}: {len(others)} XML files are left out, which are not VOC's ({others[0]})")
+            warn_once(f"{self.root}: left out {counted(len(others), 'XML file')} not in VOC's form ({others[0]})")
         skipped = len(self.images) - len(used)
         if skipped and used:
-            warn_once(f"{self.root}: {skipped} images without annotation are left out")
+            warn_once(f"{self.root}: left out {counted(skipped, 'image')} without annotation")
 
     def _named(self, path: Path, file: str, folders: tuple[str, ...], split: str | None) -> list:
         """Images with the name inside the annotation, if the annotation's file name fits none or several."""

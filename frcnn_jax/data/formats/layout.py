@@ -18,6 +18,7 @@ from frcnn_jax.data.formats.log import warn_once
 from frcnn_jax.data.formats.split_lists import ListedImages, find_lists
 from frcnn_jax.data.formats.tree import ImageFile, ImageTree, normal_name, unique_ids
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords
+from frcnn_jax.words import counted
 
 __all__ = ["ALL", "Entry", "LayoutReader", "warn_once"]
 
@@ -53,8 +54,9 @@ class LayoutReader:
         self.list_faults: dict[str, list[Fault]] = {}
         self.notes: list[Note] = []  # on the whole folder
         if self.images.unreadable:
-            count, first = len(self.images.unreadable), self.images.unreadable[0].below
-            warn_once(f"{root}: {count} images in unreadable formats are left out for others of their names ({first})")
+            first = self.images.unreadable[0].below
+            count = counted(len(self.images.unreadable), "unreadable image")
+            warn_once(f"{root}: left out {count} for others of their names ({first})")
         splits: dict[str, list[Entry]] = {}
         with _garbage_collection_off():
             entries = self._matched()
@@ -69,11 +71,11 @@ class LayoutReader:
             used = {image for entries in splits.values() for entry in entries for image in entry.found}
             unused = [image.below for image in self.images if image not in used]
             if unused:
-                warn_once(f"{root}: {len(unused)} images are left out, which {self.unnamed} ({unused[0]})")
+                warn_once(f"{root}: left out {counted(len(unused), 'image')} that {self.unnamed} ({unused[0]})")
         standard = {entry.found for name in STANDARD_SPLITS for entry in splits.get(name, ())}
         rest = sum(entry.found not in standard for entry in splits.get(ALL, ()))
         if rest and standard:
-            warn_once(f"{root}: {rest} images are left out, which are in no folder or file of a split")
+            warn_once(f"{root}: left out {counted(rest, 'image')} in no folder or file of a split")
 
     @property
     def splits(self) -> tuple[str, ...]:

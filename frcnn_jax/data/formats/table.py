@@ -15,9 +15,12 @@ from frcnn_jax.data.formats.tree import files_below
 from frcnn_jax.data.formats.voc.reader import VocReader
 from frcnn_jax.data.formats.yolo.reader import YoloReader
 from frcnn_jax.data.images import IMAGE_SUFFIXES
+from frcnn_jax.words import counted, listed
 
 __all__ = ["FORMATS", "AnnotationReader", "open_reader", "register_format"]
 
+_TEXTS = (".csv", ".json", ".jsonl", ".tsv", ".txt", ".xml", ".yaml", ".yml")
+_NAMED = 3  # files in a message
 
 FORMATS: dict[str, type[AnnotationReader]] = {
     "voc": VocReader,
@@ -74,11 +77,13 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
         if almost:
             raise FileNotFoundError(f"data.root = {root}: {almost}")
         layouts = ", no ".join(f"{reader.layout} ({_title(known)})" for known, reader in FORMATS.items())
-        images = sum(1 for _ in files_below(root, IMAGE_SUFFIXES))
+        images = counted(sum(1 for _ in files_below(root, IMAGE_SUFFIXES)), "image")
+        texts = ["/".join((*folders, name)) for folders, name in files_below(root, _TEXTS)]
+        have = f"{images} and {listed(texts, _NAMED)}" if texts else images
         beside = annotations_beside(root)
         parent = f"; if its annotations are {beside}, that is {root.parent}" if beside else ""
         raise FileNotFoundError(
-            f"data.root = {root}: its format is not known. It has {images} images, but no {layouts}. Give the folder "
+            f"data.root = {root}: its format is not known. It has {have}, but no {layouts}. Give the folder "
             f"that has images and annotations by --data.root{parent}"
         )
     if len(names) > 1:

@@ -34,8 +34,8 @@ from frcnn_jax.data.prepared.checks.report import raise_or_report
 from frcnn_jax.data.prepared.checks.splits import CheckedSplit, check_splits
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, SUMMARY_FILE, tfds_split
 from frcnn_jax.data.prepared.load import load_images
+from frcnn_jax.data.prepared.voc_archive import ARCHIVES, Archive, extract_archive
 from frcnn_jax.data.records import with_trainval
-from frcnn_jax.data.voc_archive import ARCHIVES, Archive, extract_archive
 from frcnn_jax.sums import write_sums
 
 __all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder", "configured", "write_prepared"]

@@ -25,6 +25,7 @@ from frcnn_jax.config import expand_user
 from frcnn_jax.data.proposals.legacy import is_store, npz_arrays, npz_names, read_store
 from frcnn_jax.data.proposals.matlab import read_mat
 from frcnn_jax.data.records import float_boxes
+from frcnn_jax.words import counted
 
 __all__ = ["clean_boxes", "iterate_proposal_file", "read_proposal_file"]
 
@@ -155,7 +156,7 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
             raise ValueError(f"{path}: {len(repeated)} names occur twice in 'images' (the first: {repeated[0]})")
         return _by_id(path, dict(zip(names, cells, strict=True)), image_ids, subset)
     if len(cells) != len(image_ids):
-        raise ValueError(f"{path}: boxes of {len(cells)} images, but there are {len(image_ids)}")
+        raise ValueError(f"{path}: boxes of {counted(len(cells), 'image')}, but there are {len(image_ids)}")
     return cells
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from frcnn_jax.types import GroundTruth
+from frcnn_jax.words import counted, listed
 
-__all__ = ["SHORT", "counted", "few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
+__all__ = ["SHORT", "few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
 
 SHORT = 0.75  # of the steps of a whole training
 
@@ -65,10 +66,10 @@ def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False)
         )
     few = {name: count for name, count in objects.items() if 0 < count < _FEW_OF_CLASS}
     if few and total >= _FEW:
-        named = _listed([f"{name} {count}" for name, count in few.items()])
+        named = listed([f"{name} {count}" for name, count in few.items()], _NAMED)
         found.append(f"the AP of classes with fewer than {_FEW_OF_CLASS} test objects says little: {named}")
     if total and none:
-        found.append(f"no test object is of {_listed(none)}, so that the mAP says nothing about them")
+        found.append(f"no test object is of {listed(none, _NAMED)}, so that the mAP says nothing about them")
     return found
 
 
@@ -78,7 +79,7 @@ def rare_classes(objects: Mapping[str, int]) -> list[str]:
     others = [name for name in objects if name not in rare]
     if not rare:
         return []
-    named = _listed([f"{name} {count}" for name, count in rare.items()])
+    named = listed([f"{name} {count}" for name, count in rare.items()], _NAMED)
     classes = " ".join(f'"{name}"' if re.search(r"[^\w.-]", name) else name for name in others)
     way = f": leave them out by --data.classes {classes}" if others and len(others) <= _NAMED else ""
     way = way or (": --data.classes with the names of the others leaves them out" if others else "")
@@ -105,12 +106,3 @@ def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
     if not parts:
         return []
     return [f"{' and '.join(parts)} beside the objects counted here: to find them is neither right nor wrong"]
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    """A number of things in words: "1 object", "2 objects", or with `several` for other plurals."""
-    return f"{number} {one if number == 1 else several or one + 's'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")

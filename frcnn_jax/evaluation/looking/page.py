@@ -11,11 +11,12 @@ from frcnn_jax.atomic import write_text
 from frcnn_jax.config import Config
 from frcnn_jax.data.prepared.names import slips, without_slips
 from frcnn_jax.evaluation.analysis.measures import SIZES
-from frcnn_jax.evaluation.analysis.remarks import counted, few_objects, rare_classes
+from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes
 from frcnn_jax.evaluation.looking.network import Recall
 from frcnn_jax.evaluation.looking.samples import Picture
 from frcnn_jax.evaluation.looking.survey import Survey
 from frcnn_jax.evaluation.pages.render import render_page
+from frcnn_jax.words import counted
 
 __all__ = ["format_survey", "remarks", "write_page"]
 
@@ -40,7 +41,7 @@ def format_survey(survey: Survey, config: Config, recall: Recall | None = None) 
         lines += ["", *_table(heads, rows), f"  ({_sizes()})"]
     if recall is not None:
         named = [("all objects", recall.overall), *recall.classes.items(), *recall.sizes.items()]
-        title = f"recall of {recall.proposals:.0f} proposals an image, {recall.images} images"
+        title = f"recall of {recall.proposals:.0f} proposals an image, {counted(recall.images, 'image')}"
         heads = (title, "objects", *(f"IoU {threshold:g}" for threshold in recall.overall.shares))
         rows = [(name, covered.objects, *map(_share, covered.shares.values())) for name, covered in named]
         lines += ["", *_table(heads, rows)]
@@ -136,7 +137,7 @@ def _equal_lines(survey: Survey) -> list[str]:
     if not survey.equal:
         return ["No duplicate images."]
     across = sum(len({split for split, _ in group}) > 1 for group in survey.equal)
-    images = f"{counted(len(survey.equal), 'image')} {'occurs' if len(survey.equal) == 1 else 'occur'}"
+    images = counted(len(survey.equal), "image occurs", "images occur")
     lines = [f"{images} more than once with the same bytes, {across} of them in several splits:"]
     lines += ["  " + " = ".join(f"{split}/{name}" for split, name in group) for group in survey.equal[:_EQUAL]]
     return lines + ([f"  ... and {len(survey.equal) - _EQUAL} more"] if len(survey.equal) > _EQUAL else [])

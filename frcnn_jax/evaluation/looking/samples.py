@@ -15,6 +15,7 @@ from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_objects
 from frcnn_jax.evaluation.looking.survey import Survey
 from frcnn_jax.evaluation.pages.gallery import jpeg, thumbnail
+from frcnn_jax.words import counted
 
 __all__ = ["Picture", "embedded", "sample_pictures"]
 
@@ -95,7 +96,7 @@ def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
     equal = [place[name] for group in survey.equal for _, name in group if name in place][:_IMAGES]
     for group, chosen in (("most crowded", crowded), ("without objects", empty), ("equal images", equal)):
         for index in chosen:
-            caption = f"{view.image_ids[index]} ({survey.split_of[index]}): {counts[index]} objects"
+            caption = f"{view.image_ids[index]} ({survey.split_of[index]}): {counted(int(counts[index]), 'object')}"
             wanted.append(_Wanted("images", group, int(index), _whole(view.annotations[index]), caption))
     return _draw(view.read_image, wanted)
 

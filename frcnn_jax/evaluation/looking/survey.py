@@ -21,6 +21,7 @@ from frcnn_jax.data.prepared.prepare import Examination, Request, data_dir, exam
 from frcnn_jax.data.records import SplitRecords
 from frcnn_jax.evaluation.analysis.measures import SIZES, size_names
 from frcnn_jax.evaluation.looking.view import FolderView
+from frcnn_jax.words import counted
 
 __all__ = ["SplitFacts", "Survey", "equal_images", "survey_folder"]
 
@@ -109,7 +110,7 @@ def survey_folder(config: Config) -> Survey:
             for image in found.check.splits[name].images:
                 images.setdefault(image.image_id, (_usable(image, found.check.classes), name))
     chosen = [
-        f"{use}: {count} {'image' if count == 1 else 'images'}, {rule.why}"
+        f"{use}: {counted(count, 'image')}, {rule.why}"
         for use, rule in dict.fromkeys(used for request, _, _ in examined for used in request.used)
         if rule.why and rule.split in splits and (count := splits[rule.split].images)
     ]

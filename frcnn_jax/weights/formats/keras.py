@@ -14,6 +14,7 @@ from frcnn_jax.weights.formats.base import WeightFormat, Weights, outputs_patter
 from frcnn_jax.weights.formats.keras_file import CONVOLUTION, CONVOLUTIONS, FULLY_CONNECTED, LEFT, read_layers
 from frcnn_jax.weights.formats.stored import aligned_empty
 from frcnn_jax.weights.params import expected_shapes, matcher
+from frcnn_jax.words import listed
 
 _SHOWN = 10  # layers in a message
 
@@ -31,7 +32,9 @@ def read_vgg16(path: Path, model: FastRCNN) -> Weights:
         raise ModuleNotFoundError(f"{path} is read with h5py, which is missing: pip install h5py") from None
     layers = read_layers(path, aligned_empty)
     if not layers.keys() & set(CONVOLUTIONS["vgg16"]):
-        raise ValueError(f"it is not Keras's VGG16: it has no block1_conv1, but {_listed(list(layers))}")
+        raise ValueError(
+            f"it is not Keras's VGG16: it has no block1_conv1, but {listed(list(layers), _SHOWN) or 'no layers'}"
+        )
     skipped = tuple(layer for layer in layers if LEFT.fullmatch(layer))
     arrays = {f"{_our_name(layer)}/{part}": array for layer, parts in layers.items() for part, array in parts.items()}
     drawn = ()
@@ -45,11 +48,6 @@ def read_vgg16(path: Path, model: FastRCNN) -> Weights:
 
 def _our_name(layer: str) -> str:
     return FULLY_CONNECTED.get(layer) or CONVOLUTION.sub(r"backbone/conv\1_\2", layer)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "no layers"
 
 
 KERAS = WeightFormat(suffix=".h5", read=read_vgg16, pixels=lambda path: CAFFE_PIXELS)

@@ -167,7 +167,8 @@ def test_a_folder_of_another_format_is_refused_by_each(tmp_path, known):
     assert not FORMATS[known].fits(tmp_path / "set")
     with pytest.raises(FileNotFoundError, match="set has no"):
         open_reader(tmp_path / "set", DataConfig(format=known))
-    with pytest.raises(FileNotFoundError, match=r"its format is not known\. It has 0 images, but no folder JPEGImages"):
+    found = r"0 images and log\.csv, other\.json, other\.xml and 2 more"
+    with pytest.raises(FileNotFoundError, match=rf"its format is not known\. It has {found}, but no folder JPEGImages"):
         open_reader(tmp_path / "set", DataConfig())
 
 

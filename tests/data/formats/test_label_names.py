@@ -49,7 +49,7 @@ def test_labels_in_another_case(tmp_path, images, labels, counts, lost, caplog):
         reader = yolo(tmp_path, images, labels)
     found, without_image = contents(reader)
     assert found == {path.rpartition("/")[2]: count for path, count in zip(images, counts, strict=True)}
-    second = "1 label files are left out, whose image has another (labels/A.txt)" in caplog.text
+    second = "left out 1 label file of images with another (labels/A.txt)" in caplog.text
     assert without_image == ([] if second else [f"labels/{name}.txt" for name in lost])
     assert second == (lost == ["A"])
 
@@ -145,8 +145,8 @@ def test_an_unreadable_copy_beside_its_image_is_no_second_image(tmp_path, caplog
     assert contents(reader)[0] == {"a_1.jpg": 2, "a_2.jpg": 2, "other.gif": 0}
     assert (record.path.name, record.faults) == ("a_1.jpg", ())
     assert [message.removeprefix(f"{tmp_path}/") for message in caplog.messages] == [
-        "yolo: 1 images in unreadable formats are left out for others of their names (images/a_1.HEIC)",
-        "xml: 1 images in unreadable formats are left out for others of their names (a_1.heic)",
+        "yolo: left out 1 unreadable image for others of their names (images/a_1.HEIC)",
+        "xml: left out 1 unreadable image for others of their names (a_1.heic)",
     ]
 
 
@@ -165,7 +165,7 @@ def test_of_two_images_with_one_label_the_usual_format_is_read(tmp_path, caplog)
     with caplog.at_level(logging.WARNING):
         reader = yolo(tmp_path, ["images/a_1.jpg", "images/a_2.jpg"], ["labels/a_1.txt", "labels/a_2.txt"])
     assert contents(reader)[0] == {"a_1.jpg": 2, "a_2.jpg": 2}
-    said = "2 images are left out for others of their names (images/a_1.png for a_1.jpg)"
+    said = "left out 2 images for others of their names (images/a_1.png for a_1.jpg)"
     assert caplog.messages == [f"{tmp_path}: {said}"]
     # A list that names the other one is taken at its word.
     write_text(tmp_path / "train.txt", "images/a_1.png\nimages/a_2.jpg\n")

@@ -115,8 +115,8 @@ def test_folders_in_a_plain_voc_folder_are_left_out_and_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert read(tmp_path)[2] == ["000", "001"]
     assert [message.removeprefix(str(tmp_path)) for message in caplog.messages] == [
-        ": 2 images without annotation are left out, for no list names them",
-        ": 2 annotations in folders of Annotations are left out (dogs/000.xml)",
+        ": left out 2 images without annotation, in no list",
+        ": left out 2 annotations in folders of Annotations (dogs/000.xml)",
     ]
 
 

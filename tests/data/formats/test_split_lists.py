@@ -132,7 +132,7 @@ def test_a_list_counts_before_a_folder_and_leaves_other_folders(tmp_path, caplog
             "test": ["t_1"],
             "all": ["b_1", "t_2"],
         }
-    assert "2 images are left out, which are in no folder or file of a split" in caplog.text
+    assert "left out 2 images in no folder or file of a split" in caplog.text
 
 
 @pytest.mark.parametrize("write", [write_labelimg, write_voc])

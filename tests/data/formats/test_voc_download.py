@@ -12,7 +12,7 @@ from tensorflow_datasets.core.download import checksums
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
 from frcnn_jax.data.prepared.builder import CheckedVoc
-from frcnn_jax.data.voc_archive import ARCHIVES, extract_archive
+from frcnn_jax.data.prepared.voc_archive import ARCHIVES, extract_archive
 from tests.data.voc_files import archive, with_exif_orientation
 
 

@@ -165,7 +165,7 @@ def test_splits_that_say_nothing_are_left_out_and_said(tmp_path, caplog):
     assert [record.message.removeprefix(str(tmp_path)) for record in caplog.records] == [
         "/data.yaml: its split validation is left out: it has the same images as train",
         "/data.yaml: its split test is left out: no image for ../test/images",
-        ": 1 images are left out, which are in no split or in a folder without labels",
+        ": left out 1 image in no split or in a folder without labels",
     ]
     caplog.clear()
     for picture in PICTURES:
@@ -206,7 +206,7 @@ def test_a_row_that_occurs_twice_is_one_object(tmp_path):
     record = read(tmp_path).records[0]
     assert (record.objects[:-1], record.objects[-1].index) == (before, 4)
     assert note_sentences(record.notes) == [
-        "2 rows have the class and box of an earlier row of their file, and are left out (labels/train/a_1.txt)"
+        "2 rows have the class and box of an earlier row of the same file: left out (labels/train/a_1.txt)"
     ]
 
 

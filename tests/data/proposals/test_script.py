@@ -11,6 +11,8 @@ import pytest
 from scipy.io import savemat
 
 from frcnn_jax.config import ProposalConfig, to_json
+from frcnn_jax.data.proposals.files import read_proposal_file
+from frcnn_jax.data.proposals.selective_search import search_image
 from tests.training.runs import TEST, TRAIN, run_config, write_data
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "proposals.py"
@@ -135,14 +137,33 @@ def test_proposals_of_one_image_are_computed(image, monkeypatch, capsys):
     assert (image / "out/b.proposals.jpg").is_file()
 
 
+def test_proposals_of_one_image_follow_a_config_and_are_kept(image, monkeypatch, capsys):
+    """The file has the same boxes, under the id that `detect` looks for; names of NumPy's own arguments are ids too."""
+    cv2.imwrite(
+        str(image / "file.png"),
+        np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8).repeat(20, 0).repeat(20, 1),
+    )
+    (image / "few.py").write_text(
+        "from frcnn_jax.config import *\n"
+        "get_config = lambda: Config(proposals=ProposalConfig(method='selective_search_mutual', max_count=7))\n"
+    )
+    run(monkeypatch, "--image", image / "file.png", "--config", image / "few.py", "--out", image / "out")
+    assert "file.png: 7 proposals" in capsys.readouterr().out
+    stored = read_proposal_file(image / "out/file.proposals.npz", ["file"], np.array([[180, 240]]), "error")
+    config = ProposalConfig(method="selective_search_mutual", max_count=7)
+    np.testing.assert_array_equal(stored[0], search_image(cv2.imread(str(image / "file.png"))[..., ::-1], config))
+    # Read again as proposals of the image.
+    run(monkeypatch, "--image", image / "file.png", "--boxes", image / "out/file.proposals.npz", "--out", image / "two")
+    assert "file.png: 7 proposals" in capsys.readouterr().out
+
+
 def test_mistakes(image, released, monkeypatch, capsys):
     config, picture, out = released / "mat.py", image / "a.png", image / "out"
     cases = [
-        ((), "one of the arguments --config --image is required"),
-        (("--config", config, "--image", picture), "not allowed with argument"),
+        ((), "--config or --image is required"),
         (("--config", config, "--boxes", "x.mat"), "--boxes and --object go with --image"),
-        (("--image", picture, "--pictures", 3, "--out", out), "--pictures and --augmented go with --config"),
-        (("--image", picture, "--augmented", 3, "--out", out), "--pictures and --augmented go with --config"),
+        (("--image", picture, "--pictures", 3, "--out", out), "--pictures and --augmented are of data sets"),
+        (("--image", picture, "--augmented", 3, "--out", out), "--pictures and --augmented are of data sets"),
         (("--config", config, "--pictures", 1, "--augmented", 1, "--out", out), "it does not go with --pictures"),
         (("--config", config, "--augmented", 3), "pictures need --out"),
         (("--image", picture), "pictures need --out"),
@@ -157,6 +178,7 @@ def test_mistakes(image, released, monkeypatch, capsys):
         ((image / "none.png",), r"none\.png"),
         ((picture, "--boxes", image / "none.mat"), r"no proposal file .*none\.mat"),
         ((picture, "--boxes", released / "test.mat"), r"test\.mat: boxes of 4 images, but there are 1"),
+        ((picture, "--config", config), r"proposals\.method is file: give the image's proposals by --boxes"),
     ]
     for arguments, message in lines:
         with pytest.raises(SystemExit, match=rf"^proposals\.py: .*{message}") as caught:

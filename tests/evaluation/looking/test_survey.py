@@ -146,7 +146,7 @@ def test_what_is_said_is_in_the_notes_and_not_in_the_log(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         survey = survey_folder(settings(tmp_path, classes=("cat",)))
     assert not caplog.messages
-    assert any("1 boxes of a part are left out" in note for note in survey.notes)
+    assert any("1 box of a part, not an object, is left out" in note for note in survey.notes)
     assert any("not in data.classes are left out: dog 1" in note for note in survey.notes)
     assert all(note in format_survey(survey, settings(tmp_path)) for note in survey.notes)
 

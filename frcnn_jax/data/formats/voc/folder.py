@@ -24,6 +24,7 @@ from frcnn_jax.data.formats.voc.lists import SplitList, is_class_file, parent_of
 from frcnn_jax.data.formats.voc.places import find_annotation, texts_in, voc_part
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
+from frcnn_jax.words import counted
 
 __all__ = ["UNLISTED", "VocFolder"]
 
@@ -214,11 +215,11 @@ class VocFolder:
         used = {path for image_id in ids for path in self.image_paths(image_id, self._filename(image_id))}
         skipped = sum(map(len, self.images.values())) - len(used)
         if skipped:
-            warn_once(f"{self.root}: {skipped} images without annotation are left out, for no list names them")
+            warn_once(f"{self.root}: left out {counted(skipped, 'image')} without annotation, in no list")
         if len(ids) < len(self.annotations):
             first = next(name for name in self.annotations.values() if parent_of(name))
             count = len(self.annotations) - len(ids)
-            warn_once(f"{self.root}: {count} annotations in folders of Annotations are left out ({first})")
+            warn_once(f"{self.root}: left out {counted(count, 'annotation')} in folders of Annotations ({first})")
         return ids
 
     def _filename(self, image_id: str) -> str | None:

@@ -20,6 +20,7 @@ from frcnn_jax.data.formats.split_lists import find_lists, listed_images
 from frcnn_jax.data.formats.tree import ImageFile, ImageTree, files_below, inner_folder, lines_of, normal_name
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import canonical_split
+from frcnn_jax.words import counted
 
 __all__ = ["NamesFile", "begins_with_row", "find_names", "number_classes"]
 
@@ -90,10 +91,10 @@ class NamesFile:
         copies = [file for file in images.copies if file not in used and images.copies[file] in used]
         if copies:
             names = f"{copies[0].below} for {images.copies[copies[0]].name}"
-            warn_once(f"{root}: {len(copies)} images are left out for others of their names ({names})")
+            warn_once(f"{root}: left out {counted(len(copies), 'image')} for others of their names ({names})")
         skipped = len(images) - len(used) - len(copies)
         if skipped:
-            warn_once(f"{root}: {skipped} images are left out, which are in no split or in a folder without labels")
+            warn_once(f"{root}: left out {counted(skipped, 'image')} in no split or in a folder without labels")
         return found
 
     def _at(self, place: str, images: ImageTree) -> list[ImageFile]:

@@ -20,6 +20,7 @@ from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, spl
 from frcnn_jax.data.formats.yolo.names import NamesFile, begins_with_row, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
+from frcnn_jax.words import counted
 
 __all__ = ["YoloReader"]
 
@@ -120,7 +121,9 @@ class YoloReader(LayoutReader):
             else:
                 yield Entry(split, label.removesuffix(label[-4:]), label, ())
         if seconds:
-            warn_once(f"{self.root}: {len(seconds)} label files are left out, whose image has another ({seconds[0]})")
+            warn_once(
+                f"{self.root}: left out {counted(len(seconds), 'label file')} of images with another ({seconds[0]})"
+            )
 
     def _labels_of_images(self) -> dict[ImageFile, str | None]:
         """The label file of each image; one whose name differs in case, if no other file can be meant."""

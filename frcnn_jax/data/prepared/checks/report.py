@@ -18,6 +18,7 @@ from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared.checks.splits import Check
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, read_summary
 from frcnn_jax.data.prepared.splits.rule import SplitRule
+from frcnn_jax.words import counted, listed
 
 __all__ = [
     "fault_table",
@@ -83,10 +84,10 @@ def raise_or_report(
         if counts:
             _log.warning("%s, split %s: dropped %s", title, name, ", ".join(counts))
         if split.clipped:
-            _log.warning("%s, split %s: clipped %d boxes to the image", title, name, split.clipped)
+            _log.warning("%s, split %s: clipped %s to the image", title, name, counted(split.clipped, "box", "boxes"))
         if split.own_size:
-            text = "%s, split %s: took the image's own size for %d images, as their annotation states none or another"
-            _log.warning(text, title, name, split.own_size)
+            text = "%s, split %s: took the image's own size for %s, where the annotation states none or another"
+            _log.warning(text, title, name, counted(split.own_size, "image"))
 
 
 def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int]) -> tuple[str, ...]:
@@ -101,8 +102,8 @@ def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int])
     texts = [sentence.partition(" (")[0] for sentence in sentences]
     texts += ["dropped " + ", ".join(counts)] if counts else []
     clipped, own_size = (check.counts[name] for name in ("clipped", "own_size"))
-    texts += [f"clipped {clipped} boxes"] if clipped else []
-    texts += [f"took the image's own size for {own_size} images"] if own_size else []
+    texts += [f"clipped {counted(clipped, 'box', 'boxes')}"] if clipped else []
+    texts += [f"took the image's own size for {counted(own_size, 'image')}"] if own_size else []
     return tuple(texts)
 
 
@@ -145,12 +146,11 @@ def say_layout(folder: Path, title: str, layout: str, used: Sequence[tuple[str, 
     """
     splits = json.loads((folder / LAYOUT_FILE).read_text("utf-8"))
     classes = (folder / "labels.labels.txt").read_text("utf-8").splitlines()
-    names = ", ".join(classes[:_NAMED]) + (" ..." if len(classes) > _NAMED else "")
-    parts = [f"layout {layout}, {_counted(len(classes), 'class', 'classes')} ({names})"]
+    parts = [f"layout {layout}, {counted(len(classes), 'class', 'classes')} ({listed(classes, _NAMED)})"]
     for use, rule in used:
         if rule.split in splits:
             places = [_named_place(place) for place in rule.places()]
-            text = f"{use}: {_counted(len(splits[rule.split]['ids']), 'image', 'images')}"
+            text = f"{use}: {counted(len(splits[rule.split]['ids']), 'image')}"
             if len(places) > _PLACES:
                 text += f" of {len(places)} folders, the first {places[0]}"
             elif places:
@@ -165,10 +165,6 @@ def _named_place(place: str) -> str:
     if not place:
         return "the folder itself"
     return place if "/" in place or "." in place else f"the folder {place}"
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 def fault_table(checks: Sequence[Check], policy: FaultPolicy) -> list[str]:
@@ -244,4 +240,4 @@ def _kinds(faults: Sequence[Fault]) -> str:
 
 def _totals(checks: Sequence[Check]) -> str:
     images, objects = (sum(check.counts[key] for check in checks) for key in ("images", "objects"))
-    return f"{images} images and {objects} objects"
+    return f"{counted(images, 'image')} and {counted(objects, 'object')}"

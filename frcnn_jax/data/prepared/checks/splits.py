@@ -12,6 +12,7 @@ from frcnn_jax.data.prepared.checks.image import CheckedImage, check_loaded_imag
 from frcnn_jax.data.prepared.checks.tolerance import all_faults, object_count, tolerated_faults, way_on
 from frcnn_jax.data.prepared.load import LoadedImage
 from frcnn_jax.data.records import SplitRecords
+from frcnn_jax.words import counted
 
 __all__ = ["Check", "CheckedSplit", "check_splits", "without_objects"]
 
@@ -89,14 +90,15 @@ def without_objects(check: Check, splits: Mapping[str, SplitRecords], measured: 
     for name, split in splits.items():
         missing = [any(fault.kind == "missing_annotation" for fault in record.faults) for record in split.records]
         if missing and all(missing):
-            sentences.append(f"none of the {len(missing)} images of split {name} has an annotation")
+            sentences.append(f"none of the {counted(len(missing), 'image')} of split {name} has an annotation")
         elif (
             name in measured
             and check.splits[name].images
             and not any(image.objects for image in check.splits[name].images)
         ):
-            sentence = f"none of the {len(missing)} images of split {name} has an object, so that they measure nothing"
-            sentences.append(f"{sentence}: annotate them, or give others by --data.test")
+            images = counted(len(missing), "image")
+            sentence = f"none of the {images} of split {name} has an object, so that nothing is measured"
+            sentences.append(f"{sentence}: annotate objects, or give another split by --data.test")
     return sentences
 
 

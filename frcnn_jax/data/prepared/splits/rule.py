@@ -20,6 +20,7 @@ from frcnn_jax.data.formats.layout import LayoutReader
 from frcnn_jax.data.formats.voc.reader import VocReader
 from frcnn_jax.data.prepared.splits.pooled import PooledReader
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
+from frcnn_jax.words import listed
 
 __all__ = ["SplitRule", "split_rule", "used_splits"]
 
@@ -98,8 +99,7 @@ def _other_folders(reader: AnnotationReader) -> str:
     others = sorted(name for name, split in folders.items() if name and split is None)
     if len(folders) < 2 or not others:
         return ""
-    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    return f"; named after no split: {', '.join(others[:_NAMED])}{more}"
+    return f"; named after no split: {listed(others, _NAMED)}"
 
 
 def _unlabelled(reader: AnnotationReader) -> int:

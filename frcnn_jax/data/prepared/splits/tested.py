@@ -10,6 +10,7 @@ from pathlib import Path
 
 from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.records import ImageRecord, SplitRecords
+from frcnn_jax.words import counted
 
 __all__ = ["without_tested"]
 
@@ -35,9 +36,8 @@ def without_tested(
                 splits = splits | {other: dataclasses.replace(splits[other], records=kept)}
                 lost[other] += count
                 _log.warning(
-                    "%s: %d %s of %s %s in %s too, and left out of %s (the first: %s)",
-                    *(root, count, "image" if count == 1 else "images", other, "is" if count == 1 else "are"),
-                    *(name, other, first),
+                    "%s: left out %s of %s, in %s too (the first: %s)",
+                    *(root, counted(count, "image"), other, name, first),
                 )
     return splits, lost
 

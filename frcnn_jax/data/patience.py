@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from frcnn_jax.words import listed
+
 __all__ = ["PatientIterator"]
 
 _SHOWN = 5  # images in a message
@@ -40,7 +42,7 @@ class PatientIterator:
             item, error = self._results.get(timeout=self._seconds)
         except queue.Empty:
             names = list(self._being_read())
-            images = f"{', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}" or "no image"
+            images = f"{listed(names, _SHOWN)}" or "no image"
             raise TimeoutError(
                 f"no batch came within {self._seconds:g} s (input.read_timeout); being read: {images}. Checkpoints are "
                 "unchanged. Check that the disk or the network answers, and start the same command again"
