@@ -239,7 +239,7 @@ def test_a_stray_contradiction_is_decided_by_the_many(config, files, caplog, tur
     )
     assert f"against (the first: Annotations/{odd}.xml)" in said
     why = "they state the size of the other orientation, and many more do not; the first: "
-    assert f"DROPPED 1 images (size_mismatch 1): {why}Annotations/{odd}.xml: size = " in said
+    assert f"DROPPED 1 image (size_mismatch 1): {why}Annotations/{odd}.xml: size = " in said
     # With a tolerance of 0 it stops, also where it is prepared with another; an answer of one's own holds.
     strict = dataclasses.replace(config, faults=FaultPolicy(tolerance=0, size_mismatch="drop"))
     drop = dataclasses.replace(config, faults=FaultPolicy(size_mismatch="drop"))

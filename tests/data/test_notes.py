@@ -168,7 +168,7 @@ def test_sizes_of_nothing_in_coco_and_csv(tmp_path, caplog):
         cv2.imwrite(str(tmp_path / f"csv/{name}.jpg"), pixels(ord(name)))
     assert any("took the image's own size for 1 image" in line for line in said(of(tmp_path / "csv"), caplog)[1])
     (message,) = said(of(tmp_path / "csv"), caplog)[1]
-    assert message == ", as it was prepared: took the image's own size for 1 images"
+    assert message == ", as it was prepared: took the image's own size for 1 image"
 
 
 def test_what_was_dropped_is_said_again(files, config, caplog):

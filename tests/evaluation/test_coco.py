@@ -139,7 +139,7 @@ def test_without_pycocotools_a_line_says_how_to_install_it(monkeypatch):
 
 @needs_pycocotools
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="detections: no entry, not even an empty one, for 1 images, as 'b'"):
+    with pytest.raises(ValueError, match="detections: no entry, not even an empty one, for 1 image, as 'b'"):
         evaluate_coco({"a": detections()}, {"a": truth(), "b": truth()}, class_names=["cat"])
     with pytest.raises(ValueError, match=r"'a': ground truth\.labels: 2 is outside 1 \.\.\. 1"):
         evaluate_coco({"a": detections()}, {"a": truth((SMALL, 2))}, class_names=["cat"])

@@ -70,11 +70,11 @@ def test_malformed_ground_truth_is_named(gt, message):
 
 
 def test_images_must_be_the_same_on_both_sides():
-    with pytest.raises(ValueError, match="ground_truth: no entry for 1 images with detections, as 'y'"):
+    with pytest.raises(ValueError, match="ground_truth: no entry for 1 image with detections, as 'y'"):
         evaluate_voc({"x": detections(), "y": detections()}, {"x": truth()})
-    with pytest.raises(ValueError, match="detections: no entry, not even an empty one, for 1 images, as 'y'"):
+    with pytest.raises(ValueError, match="detections: no entry, not even an empty one, for 1 image, as 'y'"):
         evaluate_voc({"x": detections()}, {"x": truth(), "y": truth()})
-    with pytest.raises(ValueError, match="detections of 1 images, ground truth of 2"):
+    with pytest.raises(ValueError, match="detections of 1 image, ground truth of 2"):
         evaluate_voc([detections()], [truth(), truth()])
     with pytest.raises(ValueError, match="both be mappings"):
         evaluate_voc({"x": detections()}, [truth()])

@@ -46,7 +46,7 @@ def test_what_paths_cannot_stand_for(folder):
     cases = {
         (photos, folder / "nothing"): f"no file {folder}/nothing: give images, folders of images, or videos (.mp4,",
         (empty,): f"{empty} has no images: give a folder that has some, or files",
-        (folder / "clips",): f"its 2 videos are to be given one by one, as {folder}/clips/clip.mp4",
+        (folder / "clips",): f"2 videos are to be given one by one, as {folder}/clips/clip.mp4",
         (folder,): f"subfolders are not searched; give them, as {folder}/more",
         (folder / "set",): f"subfolders are not searched; give them, as {folder}/set/b/images",
         (folder / "labels",): f"{folder}/labels has no images: give a folder that has some, or files",

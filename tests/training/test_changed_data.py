@@ -149,7 +149,7 @@ CHANGES = {
     swap_images: "1 image with other pixels (a3)",
     move_box: "1 image with other boxes (a4)",
     swap_label: "1 image with other labels (a4)",
-    mark_difficult: "4 images with other difficult or crowd marks (a3, a4, a5, ...)",
+    mark_difficult: "4 images with other difficult or crowd marks (a3, a4, a5 and 1 more)",
     rename_class: "class 1 is 'cab', not 'cat'",
     other_list: "other proposal files; 1 image added (new); 1 image removed (a7)",
     other_order: "the images are in another order",

@@ -27,7 +27,7 @@ def test_classes_with_few_test_objects():
     assert few_objects({"cat": 50, "dog": 9, "cow": 10, "hen": 0, "owl": 0}, 40) == [f"{classes}: dog 9", nothing]
     assert few_objects({"cat": 9, "hen": 0, "owl": 0}, 4)[1:] == [nothing]
     many = few_objects({"cat": 50, **{f"c{i}": 1 for i in range(9)}}, 40)
-    assert many == [f"{classes}: {', '.join(f'c{i} 1' for i in range(8))} ..."]
+    assert many == [f"{classes}: {', '.join(f'c{i} 1' for i in range(8))} and 1 more"]
 
 
 def test_a_short_run():

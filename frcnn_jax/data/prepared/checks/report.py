@@ -70,8 +70,8 @@ def raise_or_report(
     excused = {fault: why for check in checks for fault, why in check.excused.items()}
     for why in dict.fromkeys(excused.values()):
         for_reason = [fault for fault, other in excused.items() if other == why]
-        text = "%s: DROPPED %d images (%s): %s; the first: %s; all of them are in %s"
-        _log.warning(text, title, len(for_reason), _kinds(for_reason), why, for_reason[0], file)
+        text = "%s: DROPPED %s (%s): %s; the first: %s; all of them are in %s"
+        _log.warning(text, title, counted(len(for_reason), "image"), _kinds(for_reason), why, for_reason[0], file)
     tolerated = [fault for fault in tolerated if fault not in excused]
     if tolerated:
         _log.warning(
