@@ -23,7 +23,13 @@ from frcnn_jax.atomic import write_text
 _VARIABLE = "FRCNN_PLUGINS"  # names of modules, separated by commas
 
 
-def load_plugins(names: Iterable[str], workdir: str | os.PathLike | None = None, *, from_workdir: bool = False) -> None:
+def load_plugins(
+    names: Iterable[str],
+    workdir: str | os.PathLike | None = None,
+    *,
+    from_workdir: bool = False,
+    remember: bool = True,
+) -> None:
     """Imports the modules in order; already imported ones are left unchanged.
 
     Args:
@@ -31,6 +37,7 @@ def load_plugins(names: Iterable[str], workdir: str | os.PathLike | None = None,
         workdir: folder of the run that names them; modules inside it are not imported.
         from_workdir: the names come from the workdir and are not trusted; otherwise the user gave them, which is
             recorded for this workdir.
+        remember: False records nothing: for names that another process has checked.
 
     Raises:
         PermissionError: a name in the workdir was never given by this user; the message says how to.
@@ -44,7 +51,7 @@ def load_plugins(names: Iterable[str], workdir: str | os.PathLike | None = None,
     folder = None if workdir is None else Path(os.path.expanduser(workdir)).resolve()
     if from_workdir:
         _check_given(names, folder)
-    elif folder is not None:
+    elif folder is not None and remember:
         _remember(names, folder)
     _search_current_folder(folder)
     for name in names:

@@ -146,7 +146,8 @@ def _load_in_all(workdir: Path, checkpoint: str | int | None) -> Detector:
 
     about = from_first(describe)
     config, classes, pixels = from_json(about["config"]), tuple(about["classes"]), about["pixels"]
-    load_plugins(config.plugins, workdir)
+    if not is_first():  # process 0 has checked and imported them
+        load_plugins(config.plugins, workdir, remember=False)
     pixels = PixelNormalization(tuple(pixels["mean"]), tuple(pixels["std"]), pixels["order"])
     model = build_model(config, len(classes) + 1, pixels)
     shapes = jax.eval_shape(lambda: (init_params(model, jax.random.key(0)), identity_statistics(len(classes) + 1)))

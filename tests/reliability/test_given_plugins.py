@@ -1,5 +1,6 @@
 """A workdir from elsewhere names no code that is run."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,7 +9,10 @@ import sys
 
 import pytest
 
+from frcnn_jax.config import Config, to_json
+from frcnn_jax.models.pixels import CAFFE_PIXELS
 from frcnn_jax.plugins import load_plugins
+from frcnn_jax.runs import evaluate
 
 TRAIN = "from frcnn_jax.plugins import load_plugins; load_plugins(['mine'], {!r})"
 USE = "from frcnn_jax.plugins import load_plugins; load_plugins(['mine'], {!r}, from_workdir=True)"
@@ -59,3 +63,29 @@ def test_a_damaged_note_is_none(tmp_path, monkeypatch):
         path.write_text(note)
         with pytest.raises(PermissionError, match="not trained here"):
             load_plugins(["mine"], tmp_path / "run", from_workdir=True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_evaluation_by_several_processes_records_none(tmp_path, monkeypatch, first):
+    """Process 0 has checked and imported the names; the others import them as well."""
+
+    class BuiltError(Exception):
+        """In place of the model."""
+
+    def build_model(*_):
+        raise BuiltError
+
+    config = Config(plugins=("plugin_that_is_sent",))
+    about = {"config": to_json(config), "classes": ["a"], "step": 1, "orientation": "apply"}
+    about["pixels"] = dataclasses.asdict(CAFFE_PIXELS)
+    for name, value in {"load_detector": None, "process_count": 2, "is_first": first, "from_first": about}.items():
+        monkeypatch.setattr(evaluate, name, lambda *_, value=value: value)
+    monkeypatch.setattr(evaluate, "build_model", build_model)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plugin_that_is_sent.py").touch()
+    with pytest.raises(BuiltError):
+        evaluate._load_in_all(tmp_path / "copied", None)
+    assert (sys.modules.pop("plugin_that_is_sent", None) is None) == first
+    with pytest.raises(PermissionError, match="not trained here"):
+        load_plugins(config.plugins, tmp_path / "copied", from_workdir=True)
