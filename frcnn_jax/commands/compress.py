@@ -118,7 +118,7 @@ def random_scene(config) -> tuple:
     import numpy as np
 
     random = np.random.default_rng(0)
-    height, width = config.input.test_scale, config.input.test_scale * 4 // 3
+    height, width = config.input.single_test_scale, config.input.single_test_scale * 4 // 3
     image = random.integers(0, 256, (height, width, 3), np.uint8)
     corners = random.uniform(0, 0.9, (config.proposals.max_count, 2))
     ends = random.uniform(corners + 0.1, 1)

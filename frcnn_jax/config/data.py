@@ -241,3 +241,8 @@ class InputConfig:
         lengths(self, "input", "test_scales", allow_empty=True)
         if min(sum(self.buckets, ()), default=1) < 1:
             raise SettingError(f"input.buckets must be heights and widths of at least 1, not {self.buckets}")
+
+    @property
+    def single_test_scale(self) -> int:
+        """The scale for a test at one scale: of several `test_scales` the one nearest to `test_scale`."""
+        return min(self.test_scales or (self.test_scale,), key=lambda scale: (abs(scale - self.test_scale), scale))

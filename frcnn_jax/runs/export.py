@@ -88,8 +88,8 @@ def export_stablehlo(
     columns before padding), original_size int32 [2] (rows and columns before resizing), scale float32 [], proposals
     float32 [P, 4] (half-open, pixels of the original image) and proposal_mask bool [P]. It returns a dict of boxes
     float32 [D, 4], scores float32 [D], labels int32 [D] and mask bool [D]; those in the mask are the detections; they
-    come first, sorted best first. For a detector tested on an image pyramid the function computes one level only, and a
-    line is logged.
+    come first, sorted best first. For a detector tested on an image pyramid the function computes one level only, that
+    nearest to `input.test_scale`; its scale is in the metadata and in a line that is logged.
 
     Args:
         bucket: height and width of the padded image; a square that holds any image at the test scale if None. A smaller
@@ -110,8 +110,10 @@ def export_stablehlo(
     count = detector.config.proposals.max_count if proposals is None else proposals
     if min(height, width, count) < 1:
         raise ValueError(f"sizes must be positive: bucket {height} x {width}, {count} proposals")
-    if detector.config.input.test_scales:
-        _log.warning("%s computes one scale, but the run is tested on several (input.test_scales)", path)
+    settings = detector.config.input
+    if len(set(settings.test_scales)) > 1:
+        one = settings.single_test_scale
+        _log.warning("%s computes one scale, %d, but the run is tested on several (input.test_scales)", path, one)
     about = {
         "function": {
             "height": height,

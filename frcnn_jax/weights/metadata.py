@@ -49,8 +49,9 @@ def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
     """JSON text that `from_json` reads back exactly; `more` is added to it.
 
     For programs without this package, a detector's metadata has "model", "classes", "pixels", "box_statistics" (mean
-    and std, [K1, 4] each), "test" with "scale" and "max_size", "orientation" ("apply": images are turned by their EXIF
-    orientation, or "ignore") and "step"; "config" has all settings.
+    and std, [K1, 4] each), "test" with "scale" and "max_size" (of an image pyramid the scale nearest to
+    `input.test_scale`), "orientation" ("apply": images are turned by their EXIF orientation, or "ignore") and "step";
+    "config" has all settings.
     """
     if isinstance(metadata, NetworkMetadata):
         return json.dumps({"format": FORMAT, "network": dataclasses.asdict(metadata), **more}, indent=1)
@@ -64,7 +65,7 @@ def to_json(metadata: WeightsMetadata | NetworkMetadata, **more: Any) -> str:
             "mean": np.asarray(statistics.mean, np.float32).tolist(),
             "std": np.asarray(statistics.std, np.float32).tolist(),
         },
-        "test": {"scale": config.input.test_scale, "max_size": config.input.test_max_size},
+        "test": {"scale": config.input.single_test_scale, "max_size": config.input.test_max_size},
         "orientation": metadata.orientation,
         "step": metadata.step,
         "config": json.loads(settings.to_json(config)),

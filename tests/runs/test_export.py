@@ -17,6 +17,7 @@ import pytest
 from jax import export
 
 from frcnn_jax.commands import export as command
+from frcnn_jax.config import InputConfig
 from frcnn_jax.detection.inputs import make_batch
 from frcnn_jax.models.architectures import create_model
 from frcnn_jax.runs import export as weights_export
@@ -114,8 +115,23 @@ def test_function_of_a_detector_tested_on_a_pyramid(detector, tmp_path, caplog):
     pyramid = dataclasses.replace(CONFIG, input=dataclasses.replace(CONFIG.input, test_scales=(32, 48)))
     pyramid = dataclasses.replace(detector, config=pyramid)
     export_stablehlo(tmp_path / "a.stablehlo", pyramid, proposals=8, bucket=(48, 64), platforms=["cpu"])
-    assert "a.stablehlo computes one scale, but the run is tested on several" in caplog.text
+    assert "a.stablehlo computes one scale, 48, but the run is tested on several" in caplog.text
     assert read_metadata(tmp_path / "a.stablehlo").config.input.test_scales == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("scales", "scale", "warnings"),
+    [((), 600, 0), ((800,), 800, 0), ((800, 800), 800, 0), ((480, 640, 700), 640, 1), ((590, 610), 590, 1)],
+)
+def test_the_scale_of_a_file_is_one_that_the_run_is_tested_on(
+    detector, tmp_path, monkeypatch, caplog, scales, scale, warnings
+):
+    monkeypatch.setattr(weights_export, "_serialize", lambda *arguments: b"")
+    config = dataclasses.replace(CONFIG, input=InputConfig(test_scale=600, test_scales=scales))
+    path = tmp_path / "a.stablehlo"
+    export_stablehlo(path, dataclasses.replace(detector, config=config))
+    assert json.loads(zipfile.ZipFile(path).read("metadata.json"))["test"] == {"scale": scale, "max_size": 1000}
+    assert len(caplog.records) == warnings
 
 
 @pytest.mark.parametrize(("stride", "side"), [(8, 104), (16, 112), (32, 128)])
