@@ -148,6 +148,11 @@ def _expanded(expand: Callable[[str], Path | str], text: str) -> Path | str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def option_strings(parser: argparse.ArgumentParser) -> list[str]:
+    """The long options of a command, as `--checkpoint`."""
+    return [name for name in parser._option_string_actions if name.startswith("--")]
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that names the option nearest to an unknown one."""
 

@@ -101,6 +101,17 @@ def test_overrides():
         (["--optimizer.learning_rat", "0.5"], ("optimizer.learning_rat", "--optimizer.learning-rate")),
         (["--train.step", "5"], ("no setting --train.step, the nearest is --train.steps\n",)),
         (["--train.min_step=5"], ("no setting --train.min-step, the nearest is --train.min-steps\n",)),
+        (["--input.no-flipp"], ("no setting --input.no-flipp, the nearest is --input.no-flip\n",)),
+        (["--train.lr", "0.1"], ("no setting --train.lr, the nearest is --optimizer.learning-rate\n",)),
+        (["--learning_rate=1"], ("no setting --learning-rate, the nearest is --optimizer.learning-rate\n",)),
+        (["--chekpoint", "best"], ("no setting --chekpoint, the nearest is --checkpoint\n",)),
+        (["--accept-change-data"], ("no setting --accept-change-data, the nearest is --accept-changed-data\n",)),
+        (["--train.frobnicate"], ("Unrecognized options: --train.frobnicate",)),
+        (["--optimizer.rules", "x"], ("train.py: error: --optimizer.rules is set in a config file\n",)),
+        (
+            ["--optimizer.rule", "x"],
+            ("no setting --optimizer.rule, the nearest is --optimizer.rules, which is set in a config file\n",),
+        ),
         (["--data.no-verify", "--train.sed", "5"], ("no setting --train.sed, the nearest is --train.seed\n",)),
         (["--train.steps", "many"], ("train.steps", "many")),
         (["--evaluate.metric", "voc12"], ("evaluate.metric", "voc10")),
@@ -108,7 +119,7 @@ def test_overrides():
 )
 def test_an_override_that_does_not_fit_names_what_would(arguments, expected, capsys):
     with pytest.raises(SystemExit) as stopped:
-        override(Config(), arguments, "train.py")
+        override(Config(), arguments, "train.py", options=("--checkpoint", "--accept-changed-data"))
     assert stopped.value.code != 0
     printed = capsys.readouterr()
     text = (printed.out + printed.err).replace("_", "-")
@@ -130,6 +141,10 @@ def test_a_value_out_of_range_is_one_line(arguments, message, capfd):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         override(Config(), arguments.split(), "train.py")
     assert capfd.readouterr() == ("", "")
+
+
+def test_another_settings_dataclass_is_overridden():
+    assert override(InputConfig(), ["--batch-size", "3"], "a.py") == InputConfig(batch_size=3)
 
 
 def test_help_is_printed(capsys):
@@ -214,6 +229,8 @@ def test_replace_goes_down_to_single_settings():
     [
         ({"modle": {}}, r"no setting 'modle' in Config; did you mean 'model'\?"),
         ({"data": {"faults": {"size": "drop"}}}, r"no setting 'size' in FaultPolicy; did you mean 'size_mismatch'\?"),
+        ({"frobnicate": 1}, r"no setting 'frobnicate' in Config; there are data, .*, plugins$"),
+        ({"optimizer": {"lr": 1}}, r"no setting 'lr' in OptimizerConfig; did you mean 'learning_rate'\?"),
         ({"train": {"steps": 0}}, r"train\.steps must be at least 1, not 0"),
         ({"train": 5}, r"config\.train must be TrainConfig, not 5"),
     ],

@@ -22,7 +22,7 @@ import sys
 import threading
 from pathlib import Path
 
-from frcnn_jax.cli import make_parser, package_command
+from frcnn_jax.cli import make_parser, option_strings, package_command
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config, expand_user, load_config, override, replace
 
@@ -61,7 +61,12 @@ def main() -> None:
     arguments, given = parser.parse_known_args()
     # R-CNN and SPPnet have none of these, and the three are to be tested alike.
     recipe = replace(load_config(arguments.config), evaluate=TESTED_ALIKE)
-    settings = override(Settings(**vars(recipe)), ["--help"] if arguments.settings else given, sys.argv[0])
+    settings = override(
+        Settings(**vars(recipe)),
+        ["--help"] if arguments.settings else given,
+        sys.argv[0],
+        options=option_strings(parser),
+    )
     for name, value in TESTED_ALIKE.items():
         if getattr(settings.evaluate, name) != value:
             parser.error(f"--evaluate.{name.replace('_', '-')}: R-CNN and SPPnet have none, and all are tested alike")

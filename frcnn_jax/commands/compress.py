@@ -23,7 +23,7 @@ import statistics
 import sys
 import time
 
-from frcnn_jax.cli import checkpoint_option, make_parser
+from frcnn_jax.cli import checkpoint_option, make_parser, option_strings
 from frcnn_jax.config import expand_user, override
 
 MEMORY_SETTINGS = "input.test_batch_size, input.test_scale and proposals.max_count"
@@ -52,7 +52,7 @@ def main() -> None:
     from frcnn_jax.training.workdir import read_config
 
     before = read_config(arguments.workdir)
-    config = override(before, settings, sys.argv[0])
+    config = override(before, settings, sys.argv[0], options=option_strings(parser))
     check_changes(before, config)
     ranks = {"fc6_rank": arguments.fc6 or None, "fc7_rank": arguments.fc7 or None}
     out = arguments.out or compressed_workdir(arguments.workdir, **ranks)

@@ -18,8 +18,10 @@ programs: docs/results_elsewhere.md describes the files.
 import argparse
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 
-from frcnn_jax.cli import checkpoint_option, make_parser
+from frcnn_jax.cli import checkpoint_option, make_parser, option_strings
 from frcnn_jax.config import Config, DistributedConfig, expand_user, from_json, override, to_json
 
 MEMORY_SETTINGS = "input.test_batch_size, input.test_scale and proposals.max_count"
@@ -63,20 +65,24 @@ def main() -> None:
 
     # Only process 0 knows the run's own settings.
     given = any(setting.startswith("--distributed.") for setting in settings)
-    with processes(override(Config(), settings, sys.argv[0]).distributed if given else DistributedConfig()):
-        evaluate(arguments, settings)
+    change = partial(override, arguments=settings, program=sys.argv[0], options=option_strings(parser))
+    with processes(change(Config()).distributed if given else DistributedConfig()):
+        evaluate(arguments, change)
 
 
-def evaluate(arguments: argparse.Namespace, settings: list[str]) -> None:
-    """Evaluates and prints the measures, with all processes together."""
+def evaluate(arguments: argparse.Namespace, change: Callable[[Config], Config]) -> None:
+    """Evaluates and prints the measures, with all processes together.
+
+    Args:
+        change: the run's config with the settings of the command line.
+    """
     from frcnn_jax.distributed.talk import from_first
     from frcnn_jax.evaluation.outputs.coco_json import annotations_file
     from frcnn_jax.evaluation.report import format_metrics
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.training.workdir import read_config
 
-    config = from_json(from_first(lambda: to_json(read_config(arguments.workdir))))
-    config = override(config, settings, sys.argv[0])
+    config = change(from_json(from_first(lambda: to_json(read_config(arguments.workdir)))))
     out = arguments.out or arguments.workdir / "eval"
     metrics = evaluate_run(
         arguments.workdir,

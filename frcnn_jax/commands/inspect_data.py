@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from frcnn_jax.cli import make_parser, root_option, root_setting
+from frcnn_jax.cli import make_parser, option_strings, root_option, root_setting
 from frcnn_jax.config import expand_user, load_config, override
 
 _IMAGES = 200
@@ -54,7 +54,7 @@ def main() -> None:
     given = [*root_setting(arguments), *settings]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     verify = ["--data.verify"] if arguments.verify else []
-    config = override(load_config(arguments.config), given + verify, sys.argv[0])
+    config = override(load_config(arguments.config), given + verify, sys.argv[0], options=option_strings(parser))
     if config.data.root is None:
         parser.error("--data.root FOLDER is missing: the folder to inspect")
 

@@ -20,7 +20,7 @@ their IoU is printed. Without objects, proposals spread over the image are drawn
 import logging
 import sys
 
-from frcnn_jax.cli import make_parser
+from frcnn_jax.cli import make_parser, option_strings
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 
@@ -61,7 +61,12 @@ def main() -> None:
         parser.error("pictures need --out")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
-    config = override(load_config(arguments.config) if arguments.config else Config(), settings, sys.argv[0])
+    config = override(
+        load_config(arguments.config) if arguments.config else Config(),
+        settings,
+        sys.argv[0],
+        options=option_strings(parser),
+    )
 
     from frcnn_jax.commands.show_proposals import of_augmentation, of_datasets, of_image
     from frcnn_jax.plugins import load_plugins

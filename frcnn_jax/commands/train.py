@@ -15,7 +15,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from frcnn_jax.cli import make_parser, root_option, root_setting
+from frcnn_jax.cli import make_parser, option_strings, root_option, root_setting
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 MEMORY_SETTINGS = (
@@ -45,7 +45,9 @@ def main() -> None:
     settings += root_setting(arguments)
     settings += ["--data.verify"] if arguments.verify else []
     recipe = load_config(arguments.config)
-    config = override(recipe, ["--help"] if arguments.settings else settings, sys.argv[0])
+    config = override(
+        recipe, ["--help"] if arguments.settings else settings, sys.argv[0], options=option_strings(parser)
+    )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
 

@@ -5,11 +5,12 @@ any field by its path, as in `--optimizer.learning_rate 0.01`. `Config()` is the
 Operations and models take plain arguments; the code built on them reads these classes.
 """
 
+from frcnn_jax.config.command_line import override
 from frcnn_jax.config.compare import changed_settings, flat_settings
 from frcnn_jax.config.data import AugmentConfig, DataConfig, FaultPolicy, InputConfig, ProposalConfig
 from frcnn_jax.config.distributed import DistributedConfig
 from frcnn_jax.config.experiment import Config, EvalConfig, with_steps
-from frcnn_jax.config.files import config_names, derive, from_json, load_config, override, replace, to_json
+from frcnn_jax.config.files import config_names, derive, from_json, load_config, replace, to_json
 from frcnn_jax.config.learning import (
     CLASSIFICATION_LOSSES,
     LOCALIZATION_LOSSES,

@@ -1,25 +1,23 @@
-"""Configs as files and text: Python files, JSON and the command line."""
+"""Configs as files and text: Python files and JSON."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import functools
 import importlib.util
-import io
 import json
 import sys
 import traceback
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from frcnn_jax.config.checks import SettingError
 from frcnn_jax.config.experiment import Config
 from frcnn_jax.config.learning import TrainConfig
+from frcnn_jax.config.nearest import nearest
 from frcnn_jax.config.paths import expand_user
 
 Settings = TypeVar("Settings")
@@ -132,15 +130,16 @@ def replace(config: Settings, **sections: Any) -> Settings:
             `train.min_steps`.
 
     Raises:
-        ValueError: a name is not a setting (the nearest one is named), or a value is out of range.
+        ValueError: a name is not a setting (the nearest one is named, or all), or a value is out of range.
     """
     values = {}
     if isinstance(config, TrainConfig):
-        sections = sections | _replaced_length(sections)
+        sections = sections | replaced_length(sections)
     for name, value in sections.items():
         if name not in (known := [field.name for field in dataclasses.fields(config)]):
-            nearest = difflib.get_close_matches(name, known, 1, 0)[0]
-            raise ValueError(f"no setting {name!r} in {type(config).__name__}; did you mean {nearest!r}?")
+            near = nearest(name, known)
+            meant = f"there are {', '.join(known)}" if near is None else f"did you mean {near!r}?"
+            raise ValueError(f"no setting {name!r} in {type(config).__name__}; {meant}")
         section = getattr(config, name)
         if dataclasses.is_dataclass(section) and isinstance(value, Mapping):
             value = replace(section, **value)
@@ -148,7 +147,7 @@ def replace(config: Settings, **sections: Any) -> Settings:
     return dataclasses.replace(config, **values)
 
 
-def _replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
+def replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
     """The settings of the training's length that are replaced by another one among those given.
 
     Raises:
@@ -161,62 +160,6 @@ def _replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
         return {}
     replaced = {"epochs": None} if lengths == ["steps"] else {"steps": None}
     return replaced if "min_steps" in given else replaced | {"min_steps": 0}
-
-
-def override(config: Settings, arguments: Sequence[str], program: str | None = None) -> Settings:
-    """`config`, or another settings dataclass, with command-line settings such as `--train.steps 100` applied.
-
-    An unknown name or a value of the wrong type ends the program with a message that names the nearest setting.
-    `--train.epochs` replaces the config's `train.steps` and vice versa; both replace `train.min_steps`.
-
-    Raises:
-        ValueError: a value is out of range, or `train.steps` and `train.epochs` are both given.
-    """
-    import tyro
-
-    program = program or Path(sys.argv[0]).name
-    parse = functools.partial(tyro.cli, type(config), default=config, args=list(arguments), prog=program)
-    hidden = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
-            parsed = parse()
-        given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
-        flags = {"steps": "--train.steps", "epochs": "--train.epochs", "min_steps": "--train.min-steps"}
-        lengths = {name: getattr(parsed.train, name) for name, flag in flags.items() if flag in given}
-        return replace(parsed, train=_replaced_length(lengths))
-    except SystemExit as stopped:
-        # tyro would wrap a constructor's error into a box of several lines.
-        error = stopped.__context__
-        while error is not None and not isinstance(error, SettingError):
-            error = error.__cause__ or error.__context__
-    if error is not None:
-        raise SettingError(str(error))
-    unknown: Sequence[str] = ()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
-        unknown = parse(return_unknown_args=True)[1]
-    _check_names(config, unknown, program)
-    return parse()  # a second time, to print its messages
-
-
-def _check_names(config: Settings, unknown: Sequence[str], program: str | None) -> None:
-    """Ends the program with a line if one of the unknown arguments is near to a setting."""
-    known = [f"--{name}".replace("_", "-") for name in _names(config)]
-    for argument in unknown:
-        name = argument.partition("=")[0].replace("_", "-")
-        nearest = difflib.get_close_matches(name, known, 1) if name.startswith("--") else []
-        if nearest:
-            print(f"{program}: error: no setting {name}, the nearest is {nearest[0]}", file=sys.stderr)
-            sys.exit(2)
-
-
-def _names(config: Settings) -> Iterator[str]:
-    """Names of all settings, such as `train.steps`."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from (f"{field.name}.{name}" for name in _names(value))
-        else:
-            yield field.name
 
 
 def to_json(config: Config) -> str:
