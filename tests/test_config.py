@@ -240,6 +240,18 @@ def test_replace_names_what_is_wrong(sections, message):
         replace(Config(), **sections)
 
 
+def test_configs_that_derive_from_each_other_are_named_once(tmp_path, monkeypatch):
+    derived = "from frcnn_jax.config import derive\ndef get_config():\n    return derive({!r}, __file__)\n"
+    for name, base in (("a", "b"), ("b", "c"), ("c", "b")):
+        (tmp_path / f"{name}.py").write_text(derived.format(f"{base}.py"))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # the first call leaves nothing behind
+        with pytest.raises(ValueError, match=r"^\S*b\.py derives from itself: \S*b\.py -> \S*c\.py -> \S*b\.py$"):
+            load_config("./a.py")
+    (tmp_path / "c.py").write_text("from frcnn_jax.config import Config as get_config\n")
+    assert load_config("./a.py") == Config()
+
+
 def test_a_config_derives_from_the_file_beside_it(tmp_path, monkeypatch):
     (tmp_path / "base.py").write_text(
         "from frcnn_jax.config import Config, TrainConfig\n"

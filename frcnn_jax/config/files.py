@@ -11,6 +11,7 @@ import traceback
 import types
 import typing
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,13 @@ from frcnn_jax.config.paths import expand_user
 Settings = TypeVar("Settings")
 
 
+_loading: ContextVar[tuple[Path, ...]] = ContextVar("_loading", default=())  # files, each derived from the next
+
+
+class _CircleError(ValueError):
+    """A config derives from itself. Its message names all files of the circle."""
+
+
 def load_config(path: str | Path) -> Config:
     """The `Config` that a Python file returns from `get_config()`.
 
@@ -32,10 +40,23 @@ def load_config(path: str | Path) -> Config:
     Raises:
         FileNotFoundError: no such file or name; lists the names.
         ImportError: it imports a module that is missing.
-        ValueError: it has no `get_config`, `get_config` does not return a `Config`, a setting is wrong, or its code
-            raises an error; names the line.
+        ValueError: it has no `get_config`, `get_config` does not return a `Config`, a setting is wrong, its code raises
+            an error, or it derives from itself; names the line, or the files of the circle.
     """
     path = _find_config(expand_user(path))
+    loading = _loading.get()
+    if path.resolve() in loading:
+        circle = (*loading[loading.index(path.resolve()) :], path.resolve())
+        raise _CircleError(f"{path} derives from itself: {' -> '.join(map(str, circle))}")
+    token = _loading.set((*loading, path.resolve()))
+    try:
+        return _execute(path)
+    finally:
+        _loading.reset(token)
+
+
+def _execute(path: Path) -> Config:
+    """The config of an existing file; the errors of `load_config`."""
     if path.suffix != ".py":
         raise ValueError(f"{path}: a config is a .py file with get_config()")
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
@@ -43,6 +64,8 @@ def load_config(path: str | Path) -> Config:
     try:
         spec.loader.exec_module(module)
         config = module.get_config() if hasattr(module, "get_config") else None
+    except _CircleError:
+        raise
     except (TypeError, ValueError) as error:  # mostly a setting that is misspelt or out of range
         raise ValueError(f"{path}{_line(path, error)}: {error}") from error
     except ImportError as error:
