@@ -1,7 +1,7 @@
 """Start, options and end of every command.
 
 Compiled functions are kept for the next start. `--help` fits the terminal. Bad input is reported in one line, without a
-traceback, and an interruption says how to continue.
+traceback unless FRCNN_TRACEBACK=1 is set, and an interruption says how to continue.
 """
 
 import argparse
@@ -14,7 +14,9 @@ import select
 import shutil
 import stat
 import sys
+import sysconfig
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TextIO
@@ -29,6 +31,10 @@ _CACHE_SETTINGS = (_CACHE_DIR, "JAX_ENABLE_COMPILATION_CACHE")
 _LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _EXHAUSTED = "RESOURCE_EXHAUSTED"  # begins the message of JAX's error
 _WIDEST = 100  # most columns of a help text, on any terminal
+_TRACEBACK = "FRCNN_TRACEBACK"  # the variable that shows the traceback of an error
+_PACKAGE = Path(__file__).parent
+_OURS = (_PACKAGE, _PACKAGE.parent / "scripts")
+_INSTALLED = ("site-packages", "dist-packages")  # folders of libraries
 _CLOSED_OUTPUT = 141  # exit status of a process that SIGPIPE ends, as a shell states it
 
 
@@ -39,8 +45,8 @@ def run(main: Callable[[], None], memory_settings: str = "") -> None:
         memory_settings: the command's settings that save memory when they are smaller, as in "input.scales and
             input.max_size"; named where the memory is too small.
 
-    Exits with 1 and a line for bad input or too little memory, with 130 for an interruption, and with 141 if nothing
-    reads its output any more.
+    Exits with 1 and a line for bad input, with file and line if code outside this package raised the error, or for too
+    little memory; with 130 for an interruption, and with 141 if nothing reads its output any more.
     """
     restart_with_large_pages()
     keep_compiled(_program())
@@ -50,15 +56,18 @@ def run(main: Callable[[], None], memory_settings: str = "") -> None:
             main()
     except TimeoutError as error:
         # The hanging reader thread would keep the process alive.
+        _show_traceback()
         print(f"{_program()}: {error}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        sys.exit(f"{_program()}: {_without_number(error)}")
+        _show_traceback()
+        sys.exit(f"{_program()}: {_without_number(error)}{_place(error)}")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and _EXHAUSTED not in str(error):
             raise
+        _show_traceback()
         sys.exit(f"{_program()}: {_describe_memory(error, memory_settings)}")
     except KeyboardInterrupt:
         print(interrupted, end="", file=sys.stderr)
@@ -105,6 +114,25 @@ def _without_number(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.filename2 is None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _place(error: Exception) -> str:
+    """The file and line that raised an error, libraries aside; empty if they are of this package."""
+    library = Path(sysconfig.get_path("stdlib"))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename).absolute()
+        if any(file.is_relative_to(folder) for folder in _OURS):
+            return ""
+        installed = file.is_relative_to(library) or any(name in file.parts for name in _INSTALLED)
+        if not installed and not frame.filename.startswith("<"):
+            return f" ({frame.filename}, line {frame.lineno})"
+    return ""
+
+
+def _show_traceback() -> None:
+    """Prints the traceback of the present error if the user has asked for it."""
+    if os.environ.get(_TRACEBACK, "0") not in ("", "0"):
+        traceback.print_exc()
 
 
 def _describe_memory(error: BaseException, settings: str) -> str:

@@ -1,6 +1,8 @@
 """Common behaviour of commands: where compiled functions are kept, and by whom that folder may be written."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 
@@ -149,7 +151,7 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
         raise BrokenPipeError("of a socket")
 
     monkeypatch.setattr(sys, "argv", ["frcnn train"])
-    with pytest.raises(SystemExit, match=r"^frcnn train: of a socket$"):
+    with pytest.raises(SystemExit, match=r"^frcnn train: of a socket \("):
         command.run(main)
 
 
@@ -189,7 +191,46 @@ def test_an_error_of_the_system_is_its_file_and_its_reason(error, line, monkeypa
     monkeypatch.setattr(sys, "argv", ["frcnn train"])
     with pytest.raises(SystemExit) as stopped:
         command.run(main)
-    assert stopped.value.code == f"frcnn train: {line}"
+    assert re.fullmatch(rf"frcnn train: {re.escape(line)} \({re.escape(__file__)}, line \d+\)", stopped.value.code)
+
+
+def end_of(main, monkeypatch):
+    """The line with which a command ends."""
+    monkeypatch.setattr(sys, "argv", ["frcnn train"])
+    with pytest.raises(SystemExit) as stopped:
+        command.run(main)
+    return stopped.value.code
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A user's module."""
+    (tmp_path / "module_of_a_user.py").write_text(
+        "import json\nfrom frcnn_jax.config import load_config\n\ndef unpack():\n    a, b, c = 1, 2, *()\n"
+        "def read():\n    json.loads('{')\n"
+        "def load():\n    load_config('none.py')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield importlib.import_module("module_of_a_user")
+    del sys.modules["module_of_a_user"]
+
+
+def test_an_error_in_a_users_code_is_told_with_its_place(module, monkeypatch):
+    assert end_of(module.unpack, monkeypatch) == (
+        f"frcnn train: not enough values to unpack (expected 3, got 2) ({module.__file__}, line 5)"
+    )
+    assert end_of(module.read, monkeypatch).endswith(f" ({module.__file__}, line 7)")  # of a library that it calls
+    assert end_of(module.load, monkeypatch) == "frcnn train: no config file none.py"
+
+
+def test_a_traceback_is_printed_where_it_is_asked_for(module, monkeypatch, capsys):
+    for value, shown in (("", False), ("0", False), ("1", True)):
+        monkeypatch.setenv("FRCNN_TRACEBACK", value)
+        assert end_of(module.load, monkeypatch) == "frcnn train: no config file none.py"
+        error = capsys.readouterr().err
+        assert ("Traceback (most recent call last)" in error) == shown
+        assert ("load_config('none.py')" in error) == shown
 
 
 def test_other_errors_keep_their_traceback():
