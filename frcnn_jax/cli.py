@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import difflib
 import functools
+import io
 import os
 import re
 import select
@@ -50,6 +51,7 @@ def run(main: Callable[[], None], memory_settings: str = "") -> None:
     """
     restart_with_large_pages()
     keep_compiled(_program())
+    _escape_unprintable()
     interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command finishes it\n"
     try:
         with ended_by_closed_output(), ended_by_signals(interrupted):
@@ -133,6 +135,12 @@ def _show_traceback() -> None:
     """Prints the traceback of the present error if the user has asked for it."""
     if os.environ.get(_TRACEBACK, "0") not in ("", "0"):
         traceback.print_exc()
+
+
+def _escape_unprintable() -> None:
+    """Makes stdout escape what its encoding lacks, as a file name that is not UTF-8; stderr does so already."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _describe_memory(error: BaseException, settings: str) -> str:

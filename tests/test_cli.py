@@ -1,6 +1,7 @@
 """Common behaviour of commands: where compiled functions are kept, and by whom that folder may be written."""
 
 import importlib
+import io
 import os
 import re
 import subprocess
@@ -231,6 +232,12 @@ def test_a_traceback_is_printed_where_it_is_asked_for(module, monkeypatch, capsy
         error = capsys.readouterr().err
         assert ("Traceback (most recent call last)" in error) == shown
         assert ("load_config('none.py')" in error) == shown
+
+
+def test_a_name_that_is_not_utf8_is_printed_escaped(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict"))
+    command.run(lambda: print(os.fsdecode(b"caf\xe9.jpg"), "ä"))
+    assert sys.stdout.buffer.getvalue().decode() == "caf\\udce9.jpg ä\n"
 
 
 def test_other_errors_keep_their_traceback():
