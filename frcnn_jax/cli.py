@@ -184,6 +184,18 @@ def _expanded(expand: Callable[[str], Path | str], text: str) -> Path | str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def count(least: int) -> Callable[[str], int]:
+    """The type of an option that is an integer of at least `least`."""
+
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {int(text)}")
+        return int(text)
+
+    integer.__name__ = "int"  # argparse names it where the text is no integer
+    return integer
+
+
 def option_strings(parser: argparse.ArgumentParser) -> list[str]:
     """The long options of a command, as `--checkpoint`."""
     return [name for name in parser._option_string_actions if name.startswith("--")]

@@ -58,6 +58,38 @@ def test_an_unknown_option_names_the_nearest(monkeypatch, capsys):
     assert capsys.readouterr().err.endswith(refused)
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "least"),
+    [
+        ("demo-data out", "--train", 1),
+        ("demo-data out", "--test", 1),
+        ("demo-data out", "--seed", 0),
+        ("proposals --config folder --out out", "--pictures", 0),
+        ("proposals --config folder --out out", "--augmented", 0),
+        ("compress --workdir run", "--images", 0),
+        ("compress --workdir run", "--fc7", 0),
+        ("export --workdir run --format stablehlo --out a.stablehlo", "--proposals", 1),
+        ("convert-weights a.pth --model vgg16 --out out", "--num-classes", 2),
+        ("detect a.jpg --workdir run", "--every", 1),
+        ("detect a.jpg --workdir run", "--data.max-pixels", 1),
+        ("launch train", "--processes", 1),
+        ("inspect-data", "--proposals", 1),
+    ],
+)
+def test_a_number_that_is_too_small_is_refused_at_once(command, option, least, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    name, *others = command.split()
+    for value, reason in ((least - 1, f"must be at least {least}, not {least - 1}"), ("x", "invalid int value: 'x'")):
+        assert start(monkeypatch, name, option, value, *others) == 2
+        assert re.search(f"argument (-n/)?{option}: {reason}\n$", capsys.readouterr().err)
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_number_of_a_command_has_its_least():
+    for path in (Path(frcnn.__file__).parent / "commands").glob("*.py"):
+        assert "type=int" not in path.read_text(), path
+
+
 def test_a_workdir_is_needed_but_for_the_settings(monkeypatch, capsys):
     assert start(monkeypatch, "train", "--config", "folder") == 2
     printed = capsys.readouterr().err

@@ -23,7 +23,7 @@ import statistics
 import sys
 import time
 
-from frcnn_jax.cli import checkpoint_option, make_parser, option_strings
+from frcnn_jax.cli import checkpoint_option, count, make_parser, option_strings
 from frcnn_jax.config import expand_user, override
 
 MEMORY_SETTINGS = "input.test_batch_size, input.test_scale and proposals.max_count"
@@ -34,16 +34,14 @@ def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--workdir", required=True, type=expand_user, help="folder of the run")
     checkpoint_option(parser)
-    parser.add_argument("--fc6", type=int, default=0, metavar="RANK", help="rank of fc6; 0: whole")
-    parser.add_argument("--fc7", type=int, default=0, metavar="RANK", help="rank of fc7; 0: whole")
+    parser.add_argument("--fc6", type=count(0), default=0, metavar="RANK", help="rank of fc6; 0: whole")
+    parser.add_argument("--fc7", type=count(0), default=0, metavar="RANK", help="rank of fc7; 0: whole")
     parser.add_argument(
         "--out", type=expand_user, metavar="FOLDER", help="workdir to write; named as above if not given"
     )
     parser.add_argument("--no-evaluate", action="store_true", help="no mAP")
-    parser.add_argument("--images", type=int, default=8, metavar="N", help="number of timed images; 0: no times")
+    parser.add_argument("--images", type=count(0), default=8, metavar="N", help="number of timed images; 0: no times")
     arguments, settings = parser.parse_known_args()
-    if min(arguments.fc6, arguments.fc7, arguments.images) < 0:
-        parser.error("--fc6, --fc7 and --images must not be negative")
 
     from frcnn_jax.atomic import write_text
     from frcnn_jax.runs.compress import compress_run, compressed_workdir

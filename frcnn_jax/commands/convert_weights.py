@@ -13,7 +13,7 @@ likewise) stays compressed; its ranks are printed, and must be given when the we
 `create_model(..., fc6_rank=...)`.
 """
 
-from frcnn_jax.cli import make_parser
+from frcnn_jax.cli import count, make_parser
 from frcnn_jax.config import expand_user, expand_user_or_name
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=expand_user, metavar="FOLDER", help="folder to write")
     parser.add_argument(
         "--num-classes",
-        type=int,
+        type=count(2),
         metavar="N",
         help="number of classes that a trained detector must have, background included; not checked if not given",
     )

@@ -6,16 +6,16 @@ A folder that already holds this data set is left unchanged; any other is refuse
 `frcnn train --config demo --data.root FOLDER`.
 """
 
-from frcnn_jax.cli import make_parser
+from frcnn_jax.cli import count, make_parser
 from frcnn_jax.config import expand_user
 
 
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("folder", type=expand_user, help="folder to write")
-    parser.add_argument("--train", type=int, default=600, help="training images")
-    parser.add_argument("--test", type=int, default=150, help="test images")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all draws")
+    parser.add_argument("--train", type=count(1), default=600, help="training images")
+    parser.add_argument("--test", type=count(1), default=150, help="test images")
+    parser.add_argument("--seed", type=count(0), default=0, help="seed of all draws")
     arguments = parser.parse_args()
 
     from frcnn_jax.data.demo import make_demo

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frcnn_jax.cli import checkpoint_option, make_parser
+from frcnn_jax.cli import checkpoint_option, count, make_parser
 from frcnn_jax.config import ProposalConfig, expand_user
 
 if TYPE_CHECKING:  # as imports that take seconds wait until the options have been checked
@@ -36,8 +36,6 @@ _LINES = 20  # images; for as many or more, no line per image is printed
 def main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
-    if arguments.every < 1:
-        parser.error(f"--every must be at least 1, not {arguments.every}")
     if not 0 <= arguments.score <= 1:
         parser.error(f"--score must be in 0 ... 1, not {arguments.score:g}")
     if arguments.overwrite and arguments.voc_xml is None:
@@ -69,7 +67,7 @@ def _make_parser() -> argparse.ArgumentParser:
         default="input",
         help="format of pictures: input (PNG for lossless inputs, else JPEG), png, jpg, or none",
     )
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="in videos, detect in every N-th frame")
+    parser.add_argument("--every", type=count(1), default=1, metavar="N", help="in videos, detect in every N-th frame")
     parser.add_argument(
         "--voc-xml",
         type=expand_user,
@@ -79,7 +77,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data.max-pixels",
         dest="max_pixels",
-        type=int,
+        type=count(1),
         metavar="N",
         help="most pixels of an image; the run's setting if not given",
     )

@@ -20,7 +20,7 @@ The docstring of frcnn_jax/runs/export.py is a complete program, from a picture 
 
 import argparse
 
-from frcnn_jax.cli import checkpoint_option, make_parser
+from frcnn_jax.cli import checkpoint_option, count, make_parser
 from frcnn_jax.config import expand_user
 from frcnn_jax.words import counted
 
@@ -36,13 +36,13 @@ def main() -> None:
     stablehlo.add_argument(
         "--bucket",
         nargs=2,
-        type=int,
+        type=count(1),
         metavar=("HEIGHT", "WIDTH"),
         help="size of the padded image; if not given, a square that holds any image at the config's test scale",
     )
     stablehlo.add_argument(
         "--proposals",
-        type=int,
+        type=count(1),
         metavar="P",
         help="number of boxes; the config's proposals.max_count if not given",
     )

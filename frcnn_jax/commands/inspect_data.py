@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from frcnn_jax.cli import make_parser, option_strings, root_option, root_setting
+from frcnn_jax.cli import count, make_parser, option_strings, root_option, root_setting
 from frcnn_jax.config import expand_user, load_config, override
 
 _IMAGES = 200
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=expand_user, metavar="FOLDER", help="folder for the page; none if not given")
     parser.add_argument(
         "--proposals",
-        type=int,
+        type=count(1),
         nargs="?",
         const=_IMAGES,
         metavar="N",
@@ -49,8 +49,6 @@ def main() -> None:
     )
     parser.add_argument("--verify", action="store_true", help="decode all images; the same as --data.verify")
     arguments, settings = parser.parse_known_args()
-    if arguments.proposals is not None and arguments.proposals < 1:
-        parser.error(f"argument --proposals: must be at least 1, not {arguments.proposals}")
     given = [*root_setting(arguments), *settings]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     verify = ["--data.verify"] if arguments.verify else []

@@ -10,7 +10,7 @@ process that failed: 137 for one that was killed by signal 9.
 import argparse
 import sys
 
-from frcnn_jax.cli import make_parser, package_command
+from frcnn_jax.cli import count, make_parser, package_command
 from frcnn_jax.distributed.launch import launch
 
 SHARED = ("train", "evaluate")
@@ -18,12 +18,10 @@ SHARED = ("train", "evaluate")
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("-n", "--processes", required=True, type=int, metavar="N", help="number of processes")
+    parser.add_argument("-n", "--processes", required=True, type=count(1), metavar="N", help="number of processes")
     parser.add_argument("command", choices=SHARED, help=f"the command: {' or '.join(SHARED)}")
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTIONS", help="its options and settings")
     arguments = parser.parse_args()
-    if arguments.processes < 1:
-        parser.error(f"--processes must be at least 1, not {arguments.processes}")
     command = [*package_command(arguments.command), *arguments.options]
     status = launch(command, arguments.processes)
     if status:

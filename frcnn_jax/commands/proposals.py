@@ -20,7 +20,7 @@ their IoU is printed. Without objects, proposals spread over the image are drawn
 import logging
 import sys
 
-from frcnn_jax.cli import make_parser, option_strings
+from frcnn_jax.cli import count, make_parser, option_strings
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 
@@ -29,10 +29,10 @@ def main() -> None:
     parser.add_argument("--config", type=expand_user, help="name of a config, or file with get_config()")
     parser.add_argument("--image", type=expand_user, help="an image instead of data sets")
     parser.add_argument(
-        "--pictures", type=int, default=0, metavar="N", help="number of images to draw from each data set"
+        "--pictures", type=count(0), default=0, metavar="N", help="number of images to draw from each data set"
     )
     parser.add_argument(
-        "--augmented", type=int, default=0, metavar="N", help="number of training images to draw with augmentation"
+        "--augmented", type=count(0), default=0, metavar="N", help="number of training images to draw with augmentation"
     )
     parser.add_argument(
         "--boxes", type=expand_user, metavar="FILE", help="proposals of the image; computed if not given"

@@ -35,9 +35,12 @@ def make_demo(root: str | Path, *, train_images: int = 600, test_images: int = 1
     is complete.
 
     Raises:
+        ValueError: a number of images is below 1.
         ImportError: scikit-learn is missing.
         FileExistsError: `root` exists and is something else.
     """
+    if min(train_images, test_images) < 1:
+        raise ValueError(f"train_images = {train_images} and test_images = {test_images} must be at least 1")
     root = expand_user(root)
     description = f"frcnn_jax demo, version 1: train {train_images}, test {test_images}, seed {seed}\n"
     if _is_complete(root, description):

@@ -145,6 +145,14 @@ def test_another_folder_is_not_touched(root, tmp_path):
             make_demo(path, train_images=1, test_images=1, seed=0)
 
 
+@pytest.mark.parametrize("counts", [(0, 1), (1, -1)])
+def test_a_number_of_images_is_at_least_one(tmp_path, counts):
+    train, test = counts
+    with pytest.raises(ValueError, match=f"^train_images = {train} and test_images = {test} must be at least 1$"):
+        make_demo(tmp_path / "digits", train_images=train, test_images=test)
+    assert not (tmp_path / "digits").exists()
+
+
 def test_a_half_written_folder_is_not_taken_for_complete(tmp_path, monkeypatch):
     write = demo._write_image
 

@@ -217,7 +217,7 @@ def test_script_refuses_before_it_loads_anything(tmp_path):
     assert "must end in .safetensors" in misnamed.stderr
 
 
-@pytest.mark.parametrize("option", [("--proposals", "0"), ("--platforms", "cpu"), ("--bucket", "8", "8")])
+@pytest.mark.parametrize("option", [("--proposals", "1"), ("--platforms", "cpu"), ("--bucket", "8", "8")])
 def test_options_of_the_program_are_refused_for_weights(monkeypatch, capsys, option):
     monkeypatch.setattr(sys, "argv", ["export", "--workdir", "W", "--format", "npz", "--out", "a.npz", *option])
     with pytest.raises(SystemExit, match="2"):

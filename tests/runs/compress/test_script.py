@@ -52,4 +52,4 @@ def test_script(workdir, tmp_path, monkeypatch, capsys):
         script(monkeypatch, "--workdir", workdir)
     with pytest.raises(SystemExit, match="2"):
         script(monkeypatch, "--workdir", workdir, "--fc6", -5)
-    assert "must not be negative" in capsys.readouterr().err
+    assert "argument --fc6: must be at least 0, not -5" in capsys.readouterr().err
