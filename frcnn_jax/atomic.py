@@ -17,26 +17,29 @@ _NUMPYS = re.compile(r"\d+ requested and \d+ written")  # its error has no numbe
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+def replacing(path: str | Path, *, durable: bool = False, follow: bool = False) -> Iterator[Path]:
     """Yields a temporary path to write a file to; leaving the block moves that file to `path`.
 
     An exception leaves `path` unchanged and removes the temporary file. Missing parent folders are created.
 
     Args:
         durable: flush the content to the disk before the move, so that it survives a power failure.
+        follow: if `path` is a link, replace the file that it leads to. Else the link is replaced: a workdir from
+            elsewhere may hold links to any file of the user.
 
     Raises:
         OSError: the file cannot be written; names `path`. Other errors of the block pass unchanged.
     """
     path = Path(path)
-    temporary = _beside(path)
-    _make_folder(path)
+    target = _target(path) if follow else path
+    temporary = _beside(target)
+    _make_folder(target.parent, path)
     try:
         with _naming(path, temporary):
             yield temporary
             if durable:
                 _flush(temporary)
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):  # it would hide the error before
             temporary.unlink(missing_ok=True)
@@ -44,24 +47,29 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary folder to fill; leaving the block moves it to `path`.
+    """Yields a temporary folder to fill; leaving the block moves it to `path`, or to where `path` links to.
 
     An exception removes it. Missing parent folders are created.
 
     Raises:
-        FileExistsError: `path` exists and is not an empty folder; checked before anything is written.
+        FileExistsError: `path` exists and is not an empty folder, or it is one that cannot be replaced: the current
+            folder, or the root of a disk. Checked before anything is written.
         OSError: the folder cannot be written; names `path`. Other errors of the block pass unchanged.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} already exists")
-    temporary = _beside(path)
-    _make_folder(path)
+    target = _target(path)
+    if target.is_mount() or (target.exists() and target.samefile(os.curdir)):
+        kind = "root of a disk" if target.is_mount() else "current folder"
+        raise FileExistsError(f"{path} is the {kind}, which cannot be replaced: give a new folder")
+    temporary = _beside(target)
+    _make_folder(target.parent, path)
     try:
         with _naming(path, temporary):
             temporary.mkdir()
             yield temporary
-            os.replace(temporary, path)
+            os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -77,14 +85,18 @@ def write_bytes(path: str | Path, content: bytes, *, durable: bool = False) -> N
         temporary.write_bytes(content)
 
 
-def _make_folder(path: Path) -> None:
-    """Creates the folder of `path`. An error about a file in its place names both."""
-    folder = path.parent
+def _make_folder(folder: Path, path: Path) -> None:
+    """Creates the folder for `path`. An error about a file in its place names both."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         file = next((part for part in (folder, *folder.parents) if part.is_file()), folder)
         raise NotADirectoryError(f"{path} cannot be written: {file} is a file, not a folder") from None
+
+
+def _target(path: Path) -> Path:
+    """The absolute path without links."""
+    return Path(os.path.realpath(path))  # Path.resolve raises an error where links form a circle
 
 
 def _beside(path: Path) -> Path:

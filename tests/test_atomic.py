@@ -138,3 +138,37 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
         with pytest.raises(OSError, match=f"{tmp_path}/file is a file, not a folder$"), new_folder(path):
             pass
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_link_to_an_empty_folder_stays_and_its_folder_is_filled(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with new_folder(tmp_path / "link") as temporary:
+        (temporary / "a").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert (names(tmp_path), names(tmp_path / "real")) == (["link", "real"], ["a"])
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (".", "../here", tmp_path / "here"):
+        message = f"^{re.escape(str(path))} is the current folder, which cannot be replaced: give a new folder$"
+        with pytest.raises(FileExistsError, match=message), new_folder(path):
+            pytest.fail("the block must not run")
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr("frcnn_jax.atomic.Path.is_mount", lambda path: path.name == "disk")
+    with pytest.raises(FileExistsError, match="disk is the root of a disk"), new_folder(tmp_path / "disk"):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["disk", "here"]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_link_is_replaced_or_followed(tmp_path, follow):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    with replacing(tmp_path / "link", follow=follow) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link").read_text() == "new"
+    assert (tmp_path / "link").is_symlink() == follow
+    assert (tmp_path / "real").read_text() == ("new" if follow else "old")

@@ -124,7 +124,7 @@ def export_stablehlo(
         }
     }
 
-    with replacing(path) as temporary:
+    with replacing(path, follow=True) as temporary:
         temporary.write_bytes(_serialize(detector, (height, width), count, platforms))
         add_metadata(temporary, describe(detector), **about)
 

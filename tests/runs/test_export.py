@@ -134,6 +134,16 @@ def test_the_scale_of_a_file_is_one_that_the_run_is_tested_on(
     assert len(caplog.records) == warnings
 
 
+def test_a_link_is_followed_to_the_file_to_overwrite(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_export, "_serialize", lambda *arguments: b"")
+    for name, write in (("a.npz", export_arrays), ("a.stablehlo", export_stablehlo)):
+        (tmp_path / f"real-{name}").touch()
+        (tmp_path / name).symlink_to(f"real-{name}")
+        write(tmp_path / name, detector, overwrite=True)
+        assert (tmp_path / name).is_symlink()
+        assert read_metadata(tmp_path / f"real-{name}").classes == detector.classes
+
+
 @pytest.mark.parametrize(("stride", "side"), [(8, 104), (16, 112), (32, 128)])
 def test_default_bucket_is_a_multiple_of_the_stride(detector, tmp_path, monkeypatch, stride, side):
     monkeypatch.setattr(weights_export, "_serialize", lambda *arguments: b"")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from frcnn_jax.atomic import write_text
+from frcnn_jax.atomic import replacing, write_text
 from frcnn_jax.config import DataConfig, expand_user
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.formats.coco.reader import CocoReader
@@ -166,4 +166,5 @@ def write_coco_results(
         annotations_file(path).unlink(missing_ok=True)  # from other data
     else:
         write_text(annotations_file(path), json.dumps(annotations) + "\n")
-    write_text(path, json.dumps(rows) + "\n")
+    with replacing(path, follow=True) as temporary:
+        temporary.write_text(json.dumps(rows) + "\n")

@@ -89,7 +89,7 @@ def read_metadata(path: str | Path) -> WeightsMetadata:
 
 
 def write_weights(path: str | Path, arrays: Mapping[str, Any], metadata: Metadata, *, overwrite: bool = False) -> None:
-    """Writes arrays under flat names with their metadata, in the format of the path's suffix.
+    """Writes arrays under flat names with their metadata, in the format of the path's suffix; follows a link.
 
     Raises:
         ValueError: no format with this suffix can be written.
@@ -100,7 +100,7 @@ def write_weights(path: str | Path, arrays: Mapping[str, Any], metadata: Metadat
     if path.suffix not in writers:
         raise ValueError(f"{path} must end in {' or '.join(writers)}")
     refuse_existing(path, overwrite)
-    with replacing(path) as temporary:
+    with replacing(path, follow=True) as temporary:
         writers[path.suffix](temporary, arrays, metadata)
 
 
