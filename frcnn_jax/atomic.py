@@ -100,7 +100,7 @@ def _target(path: Path) -> Path:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}")
+    return path.with_name(f".{secrets.token_hex(8)}.tmp")  # not made of the name, which may be as long as names can be
 
 
 @contextlib.contextmanager

@@ -172,3 +172,12 @@ def test_a_link_is_replaced_or_followed(tmp_path, follow):
     assert (tmp_path / "link").read_text() == "new"
     assert (tmp_path / "link").is_symlink() == follow
     assert (tmp_path / "real").read_text() == ("new" if follow else "old")
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127])
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path, name):
+    write_text(tmp_path / name, "text")
+    with new_folder(tmp_path / "b" / name):
+        pass
+    assert (tmp_path / name).read_text() == "text"
+    assert (tmp_path / "b" / name).is_dir()

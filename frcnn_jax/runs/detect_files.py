@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,7 @@ PictureFormat = Literal["input", "jpg", "png", "none"]
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _MOST_THREADS = 16  # each holds a frame of a video
+_LONGEST_NAME = 255  # bytes, on all common disks
 _NAMED = 12  # classes
 
 
@@ -46,15 +48,23 @@ def result_files(out: Path, file: Path, *, video: bool) -> tuple[Path, Path]:
 
 
 def check_results(out: Path, images: Iterable[Path], videos: Iterable[Path]) -> None:
-    """Checks that `out` holds no results of other files with the same names.
+    """Checks that the results can be named, and that `out` holds none of other files with the same names.
 
     Raises:
         FileExistsError: it holds some.
-        ValueError: an existing file of that name is not a result.
+        ValueError: an existing file of that name is not a result, or a name would be too long.
     """
     for video, files in ((False, images), (True, videos)):
         for file in files:
-            other = _other_file(result_files(out, file, video=video)[0], file)
+            results = result_files(out, file, video=video)
+            excess = max(len(os.fsencode(path.name)) for path in results) - _LONGEST_NAME
+            if excess > 0:
+                ending = "".join(results[0].suffixes[-2:])
+                raise ValueError(
+                    f"{file}: its name is {counted(excess, 'byte')} too long for NAME{ending}, as names of files have "
+                    f"at most {_LONGEST_NAME}: rename it"
+                )
+            other = _other_file(results[0], file)
             if other is not None:
                 raise FileExistsError(f"{out} holds detections of {other}: give another --out for {file}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -97,7 +97,7 @@ class _Writer:
 
     def __init__(self, path: Path, rate: float):
         # OpenCV chooses the format by the suffix.
-        self._path, self._partial = path, path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        self._path, self._partial = path, path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
         self._rate, self._size, self._count = rate, (0, 0), 0
         self._video: cv2.VideoWriter | None = None
 

@@ -87,6 +87,18 @@ def test_the_bar_says_once_that_the_detector_compiles(images, tmp_path, capsys):
     assert capsys.readouterr().err.count("compiling the detector") == 1
 
 
+def test_names_of_results_that_are_too_long_are_refused_first(tmp_path):
+    out = tmp_path / "out"  # not there yet
+    check_results(out, [tmp_path / f"{'b' * 239}.jpg"], [tmp_path / f"{'b' * 238}.mp4"])
+    message = (
+        r"^/\S*/ä*\.jpg: its name is 1 byte too long for NAME\.detections\.json, as names of files have at most 255:"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_results(out, [tmp_path / f"{'ä' * 120}.jpg"], [])
+    with pytest.raises(ValueError, match=r"2 bytes too long for NAME\.detections\.jsonl"):
+        check_results(out, [], [tmp_path / f"{'b' * 240}.mp4"])
+
+
 def test_json_of_an_image(images, tmp_path):
     detect_images(Stub(), images[:1], tmp_path / "out", proposals=[np.zeros((3, 4), np.float32)])
     assert json.loads((tmp_path / "out/a.detections.json").read_text()) == {

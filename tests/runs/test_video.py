@@ -71,6 +71,11 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.mp4", b"before")]
 
 
+def test_the_name_may_be_as_long_as_names_can_be(tmp_path):
+    write(tmp_path / f"{'a' * 251}.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{'a' * 251}.mp4"]
+
+
 def test_missing_frames_are_noticed(tmp_path, monkeypatch):
     class Full:
         """OpenCV's own has no place for bright frames, and does not say so."""
