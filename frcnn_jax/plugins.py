@@ -59,7 +59,8 @@ def load_plugins(
 
 
 def _check_given(names: Sequence[str], folder: Path) -> None:
-    given = {*_remembered().get(str(folder), ()), *os.environ.get(_VARIABLE, "").split(",")}
+    named = (name.strip() for name in os.environ.get(_VARIABLE, "").split(","))
+    given = {*_remembered().get(str(folder), ()), *named}
     unknown = [name for name in names if name not in given and name not in sys.modules]
     if unknown:
         raise PermissionError(

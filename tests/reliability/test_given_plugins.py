@@ -44,7 +44,7 @@ def test_a_name_in_a_workdir_is_imported_where_the_user_gave_it(user, tmp_path):
         f"PermissionError: plugins: {workdir} names mine, with which it was not trained here, and code of others may "
         "do anything. Where you trust it, put FRCNN_PLUGINS=mine before the command, or import it first"
     )
-    assert user(USE.format(str(workdir)), FRCNN_PLUGINS="other,mine") == ""
+    assert user(USE.format(str(workdir)), FRCNN_PLUGINS="other, mine") == ""
     assert user("import mine; " + USE.format(str(workdir))) == ""
     assert user(USE.format(str(workdir))) == refused  # neither is remembered
     assert user(TRAIN.format(str(workdir))) == ""
