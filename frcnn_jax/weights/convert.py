@@ -37,10 +37,12 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
 
     Raises:
         FileNotFoundError: the source does not exist.
-        FileExistsError: the file already exists.
+        FileExistsError: the file already exists, or `out` is the folder of a run or of its checkpoints, which are read
+            from it instead.
         ValueError: the source has an unknown format, is damaged or does not fit the model.
     """
     source, path = locate_weights(source, model), expand_user(out) / CONVERTED
+    _refuse_run(path.parent)
     refuse_existing(path)
     smallest = create_model(model, num_classes or 2)
     weights = read_foreign(source, smallest)
@@ -63,6 +65,13 @@ def convert_weights(source: str | Path, model: str, out: str | Path, num_classes
     )
     write_weights(path, weights.arrays, metadata)
     return Conversion(path, tuple(weights.arrays), weights.skipped, metadata)
+
+
+def _refuse_run(out: Path) -> None:
+    """Raises FileExistsError if `out` is the folder of a run, or the one of its checkpoints."""
+    for folder in (out, out.parent) if out.name == "checkpoints" else (out,):
+        if (folder / "config.json").exists() or (folder / "checkpoints").exists():
+            raise FileExistsError(f"{folder} is the folder of a run, whose checkpoints are read: give another --out")
 
 
 def _count_classes(weights: Weights, scores: str) -> int:

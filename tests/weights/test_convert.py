@@ -94,6 +94,17 @@ def test_imagenet_network(tmp_path, imagenet, monkeypatch, capsys):
         read_metadata(out)
 
 
+@pytest.mark.parametrize("mark", ["config.json", "checkpoints/100/x"])
+def test_the_folder_of_a_run_takes_no_converted_weights(tmp_path, imagenet, mark):
+    run = tmp_path / "run"
+    (run / mark).parent.mkdir(parents=True)
+    (run / mark).touch()
+    for out in (run, run / "checkpoints"):
+        with pytest.raises(FileExistsError, match=f"^{run} is the folder of a run, whose checkpoints are read: give"):
+            convert_weights(imagenet, "vgg_cnn_m_1024", out)
+    assert not list(run.rglob("*.safetensors"))
+
+
 def test_start_of_training_is_the_same(tmp_path, imagenet, finished):
     statistics = BoxStatistics(mean=np.full((4, 4), 0.1, np.float32), std=np.full((4, 4), 0.2, np.float32))
     for source in (imagenet, finished):
