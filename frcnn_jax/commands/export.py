@@ -54,6 +54,9 @@ def main() -> None:
         help="devices to run on, of cpu, cuda, rocm and tpu; all but rocm if not given",
     )
     arguments = parser.parse_args()
+    if arguments.out.is_dir():
+        example = arguments.out / f"{arguments.workdir.absolute().name}.{arguments.format}"
+        raise IsADirectoryError(f"{arguments.out} is a folder: give the file to write, as --out {example}")
     if arguments.format != "stablehlo":
         if arguments.out.suffix != f".{arguments.format}":
             parser.error(f"--out {arguments.out} must end in .{arguments.format}")

@@ -227,6 +227,17 @@ def test_script_refuses_before_it_loads_anything(tmp_path):
     assert "must end in .safetensors" in misnamed.stderr
 
 
+@pytest.mark.parametrize("kind", ["npz", "stablehlo"])
+def test_a_folder_is_no_file_to_write(kind, tmp_path, monkeypatch):
+    for more in ([], ["--overwrite"]):
+        monkeypatch.setattr(
+            sys, "argv", ["export", "--workdir", "runs/X", "--format", kind, "--out", str(tmp_path), *more]
+        )
+        message = f"^{tmp_path} is a folder: give the file to write, as --out {tmp_path}/X.{kind}$"
+        with pytest.raises(IsADirectoryError, match=message):
+            command.main()
+
+
 @pytest.mark.parametrize("option", [("--proposals", "1"), ("--platforms", "cpu"), ("--bucket", "8", "8")])
 def test_options_of_the_program_are_refused_for_weights(monkeypatch, capsys, option):
     monkeypatch.setattr(sys, "argv", ["export", "--workdir", "W", "--format", "npz", "--out", "a.npz", *option])
