@@ -1,10 +1,12 @@
 """Inputs of a training run, in files that can be read without this package.
 
-    settings.json    model, steps, grid (side of an RoI's), stride, localization_weight, optimizer; device and cores
-    start.npz        parameters before the first step as written by `scripts/export.py`, with box statistics and pixel
-    normalization in "__metadata__" step_000000.npz  images uint8 [N, H, W, 3] (RGB, padded), image_sizes [N, 2], scales
-    [N], rois and gt_boxes
-                     [N, R, 4] (half-open, in pixels before scaling), labels and mask [N, R]
+    settings.json: model, steps, grid (side of an RoI's), stride, localization_weight, optimizer; device and cores.
+
+    start.npz: parameters before the first step as written by `scripts/export.py`, with box statistics and pixel
+    normalization in "__metadata__".
+
+    step_000000.npz: images uint8 [N, H, W, 3] (RGB, padded), image_sizes [N, 2], scales [N], rois and gt_boxes
+    [N, R, 4] (half-open, in pixels before scaling), labels and mask [N, R].
 
 Batches and RoIs are functions of the seed and the step, so they can be reproduced after the training.
 """
