@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["new_folder", "replacing", "write_bytes", "write_text"]
+__all__ = ["file_in_place", "new_folder", "replacing", "write_bytes", "write_text"]
 
 # The system raises these of an open file, without its name, when it is written.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
@@ -90,8 +90,13 @@ def _make_folder(folder: Path, path: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        file = next((part for part in (folder, *folder.parents) if part.is_file()), folder)
+        file = file_in_place(folder) or folder
         raise NotADirectoryError(f"{path} cannot be written: {file} is a file, not a folder") from None
+
+
+def file_in_place(folder: Path) -> Path | None:
+    """The file at the path of a folder or of one of its parents; None if there is none."""
+    return next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None)
 
 
 def _target(path: Path) -> Path:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from frcnn_jax.config.paths import expand_user, expand_user_or_name
+from frcnn_jax.config.paths import expand_user, expand_user_or_name, user_folder
 from frcnn_jax.machine import restart_with_large_pages
 from frcnn_jax.signals import ended_by_signals
 
@@ -280,9 +280,7 @@ def cache_folder() -> Path:
         OSError: it cannot be created, belongs to another user, or others can write to it.
         RuntimeError: the user has no home.
     """
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG Base Directory Specification says to ignore a relative path.
-    base = configured if configured.is_absolute() else Path.home() / ".cache"
+    base = user_folder("XDG_CACHE_HOME", ".cache")
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = base.resolve()
     for name in ("frcnn_jax", "compiled"):

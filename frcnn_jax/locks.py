@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from frcnn_jax.atomic import file_in_place
+
 __all__ = ["FolderInUseError", "folder_lock"]
 
 LOCK_FILE = ".lock"
@@ -45,7 +47,7 @@ def folder_lock(folder: str | Path, name: str = LOCK_FILE, *, purpose: str, wait
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        file = next((place for place in path.parents if place.is_file()), path.parent)
+        file = file_in_place(path.parent) or path.parent
         raise NotADirectoryError(f"{file} is a file, not a folder: give another folder for {purpose}") from None
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -19,6 +19,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from frcnn_jax.atomic import write_text
+from frcnn_jax.config.paths import expand_user, user_folder
 
 _VARIABLE = "FRCNN_PLUGINS"  # names of modules, separated by commas
 
@@ -48,7 +49,7 @@ def load_plugins(
     names = tuple(names)
     if not names:
         return
-    folder = None if workdir is None else Path(os.path.expanduser(workdir)).resolve()
+    folder = None if workdir is None else expand_user(workdir).resolve()
     if from_workdir:
         _check_given(names, folder)
     elif folder is not None and remember:
@@ -94,10 +95,7 @@ def _state() -> Path:
     Raises:
         RuntimeError: the user has no home.
     """
-    configured = Path(os.environ.get("XDG_STATE_HOME", ""))
-    # A relative path is to be ignored, says the XDG Base Directory Specification.
-    base = configured if configured.is_absolute() else Path.home() / ".local/state"
-    return base / "frcnn_jax/plugins.json"
+    return user_folder("XDG_STATE_HOME", ".local/state") / "frcnn_jax/plugins.json"
 
 
 def _search_current_folder(workdir: Path | None) -> None:

@@ -122,7 +122,7 @@ def test_an_empty_path_is_not_the_current_folder(kind, settings, message):
         (DataConfig, {"test": ""}, r"data\.test must not be empty"),
         (FaultPolicy, {"box_outside": "cut"}, r"data\.faults\.box_outside must be one of error, drop, clip, not 'cut'"),
         (ProposalConfig, {"max_count": 0}, r"proposals\.max_count must be at least 1, not 0"),
-        (ProposalConfig, {"min_side": INF}, r"proposals\.min_side must be at least 0, not inf"),
+        (ProposalConfig, {"min_side": INF}, r"proposals\.min_side must be finite, not inf"),
         (ProposalConfig, {"method": "edge_boxes"}, r"proposals\.method must be one of selective_search_fast, "),
         (SamplingConfig, {"rois_per_image": 0}, r"sampling\.rois_per_image must be at least 1"),
         (
@@ -211,7 +211,7 @@ def test_an_empty_path_is_not_the_current_folder(kind, settings, message):
         (
             OptimizerConfig,
             {"learning_rate": Fraction(10**400)},
-            r"optimizer\.learning_rate must be at least 0, not inf",
+            r"optimizer\.learning_rate must be finite, not inf",
         ),
         (OptimizerConfig, {"drops": (80, 40)}, r"optimizer\.drops must be steps in ascending order.*\(80, 40\)"),
         (OptimizerConfig, {"drops": (40, 40)}, r"optimizer\.drops must be"),

@@ -13,9 +13,9 @@ import frcnn_jax
 ROOT = Path(frcnn_jax.__file__).parent
 # From the ground up; the parts of one row do not import each other.
 LAYERS = (
-    ("types", "atomic", "machine", "locks", "npz", "progress", "signals", "words"),
-    ("config", "plugins", "sums"),
-    ("ops", "cli", "distributed"),
+    ("types", "atomic", "machine", "npz", "progress", "signals", "words"),
+    ("config", "locks", "sums"),
+    ("ops", "cli", "distributed", "plugins"),
     ("models", "data"),
     ("checkpoint",),
     ("weights",),

@@ -28,7 +28,8 @@ def at_least(settings: Any, section: str, **least: float) -> None:
     for name, bound in least.items():
         value = getattr(settings, name)
         if value is not None and not bound <= value < math.inf:
-            raise SettingError(f"{section}.{name} must be at least {bound}, not {value}")
+            wanted = "finite" if value == math.inf else f"at least {bound}"
+            raise SettingError(f"{section}.{name} must be {wanted}, not {value}")
         at_most(settings, section, **{name: _LARGEST if isinstance(value, numbers.Integral) else _LARGEST_FLOAT})
 
 

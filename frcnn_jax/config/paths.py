@@ -62,6 +62,17 @@ def expand_user_or_name(text: str) -> Path | str:
     return text if text == IMAGENET else expand_user(text)
 
 
+def user_folder(variable: str, default: str) -> Path:
+    """The folder that a variable of the XDG Base Directory Specification names, or `default` in the home.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    configured = Path(os.environ.get(variable, ""))
+    # The specification says to ignore a relative path.
+    return configured if configured.is_absolute() else Path.home() / default
+
+
 def absolute_paths(config: Settings) -> Settings:
     """`config` with every setting that is a path expanded (`~`) and made absolute from the current folder.
 

@@ -120,7 +120,8 @@ def fit_weights(
 ) -> dict[str, Any]:
     """Parameters of `model` from the weights in the file at `path`; see `load_weights`."""
     missing, extra = ([names] if isinstance(names, str) else [*names] for names in (allow_missing, allow_extra))
-    _check_network(path, weights, model, matcher("allow_missing", missing), matcher("allow_extra", extra))
+    may_exceed = matcher("allow_extra", extra)
+    _check_network(path, weights, model, matcher("allow_missing", missing), may_exceed)
     if weights.pixels != model.pixels:
         raise ValueError(
             f"{path} is for other pixels than the model, which has {model.pixels}: "
@@ -146,14 +147,14 @@ def fit_weights(
         names = f"{', '.join(drawn[:-1])} and {drawn[-1]}"
         _log.info("%s: loaded; only %s are new and start at random, as is usual before training", path, names)
     bias = f"head/{scores}/bias"
-    replaceable = matcher("allow_missing", missing)(bias) and matcher("allow_extra", extra)(bias)
+    replaceable = may_exceed(bias) and matcher("allow_missing", missing)(bias)
     if bias in arrays and np.ndim(arrays[bias]) == 1 and not replaceable:
         count = len(arrays[bias])
         if count != model.head.num_classes:
             raise ValueError(
                 f"{path} is for {count} classes, the model for {model.head.num_classes}, background included"
             )
-    _check_ranks(path, arrays, model, matcher("allow_extra", extra))
+    _check_ranks(path, arrays, model, may_exceed)
     return match_arrays(arrays, model, allow_missing=missing, allow_extra=extra, key=key, source=str(path))
 
 

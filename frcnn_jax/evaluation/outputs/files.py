@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from frcnn_jax.atomic import file_in_place
 from frcnn_jax.data.dataset import Dataset, file_name
 from frcnn_jax.evaluation.outputs.coco_json import (
     CocoIds,
@@ -89,8 +90,9 @@ class ResultFiles:
 
 def check_folder(path: Path) -> None:
     """Raises OSError if `path` cannot be created or written to as a folder; does not create it."""
+    file = file_in_place(path.absolute())
+    if file is not None:
+        raise NotADirectoryError(f"{path}: {file} is a file, not a folder")
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    if not existing.is_dir():
-        raise NotADirectoryError(f"{path}: {existing} is a file, not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(f"{path}: {existing} cannot be written to")
