@@ -150,11 +150,11 @@ def write_coco_results(
     ids: CocoIds,
     annotations: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a file of results, with boxes to a thousandth of a pixel, and writes or removes `annotations_file` beside
-    it.
+    """Writes a file of results, with boxes to a thousandth of a pixel, and beside it `annotations_file`.
 
     Args:
-        annotations: annotations with the same ids; None if the data set has its own file.
+        annotations: annotations with the same ids; None if the data set has its own file: nothing is written or removed
+            beside the results.
 
     Raises:
         ValueError: detections are malformed, or a label is outside 1 ... K. Nothing is written then.
@@ -162,9 +162,7 @@ def write_coco_results(
     rows = coco_results(ids, detections)
     for row in rows:
         row["bbox"] = [round(value, 3) for value in row["bbox"]]
-    if annotations is None:
-        annotations_file(path).unlink(missing_ok=True)  # from other data
-    else:
+    if annotations is not None:
         write_text(annotations_file(path), json.dumps(annotations) + "\n")
     with replacing(path, follow=True) as temporary:
         temporary.write_text(json.dumps(rows) + "\n")

@@ -38,7 +38,8 @@ class ResultFiles:
 
         Raises:
             ValueError: a file cannot hold the data set's ids or class names.
-            FileExistsError: a file already exists.
+            FileExistsError: a file already exists; also with `overwrite`, if annotations lie beside COCO results of the
+                data set's own ids.
             OSError: a folder to write to is a file, or is not writable.
         """
         files: list[Path] = []
@@ -49,7 +50,14 @@ class ResultFiles:
         if self.coco_results is not None:
             if self.coco_results.suffix.lower() != ".json" or self.coco_results.is_dir():
                 raise ValueError(f"{self.coco_results}: COCO results are a file; give its name, which ends in .json")
-            files += [self.coco_results, *self._annotations()]
+            beside = annotations_file(self.coco_results)
+            # It is of other ids, or not ours: it must neither be lost nor be read together with these results.
+            if self.coco_ids is not None and beside.exists():
+                raise FileExistsError(
+                    f"{beside} would be taken for the annotations of {self.coco_results.name}, whose ids are those of "
+                    "the data set's own file: move it away, or give the results another name"
+                )
+            files += [self.coco_results, beside]
             check_folder(self.coco_results.parent)
         if self.voc_xml is not None:
             check_folder(self.voc_xml)
@@ -83,9 +91,6 @@ class ResultFiles:
             for image, found in detections.items():
                 name = file_name(dataset, places[image])
                 write_voc_xml(self.voc_xml, image, name, sizes[image], found, dataset.classes, min_score=min_score)
-
-    def _annotations(self) -> list[Path]:
-        return [] if self.coco_ids is not None else [annotations_file(self.coco_results)]
 
 
 def check_folder(path: Path) -> None:

@@ -159,13 +159,25 @@ def test_other_formats_have_no_numbers(tmp_path):
 def test_results_for_a_data_set_of_cocos_format_have_no_annotations_beside(tmp_path):
     dataset, config = open_folder(coco_folder(tmp_path / "data"), tmp_path)
     files = ResultFiles(coco_results=tmp_path / "found.json", coco_ids=file_ids(dataset, config))
-    annotations_file(tmp_path / "found.json").write_text("of other data")
     files.check(dataset)
     found = {image: detections(([1, 2, 6, 8], 0.5, 2)) for image in dataset.image_ids}
     files.write(found, dataset, min_score=0.5)
     row = {"category_id": 7, "bbox": [1, 2, 5, 6], "score": 0.5}
     assert json.loads((tmp_path / "found.json").read_text()) == [{"image_id": i, **row} for i in (40, 43, 46)]
     assert not annotations_file(tmp_path / "found.json").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_annotations_of_other_ids_beside_the_results_are_refused_and_never_removed(tmp_path, overwrite):
+    dataset, config = open_folder(coco_folder(tmp_path / "data"), tmp_path)
+    path, found = tmp_path / "test.json", {image: detections() for image in dataset.image_ids}
+    annotations_file(path).write_text("of other data")
+    files = ResultFiles(coco_results=path, coco_ids=file_ids(dataset, config), overwrite=overwrite)
+    message = rf"^{annotations_file(path)} would be taken for the annotations of test\.json.*: move it away, or give"
+    with pytest.raises(FileExistsError, match=message):
+        files.check(dataset)
+    files.write(found, dataset, min_score=0.5)
+    assert annotations_file(path).read_text() == "of other data"
 
 
 def test_pycocotools_reads_both_files(tmp_path, capsys):
