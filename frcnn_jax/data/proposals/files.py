@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.config import expand_user
 from frcnn_jax.data.proposals.legacy import is_store, npz_arrays, npz_names, read_store
-from frcnn_jax.data.proposals.matlab import read_mat
+from frcnn_jax.data.proposals.matlab import NotNumbers, read_mat
 from frcnn_jax.data.records import float_boxes
 from frcnn_jax.words import counted
 
@@ -140,6 +140,8 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     if "boxes" not in content:
         raise ValueError(f"{path}: no variable 'boxes' (it has: {', '.join(names_in_file[:20]) or 'none'})")
     boxes = content["boxes"]
+    if isinstance(boxes, NotNumbers):
+        raise ValueError(f"{path}: boxes: {boxes.kind}, expected a cell array, or numbers [P, 4] of one image")
     if boxes.dtype != object:
         if len(image_ids) != 1:
             raise ValueError(f"{path}: 'boxes' is a matrix, so for one image, but there are {len(image_ids)}")
@@ -148,7 +150,7 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     cells = [_as_rows(cell, f"{path}: boxes{{{i}}}") for i, cell in enumerate(boxes.ravel(), start=1)]
     cells = [cell[:, [1, 0, 3, 2]] - np.array([1, 1, 0, 0]) for cell in cells]
     if "images" in content:
-        names = [str(name[0]) if isinstance(name, np.ndarray) and name.size else "" for name in content["images"].flat]
+        names = _names(content["images"], path)
         if len(names) != len(cells):
             raise ValueError(f"{path}: {len(names)} names in 'images', but {len(cells)} cells in 'boxes'")
         repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -158,6 +160,18 @@ def _read_mat(path: Path, image_ids: Sequence[str], subset: bool) -> list[Any]:
     if len(cells) != len(image_ids):
         raise ValueError(f"{path}: boxes of {counted(len(cells), 'image')}, but there are {len(image_ids)}")
     return cells
+
+
+def _names(images: np.ndarray | NotNumbers, path: Path) -> list[str]:
+    """The texts in a cell array of names."""
+    if isinstance(images, NotNumbers) or images.dtype != object:
+        kind = images.kind if isinstance(images, NotNumbers) else f"{images.dtype} {list(images.shape)}"
+        raise ValueError(f"{path}: images: {kind}, expected a cell array of names")
+    for i, name in enumerate(images.ravel(), start=1):
+        if isinstance(name, NotNumbers) or name.dtype.kind != "U":
+            kind = name.kind if isinstance(name, NotNumbers) else "numbers"
+            raise ValueError(f"{path}: images{{{i}}}: {kind}, expected a name")
+    return [str(name[0]) for name in images.ravel()]
 
 
 def _read_npz(path: Path, image_ids: Sequence[str], subset: bool) -> Iterable[Any]:
@@ -190,9 +204,11 @@ def _check_ids(path: Path, names: Collection[str], image_ids: Sequence[str], sub
 
 
 def _as_rows(array: Any, where: str) -> Float[np.ndarray, "P 4"]:
-    """`array` as float64 [P, 4]; an array without elements has no boxes, whatever its shape."""
+    """`array` as float64 [P, 4]; numbers without elements are no boxes, whatever their shape."""
+    if isinstance(array, NotNumbers):
+        raise ValueError(f"{where}: {array.kind}, expected numbers [P, 4]")
     array = np.asarray(array)
-    if array.size == 0:
+    if array.size == 0 and array.dtype.kind in "iuf":
         return np.zeros((0, 4))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"{where}: expected numbers of shape [P, 4], got {array.dtype} {list(array.shape)}")

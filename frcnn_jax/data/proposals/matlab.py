@@ -10,6 +10,7 @@ variables one after the other, each a header of five numbers, its name and its n
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -18,43 +19,59 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["read_mat"]
+__all__ = ["NotNumbers", "read_mat"]
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _KINDS = _NUMBERS | {16: "u1", 17: "u2", 18: "u4"}  # UTF-8, 16 and 32
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
-_CELL, _CHARACTERS = 1, 4
+_CELL, _CHARACTERS, _OPAQUE = 1, 4, 17
+_OTHER_CLASSES = {
+    _CELL: "a cell",
+    2: "a struct",
+    3: "an object",
+    5: "a sparse matrix",
+    16: "a function",
+    _OPAQUE: "an object",
+}
 _COMPLEX = 0x08  # in the flags
 _LEVEL_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
 _MOST_SIZES = 32  # axes of an array
 _LONGEST_NAME = 63  # letters, as MATLAB allows
 
 
-def read_mat(path: Path, wanted: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The wanted variables of a file, and the names of all its variables.
+@dataclasses.dataclass(frozen=True)
+class NotNumbers:
+    """A variable, or an item of a cell, that is not read."""
 
-    Numbers have the type of their class. A cell is an object array of arrays. A text is an array of one string. Any
-    other variable is an empty object array.
+    kind: str  # with its article
+
+
+def read_mat(path: Path, wanted: Collection[str]) -> tuple[dict[str, np.ndarray | NotNumbers], list[str]]:
+    """The wanted variables of a file, and the names of all its variables. Of the others only the names are read.
+
+    Numbers have the type of their class. A cell is an object array of these. A text is an array of one string. Any
+    other variable, and a cell in a cell, is `NotNumbers`.
 
     Raises:
         ValueError: it is not a `.mat` file of these levels, or damaged; one line, without the file's name.
     """
     data = memoryview(path.read_bytes())
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, np.ndarray | NotNumbers] = {}
     names: list[str] = []
     if len(data) < 20:
         raise ValueError("it ends too early")
     level_4 = 0 in bytes(data[:4])  # level 5 begins with a text
     for name, read in _level_4(data) if level_4 else _level_5(data):
-        names.append("".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST_NAME]))
+        if name:  # MATLAB stores the content of its objects without one
+            names.append("".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST_NAME]))
         if name in wanted:
             found[name] = read()
     return found, names
 
 
-def _level_5(data: memoryview) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+def _level_5(data: memoryview) -> Iterator[tuple[str, Callable[[], np.ndarray | NotNumbers]]]:
     mark = bytes(data[126:128])
     if mark not in (b"IM", b"MI"):
         raise ValueError("it is not a .mat file")
@@ -104,31 +121,38 @@ def _unpacked(content: memoryview, order: str) -> memoryview:
     return memoryview(tag + body)
 
 
-def _parts(content: memoryview, order: str) -> tuple[memoryview, tuple[int, ...], str, int]:
-    """Flags, sizes and name of a variable, and the position after them."""
+def _name(content: memoryview, order: str) -> str:
+    """The name of a variable of any class; its sizes are not looked at."""
+    _, flags, position = _element(content, 0, order)
+    if _number(flags, 0, 4, order) & 0xFF != _OPAQUE:  # which has no sizes
+        _, _, position = _element(content, position, order)
+    return bytes(_element(content, position, order)[1]).decode("latin-1")
+
+
+def _parts(content: memoryview, order: str) -> tuple[int, tuple[int, ...], int]:
+    """Flags and sizes of a variable, and the position after its name."""
     _, flags, position = _element(content, 0, order)
     kind, sizes, position = _element(content, position, order)
-    _, name, position = _element(content, position, order)
-    if len(flags) < 8 or kind != 5 or len(sizes) % 4 or not 8 <= len(sizes) <= 4 * _MOST_SIZES:
+    _, _, position = _element(content, position, order)
+    # Some programs write sizes as unsigned numbers.
+    if len(flags) < 8 or kind not in (5, 6) or len(sizes) % 4 or not 8 <= len(sizes) <= 4 * _MOST_SIZES:
         raise ValueError("a variable has no flags or no sizes")
     shape = tuple(int(size) for size in np.frombuffer(sizes, f"{order}i4"))
     if min(shape) < 0:
         raise ValueError(f"a variable has the sizes {list(shape)}")
-    return flags, shape, bytes(name).decode("latin-1"), position
+    return _number(flags, 0, 4, order), shape, position
 
 
-def _name(content: memoryview, order: str) -> str:
-    return _parts(content, order)[2]
-
-
-def _matrix(content: memoryview, order: str, *, cells: bool) -> np.ndarray:
+def _matrix(content: memoryview, order: str, *, cells: bool) -> np.ndarray | NotNumbers:
     """The array of a variable; with `cells` it may be a cell."""
     if len(content) == 0:
         return np.zeros((0, 0))
-    flags, shape, _, position = _parts(content, order)
-    word = _number(flags, 0, 4, order)
-    kind, count = word & 0xFF, math.prod(shape)
-    if kind == _CELL and cells:
+    kind = _number(_element(content, 0, order)[1], 0, 4, order) & 0xFF
+    if kind in _OTHER_CLASSES and not (kind == _CELL and cells):
+        return NotNumbers(_OTHER_CLASSES[kind])
+    word, shape, position = _parts(content, order)
+    count = math.prod(shape)
+    if kind == _CELL:
         if count > len(content) // 8:  # each has at least a tag
             raise ValueError(f"a cell of {count} items in {len(content)} bytes")
         items = np.empty(count, object)
@@ -138,8 +162,10 @@ def _matrix(content: memoryview, order: str, *, cells: bool) -> np.ndarray:
                 raise ValueError(f"item {i + 1} of a cell is an element of kind {inner}")
             items[i] = _matrix(item, order, cells=False)
         return items.reshape(shape, order="F")
-    if kind not in (*_CLASSES, _CHARACTERS) or word >> 8 & _COMPLEX:
-        return np.empty(0, object)
+    if kind not in (*_CLASSES, _CHARACTERS):
+        return NotNumbers(f"of class {kind}")
+    if word >> 8 & _COMPLEX:
+        return NotNumbers("complex numbers")
     stored, numbers, _ = _element(content, position, order)
     if stored not in _KINDS:
         raise ValueError(f"numbers of kind {stored}")
@@ -163,7 +189,7 @@ def _text(numbers: memoryview, dtype: np.dtype, stored: int, shape: tuple[int, .
     return np.array([text[:: max(shape[0], 1)]])
 
 
-def _level_4(data: memoryview) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+def _level_4(data: memoryview) -> Iterator[tuple[str, Callable[[], np.ndarray | NotNumbers]]]:
     position = 0
     order = "<" if _number(data, 0, 4, "<") < 5000 else ">"
     while position < len(data):
@@ -184,7 +210,9 @@ def _level_4(data: memoryview) -> Iterator[tuple[str, Callable[[], np.ndarray]]]
             values = np.frombuffer(data[start : start + count * dtype.itemsize], dtype)
             return values.astype(dtype.newbyteorder("=")).reshape(shape, order="F")
 
-        yield name, read if content == 0 and not imaginary else lambda: np.empty(0, object)
+        kinds = ("complex numbers", "a text", "a sparse matrix")  # by content
+        other = NotNumbers(kinds[content])
+        yield name, read if content == 0 and not imaginary else lambda other=other: other
 
 
 def _number(data: memoryview, start: int, size: int, order: str) -> int:

@@ -1,7 +1,10 @@
 """Proposals from .mat and .npz files, and the treatment of invalid boxes."""
 
+import struct
+
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.io import savemat
 
 from frcnn_jax.data.proposals.files import clean_boxes, read_proposal_file
@@ -148,6 +151,60 @@ def test_wrong_content(tmp_path, name, content, message):
         np.savez(tmp_path / name, **content)
     with pytest.raises(ValueError, match=message):
         read_proposal_file(tmp_path / name, IDS[:1], SIZES[:1], "error")
+
+
+BOXES = np.ones((2, 4))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"boxes": cells(cells(BOXES))}, r"boxes\{1\}: a cell, expected numbers \[P, 4\]"),
+        ({"boxes": cells({"box": BOXES})}, r"boxes\{1\}: a struct, expected"),
+        ({"boxes": cells(sparse.csc_matrix(BOXES))}, r"boxes\{1\}: a sparse matrix, expected"),
+        ({"boxes": cells(BOXES * 1j)}, r"boxes\{1\}: complex numbers, expected"),
+        ({"boxes": cells("")}, r"boxes\{1\}: expected numbers"),
+        ({"boxes": {"a": BOXES}}, r"boxes: a struct, expected a cell array, or numbers \[P, 4\] of one image"),
+        ({"boxes": BOXES * 1j}, r"boxes: complex numbers, expected"),
+        ({"boxes": cells(BOXES), "images": np.ones(1)}, r"images: float64 \[1, 1\], expected a cell array of names"),
+        ({"boxes": cells(BOXES), "images": cells(cells("a"))}, r"images\{1\}: a cell, expected a name"),
+        ({"boxes": cells(BOXES), "images": cells(np.ones(1))}, r"images\{1\}: numbers, expected a name"),
+    ],
+)
+def test_what_holds_no_numbers_is_not_an_image_without_boxes(tmp_path, content, message):
+    savemat(tmp_path / "a.mat", content)
+    with pytest.raises(ValueError, match=rf"a\.mat: {message}"):
+        read_proposal_file(tmp_path / "a.mat", IDS[:1], SIZES[:1], "error")
+
+
+def test_complex_numbers_of_level_4_are_refused(tmp_path):
+    savemat(tmp_path / "a.mat", {"boxes": BOXES * 1j}, format="4")
+    with pytest.raises(ValueError, match=r"boxes: complex numbers, expected"):
+        read_proposal_file(tmp_path / "a.mat", IDS[:1], SIZES[:1], "error")
+
+
+def element(kind, content):
+    return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_objects_of_matlab_beside_the_boxes_are_skipped(tmp_path, unsigned):
+    """A string: no sizes, its own name and class, and a matrix of numbers; its content has a nameless variable."""
+    savemat(tmp_path / "a.mat", {"boxes": cells([[1, 1, 40, 60]])})
+    data = bytearray((tmp_path / "a.mat").read_bytes())
+    if unsigned:  # kind of the sizes of `boxes` itself
+        data[data.index(element(5, struct.pack("<ii", 1, 1)))] = 6
+    sizes = element(5, struct.pack("<ii", 1, 1))
+    nameless = element(14, element(6, struct.pack("<II", 13, 0)) + sizes + element(1, b"") + element(6, bytes(4)))
+    names = b"".join(element(1, name) for name in (b"text", b"MCOS", b"string"))
+    string = element(14, element(6, struct.pack("<II", 17, 0)) + names + nameless)
+    for order in (data + string + nameless, data[:128] + string + data[128:]):
+        (tmp_path / "a.mat").write_bytes(order)
+        found = read_proposal_file(tmp_path / "a.mat", IDS[:1], SIZES[:1], "error")
+        np.testing.assert_array_equal(found, [[[0, 0, 60, 40]]])
+    (tmp_path / "a.mat").write_bytes(data[:128] + string + nameless)
+    with pytest.raises(ValueError, match=r"no variable 'boxes' \(it has: text\)"):
+        read_proposal_file(tmp_path / "a.mat", IDS[:1], SIZES[:1], "error")
 
 
 @pytest.mark.parametrize("name", ["a.mat", "a.npz"])
