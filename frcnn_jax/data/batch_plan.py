@@ -108,7 +108,8 @@ def plan_training(
     if not len(sizes):
         raise ValueError("there are no images to train on")
     epochs: list[BatchPlan] = []
-    while sum(map(len, epochs)) < steps:
+    planned = 0  # a sum over all epochs in each would take quadratic time
+    while planned < steps:
         random = np.random.default_rng([seed, len(epochs)])
         shorter = random.choice(np.asarray(scales), len(sizes))
         # As `resize_scale`, for all images at once.
@@ -125,6 +126,7 @@ def plan_training(
                 BatchPlan(images, image_scales[images], coins[:, 0] & flip, coins[:, 1] & flip_vertical, sides)
             )
         epoch = _concatenated(parts)
+        planned += len(epoch)
         epochs.append(epoch.part(random.permutation(len(epoch))))
     return _concatenated(epochs).part(slice(steps))
 

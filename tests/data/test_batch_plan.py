@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from frcnn_jax.config import InputConfig
 from frcnn_jax.data.batch_plan import (
+    BatchPlan,
     assign_buckets,
     choose_bucket,
     default_buckets,
@@ -128,6 +129,13 @@ def test_more_steps_change_nothing_before():
     for name in ("images", "scales", "flipped", "flipped_vertical", "buckets"):
         np.testing.assert_array_equal(getattr(short, name), getattr(long, name)[:10])
     assert len(short) == 10
+
+
+def test_the_work_grows_with_the_number_of_epochs_and_not_with_its_square(monkeypatch):
+    counts, length = [], BatchPlan.__len__
+    monkeypatch.setattr(BatchPlan, "__len__", lambda self: counts.append(1) or length(self))
+    assert plan(200, sizes=SIZES[:2]).images.shape == (200, 2)
+    assert len(counts) < 1000
 
 
 def test_the_seed_decides():
