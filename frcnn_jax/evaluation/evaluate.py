@@ -27,7 +27,7 @@ from frcnn_jax.evaluation.analysis.matches import match_dataset
 from frcnn_jax.evaluation.analysis.measures import best_f1, object_overlaps, proposal_ceiling, recall_by_size
 from frcnn_jax.evaluation.analysis.remarks import uncounted
 from frcnn_jax.evaluation.coco import check_pycocotools, evaluate_coco
-from frcnn_jax.evaluation.outputs.files import ResultFiles
+from frcnn_jax.evaluation.outputs.files import ResultFiles, check_folder
 from frcnn_jax.evaluation.pages.gallery import write_gallery
 from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.sharing import Share, of_all_processes
@@ -196,15 +196,15 @@ def evaluate_dataset(
         ValueError: files cannot hold the data set's classes or image ids.
         OSError: a file exists, or cannot be written. Raised, like the others, before the first image.
     """
-    if config.coco and is_first():
-        check_pycocotools()
+    if is_first():  # only process 0 writes
+        check_folder(Path(directory))
+        if config.coco:
+            check_pycocotools()
     if files is not None:
         files.check(dataset)
     detections = detect_dataset(model, params, statistics, dataset, proposals, input_config=input_config, config=config)
 
     def write() -> dict[str, Any]:
-        if files is not None:
-            files.write(detections, dataset, min_score=config.picture_score)
         return write_evaluation(
             detections,
             dataset,
@@ -213,6 +213,7 @@ def evaluate_dataset(
             title=title or f"Fast R-CNN on {dataset.name}",
             proposals=proposals,
             extra=extra,
+            files=files,
         )
 
     return from_first(write)
@@ -227,6 +228,7 @@ def write_evaluation(
     title: str,
     proposals: Sequence[np.ndarray] | None = None,
     extra: dict[str, Any] | None = None,
+    files: ResultFiles | None = None,
 ) -> dict[str, Any]:
     """Measures the detections of a data set, and writes `metrics.json`, `index.html` and pictures to `directory`.
 
@@ -234,6 +236,8 @@ def write_evaluation(
         title: title of the page.
         proposals: boxes of each image, for the ceiling of the recall.
         extra: further entries of `metrics.json`.
+        files: files with the detections for other programs; written after `metrics.json` and before the pictures, so
+            that an error in one of them loses as little as possible.
 
     Returns:
         The content of `metrics.json`.
@@ -264,6 +268,8 @@ def write_evaluation(
         per_image = sum(map(len, proposals)) / max(len(dataset), 1)
         metrics["proposals"] = {"per_image": per_image, **proposal_ceiling(matches, overlaps, dataset.classes)}
     write_metrics(directory / "metrics.json", metrics)
+    if files is not None:
+        files.write(detections, dataset, min_score=config.picture_score)
     gallery = write_gallery(
         directory, dataset, detections, matches, pictures=config.pictures, min_score=config.picture_score
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,21 +13,29 @@ from frcnn_jax.atomic import write_text
 from frcnn_jax.evaluation.valid_records import valid_detections
 from frcnn_jax.types import Detections
 
-__all__ = ["check_image_ids", "voc_results_files", "voc_split", "write_voc_results"]
+__all__ = ["LONGEST_NAME", "check_image_ids", "voc_results_files", "voc_split", "write_voc_results"]
+
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems allow."""
 
 
 def voc_results_files(directory: str | Path, class_names: Sequence[str], split: str) -> list[Path]:
     """The results file of each class for the VOC server, `comp4_det_<split>_<class>.txt`.
 
     Raises:
-        ValueError: a class name or `split` cannot be part of a file name, or a class name occurs twice.
+        ValueError: a class name or `split` cannot be part of a file name or makes it too long, or a class name occurs
+            twice.
     """
     for name in (split, *class_names):
         if not re.fullmatch(r"[\w.+ -]+", name):
             raise ValueError(f"{directory}: {name!r} cannot be part of the name of a results file")
     if len(set(class_names)) < len(class_names):
         raise ValueError(f"{directory}: a class is named twice in {list(class_names)}")
-    return [Path(directory) / f"comp4_det_{split}_{name}.txt" for name in class_names]
+    names = [f"comp4_det_{split}_{name}.txt" for name in class_names]
+    for name in names:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise ValueError(f"{directory}: {name} is longer than the {LONGEST_NAME} bytes of a file's name")
+    return [Path(directory) / name for name in names]
 
 
 def check_image_ids(directory: str | Path, image_ids: Iterable[str]) -> None:

@@ -15,12 +15,13 @@ from frcnn_jax.data.proposals.recall import proposal_recall
 from frcnn_jax.data.proposals.source import Proposals
 from frcnn_jax.detection.detect import detect
 from frcnn_jax.evaluation import evaluate
-from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset
+from frcnn_jax.evaluation.evaluate import detect_dataset, evaluate_dataset, write_evaluation
 from frcnn_jax.evaluation.outputs.files import ResultFiles
 from frcnn_jax.evaluation.report import format_metrics
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import BoxStatistics
 from tests.data.voc_files import VocFiles, object_xml
+from tests.evaluation.records import detections
 from tests.weights.detectors import random_params, small_model
 
 INPUT = InputConfig(test_scale=48, test_max_size=64, test_batch_size=2, workers=0)
@@ -157,6 +158,34 @@ def test_ids_that_results_files_cannot_hold_are_refused_before_the_first_image(c
     with pytest.raises(ValueError, match=r"voc: image id 't 3' .* \(2 of 3 ids"):
         evaluate_dataset(model, params, statistics, renamed, proposals, files=files, **settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_image(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "detect_dataset", lambda *_, **__: pytest.fail("detected"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"file/eval: .*/file is a file, not a folder"):
+        evaluate_dataset(*case, input_config=INPUT, config=EVALUATE, directory=tmp_path / "file/eval")
+
+
+def test_the_measures_survive_an_error_in_later_files(case, tmp_path, monkeypatch):
+    """Results for other programs are written next, then pictures."""
+
+    def fail(*_, **__):
+        raise OSError("the disk is full")
+
+    dataset = case[3]
+    found = {image: detections() for image in dataset.image_ids}
+    files = ResultFiles(coco_results=tmp_path / "found.json")
+    arguments = {"config": EVALUATE, "title": "", "files": files}
+    monkeypatch.setattr(evaluate, "write_gallery", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_evaluation(found, dataset, directory=tmp_path / "a", **arguments)
+    assert json.loads((tmp_path / "a/metrics.json").read_text())["map"] == 0
+    assert json.loads((tmp_path / "found.json").read_text()) == []
+    monkeypatch.setattr(ResultFiles, "write", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_evaluation(found, dataset, directory=tmp_path / "b", **arguments)
+    assert json.loads((tmp_path / "b/metrics.json").read_text())["map"] == 0
 
 
 def test_the_metric_of_the_config(case, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from frcnn_jax.evaluation.results import check_image_ids, voc_split, write_voc_results
+from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import GroundTruth
 from tests.evaluation.records import detections
@@ -91,3 +91,9 @@ def test_ids_that_a_results_file_cannot_hold_are_counted(tmp_path):
 def test_the_servers_name_of_a_split():
     names = ("voc/2012/validation", "voc/2007/test", "folder/mine")
     assert [voc_split(name) for name in names] == ["val", "test", "mine"]
+
+
+def test_class_names_too_long_for_a_file(tmp_path):
+    assert len(voc_results_files(tmp_path, ["x" * 236], "test")[0].name) == 255
+    with pytest.raises(ValueError, match=r"comp4_det_test_x{237}\.txt is longer than the 255 bytes of a file's name"):
+        voc_results_files(tmp_path, ["x" * 237], "test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -9,6 +10,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from frcnn_jax.atomic import write_text
+from frcnn_jax.evaluation.results import LONGEST_NAME
 from frcnn_jax.evaluation.valid_records import valid_detections
 from frcnn_jax.types import Detections
 
@@ -22,11 +24,16 @@ def xml_file(directory: str | Path, image_id: str) -> Path:
     folder.
 
     Raises:
-        ValueError: the id leads out of the directory.
+        ValueError: the id leads out of the directory, or is too long for a file name.
     """
     parts = image_id.split("/")
     if not all(parts) or ".." in parts or "." in parts or "\\" in image_id:
         raise ValueError(f"{directory}: image id {image_id!r} cannot be the name of an XML file")
+    if max(len(os.fsencode(part)) for part in (*parts[:-1], f"{parts[-1]}.xml")) > LONGEST_NAME:
+        raise ValueError(
+            f"{directory}: image id {image_id!r} is too long for the name of an XML file, of {LONGEST_NAME} bytes: "
+            "leave out the XML files, or shorten the image's name"
+        )
     return Path(directory).joinpath(*parts[:-1], f"{parts[-1]}.xml")
 
 

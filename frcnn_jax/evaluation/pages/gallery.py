@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import re
@@ -26,11 +27,18 @@ __all__ = ["choose_images", "file_stem", "jpeg", "thumbnail", "write_gallery"]
 
 _THUMBNAIL = 400  # pixels of the longer side
 _DETECTIONS = 100  # best detections per image in the page's data
+_LONGEST = 200  # bytes of a stem: file systems allow 255 of a name, with its suffix
 
 
 def file_stem(image_id: str) -> str:
-    """A file name for an image id; forbidden characters are written as %XX."""
-    return re.sub(r"[^\w. -]", lambda m: quote(m[0], safe=""), image_id)
+    """A file name for an image id, without suffix: forbidden characters are written as %XX, and a long name is cut and
+    ends with a hash of the id.
+    """
+    stem = re.sub(r"[^\w. -]", lambda m: quote(m[0], safe=""), image_id)
+    if len(stem.encode()) <= _LONGEST:
+        return stem
+    ending = f"-{hashlib.sha256(image_id.encode()).hexdigest()[:12]}"
+    return stem.encode()[: _LONGEST - len(ending)].decode(errors="ignore") + ending
 
 
 def write_gallery(

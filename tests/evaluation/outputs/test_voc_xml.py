@@ -76,3 +76,10 @@ def test_corrections_are_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match=r"a\.xml and 1 others exist and may hold corrections: give --overwrite"):
         check_xml_files(tmp_path, ["a", "b", "c"])
     check_xml_files(tmp_path, ["a", "b"], overwrite=True)
+
+
+@pytest.mark.parametrize("image", ["x" * 252, "é" * 126, "x" * 256 + "/a"])
+def test_ids_too_long_for_a_file_are_refused_before_the_evaluation(tmp_path, image):
+    assert len(xml_file(tmp_path, "a/" + "x" * 251).name) == 255
+    with pytest.raises(ValueError, match=r"is too long for the name of an XML file, of 255 bytes: leave out"):
+        check_xml_files(tmp_path, [image])

@@ -59,6 +59,18 @@ def test_files_of_awkward_ids_are_found_from_the_page(tmp_path):
     assert len(files) == 14
 
 
+def test_pictures_of_long_ids(tmp_path):
+    """Ids that differ only after the part that is kept, in folders, and of letters with several bytes."""
+    ids = ["x" * 250 + "1", "x" * 250 + "2", "/".join(["a folder"] * 40), "日本語の写真" * 20, "x" * 200]
+    gallery, _ = written(tmp_path, ids, [truth((A,))] * 5, [detections((A, 0.9))] * 5)
+    for i, image in enumerate(gallery["images"]):
+        for kind in ("file", "thumbnail"):
+            path = tmp_path / urllib.parse.unquote(image[kind])
+            assert len(path.stem.encode()) <= 200
+            assert abs(int(cv2.imread(str(path))[-1, -1, 0]) - 10 * i) <= 3
+    assert path.stem == ids[-1]
+
+
 def test_page_knows_detections_and_objects(tmp_path):
     found = detections((A, 0.9), (B, 0.8, 2), (C, 0.7), (A, 0.6))
     objects = truth((A,), (B,), (C, 1, True), ([50, 0, 55.25, 9], 2))
