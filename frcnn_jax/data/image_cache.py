@@ -39,7 +39,7 @@ class DecodedImages:
         self._reading[threading.get_ident()] = index
         try:
             image = self._dataset.read_image(index)
-        except (ValueError, RuntimeError, IndexError) as error:  # the last two from ArrayRecord
+        except ValueError as error:
             raise ValueError(f"{self._dataset.name}: image {self._dataset.image_ids[index]}: {error}") from error
         finally:
             self._reading.pop(threading.get_ident(), None)

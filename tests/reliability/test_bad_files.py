@@ -10,10 +10,11 @@ import pytest
 
 from frcnn_jax import sums
 from frcnn_jax.checkpoint import open_checkpoint
-from frcnn_jax.config import DataConfig
+from frcnn_jax.config import DataConfig, ProposalConfig
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.prepared.dataset import PreparedDataset
+from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.sums import check_contents, check_sizes, write_sums
 from frcnn_jax.weights.formats.checkpoints import read_checkpoint
 from tests.data.voc_files import VocFiles, object_xml
@@ -163,9 +164,14 @@ def test_an_image_that_cannot_be_read_is_named(copied):
         content[at] ^= 0x55
     records.write_bytes(content)
     images = DecodedImages(opened(copied))
-    with pytest.raises(ValueError, match=r"^folder/train: image a: .") as error:
-        images[0]
-    assert "\n" not in str(error.value)
+    search = ProposalConfig(method="selective_search_fast", workers=1)
+    for read in (lambda: images[0], lambda: open_proposals(opened(copied), search, progress=False)):
+        with pytest.raises(
+            ValueError, match=rf"^folder/train: image [ab]: {copied} is damaged \(.+\): remove"
+        ) as error:
+            read()
+        assert str(error.value).endswith(f"and it is prepared again: rm -r {copied}")
+        assert "\n" not in str(error.value)
     assert images.being_read() == []
 
 

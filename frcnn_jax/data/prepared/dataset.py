@@ -86,7 +86,9 @@ class PreparedDataset:
 
     def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         part, position = self._places[index]
-        return decode_image(self._open()[part][position]["image"], self._turns[index])
+        records = self._open()[part]
+        with self._damage_named():
+            return decode_image(records[position]["image"], self._turns[index])
 
     def image_file(self, index: int) -> str:
         """Name of the image's file when it was prepared, without folders; reads its record."""
