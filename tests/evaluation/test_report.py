@@ -8,11 +8,12 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from frcnn_jax.evaluation.analysis.matches import KINDS
 from frcnn_jax.evaluation.drawing import PALETTE
 from frcnn_jax.evaluation.report import plot_f1, plot_precision_recall, write_image, write_metrics, write_report
-from frcnn_jax.evaluation.voc_map import evaluate_voc, precision_recall
+from frcnn_jax.evaluation.voc_map import PrecisionRecall, evaluate_voc, precision_recall
 from frcnn_jax.types import GroundTruth
 from tests.evaluation.pages.reading import Page
 from tests.evaluation.records import detections, pixels
@@ -128,6 +129,41 @@ def test_f1_figure(tmp_path, evaluation):
     assert "0.654" in svg
     assert "_x$y$</text>" in svg
     assert [("stroke: #{:02x}{:02x}{:02x}".format(*color) in svg) for color in PALETTE[:3]] == [True, True, False]
+
+
+def many(count, name):
+    curve = PrecisionRecall(scores=np.linspace(1, 0, 5), true_positives=np.arange(1, 6), objects=5, detections=5)
+    return {name.format(i): curve for i in range(count)}
+
+
+@pytest.mark.parametrize("count", [41, 365])
+def test_a_figure_of_many_classes_names_the_best_and_the_worst(tmp_path, count):
+    curves = many(count, "class {}")
+    ap = {name: None if i == 3 else i / count for i, name in enumerate(curves)}
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        plot_precision_recall(curves, tmp_path / "a.svg", ap=ap)
+        plot_precision_recall(curves, tmp_path / "without.svg")
+    named = [int(number) for number in re.findall(r">[.\d]+ +class (\d+)</text>", (tmp_path / "a.svg").read_text())]
+    assert named == [*range(count - 1, count - 11, -1), 10, 9, 8, 7, 6, 5, 4, 2, 1, 0]
+    assert f"best and worst 10 of {count}" in (tmp_path / "a.svg").read_text()
+    assert not re.search(r">[^<]*class \d+</text>", (tmp_path / "without.svg").read_text())
+
+
+@pytest.mark.parametrize("name", ["{}", "{} of a class with a long and descriptive name", "{} " + "long " * 40])
+@pytest.mark.parametrize("count", [1, 13, 40, 150])
+def test_the_legend_leaves_room_for_the_curves(tmp_path, monkeypatch, name, count):
+    """A legend too wide or high for the figure is a warning of Matplotlib's."""
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kwargs: figures.append(self) or save(self, *args, **kwargs)
+    )
+    curves = many(count, name)
+    plot_precision_recall(curves, tmp_path / "a.png", ap=dict.fromkeys(curves, 0.5))
+    (axes,) = figures[0].axes
+    assert axes.get_position().width > 0.35
+    legend = axes.get_legend().get_window_extent()
+    assert legend.y0 >= 0
+    assert legend.y1 <= figures[0].bbox.height
 
 
 def test_curve_figure(tmp_path, evaluation):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,19 @@ __all__ = ["plot_f1", "plot_precision_recall"]
 
 _POINTS = 2000  # most points of a curve
 _FEW = 12  # classes in a legend
+_MOST = 40  # classes in a legend; of more, only the best and the worst
+_ENDS = 10  # of each
+_ROWS = 25  # of a legend
+_LETTERS = (40, 20)  # most of a name in a legend of one or two columns
 
 
 def plot_precision_recall(
     curves: Mapping[str, PrecisionRecall], path: str | Path, *, ap: Mapping[str, float | None] | None = None
 ) -> None:
     """Draws the curves of the classes with objects, with their AP in the legend if given.
+
+    Of more than 40 classes the legend has the ten best and worst by their AP, and the others are gray. Long names are
+    cut in the middle.
 
     Args:
         curves: curves of classes 1 ... K in this order. A class name with characters that no installed font has is
@@ -46,7 +53,7 @@ def plot_f1(
     *,
     best: Mapping[str, Mapping[str, float] | None] | None = None,
 ) -> None:
-    """Draws F1 over the score threshold, for the classes with objects.
+    """Draws F1 over the score threshold, for the classes with objects; the legend as in `plot_precision_recall`.
 
     Args:
         curves: as in `plot_precision_recall`.
@@ -74,24 +81,39 @@ def _plot(
     axes = figure.add_subplot(**axes_settings)
     axes.grid(alpha=0.3)
     shown = drawable_names(list(curves))
+    drawn = [name for name, curve in curves.items() if curve.objects]
+    named = _named(drawn, values)
+    letters = _LETTERS[len(named) > _ROWS]
+    lines = {}
     for i, (name, curve) in enumerate(curves.items()):
         if curve.objects == 0:
             continue
         some = np.unique(np.linspace(0, len(curve.scores) - 1, _POINTS).astype(int)) if len(curve.scores) else []
         x, y = points(curve)
-        color = tuple(value / 255 for value in PALETTE[i % len(PALETTE)])
+        if name not in named:
+            axes.plot(x[some], y[some], color="0.85", linewidth=0.8, zorder=1)
+            continue
+        place = i if len(named) == len(drawn) else named.index(name)
+        color = tuple(value / 255 for value in PALETTE[place % len(PALETTE)])
         # The number in front also keeps Matplotlib from hiding a name that starts with an underscore.
         prefix = " " if values.get(name) is None else f"{values[name]:.3f}  "
-        axes.plot(
+        (lines[name],) = axes.plot(
             x[some],
             y[some],
             color=color,
-            linestyle=("-", "--", ":", "-.")[i // len(PALETTE) % 4],
-            label=prefix + shown[i].replace("$", r"\$"),
+            linestyle=("-", "--", ":", "-.")[place // len(PALETTE) % 4],
+            label=prefix + _short(shown[i], letters).replace("$", r"\$"),
         )
-    if axes.lines:
-        columns = math.ceil(len(axes.lines) / 25)
-        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", ncols=columns, frameon=False)
+    if named:
+        legend = axes.legend(
+            handles=[lines[name] for name in named],
+            title=None if len(named) == len(drawn) else f"best and worst {_ENDS} of {len(drawn)}",
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            fontsize="small",
+            ncols=math.ceil(len(named) / _ROWS),
+            frameon=False,
+        )
         for text in legend.get_texts():
             text.set_fontfamily(font_families(text.get_text()))
     numbered = [text for text, name in zip(shown, curves, strict=True) if text != name]
@@ -101,3 +123,17 @@ def _plot(
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:])
     write_bytes(path, buffer.getvalue())
+
+
+def _named(names: Sequence[str], values: Mapping[str, float | None]) -> list[str]:
+    """The classes in the legend, in its order."""
+    if len(names) <= _MOST:
+        return list(names)
+    known = sorted((name for name in names if values.get(name) is not None), key=lambda name: -values[name])
+    return known if len(known) <= 2 * _ENDS else [*known[:_ENDS], *known[-_ENDS:]]
+
+
+def _short(name: str, letters: int) -> str:
+    """A name of at most so many letters, without some of its middle."""
+    kept = letters // 2
+    return name if len(name) <= letters else f"{name[: letters - kept - 1]}\u2026{name[-kept:]}"
