@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,9 +131,10 @@ def network_pictures(view: FolderView, config: Config, stride: int, *, search: b
     most = max(len(truth.labels) for truth in part.annotations)
     source = BatchSource(part, boxes, plan, max_objects=max(most, 1), augment=settings.augment, seed=config.train.seed)
     pictures: list[Picture] = []
+    sampler = None if found is None else _sampler(config)
     for step in range(len(plan)):
         batch = source[step]
-        sample = None if found is None else _sample(batch, config, step)
+        sample = None if sampler is None else sampler(batch, step)
         for n in range(len(batch.images)):
             pictures.append(_picture(part, batch, n, None if sample is None else _at(sample, n)))
     return pictures[:count]
@@ -146,14 +148,14 @@ def _is_decodable(view: FolderView, index: int) -> bool:
     return True
 
 
-def _sample(batch: Batch, config: Config, step: int) -> Any:
-    """The RoIs of a step, on the host."""
+def _sampler(config: Config) -> Callable[[Batch, int], Any]:
+    """A function of a batch and its step with the RoIs of the step, on the host; compiled once per shape of a batch."""
     import jax
 
     from frcnn_jax.training.step import sample_step
 
-    run = jax.jit(lambda batch: sample_step(batch, jax.random.key(config.train.seed), step, config=config.sampling))
-    return jax.device_get(run(batch))
+    run = jax.jit(partial(sample_step, config=config.sampling))
+    return lambda batch, step: jax.device_get(run(batch, jax.random.key(config.train.seed), step))
 
 
 def _at(sample: Any, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,16 +4,21 @@ import base64
 import re
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
 from frcnn_jax.config import Config, replace
+from frcnn_jax.data.pipeline import BatchSource, training_plan
 from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.evaluation.drawing import PALETTE
+from frcnn_jax.evaluation.looking import network
 from frcnn_jax.evaluation.looking.network import network_pictures, sampled_recall, stored_proposals
 from frcnn_jax.evaluation.looking.page import format_survey, write_page
 from frcnn_jax.evaluation.looking.samples import Picture, sample_pictures
 from frcnn_jax.evaluation.looking.survey import survey_folder
+from frcnn_jax.training import step
+from frcnn_jax.training.step import sample_step
 from tests.data.voc_files import VocFiles, object_xml
 from tests.evaluation.pages.reading import Page
 
@@ -182,3 +187,29 @@ def test_page_shows_faults_and_equal_images(tmp_path):
     assert "train/a = test/b" in text
     assert "--data.faults.degenerate-box drop" in text
     assert "Equal images" in text
+
+
+def test_the_rois_are_those_of_the_steps_and_compiled_once_per_bucket(case, monkeypatch):
+    """Runs last: it stores the proposals of images."""
+    survey, config = case
+    traced = []
+
+    def counted(batch, *args, **settings):
+        traced.append(batch.images.shape)
+        return sample_step(batch, *args, **settings)
+
+    monkeypatch.setattr(step, "sample_step", counted)
+    config = replace(config, input={"batch_size": 1, "scales": (48, 40)})
+    pictures = network_pictures(survey.view, config, 16, search=True, count=4)
+    assert ["RoIs of objects" in picture.caption for picture in pictures] == [True] * 4
+    assert len(traced) == len(set(traced)) < 4
+    plan = training_plan(survey.view, config.input, 2, 0, 16)
+    boxes = [np.float32([[0, 0, 20, 20], [5, 5, 30, 25]])] * len(survey.view)
+    batch = BatchSource(survey.view, boxes, plan, max_objects=8, augment=config.input.augment, seed=0)[0]
+    sampler, key = network._sampler(config), jax.random.key(config.train.seed)
+    for number in (0, 1):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            sampler(batch, number),
+            sample_step(batch, key, number, config=config.sampling),
+        )
