@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from frcnn_jax.evaluation.outputs.coco_json import coco_annotations, coco_results, own_ids
-from frcnn_jax.evaluation.valid_records import paired_records
+from frcnn_jax.evaluation.valid_records import check_class_names, paired_records
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = ["check_pycocotools", "coco_measures", "evaluate_coco", "format_coco"]
@@ -55,9 +55,11 @@ def evaluate_coco(
 
     Raises:
         ImportError: pycocotools is not installed.
-        ValueError: the images of the two differ, a record is malformed, or a label is outside 1 ... K.
+        ValueError: the images of the two differ, a record is malformed, a label is outside 1 ... K, or class names are
+            one text or not distinct.
     """
     check_pycocotools()
+    check_class_names(class_names)
     paired_records(detections, ground_truth)  # raises if the images differ
     if not isinstance(ground_truth, Mapping):
         detections, ground_truth = ({str(i): x for i, x in enumerate(each)} for each in (detections, ground_truth))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from frcnn_jax.evaluation.fonts import drawable_names, render_text
-from frcnn_jax.evaluation.valid_records import valid_detections
+from frcnn_jax.evaluation.valid_records import check_class_names, valid_detections
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = ["PALETTE", "box_pixels", "check_image", "draw_detections", "draw_objects", "draw_rois"]
@@ -42,6 +42,7 @@ def draw_detections(
     import cv2
 
     check_image(image)
+    check_class_names(class_names, distinct=False)
     boxes, scores, labels = valid_detections(detections, "draw_detections", len(class_names))
     factor = max(1, math.ceil(480 / max(image.shape[:2])))
     canvas = np.ascontiguousarray(image)

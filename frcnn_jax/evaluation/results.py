@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from frcnn_jax.atomic import write_text
-from frcnn_jax.evaluation.valid_records import valid_detections
+from frcnn_jax.evaluation.valid_records import check_class_names, valid_detections
 from frcnn_jax.types import Detections
 
 __all__ = ["LONGEST_NAME", "check_image_ids", "voc_results_files", "voc_split", "write_voc_results"]
@@ -26,11 +26,10 @@ def voc_results_files(directory: str | Path, class_names: Sequence[str], split: 
         ValueError: a class name or `split` cannot be part of a file name or makes it too long, or a class name occurs
             twice.
     """
+    check_class_names(class_names, f"{directory}: class_names")
     for name in (split, *class_names):
         if not re.fullmatch(r"[\w.+ -]+", name):
             raise ValueError(f"{directory}: {name!r} cannot be part of the name of a results file")
-    if len(set(class_names)) < len(class_names):
-        raise ValueError(f"{directory}: a class is named twice in {list(class_names)}")
     names = [f"comp4_det_{split}_{name}.txt" for name in class_names]
     for name in names:
         if len(os.fsencode(name)) > LONGEST_NAME:

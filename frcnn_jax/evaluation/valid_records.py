@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,20 @@ from jaxtyping import Bool, Float, Int
 from frcnn_jax.types import Detections, GroundTruth
 from frcnn_jax.words import counted
 
-__all__ = ["paired_records", "valid_detections", "valid_ground_truth"]
+__all__ = ["check_class_names", "paired_records", "valid_detections", "valid_ground_truth"]
+
+
+def check_class_names(class_names: Sequence[str], where: str = "class_names", *, distinct: bool = True) -> None:
+    """Raises ValueError if the names of labels 1 ... K are one text, whose letters would be the names, or with
+    `distinct` if a name occurs twice.
+    """
+    if isinstance(class_names, str):
+        raise ValueError(
+            f"{where}: {class_names!r} is one text, expected a sequence of names such as [{class_names!r}]"
+        )
+    twice = [name for name, count in Counter(class_names).items() if count > 1]
+    if distinct and twice:
+        raise ValueError(f"{where}: {twice[0]!r} occurs twice in {list(class_names)}")
 
 
 def paired_records(detections: Any, ground_truth: Any) -> Iterator[tuple[str, Detections, GroundTruth]]:

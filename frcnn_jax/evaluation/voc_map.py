@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from frcnn_jax.evaluation.valid_records import paired_records, valid_detections, valid_ground_truth
+from frcnn_jax.evaluation.valid_records import check_class_names, paired_records, valid_detections, valid_ground_truth
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = [
@@ -81,8 +81,8 @@ def evaluate_voc(
         does not enter the mean; the mean over no classes is None.
 
     Raises:
-        ValueError: the images of the two differ, a record is malformed, a label is outside 1 ... K, or a score or
-            coordinate is not finite.
+        ValueError: the images of the two differ, a record is malformed, a label is outside 1 ... K, a score or
+            coordinate is not finite, or class names are one text or not distinct.
     """
     curves = precision_recall(detections, ground_truth, iou_threshold=iou_threshold, class_names=class_names)
     return {
@@ -102,8 +102,8 @@ def precision_recall(
     """The precision-recall curve of each class, by name; arguments and errors as in `evaluate_voc`."""
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold: {iou_threshold} is not above 0 and at most 1")
-    if class_names is not None and len(set(class_names)) < len(class_names):
-        raise ValueError(f"class_names: a name occurs twice in {list(class_names)}")
+    if class_names is not None:
+        check_class_names(class_names)
     num_classes = None if class_names is None else len(class_names)
 
     scores, labels, targets = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

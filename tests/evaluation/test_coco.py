@@ -145,3 +145,14 @@ def test_what_does_not_fit_is_refused():
         evaluate_coco({"a": detections()}, {"a": truth((SMALL, 2))}, class_names=["cat"])
     with pytest.raises(ValueError, match=r"labels: 2 is outside 1 \.\.\. 1"):
         evaluate_coco({"a": detections((SMALL, 0.5, 2))}, {"a": truth()}, class_names=["cat"])
+    with pytest.raises(ValueError, match=r"class_names: 'a' occurs twice in \['a', 'b', 'a'\]"):
+        evaluate_coco([detections((SMALL, 0.5))], [truth((SMALL,))], class_names=["a", "b", "a"])
+    with pytest.raises(ValueError, match=r"class_names: 'cat' is one text, expected a sequence of names such as"):
+        evaluate_coco([detections((SMALL, 0.5))], [truth((SMALL,))], class_names="cat")
+
+
+@needs_pycocotools
+def test_images_with_numbers_too_large_for_pycocotools():
+    ids = ["9007199254740993", "9223372036854775809"]
+    found, objects = (dict.fromkeys(ids, record) for record in (detections((SMALL, 0.5)), truth((SMALL,))))
+    assert evaluate_coco(found, objects, class_names=["cat"])["AP"] == pytest.approx(1)

@@ -141,6 +141,8 @@ def test_wrong_images_are_refused(tmp_path, shape):
 def test_unnamed_class_is_refused():
     with pytest.raises(ValueError, match=r"labels: 2 is outside 1 ... 1"):
         draw_detections(GREY, detections(([1, 2, 3, 4], 0.9, 2)), ["a"])
+    with pytest.raises(ValueError, match=r"class_names: 'cat' is one text, expected a sequence of names such as"):
+        draw_detections(np.zeros((9, 9, 3), np.uint8), detections(([0, 0, 5, 5], 0.9)), "cat")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float16, "bfloat16"])

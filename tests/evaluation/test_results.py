@@ -72,7 +72,8 @@ def test_results_files_read_back_give_the_same_ap(tmp_path, use_07_metric):
         ("", ["c"], "test", "image id '' is empty"),
         ("a", ["c/d"], "test", "'c/d' cannot be part of the name"),
         ("a", ["c"], "../test", "'../test' cannot be part of the name"),
-        ("a", ["c", "c"], "test", "a class is named twice"),
+        ("a", ["c", "c"], "test", r"class_names: 'c' occurs twice in \['c', 'c'\]"),
+        ("a", "c", "test", r"class_names: 'c' is one text, expected a sequence of names such as \['c'\]"),
         ("a", [], "test", "labels: 1 is outside 1 ... 0"),
     ],
 )

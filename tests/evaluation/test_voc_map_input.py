@@ -84,3 +84,15 @@ def test_images_must_be_the_same_on_both_sides():
 def test_bad_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         evaluate_voc([], [], **options)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("cat", r"class_names: 'cat' is one text, expected a sequence of names such as \['cat'\]"),
+        (["a", "b", "a"], r"class_names: 'a' occurs twice in \['a', 'b', 'a'\]"),
+    ],
+)
+def test_class_names_that_are_none(names, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_voc([detections((A, 0.5))], [truth((A,))], class_names=names)

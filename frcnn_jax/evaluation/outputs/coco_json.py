@@ -39,11 +39,12 @@ class CocoIds:
 
 
 def own_ids(image_ids: Sequence[str], num_classes: int) -> CocoIds:
-    """COCO ids for a data set without them: the numbers in its image ids if all are numbers, else 1, 2 ... in order.
-    Categories are the labels 1 ... K.
+    """COCO ids for a data set without them: the numbers in its image ids if all are numbers of at most 2^53, else
+    1, 2 ... in order. Categories are the labels 1 ... K.
     """
     numbers = [int(image) if image.isascii() and image.isdigit() else 0 for image in image_ids]
-    if len(set(numbers)) < len(numbers) or 0 in numbers:
+    # pycocotools keeps ids in arrays, where a mixture with larger ones becomes floats.
+    if max(numbers, default=0) > 2**53 or len(set(numbers)) < len(numbers) or 0 in numbers:
         numbers = list(range(1, len(numbers) + 1))
     return CocoIds(dict(zip(image_ids, numbers, strict=True)), tuple(range(1, num_classes + 1)))
 

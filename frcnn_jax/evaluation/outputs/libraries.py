@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from frcnn_jax.evaluation.valid_records import valid_detections
+from frcnn_jax.evaluation.valid_records import check_class_names, valid_detections
 from frcnn_jax.types import Detections
 
 __all__ = ["detections_table", "to_supervision"]
@@ -27,8 +27,9 @@ def detections_table(
         in pixels, 0-based and half-open (float32), all of equal length; in the order of images and detections.
 
     Raises:
-        ValueError: detections are malformed, or a label is outside 1 ... K.
+        ValueError: detections are malformed, a label is outside 1 ... K, or class names are one text.
     """
+    check_class_names(class_names, distinct=False)
     single = isinstance(detections, Detections)
     images = {"": detections} if single else dict(detections)
     where = "detections_table" if single else "image {!r}"
@@ -61,12 +62,13 @@ def to_supervision(detections: Detections, class_names: Sequence[str]) -> Any:
 
     Raises:
         ImportError: supervision is not installed.
-        ValueError: the detections are malformed, or a label is outside 1 ... K.
+        ValueError: the detections are malformed, a label is outside 1 ... K, or class names are one text.
     """
     try:
         import supervision
     except ImportError as error:
         raise ImportError(f"to_supervision needs supervision: pip install supervision ({error})") from error
+    check_class_names(class_names, distinct=False)
     boxes, scores, labels = valid_detections(detections, "to_supervision", len(class_names))
     return supervision.Detections(
         xyxy=boxes.astype(np.float32),

@@ -11,7 +11,7 @@ import numpy as np
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.evaluation.results import LONGEST_NAME
-from frcnn_jax.evaluation.valid_records import valid_detections
+from frcnn_jax.evaluation.valid_records import check_class_names, valid_detections
 from frcnn_jax.types import Detections
 
 __all__ = ["check_xml_files", "voc_xml", "write_voc_xml", "xml_file"]
@@ -70,6 +70,7 @@ def write_voc_xml(
         ValueError: the detections are malformed or of an unnamed class, or the id cannot be a file name.
     """
     path = xml_file(directory, image_id)
+    check_class_names(class_names, distinct=False)
     boxes, scores, labels = valid_detections(detections, f"image {image_id!r}", len(class_names))
     kept = np.flatnonzero(scores >= min_score)
     objects = [(class_names[labels[i] - 1], _corners(boxes[i], size)) for i in kept]

@@ -69,3 +69,10 @@ def test_supervisions_own_record():
     assert to_supervision(detections(), NAMES).is_empty()
     canvas = supervision.BoxAnnotator().annotate(np.zeros((30, 30, 3), np.uint8), record)
     assert canvas.any()
+
+
+@pytest.mark.parametrize("convert", [detections_table, to_supervision])
+def test_one_text_is_no_list_of_names(monkeypatch, convert):
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace())
+    with pytest.raises(ValueError, match=r"class_names: 'cat' is one text, expected a sequence of names such as"):
+        convert(FOUND, "cat")
