@@ -31,10 +31,17 @@ __all__ = [
     "average_of_hits",
     "average_precision",
     "best_object",
+    "check_iou_threshold",
     "evaluate_voc",
     "precision_recall",
     "summarize",
 ]
+
+
+def check_iou_threshold(iou_threshold: float) -> None:
+    """Raises ValueError unless the IoU of a hit is above 0 and at most 1."""
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold: {iou_threshold} is not above 0 and at most 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,8 +107,7 @@ def precision_recall(
     class_names: Sequence[str] | None = None,
 ) -> dict[str, PrecisionRecall]:
     """The precision-recall curve of each class, by name; arguments and errors as in `evaluate_voc`."""
-    if not 0 < iou_threshold <= 1:
-        raise ValueError(f"iou_threshold: {iou_threshold} is not above 0 and at most 1")
+    check_iou_threshold(iou_threshold)
     if class_names is not None:
         check_class_names(class_names)
     num_classes = None if class_names is None else len(class_names)

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.evaluation.valid_records import paired_records, valid_detections, valid_ground_truth
-from frcnn_jax.evaluation.voc_map import best_object, intersections
+from frcnn_jax.evaluation.voc_map import best_object, check_iou_threshold, intersections
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = ["BACKGROUND_IOU", "HIT", "IGNORED", "KINDS", "MEANINGS", "Matches", "match_dataset"]
@@ -58,6 +58,7 @@ class Matches:
     object_labels: Int[np.ndarray, " G"]
     counted: Bool[np.ndarray, " G"]  # neither difficult nor a crowd
     found_by: Int[np.ndarray, " G"]  # the detection that hits the object; -1 for none
+    iou_threshold: float = 0.5  # of a hit
 
     @property
     def missed(self) -> Bool[np.ndarray, " G"]:
@@ -75,8 +76,19 @@ def match_dataset(
     iou_threshold: float = 0.5,
     num_classes: int | None = None,
 ) -> Matches:
-    """The matches of a test set; arguments and errors as in `evaluate_voc`."""
-    parts: dict[str, list[np.ndarray]] = {field.name: [] for field in dataclasses.fields(Matches)}
+    """The matches of a test set.
+
+    Args:
+        detections, ground_truth: as in `evaluate_voc`.
+        iou_threshold: least IoU of a hit.
+        num_classes: K; any positive label is allowed if None.
+
+    Raises:
+        ValueError: the images of the two differ, a record is malformed, a label is outside 1 ... K, a score or
+            coordinate is not finite, or the threshold is not above 0 and at most 1.
+    """
+    check_iou_threshold(iou_threshold)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in _EMPTY}
     detection_count = object_count = 0
     for image, (where, found, truth) in enumerate(paired_records(detections, ground_truth)):
         boxes, scores, labels = valid_detections(found, where, num_classes)
@@ -98,7 +110,8 @@ def match_dataset(
         for name, array in part.items():
             parts[name].append(array)
         detection_count, object_count = detection_count + len(boxes), object_count + len(gt_boxes)
-    return Matches(**{name: np.concatenate([_EMPTY[name], *arrays]) for name, arrays in parts.items()})
+    arrays = {name: np.concatenate([_EMPTY[name], *arrays]) for name, arrays in parts.items()}
+    return Matches(**arrays, iou_threshold=float(iou_threshold))
 
 
 _EMPTY = {
@@ -107,6 +120,7 @@ _EMPTY = {
         {"scores": float, "counted": bool}.get(field.name, float if "boxes" in field.name else np.int64),
     )
     for field in dataclasses.fields(Matches)
+    if field.name != "iou_threshold"
 }
 
 

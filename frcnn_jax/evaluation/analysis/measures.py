@@ -26,11 +26,10 @@ def size_names(boxes: Float[np.ndarray, "B 4"]) -> np.ndarray:
     return np.array(list(SIZES))[np.searchsorted(bounds, area, side="right")]
 
 
-def recall_by_size(
-    matches: Matches, overlaps: Float[np.ndarray, " G"] | None = None, *, iou_threshold: float = 0.5
-) -> dict[str, dict[str, Any]]:
+def recall_by_size(matches: Matches, overlaps: Float[np.ndarray, " G"] | None = None) -> dict[str, dict[str, Any]]:
     """For each of `SIZES`, the number of `objects`, the `recall` of all detections and, given `overlaps` from
-    `object_overlaps`, the `ceiling` of the recall with these proposals. None without objects of that size.
+    `object_overlaps`, the `ceiling` of the recall with these proposals, both at the IoU of the matches. None without
+    objects of that size.
     """
     names = size_names(matches.object_boxes)
     found = {}
@@ -38,7 +37,7 @@ def recall_by_size(
         of_size = (names == name) & matches.counted
         found[name] = {"objects": int(of_size.sum()), "recall": _share(matches.found_by[of_size] >= 0)}
         if overlaps is not None:
-            found[name]["ceiling"] = _share(overlaps[of_size] >= iou_threshold)
+            found[name]["ceiling"] = _share(overlaps[of_size] >= matches.iou_threshold)
     return found
 
 
@@ -54,12 +53,10 @@ def proposal_ceiling(
     matches: Matches,
     overlaps: Float[np.ndarray, " G"],
     class_names: Sequence[str],
-    *,
-    iou_threshold: float = 0.5,
 ) -> dict[str, Any]:
-    """The share of the counted objects that some proposal overlaps by `iou_threshold`: `recall` of all and
+    """The share of the counted objects that some proposal overlaps by the IoU of the matches: `recall` of all and
     `recall_by_class`, None without objects. Box regression may find a few objects more."""
-    covered = overlaps >= iou_threshold
+    covered = overlaps >= matches.iou_threshold
     by_class = {
         name: _share(covered[matches.counted & (matches.object_labels == label)])
         for label, name in enumerate(class_names, start=1)

@@ -36,11 +36,28 @@ def test_recall_and_ceiling_by_size():
         "large": {"objects": 0, "recall": None, "ceiling": None},
     }
     assert "ceiling" not in recall_by_size(matches)["small"]
-    assert recall_by_size(matches, overlaps, iou_threshold=0.6)["small"]["ceiling"] == pytest.approx(1 / 3)
     assert proposal_ceiling(matches, overlaps, ("one", "two")) == {
         "recall": 0.75,
         "recall_by_class": {"one": 0.75, "two": None},
     }
+
+
+def test_recall_and_ceiling_are_of_the_iou_of_the_matches():
+    """IoU 0.6 of detections and 0.6 of proposals, with one object each."""
+    objects, near = [truth((A,))], [0, 0, 10, 6]
+    overlaps = object_overlaps([np.array([near])], objects)
+    for threshold, share in ((0.55, 1), (0.65, 0)):
+        matches = match_dataset([detections((near, 0.9))], objects, iou_threshold=threshold)
+        by_size = recall_by_size(matches, overlaps)
+        assert by_size["small"] == {"objects": 1, "recall": share, "ceiling": share}
+        assert proposal_ceiling(matches, overlaps, ("one",))["recall"] == share
+
+
+@pytest.mark.parametrize("threshold", [0, -0.5, 7, float("nan")])
+def test_thresholds_that_are_no_iou_are_refused_by_both(threshold):
+    for measure in (match_dataset, precision_recall):
+        with pytest.raises(ValueError, match=rf"^iou_threshold: {threshold} is not above 0 and at most 1"):
+            measure([detections((A, 0.9))], [truth((A,))], iou_threshold=threshold)
 
 
 def test_without_proposals_nothing_is_covered():
