@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from frcnn_jax.evaluation.fonts import drawable_names, render_text
-from frcnn_jax.evaluation.valid_records import check_class_names, valid_detections
+from frcnn_jax.evaluation.valid_records import at_least, check_class_names, valid_detections
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = ["PALETTE", "box_pixels", "check_image", "draw_detections", "draw_objects", "draw_rois"]
@@ -51,7 +51,7 @@ def draw_detections(
     line = max(2, round(size / 300))
 
     best_first = np.argsort(-scores, kind="stable")
-    best_first = best_first[scores[best_first] >= min_score]
+    best_first = best_first[at_least(scores[best_first], min_score)]
     corners = [box_pixels(box * factor, canvas.shape) for box in boxes]
     colors = [PALETTE[(label - 1) % len(PALETTE)] for label in labels]
     for i in best_first[::-1]:

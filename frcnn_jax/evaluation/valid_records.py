@@ -12,7 +12,12 @@ from jaxtyping import Bool, Float, Int
 from frcnn_jax.types import Detections, GroundTruth
 from frcnn_jax.words import counted
 
-__all__ = ["check_class_names", "paired_records", "valid_detections", "valid_ground_truth"]
+__all__ = ["at_least", "check_class_names", "paired_records", "valid_detections", "valid_ground_truth"]
+
+
+def at_least(scores: Float[np.ndarray, " D"], least: float) -> Bool[np.ndarray, " D"]:
+    """The scores that are not below `least`, compared as float32: a score of 0.3 from the network is not below 0.3."""
+    return np.asarray(scores, np.float32) >= np.float32(least)
 
 
 def check_class_names(class_names: Sequence[str], where: str = "class_names", *, distinct: bool = True) -> None:

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from frcnn_jax.commands.show_proposals import draw_some
+from frcnn_jax.evaluation.analysis.matches import match_dataset
 from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_detections, draw_objects, draw_rois
 from frcnn_jax.evaluation.looking.samples import _crop
+from frcnn_jax.evaluation.outputs.voc_xml import write_voc_xml
+from frcnn_jax.evaluation.pages.gallery import choose_images
 from frcnn_jax.evaluation.report import write_image
 from frcnn_jax.types import GroundTruth
-from tests.evaluation.records import detections, pixels
+from tests.evaluation.records import detections, pixels, truth
 
 GREY = np.full((500, 600, 3), 128, np.uint8)
 
@@ -58,6 +61,18 @@ def test_only_real_detections_with_enough_score_are_drawn():
     assert not pixels(drawn, PALETTE[1]).any()
     masked = both.replace(mask=np.array([False, True]))
     np.testing.assert_array_equal(draw_detections(GREY, masked, ["a", "b"]), GREY)
+
+
+@pytest.mark.parametrize("score", [0.1, 0.3, 0.6, 0.7, 0.9])
+def test_a_score_of_the_network_equal_to_the_least_is_enough(tmp_path, score):
+    """Scores as float32 may be a little below the same number of Python's."""
+    found, blank = detections(([2, 2, 30, 30], score)), np.zeros((40, 40, 3), np.uint8)
+    assert draw_detections(blank, found, ["cat"], min_score=score).any()
+    assert not draw_detections(blank, found, ["cat"], min_score=score + 1e-6).any()
+    xml = write_voc_xml(tmp_path, "a", "a.png", (40, 40), found, ["cat"], min_score=score).read_text()
+    assert "<name>cat</name>" in xml
+    matches = match_dataset([detections()] * 3 + [found] + [detections()] * 4, [truth()] * 8)
+    assert choose_images(matches, 8, 1, score) == [3]
 
 
 def test_text_stays_inside_the_image():

@@ -11,7 +11,7 @@ import numpy as np
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.evaluation.results import LONGEST_NAME
-from frcnn_jax.evaluation.valid_records import check_class_names, valid_detections
+from frcnn_jax.evaluation.valid_records import at_least, check_class_names, valid_detections
 from frcnn_jax.types import Detections
 
 __all__ = ["check_xml_files", "voc_xml", "write_voc_xml", "xml_file"]
@@ -72,7 +72,7 @@ def write_voc_xml(
     path = xml_file(directory, image_id)
     check_class_names(class_names, distinct=False)
     boxes, scores, labels = valid_detections(detections, f"image {image_id!r}", len(class_names))
-    kept = np.flatnonzero(scores >= min_score)
+    kept = np.flatnonzero(at_least(scores, min_score))
     objects = [(class_names[labels[i] - 1], _corners(boxes[i], size)) for i in kept]
     write_text(path, voc_xml(filename, size, objects))
     return path

@@ -21,6 +21,7 @@ from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.evaluation.analysis.matches import HIT, KINDS, MEANINGS, Matches
 from frcnn_jax.evaluation.drawing import draw_detections
+from frcnn_jax.evaluation.valid_records import at_least
 from frcnn_jax.types import Detections
 
 __all__ = ["choose_images", "file_stem", "jpeg", "thumbnail", "write_gallery"]
@@ -122,11 +123,11 @@ def _distinct(images: Iterable[int]) -> list[int]:
 
 def _rankings(matches: Matches, count: int, min_score: float) -> list[list[int]]:
     """Images by rank: the worst, the best, and per class those with errors, missed objects and hits."""
-    seen = matches.scores >= min_score
+    seen = at_least(matches.scores, min_score)
     hits, errors = seen & (matches.kinds == HIT), seen & (matches.kinds >= 0)
     by = matches.found_by
     found = by >= 0
-    found[found] = matches.scores[by[found]] >= min_score
+    found[found] = at_least(matches.scores[by[found]], min_score)
     missed = matches.counted & ~found
     numbers = [
         np.bincount(images, minlength=count)
