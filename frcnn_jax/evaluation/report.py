@@ -19,6 +19,7 @@ from frcnn_jax.evaluation.analysis.remarks import remarks
 from frcnn_jax.evaluation.coco import format_coco
 from frcnn_jax.evaluation.drawing import check_image, draw_detections
 from frcnn_jax.evaluation.fonts import drawable_names
+from frcnn_jax.evaluation.pages.earlier import gallery_files, listed_pictures, remove_pictures
 from frcnn_jax.evaluation.pages.figures import plot_f1, plot_precision_recall
 from frcnn_jax.evaluation.pages.render import render_page
 from frcnn_jax.evaluation.voc_map import PrecisionRecall
@@ -89,7 +90,8 @@ def write_report(
     gallery: Mapping[str, Any] | None = None,
     pictures_off: bool = False,
 ) -> Path:
-    """Writes `index.html`, `precision_recall.png` and, if measured, `f1.png`; returns the page's path.
+    """Writes `index.html`, `precision_recall.png` and, if measured, `f1.png`; returns the page's path. Pictures that an
+    earlier page there listed and this one does not are removed.
 
     Args:
         metrics: as from `evaluate_voc`, and the number of `images`; the page shows the further ones of
@@ -123,7 +125,9 @@ def write_report(
         pictures_off=pictures_off,
         usual_pictures=EvalConfig().pictures,
     )
+    earlier = listed_pictures(directory / "index.html")
     write_text(directory / "index.html", html)
+    remove_pictures(directory, earlier, gallery_files(gallery))
     return directory / "index.html"
 
 

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from frcnn_jax.atomic import write_bytes
 from frcnn_jax.evaluation.analysis.matches import HIT, IGNORED, KINDS, match_dataset
+from frcnn_jax.evaluation.pages.earlier import listed_pictures, remove_pictures
 from frcnn_jax.evaluation.pages.gallery import choose_images, thumbnail, write_gallery
 from frcnn_jax.evaluation.report import write_report
 from frcnn_jax.evaluation.voc_map import evaluate_voc, precision_recall
@@ -109,6 +111,52 @@ def test_without_pictures_there_is_no_gallery(tmp_path):
     assert gallery is None
     assert page.data == {}
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "precision_recall.png"}
+
+
+def test_pictures_of_an_earlier_page_are_removed_and_no_others(tmp_path):
+    def pictures():
+        return {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg")}
+
+    def write(ids, **settings):
+        written(tmp_path, ids, [truth((A,))] * len(ids), [detections((A, 0.9))] * len(ids), **settings)
+
+    mine = ("images/mine.jpg", "thumbnails/sub/a.jpg", "other.jpg")
+    for name in mine:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    write(["old", "ü%2F#?", "sub/dir", "</script>", "both"])
+    write(["new", "both"])
+    kept = {f"{folder}/{name}.jpg" for folder in ("images", "thumbnails") for name in ("new", "both")}
+    assert pictures() == kept | set(mine)
+    write(["new"], pictures=0)
+    assert pictures() == set(mine)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"",
+        b"\xff",
+        b"<p>my own page</p>",
+        *(
+            b'<script type="application/json" id="gallery">' + data + b"</script>"
+            for data in (b"{", b"[]", b"3", b'{"images": [3]}', b'{"images": [{"file": 3, "thumbnail": 3}]}')
+        ),
+        b'<script type="application/json" id="gallery">{"images": [{"file": "../a.jpg", "thumbnail": '
+        b'"images/%2E%2E%2Fa.jpg"}, {"file": "/a.jpg", "thumbnail": "images/a.png"}]}</script>',
+    ],
+)
+def test_pages_that_list_no_pictures_of_ours(tmp_path, page):
+    (tmp_path / "index.html").write_bytes(page)
+    assert listed_pictures(tmp_path / "index.html") == set()
+
+
+def test_names_that_a_file_system_may_take_for_one_are_kept(tmp_path):
+    names = ["images/A\u0308.jpg", "images/b.jpg"]
+    for name in names:
+        write_bytes(tmp_path / name, b"")
+    remove_pictures(tmp_path, names, ["images/\u00e4.jpg"])
+    assert [(tmp_path / name).exists() for name in names] == [True, False]
 
 
 def test_images_are_chosen_by_what_is_right_and_wrong():
