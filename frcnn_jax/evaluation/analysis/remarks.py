@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,8 +80,7 @@ def rare_classes(objects: Mapping[str, int]) -> list[str]:
     if not rare:
         return []
     named = listed([f"{name} {count}" for name, count in rare.items()], _NAMED)
-    classes = " ".join(f'"{name}"' if re.search(r"[^\w.-]", name) else name for name in others)
-    way = f": leave them out by --data.classes {classes}" if others and len(others) <= _NAMED else ""
+    way = f": leave them out by --data.classes {shlex.join(others)}" if others and len(others) <= _NAMED else ""
     way = way or (": --data.classes with the names of the others leaves them out" if others else "")
     return [f"classes with fewer than {_RARE} objects are hardly learned ({named}){way}"]
 

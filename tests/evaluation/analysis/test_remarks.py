@@ -1,5 +1,8 @@
 """Sentences beside the figures: few objects, rare classes, objects that do not count."""
 
+import shlex
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -54,7 +57,13 @@ def test_an_early_checkpoint(steps, recipe, said, advice):
 def test_rare_classes_of_a_folder():
     few = "classes with fewer than 5 objects are hardly learned"
     (text,) = rare_classes({"cat": 5, "big dog": 20, "cow": 1, "hen": 4})
-    assert text == f'{few} (cow 1, hen 4): leave them out by --data.classes cat "big dog"'
+    assert text == f"{few} (cow 1, hen 4): leave them out by --data.classes cat 'big dog'"
+    names = ["a$HOME", "b`date`", 'say "no"', "it's", "c\\d", "!x"]
+    (text,) = rare_classes({**dict.fromkeys(names, 5), "cow": 1})
+    command = text.partition("leave them out by ")[2]
+    assert shlex.split(command) == ["--data.classes", *names]
+    shell = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
+    assert shell.stdout.splitlines() == ["--data.classes", *names]
     assert rare_classes({"cat": 4}) == [f"{few} (cat 4)"]
     assert rare_classes({"cat": 5}) == []
     (many,) = rare_classes({"cow": 1, **{f"c{i}": 5 for i in range(9)}})
