@@ -16,8 +16,8 @@ from frcnn_jax.evaluation.outputs.coco_json import (
     own_ids,
     write_coco_results,
 )
+from frcnn_jax.evaluation.outputs.voc_results import check_image_ids, voc_results_files, voc_split, write_voc_results
 from frcnn_jax.evaluation.outputs.voc_xml import check_xml_files, write_voc_xml
-from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
 from frcnn_jax.types import Detections
 
 __all__ = ["ResultFiles", "check_folder"]

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from frcnn_jax.atomic import write_text
-from frcnn_jax.evaluation.results import LONGEST_NAME
+from frcnn_jax.evaluation.outputs.voc_results import LONGEST_NAME
 from frcnn_jax.evaluation.valid_records import at_least, check_class_names, valid_detections
 from frcnn_jax.types import Detections
 

@@ -11,9 +11,9 @@ from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.data.proposals.files import read_proposal_file
 from frcnn_jax.evaluation.analysis.matches import match_dataset
+from frcnn_jax.evaluation.outputs.voc_results import write_voc_results
 from frcnn_jax.evaluation.pages.gallery import write_gallery
 from frcnn_jax.evaluation.report import write_report
-from frcnn_jax.evaluation.results import write_voc_results
 from frcnn_jax.evaluation.voc_map import precision_recall, summarize
 from frcnn_jax.types import Detections
 from tests.data.formats.written import Picture, write_labelimg, write_text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from frcnn_jax.evaluation.results import check_image_ids, voc_results_files, voc_split, write_voc_results
+from frcnn_jax.evaluation.outputs.voc_results import check_image_ids, voc_results_files, voc_split, write_voc_results
 from frcnn_jax.evaluation.voc_map import evaluate_voc
 from frcnn_jax.types import GroundTruth
 from tests.evaluation.records import detections
