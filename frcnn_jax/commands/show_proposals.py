@@ -17,8 +17,8 @@ from frcnn_jax.data.proposals.files import read_proposal_file
 from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
 from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals, validation_file
-from frcnn_jax.evaluation.augmented import draw_augmented
 from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_detections
+from frcnn_jax.evaluation.looking.augmented import draw_augmented
 from frcnn_jax.evaluation.report import write_image
 from frcnn_jax.types import Detections, GroundTruth
 from frcnn_jax.words import counted

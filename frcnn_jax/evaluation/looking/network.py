@@ -17,10 +17,11 @@ from frcnn_jax.data.proposals.source import open_proposals
 from frcnn_jax.data.proposals.store import ProposalStore
 from frcnn_jax.evaluation.analysis.measures import SIZES, object_overlaps, size_names
 from frcnn_jax.evaluation.drawing import draw_objects, draw_rois
+from frcnn_jax.evaluation.looking.objects import all_objects, objects_in_batch
 from frcnn_jax.evaluation.looking.samples import Picture, embedded
 from frcnn_jax.evaluation.looking.view import FolderView
 from frcnn_jax.evaluation.pages.gallery import thumbnail
-from frcnn_jax.types import Batch, GroundTruth
+from frcnn_jax.types import Batch
 
 __all__ = ["Covered", "Recall", "network_pictures", "sampled_recall", "stored_proposals"]
 
@@ -58,26 +59,18 @@ def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Seq
     part = view.part(chosen)
     proposals = open_proposals(part, config.proposals)
     overlaps = object_overlaps(proposals, part.annotations)
-    boxes, labels, difficult, crowd = (
-        np.concatenate([empty, *(getattr(truth, name) for truth in part.annotations)])
-        for name, empty in (
-            ("boxes", np.zeros((0, 4))),
-            ("labels", np.zeros(0, int)),
-            ("difficult", np.zeros(0, bool)),
-            ("crowd", np.zeros(0, bool)),
-        )
-    )
-    sizes, counted = size_names(boxes), ~(difficult | crowd)
+    objects = all_objects(part.annotations)
+    sizes = size_names(objects.boxes)
 
     def covered(chosen: Bool[np.ndarray, " G"]) -> Covered:
-        best = overlaps[chosen & counted]
+        best = overlaps[chosen & objects.counted]
         return Covered(len(best), {t: float((best >= t).mean()) if len(best) else None for t in thresholds})
 
     return Recall(
         images=len(part),
         proposals=sum(map(len, proposals)) / max(len(part), 1),
-        overall=covered(counted),
-        classes={name: covered(labels == label) for label, name in enumerate(part.classes, start=1)},
+        overall=covered(objects.counted),
+        classes={name: covered(objects.labels == label) for label, name in enumerate(part.classes, start=1)},
         sizes={name: covered(sizes == name) for name in SIZES},
     )
 
@@ -164,19 +157,12 @@ def _at(sample: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _picture(view: FolderView, batch: Batch, n: int, rois: tuple[np.ndarray, np.ndarray] | None) -> Picture:
-    real = batch.gt_mask[n]
-    crowd = np.zeros(real.sum(), bool) if batch.gt_crowd is None else batch.gt_crowd[n][real]
     image, text = thumbnail(batch.images[n], _WIDE), ""
     scale = batch.scales[n] * np.float32(image.shape[1] / batch.images.shape[2])
+    truth = objects_in_batch(batch, n, scale)
     if rois is not None:
         text = f"; {(rois[1] > 0).sum()} RoIs of objects, {(rois[1] == 0).sum()} of background"
-        crowd = np.ones_like(crowd)  # crowds are drawn dashed
-    truth = GroundTruth(
-        boxes=batch.gt_boxes[n][real] * scale,
-        labels=batch.gt_labels[n][real],
-        difficult=batch.gt_difficult[n][real],
-        crowd=crowd,
-    )
+        truth = dataclasses.replace(truth, crowd=np.ones(len(truth.labels), bool))  # crowds are drawn dashed
     height, width = batch.image_sizes[n]
     padded = batch.images.shape[1:3]
     caption = f"{view.image_ids[batch.image_index[n]]}: {width} x {height} in {padded[1]} x {padded[0]}{text}"

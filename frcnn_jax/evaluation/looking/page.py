@@ -13,6 +13,7 @@ from frcnn_jax.data.prepared.names import slips, without_slips
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes
 from frcnn_jax.evaluation.looking.network import Recall
+from frcnn_jax.evaluation.looking.objects import all_objects
 from frcnn_jax.evaluation.looking.samples import Picture
 from frcnn_jax.evaluation.looking.survey import Survey
 from frcnn_jax.evaluation.pages.render import render_page
@@ -87,8 +88,8 @@ def _test_remarks(survey: Survey) -> list[str]:
     tested = [name for name, split in survey.splits.items() if "tested on" in split.used.partition(" but ")[0]]
     pairs = zip(survey.view.annotations, survey.split_of, strict=True)
     truths = [truth for truth, split in pairs if split in tested]
-    labels = np.concatenate([np.zeros(0, int), *(truth.labels[~(truth.difficult | truth.crowd)] for truth in truths)])
-    counts = np.bincount(labels.astype(int), minlength=len(survey.view.classes) + 1)[1:].tolist()
+    objects = all_objects(truths)
+    counts = np.bincount(objects.labels[objects.counted], minlength=len(survey.view.classes) + 1)[1:].tolist()
     return few_objects(dict(zip(survey.view.classes, counts, strict=True)), len(truths), drawn=survey.drawn)
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_objects
+from frcnn_jax.evaluation.looking.objects import all_objects
 from frcnn_jax.evaluation.looking.survey import Survey
 from frcnn_jax.evaluation.pages.gallery import jpeg, thumbnail
 from frcnn_jax.words import counted
@@ -61,12 +62,8 @@ def _url(image: UInt8[np.ndarray, "H W 3"]) -> str:
 def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
     """Pictures by section and by class or kind. Each image is decoded once; undecodable ones are skipped."""
     view = survey.view
-    owner = np.repeat(np.arange(len(view)), [len(truth.labels) for truth in view.annotations])
-    boxes = np.concatenate([np.zeros((0, 4)), *(truth.boxes for truth in view.annotations)])
-    labels, crowd = (
-        np.concatenate([np.zeros(0, int), *(getattr(truth, name) for truth in view.annotations)])
-        for name in ("labels", "crowd")
-    )
+    objects = all_objects(view.annotations)
+    owner, boxes, labels, crowd = objects.image, objects.boxes, objects.labels, objects.crowd
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     wanted: list[_Wanted] = []
 
@@ -81,10 +78,10 @@ def sample_pictures(survey: Survey) -> dict[str, dict[str, list[Picture]]]:
 
     by_class = np.bincount(labels.astype(int), minlength=len(view.classes) + 1)[1:]
     for label in np.sort(np.argsort(-by_class, kind="stable")[:_CLASSES]) + 1:
-        of_class = np.flatnonzero((labels == label) & (crowd == 0))
+        of_class = np.flatnonzero((labels == label) & ~crowd)
         add_objects("classes", view.classes[label - 1], _spread(of_class, area, owner), 0.25)
     order = np.argsort(area, kind="stable")
-    order = order[crowd[order] == 0]
+    order = order[~crowd[order]]
     add_objects("objects", "largest", order[::-1][:_EXTREMES], 0.1)
     add_objects("objects", "smallest", order[:_EXTREMES], 2.0)
 

@@ -20,6 +20,7 @@ from frcnn_jax.data.prepared.checks.report import fault_table, way_on_lines, way
 from frcnn_jax.data.prepared.prepare import Examination, Request, data_dir, examine_folder, find_splits
 from frcnn_jax.data.records import SplitRecords
 from frcnn_jax.evaluation.analysis.measures import SIZES, size_names
+from frcnn_jax.evaluation.looking.objects import all_objects
 from frcnn_jax.evaluation.looking.view import FolderView
 from frcnn_jax.words import counted
 
@@ -62,20 +63,16 @@ class Survey:
         """Column heads and a row per class: objects, images with objects, objects by split, by size, and by mark. Marks
         without objects are left out.
         """
-        truths = self.view.annotations
-        image = np.repeat(np.arange(len(truths)), [len(truth.labels) for truth in truths])
-        labels, difficult, crowd = (
-            np.concatenate([np.zeros(0, int), *(getattr(truth, name) for truth in truths)])
-            for name in ("labels", "difficult", "crowd")
-        )
-        sizes = size_names(np.concatenate([np.zeros((0, 4)), *(truth.boxes for truth in truths)]))
+        objects = all_objects(self.view.annotations)
+        image, sizes = objects.image, size_names(objects.boxes)
         splits = np.array(self.split_of)[image] if len(image) else np.zeros(0, str)
         columns = [(split, splits == split) for split in self.splits]
         columns += [(size, sizes == size) for size in SIZES]
-        columns += [(name, marks > 0) for name, marks in (("difficult", difficult), ("crowds", crowd)) if marks.any()]
+        marks = (("difficult", objects.difficult), ("crowds", objects.crowd))
+        columns += [(name, marked) for name, marked in marks if marked.any()]
         rows = []
         for label, name in enumerate(self.view.classes, start=1):
-            of_class = labels == label
+            of_class = objects.labels == label
             row = [name, int(of_class.sum()), len(np.unique(image[of_class]))]
             rows.append(row + [int((of_class & column).sum()) for _, column in columns])
         return ["class", "objects", "images", *(head for head, _ in columns)], rows

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from frcnn_jax.config import AugmentConfig, InputConfig, load_config, override
-from frcnn_jax.evaluation.augmented import draw_augmented
 from frcnn_jax.evaluation.drawing import PALETTE, draw_objects
+from frcnn_jax.evaluation.looking.augmented import draw_augmented
 from frcnn_jax.types import GroundTruth
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIG = InputConfig(scales=(40,), max_size=80, flip=False)
 
 

@@ -10,7 +10,8 @@ from frcnn_jax.data.batch_plan import BatchPlan, resize_scale, resized_size
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.pipeline import BatchSource
 from frcnn_jax.evaluation.drawing import draw_objects
-from frcnn_jax.types import Batch, GroundTruth
+from frcnn_jax.evaluation.looking.objects import objects_in_batch
+from frcnn_jax.types import Batch
 
 __all__ = ["draw_augmented"]
 
@@ -58,13 +59,4 @@ def draw_augmented(
 
 def _tile(batch: Batch, n: int) -> UInt8[np.ndarray, "H W 3"]:
     """The nth image of a batch with its objects."""
-    real = batch.gt_mask[n]
-    return draw_objects(
-        batch.images[n],
-        GroundTruth(
-            boxes=batch.gt_boxes[n][real] * batch.scales[n],
-            labels=batch.gt_labels[n][real],
-            difficult=batch.gt_difficult[n][real],
-            crowd=None if batch.gt_crowd is None else batch.gt_crowd[n][real],
-        ),
-    )
+    return draw_objects(batch.images[n], objects_in_batch(batch, n, batch.scales[n]))
