@@ -17,7 +17,7 @@ from frcnn_jax.evaluation.analysis.matches import MEANINGS
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import remarks
 from frcnn_jax.evaluation.coco import format_coco
-from frcnn_jax.evaluation.drawing import check_image, draw_detections
+from frcnn_jax.evaluation.drawing import check_image
 from frcnn_jax.evaluation.fonts import drawable_names
 from frcnn_jax.evaluation.pages.earlier import gallery_files, listed_pictures, remove_pictures
 from frcnn_jax.evaluation.pages.figures import plot_f1, plot_precision_recall
@@ -26,10 +26,7 @@ from frcnn_jax.evaluation.voc_map import PrecisionRecall
 from frcnn_jax.words import counted
 
 __all__ = [
-    "draw_detections",
     "format_metrics",
-    "plot_f1",
-    "plot_precision_recall",
     "write_image",
     "write_metrics",
     "write_report",

@@ -10,7 +10,8 @@ from matplotlib.font_manager import fontManager
 
 from frcnn_jax.evaluation import fonts
 from frcnn_jax.evaluation.drawing import draw_detections
-from frcnn_jax.evaluation.report import plot_precision_recall, write_report
+from frcnn_jax.evaluation.pages.figures import plot_precision_recall
+from frcnn_jax.evaluation.report import write_report
 from frcnn_jax.evaluation.voc_map import evaluate_voc, precision_recall
 from frcnn_jax.types import GroundTruth
 from tests.evaluation.records import detections

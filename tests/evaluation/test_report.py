@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from frcnn_jax.evaluation.analysis.matches import KINDS
 from frcnn_jax.evaluation.drawing import PALETTE
-from frcnn_jax.evaluation.report import plot_f1, plot_precision_recall, write_image, write_metrics, write_report
+from frcnn_jax.evaluation.pages.figures import plot_f1, plot_precision_recall
+from frcnn_jax.evaluation.report import write_image, write_metrics, write_report
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, evaluate_voc, precision_recall
 from frcnn_jax.types import GroundTruth
 from tests.evaluation.pages.reading import Page
