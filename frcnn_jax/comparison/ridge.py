@@ -4,8 +4,8 @@ For each class, with one more feature that is always 1 and is regularised like t
 
     minimise  |X w - Y|^2 + regularization |w|^2,    Y = (targets - mean) T,    T = V diag(1 / sqrt(D + 0.001)) V^T
 
-where V D V^T is the covariance of the targets. The whitening is undone in the result, which predicts the offsets
-themselves.
+where V D V^T is the covariance of the targets, and the features X are scaled. Whitening and scale are undone in the
+result, which predicts the offsets themselves from the original features.
 
 The smaller of two equations is solved, for n pairs with F features: X^T X, [F + 1, F + 1], summed over batches of rows;
 or, with fewer pairs than features, X X^T, [n, n]. Both are float64; features are read in batches.
@@ -77,6 +77,7 @@ def fit_box_regressors(
     *,
     num_classes: int,
     regularization: float = 1000.0,
+    scale: float = 1.0,
 ) -> BoxRegressors:
     """Regressors of all classes, fitted one after the other; needs `ridge_bytes` of memory.
 
@@ -85,9 +86,10 @@ def fit_box_regressors(
             features that exceed a batch.
         labels: class of each pair, 1 ... K.
         targets: offsets of each pair.
+        scale: factor of the features (`feature_scale`), which the regularization is relative to.
 
     Returns:
-        float32. A class without pairs has zeros: its boxes do not move.
+        float32, for the original features, without the factor. A class without pairs has zeros: its boxes do not move.
 
     Raises:
         ValueError: features, labels and targets differ in length.
@@ -104,15 +106,20 @@ def fit_box_regressors(
         if not len(rows):
             continue
         white = whitening(targets[rows])
-        solution = _ridge(features, rows, (targets[rows] - white.mean) @ white.forward, regularization) @ white.backward
-        weights[label - 1], biases[label - 1] = solution[:-1], solution[-1] + white.mean
+        whitened = (targets[rows] - white.mean) @ white.forward
+        solution = _ridge(features, rows, whitened, regularization, scale) @ white.backward
+        weights[label - 1], biases[label - 1] = scale * solution[:-1], solution[-1] + white.mean
     return BoxRegressors(jnp.asarray(weights), jnp.asarray(biases))
 
 
 def _ridge(
-    features: FeatureRows, rows: Int[np.ndarray, " n"], targets: Float[np.ndarray, "n 4"], regularization: float
+    features: FeatureRows,
+    rows: Int[np.ndarray, " n"],
+    targets: Float[np.ndarray, "n 4"],
+    regularization: float,
+    scale: float,
 ) -> Float[np.ndarray, "F1 4"]:
-    """Weights of the features, followed by that of the constant feature."""
+    """Weights of the scaled features, followed by that of the constant feature."""
     count, length = len(rows), features.shape[1]
     size = max(_BATCH_BYTES // (8 * (length + 1)), 1)
     parts = [slice(start, start + size) for start in range(0, count, size)]
@@ -120,6 +127,7 @@ def _ridge(
     def read(part: slice) -> Float[np.ndarray, "m F1"]:
         batch = np.empty((len(rows[part]), length + 1))
         batch[:, :-1], batch[:, -1] = features[rows[part]], 1
+        batch[:, :-1] *= scale
         return batch
 
     if count > length:

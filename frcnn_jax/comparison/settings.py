@@ -184,13 +184,17 @@ class RegressionConfig:
     enabled: bool = True
     ridge: float = 1000.0
     """SPPnet's code has 4000."""
+    feature_norm: float | None = 20.0
+    """Mean norm of the scaled features, which `ridge` is relative to; None: they are not scaled."""
     min_iou: float = 0.6
     """Regressors are fitted to windows above this IoU with their object; SPPnet's code has 0.5, inclusive."""
     inclusive: bool = False
 
     def __post_init__(self):
         kinds(self, "regression")
-        at_least(self, "regression", ridge=0)
+        at_least(self, "regression", ridge=0, feature_norm=0)
+        if self.feature_norm == 0:
+            raise SettingError("regression.feature_norm must be above 0, or None, not 0")
         in_range(self, "regression", min_iou=(0, 1))
 
 

@@ -53,6 +53,18 @@ def test_equals_the_closed_form(count, batch, monkeypatch):
     np.testing.assert_allclose(found.biases[0], solution[-1] + mean, atol=2e-6)
 
 
+@pytest.mark.parametrize("count", [10, 90])
+def test_regularization_is_relative_to_the_scaled_features(count):
+    x, targets = data(count, 21)
+    labels = np.ones(count, np.int64)
+    found = fit_box_regressors(x, labels, targets, num_classes=1, regularization=3.0, scale=0.25)
+    solution, mean = closed_form(x.astype(np.float64) / 4, targets.astype(np.float64), 3.0)
+    predicted = x @ (solution[:-1] / 4) + solution[-1] + mean
+    np.testing.assert_allclose(found.predict(x)[:, 0], predicted, atol=2e-6)
+    raw = fit_box_regressors(x, labels, targets, num_classes=1, regularization=3.0)
+    assert np.abs(np.asarray(raw.predict(x))[:, 0] - predicted).max() > 0.01
+
+
 def test_classes_are_fitted_by_themselves_and_one_without_pairs_moves_nothing():
     x, targets = data(60, 12)
     labels = np.where(np.arange(60) % 3 == 0, 1, 3)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.comparison import sppnet
+from frcnn_jax.comparison.mining import feature_scale
 from frcnn_jax.comparison.ridge import fit_box_regressors
 from frcnn_jax.comparison.stages import run
 from frcnn_jax.comparison.stages.folder import load_arrays
@@ -100,7 +101,9 @@ def test_regressors_are_fitted_to_their_windows(trained, opened):
     pooled, kept, pairs = sppnet.pool_windows(opened, network, params)
     rows = kept.rows_of(pairs.rows)
     assert not np.array_equal(rows, np.arange(len(rows)))
-    expected = fit_box_regressors(pooled.select(rows), pairs.labels, pairs.targets, num_classes=2, regularization=10)
+    scale = feature_scale(pooled, 20.0, seed=opened.seed)
+    settings = {"num_classes": 2, "regularization": 10, "scale": scale}
+    expected = fit_box_regressors(pooled.select(rows), pairs.labels, pairs.targets, **settings)
     found = load_arrays(trained[0] / "regressors.npz")
     np.testing.assert_allclose(found["weights"], expected.weights, atol=1e-6)
     np.testing.assert_allclose(found["biases"], expected.biases, atol=1e-6)

@@ -41,7 +41,7 @@ def opened(tmp_path):
                 "liblinear", c=0.5, bias_multiplier=3.0, positive_weight=4.0, negative_iou=0.4, feature_norm=7.0,
                 join=-0.5, leave=-2.0, retrain_at=11,
             ),
-            regression=RegressionConfig(ridge=25.0, min_iou=0.45),
+            regression=RegressionConfig(ridge=25.0, feature_norm=9.0, min_iou=0.45),
         ),
     )  # fmt: skip
 
@@ -95,8 +95,22 @@ def test_regressors_are_fitted_with_the_settings(opened, tmp_path, monkeypatch):
     classifiers.train_regressors(opened, pooled, np.array([0, 1, 3, 5]), pairs, {"weights": np.ones(2)})
     np.testing.assert_array_equal(given["features"], rows[[0, 1, 3, 5]])
     assert (given["regularization"], given["num_classes"]) == (25.0, 2)
+    assert given["scale"] == feature_scale(pooled, 9.0, seed=3)
     np.testing.assert_array_equal(given["labels"], pairs.labels)
     np.testing.assert_array_equal(given["targets"], pairs.targets)
+
+
+@pytest.mark.parametrize(("norm", "rows"), [(None, [0, 1, 3, 5]), (9.0, [])])
+def test_features_of_regressors_are_not_scaled(opened, tmp_path, monkeypatch, norm, rows):
+    """Without a norm, or without pairs, where the store may be empty."""
+    given, pairs = {}, regression_pairs(opened)
+    pairs = Pairs(pairs.rows, pairs.labels[: len(rows)], pairs.targets[: len(rows)])
+    opened.comparison.regression = RegressionConfig(feature_norm=norm)
+    fit = classifiers.fit_box_regressors
+    monkeypatch.setattr(classifiers, "fit_box_regressors", lambda *a, **named: given.update(named) or fit(*a, **named))
+    pooled = store(tmp_path / "pooled", np.ones((6, 2) if rows else (0, 2), np.float32))
+    classifiers.train_regressors(opened, pooled, np.array(rows, np.int64), pairs, {"weights": np.ones(2)})
+    assert given["scale"] == 1
 
 
 def test_without_regression_there_are_no_pairs(opened):

@@ -84,12 +84,15 @@ def train_regressors(
     path, settings = run.folder / _REGRESSORS, run.comparison.regression
     if settings.enabled and not path.exists():
         with run.record.train("regressors", share=run.share):
+            # Without pairs nothing is fitted, and the store may be empty.
+            scaled = settings.feature_norm is not None and len(rows)
             regressors = fit_box_regressors(
                 pooled.select(rows),
                 pairs.labels,
                 pairs.targets,
                 num_classes=len(run.dataset.classes),
                 regularization=settings.ridge,
+                scale=feature_scale(pooled, settings.feature_norm, seed=run.seed) if scaled else 1.0,
             )
         _save(path, regressors, params)
     return load_regressors(run, params)

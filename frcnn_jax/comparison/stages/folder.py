@@ -28,11 +28,22 @@ from frcnn_jax.atomic import replacing, write_text
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config
 
-__all__ = ["check_folder", "claim_folder", "describe_settings", "is_claimed", "load_arrays", "save_arrays"]
+__all__ = [
+    "check_folder",
+    "claim_folder",
+    "describe_features",
+    "describe_settings",
+    "is_claimed",
+    "load_arrays",
+    "save_arrays",
+]
 
 _FILE = "settings.json"
+_NORM = "regression.feature_norm"
 # Settings that do not affect the files.
 _FREE = ("selection", "windows_at_once", "checkpoint_every")
+# Settings that do not affect the features.
+_NOT_OF_FEATURES = {"regression": ("feature_norm",)}
 
 
 def describe_settings(config: Config, comparison: ComparisonConfig, system: str, settings: Any) -> dict[str, Any]:
@@ -50,6 +61,14 @@ def describe_settings(config: Config, comparison: ComparisonConfig, system: str,
         if field.name not in ("rcnn", "sppnet")
     }
     return json.loads(json.dumps(_without(described)))
+
+
+def describe_features(description: dict[str, Any]) -> dict[str, Any]:
+    """The part of `describe_settings` that features depend on."""
+    kept = dict(description)
+    for section, names in _NOT_OF_FEATURES.items():
+        kept[section] = {name: value for name, value in kept[section].items() if name not in names}
+    return kept
 
 
 def is_claimed(folder: Path) -> bool:
@@ -72,8 +91,17 @@ def check_folder(folder: Path, description: dict[str, Any]) -> None:
         before = flatten_dict(json.loads(path.read_text()), sep=".")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete {folder}, or give another --workdir") from error
-    for name, value in flatten_dict(description, sep=".").items():
-        if name in before and before[name] != value:
+    now = flatten_dict(description, sep=".")
+    fitted = folder / "regressors.npz"
+    # Earlier versions did not scale their features, and do not have the setting.
+    if fitted.exists() and before.get(_NORM) != now.get(_NORM):
+        raise ValueError(
+            f"{fitted} was fitted with another {_NORM}, {before.get(_NORM)} and not {now.get(_NORM)}: delete it and "
+            f"{folder / 'tested'} to fit and test anew, or give --comparison.{_NORM.replace('_', '-')} "
+            f"{before.get(_NORM)}"
+        )
+    for name, value in now.items():
+        if name in before and before[name] != value and name != _NORM:
             raise ValueError(
                 f"{folder} was made with another {name}, {before[name]!r} and not {value!r}: give that again, or "
                 "another --workdir"

@@ -22,6 +22,7 @@ from frcnn_jax.comparison.stages.fine_tuning import Task, fine_tune
 from frcnn_jax.comparison.stages.folder import (
     check_folder,
     claim_folder,
+    describe_features,
     describe_settings,
     is_claimed,
     load_arrays,
@@ -68,7 +69,7 @@ class Run:
     num_images: int  # number of images used, the first ones of the data set
     images: DecodedImages
     record: Record
-    made_from: Mapping[str, Any]  # everything the files depend on
+    made_from: Mapping[str, Any]  # everything the features depend on
 
     @property
     def annotations(self) -> Sequence[GroundTruth]:
@@ -132,7 +133,7 @@ def open_training(
             part_of(len(dataset), comparison.share),
             DecodedImages(dataset, keep=config.input.cache_decoded),
             record,
-            description,
+            describe_features(description),
         )
 
 

@@ -1,0 +1,51 @@
+"""The folder of a system: which settings its files belong to, also those of earlier versions."""
+
+import json
+
+import pytest
+
+from frcnn_jax.comparison.settings import ComparisonConfig
+from frcnn_jax.comparison.stages.folder import check_folder, claim_folder, describe_features, describe_settings
+from frcnn_jax.config import Config, replace
+
+DEFAULTS = ComparisonConfig()
+
+
+def describe(comparison=DEFAULTS, system="rcnn"):
+    return describe_settings(Config(), comparison, system, getattr(comparison, system))
+
+
+def claim(folder, description, without=()):
+    """Claims a folder, and takes settings away that its version did not have."""
+    folder.mkdir(exist_ok=True)
+    claim_folder(folder, description)
+    stored = json.loads((folder / "settings.json").read_text())
+    for section, name in without:
+        del stored[section][name]
+    (folder / "settings.json").write_text(json.dumps(stored))
+
+
+def test_regressors_of_features_that_were_not_scaled(tmp_path):
+    """Those of an earlier version are refused until they are deleted, or used with the setting that describes them."""
+    claim(tmp_path, describe(), without=[("regression", "feature_norm")])
+    check_folder(tmp_path, describe())
+    (tmp_path / "regressors.npz").write_bytes(b"")
+    with pytest.raises(
+        ValueError,
+        match=r"regressors.npz was fitted with another regression.feature_norm, None and not 20.0: delete it and "
+        r".*/tested to fit and test anew, or give --comparison.regression.feature-norm None$",
+    ):
+        check_folder(tmp_path, describe())
+    unscaled = describe(replace(DEFAULTS, regression={"feature_norm": None}))
+    claim_folder(tmp_path, unscaled)
+    with pytest.raises(ValueError, match=r"None and not 20\.0"):
+        check_folder(tmp_path, describe())
+    (tmp_path / "regressors.npz").unlink()
+    check_folder(tmp_path, describe())
+
+
+def test_features_do_not_depend_on_their_scale():
+    scaled, unscaled = describe(), describe(replace(DEFAULTS, regression={"feature_norm": None}))
+    assert scaled != unscaled
+    assert describe_features(scaled) == describe_features(unscaled)
+    assert describe_features(scaled)["regression"]["ridge"] == 1000
