@@ -17,7 +17,7 @@ from frcnn_jax.comparison.feature_store import fingerprint
 from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.stages.features import Watch
-from frcnn_jax.comparison.stages.run import part_of
+from frcnn_jax.comparison.stages.run import check_classes, part_of
 from frcnn_jax.config import Config, expand_user, replace, with_steps
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
@@ -44,13 +44,15 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
     With a share below 1 only that share of the steps is made, at least two; the first is not timed, as it compiles.
 
     Raises:
-        ValueError, OSError and others: as `frcnn_jax.train`.
+        ValueError, OSError and others: as `frcnn_jax.train`; the test set does not exist, or has other
+            classes.
     """
     folder = expand_user(folder)
     load_plugins(config.plugins, folder)
     config = resolve_rules(config)
     record = Record(folder / "record.json", system="fast_rcnn", model=config.model.name)
     datasets = [open_dataset(name, config.data) for name in config.data.train]
+    check_classes(open_dataset(config.data.test, config.data), datasets[0].classes)
     images = sum(map(len, datasets))
     config = with_steps(config, images)
     total, skipped = config.train.steps, 0

@@ -24,16 +24,8 @@ from frcnn_jax.comparison.stages.batches import batches
 from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, train_regressors, train_svms
 from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features
 from frcnn_jax.comparison.stages.fine_tuning import Task
-from frcnn_jax.comparison.stages.run import (
-    Run,
-    classify,
-    fine_tune_once,
-    load_network,
-    open_test,
-    open_training,
-    pad_image,
-    padded_side,
-)
+from frcnn_jax.comparison.stages.frames import pad_image, padded_side
+from frcnn_jax.comparison.stages.run import Run, classify, fine_tune_once, load_network, open_test, open_training
 from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
 from frcnn_jax.comparison.windows import candidates, label_windows
 from frcnn_jax.config import Config
@@ -91,14 +83,14 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
     """Trains all stages in `folder`; stages with existing results are skipped.
 
     Raises:
-        ValueError: the folder holds another system, or one made from other data or with other settings; or the
-            architecture has no network for whole windows.
+        ValueError: the folder holds another system, or one made from other data or with other settings; the
+            architecture has no network for whole windows; or the test set has other classes.
         FolderInUseError: another process works there.
         FloatingPointError: the loss of fine-tuning is not finite.
         OSError: the disk has too little space for the features.
         KeyboardInterrupt: interrupted while fine-tuning, which is resumed when called again.
     """
-    with open_training(config, comparison, folder, SYSTEM, comparison.rcnn) as run:
+    with open_training(config, comparison, folder, SYSTEM, comparison.rcnn, build) as run:
         network, params, warp = fine_tune(run)
         vectors, pooled, pairs = compute_features(run, network, params, warp)
         run.record.set(disk_bytes=vectors.nbytes + pooled.nbytes)
@@ -117,32 +109,38 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> di
         ValueError, FolderInUseError: as `train`.
     """
     with open_test(config, comparison, folder, SYSTEM, comparison.rcnn) as run:
-        network, _, _, warp = build(run)
-        params = load_network(run)
+        (network, warp), params = build(run), load_network(run)
         svms, regressors = load_svms(run, params), load_regressors(run, params)
         features = describe(network, params, warp, comparison.rcnn.windows_at_once)
         return test_system(run, features, score_by_svms(svms, regressors), (params, svms, regressors))
 
 
-def build(run: Run) -> tuple[WindowNetwork, Any, str, Warp]:
-    """The network, its initial parameters, the name of its classifier, and its windows.
-
-    The classifier is the detector's layer of scores. The layer of offsets is left out.
-    """
-    model, params = run.detector()
-    name = run.config.model.name
+def build(run: Run) -> tuple[WindowNetwork, Warp]:
+    """The network and its windows."""
+    model, name = run.model(), run.config.model.name
     network = create_window_network(name, dtype=model.backbone.dtype, pixels=model.pixels)
     if hasattr(network.head, "dropout"):
         network = network.clone(head=network.head.clone(dropout=run.config.model.dropout))
-    scores, offsets = output_layers(model.head)
+    return network, Warp(find_architecture(name).window.size, run.comparison.rcnn.context, network.pixels)
+
+
+def first_params(run: Run) -> tuple[Any, str]:
+    """The network's initial parameters, and the name of its classifier.
+
+    The classifier is the detector's layer of scores. The layer of offsets is left out.
+    """
+    model = run.model()
+    params, (scores, offsets) = run.first_params(model), output_layers(model.head)
     head = {layer: arrays for layer, arrays in params["head"].items() if layer != offsets}
-    warp = Warp(find_architecture(name).window.size, run.comparison.rcnn.context, network.pixels)
-    return network, {**params, "head": head}, scores, warp
+    return {**params, "head": head}, scores
 
 
 def fine_tune(run: Run) -> tuple[WindowNetwork, Any, Warp]:
     """The network after fine-tuning on warped windows of all images, in batches of 32 objects and 96 of background."""
-    network, params, scores, warp = build(run)
+    network, warp = build(run)
+    if run.is_fine_tuned:
+        return network, load_network(run), warp
+    params, scores = first_params(run)
     windows = label_windows(run.proposals[: run.num_images], run.annotations)
 
     def read(rows: Int[np.ndarray, " B"]) -> list[tuple[np.ndarray, ...]]:

@@ -26,16 +26,8 @@ from frcnn_jax.comparison.stages.batches import batches
 from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, train_regressors, train_svms
 from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features
 from frcnn_jax.comparison.stages.fine_tuning import Task
-from frcnn_jax.comparison.stages.run import (
-    Run,
-    classify,
-    fine_tune_once,
-    load_network,
-    open_test,
-    open_training,
-    pad_image,
-    resized_frame,
-)
+from frcnn_jax.comparison.stages.frames import pad_image, resized_frame
+from frcnn_jax.comparison.stages.run import Run, classify, fine_tune_once, load_network, open_test, open_training
 from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
 from frcnn_jax.comparison.windows import Kept, candidates, keep_windows, label_windows
 from frcnn_jax.config import Config
@@ -56,14 +48,16 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
     """Trains all stages in `folder`; stages with existing results are skipped.
 
     Raises:
-        ValueError: the folder holds another system, or one made from other data or with other settings.
+        ValueError: the folder holds another system, or one made from other data or with other settings; or the test set
+            has other classes.
         FolderInUseError: another process works there.
         FloatingPointError: the loss of fine-tuning is not finite.
         OSError: the disk has too little space for the features.
         KeyboardInterrupt: interrupted while fine-tuning, which goes on from there when called again.
     """
-    with open_training(config, comparison, folder, SYSTEM, comparison.sppnet) as run:
-        network, params = build(run)
+    with open_training(config, comparison, folder, SYSTEM, comparison.sppnet, build) as run:
+        network = build(run)
+        params = load_network(run) if run.is_fine_tuned else first_params(run, network)
         pooled, kept, pairs = pool_windows(run, network, params)
         params = fine_tune(run, network, params, pooled, kept)
         vectors = compute_vectors(run, network, params)
@@ -83,8 +77,7 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> di
         ValueError, FolderInUseError: as `train`.
     """
     with open_test(config, comparison, folder, SYSTEM, comparison.sppnet) as run:
-        network, _ = build(run)
-        params = load_network(run)
+        network, params = build(run), load_network(run)
         svms, regressors = load_svms(run, params), load_regressors(run, params)
         features = partial(describe, network, params)
         return test_system(run, features, score_by_svms(svms, regressors), (params, svms, regressors))
@@ -109,20 +102,24 @@ class Network:
         return resized_frame(image, shorter, self.settings.max_size, self.model.stride)
 
 
-def build(run: Run) -> tuple[Network, Any]:
-    """The network and its initial parameters: the detector's convolutions, new random fc6 and fc7, and a classifier
-    drawn with a deviation of 0.01.
-    """
-    settings = run.comparison.sppnet
-    model, params = run.detector()
+def build(run: Run) -> Network:
+    """The network: the detector's convolutions, and new fc6 and fc7."""
+    settings, model = run.comparison.sppnet, run.model()
     widths = settings.widths or getattr(model.head, "widths", (512, 256))
     head = HiddenLayers(widths, run.config.model.dropout, dtype=model.backbone.dtype)
-    network = Network(model, head, find_architecture(run.config.model.name).channels, settings)
+    return Network(model, head, find_architecture(run.config.model.name).channels, settings)
+
+
+def first_params(run: Run, network: Network) -> Any:
+    """Its initial parameters: the detector's convolutions, random fc6 and fc7, and a classifier drawn with a deviation
+    of 0.01.
+    """
+    params, head = run.first_params(network.model), network.head
     hidden_key, classifier_key = jax.random.split(jax.random.fold_in(jax.random.key(run.seed), 1))
     layers = head.init(hidden_key, jnp.zeros((1, 1, 1, network.num_features), head.dtype))["params"]
-    kernel = 0.01 * jax.random.normal(classifier_key, (widths[1], len(run.dataset.classes) + 1))
+    kernel = 0.01 * jax.random.normal(classifier_key, (head.widths[1], len(run.dataset.classes) + 1))
     layers[CLASSIFIER] = {"kernel": kernel, "bias": jnp.zeros(kernel.shape[1])}
-    return network, {"backbone": params["backbone"], "head": layers}
+    return {"backbone": params["backbone"], "head": layers}
 
 
 def pool(
@@ -217,6 +214,8 @@ def pool_windows(run: Run, network: Network, params: Any) -> tuple[FeatureStore,
 
 def fine_tune(run: Run, network: Network, params: Any, pooled: FeatureStore, kept: Kept) -> Any:
     """The parameters after fine-tuning fc6, fc7 and the classifier on stored features."""
+    if run.is_fine_tuned:
+        return params
     settings = run.comparison.sppnet.fine_tuning
 
     def logits(params: Any, inputs: Array, key: Array | None) -> Float[Array, "B K1"]:

@@ -63,7 +63,7 @@ def test_features_are_those_of_each_window_alone(trained, data):
     config, comparison = case(data)
     network, params = create_window_network("tiny"), load_arrays(folder / "network.npz")
     with run.open_training(config, comparison, folder, "rcnn", comparison.rcnn) as opened:
-        _, _, _, warp = rcnn.build(opened)
+        _, warp = rcnn.build(opened)
         # In reverse order windows without pooled features come before those with them.
         proposals = [np.asarray(opened.proposals[i])[::-1] for i in range(8)]
         opened = dataclasses.replace(opened, folder=data / "reversed", proposals=proposals)
@@ -281,7 +281,8 @@ def test_another_number_of_proposals_compiles_nothing(trained, data):
     folder, _ = trained
     config, comparison = case(data)
     with run.open_test(config, comparison, folder, "rcnn", comparison.rcnn) as opened:
-        network, params, _, warp = rcnn.build(opened)
+        network, warp = rcnn.build(opened)
+        params, _ = rcnn.first_params(opened)
         svms = classifiers.load_svms(opened, load_arrays(folder / "network.npz"))
         describe = rcnn.describe(network, params, warp, 8)
         score, select = testing.score_by_svms(svms, None), testing.select_candidates

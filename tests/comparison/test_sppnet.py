@@ -1,6 +1,7 @@
 """SPPnet end to end on drawn images with a small network, stage by stage."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def test_what_is_left_on_disk(trained):
 
 
 def test_the_convolutions_are_not_trained(trained, opened):
-    _, before = sppnet.build(opened)
+    before = sppnet.first_params(opened, sppnet.build(opened))
     after = load_arrays(trained[0] / "network.npz")
     np.testing.assert_array_equal(after["backbone"]["stem"]["kernel"], before["backbone"]["stem"]["kernel"])
     for layer in ("fc6", "fc7", "cls_score"):
@@ -68,7 +69,8 @@ def test_each_box_is_pooled_at_the_scale_where_its_area_is_closest(opened):
     Half of the difference between the scales' squares: a square of s pixels belongs to the first where
     s^2 (1.6^2 + 2.13^2) / 2 > 24^2, that is above 12.7.
     """
-    network, params = sppnet.build(opened)
+    network = sppnet.build(opened)
+    params = sppnet.first_params(opened, network)
     image = opened.images[3]
     assert network.level(image, 48) == (1.6, (48, 64))
     boxes = np.array([[0, 0, 12, 12], [5, 5, 19, 19], [2, 2, 14, 14], [0, 0, 40, 30]], np.float32)
@@ -83,7 +85,8 @@ def test_each_box_is_pooled_at_the_scale_where_its_area_is_closest(opened):
 
 
 def test_the_codes_rule_of_cells(opened):
-    network, params = sppnet.build(opened)
+    network = sppnet.build(opened)
+    params = sppnet.first_params(opened, network)
     network = replace(network, settings={"cells": "code", "origin": 5.0, "margin": 9.0})
     image, boxes = opened.images[3], np.array([[10, 8, 26, 24], [12, 0, 40, 20]], np.float32)
     ((_, pooled),) = sppnet.pool(network, params, image, boxes, untimed)
@@ -97,7 +100,8 @@ def test_the_codes_rule_of_cells(opened):
 
 
 def test_regressors_are_fitted_to_their_windows(trained, opened):
-    network, params = sppnet.build(opened)
+    network = sppnet.build(opened)
+    params = sppnet.first_params(opened, network)
     pooled, kept, pairs = sppnet.pool_windows(opened, network, params)
     rows = kept.rows_of(pairs.rows)
     assert not np.array_equal(rows, np.arange(len(rows)))
@@ -110,7 +114,8 @@ def test_regressors_are_fitted_to_their_windows(trained, opened):
 
 
 def test_stored_are_the_windows_that_are_learned_from(opened):
-    network, params = sppnet.build(opened)
+    network = sppnet.build(opened)
+    params = sppnet.first_params(opened, network)
     pooled, kept, pairs = sppnet.pool_windows(opened, network, params)
     windows = label_windows(opened.proposals, opened.annotations)
     assert len(windows) == 70
@@ -125,7 +130,7 @@ def test_stored_are_the_windows_that_are_learned_from(opened):
 
 
 def test_vectors_are_of_every_window_after_fine_tuning(trained, opened):
-    network, _ = sppnet.build(opened)
+    network = sppnet.build(opened)
     params = load_arrays(trained[0] / "network.npz")
     vectors = sppnet.compute_vectors(opened, network, params)
     assert vectors.shape == (70, 16)
@@ -145,3 +150,18 @@ def test_rows_of_a_store_by_hand():
     assert [mask.tolist() for mask in kept.masks] == [[], [True] * 5 + [False] * 3, [False]]
     np.testing.assert_array_equal(kept.rows_of([np.zeros(0, int), np.array([1, 4]), np.zeros(0, int)]), [1, 4])
     assert kept.places[2].tolist() == [-1]
+
+
+def test_a_finished_folder_is_tested_without_its_file_of_weights(trained, data, tmp_path):
+    folder, metrics = trained
+    config, comparison = settings(data)
+    copy, weights = tmp_path / "copy", str(tmp_path / "deleted.safetensors")
+    shutil.copytree(folder, copy)
+    stored = json.loads((copy / "settings.json").read_text())
+    stored["model"]["weights"] = weights
+    (copy / "settings.json").write_text(json.dumps(stored))
+    config = replace(config, model={"weights": weights})
+    assert sppnet.test(config, comparison, copy) == metrics
+    (copy / "network.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"deleted.safetensors"):
+        sppnet.test(config, comparison, copy)

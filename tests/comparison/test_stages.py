@@ -11,7 +11,8 @@ from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import RegressionConfig, SvmConfig
 from frcnn_jax.comparison.stages import classifiers
 from frcnn_jax.comparison.stages.features import Pairs, Watch, regression_pairs
-from frcnn_jax.comparison.stages.run import pad_image, padded_side, part_of
+from frcnn_jax.comparison.stages.frames import pad_image, padded_side
+from frcnn_jax.comparison.stages.run import part_of
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.types import GroundTruth
 

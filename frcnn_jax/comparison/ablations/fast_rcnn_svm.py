@@ -21,7 +21,8 @@ from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.sppnet import convolve, resize
 from frcnn_jax.comparison.stages.classifiers import load_svms, train_svms
 from frcnn_jax.comparison.stages.features import Part, store_features
-from frcnn_jax.comparison.stages.run import open_test, open_training, resized_frame
+from frcnn_jax.comparison.stages.frames import resized_frame
+from frcnn_jax.comparison.stages.run import open_test, open_training
 from frcnn_jax.comparison.stages.testing import Score, test_system
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.comparison.windows import candidates

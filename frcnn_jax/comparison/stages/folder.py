@@ -36,6 +36,7 @@ __all__ = [
     "is_claimed",
     "load_arrays",
     "save_arrays",
+    "trained_classes",
 ]
 
 _FILE = "settings.json"
@@ -74,6 +75,12 @@ def describe_features(description: dict[str, Any]) -> dict[str, Any]:
 def is_claimed(folder: Path) -> bool:
     """True if a system has begun in the folder."""
     return (folder / _FILE).exists()
+
+
+def trained_classes(folder: Path) -> tuple[str, ...] | None:
+    """Classes of the training set of a claimed folder; None if an earlier version claimed it."""
+    classes = json.loads((folder / _FILE).read_text()).get("classes")
+    return None if classes is None else tuple(classes)
 
 
 def claim_folder(folder: Path, description: dict[str, Any]) -> None:

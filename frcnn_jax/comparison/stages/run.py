@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
-from frcnn_jax.checkpoint import CheckpointMetadata
+from frcnn_jax.checkpoint import CheckpointMetadata, open_checkpoint
 from frcnn_jax.comparison.feature_store import fingerprint
 from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import ComparisonConfig, FineTuningConfig
@@ -27,31 +27,30 @@ from frcnn_jax.comparison.stages.folder import (
     is_claimed,
     load_arrays,
     save_arrays,
+    trained_classes,
 )
 from frcnn_jax.config import Config, ParameterRule, absolute_paths, expand_user, replace
-from frcnn_jax.data.batch_plan import choose_bucket, default_buckets, resize_scale, resized_size
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.joined import join_datasets
 from frcnn_jax.data.proposals.source import open_joined_proposals, open_proposals, proposal_files
 from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.plugins import load_plugins
-from frcnn_jax.training.initial import build_model, initial_params
+from frcnn_jax.training.initial import build_model, initial_params, read_start_pixels
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.types import GroundTruth
 
 __all__ = [
     "Run",
+    "check_classes",
     "classify",
     "fine_tune_once",
     "load_network",
     "open_test",
     "open_training",
-    "pad_image",
-    "padded_side",
     "part_of",
-    "resized_frame",
 ]
 
 _NETWORK = "network.npz"
@@ -86,26 +85,54 @@ class Run:
         """Share of the images to use."""
         return self.num_images / max(len(self.dataset), 1)
 
-    def detector(self) -> tuple[FastRCNN, Any]:
-        """Fast R-CNN's model, and initial parameters: those of `model.weights`, or random ones."""
-        num_classes = len(self.dataset.classes) + 1
-        model, key = build_model(self.config, num_classes), jax.random.key(self.seed)
+    @property
+    def is_fine_tuned(self) -> bool:
+        """True if the folder has the parameters after fine-tuning."""
+        return (self.folder / _NETWORK).exists()
+
+    def model(self) -> FastRCNN:
+        """Fast R-CNN's model."""
+        return build_model(self.config, len(self.dataset.classes) + 1, self._pixels())
+
+    def first_params(self, model: FastRCNN) -> Any:
+        """Its initial parameters: those of `model.weights`, or random ones."""
         # The detector's rules, which freeze some layers, do not apply to these systems.
         learning = replace(self.config, optimizer={"rules": (ParameterRule(""),)})
-        return model, initial_params(learning, model, identity_statistics(num_classes), key)
+        statistics = identity_statistics(len(self.dataset.classes) + 1)
+        return initial_params(learning, model, statistics, jax.random.key(self.seed))
+
+    def _pixels(self) -> PixelNormalization | None:
+        """The normalization that `model.weights` expects; of a checkpoint if the file, not needed then, is missing."""
+        try:
+            return read_start_pixels(self.config)
+        except FileNotFoundError:
+            if self.is_fine_tuned:
+                with contextlib.suppress(FileNotFoundError), open_checkpoint(self.folder, "latest") as checkpoints:
+                    return checkpoints.metadata().pixels
+            raise
 
 
 @contextlib.contextmanager
 def open_training(
-    config: Config, comparison: ComparisonConfig, folder: str | Path, system: str, settings: Any
+    config: Config,
+    comparison: ComparisonConfig,
+    folder: str | Path,
+    system: str,
+    settings: Any,
+    build: Callable[[Run], Any] | None = None,
 ) -> Iterator[Run]:
     """The training set, its proposals, and the folder, which is locked while the block runs.
 
+    All that can be wrong is found before proposals are computed, which may take hours: the test set is opened, too.
+
     Args:
         settings: settings of the system.
+        build: builds its network; None if it has none that begins with `model.weights`.
 
     Raises:
-        ValueError: the folder holds another system, or one made from other data or with other settings.
+        ValueError: the folder holds another system, or one made from other data or with other settings; the test set
+            has other classes; the network cannot be built, or the weights do not fit it.
+        FileNotFoundError: a data set or the file of weights does not exist.
         FolderInUseError: another process works there.
     """
     folder = expand_user(folder)
@@ -117,24 +144,22 @@ def open_training(
         datasets = [open_dataset(name, config.data) for name in config.data.train]
         dataset = join_datasets(datasets)
         description["data"] = dataset.fingerprint
-        check_folder(folder, description)  # before proposals are computed, which may take hours
+        check_folder(folder, description)
+        test_set = open_dataset(config.data.test, config.data)
+        check_classes(test_set, dataset.classes)
         files, _ = proposal_files(config.proposals, config.data.train)
+        record = Record(folder / "record.json", system=system, model=config.model.name)
+        images, count = DecodedImages(dataset, keep=config.input.cache_decoded), part_of(len(dataset), comparison.share)
+        run = Run(config, comparison, folder, dataset, (), count, images, record, {})
+        if build is not None:
+            build(run)
+            if config.model.weights is not None and not run.is_fine_tuned:
+                run.first_params(run.model())
         proposals = open_joined_proposals(datasets, config.proposals, files)
         description["proposals"] = fingerprint([np.asarray(proposals[i]) for i in range(len(dataset))])
-        claim_folder(folder, description)
-        record = Record(folder / "record.json", system=system, model=config.model.name)
+        claim_folder(folder, description | {"classes": list(dataset.classes)})
         record.set(images=[len(dataset), *record.content.get("images", ())[1:]])
-        yield Run(
-            config,
-            comparison,
-            folder,
-            dataset,
-            proposals,
-            part_of(len(dataset), comparison.share),
-            DecodedImages(dataset, keep=config.input.cache_decoded),
-            record,
-            describe_features(description),
-        )
+        yield dataclasses.replace(run, proposals=proposals, made_from=describe_features(description))
 
 
 @contextlib.contextmanager
@@ -150,10 +175,20 @@ def open_test(
     with folder_lock(folder, purpose=f"testing {system}"):
         check_folder(folder, describe_settings(config, comparison, system, settings))
         dataset = open_dataset(config.data.test, config.data)
+        check_classes(dataset, trained_classes(folder))
         proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
         record = Record(folder / "record.json", system=system, model=config.model.name)
         count = part_of(len(dataset), comparison.share)
         yield Run(config, comparison, folder, dataset, proposals, count, DecodedImages(dataset), record, {})
+
+
+def check_classes(test_set: Dataset, classes: Sequence[str] | None) -> None:
+    """Raises ValueError if a test set has other classes than those trained on; None if these are not known."""
+    if classes is not None and tuple(test_set.classes) != tuple(classes):
+        raise ValueError(
+            f"{test_set.name} has the classes {tuple(test_set.classes)}, the training set {tuple(classes)}: give "
+            "data.test a set of the same classes, their order by data.classes, or train on the new ones"
+        )
 
 
 def fine_tune_once(
@@ -211,29 +246,3 @@ def classify(vectors: Float[Array, "B V"], params: Any, layer: str) -> Float[Arr
 def part_of(count: int, share: float) -> int:
     """The number of items in a share of `count`, at least one unless `count` is 0."""
     return min(count, max(math.ceil(count * share), 1))
-
-
-def padded_side(length: int) -> int:
-    """The padded side of an image, one of few so that few programs are compiled: 128, 192, 256, 384, 512 ..."""
-    side = 128
-    while side < length:
-        side = side * 4 // 3 if side % 3 == 0 else side * 3 // 2
-    return side
-
-
-def resized_frame(
-    image: UInt8[np.ndarray, "H W 3"], shorter: int, max_size: int, stride: int
-) -> tuple[float, tuple[int, int]]:
-    """Factor that scales the shorter side of an image to `shorter`, the longer one to at most `max_size`, and the
-    padded size, one of few.
-    """
-    scale = resize_scale(image.shape[:2], shorter, max_size)
-    buckets = default_buckets((shorter,), max_size, stride)
-    return scale, buckets[choose_bucket(resized_size(image.shape[:2], scale), buckets)]
-
-
-def pad_image(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """`image` with zeros at the bottom and right."""
-    padded = np.zeros((*size, 3), np.uint8)
-    padded[: image.shape[0], : image.shape[1]] = image
-    return padded

@@ -1,0 +1,64 @@
+"""Mistakes that are found before proposals are computed and anything is trained."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from frcnn_jax.comparison import fast_rcnn, rcnn, sppnet
+from frcnn_jax.comparison.stages import run
+from frcnn_jax.comparison.stages.folder import claim_folder, describe_settings
+from frcnn_jax.config import absolute_paths, replace
+from frcnn_jax.models import architectures
+from frcnn_jax.training import loop
+from tests.comparison.cases import SMALL, case
+
+pytestmark = pytest.mark.usefixtures("small")
+
+
+def never(*_, **__):
+    raise AssertionError
+
+
+@pytest.mark.parametrize("system", [rcnn, sppnet, fast_rcnn])
+def test_a_test_set_is_opened_before_proposals_are(data, tmp_path, monkeypatch, system):
+    config, comparison = case(data)
+    for module in (run, fast_rcnn, loop):
+        monkeypatch.setattr(module, "open_joined_proposals", never, raising=False)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        system.train(replace(config, data={"test": "folder/nowhere"}), comparison, tmp_path)
+    shutil.copytree(data, tmp_path / "other", ignore=shutil.ignore_patterns("prepared", "rcnn", "*.npz"))
+    for path in (tmp_path / "other/Annotations").glob("t*.xml"):
+        path.write_text(path.read_text().replace(">dog<", ">cow<"))
+    root = {"root": str(tmp_path / "other"), "tfds_dir": str(tmp_path / "prepared")}
+    opened = run.open_dataset
+    changed = lambda name, data: opened(name, replace(config, data=root).data if name == "folder/test" else data)  # noqa: E731
+    monkeypatch.setattr(run, "open_dataset", changed)
+    monkeypatch.setattr(fast_rcnn, "open_dataset", changed)
+    with pytest.raises(ValueError, match=r"has the classes .*'cow'.*, the training set .*'dog'"):
+        system.train(config, comparison, tmp_path / "work")
+
+
+@pytest.mark.parametrize(
+    ("system", "model", "message"),
+    [
+        (rcnn, {"weights": "missing.safetensors"}, "missing.safetensors"),
+        (sppnet, {"weights": "missing.safetensors"}, "missing.safetensors"),
+        (rcnn, {"name": "efficientnet_lite4"}, "has no network for whole windows"),
+    ],
+)
+def test_a_network_is_built_before_proposals_are_opened(data, tmp_path, monkeypatch, system, model, message):
+    config, comparison = case(data)
+    monkeypatch.setattr(run, "open_joined_proposals", never)
+    windowless = dataclasses.replace(SMALL, window=None)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", {"tiny": SMALL, "efficientnet_lite4": windowless})
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        system.train(replace(config, model=model), comparison, tmp_path)
+
+
+def test_a_test_set_of_other_classes_is_refused(data, tmp_path):
+    config, comparison = case(data)
+    description = describe_settings(absolute_paths(config), comparison, "rcnn", comparison.rcnn)
+    claim_folder(tmp_path, description | {"classes": ["cat", "cow"]})
+    with pytest.raises(ValueError, match=r"has the classes \('cat', 'dog'\), the training set \('cat', 'cow'\): give"):
+        rcnn.test(config, comparison, tmp_path)
