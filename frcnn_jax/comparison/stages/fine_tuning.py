@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, Evaluations, read_evaluations, write_evaluations
 from frcnn_jax.comparison.settings import FineTuningConfig
 from frcnn_jax.comparison.stages.batches import WindowBatches
+from frcnn_jax.comparison.stages.step_clock import Shapes, StepClock
 from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, TrainConfig, replace
 from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.models.pixels import PixelNormalization
@@ -70,8 +71,7 @@ def fine_tune(
     config: Config,
     settings: FineTuningConfig,
     describe: Callable[[Config], CheckpointMetadata],
-    timed: Callable[[], AbstractContextManager[Callable[[], None]]],
-    skip_first: bool = False,
+    clock: StepClock,
 ) -> FineTuned:
     """Makes the steps of `source`, resuming from the newest checkpoint in `folder`; `task.params` are consumed.
 
@@ -81,8 +81,9 @@ def fine_tune(
     Args:
         describe: `describe(config=...)` returns the metadata of the checkpoints, for the config with the optimizer of
             the fine-tuning.
-        timed: returns the timed block, which yields a function to call regularly.
-        skip_first: do not time the first step, which compiles.
+        clock: times the steps, but not compiling: not the first step of this process, unless it is the only one to
+            time, and not a first computation of inputs of other shapes. Measurements are not timed either, as the paper
+            makes none.
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
@@ -99,20 +100,23 @@ def fine_tune(
         iterator = iterate(source, config.input.workers, prefetch=max(config.input.workers, 2))
         if checkpoints.latest is not None:
             state, key, position = checkpoints.restore(state)
-            iterator.set_state(position)
+            iterator.set_state(clock.resume(position, int(state.step)))
+        else:
+            clock.reset()
         number = int(state.step)
         values = read_evaluations(folder).up_to(number)
         metadata = describe(config=config)
         interrupted = resources.enter_context(deferred_signals())
         progress = resources.enter_context(closing(tqdm(total=steps, initial=number, desc="Fine-tuning")))
-        clock = resources.enter_context(ExitStack())
+        resources.callback(clock.stop)
+        shapes = Shapes()
 
         def due(number: int) -> bool:
             return held_out is not None and number > 0 and (number % settings.measure_every == 0 or number == steps)
 
         def measured(values: Evaluations, number: int) -> Evaluations:
             if due(number) and number not in values.steps:
-                clock.close()  # measurements are not timed, as the paper makes none
+                clock.stop()
                 # `Evaluations` looks for the highest value.
                 values = values.add(number, -measure(merge(state.trainable, state.frozen)))
                 write_evaluations(folder, values)
@@ -121,28 +125,33 @@ def fine_tune(
 
         on_cpu = jax.default_backend() == "cpu"
         values = measured(values, number)
-        tick = None if skip_first else clock.enter_context(timed())
+        if number == steps - 1 and not clock.steps:
+            clock.start()
         while number < steps and not _exhausted(values, number, settings) and not interrupted():
             inputs, labels, flips = next(iterator)
+            if shapes.are_new(inputs) and clock.is_running:
+                jax.block_until_ready(state)
+                with clock.paused():
+                    jax.block_until_ready(task.load(inputs))  # compiles
             state, loss = update(state, _flip(task.load(inputs), flips), labels, key)
             if on_cpu:  # else the next calls wait for it inside of JAX, where no signal is seen
                 jax.block_until_ready(loss)
             number += 1
-            if due(number) or number % settings.checkpoint_every == 0 or number == steps or interrupted():
-                if not math.isfinite(loss):
-                    raise FloatingPointError(
-                        f"fine-tuning: the loss is {float(loss)} in step {number}: give a lower "
-                        "fine_tuning.learning_rate, in another --workdir"
-                    )
+            is_saved = due(number) or number % settings.checkpoint_every == 0 or number == steps or interrupted()
+            if is_saved and not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"fine-tuning: the loss is {float(loss)} in step {number}: give a lower "
+                    "fine_tuning.learning_rate, in another --workdir"
+                )
+            clock.add_step()
+            if is_saved:
                 best = None if values.best is None else values.best[0]
-                checkpoints.save(state, key, iterator.get_state(), metadata, best=best)
-                before, values = values, measured(values, number)
-                tick = tick if values is before else None
+                checkpoints.save(state, key, iterator.get_state() | clock.saved(), metadata, best=best)
+                values = measured(values, number)
             progress.update()
-            if tick is None:
+            if not clock.is_running:
                 jax.block_until_ready(loss)
-                tick = clock.enter_context(timed())
-            tick()
+                clock.start()
         if interrupted():
             return FineTuned(None, number, number, ())  # the signal takes effect when the block is left
         chosen = number

@@ -29,6 +29,7 @@ from frcnn_jax.comparison.stages.folder import (
     save_arrays,
     trained_classes,
 )
+from frcnn_jax.comparison.stages.step_clock import StepClock
 from frcnn_jax.config import Config, ParameterRule, absolute_paths, expand_user, replace
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.image_cache import DecodedImages
@@ -206,10 +207,8 @@ def fine_tune_once(
         paper: settings with the number of windows of the full schedule.
         fixed: parameters that are not tuned, to store with the others.
     """
-    path = run.folder / _NETWORK
+    path, clock = run.folder / _NETWORK, StepClock(run.record)
     if not path.exists():
-        # The first step of a share is not timed, as it compiles.
-        timed = max(len(source) - (run.comparison.share < 1), 1)
         done = fine_tune(
             run.folder,
             task,
@@ -218,9 +217,9 @@ def fine_tune_once(
             config=run.config,
             settings=settings,
             describe=partial(CheckpointMetadata, run.dataset.classes, task.pixels, data=run.dataset.fingerprint),
-            timed=partial(run.record.train, "fine_tuning", share=timed / max(settings.steps, 1)),
-            skip_first=run.comparison.share < 1,
+            clock=clock,
         )
+        clock.finish(done.steps, settings.steps, is_share=run.comparison.share < 1)
         run.record.set(
             steps=done.steps,
             chosen_step=done.chosen,
