@@ -17,7 +17,8 @@ from frcnn_jax.comparison.feature_store import fingerprint
 from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.stages.features import Watch
-from frcnn_jax.comparison.stages.run import check_classes, part_of
+from frcnn_jax.comparison.stages.run import check_classes
+from frcnn_jax.comparison.stages.share import part_of, spread
 from frcnn_jax.config import Config, expand_user, replace, with_steps
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.proposals.source import open_proposals
@@ -106,9 +107,7 @@ def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: R
     }
     if record.content.get(f"tested{suffix}") == done:
         return
-    count = part_of(len(dataset), comparison.share)
-    # Spread over the test set, to represent it.
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)) if count else []
+    chosen = spread(len(dataset), comparison.share)
     time_image, watch = _timed(detector), Watch()
     for index in chosen:
         time_image(watch, dataset.read_image(int(index)), proposals[int(index)])

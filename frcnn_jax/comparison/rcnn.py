@@ -25,7 +25,8 @@ from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, 
 from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features
 from frcnn_jax.comparison.stages.fine_tuning import Task
 from frcnn_jax.comparison.stages.frames import pad_image, padded_side
-from frcnn_jax.comparison.stages.run import Run, classify, fine_tune_once, load_network, open_test, open_training
+from frcnn_jax.comparison.stages.network import classify, fine_tune_once, load_network
+from frcnn_jax.comparison.stages.run import Run, open_test, open_training
 from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
 from frcnn_jax.comparison.windows import candidates, label_windows
 from frcnn_jax.config import Config
@@ -141,7 +142,7 @@ def fine_tune(run: Run) -> tuple[WindowNetwork, Any, Warp]:
     if run.is_fine_tuned:
         return network, load_network(run), warp
     params, scores = first_params(run)
-    windows = label_windows(run.proposals[: run.num_images], run.annotations)
+    windows = label_windows(run.proposals, run.annotations)
 
     def read(rows: Int[np.ndarray, " B"]) -> list[tuple[np.ndarray, ...]]:
         return [warp.around(run.images[int(windows.images[row])], windows.boxes[row]) for row in rows]

@@ -27,7 +27,8 @@ from frcnn_jax.comparison.stages.classifiers import load_regressors, load_svms, 
 from frcnn_jax.comparison.stages.features import Pairs, Part, regression_pairs, store_features
 from frcnn_jax.comparison.stages.fine_tuning import Task
 from frcnn_jax.comparison.stages.frames import pad_image, resized_frame
-from frcnn_jax.comparison.stages.run import Run, classify, fine_tune_once, load_network, open_test, open_training
+from frcnn_jax.comparison.stages.network import classify, fine_tune_once, load_network
+from frcnn_jax.comparison.stages.run import Run, open_test, open_training
 from frcnn_jax.comparison.stages.testing import score_by_svms, test_system
 from frcnn_jax.comparison.windows import Kept, candidates, keep_windows, label_windows
 from frcnn_jax.config import Config
@@ -199,7 +200,7 @@ def pool_windows(run: Run, network: Network, params: Any) -> tuple[FeatureStore,
     """
     settings, regression = run.comparison.sppnet.fine_tuning, run.comparison.regression
     least = min(settings.background_iou[0], regression.min_iou if regression.enabled else 1.0)
-    kept = keep_windows(label_windows(run.proposals[: run.num_images], run.annotations), run.num_images, least)
+    kept = keep_windows(label_windows(run.proposals, run.annotations), run.num_images, least)
 
     def compute(index: int) -> dict[str, Float[np.ndarray, "B F"]]:
         boxes = candidates(run.proposals[index], run.annotations[index])[kept.masks[index]]

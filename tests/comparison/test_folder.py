@@ -44,6 +44,17 @@ def test_regressors_of_features_that_were_not_scaled(tmp_path):
     check_folder(tmp_path, describe())
 
 
+def test_a_share_of_an_earlier_version_is_of_other_images(tmp_path):
+    share = describe(replace(DEFAULTS, share=0.5))
+    claim(tmp_path / "now", share)
+    check_folder(tmp_path / "now", share)
+    del share["images"]
+    claim(tmp_path / "earlier", share)
+    with pytest.raises(ValueError, match=r"earlier version from a share of other images, the first ones: delete it"):
+        check_folder(tmp_path / "earlier", describe(replace(DEFAULTS, share=0.5)))
+    assert "images" not in describe()
+
+
 def test_features_do_not_depend_on_their_scale():
     scaled, unscaled = describe(), describe(replace(DEFAULTS, regression={"feature_norm": None}))
     assert scaled != unscaled

@@ -18,7 +18,7 @@ from frcnn_jax.checkpoint import Checkpoints
 from frcnn_jax.comparison import mining, ridge
 from frcnn_jax.comparison.feature_store import FeatureWriter
 from frcnn_jax.comparison.scoring import CandidatePool
-from frcnn_jax.comparison.stages import classifiers, run, testing
+from frcnn_jax.comparison.stages import classifiers, network, testing
 from frcnn_jax.comparison.stages.folder import load_arrays
 from frcnn_jax.config import replace
 from tests.comparison.cases import case, shrink_tiny
@@ -36,7 +36,7 @@ LAST = {
     "suppression": (CandidatePool, "detections", 1),
     "evaluation": (testing, "write_evaluation", 1),
 }
-FINE_TUNING = {"fine-tuning": (Checkpoints, "save", 2), "network": (run, "save_arrays", 1)}
+FINE_TUNING = {"fine-tuning": (Checkpoints, "save", 2), "network": (network, "save_arrays", 1)}
 KILLS = {
     "rcnn": {**FINE_TUNING, "features": (FeatureWriter, "_mark", 11), "more features": FEATURES, **LAST},
     "sppnet": {"pooled features": FEATURES, **FINE_TUNING, "features": FEATURES, **LAST},

@@ -15,7 +15,7 @@ import pytest
 from frcnn_jax.comparison import rcnn
 from frcnn_jax.comparison.feature_store import FeatureWriter
 from frcnn_jax.comparison.rcnn import Warp
-from frcnn_jax.comparison.stages import classifiers, run, testing
+from frcnn_jax.comparison.stages import classifiers, network, run, testing
 from frcnn_jax.comparison.stages.batches import WindowBatches
 from frcnn_jax.comparison.stages.features import store_features
 from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
@@ -124,7 +124,7 @@ def test_what_is_done_is_not_done_again(trained, data, monkeypatch):
     def again(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr(run, "fine_tune", again)
+    monkeypatch.setattr(network, "fine_tune", again)
     monkeypatch.setattr(classifiers, "mine_svms", again)
     monkeypatch.setattr(classifiers, "fit_box_regressors", again)
     monkeypatch.setattr(FeatureWriter, "write", again)

@@ -12,7 +12,7 @@ from frcnn_jax.comparison.settings import RegressionConfig, SvmConfig
 from frcnn_jax.comparison.stages import classifiers
 from frcnn_jax.comparison.stages.features import Pairs, Watch, regression_pairs
 from frcnn_jax.comparison.stages.frames import pad_image, padded_side
-from frcnn_jax.comparison.stages.run import part_of
+from frcnn_jax.comparison.stages.share import Chosen, part_of, spread
 from frcnn_jax.comparison.svm import LinearSvms
 from frcnn_jax.types import GroundTruth
 
@@ -148,6 +148,9 @@ def test_the_watch_leaves_compiling_out():
 def test_shares_and_sides():
     shares = [(10, 0.01), (10, 0.11), (10, 1.0), (3, 0.5), (0, 0.5)]
     assert [part_of(*share) for share in shares] == [1, 2, 10, 2, 0]
+    assert [spread(*share).tolist() for share in shares] == [[0], [0, 9], list(range(10)), [0, 2], []]
+    chosen = Chosen("abcdef", spread(6, 0.5))
+    assert [*chosen, chosen[-1], chosen[1:]] == ["a", "c", "f", "f", ["c", "f"]]
     assert [padded_side(length) for length in (1, 128, 129, 192, 193, 257, 500)] == [128, 128, 192, 192, 256, 384, 512]
     padded = pad_image(np.ones((2, 3, 3), np.uint8), (4, 5))
     assert padded[:2, :3].all()

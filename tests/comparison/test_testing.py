@@ -21,9 +21,9 @@ def opened(folder, proposals=(BOXES, BOXES[:0], BOXES[1:]), share=1.0, fingerpri
     """The fields of a run that `detect_all` reads: three images of 20 x 40 pixels, two classes."""
     return SimpleNamespace(
         comparison=SimpleNamespace(selection=SelectionConfig(**selection)),
-        dataset=SimpleNamespace(
-            classes=("cat", "dog"), fingerprint=fingerprint, image_ids=["a", "b", "c"], sizes=[(20, 40)] * 3
-        ),
+        dataset=SimpleNamespace(classes=("cat", "dog"), fingerprint=fingerprint),
+        image_ids=["a", "b", "c"],
+        sizes=[(20, 40)] * 3,
         proposals=proposals,
         num_images=len(proposals),
         images=[f"image {index}" for index in range(3)],

@@ -29,6 +29,7 @@ from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config
 
 __all__ = [
+    "NETWORK",
     "check_folder",
     "claim_folder",
     "describe_features",
@@ -39,6 +40,7 @@ __all__ = [
     "trained_classes",
 ]
 
+NETWORK = "network.npz"
 _FILE = "settings.json"
 _NORM = "regression.feature_norm"
 # Settings that do not affect the files.
@@ -61,6 +63,8 @@ def describe_settings(config: Config, comparison: ComparisonConfig, system: str,
         for field in dataclasses.fields(comparison)
         if field.name not in ("rcnn", "sppnet")
     }
+    if comparison.share < 1:
+        described["images"] = "spread"
     return json.loads(json.dumps(_without(described)))
 
 
@@ -99,6 +103,11 @@ def check_folder(folder: Path, description: dict[str, Any]) -> None:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete {folder}, or give another --workdir") from error
     now = flatten_dict(description, sep=".")
+    if "images" in now and "images" not in before and before.get("share", 1) != 1:
+        raise ValueError(
+            f"{folder} was made by an earlier version from a share of other images, the first ones: delete it, or give "
+            "another --workdir"
+        )
     fitted = folder / "regressors.npz"
     # Earlier versions did not scale their features, and do not have the setting.
     if fitted.exists() and before.get(_NORM) != now.get(_NORM):

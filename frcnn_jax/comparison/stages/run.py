@@ -1,35 +1,29 @@
-"""A system in use: its data, its folder, and fine-tuning, which both systems share."""
+"""A system in use: its data and its folder."""
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float, Int, UInt8
 
-from frcnn_jax.checkpoint import CheckpointMetadata, open_checkpoint
+from frcnn_jax.checkpoint import open_checkpoint
 from frcnn_jax.comparison.feature_store import fingerprint
 from frcnn_jax.comparison.record import Record
-from frcnn_jax.comparison.settings import ComparisonConfig, FineTuningConfig
-from frcnn_jax.comparison.stages.batches import WindowBatches
-from frcnn_jax.comparison.stages.fine_tuning import Task, fine_tune
+from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.stages.folder import (
+    NETWORK,
     check_folder,
     claim_folder,
     describe_features,
     describe_settings,
     is_claimed,
-    load_arrays,
-    save_arrays,
     trained_classes,
 )
-from frcnn_jax.comparison.stages.step_clock import StepClock
+from frcnn_jax.comparison.stages.share import Chosen, spread
 from frcnn_jax.config import Config, ParameterRule, absolute_paths, expand_user, replace
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.image_cache import DecodedImages
@@ -46,15 +40,9 @@ from frcnn_jax.types import GroundTruth
 __all__ = [
     "Run",
     "check_classes",
-    "classify",
-    "fine_tune_once",
-    "load_network",
     "open_test",
     "open_training",
-    "part_of",
 ]
-
-_NETWORK = "network.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +53,31 @@ class Run:
     comparison: ComparisonConfig
     folder: Path
     dataset: Dataset
-    proposals: Sequence[Float[np.ndarray, "P 4"]]  # proposals of each image
-    num_images: int  # number of images used, the first ones of the data set
-    images: DecodedImages
+    positions: Int[np.ndarray, " n"]  # of the images to use in the data set; what follows is of these images
+    proposals: Sequence[Float[np.ndarray, "P 4"]]
+    images: Sequence[UInt8[np.ndarray, "H W 3"]]
     record: Record
     made_from: Mapping[str, Any]  # everything the features depend on
 
     @property
     def annotations(self) -> Sequence[GroundTruth]:
-        """Objects of the used images."""
-        return self.dataset.annotations[: self.num_images]
+        """Objects of the images."""
+        return Chosen(self.dataset.annotations, self.positions)
+
+    @property
+    def image_ids(self) -> Sequence[str]:
+        """Ids of the images."""
+        return Chosen(self.dataset.image_ids, self.positions)
+
+    @property
+    def sizes(self) -> Sequence[Int[np.ndarray, "2"]]:
+        """Heights and widths of the images."""
+        return Chosen(self.dataset.sizes, self.positions)
+
+    @property
+    def num_images(self) -> int:
+        """Number of images to use."""
+        return len(self.positions)
 
     @property
     def seed(self) -> int:
@@ -83,13 +86,13 @@ class Run:
 
     @property
     def share(self) -> float:
-        """Share of the images to use."""
+        """Share of these images in the data set."""
         return self.num_images / max(len(self.dataset), 1)
 
     @property
     def is_fine_tuned(self) -> bool:
         """True if the folder has the parameters after fine-tuning."""
-        return (self.folder / _NETWORK).exists()
+        return (self.folder / NETWORK).exists()
 
     def model(self) -> FastRCNN:
         """Fast R-CNN's model."""
@@ -150,8 +153,9 @@ def open_training(
         check_classes(test_set, dataset.classes)
         files, _ = proposal_files(config.proposals, config.data.train)
         record = Record(folder / "record.json", system=system, model=config.model.name)
-        images, count = DecodedImages(dataset, keep=config.input.cache_decoded), part_of(len(dataset), comparison.share)
-        run = Run(config, comparison, folder, dataset, (), count, images, record, {})
+        positions = spread(len(dataset), comparison.share)
+        images = Chosen(DecodedImages(dataset, keep=config.input.cache_decoded), positions)
+        run = Run(config, comparison, folder, dataset, positions, (), images, record, {})
         if build is not None:
             build(run)
             if config.model.weights is not None and not run.is_fine_tuned:
@@ -160,7 +164,8 @@ def open_training(
         description["proposals"] = fingerprint([np.asarray(proposals[i]) for i in range(len(dataset))])
         claim_folder(folder, description | {"classes": list(dataset.classes)})
         record.set(images=[len(dataset), *record.content.get("images", ())[1:]])
-        yield dataclasses.replace(run, proposals=proposals, made_from=describe_features(description))
+        chosen, made_from = Chosen(proposals, positions), describe_features(description)
+        yield dataclasses.replace(run, proposals=chosen, made_from=made_from)
 
 
 @contextlib.contextmanager
@@ -179,8 +184,9 @@ def open_test(
         check_classes(dataset, trained_classes(folder))
         proposals = open_proposals(dataset, config.proposals, config.proposals.test_file)
         record = Record(folder / "record.json", system=system, model=config.model.name)
-        count = part_of(len(dataset), comparison.share)
-        yield Run(config, comparison, folder, dataset, proposals, count, DecodedImages(dataset), record, {})
+        positions = spread(len(dataset), comparison.share)
+        images, proposals = Chosen(DecodedImages(dataset), positions), Chosen(proposals, positions)
+        yield Run(config, comparison, folder, dataset, positions, proposals, images, record, {})
 
 
 def check_classes(test_set: Dataset, classes: Sequence[str] | None) -> None:
@@ -190,58 +196,3 @@ def check_classes(test_set: Dataset, classes: Sequence[str] | None) -> None:
             f"{test_set.name} has the classes {tuple(test_set.classes)}, the training set {tuple(classes)}: give "
             "data.test a set of the same classes, their order by data.classes, or train on the new ones"
         )
-
-
-def fine_tune_once(
-    run: Run,
-    task: Task,
-    source: WindowBatches,
-    held_out: WindowBatches | None,
-    settings: FineTuningConfig,
-    paper: FineTuningConfig,
-    fixed: Mapping[str, Any] | None = None,
-) -> Any:
-    """The parameters after fine-tuning, which is skipped if `network.npz` has them.
-
-    Args:
-        paper: settings with the number of windows of the full schedule.
-        fixed: parameters that are not tuned, to store with the others.
-    """
-    path, clock = run.folder / _NETWORK, StepClock(run.record)
-    if not path.exists():
-        done = fine_tune(
-            run.folder,
-            task,
-            source,
-            held_out,
-            config=run.config,
-            settings=settings,
-            describe=partial(CheckpointMetadata, run.dataset.classes, task.pixels, data=run.dataset.fingerprint),
-            clock=clock,
-        )
-        clock.finish(done.steps, settings.steps, is_share=run.comparison.share < 1)
-        run.record.set(
-            steps=done.steps,
-            chosen_step=done.chosen,
-            windows=done.steps * settings.batch_size,
-            paper_share=done.steps * settings.batch_size / (paper.steps * paper.batch_size),
-            held_out_losses=[list(pair) for pair in done.losses],
-        )
-        save_arrays(path, {**done.params, **(fixed or {})})
-    return load_network(run)
-
-
-def load_network(run: Run) -> Any:
-    """The parameters after fine-tuning. Errors as `load_arrays`."""
-    return load_arrays(run.folder / _NETWORK)
-
-
-def classify(vectors: Float[Array, "B V"], params: Any, layer: str) -> Float[Array, "B K1"]:
-    """Logits of the classifier, the head's layer of that name, in float32."""
-    classifier = params["head"][layer]
-    return vectors.astype(jnp.float32) @ classifier["kernel"] + classifier["bias"][None]
-
-
-def part_of(count: int, share: float) -> int:
-    """The number of items in a share of `count`, at least one unless `count` is 0."""
-    return min(count, max(math.ceil(count * share), 1))

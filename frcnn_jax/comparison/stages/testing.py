@@ -50,7 +50,7 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
         The content of `metrics.json`; empty for a share of the images.
     """
     detections = detect_all(run, describe, score, made_from)
-    counts = [len(run.proposals[index]) for index in range(run.num_images)]
+    counts = [len(boxes) for boxes in run.proposals]
     run.record.set(
         images=[run.record.content["images"][0], len(run.dataset)],
         proposals=float(np.mean(counts)) if counts else 0.0,
@@ -74,7 +74,7 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
 def detect_all(run: Run, describe: Describe, score: Score, made_from: Any) -> dict[str, Detections]:
     """Detections of each image by id. Candidates are stored on disk per image, so that a killed test can be resumed."""
     settings, num_classes = run.comparison.selection, len(run.dataset.classes)
-    boxes = [np.asarray(run.proposals[i], np.float32) for i in range(run.num_images)]
+    boxes = [np.asarray(found, np.float32) for found in run.proposals]
     counts = [num_classes * min(settings.per_class, round_up(len(b), PROPOSAL_MULTIPLE)) for b in boxes]
     about = {
         "data": run.dataset.fingerprint,
@@ -98,7 +98,7 @@ def detect_all(run: Run, describe: Describe, score: Score, made_from: Any) -> di
     for index in range(run.num_images):
         rows = store[index].reshape(num_classes, -1, 9)
         scores = np.where(rows[..., 8] > _NONE / 2, rows[..., 8], -np.inf).astype(np.float32)
-        pool.add(run.dataset.image_ids[index], Candidates(boxes=rows[..., :4], regressed=rows[..., 4:8], scores=scores))
+        pool.add(run.image_ids[index], Candidates(boxes=rows[..., :4], regressed=rows[..., 4:8], scores=scores))
     if not missing:
         return pool.detections(settings.nms_iou)
     detections = watch("suppression of all", pool.detections, settings.nms_iou)
@@ -128,6 +128,6 @@ def _candidates(
             deltas[part.rows] = np.asarray(part_deltas)[: len(part.rows)]
     padded = pad_rows(boxes.astype(np.float32), count)
     mask = np.arange(count) < len(boxes)
-    size = np.asarray(run.dataset.sizes[index], np.int32)
+    size = np.asarray(run.sizes[index], np.int32)
     arguments = jax.tree.map(jnp.asarray, (scores, padded, mask, size, deltas))
     return jax.device_get(watch("suppression", select, *arguments))
