@@ -117,12 +117,22 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> di
 
 
 def build(run: Run) -> tuple[WindowNetwork, Warp]:
-    """The network and its windows."""
+    """The network and its windows.
+
+    Raises:
+        ValueError: the architecture has no network for windows, or their context leaves no pixel for the box.
+    """
     model, name = run.model(), run.config.model.name
     network = create_window_network(name, dtype=model.backbone.dtype, pixels=model.pixels)
     if hasattr(network.head, "dropout"):
         network = network.clone(head=network.head.clone(dropout=run.config.model.dropout))
-    return network, Warp(find_architecture(name).window.size, run.comparison.rcnn.context, network.pixels)
+    size, context = find_architecture(name).window.size, run.comparison.rcnn.context
+    if 2 * context >= size:
+        raise ValueError(
+            f"comparison.rcnn.context = {context} on each side leaves nothing of the window of {name}, {size} pixels: "
+            f"give at most {(size - 1) // 2}"
+        )
+    return network, Warp(size, context, network.pixels)
 
 
 def first_params(run: Run) -> tuple[Any, str]:

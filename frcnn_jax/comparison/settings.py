@@ -92,7 +92,7 @@ class RcnnConfig:
     """R-CNN: the whole network on each window (Girshick et al., CVPR 2014)."""
 
     context: int = 16
-    """Pixels of context around the box in the network's window."""
+    """Pixels of context around the box in the network's window, less than half of it."""
     windows_at_once: int = 32
     """Most windows that go through the network at once, for features and in fine-tuning, whose batches are divided into
     equal parts. Memory is in proportion; each part has dropout of its own.

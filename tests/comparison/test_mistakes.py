@@ -39,6 +39,16 @@ def test_a_test_set_is_opened_before_proposals_are(data, tmp_path, monkeypatch, 
         system.train(config, comparison, tmp_path / "work")
 
 
+@pytest.mark.parametrize("context", [24, 30])  # half of the window of 48 pixels, and more
+def test_a_context_that_leaves_nothing_of_the_window(data, tmp_path, monkeypatch, context):
+    config, comparison = case(data)
+    monkeypatch.setattr(run, "open_joined_proposals", never)
+    comparison = replace(comparison, rcnn={"context": context})
+    message = f"comparison.rcnn.context = {context} on each side .* window of tiny, 48 pixels: give at most 23"
+    with pytest.raises(ValueError, match=message):
+        rcnn.train(config, comparison, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("system", "model", "message"),
     [
