@@ -5,7 +5,7 @@ Defaults are the papers'. If the published code differs, the description names i
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from frcnn_jax.config import OptimizerConfig, ParameterRule
 from frcnn_jax.config.checks import MOST_STEPS, SettingError, at_least, at_most, in_range, kinds, lengths
@@ -19,6 +19,13 @@ __all__ = [
     "SppnetConfig",
     "SvmConfig",
 ]
+
+
+def _above_zero(settings: Any, section: str, *names: str) -> None:
+    """Raises SettingError if a setting is 0; None is skipped."""
+    for name in names:
+        if getattr(settings, name) == 0:
+            raise SettingError(f"{section}.{name} must be above 0, not {getattr(settings, name)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,9 +172,7 @@ class SvmConfig:
         kinds(self, "svm")
         at_least(self, "svm", c=0, bias_multiplier=0, positive_weight=0, feature_norm=0, retrain_at=0)
         in_range(self, "svm", negative_iou=(0, 1))
-        for name in ("c", "feature_norm"):
-            if not getattr(self, name):
-                raise SettingError(f"svm.{name} must be above 0, not {getattr(self, name)}")
+        _above_zero(self, "svm", "c", "bias_multiplier", "positive_weight", "feature_norm")
         for name in ("join", "leave"):
             if not math.isfinite(getattr(self, name)):
                 raise SettingError(f"svm.{name} must be a finite number, not {getattr(self, name)}")
@@ -193,8 +198,7 @@ class RegressionConfig:
     def __post_init__(self):
         kinds(self, "regression")
         at_least(self, "regression", ridge=0, feature_norm=0)
-        if self.feature_norm == 0:
-            raise SettingError("regression.feature_norm must be above 0, or None, not 0")
+        _above_zero(self, "regression", "ridge", "feature_norm")
         in_range(self, "regression", min_iou=(0, 1))
 
 

@@ -27,7 +27,10 @@ NAN, INF = float("nan"), float("inf")
         (FineTuningConfig, {"steps": 2**31}, "fine_tuning.steps must be at most 2147483647, not 2147483648"),
         (SvmConfig, {"c": 0}, "svm.c must be above 0, not 0"),
         (SvmConfig, {"feature_norm": 0.0}, "svm.feature_norm must be above 0, not 0.0"),
-        (RegressionConfig, {"feature_norm": 0}, "regression.feature_norm must be above 0, or None, not 0"),
+        (RegressionConfig, {"feature_norm": 0}, "regression.feature_norm must be above 0, not 0"),
+        (RegressionConfig, {"ridge": 0}, "regression.ridge must be above 0, not 0"),
+        (SvmConfig, {"bias_multiplier": 0}, "svm.bias_multiplier must be above 0, not 0"),
+        (SvmConfig, {"positive_weight": 0}, "svm.positive_weight must be above 0, not 0"),
         (SvmConfig, {"join": NAN}, "svm.join must be a finite number, not nan"),
         (SvmConfig, {"leave": -INF}, "svm.leave must be a finite number, not -inf"),
         (

@@ -114,6 +114,14 @@ def test_features_of_regressors_are_not_scaled(opened, tmp_path, monkeypatch, no
     assert given["scale"] == 1
 
 
+def test_a_ridge_that_is_too_small_is_named(opened, tmp_path):
+    pairs = regression_pairs(opened)
+    opened.comparison.regression = RegressionConfig(ridge=1e-300, min_iou=0.45)
+    pooled = store(tmp_path / "pooled", np.ones((6, 2), np.float32))
+    with pytest.raises(ValueError, match=r"comparison.regression.ridge = 1e-300 is too small .*: give a larger one"):
+        classifiers.train_regressors(opened, pooled, np.array([0, 1, 3, 5]), pairs, {"weights": np.ones(2)})
+
+
 def test_without_regression_there_are_no_pairs(opened):
     opened.comparison.regression = RegressionConfig(enabled=False)
     assert isinstance(regression_pairs(opened), Pairs)

@@ -86,14 +86,21 @@ def train_regressors(
         with run.record.train("regressors", share=run.share):
             # Without pairs nothing is fitted, and the store may be empty.
             scaled = settings.feature_norm is not None and len(rows)
-            regressors = fit_box_regressors(
-                pooled.select(rows),
-                pairs.labels,
-                pairs.targets,
-                num_classes=len(run.dataset.classes),
-                regularization=settings.ridge,
-                scale=feature_scale(pooled, settings.feature_norm, seed=run.seed) if scaled else 1.0,
-            )
+            scale = feature_scale(pooled, settings.feature_norm, seed=run.seed) if scaled else 1.0
+            try:
+                regressors = fit_box_regressors(
+                    pooled.select(rows),
+                    pairs.labels,
+                    pairs.targets,
+                    num_classes=len(run.dataset.classes),
+                    regularization=settings.ridge,
+                    scale=scale,
+                )
+            except np.linalg.LinAlgError as error:
+                raise ValueError(
+                    f"comparison.regression.ridge = {settings.ridge} is too small for the features of {path.parent}, "
+                    f"{error}: give a larger one, in another --workdir"
+                ) from error
         _save(path, regressors, params)
     return load_regressors(run, params)
 
