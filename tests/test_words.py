@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("frcnn_jax", "scripts", "configs", "tests")
 # A docstring begins with the noun or verb that it is about.
 FIRST_WORDS = re.compile(r"(What|Which|How|That|Whether|As|Where|When)\b")
+ARRAYS = re.compile("Array|Bool|Float|Float32|Inexact|Int|Int32|Num|Shaped|UInt8|UInt32|Real")
 # Words that name nothing: a variable is named by its content.
 NAMES = re.compile("apart|gone|here|its|lying|mine|nothing|own|room|said|taken|there|thing|told|turn")
 
@@ -49,6 +50,22 @@ def test_variables_are_named_by_their_content(trees):
         for line, name in names(tree)
     ]
     assert found == []
+
+
+def shapes(tree):
+    """Annotations of arrays whose shape is no text, as `Int[Array, 2]`, which means nothing: line and code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and re.fullmatch(ARRAYS, ast.unparse(node.value)):
+            parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            if len(parts) != 2 or not (isinstance(parts[1], ast.Constant) and isinstance(parts[1].value, str)):
+                yield node.lineno, ast.unparse(node)
+
+
+def test_shapes_of_arrays_are_text(trees):
+    """Only some packages are checked while they run, and `from __future__ import annotations` evaluates none."""
+    assert [f"{path}:{line}: {code}" for path, tree in trees.items() for line, code in shapes(tree)] == []
+    bad = ast.parse('def f(a: Int[Array, 2], b: Float[Array, " P"], c: Bool[Array]) -> dict[str, 2]: ...')
+    assert [code for _, code in shapes(bad)] == ["Int[Array, 2]", "Bool[Array]"]
 
 
 def test_rule_by_hand():

@@ -35,7 +35,7 @@ def select_candidates(
     scores: Float[Array, "P K"],
     boxes: Float[Array, "P 4"],
     mask: Bool[Array, " P"],
-    size: Int[Array, 2],
+    size: Int[Array, " 2"],
     deltas: Float[Array, "P K 4"] | None = None,
     *,
     per_class: int = 100,
