@@ -80,8 +80,12 @@ def train_svms(
         mask: examples of each class; those with False are ignored. A class without examples gets zeros.
         tolerance: training ends when the duality gap over the objective is at most this for every class; the objective
             is then at most that far from its minimum.
-        max_passes: most passes over the examples; if reached, a warning is logged.
+        max_passes: most passes over the examples, in steps of 4 and at least 4; if reached, a warning is logged.
+
+    Raises:
+        ValueError: a class has no solution, as with features that are not finite.
     """
+    checks = max(max_passes // _PASSES_BETWEEN_CHECKS, 1)
     count, length = features.shape
     padded = _padded_count(count)
     # Shuffled once, to spread the positives, which usually come first, over the blocks.
@@ -98,13 +102,18 @@ def train_svms(
         caps.reshape(-1, _BLOCK, caps.shape[1]),
         np.float32(bias_multiplier),
         np.float32(tolerance),
-        max_passes // _PASSES_BETWEEN_CHECKS,
+        checks,
     )
     gaps = np.asarray(gaps)
+    if not np.isfinite(gaps).all():
+        raise ValueError(
+            f"SVMs: class {int((~np.isfinite(gaps)).argmax()) + 1} has no solution: features, c, bias_multiplier or "
+            "positive_weight are not finite, or too large for float32"
+        )
     if (gaps > tolerance).any():
         _log.warning(
             "SVMs: after %d passes class %d is within %.2g of its minimum, not %.2g",
-            max_passes, int(gaps.argmax()) + 1, gaps.max(), tolerance,
+            checks * _PASSES_BETWEEN_CHECKS, int(gaps.argmax()) + 1, gaps.max(), tolerance,
         )  # fmt: skip
     return LinearSvms(weights, last * np.float32(bias_multiplier))
 
@@ -178,6 +187,7 @@ def _descend(
     start = _State(
         jnp.zeros_like(caps), jnp.zeros((classes, length)), jnp.zeros(classes), jnp.full(classes, jnp.inf), jnp.int32(0)
     )
+    # A gap that is NaN stays so, and is no reason to go on.
     end = lax.while_loop(lambda state: (state.gaps > tolerance).any() & (state.checks < max_checks), passes, start)
     return end.weights, end.last, end.gaps
 

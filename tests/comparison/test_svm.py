@@ -97,6 +97,25 @@ def test_a_solution_that_is_not_reached_is_reported(caplog):
     assert "after 4 passes class 1 is within" in caplog.text
 
 
+def test_fewer_passes_than_a_check_makes(caplog):
+    x, positive = features(8, 200, 10), np.random.default_rng(9).random((200, 1)) < 0.5
+    few, four = (train_svms(x, positive, np.ones_like(positive), c=10.0, max_passes=n) for n in (1, 4))
+    np.testing.assert_array_equal(few.weights, four.weights)
+    assert np.any(few.weights)
+    assert caplog.text.count("after 4 passes") == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_without_a_solution_are_refused(value):
+    """Of two classes the second has such an example."""
+    x, positive = features(8, 200, 10), np.random.default_rng(9).random((200, 2)) < 0.5
+    x[5, 3] = value
+    mask = np.ones_like(positive)
+    mask[5, 0] = False
+    with pytest.raises(ValueError, match=r"SVMs: class \d has no solution: features, c, .* are not finite"):
+        train_svms(x, positive, mask)
+
+
 @pytest.mark.parametrize("value", [True, False])
 def test_one_sided_examples_are_refused(value):
     with pytest.raises(ValueError, match="needs positives and negatives, not"):
