@@ -116,8 +116,8 @@ def _test(detector: Detector, run: Path, comparison: ComparisonConfig, record: R
     if comparison.share == 1:
         metrics = evaluate_run(run)
         record.set(**{f"map{suffix}": metrics["map"], f"ap{suffix}": metrics["ap"]})
+    record.set_test_images(len(dataset))
     record.set(
-        images=[record.content["images"][0], len(dataset)],
         proposals=float(np.mean([len(proposals[int(index)]) for index in chosen] or [0])),
         device=jax.devices()[0].device_kind,
         **{f"tested{suffix}": done},

@@ -104,6 +104,10 @@ class Record:
         self.content |= entries
         self._write()
 
+    def set_test_images(self, count: int) -> None:
+        """Sets the number of test images; that of training images stays, None in a record that was deleted."""
+        self.set(images=[(self.content.get("images") or [None])[0], count])
+
     def train_seconds(self) -> tuple[float, bool]:
         """Time of all stages of training, and True if part of it is extrapolated."""
         entries = self.content["train"].values()

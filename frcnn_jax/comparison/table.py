@@ -140,7 +140,7 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
     yield row("training steps made", entry("steps", "{:,}".format))
     yield row("windows seen in them", entry("windows", "{:,}".format))
     yield row("share of the paper's schedule", entry("paper_share", lambda share: f"{100 * share:.2g}%"))
-    yield row("images to train, test", entry("images", lambda counts: ", ".join(f"{count:,}" for count in counts)))
+    yield row("images to train, test", entry("images", lambda ns: ", ".join(f"{n:,}" if n else "?" for n in ns)))
     yield row("proposals an image", entry("proposals", "{:,.0f}".format))
     yield row("device", entry("device", str))
 

@@ -86,6 +86,14 @@ def test_end_to_end(trained):
         fast_rcnn_svm.test(config, comparison, folder, root / "nowhere")
 
 
+def test_training_time_of_a_record_that_was_deleted_is_unknown(tmp_path):
+    path = tmp_path / "fast/record.json"
+    Record(path, system="fast_rcnn", model="tiny").set_test_images(4)
+    record = Record(tmp_path / "svm/record.json", system="fast_rcnn_svm", model="tiny")
+    fast_rcnn_svm._record_fine_tuning(record, tmp_path / "fast/run")
+    assert record.content["train"] == {}
+
+
 def test_vectors_of_another_size_of_images_are_not_reused(trained):
     config, comparison, root = trained
     folder = root / "svm-size"

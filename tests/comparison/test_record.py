@@ -8,6 +8,7 @@ import pytest
 
 from frcnn_jax.comparison import record as module
 from frcnn_jax.comparison.record import Record
+from frcnn_jax.comparison.table import build_table
 
 
 @pytest.fixture
@@ -68,6 +69,17 @@ def test_further_entries_stay(tmp_path):
     record = Record(tmp_path / "a.json", system="rcnn", model="tiny")
     record.set(steps=8)
     assert (record.content["map"], record.content["steps"]) == (0.5, 8)
+
+
+def test_test_images_of_a_record_that_was_deleted(tmp_path):
+    record = Record(tmp_path / "a.json", system="rcnn", model="tiny")
+    record.set_test_images(4)
+    assert record.content["images"] == [None, 4]
+    row = next(row for row in build_table([record]).rows if row.name == "images to train, test")
+    assert row.ours == ["?, 4"]
+    record.set(images=[5011, 4])
+    record.set_test_images(3)
+    assert record.content["images"] == [5011, 3]
 
 
 def test_memory_of_an_accelerator_is_its_own_entry(tmp_path, monkeypatch):

@@ -152,6 +152,15 @@ def test_rows_of_a_store_by_hand():
     assert kept.places[2].tolist() == [-1]
 
 
+def test_the_record_may_be_deleted_before_a_test(trained, data, tmp_path):
+    folder, metrics = trained
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy/record.json").unlink()
+    assert sppnet.test(*settings(data), tmp_path / "copy") == metrics
+    record = json.loads((tmp_path / "copy/record.json").read_text())
+    assert (record["map"], record["images"]) == (metrics["map"], [None, 4])
+
+
 def test_a_finished_folder_is_tested_without_its_file_of_weights(trained, data, tmp_path):
     folder, metrics = trained
     config, comparison = settings(data)

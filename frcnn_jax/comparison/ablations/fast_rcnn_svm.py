@@ -123,8 +123,8 @@ def _load(config: Config, folder: str | Path, fast_rcnn: str | Path | None) -> t
 def _record_fine_tuning(record: Record, workdir: Path) -> None:
     """Adds the training time of the Fast R-CNN if it is part of the comparison."""
     path = workdir.parent / "record.json"
-    if path.exists():
-        found = Record.read(path).content
+    found = Record.read(path).content if path.exists() else {"train": {}}
+    if "fine_tuning" in found["train"]:  # not where the record was deleted after the training
         record.set_train("fine_tuning", **found["train"]["fine_tuning"])
         record.set(**{name: found[name] for name in ("steps", "windows", "paper_share")})
 

@@ -51,8 +51,8 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
     """
     detections = detect_all(run, describe, score, made_from)
     counts = [len(boxes) for boxes in run.proposals]
+    run.record.set_test_images(len(run.dataset))
     run.record.set(
-        images=[run.record.content["images"][0], len(run.dataset)],
         proposals=float(np.mean(counts)) if counts else 0.0,
         device=jax.devices()[0].device_kind,
     )
