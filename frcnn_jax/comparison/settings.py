@@ -102,7 +102,7 @@ class RcnnConfig:
     """Pixels of context around the box in the network's window, less than half of it."""
     windows_at_once: int = 32
     """Most windows that go through the network at once, for features and in fine-tuning, whose batches are divided into
-    equal parts. Memory is in proportion; each part has dropout of its own.
+    equal parts. Memory is in proportion; each part has dropout of its own, so that it is fixed during fine-tuning.
     """
     fine_tuning: FineTuningConfig = dataclasses.field(default_factory=FineTuningConfig)
 

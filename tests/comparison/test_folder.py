@@ -55,6 +55,19 @@ def test_a_share_of_an_earlier_version_is_of_other_images(tmp_path):
     assert "images" not in describe()
 
 
+def test_windows_at_once_are_fixed_while_the_network_is_fine_tuned(tmp_path):
+    """Each part of a batch has dropout of its own, but a part that does not fit into memory makes no checkpoint."""
+    more = describe(replace(DEFAULTS, rcnn={"windows_at_once": 16}))
+    claim(tmp_path, describe())
+    check_folder(tmp_path, more)
+    (tmp_path / "checkpoints/500").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"made with another settings.windows_at_once, 32 and not 16"):
+        check_folder(tmp_path, more)
+    (tmp_path / "network.npz").write_bytes(b"")
+    check_folder(tmp_path, more)
+    assert describe_features(more) == describe_features(describe())
+
+
 def test_features_do_not_depend_on_their_scale():
     scaled, unscaled = describe(), describe(replace(DEFAULTS, regression={"feature_norm": None}))
     assert scaled != unscaled

@@ -44,9 +44,10 @@ NETWORK = "network.npz"
 _FILE = "settings.json"
 _NORM = "regression.feature_norm"
 # Settings that do not affect the files.
-_FREE = ("selection", "windows_at_once", "checkpoint_every")
+_FREE = ("selection", "checkpoint_every")
 # Settings that do not affect the features.
-_NOT_OF_FEATURES = {"regression": ("feature_norm",)}
+_NOT_OF_FEATURES = {"regression": ("feature_norm",), "settings": ("windows_at_once",)}
+_AT_ONCE = "settings.windows_at_once"
 
 
 def describe_settings(config: Config, comparison: ComparisonConfig, system: str, settings: Any) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def describe_features(description: dict[str, Any]) -> dict[str, Any]:
     """The part of `describe_settings` that features depend on."""
     kept = dict(description)
     for section, names in _NOT_OF_FEATURES.items():
-        kept[section] = {name: value for name, value in kept[section].items() if name not in names}
+        kept[section] = {name: value for name, value in kept.get(section, {}).items() if name not in names}
     return kept
 
 
@@ -116,12 +117,19 @@ def check_folder(folder: Path, description: dict[str, Any]) -> None:
             f"{folder / 'tested'} to fit and test anew, or give --comparison.{_NORM.replace('_', '-')} "
             f"{before.get(_NORM)}"
         )
+    free = {_NORM} if _is_fine_tuning(folder) else {_NORM, _AT_ONCE}
     for name, value in now.items():
-        if name in before and before[name] != value and name != _NORM:
+        if name in before and before[name] != value and name not in free:
             raise ValueError(
                 f"{folder} was made with another {name}, {before[name]!r} and not {value!r}: give that again, or "
                 "another --workdir"
             )
+
+
+def _is_fine_tuning(folder: Path) -> bool:
+    """True between the first checkpoint and the last: each part of a batch has dropout of its own."""
+    checkpoints = folder / "checkpoints"
+    return checkpoints.is_dir() and any(checkpoints.iterdir()) and not (folder / NETWORK).exists()
 
 
 def save_arrays(path: Path, tree: Any) -> None:
