@@ -165,7 +165,8 @@ def fine_tune(run: Run) -> tuple[WindowNetwork, Any, Warp]:
         return classify(network.apply({"params": params}, inputs, train=key is not None, rngs=rngs), params, scores)
 
     settings = run.comparison.rcnn.fine_tuning
-    source, held_out = batches(windows, run.num_images, settings, read, share=run.comparison.share, seed=run.seed)
+    named = {"share": run.comparison.share, "seed": run.seed, "section": f"comparison.{SYSTEM}.fine_tuning"}
+    source, held_out = batches(windows, run.num_images, settings, read, **named)
     task = Task(params, f"head/{scores}", load, logits, network.pixels, run.comparison.rcnn.windows_at_once)
     return network, fine_tune_once(run, task, source, held_out, settings, RcnnConfig().fine_tuning), warp
 

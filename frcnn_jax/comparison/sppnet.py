@@ -227,7 +227,8 @@ def fine_tune(run: Run, network: Network, params: Any, pooled: FeatureStore, kep
     def read(rows: Int[np.ndarray, " B"]) -> Float[np.ndarray, "B F"]:
         return pooled.select(rows)[:]
 
-    source, held_out = batches(kept.windows, run.num_images, settings, read, share=run.comparison.share, seed=run.seed)
+    named = {"share": run.comparison.share, "seed": run.seed, "section": f"comparison.{SYSTEM}.fine_tuning"}
+    source, held_out = batches(kept.windows, run.num_images, settings, read, **named)
     task = Task({"head": params["head"]}, f"head/{CLASSIFIER}", jnp.asarray, logits, network.model.pixels)
     paper, fixed = SppnetConfig().fine_tuning, {"backbone": params["backbone"]}
     return fine_tune_once(run, task, source, held_out, settings, paper, fixed)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import re
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,12 +52,36 @@ def override(
         while error is not None and not isinstance(error, SettingError):
             error = error.__cause__ or error.__context__
     if error is not None:
-        raise SettingError(str(error))
+        raise SettingError(_with_full_names(str(error), config, arguments))
     unknown: Sequence[str] = ()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(hidden), contextlib.redirect_stderr(hidden):
         unknown = parse(return_unknown_args=True)[1]
     _check_names(config, unknown, program, options)
     return parse()  # a second time, to print its messages
+
+
+def _with_full_names(message: str, config: Any, arguments: Sequence[str]) -> str:
+    """A message about settings of a nested section, which does not know its place, with names that can be typed.
+
+    Of several sections of that kind it is the one that the arguments change.
+    """
+    known = [name for name, _ in _names(config)]
+    given = {argument.partition("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
+
+    def complete(match: re.Match) -> str:
+        name = match[0]
+        places = [full.removesuffix(name) for full in known if full.endswith(f".{name}")]
+        section = name.rpartition(".")[0]
+        for meant in (
+            [place for place in places if place + name in given],
+            [place for place in places if any(other.startswith(f"{place}{section}.") for other in given)],
+            places,
+        ):
+            if len(meant) == 1 and name not in known:
+                return meant[0] + name
+        return name
+
+    return re.sub(r"[a-z_0-9]+(\.[a-z_0-9]+)+", complete, message)
 
 
 def _check_names(config: Any, unknown: Sequence[str], program: str, options: Iterable[str]) -> None:

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from frcnn_jax.commands.compare import Settings
 from frcnn_jax.comparison.settings import FineTuningConfig, RegressionConfig, SvmConfig
+from frcnn_jax.config import override
 from frcnn_jax.config.checks import SettingError
 
 NAN, INF = float("nan"), float("inf")
@@ -43,3 +45,26 @@ NAN, INF = float("nan"), float("inf")
 def test_values_out_of_range(kind, settings, message):
     with pytest.raises(SettingError, match=f"^{re.escape(message)}$"):
         kind(**settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("sppnet.fine-tuning.momentum 1", "comparison.sppnet.fine_tuning.momentum must be below 1, not 1.0"),
+        (
+            "rcnn.fine_tuning.momentum=1 --comparison.sppnet.fine-tuning.steps 9",
+            "comparison.rcnn.fine_tuning.momentum must be below 1, not 1.0",
+        ),
+        (
+            "sppnet.fine-tuning.foreground-iou 0.2",
+            "comparison.sppnet.fine_tuning.background_iou must be a range within 0 ... foreground_iou = 0.2, "
+            "not (0.1, 0.5)",
+        ),
+        ("svm.c 0", "comparison.svm.c must be above 0, not 0.0"),
+        ("share 2", "comparison.share must be above 0 and at most 1, not 2.0"),
+        ("share 1 --optimizer.momentum 1", "optimizer.momentum must be below 1, not 1.0"),
+    ],
+)
+def test_messages_have_the_names_that_are_typed(arguments, message):
+    with pytest.raises(SettingError, match=f"^{re.escape(message)}"):
+        override(Settings(), f"--comparison.{arguments}".split(), "compare.py")

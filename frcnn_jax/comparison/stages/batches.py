@@ -33,11 +33,13 @@ class WindowBatches:
         *,
         steps: int,
         seed: tuple[int, ...],
+        section: str = "fine_tuning",
     ):
         """
         Args:
             images: images to draw windows from.
             read: returns the inputs of rows of `windows`, on the host.
+            section: name of the settings, for messages.
         """
         allowed, (low, high) = np.isin(windows.images, images), settings.background_iou
         in_range = (windows.overlaps >= low) & (windows.overlaps < high) & ~windows.on_crowd
@@ -48,7 +50,7 @@ class WindowBatches:
         if not any(map(len, self._kinds)):
             raise ValueError(
                 f"no window of {len(images)} images has an IoU of {settings.foreground_iou} or more with an object, or "
-                f"one in {settings.background_iou}: fine_tuning.background_iou (0, ...) admits those without objects"
+                f"one in {settings.background_iou}: {section}.background_iou (0, ...) admits those without objects"
             )
         self._counts = settings.foreground, settings.background
         self._windows, self._read, self._steps, self._seed = windows, read, steps, seed
@@ -63,22 +65,30 @@ class WindowBatches:
 
 
 def batches(
-    windows: Windows, num_images: int, settings: FineTuningConfig, read: Callable, *, share: float, seed: int
+    windows: Windows,
+    num_images: int,
+    settings: FineTuningConfig,
+    read: Callable,
+    *,
+    share: float,
+    seed: int,
+    section: str = "fine_tuning",
 ) -> tuple[WindowBatches, WindowBatches | None]:
     """Training batches, and batches of held-out images; None without `settings.held_out`.
 
     Args:
-        read: as in `WindowBatches`.
+        read, section: as in `WindowBatches`.
         share: share of the steps to make; below 1, one more step, which is not timed.
 
     Raises:
         ValueError: as `WindowBatches`, or the only image cannot be held out.
     """
     if settings.held_out and num_images < 2:
-        raise ValueError(f"fine_tuning.held_out = {settings.held_out}: the only image cannot be held out, set it to 0")
+        raise ValueError(f"{section}.held_out = {settings.held_out}: the only image cannot be held out, set it to 0")
     learned, held_out = split_images(num_images, settings.held_out, seed)
     steps = settings.steps if share == 1 or not settings.steps else math.ceil(share * settings.steps) + 1
-    source = WindowBatches(windows, learned, settings, read, steps=steps, seed=(seed, 2))
+    source = WindowBatches(windows, learned, settings, read, steps=steps, seed=(seed, 2), section=section)
     if not len(held_out):
         return source, None
-    return source, WindowBatches(windows, held_out, settings, read, steps=_HELD_OUT_BATCHES, seed=(seed, 3))
+    steps = _HELD_OUT_BATCHES
+    return source, WindowBatches(windows, held_out, settings, read, steps=steps, seed=(seed, 3), section=section)

@@ -72,6 +72,7 @@ def fine_tune(
     settings: FineTuningConfig,
     describe: Callable[[Config], CheckpointMetadata],
     clock: StepClock,
+    section: str = "fine_tuning",
 ) -> FineTuned:
     """Makes the steps of `source`, resuming from the newest checkpoint in `folder`; `task.params` are consumed.
 
@@ -84,6 +85,7 @@ def fine_tune(
         clock: times the steps, but not compiling: not the first step of this process, unless it is the only one to
             time, and not a first computation of inputs of other shapes. Measurements are not timed either, as the paper
             makes none.
+        section: name of the settings, for messages.
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
@@ -141,7 +143,7 @@ def fine_tune(
             if is_saved and not math.isfinite(loss):
                 raise FloatingPointError(
                     f"fine-tuning: the loss is {float(loss)} in step {number}: give a lower "
-                    "fine_tuning.learning_rate, in another --workdir"
+                    f"{section}.learning_rate, in another --workdir"
                 )
             clock.add_step()
             if is_saved:

@@ -44,6 +44,7 @@ def fine_tune_once(
             settings=settings,
             describe=partial(CheckpointMetadata, run.dataset.classes, task.pixels, data=run.dataset.fingerprint),
             clock=clock,
+            section=f"comparison.{run.record.content['system']}.fine_tuning",
         )
         clock.finish(done.steps, settings.steps, is_share=run.comparison.share < 1)
         run.record.set(
