@@ -70,6 +70,8 @@ def main() -> None:
     for name, value in TESTED_ALIKE.items():
         if getattr(settings.evaluate, name) != value:
             parser.error(f"--evaluate.{name.replace('_', '-')}: R-CNN and SPPnet have none, and all are tested alike")
+    if "fast_rcnn_svm" in arguments.systems and settings.input.test_scales:
+        parser.error("--input.test-scales: the SVMs of fast_rcnn_svm see one scale, --input.test-scale: leave it out")
     if arguments.workdir is None:
         parser.error("the following arguments are required: --workdir")
     config = Config(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Config)})

@@ -113,6 +113,9 @@ def test_mistakes_are_named_before_anything_is_done(script, tmp_path, capsys):
         error = f"error: --evaluate.{setting[0]}: R-CNN and SPPnet have none, and all are tested alike\n"
         assert capsys.readouterr().err.endswith(error)
     with pytest.raises(SystemExit):
+        script("--workdir", str(tmp_path), "--systems", "fast_rcnn_svm", "--input.test-scales", "300", "400")
+    assert "--input.test-scales: the SVMs of fast_rcnn_svm see one scale" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         script("--train.steps", "7")
     assert "the following arguments are required: --workdir" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -14,8 +14,9 @@ import pytest
 from frcnn_jax.comparison.ablations import fast_rcnn_svm
 from frcnn_jax.comparison.feature_store import FeatureStore
 from frcnn_jax.comparison.record import Record
+from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.svm import LinearSvms
-from frcnn_jax.config import replace
+from frcnn_jax.config import Config, replace
 from frcnn_jax.detection.stages import untimed
 from frcnn_jax.models.heads import FastRCNNHead, StagesHead
 from frcnn_jax.runs.detector import load_detector
@@ -84,6 +85,16 @@ def test_end_to_end(trained):
     assert FeatureStore.open(folder / "vectors", made_from).shape == (70, 16)
     with pytest.raises(FileNotFoundError, match="holds no run"):
         fast_rcnn_svm.test(config, comparison, folder, root / "nowhere")
+
+
+def test_a_detector_with_several_scales_is_refused(tmp_path, monkeypatch):
+    config = replace(Config(), input={"test_scales": (600, 800)})
+    monkeypatch.setattr(fast_rcnn_svm, "load_detector", lambda workdir: SimpleNamespace(config=config))
+    for system in (fast_rcnn_svm.train, fast_rcnn_svm.test):
+        with pytest.raises(
+            ValueError, match=r"test_scales = \(600, 800\) of the Fast R-CNN in .*: leave .* out for both"
+        ):
+            system(config, ComparisonConfig(), tmp_path)
 
 
 def test_training_time_of_a_record_that_was_deleted_is_unknown(tmp_path):

@@ -59,7 +59,7 @@ def train(
     Raises:
         FileNotFoundError: the run does not exist.
         ValueError: the folder holds another system, or one made from other data or with other settings; or the
-            detector has other classes than the training set.
+            detector has other classes than the training set, or is tested at several scales.
         FolderInUseError: another process works in `folder`.
         OSError: the disk has too little space for the features.
     """
@@ -117,7 +117,13 @@ def _source(detector: Detector) -> Source:
 def _load(config: Config, folder: str | Path, fast_rcnn: str | Path | None) -> tuple[Path, Detector]:
     beside = expand_user(folder).absolute().parent / f"fast_rcnn-{config.model.name}" / "run"
     workdir = expand_user(fast_rcnn or beside).absolute()
-    return workdir, load_detector(workdir)
+    detector = load_detector(workdir)
+    if detector.config.input.test_scales:
+        raise ValueError(
+            f"input.test_scales = {detector.config.input.test_scales} of the Fast R-CNN in {workdir}: its SVMs see one "
+            "scale, input.test_scale: leave input.test_scales out for both, in another --workdir"
+        )
+    return workdir, detector
 
 
 def _record_fine_tuning(record: Record, workdir: Path) -> None:
