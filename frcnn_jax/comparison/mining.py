@@ -157,15 +157,15 @@ class _Mining:
         self.trained = np.zeros(len(positives), bool)
 
     def join(self, index: int, is_negative: Bool[np.ndarray, "P K"], score: float) -> bool:
-        """Adds the hard negatives of an image; True if there are any."""
+        """Adds the hard negatives of an image, after those of the images before it; True if any class has got some."""
         scores = self._scores(self.features[index].astype(np.float32))
         chosen = is_negative & ((scores > score) | ~self.trained)
-        for k in np.flatnonzero(chosen.any(axis=0)):
-            if len(self.positives[k]):
-                rows = np.flatnonzero(chosen[:, k]) + self.features.offsets[index]
-                self.negatives[k] = np.union1d(self.negatives[k], rows)
-                self.joined[k] += len(rows)
-        return bool(chosen.any())
+        classes = [k for k in np.flatnonzero(chosen.any(axis=0)) if len(self.positives[k])]
+        for k in classes:
+            rows = np.flatnonzero(chosen[:, k]) + self.features.offsets[index]
+            self.negatives[k] = np.concatenate([self.negatives[k], rows])
+            self.joined[k] += len(rows)
+        return bool(classes)
 
     def train(self, due: Bool[np.ndarray, " K"]) -> None:
         """Trains the classes that are due and have positives and negatives; their easy negatives leave."""

@@ -203,13 +203,13 @@ def pool_windows(run: Run, network: Network, params: Any) -> tuple[FeatureStore,
     kept = keep_windows(label_windows(run.proposals, run.annotations), run.num_images, least)
 
     def compute(index: int) -> dict[str, Float[np.ndarray, "B F"]]:
-        boxes = candidates(run.proposals[index], run.annotations[index])[kept.masks[index]]
+        boxes = candidates(run.proposals[index], run.annotations[index])[kept.places[index] >= 0]
         found = np.zeros((len(boxes), network.num_features), np.float32)
         for rows, pooled in pool(network, params, run.images[index], boxes, untimed):
             found[rows] = np.asarray(pooled)[: len(rows)]
         return {"pooled": found}
 
-    plans = {"pooled": ([int(mask.sum()) for mask in kept.masks], network.num_features)}
+    plans = {"pooled": ([int((places >= 0).sum()) for places in kept.places], network.num_features)}
     return store_features(run, plans, compute, params["backbone"])["pooled"], kept, regression_pairs(run)
 
 

@@ -59,7 +59,6 @@ class Kept:
     """The windows with stored features, in the order of the store."""
 
     windows: Windows
-    masks: list[Bool[np.ndarray, " B"]]  # stored windows of each image
     places: list[Int[np.ndarray, " B"]]  # row in the store of each image's windows; -1 where not stored
 
     def rows_of(self, rows: Sequence[Int[np.ndarray, " n"]]) -> Int[np.ndarray, " m"]:
@@ -72,7 +71,7 @@ def keep_windows(windows: Windows, num_images: int, least: float) -> Kept:
     mask = windows.overlaps >= least
     ends = np.cumsum(windows.counts(num_images))[:-1]
     places = np.where(mask, np.cumsum(mask) - 1, -1)
-    return Kept(windows.take(mask), np.split(mask, ends), np.split(places, ends))
+    return Kept(windows.take(mask), np.split(places, ends))
 
 
 def split_images(num_images: int, share: float, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax.comparison import mining
 from frcnn_jax.comparison.feature_store import FeatureStore, write_features
 from frcnn_jax.comparison.mining import feature_scale, mine_svms
 from frcnn_jax.comparison.stages.classifiers import SOLVERS
@@ -72,6 +73,17 @@ def test_the_order_of_events(tmp_path):
     ]
     np.testing.assert_array_equal(svms.weights, [[2], [3]])
     np.testing.assert_array_equal(svms.biases, [4, 5])
+
+
+def test_a_state_is_not_saved_for_a_class_without_objects(tmp_path, monkeypatch):
+    """Its rows all score above the margin for ever, and none joins."""
+    saved = []
+    monkeypatch.setattr(mining._Mining, "save", lambda self, path, settings, following: saved.append(following))
+    labels = [np.where(found == 1, 1, 0) for found in LABELS]
+    script = Script(*[([1.0, 0.0], [-100.0, 0.0])] * 2)
+    arguments = {"solver": script, "state": tmp_path / "state.npz", "seconds_between_saves": 0.0}
+    mine_svms(stored(tmp_path / "store", IMAGES), overlaps, labels.__getitem__, 2, **arguments)
+    assert saved == [1, 3]  # the first image, whose negatives join, and the last one
 
 
 def test_thresholds(tmp_path):

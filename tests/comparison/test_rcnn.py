@@ -118,7 +118,7 @@ def test_dropout_of_a_mean_vector():
     assert 0.25 < np.mean(vectors == 0) < 0.35
 
 
-def test_what_is_done_is_not_done_again(trained, data, monkeypatch):
+def test_what_is_done_is_not_done_again(trained, data, monkeypatch, capsys):
     folder, metrics = trained
 
     def again(*_, **__):
@@ -129,6 +129,7 @@ def test_what_is_done_is_not_done_again(trained, data, monkeypatch):
     monkeypatch.setattr(classifiers, "fit_box_regressors", again)
     monkeypatch.setattr(FeatureWriter, "write", again)
     rcnn.train(*case(data), folder)
+    assert "Features of" not in capsys.readouterr().out
     before = json.loads((folder / "record.json").read_text())["test"]
     assert rcnn.test(*case(data), folder) == metrics
     assert json.loads((folder / "record.json").read_text())["test"] == before

@@ -99,16 +99,16 @@ def store_features(
     made_from = {**run.made_from, "network": fingerprint(params)}
     dtype = run.comparison.feature_dtype
     size = sum(store_bytes(*plan, dtype) for plan in plans.values())
-    print(f"Features of {counted(run.num_images, 'image')}: {size / 1e9:.3g} GB in {run.folder}")
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(write_features(run.folder / name, *plan, made_from=made_from, dtype=dtype))
             for name, plan in plans.items()
         }
         missing = sorted({index for writer in writers.values() for index in writer.missing()})
-        if missing and run.comparison.share < 1:
-            (compile_for or compute)(missing[0])
         if missing:
+            print(f"Features of {counted(run.num_images, 'image')}: {size / 1e9:.3g} GB in {run.folder}")
+            if run.comparison.share < 1:
+                (compile_for or compute)(missing[0])
             with run.record.train("features", share=run.share) as tick:
                 for index in tqdm(missing, desc="Features", unit="image"):
                     for name, rows in compute(index).items():
