@@ -88,7 +88,7 @@ class CsvReader(LayoutReader):
                     raise ValueError(f"{self.root}: {what}; leave one of them in the folder")
             for (split, image), image_rows in rows.items():
                 found = tuple(self.images.find(image, folders, split))
-                yield Entry(split, image, f"{file} ({image})", found, image_rows)
+                yield Entry(split, image, f"{file} ({image})", found, image_rows, folders)
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
         faults, objects, sizes = list(record.faults), [], {}

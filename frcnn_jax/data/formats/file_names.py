@@ -10,7 +10,16 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["composed", "named_split", "normal_name", "split_of", "without_prefix"]
+__all__ = [
+    "common_start",
+    "composed",
+    "name_parts",
+    "named_split",
+    "normal_name",
+    "shared_names",
+    "split_of",
+    "without_prefix",
+]
 
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
@@ -53,3 +62,29 @@ def named_split(name: str) -> str | None:
 def split_of(folders: Iterable[str]) -> str | None:
     """The split in the name of the innermost folder that has one."""
     return next(filter(None, map(named_split, reversed(tuple(folders)))), None)
+
+
+def name_parts(name: str) -> list[str]:
+    """The folders in a name and its last part, in normal form; empty if the name is."""
+    return [part for part in normal_name(name).split("/") if part not in ("", ".", "..")]
+
+
+def shared_names(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Length of the longest common subsequence of names."""
+    lengths = [0] * (len(other) + 1)
+    for name in one:
+        before = 0
+        for place, folder in enumerate(other, 1):
+            longest = before + 1 if name == folder else max(lengths[place], lengths[place - 1])
+            before, lengths[place] = lengths[place], longest
+    return lengths[-1]
+
+
+def common_start(one: Iterable[str], other: Iterable[str]) -> int:
+    """Number of equal items before the first difference."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

@@ -8,8 +8,10 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader, warn_once
-from frcnn_jax.data.formats.tree import files_below, nearness, split_of, usual, without_claimed
+from frcnn_jax.data.formats.matching.candidates import nearness, without_claimed
+from frcnn_jax.data.formats.tree import files_below, split_of, usual
 from frcnn_jax.data.formats.voc.annotation import is_annotation
 from frcnn_jax.data.formats.voc.places import find_annotation, in_voc_format
 from frcnn_jax.data.formats.voc.reader import VOC_CORNERS, read_xml, with_annotation
@@ -26,6 +28,12 @@ class LabelImgReader(LayoutReader):
 
     layout = "XML annotations beside images"
     lists_first = True
+
+    def __init__(self, root: Path, config: DataConfig):
+        super().__init__(root, config)
+        used = {image for entries in self._splits.values() for entry in entries for image in entry.found}
+        if used and len(used) < len(self.images):
+            warn_once(f"{root}: left out {counted(len(self.images) - len(used), 'image')} without annotation")
 
     @staticmethod
     def fits(root: Path) -> bool:
@@ -54,13 +62,9 @@ class LabelImgReader(LayoutReader):
                 found = [image for image in named if image in found or image not in of_stem] or found
                 found = usual(found)
             split = split or (found[0].split if found else None) or ALL
-            used.update(found)
-            yield Entry(split, name[:-4], file, tuple(found), path)
+            yield Entry(split, name[:-4], file, tuple(found), path, folders)
         if others:
             warn_once(f"{self.root}: left out {counted(len(others), 'XML file')} not in VOC's form ({others[0]})")
-        skipped = len(self.images) - len(used)
-        if skipped and used:
-            warn_once(f"{self.root}: left out {counted(skipped, 'image')} without annotation")
 
     def _named(self, path: Path, file: str, folders: tuple[str, ...], split: str | None) -> list:
         """Images with the name inside the annotation, if the annotation's file name fits none or several."""

@@ -15,8 +15,10 @@ from tqdm import tqdm
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.formats.log import warn_once
+from frcnn_jax.data.formats.matching.candidates import in_own_folders
+from frcnn_jax.data.formats.matching.ids import missing_ids, unique_ids
 from frcnn_jax.data.formats.split_lists import ListedImages, find_lists
-from frcnn_jax.data.formats.tree import ImageFile, ImageTree, normal_name, unique_ids
+from frcnn_jax.data.formats.tree import ImageFile, ImageTree
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords
 from frcnn_jax.words import counted
 
@@ -35,6 +37,7 @@ class Entry:
     file: str  # holds the annotation; relative to the folder, for messages
     found: tuple[ImageFile, ...]  # images with that name
     annotation: Any = None  # for the reader itself
+    folders: tuple[str, ...] = ()  # of the annotation, below the root
 
 
 class LayoutReader:
@@ -121,17 +124,26 @@ class LayoutReader:
         Raises:
             FileNotFoundError: there are images, but no entry has one.
         """
-        entries = list(self._entries())
+        entries = self._own(self._entries())
         if any(entry.found for entry in entries) or not (message := self._unmatched(entries)):
             return entries
         self.images.prefixed, self.list_faults, self.notes = True, {}, []
-        entries = list(self._entries())
+        entries = self._own(self._entries())
         first = next((entry for entry in entries if entry.found), None)
         if first is None:
             raise FileNotFoundError(f"{self.root}: {message}")
         what = "names are read without the 8 digits that Label Studio puts before them"
         self.notes.append(Note("", f"{what} ({first.file}: {first.found[0].name})"))
         return entries
+
+    def _own(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The entries without images of other folders."""
+        entries = list(entries)
+        matched = in_own_folders([(entry.name, entry.folders, entry.found) for entry in entries], self.images)
+        return [
+            entry if len(found) == len(entry.found) else dataclasses.replace(entry, found=tuple(found))
+            for entry, found in zip(entries, matched, strict=True)
+        ]
 
     def _unmatched(self, entries: list[Entry]) -> str:
         """The message that no entry has an image; empty if there are no entries or no images."""
@@ -176,7 +188,7 @@ class LayoutReader:
         if not entry.found:
             message = "there is no such image in the folder"
             faults.append(Fault("missing_image", entry.file, None, "image", entry.name, message))
-            return ImageRecord(normal_name(entry.name), None, entry.file, faults=tuple(faults))
+            return ImageRecord(self._missing[entry.name, entry.folders], None, entry.file, faults=tuple(faults))
         if len(entry.found) > 1:
             names = ", ".join("/".join((*file.folders, file.name)) for file in entry.found)
             faults.append(Fault("duplicate_id", entry.file, None, "image", names, "several images of one name"))
@@ -186,6 +198,12 @@ class LayoutReader:
     @cached_property
     def _ids(self) -> dict[ImageFile, str]:
         return unique_ids(entry.found[0] for entries in self._splits.values() for entry in entries if entry.found)
+
+    @cached_property
+    def _missing(self) -> dict[tuple[str, tuple[str, ...]], str]:
+        """Ids of the missing images by the names and folders of their entries."""
+        entries = (entry for entries in self._splits.values() for entry in entries if not entry.found)
+        return missing_ids(((entry.name, entry.folders) for entry in entries), self._ids.values())
 
 
 @contextlib.contextmanager

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from frcnn_jax.data.formats.file_names import composed, named_split, normal_name, split_of, without_prefix
+from frcnn_jax.data.formats.file_names import (
+    common_start,
+    composed,
+    name_parts,
+    named_split,
+    normal_name,
+    shared_names,
+    split_of,
+    without_prefix,
+)
 from frcnn_jax.data.images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 
 __all__ = [
@@ -22,12 +30,9 @@ __all__ = [
     "is_hidden",
     "lines_of",
     "named_split",
-    "nearness",
     "normal_name",
     "split_of",
-    "unique_ids",
     "usual",
-    "without_claimed",
 ]
 
 USUAL_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -172,7 +177,7 @@ class ImageTree:
             split: the split that the annotation belongs to.
             by_stem: ignore the name's suffix, for names without the suffix of an image.
         """
-        *folders, last = [part for part in normal_name(name).split("/") if part not in ("", ".", "..")] or [""]
+        *folders, last = name_parts(name) or [""]
         last = without_prefix(last) if self.prefixed else last
         stem, suffix = os.path.splitext(last)
         if suffix.lower() not in IMAGE_SUFFIXES or (by_stem and last.casefold() in self._by_stem):
@@ -191,34 +196,16 @@ class ImageTree:
             known = tuple(map(normal_name, file.folders))
             exact = normal_name(file.name)
             return (
-                _common(reversed(known), reversed(folders)),
+                common_start(reversed(known), reversed(folders)),
                 file.split == split,
-                _common(file.folders, near),
+                common_start(file.folders, near),
                 os.path.splitext(exact)[0] == stem,
                 exact == last,
-                _shared(file.folders, near),
+                shared_names(file.folders, near),
             )
 
         ranks = [rank(file) for file in found]
         return [file for file, file_rank in zip(found, ranks, strict=True) if file_rank == max(ranks)]
-
-
-def unique_ids(files: Iterable[ImageFile]) -> dict[ImageFile, str]:
-    """An id for each image: its name without suffix; with its folders if several images have that name, and with its
-    suffix if only that distinguishes them.
-    """
-    files = list(dict.fromkeys(files))
-
-    def names(file: ImageFile) -> tuple[str, str, str]:
-        stem, below = normal_name(file.stem), "/".join((*file.folders, file.name))
-        return stem, normal_name("/".join((*file.folders, stem))), normal_name(below)
-
-    named = {file: names(file) for file in files}
-    counts = [Counter(options[level] for options in named.values()) for level in range(3)]
-    return {
-        file: next((options[level] for level in range(2) if counts[level][options[level]] == 1), options[2])
-        for file, options in named.items()
-    }
 
 
 def usual(files: Sequence[ImageFile]) -> list[ImageFile]:
@@ -236,45 +223,3 @@ def _order(file: ImageFile) -> tuple[int, int, str]:
 def _suffix(name: str) -> str:
     suffix = os.path.splitext(name)[1].lower()
     return ".jpg" if suffix == ".jpeg" else suffix
-
-
-def without_claimed(found: list[list[ImageFile]]) -> list[list[ImageFile]]:
-    """The candidate images of each annotation, without images that are the only candidate of another annotation:
-    `dogs/000.xml` gets the image beside it if `dogs/old/000.xml` has the one in its own folder.
-    """
-    while any(len(candidates) > 1 for candidates in found):
-        matched = {candidates[0] for candidates in found if len(candidates) == 1}
-        remaining = [
-            (len(candidates) > 1 and [image for image in candidates if image not in matched]) or candidates
-            for candidates in found
-        ]
-        if remaining == found:
-            break
-        found = remaining
-    return found
-
-
-def nearness(file: ImageFile, near: tuple[str, ...]) -> tuple[int, int]:
-    """Number of parent folders that an image shares with the folders `near`, and of equal folder names."""
-    return _common(file.folders, near), _shared(file.folders, near)
-
-
-def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """Length of the longest common subsequence of names."""
-    lengths = [0] * (len(other) + 1)
-    for name in one:
-        before = 0
-        for place, folder in enumerate(other, 1):
-            longest = before + 1 if name == folder else max(lengths[place], lengths[place - 1])
-            before, lengths[place] = lengths[place], longest
-    return lengths[-1]
-
-
-def _common(one: Iterable[str], other: Iterable[str]) -> int:
-    """Number of equal items before the first difference."""
-    count = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        count += 1
-    return count

@@ -71,9 +71,13 @@ def test_an_image_has_the_nearest_of_several_annotations(tmp_path):
     """The other one has lost its image, and must not give its objects to a namesake."""
     write_labelimg(tmp_path, PICTURES[:4], images="images/{}", xml="annotations/{}")
     (tmp_path / "images/cats/000.jpg").unlink()
-    records = open_reader(tmp_path, DataConfig())[1].read("all")
-    assert [item.name for record in records.records if record.image_id == "000" for item in record.objects] == ["dogs"]
-    assert [(fault.kind, fault.file) for fault in records.faults] == [("duplicate_id", "annotations/cats/000.xml")]
+    lost = ("missing_image", "annotations/cats/000.xml")
+    for objects in (["dogs"], []):
+        records = open_reader(tmp_path, DataConfig())[1].read("all")
+        namesake = [record for record in records.records if record.path and record.path.parent.name == "dogs"][:-1]
+        assert ([item.name for record in namesake for item in record.objects], records.faults) == (objects, ())
+        assert [(fault.kind, fault.file) for record in records.records for fault in record.faults] == [lost]
+        (tmp_path / "annotations/dogs/000.xml").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("lists", [True, False])

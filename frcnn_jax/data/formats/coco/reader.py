@@ -93,7 +93,7 @@ class CocoReader(LayoutReader):
         """
         first: Entry | None = None
         listed: dict[Any, str] = {}
-        for entry in entries:
+        for entry in self._own(entries):
             first, file = first or entry, _file_of(entry)
             other = listed.setdefault(entry.found or entry.name, file)
             why = f"both list {entry.name}" if other != file else ""
@@ -137,7 +137,7 @@ class CocoReader(LayoutReader):
                 continue
             seen.add(key)
             found = tuple(self.images.find(stated, folders, split))
-            yield Entry(split, stated, f"{file} ({stated})", found, (image, objects.pop(key, []), names))
+            yield Entry(split, stated, f"{file} ({stated})", found, (image, objects.pop(key, []), names), folders)
         for key, items in objects.items():
             for index, _ in items:
                 message = "there is no image of that id in the file"

@@ -15,8 +15,9 @@ from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.file_names import without_prefix
 from frcnn_jax.data.formats.layout import Entry, LayoutReader, warn_once
+from frcnn_jax.data.formats.matching.candidates import in_own_folders, without_claimed
 from frcnn_jax.data.formats.split_lists import ListedImages
-from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of, without_claimed
+from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, split_of
 from frcnn_jax.data.formats.yolo.names import NamesFile, begins_with_row, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
@@ -147,8 +148,13 @@ class YoloReader(LayoutReader):
     def _by_name(self) -> dict[ImageFile, str | None]:
         """Label files in folders of any name, for images with exactly one candidate."""
         found: dict[ImageFile, str | None] = {}
-        places = [self.images.find(stem, folders, split_of(folders), by_stem=True) for folders, stem in self.labels]
-        for images, label in zip(without_claimed(places), self.labels.values(), strict=True):
+        places = [
+            (stem, folders, self.images.find(stem, folders, split_of(folders), by_stem=True))
+            for folders, stem in self.labels
+        ]
+        for images, label in zip(
+            without_claimed(in_own_folders(places, self.images)), self.labels.values(), strict=True
+        ):
             if len(images) == 1:
                 found[images[0]] = None if images[0] in found else label
         return found

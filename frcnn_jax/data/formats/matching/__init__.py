@@ -1,0 +1,1 @@
+"""Matching of annotations and images: whose image is meant, and ids."""
