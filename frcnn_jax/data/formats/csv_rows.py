@@ -67,7 +67,7 @@ class CsvReader(LayoutReader):
         super().__init__(root, config)
 
     def places(self, split: str) -> tuple[str, ...]:
-        return (self._files[split],) if split in self._files else super().places(split) if split in self._lists else ()
+        return (self._files[split],) if split in self._files else super().places(split)
 
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, str] = {}

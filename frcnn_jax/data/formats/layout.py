@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
+from frcnn_jax.data.formats.file_names import name_parts, split_of
 from frcnn_jax.data.formats.log import warn_once
 from frcnn_jax.data.formats.matching.candidates import in_own_folders
 from frcnn_jax.data.formats.matching.ids import missing_ids, unique_ids
@@ -61,11 +62,13 @@ class LayoutReader:
             count = counted(len(self.images.unreadable), "unreadable image")
             warn_once(f"{root}: left out {count} for others of their names ({first})")
         splits: dict[str, list[Entry]] = {}
+        self._divided: set[str] = set()  # splits with images of files of no split
         with _garbage_collection_off():
             entries = self._matched()
             self._lists = self._find_lists()
             for entry in self._in_lists(entries):
                 splits.setdefault(entry.split, []).append(entry)
+        self._keep_faults(splits)
         if not splits:
             raise FileNotFoundError(f"{root} has no {self.layout}")
         order = [*STANDARD_SPLITS, *sorted(splits)]
@@ -157,19 +160,49 @@ class LayoutReader:
         """Lists of splits beside the annotations."""
         return find_lists(self.images)
 
-    def _in_lists(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The entries in the splits of the lists. An image in none of them stays in its split, if that has no list."""
+    def _in_lists(self, entries: list[Entry]) -> Iterator[Entry]:
+        """The entries in the splits of the lists; those in no list and no file of a split in that of their folders. An
+        image in none of the lists stays in its split, if that has no list.
+        """
         splits: dict[ImageFile, dict[str, None]] = {}
         for split, lists in self._lists.items():
             for file in (file for files in lists.values() for file in files):
                 splits.setdefault(file, {})[split] = None
+        in_files = {entry.found[0] for entry in entries if entry.found and entry.split != ALL}
         for entry in entries:
             listed = splits.get(entry.found[0], {}) if entry.found else {}
-            if not listed or not (self.lists_first or entry.split == ALL):
+            if listed and (self.lists_first or entry.split == ALL):
+                self._divided |= set(listed) if entry.split == ALL else set()
+                yield from (dataclasses.replace(entry, split=split) for split in listed)
+            elif entry.split == ALL and not in_files.intersection(entry.found[:1]):
+                split = self._folder_split(entry)
+                split = ALL if split in self._lists else split
+                self._divided |= {split} - {ALL}
+                yield dataclasses.replace(entry, split=split)
+            else:
                 unlisted = self.lists_first and entry.found and entry.split in self._lists
                 yield dataclasses.replace(entry, split=ALL) if unlisted else entry
-            else:
-                yield from (dataclasses.replace(entry, split=split) for split in listed)
+
+    def _keep_faults(self, splits: dict[str, list[Entry]]) -> None:
+        """Puts the faults of files of no split, and missing images that they name, into the first split with images of
+        these files, as no other split that is used has them.
+        """
+        into = [name for name in STANDARD_SPLITS if name in self._divided]
+        if into:
+            self.list_faults.setdefault(into[0], []).extend(self.list_faults.pop(ALL, ()))
+        by_folders = [name for name in into if name not in self._lists]
+        if by_folders and ALL in splits:
+            rest = splits.pop(ALL)
+            splits[by_folders[0]] += [entry for entry in rest if not entry.found]
+            if any(entry.found for entry in rest):
+                splits[ALL] = [entry for entry in rest if entry.found]
+
+    def _folder_split(self, entry: Entry) -> str:
+        """The split in the names of an image's folders; of a missing image, that in its name if images have it."""
+        if entry.found:
+            return entry.found[0].split or ALL
+        split = split_of(name_parts(entry.name)[:-1])
+        return split if split in self.images.splits else ALL
 
     def _entries(self) -> Iterable[Entry]:
         """The images of all splits."""

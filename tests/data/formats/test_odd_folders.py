@@ -242,14 +242,15 @@ def of_split(root, caplog):
 
 def write_fractions(root, layout):
     """Corners, or x, y, width and height, in fractions of the image."""
+    pictures = [Picture(p.stem, "", p.size, p.objects) for p in PICTURES]
     if layout == "csv":
         return write_rows(
             root,
-            PICTURES,
+            pictures,
             "filename,class,xmin,ymin,xmax,ymax",
             lambda p, name, a, b, c, d: f"{p.name},{name},{(a - 1) / 40},{(b - 1) / 30},{c / 40},{d / 30}",
         )
-    WRITERS[layout](root, [Picture(p.stem, "", p.size, p.objects) for p in PICTURES])
+    WRITERS[layout](root, pictures)
     for path in [*root.rglob("*.json"), *root.rglob("*.xml")]:
         text, sides = path.read_text(), (40, 30, 40, 30)
         if layout == "coco":

@@ -51,7 +51,7 @@ class CocoReader(LayoutReader):
         for entry in entries:
             names = [[self._ids[image], image.below, digests[image]] for image in entry.found[:1]]
             found.append([entry.split, entry.name, len(entry.found), *names])
-        parts = {split: [split, ALL] if split in self._lists else [split] for split in splits}
+        parts = {split: [split, ALL] if split in self._lists or split in self._divided else [split] for split in splits}
         named = {split: [file for part in parts[split] for file in self._files.get(part, ())] for split in splits}
         files = {split: [[file, hashes(self.root / file)] for file in named[split]] for split in splits}
         # For one file as in earlier versions, so that their prepared folders keep their names.
