@@ -33,6 +33,7 @@ def folder_names(
     *,
     format_name: str,
     tested: Sequence[str],
+    others: Sequence[tuple[AnnotationReader, Sequence[str]]] = (),
 ) -> tuple[str, str]:
     """Hashes of the folder's splits and the settings: without the tolerance, and with it for tolerated faults.
 
@@ -41,9 +42,12 @@ def folder_names(
 
     Args:
         tested: splits with images that the other splits must not have.
+        others: readers and splits whose images decide what is prepared, but are not part of it.
     """
     content = [_FORMAT, *([] if format_name == "voc" else [format_name])]
     content += [*_content(reader, splits, root, hashes), config.classes, _answers(config.faults)]
+    more = [[list(names), *_content(other, names, root, hashes)] for other, names in others]
+    content += [{"others": more}] if more else []
     hashes.save()
     if "validation" in tested:  # validation images are not trained on, which the old name did not include
         content.append(list(tested))

@@ -15,9 +15,7 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
 from frcnn_jax.data.faults import Fault, note_sentences
-from frcnn_jax.data.formats.contract import AnnotationReader
-from frcnn_jax.data.formats.table import open_reader
-from frcnn_jax.data.images import check_image
+from frcnn_jax.data.images import check_image, image_size
 from frcnn_jax.data.prepared.checks.report import raise_or_report, say_again, say_earlier, say_layout, summarize
 from frcnn_jax.data.prepared.checks.splits import Check, CheckedSplit, check_splits, without_objects
 from frcnn_jax.data.prepared.content import folder_names, policy_key, source_of
@@ -26,11 +24,11 @@ from frcnn_jax.data.prepared.evidence.sizes import mark_tiny
 from frcnn_jax.data.prepared.evidence.widespread import likely_mistake
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
-from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, standard_classes, warn_of_slips
-from frcnn_jax.data.prepared.splits.pooled import PooledReader
-from frcnn_jax.data.prepared.splits.rule import SplitRule, split_rule, used_splits
+from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, warn_of_slips
+from frcnn_jax.data.prepared.request import Request, find_splits
+from frcnn_jax.data.prepared.splits.rule import SplitRule
 from frcnn_jax.data.prepared.splits.tested import without_tested
-from frcnn_jax.data.records import STANDARD_SPLITS, SplitRecords, canonical_split, with_trainval
+from frcnn_jax.data.records import SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
 
 __all__ = ["Examination", "Request", "data_dir", "examine_folder", "find_splits", "prepare_folder", "prepare_voc"]
@@ -62,23 +60,6 @@ def prepare_voc(year: str, config: DataConfig) -> Path:
         with _one_process(Path(root) / CheckedVoc.name, year):  # one download and unpacking for all policies
             write_prepared(builder)
     return Path(builder.data_dir)
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """A split of a folder to prepare, and the splits prepared with it."""
-
-    path: Path
-    format: str
-    reader: AnnotationReader
-    split: str
-    wanted: tuple[str, ...]  # splits to prepare: all standard ones, or a single other one
-    tested: tuple[str, ...]  # splits with images that no other split may have
-    config: DataConfig
-    pooled: PooledReader | None  # the reader before renames, if it chooses the test
-    used: tuple[tuple[str, SplitRule], ...]  # splits named by the settings, for the log
-    chosen: str  # how the images of a test were chosen, if the folder has none
-    named: bool  # `data.classes` is set
 
 
 def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
@@ -114,6 +95,10 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
         *(request.reader, request.wanted, request.path, hashes, request.config),
         format_name=request.format,
         tested=request.tested,
+        others=[
+            *((rule.reader, [rule.split]) for rule in request.held),
+            *([(request.reader, request.evidence)] if request.evidence else []),
+        ],
     )
     reader = request.reader
     if isinstance(reader, RenamedReader) and reader.content is None:
@@ -147,29 +132,6 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
     return place, request.split, request.chosen
 
 
-def find_splits(split: str, config: DataConfig) -> Request:
-    """The folder's format and reader, and the splits to prepare for `split`."""
-    if config.root is None:
-        raise ValueError(f"data set folder/{split}: data.root is not set; give a folder of annotated images")
-    names = config.classes
-    if names is not None and not (names and all(names) and len(set(names)) == len(names)):
-        raise ValueError(f"data.classes = {names}: no name, an empty one or one twice")
-    path = expand_user(config.root).resolve()
-    format_name, reader = open_reader(path, config)
-    rule = split_rule(split, reader, config)
-    used = used_splits(split, reader, config)
-    split, reader = rule.split, RenamedReader(rule.reader, config.rename) if config.rename else rule.reader
-    standard = [name for name in STANDARD_SPLITS if name in reader.splits]
-    wanted = standard if split in STANDARD_SPLITS else [split]
-    if split not in wanted and not (split == "trainval" and {"train", "validation"} <= set(standard)):
-        reader.read(split)  # its error names the existing splits
-    if config.classes is None and split not in STANDARD_SPLITS:
-        config = dataclasses.replace(config, classes=standard_classes(reader, standard))
-    pooled = rule.reader if isinstance(rule.reader, PooledReader) else None
-    settled = (split, tuple(wanted), rule.tested, config, pooled, used, rule.why)
-    return Request(path, format_name, reader, *settled, named=names is not None)
-
-
 @dataclasses.dataclass(frozen=True)
 class Examination:
     """The result of reading and checking a folder."""
@@ -193,6 +155,9 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     tested = [name for name in request.tested if name in request.wanted]
     read = {name: reader.read(name) for name in request.wanted}
     splits, lost = without_tested(read, tested, path)
+    held = {rule.split: rule.reader.read(rule.split) for rule in request.held}
+    more, lost_more = without_tested(splits | held, list(held), path, unchanged=tested)
+    splits, lost = {name: more[name] for name in splits}, lost + lost_more
     splits = with_trainval(splits)
     trained = [rule.split for use, rule in request.used if use == "train"]
     kept, others = of_classes(splits, config, trained if request.named else None, path)
@@ -207,7 +172,9 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     notes = [note for source in (*splits.values(), *images.values()) for note in source.notes]
     existing = set(find_classes(images))
     notes = [note for note in notes if note.kind != "class" or not (config.classes or note.place in existing)]
-    conventions = find_conventions(tuple(images.values()), config)  # from all objects, also skipped ones
+    others_seen = _seen_beside(request, images)
+    conventions = find_conventions((*images.values(), *others_seen), config)  # from all objects, also skipped ones
+    conventions = dataclasses.replace(conventions, odd=conventions.odd & images.keys())
     records = {record.image_id: record for part in kept.values() for record in part.records}
     images = {
         name: follow(dataclasses.replace(image, record=records[name]), conventions) for name, image in images.items()
@@ -256,6 +223,16 @@ def _check_folder(request: Request, report: Path) -> Check:
     return dataclasses.replace(
         check, splits={name: with_others(name, split) for name, split in check.splits.items()}, summary=summary
     )
+
+
+def _seen_beside(request: Request, images: Mapping[str, LoadedImage]) -> list[LoadedImage]:
+    """The images of other splits that decide the conventions too, without those already loaded; only headers are
+    read.
+    """
+    records = (record for name in request.evidence for record in request.reader.read(name).records)
+    unseen = {record.image_id: record for record in records if record.image_id not in images}
+    beside = [SplitRecords(tuple(unseen.values()))]
+    return list(load_images(beside, request.path, str(request.path), image_size, decode=False).values())
 
 
 def _why_empty(request: Request) -> str:

@@ -32,6 +32,11 @@ class PooledReader:
             self.splits = ("train",)
 
     @property
+    def pool(self) -> tuple[str, ...]:
+        """The pooled splits."""
+        return self._pool
+
+    @property
     def chosen(self) -> bool:
         """True if the test is a share of all images."""
         return bool(self._share)

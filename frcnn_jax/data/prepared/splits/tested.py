@@ -18,15 +18,18 @@ _log = logging.getLogger(__name__)
 
 
 def without_tested(
-    splits: dict[str, SplitRecords], tested: Sequence[str], root: Path
+    splits: dict[str, SplitRecords], tested: Sequence[str], root: Path, unchanged: Sequence[str] = ()
 ) -> tuple[dict[str, SplitRecords], Counter[str]]:
     """The splits without images that a tested split has too (by content), and how many each has lost.
 
     A line in the log gives the numbers. If two tested splits overlap, the first keeps the images.
+
+    Args:
+        unchanged: splits that keep their images.
     """
     lost: Counter[str] = Counter()
     for name in tested:
-        others = [other for other in splits if other not in tested[: tested.index(name) + 1]]
+        others = [other for other in splits if other not in (*tested[: tested.index(name) + 1], *unchanged)]
         same = _same_content(splits[name], [splits[other] for other in others])
         for other in others:
             kept = tuple(record for record in splits[other].records if not same(record))
