@@ -34,7 +34,13 @@ _NAMES = {  # other column names, written by VoTT and scripts; the first existin
     **{f"{corner[0]}_{corner[1:]}": corner for corner in CORNERS},
     **dict(zip(("x1", "y1", "x2", "y2"), CORNERS, strict=True)),
     **dict.fromkeys(("set", "subset"), "split"),
+    **dict.fromkeys(("is_difficult", "isdifficult"), "difficult"),
+    **dict.fromkeys(("isgroupof", "is_group_of", "iscrowd", "is_crowd"), "crowd"),
 }
+_MARKS = dict.fromkeys(("1", "true", "yes"), True) | dict.fromkeys(
+    ("", "0", "-1", "false", "no", "unspecified"),
+    False,  # -1 where Open Images does not say
+)
 
 
 class CsvReader(LayoutReader):
@@ -119,8 +125,14 @@ def _object(row: dict[str, str], index: int, file: str) -> ObjectRecord | Fault:
         if value is None:
             return Fault("unreadable_annotation", file, index, corner, row[corner], "not a number")
         corners.append(value)
+    marks = {}
+    for column in ("difficult", "crowd"):
+        text = row.get(column, "").removesuffix(".0").lower()
+        if text not in _MARKS:
+            return Fault("unreadable_annotation", file, index, column, row[column], "neither 0 nor 1")
+        marks[column] = _MARKS[text]
     xmin, ymin, xmax, ymax = corners
-    return ObjectRecord(index, name, (xmin - 1, ymin - 1, xmax, ymax))
+    return ObjectRecord(index, name, (xmin - 1, ymin - 1, xmax, ymax), **marks)
 
 
 def _number(text: str | None) -> float | None:
