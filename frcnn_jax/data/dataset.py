@@ -88,16 +88,17 @@ def open_dataset(name: str, config: DataConfig) -> Dataset:
     all images are read again, those of the folder and the prepared ones.
 
     Raises:
-        ValueError: an unknown name, a setting that the name needs is missing, several formats fit the folder, or
-            `config.verify` finds prepared images damaged.
+        ValueError: an unknown name, a setting that the name needs is missing, a setting of folders where `config` names
+            none, several formats fit the folder, or `config.verify` finds prepared images damaged.
         FileNotFoundError: the folder or list does not exist, or no format fits.
         DatasetFaultError: the data have faults that `config.faults` does not allow; lists all of them.
     """
     from frcnn_jax.data.prepared.prepare import prepare_folder, prepare_voc
 
-    official = re.fullmatch(r"voc/([^/]+)/(train|val|validation|trainval|test)", name)
+    official = re.fullmatch(r"voc/([^/]+)/(train|val|valid|validation|trainval|test)", name)
     folder = re.fullmatch(r"folder/([^/]+)", name)
     if official and official[1] in _YEARS:
+        _check_of_folder(name, config)
         split = canonical_split(official[2])
         dataset = PreparedDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
     elif folder:
@@ -111,3 +112,16 @@ def open_dataset(name: str, config: DataConfig) -> Dataset:
     if config.verify:
         dataset.check_images()
     return dataset
+
+
+def _check_of_folder(name: str, config: DataConfig) -> None:
+    """Raises ValueError if a setting changes nothing, as it is for folders and none is named."""
+    if any(str(used).startswith("folder/") for used in (*config.train, config.test, config.validation)):
+        return
+    for setting in ("format", "classes", "rename", "corners"):
+        value = getattr(config, setting)
+        if value != getattr(DataConfig, setting):
+            raise ValueError(
+                f"data.{setting} = {value!r} is for a folder of your own, and changes nothing in {name}: leave it out, "
+                "or name the folder's splits, as --data.train folder/trainval --data.test folder/test"
+            )

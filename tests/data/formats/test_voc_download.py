@@ -70,7 +70,8 @@ def test_official_images_are_taken_as_they_lie(tmp_path, server):
     path.write_bytes(with_exif_orientation(path.read_bytes(), 6))
     with tarfile.open(tmp_path / "www" / ARCHIVES["2007"]["trainval"].file, "w") as tar:
         tar.add(root.parent, "VOCdevkit")
-    config = DataConfig(tfds_dir=str(tmp_path / "tfds"), orientation="apply", corners="zero_based")
+    folder = {"validation": "folder/val", "corners": "zero_based"}  # which is a setting of the folder
+    config = DataConfig(tfds_dir=str(tmp_path / "tfds"), orientation="apply", **folder)
     data = open_dataset("voc/2007/train", config)
     assert (data.sizes.tolist(), data.read_image(0).shape) == ([[30, 40]], (30, 40, 3))
     assert data.image_fingerprint(0) == hashlib.sha256(path.read_bytes()).hexdigest()
