@@ -16,6 +16,7 @@ from typing import Any
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
 from frcnn_jax.data.faults import Fault, note_sentences
 from frcnn_jax.data.images import check_image, image_size
+from frcnn_jax.data.prepared.checks.records import usable_records
 from frcnn_jax.data.prepared.checks.report import raise_or_report, say_again, say_earlier, say_layout, summarize
 from frcnn_jax.data.prepared.checks.splits import Check, CheckedSplit, check_splits, without_objects
 from frcnn_jax.data.prepared.content import folder_names, policy_key, source_of
@@ -153,9 +154,9 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     """
     path, reader, config = request.path, request.reader, request.config
     tested = [name for name in request.tested if name in request.wanted]
-    read = {name: reader.read(name) for name in request.wanted}
+    read = {name: usable_records(reader.read(name)) for name in request.wanted}
     splits, lost = without_tested(read, tested, path)
-    held = {rule.split: rule.reader.read(rule.split) for rule in request.held}
+    held = {rule.split: usable_records(rule.reader.read(rule.split)) for rule in request.held}
     more, lost_more = without_tested(splits | held, list(held), path, unchanged=tested)
     splits, lost = {name: more[name] for name in splits}, lost + lost_more
     splits = with_trainval(splits)
@@ -231,7 +232,9 @@ def _seen_beside(request: Request, images: Mapping[str, LoadedImage]) -> list[Lo
     """
     records = (record for name in request.evidence for record in request.reader.read(name).records)
     unseen = {record.image_id: record for record in records if record.image_id not in images}
-    beside = [SplitRecords(tuple(unseen.values()))]
+    if not unseen:
+        return []
+    beside = [usable_records(SplitRecords(tuple(unseen.values())))]
     return list(load_images(beside, request.path, str(request.path), image_size, decode=False).values())
 
 

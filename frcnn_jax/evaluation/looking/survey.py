@@ -197,7 +197,7 @@ def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, s
     alike = list(itertools.chain.from_iterable(paths for paths in by_size.values() if len(paths) > 1))
     groups: dict[str, list[Path]] = {}
     for path, digest in zip(alike, map_in_threads(file_hash, alike), strict=True):
-        groups.setdefault(digest, []).append(path)
+        groups.setdefault(digest if len(digest) == 64 else str(path), []).append(path)  # else the name of an error
     alone = [[path] for path in places.keys() - set(alike)]
     found = [tuple(place for path in paths for place in places[path]) for paths in (*groups.values(), *alone)]
     equal = sorted(group for group in found if len(group) > 1)
