@@ -21,6 +21,9 @@ class AnnotationReader(Protocol):
     image bytes are hashed. `hash_file(path)` is the hex SHA-256 of a file, which is read only if it has changed; the
     method may also take only the splits.
 
+    `image_names(splits) -> list[str]` are paths of the images of these splits, below the root; without it, records are
+    read where only names are needed.
+
     `places(split) -> tuple[str, ...]` names the files or folders of a split, below the root, for the log.
 
     `may_fit(root)` is a static method like `fits`, called only if no format fits.

@@ -108,6 +108,11 @@ class LayoutReader:
         in_order = tuple(records[image_id] for image_id in sorted(records))
         return SplitRecords(in_order, tuple(faults), tuple(self.notes))
 
+    def image_names(self, splits: Iterable[str]) -> list[str]:
+        """Paths below the root of the images of splits."""
+        entries = (entry for split in splits for entry in self._splits.get(split, ()))
+        return [image.below for image in dict.fromkeys(entry.found[0] for entry in entries if entry.found)]
+
     def left_out(self, split: str) -> int:
         """Number of images in folders and lists of a split without an annotation."""
         listed = {image for files in self._lists.get(split, {}).values() for image in files}

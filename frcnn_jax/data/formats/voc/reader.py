@@ -76,6 +76,12 @@ class VocReader:
         ids = tqdm(lines.ids, f"Reading {self.folder.root}", unit="image", leave=False, delay=2)
         return SplitRecords(tuple(map(self._record, ids)), tuple(repeats))
 
+    def image_names(self, splits: Sequence[str]) -> list[str]:
+        """Ids of the images of splits, which are paths without suffix."""
+        return list(
+            dict.fromkeys(f"{image_id}.jpg" for split in splits for image_id in self.folder.read_split(split).ids)
+        )
+
     def places(self, split: str) -> tuple[str, ...]:
         """The lists of a split, below the root; for messages."""
         return self.folder.places(split)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
@@ -19,13 +20,19 @@ from frcnn_jax.data.records import ImageRecord, SplitRecords
 
 __all__ = ["PooledReader"]
 
+_FEW = 20  # names; of fewer, a share is far from what is asked for
+
 
 class PooledReader:
     """Splits of another reader, pooled as `train`, with a share held out as `test`; a share of 0 keeps the reader's
     test.
+
+    The share is drawn by the images' names. Where a few names recur in many folders, as `rgb.jpg` in each, it is drawn
+    by their paths below `root`.
     """
 
-    def __init__(self, reader: AnnotationReader, pool: Sequence[str], share: float):
+    def __init__(self, reader: AnnotationReader, pool: Sequence[str], share: float, root: Path):
+        self._root = root
         self.layout, self.splits = reader.layout, ("train", "test")
         self._reader, self._pool, self._share = reader, tuple(pool), share
         if not share and "test" not in reader.splits:
@@ -60,7 +67,8 @@ class PooledReader:
 
         @functools.wraps(content)
         def with_share(splits: Sequence[str], *more: Any) -> list[Any]:
-            return [["held out", self._share], *content([*self._pool, *others], *more)]
+            paths = ["paths"] if self._share and self._recurring else []  # unset, the name of earlier versions
+            return [["held out", self._share, *paths], *content([*self._pool, *others], *more)]
 
         return with_share
 
@@ -81,7 +89,7 @@ class PooledReader:
 
     def _share_with(self, image_ids: Collection[str]) -> float | None:
         """A share that puts one of these images into the test and another into `train`; None if there is none."""
-        places = sorted({_place(record) for record in self._all.records if record.image_id in image_ids})
+        places = sorted({self._place(record) for record in self._all.records if record.image_id in image_ids})
         shares = ((math.floor(places[0] * scale) + 1) / scale for scale in (100, 10_000, 1_000_000) if places)
         return next((share for share in shares if share < 1 and share <= places[-1]), None)
 
@@ -129,7 +137,7 @@ class PooledReader:
     @cached_property
     def _held_out(self) -> frozenset[str]:
         """Ids of the test images: at least one and not all; none if there is only one image."""
-        places = {record.image_id: _place(record) for record in self._all.records}
+        places = {record.image_id: self._place(record) for record in self._all.records}
         groups = {places[record.image_id] for record in self._all.records if record.path} or set(places.values())
         chosen = {place for place in groups if place < self._share}
         if self._share:
@@ -138,9 +146,30 @@ class PooledReader:
         chosen |= {place for place in places.values() if place not in groups and place < self._share}
         return frozenset(image_id for image_id, place in places.items() if place in chosen)
 
+    @cached_property
+    def _recurring(self) -> bool:
+        """True if there are too few different names to draw by."""
+        names = getattr(self._reader, "image_names", None)
+        records = () if names else self._all.records
+        paths = names(self._pool) if names else [r.path.as_posix() for r in records if r.path is not None]
+        places = {(os.path.dirname(path), _stem(path)) for path in paths}  # once for Roboflow's copies
+        stems = {stem for _, stem in places}
+        return len(stems) < _FEW and len(places) >= 2 * len(stems)
 
-def _place(record: ImageRecord) -> float:
-    """A number from 0 to 1 that depends only on the image's name, without Roboflow's hash."""
-    name = composed(record.path.stem if record.path else Path(record.image_id).stem)
-    digest = hashlib.sha256(re.sub(r"\.rf\.\w+$", "", name).encode()).digest()
+    def _place(self, record: ImageRecord) -> float:
+        """A number from 0 to 1 that depends only on the image's name, or on its path below the root."""
+        name = os.fspath(record.path or record.image_id)
+        if not self._recurring:
+            return _number_of(_stem(name))
+        below = os.path.relpath(name, self._root) if record.path else name
+        return _number_of(f"{composed(Path(below).parent.as_posix())}/{_stem(name)}")
+
+
+def _stem(path: str) -> str:
+    """The file's name without suffix and without Roboflow's hash."""
+    return re.sub(r"\.rf\.\w+$", "", composed(Path(path).stem))
+
+
+def _number_of(name: str) -> float:
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:7]) / (1 << 56)

@@ -7,9 +7,9 @@ A split of another name that is tested or validated with (`data.test`, `data.val
 are trained on, and one that is trained on loses those of the test. If the settings neither test nor validate on the
 folder, all of it is trained on.
 
-The share is chosen by a hash of the images' names: it is the same on every machine, and does not change when images are
-added. Copies that Roboflow made of one image, NAME.rf.HASH, stay together. The lists of a folder in VOC format are used
-unchanged if `data.test` names another data set.
+The share is chosen by a hash of the images' names, or of their paths where a few names recur in many folders: it is the
+same on every machine, and does not change when images are added. Copies that Roboflow made of one image, NAME.rf.HASH,
+stay together. The lists of a folder in VOC format are used unchanged if `data.test` names another data set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from frcnn_jax.config import DataConfig
+from frcnn_jax.config import DataConfig, expand_user
 from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.layout import LayoutReader
 from frcnn_jax.data.formats.voc.reader import VocReader
@@ -53,24 +53,25 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> Spli
     standard, other_splits = _standard(reader), [name for name in reader.splits if name not in STANDARD_SPLITS]
     test, validation = _in_folder(config.test, reader), _in_folder(config.validation, reader)
     pool = [name for name in other_splits if name not in (test, validation)] or other_splits
+    root = expand_user(config.root or ".").resolve()
     listed = isinstance(reader, VocReader) and bool(reader.folder.split_files)
     tested = tuple(name for name in ("test", "validation") if name in standard and name in ("test", test, validation))
     if split not in STANDARD_SPLITS or (listed and test is None and split != "test"):
         return SplitRule(_only(split, [name for name in standard if name != validation]), reader, tested)
     if "test" in standard:
         if standard == ["test"] and other_splits:
-            return SplitRule("test" if split == "test" else "train", PooledReader(reader, pool, 0.0), tested)
+            return SplitRule("test" if split == "test" else "train", PooledReader(reader, pool, 0.0, root), tested)
         return SplitRule(_only(split, [name for name in standard if name not in tested]), reader, tested)
     wanted = split == "test" or bool(test or validation)
     if not config.split or test in other_splits or not wanted:
-        pooled = reader if standard else PooledReader(reader, pool, 0.0)
+        pooled = reader if standard else PooledReader(reader, pool, 0.0, root)
         return SplitRule(_only(split, _standard(pooled)), pooled, tested)
     if "validation" in standard and len(standard) > 1:
         training = [name for name in standard if name != "validation"]
         found = "validation" if split == "test" else _only(split, training[:1])
         why = f"those to validate with, not trained on, as there are {_no_test(reader)}"
         return SplitRule(found, reader, ("validation",), *((why, _unlabelled(reader)) if split == "test" else ()))
-    pooled = PooledReader(reader, standard or pool, config.split)
+    pooled = PooledReader(reader, standard or pool, config.split, root)
     drawn = f"each drawn by its name with a chance of {config.split:.6g} (data.split)"
     why = f"{drawn}, as there are {_no_test(reader)}{_other_folders(reader)}"
     chosen = (why, _unlabelled(reader)) if split == "test" else ()
