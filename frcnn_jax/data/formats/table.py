@@ -11,6 +11,7 @@ from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.csv_rows import CsvReader
 from frcnn_jax.data.formats.foreign import annotations_beside, foreign_format
 from frcnn_jax.data.formats.labelimg import LabelImgReader
+from frcnn_jax.data.formats.log import warn_once
 from frcnn_jax.data.formats.tree import files_below
 from frcnn_jax.data.formats.voc.reader import VocReader
 from frcnn_jax.data.formats.yolo.reader import YoloReader
@@ -68,7 +69,7 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
     if not root.is_dir():
         fault = "is a file" if root.is_file() else "does not exist"
         raise FileNotFoundError(f"data.root = {root} {fault}: give the folder of images and annotations by --data.root")
-    names = [name] if name != "auto" else [known for known, reader in FORMATS.items() if reader.fits(root)]
+    names = [name] if name != "auto" else _fitting(root)
     if not names:
         names = [known for known, reader in FORMATS.items() if getattr(reader, "may_fit", lambda root: False)(root)]
     if not names:
@@ -89,6 +90,25 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
     if len(names) > 1:
         return choose_format(root, config, {known: FORMATS[known] for known in names})
     return names[0], FORMATS[names[0]](root, config)
+
+
+def _fitting(root: Path) -> list[str]:
+    """The formats that fit. One that cannot be read does not stop another; a line of the log names it.
+
+    Raises:
+        ValueError: a format fits but for a fault of its files, and no other fits.
+    """
+    names, errors = [], {}
+    for name, reader in FORMATS.items():
+        try:
+            names += [name] if reader.fits(root) else []
+        except ValueError as error:
+            errors[name] = error
+    for name, error in errors.items():
+        if not names:
+            raise error
+        warn_once(f"{root} is read as {names[0]} and not as {name}: {error}; --data.format {name} stops there")
+    return names
 
 
 def _title(name: str) -> str:

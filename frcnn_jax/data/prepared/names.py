@@ -63,6 +63,10 @@ class RenamedReader:
 
         return with_names
 
+    def places(self, split: str) -> tuple[str, ...]:
+        """The places of the other reader's split."""
+        return getattr(self._reader, "places", lambda split: ())(split)
+
     def check_used(self, root: Path) -> None:
         """
         Raises:
@@ -137,7 +141,10 @@ def of_classes(
     if counts:
         text = ", ".join(f"{name} {count}" for name, count in others.most_common(20))
         hint = f"; no object is of class {', '.join(absent)}" if absent else ""
-        _log.warning("%s: objects of classes that are not in data.classes are left out: %s%s", root, text, hint)
+        which = "not in data.classes"
+        if trained is None:
+            which = "of no image of train, validation or test (data.classes would name them)"
+        _log.warning("%s: objects of classes that are %s are left out: %s%s", root, which, text, hint)
     return kept_splits, OtherClasses(counts, absent)
 
 

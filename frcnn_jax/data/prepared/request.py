@@ -51,10 +51,21 @@ def find_splits(split: str, config: DataConfig) -> Request:
     standard = [name for name in STANDARD_SPLITS if name in reader.splits]
     wanted = standard if split in STANDARD_SPLITS else [split]
     if split not in wanted and not (split == "trainval" and {"train", "validation"} <= set(standard)):
-        reader.read(split)  # its error names the existing splits
+        _say_missing(split, reader, pooled=isinstance(rule.reader, PooledReader))
     if config.classes is None and split not in STANDARD_SPLITS:
         config = dataclasses.replace(config, classes=standard_classes(reader, standard))
     pooled = rule.reader if isinstance(rule.reader, PooledReader) else None
     settled = (split, tuple(wanted), rule.tested, config, pooled, used, rule.why)
     evidence = () if split in STANDARD_SPLITS else tuple(name for name in standard or reader.splits if name != split)
     return Request(path, format_name, reader, *settled, names is not None, held, evidence)
+
+
+def _say_missing(split: str, reader: AnnotationReader, *, pooled: bool) -> None:
+    """Raises the reader's error that a split does not exist, which names the existing ones, with what to type."""
+    try:
+        reader.read(split)
+    except FileNotFoundError as error:
+        if split != "validation" or not pooled:
+            raise
+        way = "leave data.validation out, to measure on the test images, or add a folder or list val"
+        raise FileNotFoundError(f"{error}; {way}") from error

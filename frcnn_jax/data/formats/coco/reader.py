@@ -40,6 +40,16 @@ class CocoReader(LayoutReader):
     def fits(root: Path) -> bool:
         return next(_coco_files(root), None) is not None
 
+    @staticmethod
+    def lacking(root: Path) -> str:
+        """A sentence about a folder with too many files in COCO's format; empty if there is none."""
+        for folders, names in _json_files(root).items():
+            if len(names) > _MOST and _has_keys(root.joinpath(*folders, names[0])):
+                first = "/".join((*folders, names[0]))
+                what = f"{len(names)} JSON files in one folder (the first: {first}) are more than the {_MOST} read"
+                return f"{what}: join them to one of each split, or put them into several folders"
+        return ""
+
     def content(self, splits: Sequence[str], hashes: Callable[[Path], str] = file_hash) -> list[Any]:
         """Hashes of the splits' files and images, and the image of each name. So checking if a prepared folder is up to
         date builds no records.
@@ -252,12 +262,17 @@ def _load(path: Path) -> dict[str, list]:
 
 
 def _coco_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-    by_folder: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for folders, name in files_below(root, (".json",)):
-        by_folder[folders].append(name)
-    for folders, names in by_folder.items():
+    for folders, names in _json_files(root).items():
         if len(names) <= _MOST:
             yield from ((folders, name) for name in names if _has_keys(root.joinpath(*folders, name)))
+
+
+def _json_files(root: Path) -> dict[tuple[str, ...], list[str]]:
+    """Names of the JSON files in each folder."""
+    found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for folders, name in files_below(root, (".json",)):
+        found[folders].append(name)
+    return found
 
 
 def _has_keys(path: Path) -> bool:
