@@ -37,7 +37,7 @@ def make_demo(root: str | Path, *, train_images: int = 600, test_images: int = 1
     Raises:
         ValueError: a number of images is below 1.
         ImportError: scikit-learn is missing.
-        FileExistsError: `root` exists and is something else.
+        FileExistsError: `root` exists and is something else, and not an empty folder.
     """
     if min(train_images, test_images) < 1:
         raise ValueError(f"train_images = {train_images} and test_images = {test_images} must be at least 1")
@@ -45,7 +45,7 @@ def make_demo(root: str | Path, *, train_images: int = 600, test_images: int = 1
     description = f"frcnn_jax demo, version 1: train {train_images}, test {test_images}, seed {seed}\n"
     if _is_complete(root, description):
         return
-    if root.exists():
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise FileExistsError(
             f"{root} already exists and is not this demo data set ({description.strip()}); move or delete it"
         )

@@ -36,10 +36,12 @@ class JoinedDataset:
     """Data sets with the same classes as one `Dataset`; ids are prefixed with the data set's name.
 
     Raises:
-        ValueError: their classes differ.
+        ValueError: their classes differ, or there are none.
     """
 
     def __init__(self, parts: Sequence[Dataset]):
+        if not parts:
+            raise ValueError("no data sets to join: give at least one")
         first = parts[0]
         for other in parts[1:]:
             if other.classes != first.classes:

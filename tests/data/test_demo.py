@@ -153,6 +153,12 @@ def test_a_number_of_images_is_at_least_one(tmp_path, counts):
     assert not (tmp_path / "digits").exists()
 
 
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "digits").mkdir()
+    make_demo(tmp_path / "digits", train_images=2, test_images=1, seed=0)
+    assert len(list((tmp_path / "digits/JPEGImages").iterdir())) == 3
+
+
 def test_a_half_written_folder_is_not_taken_for_complete(tmp_path, monkeypatch):
     write = demo._write_image
 

@@ -44,3 +44,20 @@ def test_data_sets_with_other_classes_do_not_join():
     dataset, other = Images(), Images("other", classes=("a", "c"))
     with pytest.raises(ValueError, match=r"images and other have different classes: \('a', 'b'\), \('a', 'c'\)"):
         join_datasets([dataset, other])
+
+
+def test_orientations_that_differ_are_none():
+    """A set that does not state one says nothing."""
+    ways = {"turned": "apply", "stored": "ignore", "unknown": None}
+    parts = {name: Images(name, 1) for name in ways}
+    for name, way in ways.items():
+        parts[name].orientation = way
+    turned, stored, unknown = parts.values()
+    assert JoinedDataset([turned, unknown, turned]).orientation == "apply"
+    assert JoinedDataset([turned, unknown, stored]).orientation is None
+    assert JoinedDataset([unknown, unknown]).orientation is None
+
+
+def test_no_data_sets_do_not_join():
+    with pytest.raises(ValueError, match="no data sets to join"):
+        join_datasets([])
