@@ -86,7 +86,8 @@ def test_without_any_kind():
 
 def test_windows_at_the_limit_are_kept():
     # IoUs 1, 1, .5, .5, .82, 0, 0, .09 in image 1 and 0 in image 2.
-    assert [mask.tolist() for mask in keep_windows(windows(), 3, 0.5).masks] == [[], [True] * 5 + [False] * 3, [False]]
+    places = [places.tolist() for places in keep_windows(windows(), 3, 0.5).places]
+    assert places == [[], [0, 1, 2, 3, 4, -1, -1, -1], [-1]]
 
 
 @pytest.mark.parametrize(("steps", "share", "made"), [(10, 1.0, 10), (10, 0.25, 4), (10, 0.01, 2), (0, 0.5, 0)])
