@@ -22,10 +22,9 @@ def test_arguments_that_are_paths_are_expanded(script):
     text = script.read_text()
     assert "type=Path" not in text
     for argument in re.findall(r"add_argument\((.*?)\)\n", text, re.DOTALL):
-        if (
-            re.search(r'"--(workdir|out|config|proposals|image)"|metavar="(FILE|FOLDER|IMAGE|SOURCE|PATH)"', argument)
-            and "type=int" not in argument
-        ):
+        if re.search(
+            r'"--(workdir|out|config|proposals|image)"|metavar="(FILE|FOLDER|IMAGE|SOURCE|PATH)"', argument
+        ) and not re.search(r"type=(int|count)\b", argument):
             assert "type=expand_user" in argument, argument
 
 
@@ -52,5 +51,6 @@ def test_the_demo_can_be_made_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/notes.txt").touch()
     with pytest.raises(FileExistsError, match=f"{tmp_path}/demo already exists"):
         make_demo("~/demo", train_images=1, test_images=1)

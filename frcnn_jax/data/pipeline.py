@@ -119,6 +119,23 @@ class BatchSource:
             batch.gt_crowd[n, : len(boxes)] = annotation.crowd
 
 
+def without_background(empty: int, background_iou: tuple[float, float]) -> str:
+    """A sentence about images without objects, from which no RoIs are drawn; "" if there are none, or if RoIs that
+    overlap no object are background.
+
+    Args:
+        empty: their number.
+        background_iou: `sampling.background_iou`.
+    """
+    if not empty or not background_iou[0]:
+        return ""
+    least, most = background_iou
+    return (
+        f"nothing is learned from {counted(empty, 'image')} without objects, as background RoIs overlap an object by "
+        f"{least:g} or more (sampling.background_iou): --sampling.background-iou 0 {most:g} draws from all of an image"
+    )
+
+
 def check_object_counts(dataset: Dataset, max_objects: int) -> None:
     """Raises ValueError if an image has more objects than `max_objects`; names the image that has the most."""
     counts = [len(annotation.labels) for annotation in dataset.annotations]

@@ -1,6 +1,7 @@
 """A training run from a config and a workdir, resumed at its newest checkpoint: data, model, state, step, loop."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -14,7 +15,7 @@ from frcnn_jax.config import Config, absolute_paths, expand_user, to_json
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.joined import join_datasets
 from frcnn_jax.data.patience import PatientIterator
-from frcnn_jax.data.pipeline import check_object_counts, iterate, training_source
+from frcnn_jax.data.pipeline import check_object_counts, iterate, training_source, without_background
 from frcnn_jax.data.prepared.prepare import data_dir
 from frcnn_jax.data.proposals.source import open_joined_proposals, proposal_files
 from frcnn_jax.distributed.arrays import (
@@ -42,6 +43,8 @@ from frcnn_jax.training.step import make_train_step, map_train_step
 from frcnn_jax.training.steps import MakePictures, Run, run_steps
 from frcnn_jax.training.validation import Evaluation, Validation
 from frcnn_jax.training.workdir import describe_resumed, run_folder
+
+_log = logging.getLogger(__name__)
 
 OpenEvaluation = Callable[[Config, Dataset, Callable[[Mapping[str, Any]], None]], Evaluation]
 
@@ -101,6 +104,9 @@ def train(
         with first_on_disk(data_dir(config.data)):
             dataset, proposals, record = open_data(config, datasets, partial(folder.check_data, config))
         compare_data(record, proposals)
+        empty = sum(not len(annotation.boxes) for annotation in dataset.annotations)
+        if unused := without_background(empty, config.sampling.background_iou):
+            _log.warning("%s: %s", dataset.name, unused)
         evaluation = None
         if config.train.evaluate_every is not None:
             with first_on_disk(data_dir(config.data)):

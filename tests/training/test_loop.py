@@ -221,6 +221,25 @@ def test_work_before_the_data_are_opened_gets_the_settings_of_the_run(data, tmp_
         train(replace(run_config(data), data={"root": data.name}), tmp_path / "run", before_data=open_test_set)
 
 
+@pytest.mark.parametrize("background_iou", [(0.1, 0.5), (0.0, 0.5)])
+def test_images_that_teach_nothing_are_counted_before_training(data, tmp_path, monkeypatch, caplog, background_iou):
+    class Stop(Exception):
+        pass
+
+    def build_model(*arguments):
+        raise Stop
+
+    monkeypatch.setattr(loop, "build_model", build_model)
+    with pytest.raises(Stop):
+        train(replace(run_config(data), sampling={"background_iou": background_iou}), tmp_path / "run")
+    found = [text for text in caplog.messages if "nothing is learned" in text]
+    expected = (
+        "folder/train: nothing is learned from 1 image without objects, as background RoIs overlap an object by 0.1 or "
+        "more (sampling.background_iou): --sampling.background-iou 0 0.5 draws from all of an image"
+    )
+    assert found == [expected] * (background_iou[0] > 0)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(small, data, tmp_path):
     config = with_learning_rate(run_config(data, log_every=10, checkpoint_every=1), 1e30)
     with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) .*in step 2, with the images a\d, a\d\."):

@@ -9,6 +9,7 @@ import numpy as np
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import Config
+from frcnn_jax.data.pipeline import without_background
 from frcnn_jax.data.prepared.names import slips, without_slips
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes
@@ -70,6 +71,9 @@ def remarks(survey: Survey, config: Config) -> list[str]:
             f"proposal is that small; --proposals.min-side {max(math.floor(min(map(min, filter(len, sides)))), 1)} "
             "admits proposals of their size"
         )
+    trained = [split for split in survey.splits.values() if "trained on" in split.used]
+    unused = without_background(sum(split.empty for split in trained), config.sampling.background_iou)
+    found += [unused] if unused else []
     found += slips(survey.view.classes)
     found += rare_classes(without_slips({row[0]: row[1] for row in survey.class_table()[1]}))
     found += [f"training would stop: {survey.test_stop}"] if survey.test_stop else []
@@ -78,7 +82,7 @@ def remarks(survey: Survey, config: Config) -> list[str]:
     if marked:
         learned = "learned too" if config.sampling.use_difficult else "not learned (sampling.use_difficult)"
         found.append(f"objects marked difficult ({marked}) are {learned}, and an evaluation does not count them")
-    if not any("trained on" in split.used and split.objects for split in survey.splits.values()):
+    if not any(split.objects for split in trained):
         found.append("no split that is trained on has an object")
     return found
 

@@ -243,6 +243,20 @@ def test_remarks_on_the_objects_that_an_evaluation_counts(tmp_path):
     assert remarks(survey_folder(config), config)[1].endswith(", or draw a larger part by --data.split, in a new run")
 
 
+def test_images_without_objects_that_are_trained_on_are_a_remark(tmp_path):
+    """Those of the test are not, nor are there any where background may touch no object."""
+    files = VocFiles(tmp_path)
+    for number in range(10):
+        files.image(f"a{number}", *([object_xml("cat")] if number < 7 else []))
+    files.split("train", *(f"a{number}" for number in range(5)), "a7", "a8")
+    files.split("test", "a5", "a6", "a9")
+    config = settings(tmp_path)
+    text = "nothing is learned from 2 images without objects"
+    assert [text in found for found in remarks(survey_folder(config), config)].count(True) == 1
+    config = replace(config, sampling={"background_iou": (0.0, 0.5)})
+    assert not any("nothing is learned" in found for found in remarks(survey_folder(config), config))
+
+
 def test_a_note_says_how_the_test_was_chosen(tmp_path):
     files = VocFiles(tmp_path)
     for number in range(12):
