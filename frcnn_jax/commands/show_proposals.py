@@ -71,6 +71,11 @@ def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[
     """The proposals of one image as a file and a picture, and the best one of each object."""
     if boxes_file is None and config.proposals.method == "file":
         raise ValueError("proposals.method is file: give the image's proposals by --boxes")
+    for box in objects:
+        if not (box[0] < box[2] and box[1] < box[3]):  # also for NaN
+            raise ValueError(
+                f"--object {' '.join(f'{x:g}' for x in box)} is no box: give x1 y1 x2 y2 with x1 < x2, y1 < y2"
+            )
     content = path.read_bytes()
     try:
         check_image(content, config.data.max_pixels)
@@ -93,7 +98,8 @@ def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[
         found = "none" if index < 0 else " ".join(f"{x:g}" for x in boxes[index])
         print(f"object {' '.join(f'{x:g}' for x in wanted)}: IoU {iou:.2f} with {found}")
     names = [f"object {i}" for i in truth.labels]
-    save_boxes(out, path.stem, boxes)
+    if boxes_file is None:
+        save_boxes(out, path.stem, boxes)
     save(out, f"{path.stem}.proposals", draw_best(image, boxes, truth, names) if objects else draw_some(image, boxes))
 
 

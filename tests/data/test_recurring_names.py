@@ -34,6 +34,15 @@ def test_recurring_names_are_drawn_by_their_paths(tmp_path, stems, layout):
     assert ids(config_of(moved), "test") == [test], "wherever the folder lies"
 
 
+def test_names_of_two_folders_stay_together(tmp_path):
+    """As pictures of two cameras, which are not to be divided between training and test."""
+    names = NAMES[:12]
+    (test,) = ids(config_of(write_labelimg(tmp_path / "set", scenes(2, *names))), "test")
+    assert test
+    assert {name.partition("/")[2] for name in test} == {name.partition("/")[2] for name in test if name[:3] == "s00"}
+    assert len(test) % 2 == 0
+
+
 def test_names_that_recur_among_many_are_drawn_as_before(tmp_path):
     its = scenes(2, *NAMES)
     root = write_labelimg(tmp_path / "set", its)

@@ -16,6 +16,7 @@ from typing import Any
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
+from frcnn_jax.data.formats.log import warn_once
 from frcnn_jax.data.formats.tree import files_below, named_split, normal_name, split_of
 from frcnn_jax.data.formats.voc.annotation import CORNERS
 from frcnn_jax.data.formats.voc.reader import VOC_CORNERS
@@ -37,8 +38,9 @@ _NAMES = {  # other column names, written by VoTT and scripts; the first existin
     **dict.fromkeys(("is_difficult", "isdifficult"), "difficult"),
     **dict.fromkeys(("isgroupof", "is_group_of", "iscrowd", "is_crowd"), "crowd"),
 }
-_MARKS = dict.fromkeys(("1", "true", "yes"), True) | dict.fromkeys(
-    ("", "0", "-1", "false", "no", "unspecified"),
+_MARKED = ("difficult", "crowd")
+_MARKS = dict.fromkeys(("1", "true", "t", "yes", "y"), True) | dict.fromkeys(
+    ("", "0", "-1", "false", "f", "no", "n", "none", "null", "nan", "na", "unspecified"),
     False,  # -1 where Open Images does not say
 )
 
@@ -80,7 +82,7 @@ class CsvReader(LayoutReader):
         for folders, name in _csv_files(self.root):
             of_file, file = named_split(name[:-4]) or split_of(folders) or ALL, "/".join((*folders, name))
             rows: dict[tuple[str, str], list[tuple[int, dict]]] = defaultdict(list)
-            for index, row in enumerate(_rows(self.root / file)):
+            for index, row in enumerate(self._with_marks(file)):
                 split = named_split(row.get("split", "")) or of_file
                 if row["filename"]:
                     rows[split, normal_name(row["filename"])].append((index, row))
@@ -95,6 +97,17 @@ class CsvReader(LayoutReader):
             for (split, image), image_rows in rows.items():
                 found = tuple(self.images.find(image, folders, split))
                 yield Entry(split, image, f"{file} ({image})", found, image_rows, folders)
+
+    def _with_marks(self, file: str) -> list[dict[str, str]]:
+        """The rows of a file without columns named as marks that hold something else, as "easy" in `difficult`."""
+        rows = list(_rows(self.root / file))
+        for column in _MARKED:
+            other = next((row[column] for row in rows if column in row and _mark(row[column]) is None), None)
+            if other is not None:
+                warn_once(f"{self.root}: {file}: column {column} is not read, as {other!r} is neither 0 nor 1")
+                for row in rows:
+                    row.pop(column, None)
+        return rows
 
     def _read(self, entry: Entry, record: ImageRecord) -> ImageRecord:
         faults, objects, sizes = list(record.faults), [], {}
@@ -125,12 +138,7 @@ def _object(row: dict[str, str], index: int, file: str) -> ObjectRecord | Fault:
         if value is None:
             return Fault("unreadable_annotation", file, index, corner, row[corner], "not a number")
         corners.append(value)
-    marks = {}
-    for column in ("difficult", "crowd"):
-        text = row.get(column, "").removesuffix(".0").lower()
-        if text not in _MARKS:
-            return Fault("unreadable_annotation", file, index, column, row[column], "neither 0 nor 1")
-        marks[column] = _MARKS[text]
+    marks = {column: bool(_mark(row.get(column, ""))) for column in _MARKED}
     xmin, ymin, xmax, ymax = corners
     return ObjectRecord(index, name, (xmin - 1, ymin - 1, xmax, ymax), **marks)
 
@@ -177,6 +185,11 @@ def _columns(header: list[str]) -> list[str]:
 
 def _delimiter(header: str) -> str:
     return max(",;\t", key=header.count)
+
+
+def _mark(text: str) -> bool | None:
+    """The value of a mark; None if it is none."""
+    return _MARKS.get(text.replace(",", ".").removesuffix(".0").lower())
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -166,22 +166,21 @@ class LayoutReader:
         return find_lists(self.images)
 
     def _in_lists(self, entries: list[Entry]) -> Iterator[Entry]:
-        """The entries in the splits of the lists; those in no list and no file of a split in that of their folders. An
-        image in none of the lists stays in its split, if that has no list.
+        """The entries in the splits of the lists; without lists and files of splits, in those of the images' folders if
+        these divide them all. An image in none of the lists stays in its split, if that has no list.
         """
         splits: dict[ImageFile, dict[str, None]] = {}
         for split, lists in self._lists.items():
             for file in (file for files in lists.values() for file in files):
                 splits.setdefault(file, {})[split] = None
-        in_files = {entry.found[0] for entry in entries if entry.found and entry.split != ALL}
+        by_folders = self._folders_divide(entries)
         for entry in entries:
             listed = splits.get(entry.found[0], {}) if entry.found else {}
             if listed and (self.lists_first or entry.split == ALL):
                 self._divided |= set(listed) if entry.split == ALL else set()
                 yield from (dataclasses.replace(entry, split=split) for split in listed)
-            elif entry.split == ALL and not in_files.intersection(entry.found[:1]):
+            elif by_folders:
                 split = self._folder_split(entry)
-                split = ALL if split in self._lists else split
                 self._divided |= {split} - {ALL}
                 yield dataclasses.replace(entry, split=split)
             else:
@@ -197,10 +196,13 @@ class LayoutReader:
             self.list_faults.setdefault(into[0], []).extend(self.list_faults.pop(ALL, ()))
         by_folders = [name for name in into if name not in self._lists]
         if by_folders and ALL in splits:
-            rest = splits.pop(ALL)
-            splits[by_folders[0]] += [entry for entry in rest if not entry.found]
-            if any(entry.found for entry in rest):
-                splits[ALL] = [entry for entry in rest if entry.found]
+            splits[by_folders[0]] += splits.pop(ALL)
+
+    def _folders_divide(self, entries: list[Entry]) -> bool:
+        """True if all images lie in folders of splits, those to train on and others, and nothing else gives splits."""
+        splits = {self._folder_split(entry) for entry in entries if entry.found}
+        in_files = any(entry.split != ALL for entry in entries)
+        return not self._lists and not in_files and ALL not in splits and "train" in splits and len(splits) > 1
 
     def _folder_split(self, entry: Entry) -> str:
         """The split in the names of an image's folders; of a missing image, that in its name if images have it."""

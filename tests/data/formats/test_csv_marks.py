@@ -14,15 +14,28 @@ HEADER = "filename,class,xmin,ymin,xmax,ymax"
     [("difficult", "difficult"), ("Is_Difficult", "difficult"), ("IsGroupOf", "crowd"), ("iscrowd", "crowd")],
 )
 def test_marks_of_objects(tmp_path, column, field):
-    values = {"1": True, "True": True, "1.0": True, "0": False, "": False, "-1": False, "Unspecified": False}
+    values = dict.fromkeys(("1", "True", "1.0", "t", "Y"), True)
+    values |= dict.fromkeys(("0", "", "-1", "Unspecified", "nan", "None", "f", "N"), False)
     rows = [f"a_1.jpg,cat,1,1,20,{n},{value}" for n, value in enumerate(values, 5)]
-    rows += [f"a_1.jpg,cat,1,1,20,4,{value}" for value in ("2", "x")]
     (record,) = one_file(tmp_path, *rows, header=f"{HEADER},{column}").records
     assert [getattr(item, field) for item in record.objects] == list(values.values())
     other = {"difficult": "crowd", "crowd": "difficult"}[field]
     assert not any(getattr(item, other) for item in record.objects)
-    faults = [(fault.kind, fault.object, fault.field, fault.value) for fault in record.faults]
-    assert faults == [("unreadable_annotation", 7, field, "2"), ("unreadable_annotation", 8, field, "x")]
+    assert record.faults == ()
+
+
+def test_decimal_commas_in_marks(tmp_path):
+    header = f"{HEADER},difficult".replace(",", ";")
+    (record,) = one_file(tmp_path, *(f"a_1.jpg;cat;1;1;20;{n};{n % 2},0" for n in (5, 6)), header=header).records
+    assert [item.difficult for item in record.objects] == [True, False]
+
+
+@pytest.mark.parametrize("value", ["easy", "2"])
+def test_a_column_of_other_values_is_not_read(tmp_path, caplog, value):
+    rows = [f"a_1.jpg,cat,1,1,20,{n},{text}" for n, text in enumerate(("1", value), 5)]
+    (record,) = one_file(tmp_path, *rows, header=f"{HEADER},difficult").records
+    assert ([item.difficult for item in record.objects], record.faults) == ([False, False], ())
+    assert f"column difficult is not read, as {value!r} is neither 0 nor 1" in caplog.text
 
 
 def test_marks_are_prepared(tmp_path):

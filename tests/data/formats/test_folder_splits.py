@@ -83,7 +83,25 @@ def test_files_and_lists_of_splits_count_before_folders(tmp_path):
     write_text(root / "test.txt", "train0.jpg\ntest1.jpg\n")
     reader = reader_of(root)
     assert {split: reader.read(split).ids for split in reader.splits} == {
-        "train": ("train1", "train2"),
         "test": ("test1", "train0"),
-        "all": ("test0", "test2"),
+        "all": ("test0", "test2", "train1", "train2"),
     }
+
+
+@pytest.mark.parametrize("form", ["coco", "csv"])
+@pytest.mark.parametrize("folders", ["main val", "train extra", "train test more", "test", "train"])
+def test_folders_that_do_not_divide_all_images_are_no_splits(tmp_path, form, folders):
+    """As of a folder `training shoes` beside `sandals`, or new images in a folder of their own."""
+    places = [(folder, n) for folder in folders.split() for n in range(2)]
+    its = [Picture(f"{folder}{n}", folder, (30, 40), (("cat", (0, 0, 9, 9)),)) for folder, n in places]
+    reader = reader_of(write(tmp_path / "set", form, its=its))
+    assert {split: len(reader.read(split).ids) for split in reader.splits} == {"all": len(its)}
+
+
+def test_a_file_of_all_images_gives_none_back_that_the_files_of_splits_leave_out(tmp_path):
+    root = write(tmp_path, "csv")
+    rows = (root / "labels.csv").read_text().splitlines(keepends=True)
+    write_text(root / "train.csv", "".join(rows[:3]))
+    write_text(root / "test.csv", "".join([rows[0], *rows[4:]]))
+    reader = reader_of(root)
+    assert [len(reader.read(split).ids) for split in ("train", "test")] == [2, 3]

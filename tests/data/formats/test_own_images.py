@@ -74,16 +74,33 @@ def lists(root, form, its):
 
 
 @pytest.mark.parametrize("form", ["coco", "csv"])
-def test_a_listed_image_is_in_the_folder_of_its_name(tmp_path, form):
+@pytest.mark.parametrize("recurs", [True, False])
+def test_a_listed_image_is_in_the_folder_of_its_name(tmp_path, form, recurs):
+    """Where names recur; a name that occurs once is that of an image that was moved."""
     its = pictures(*(f"scene2/{number}" for number in range(5)))
     lists(tmp_path, form, its)
     for picture in its[:4]:
         picture.save(tmp_path / "images/scene2")
     (tmp_path / "images/scene2/4.jpg").unlink(missing_ok=True)
-    pictures("scene1/4")[0].save(tmp_path / "images/scene1")
+    for picture in pictures("scene1/4", *(["scene1/3"] if recurs else [])):
+        picture.save(tmp_path / "images/scene1")
     found, lost = own(tmp_path)
-    assert found == {f"images/scene2/{n}.jpg": {"scene2"} for n in range(4)}
-    assert lost == [("missing_image", "scene2/4.jpg")]
+    if recurs:
+        assert found == {f"images/scene2/{n}.jpg": {"scene2"} for n in range(4)}
+        assert lost == [("missing_image", "scene2/4.jpg")]
+    else:
+        assert (len(found), lost) == (5, [])
+
+
+@pytest.mark.parametrize("folders", [("photos/day1", "photos/day2"), ("images", "images_new"), ("data", "more")])
+def test_annotations_in_one_of_the_folders_of_images(tmp_path, folders):
+    """Names that occur once need no folder: here all XML files are in the first of two folders."""
+    its = pictures(*(f"all/{number}" for number in range(10)))
+    for picture in its:
+        picture.save(tmp_path / folders[int(picture.stem) // 5])
+        write_text(tmp_path / folders[0] / f"{picture.stem}.xml", picture.xml())
+    found, lost = own(tmp_path)
+    assert (len(found), lost) == (10, [])
 
 
 @pytest.mark.parametrize("form", ["coco", "csv"])

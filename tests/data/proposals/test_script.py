@@ -152,9 +152,13 @@ def test_proposals_of_one_image_follow_a_config_and_are_kept(image, monkeypatch,
     stored = read_proposal_file(image / "out/file.proposals.npz", ["file"], np.array([[180, 240]]), "error")
     config = ProposalConfig(method="selective_search_mutual", max_count=7)
     np.testing.assert_array_equal(stored[0], search_image(cv2.imread(str(image / "file.png"))[..., ::-1], config))
-    # Read again as proposals of the image.
-    run(monkeypatch, "--image", image / "file.png", "--boxes", image / "out/file.proposals.npz", "--out", image / "two")
-    assert "file.png: 7 proposals" in capsys.readouterr().out
+    # Read again as proposals of the image, which keeps the file, also in the same folder.
+    kept = image / "out/file.proposals.npz"
+    before = kept.read_bytes()
+    few = ["--proposals.max-count", 3]
+    run(monkeypatch, "--image", image / "file.png", "--boxes", kept, "--out", image / "out", *few)
+    assert "file.png: 3 proposals" in capsys.readouterr().out
+    assert kept.read_bytes() == before
 
 
 def test_mistakes(image, released, monkeypatch, capsys):
@@ -178,6 +182,8 @@ def test_mistakes(image, released, monkeypatch, capsys):
         ((image / "none.png",), r"none\.png"),
         ((picture, "--boxes", image / "none.mat"), r"no proposal file .*none\.mat"),
         ((picture, "--boxes", released / "test.mat"), r"test\.mat: boxes of 4 images, but there are 1"),
+        ((picture, "--object", 30, 20, 1, 25), r"--object 30 20 1 25 is no box: give x1 y1 x2 y2"),
+        ((picture, "--object", 1, "nan", 30, 25), r"--object 1 nan 30 25 is no box"),
         ((picture, "--config", config), r"proposals\.method is file: give the image's proposals by --boxes"),
     ]
     for arguments, message in lines:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from functools import cache
+from pathlib import Path
 
 from frcnn_jax.data.formats.file_names import common_start, name_parts, normal_name, shared_names
 from frcnn_jax.data.formats.tree import ImageFile
 
 __all__ = ["Place", "in_own_folders", "nearness", "without_claimed"]
 
+_MANY = 0.1  # share of names
+
 Place = tuple[str, tuple[str, ...], Sequence[ImageFile]]
 """Name of an image in an annotation, the annotation's folders below the root, and the images that it may mean."""
 
 
-def in_own_folders(places: Sequence[Place], images: Iterable[ImageFile]) -> list[list[ImageFile]]:
+def in_own_folders(places: Sequence[Place], images: Collection[ImageFile]) -> list[list[ImageFile]]:
     """The candidate images of each annotation, without namesakes in other folders.
 
-    An annotation whose own image is missing must not get that of another folder. A namesake is dropped if
+    Where names recur in several folders, an annotation whose own image is missing must not get that of another folder;
+    a name that occurs once names its image wherever it lies. A namesake is dropped if
 
         the name has folders that exist in the tree, and it lies elsewhere: `scene2/4.jpg` does not mean
         `scene1/4.jpg`. Folders of another machine, of which no name has its image, do not count.
@@ -46,7 +50,7 @@ def in_own_folders(places: Sequence[Place], images: Iterable[ImageFile]) -> list
         return next((n for n in range(len(place_folders), 0, -1) if place_folders[-n:] in endings), 0)
 
     near = cache(shared_names)
-    numbers = range(len(places))
+    numbers = _with_namesakes(places, images)
     exist = [i for i in numbers if wanted(folders[i])]
     if any(named(folders[i], file.folders) == wanted(folders[i]) for i in exist for file in found[i]):
         for i in exist:
@@ -69,6 +73,21 @@ def in_own_folders(places: Sequence[Place], images: Iterable[ImageFile]) -> list
     for i in (i for i in numbers if folders[i]):
         found[i] = [file for file in found[i] if named(folders[i], file.folders) >= fits[file]]
     return found
+
+
+def _with_namesakes(places: Sequence[Place], images: Collection[ImageFile]) -> list[int]:
+    """Positions of annotations whose name does not tell which image is meant: all if a tenth of the names recur in
+    several folders, as in a folder for each scene; else those whose own name does.
+    """
+    of_images = Counter(normal_name(file.stem) for file in images)
+    named = [(normal_name(candidates[0].stem) if candidates else "") for _, _, candidates in places]
+    named = [name or normal_name(Path(place[0]).stem) for name, place in zip(named, places, strict=True)]
+    meant = {(name, tuple(name_parts(place[0])[:-1]), place[1]) for name, place in zip(named, places, strict=True)}
+    of_places = Counter(name for name, _, _ in meant)
+    recurring = {name for counts in (of_images, of_places) for name, count in counts.items() if count > 1}
+    if len(recurring) >= _MANY * len(of_images.keys() | of_places.keys()):
+        return list(range(len(places)))
+    return [i for i, name in enumerate(named) if name in recurring]
 
 
 def without_claimed(found: list[list[ImageFile]]) -> list[list[ImageFile]]:

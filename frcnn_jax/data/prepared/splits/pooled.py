@@ -21,6 +21,7 @@ from frcnn_jax.data.records import ImageRecord, SplitRecords
 __all__ = ["PooledReader"]
 
 _FEW = 20  # names; of fewer, a share is far from what is asked for
+_OFTEN = 10  # places of each name; with fewer, as in two folders for two cameras, images of one name stay together
 
 
 class PooledReader:
@@ -154,7 +155,7 @@ class PooledReader:
         paths = names(self._pool) if names else [r.path.as_posix() for r in records if r.path is not None]
         places = {(os.path.dirname(path), _stem(path)) for path in paths}  # once for Roboflow's copies
         stems = {stem for _, stem in places}
-        return len(stems) < _FEW and len(places) >= 2 * len(stems)
+        return len(stems) < _FEW and len(places) >= _OFTEN * len(stems)
 
     def _place(self, record: ImageRecord) -> float:
         """A number from 0 to 1 that depends only on the image's name, or on its path below the root."""
