@@ -165,7 +165,7 @@ def test_a_training_is_launched_stopped_in_every_way_and_ended(data, tmp_path):
     settings = {"log_every": 1, "checkpoint_every": 1000}
     interrupted = [
         "Stopping after this step; again to stop at once",
-        "frcnn_jax train: interrupted; finished work is kept, and the same command continues from there",
+        "frcnn_jax train: interrupted; finished work is kept, and the same command finishes it",
     ]
     steps = 0
     for number, target, said, status in (
