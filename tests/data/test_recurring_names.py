@@ -35,7 +35,7 @@ def test_recurring_names_are_drawn_by_their_paths(tmp_path, stems, layout):
 
 
 def test_names_of_two_folders_stay_together(tmp_path):
-    """As pictures of two cameras, which are not to be divided between training and test."""
+    """Pictures of two cameras, of the same scenes, are not divided between training and test."""
     names = NAMES[:12]
     (test,) = ids(config_of(write_labelimg(tmp_path / "set", scenes(2, *names))), "test")
     assert test

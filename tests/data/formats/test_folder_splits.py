@@ -91,7 +91,7 @@ def test_files_and_lists_of_splits_count_before_folders(tmp_path):
 @pytest.mark.parametrize("form", ["coco", "csv"])
 @pytest.mark.parametrize("folders", ["main val", "train extra", "train test more", "test", "train"])
 def test_folders_that_do_not_divide_all_images_are_no_splits(tmp_path, form, folders):
-    """As of a folder `training shoes` beside `sandals`, or new images in a folder of their own."""
+    """A folder `training shoes` beside `sandals`, or new images in a folder of their own, divides nothing."""
     places = [(folder, n) for folder in folders.split() for n in range(2)]
     its = [Picture(f"{folder}{n}", folder, (30, 40), (("cat", (0, 0, 9, 9)),)) for folder, n in places]
     reader = reader_of(write(tmp_path / "set", form, its=its))

@@ -76,7 +76,7 @@ def lists(root, form, its):
 @pytest.mark.parametrize("form", ["coco", "csv"])
 @pytest.mark.parametrize("recurs", [True, False])
 def test_a_listed_image_is_in_the_folder_of_its_name(tmp_path, form, recurs):
-    """Where names recur; a name that occurs once is that of an image that was moved."""
+    """Names that recur need their folder; one that occurs once is that of an image that was moved."""
     its = pictures(*(f"scene2/{number}" for number in range(5)))
     lists(tmp_path, form, its)
     for picture in its[:4]:
