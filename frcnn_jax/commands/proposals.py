@@ -12,9 +12,9 @@ to FOLDER/SPLIT-NAME.augmented.jpg. Objects are in the colour of their class; re
 is learned, are dashed in white.
 
 With an image, its proposals are computed, with the settings of the config if one is given, or read from a FILE (as in
---proposals of `detect`). They are written to FOLDER/A.proposals.npz, which `detect` and --boxes read, and drawn as
-FOLDER/A.proposals.jpg. Boxes of objects (half-open, pixels) are drawn with the best proposals in the same way, and
-their IoU is printed. Without objects, proposals spread over the image are drawn, none overlapping another by half.
+--proposals of `detect`). Computed ones are kept as FOLDER/A.proposals.npz, which `detect` and --boxes read; both are
+drawn as FOLDER/A.proposals.jpg. Boxes of objects (half-open, pixels) are drawn with the best proposals in the same way,
+and their IoU is printed. Without objects, proposals spread over the image are drawn, none overlapping another by half.
 """
 
 import logging

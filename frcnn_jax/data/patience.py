@@ -42,7 +42,7 @@ class PatientIterator:
             item, error = self._results.get(timeout=self._seconds)
         except queue.Empty:
             names = list(self._being_read())
-            images = f"{listed(names, _SHOWN)}" or "no image"
+            images = listed(names, _SHOWN) or "no image"
             raise TimeoutError(
                 f"no batch came within {self._seconds:g} s (input.read_timeout); being read: {images}. Checkpoints are "
                 "unchanged. Check that the disk or the network answers, and start the same command again"

@@ -80,8 +80,7 @@ def _with_namesakes(places: Sequence[Place], images: Collection[ImageFile]) -> l
     several folders, as in a folder for each scene; else those whose own name does.
     """
     of_images = Counter(normal_name(file.stem) for file in images)
-    named = [(normal_name(candidates[0].stem) if candidates else "") for _, _, candidates in places]
-    named = [name or normal_name(Path(place[0]).stem) for name, place in zip(named, places, strict=True)]
+    named = [normal_name(found[0].stem if found else Path(name).stem) for name, _, found in places]
     meant = {(name, tuple(name_parts(place[0])[:-1]), place[1]) for name, place in zip(named, places, strict=True)}
     of_places = Counter(name for name, _, _ in meant)
     recurring = {name for counts in (of_images, of_places) for name, count in counts.items() if count > 1}
