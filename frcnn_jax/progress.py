@@ -1,14 +1,64 @@
-"""Progress bars whose remaining time leaves out work that happens only once."""
+"""Progress bars on a terminal, lines in a file, and remaining times without work that happens only once."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
-__all__ = ["paused_clock"]
+__all__ = ["Progress", "paused_clock"]
+
+_SECONDS = 10.0  # between two lines
+_LINE = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+class Progress(tqdm):
+    """A bar of tqdm. Where stderr is a file or a pipe, such as the log of a batch job, it writes lines instead: the
+    first and the last, a text of `paused_clock`, and one every 10 seconds in between.
+
+    A bar that is to disappear (`leave=False`) has lines only while it runs.
+    """
+
+    def __init__(self, *args: Any, **settings: Any):
+        self._lines = not _redraws(settings.get("file") or sys.stderr)
+        self._written, self._last = -_SECONDS, ""  # the time and text of the last line
+        if self._lines:
+            settings = {"bar_format": _LINE} | settings | {"mininterval": _SECONDS, "maxinterval": _SECONDS}
+        super().__init__(*args, **settings)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        if not self._lines:
+            return super().display(msg, pos)
+        text = str(self) if msg is None else msg
+        if text and text != self._last:
+            self.fp.write(f"{text}\n")
+            self.fp.flush()
+            self._written, self._last = time.monotonic(), text
+        return False
+
+    def refresh(self, *args: Any, **settings: Any) -> None:
+        if not self._lines or time.monotonic() - self._written >= _SECONDS:
+            super().refresh(*args, **settings)
+
+    def clear(self, *args: Any, **settings: Any) -> None:
+        if not self._lines:
+            super().clear(*args, **settings)
+
+    def close(self) -> None:
+        if self._lines and not getattr(self, "disable", True) and self.leave and self._last:
+            self.display()
+            self.leave = False  # else an empty line follows
+        super().close()
+
+
+def _redraws(stream: Any) -> bool:
+    """True for a terminal, a notebook's output, and a stream that drops what is redrawn."""
+    notebook = type(stream).__module__.startswith("ipykernel")
+    return notebook or getattr(stream, "drops_bars", False) or bool(getattr(stream, "isatty", bool)())
 
 
 @contextmanager
@@ -18,7 +68,8 @@ def paused_clock(progress: tqdm, text: str) -> Iterator[None]:
         yield
         return
     started, before = time.perf_counter(), progress.postfix or ""
-    progress.set_postfix_str(text)
+    progress.set_postfix_str(text, refresh=False)
+    progress.display()
     yield
     progress.set_postfix_str(before, refresh=False)
     seconds = time.perf_counter() - started

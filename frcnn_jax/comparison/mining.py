@@ -25,11 +25,11 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from tqdm import tqdm
 
 from frcnn_jax.atomic import replacing
 from frcnn_jax.comparison.feature_store import FeatureStore
 from frcnn_jax.comparison.svm import LinearSvms
+from frcnn_jax.progress import Progress
 
 __all__ = ["Solver", "feature_scale", "mine_svms"]
 
@@ -115,7 +115,9 @@ def mine_svms(
     start = 0 if state is None else mining.load(Path(state), settings)
     saved = time.monotonic()
     indices = range(start, len(features))
-    for index in tqdm(indices, desc="Mining", unit="image", initial=start, total=len(features), disable=not indices):
+    for index in Progress(
+        indices, desc="Mining", unit="image", initial=start, total=len(features), disable=not indices
+    ):
         last = index == len(features) - 1
         joined = mining.join(index, overlaps(index) < negative_iou, join)
         due = ~mining.trained | (mining.joined > retrain_at) | last

@@ -18,6 +18,8 @@ class NumberedLines(io.TextIOBase):
     has no break yet; the stream behind stays open.
     """
 
+    drops_bars = True
+
     def __init__(self, stream: TextIO, number: int):
         self._stream, self._mark, self._line = stream, f"[{number}] ", ""
         self._redrawn = False  # the line began with a bar

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from frcnn_jax.config import EvalConfig, InputConfig
 from frcnn_jax.data.dataset import Dataset
@@ -33,7 +32,7 @@ from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.sharing import Share, of_all_processes
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, precision_recall, summarize
 from frcnn_jax.models.fast_rcnn import FastRCNN
-from frcnn_jax.progress import paused_clock
+from frcnn_jax.progress import Progress, paused_clock
 from frcnn_jax.types import BoxStatistics, Detections
 
 
@@ -70,7 +69,7 @@ def detect_dataset(
     run = partial(detect_pyramid, params, statistics, model=model, settings=detection_settings(config))
     found: dict[int, Detections] = {}
     total = source.images if process_count() > 1 else len(dataset)
-    progress = tqdm(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())
+    progress = Progress(total=total, desc="Detecting", unit="image", leave=interrupted is None, disable=not is_first())
     started, shapes = time.perf_counter(), set()
     batches = _Clocked(_read(source, input_config) if len(source) else ())
     # The device computes one batch while the host unpacks the previous one.
@@ -99,7 +98,7 @@ def detect_dataset(
     return {dataset.image_ids[index]: found[index] for index in range(len(dataset))}
 
 
-def _compiling(batch: Pyramid, shapes: set[tuple], progress: tqdm) -> AbstractContextManager[None]:
+def _compiling(batch: Pyramid, shapes: set[tuple], progress: Progress) -> AbstractContextManager[None]:
     """Shows on the bar that detection compiles, if the batch's shape is not in `shapes` yet; adds it."""
     shape = tuple(part.shape for part in jax.tree.leaves(batch))
     if shape in shapes:

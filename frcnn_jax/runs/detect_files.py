@@ -15,7 +15,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from tqdm import tqdm
 
 from frcnn_jax.atomic import replacing, write_bytes, write_text
 from frcnn_jax.data.images import decode_image
@@ -23,7 +22,7 @@ from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.outputs.voc_xml import write_voc_xml
 from frcnn_jax.machine import cores
-from frcnn_jax.progress import paused_clock
+from frcnn_jax.progress import Progress, paused_clock
 from frcnn_jax.runs.detect_inputs import ImageInput
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.runs.video import Frame, read_frames, video_facts, writing_video
@@ -117,7 +116,7 @@ def detect_images(
     else:
         pairs = (pair for pair in zip(images, proposals, strict=True))
     with (
-        contextlib.closing(tqdm(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar,
+        contextlib.closing(Progress(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar,
         contextlib.closing(pairs),  # here: one of its own threads might end it, and wait for itself
     ):
         for file, boxes in pairs:
@@ -159,7 +158,7 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
     expected = math.ceil(facts.frames / every)
     pairs = _ahead(lambda frame: search_image(frame.image, config), read_frames(path, every))
     with (
-        contextlib.closing(tqdm(total=expected or None, desc=path.name, unit="frame")) as bar,
+        contextlib.closing(Progress(total=expected or None, desc=path.name, unit="frame")) as bar,
         contextlib.closing(pairs),  # here: one of its own threads might end it, and wait for itself
         replacing(lines) as temporary,
         temporary.open("w") as file,
@@ -186,7 +185,7 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
 
 
 @contextlib.contextmanager
-def _compiling(image: np.ndarray, bar: tqdm, compiled: set[bool]) -> Iterator[None]:
+def _compiling(image: np.ndarray, bar: Progress, compiled: set[bool]) -> Iterator[None]:
     """Shows on the bar that the detector compiles, for the first upright and the first wide image; that time does not
     count.
     """

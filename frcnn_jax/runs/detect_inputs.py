@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.images import IMAGE_SUFFIXES, check_image, exif_orientation, turned_size
+from frcnn_jax.progress import Progress
 from frcnn_jax.runs.video import VIDEO_SUFFIXES
 from frcnn_jax.words import counted, listed
 
@@ -116,7 +115,7 @@ def check_images(
     found, faults = [], []
     results = map_in_threads(partial(_check, max_pixels=max_pixels), paths)
     for path, result in zip(
-        paths, tqdm(results, "Checking", len(paths), unit="image", delay=2, leave=False), strict=True
+        paths, Progress(results, "Checking", len(paths), unit="image", delay=2, leave=False), strict=True
     ):
         if isinstance(result, str):
             faults.append((path, result))

@@ -11,14 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from frcnn_jax.config import TrainConfig
 from frcnn_jax.data.pipeline import BatchSource
 from frcnn_jax.distributed.arrays import on_every_device, share_out
 from frcnn_jax.distributed.talk import gather, is_first, process_count
 from frcnn_jax.distributed.watch import Stops
-from frcnn_jax.progress import paused_clock
+from frcnn_jax.progress import Progress, paused_clock
 from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.state import TrainState
@@ -119,7 +118,7 @@ class _Bar:
             ahead: steps that may be under way before the oldest is waited for.
         """
         self._ahead, self._under_way, self._sizes = ahead, deque[Any](), set[tuple[int, int]]()
-        self._progress = tqdm(
+        self._progress = Progress(
             total=steps,
             initial=first,
             desc="Training",

@@ -31,14 +31,14 @@ def bars(small, monkeypatch):
 
         return compile_and_run
 
-    class Bar(steps.tqdm):
+    class Bar(steps.Progress):
         def __init__(self, **settings):
             begin = time.perf_counter()
             super().__init__(**settings)
             bars.append((self, begin))
 
     monkeypatch.setattr(loop, "map_train_step", map_train_step)
-    monkeypatch.setattr(steps, "tqdm", Bar)
+    monkeypatch.setattr(steps, "Progress", Bar)
     return bars
 
 
@@ -126,7 +126,7 @@ def test_a_run_on_a_cpu_stops_after_the_step_that_runs(bars, data, tmp_path, mon
 
 def test_a_bar_that_is_not_shown():
     """A hidden bar, as of every process but the first."""
-    bar, done = steps.tqdm(total=1, disable=True), []
+    bar, done = steps.Progress(total=1, disable=True), []
     with paused_clock(bar, "compiling"):
         done.append(bar.n)
     assert done == [0]

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
-from tqdm import tqdm
 
 from frcnn_jax.comparison.feature_store import FeatureStore, fingerprint, store_bytes, write_features
 from frcnn_jax.comparison.overlaps import box_pairs
 from frcnn_jax.comparison.stages.run import Run
 from frcnn_jax.comparison.windows import candidates
+from frcnn_jax.progress import Progress
 from frcnn_jax.words import counted
 
 __all__ = ["Describe", "Pairs", "Part", "Watch", "regression_pairs", "store_features"]
@@ -110,7 +110,7 @@ def store_features(
             if run.comparison.share < 1:
                 (compile_for or compute)(missing[0])
             with run.record.train("features", share=run.share) as tick:
-                for index in tqdm(missing, desc="Features", unit="image"):
+                for index in Progress(missing, desc="Features", unit="image"):
                     for name, rows in compute(index).items():
                         writers[name].write(index, rows)
                     tick()

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
-from tqdm import tqdm
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, Evaluations, read_evaluations, write_evaluations
 from frcnn_jax.comparison.settings import FineTuningConfig
@@ -22,6 +21,7 @@ from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, TrainConfig
 from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.ops.losses import cross_entropy
+from frcnn_jax.progress import Progress
 from frcnn_jax.training.interruption import deferred_signals
 from frcnn_jax.training.optimizer import create_optimizer, merge
 from frcnn_jax.training.state import TrainState, create_state
@@ -35,7 +35,7 @@ class Task(NamedTuple):
 
     params: Any
     classifier: str  # path of the new layer, as in "head/cls_score"
-    load: Callable[[Any], Float[Array, "B *F"]]  # from the result of a batch's `read` to the input on the device
+    load: Callable[[Any], Float[Array, " B *F"]]  # from the result of a batch's `read` to the input on the device
     logits: Callable[[Any, Array, PRNGKeyArray | None], Float[Array, "B K1"]]  # from params, input, dropout key
     pixels: PixelNormalization  # of the network
     at_once: int | None = None  # most inputs whose gradient is computed at once; None: all of a batch
@@ -109,7 +109,7 @@ def fine_tune(
         values = read_evaluations(folder).up_to(number)
         metadata = describe(config=config)
         interrupted = resources.enter_context(deferred_signals())
-        progress = resources.enter_context(closing(tqdm(total=steps, initial=number, desc="Fine-tuning")))
+        progress = resources.enter_context(closing(Progress(total=steps, initial=number, desc="Fine-tuning")))
         resources.callback(clock.stop)
         shapes = Shapes()
 
@@ -204,7 +204,7 @@ def _compile(
 
 def _mean_over_parts(
     function: Callable[[Array, Array, PRNGKeyArray], Any],
-    inputs: Float[Array, "B *F"],
+    inputs: Float[Array, " B *F"],
     labels: Int[Array, " B"],
     key: PRNGKeyArray,
     *,

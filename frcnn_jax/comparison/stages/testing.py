@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from tqdm import tqdm
 
 from frcnn_jax.comparison.feature_store import FeatureStore, fingerprint, write_features
 from frcnn_jax.comparison.ridge import BoxRegressors
@@ -20,6 +19,7 @@ from frcnn_jax.config import replace
 from frcnn_jax.data.batch_plan import pad_rows, round_up
 from frcnn_jax.data.pipeline import PROPOSAL_MULTIPLE
 from frcnn_jax.evaluation.evaluate import write_evaluation
+from frcnn_jax.progress import Progress
 from frcnn_jax.types import Detections
 
 __all__ = ["Score", "detect_all", "score_by_svms", "test_system"]
@@ -89,7 +89,7 @@ def detect_all(run: Run, describe: Describe, score: Score, made_from: Any) -> di
         if not missing and boxes and not run.record.content["test"]:
             # Killed between the last image and the record of times: one image of usual size is timed again.
             missing = [int(np.argsort([len(b) for b in boxes], stable=True)[len(boxes) // 2])]
-        for index in tqdm(missing, desc="Testing", unit="image"):
+        for index in Progress(missing, desc="Testing", unit="image"):
             found = _candidates(run, index, boxes[index], describe, score, select, watch)
             rows = np.concatenate([found.boxes, found.regressed, found.scores[..., None]], axis=-1).reshape(-1, 9)
             writer.write(index, np.where(np.isfinite(rows), rows, _NONE))

@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.formats.file_names import name_parts, split_of
@@ -21,6 +19,7 @@ from frcnn_jax.data.formats.matching.ids import missing_ids, unique_ids
 from frcnn_jax.data.formats.split_lists import ListedImages, find_lists
 from frcnn_jax.data.formats.tree import ImageFile, ImageTree
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords
+from frcnn_jax.progress import Progress
 from frcnn_jax.words import counted
 
 __all__ = ["ALL", "Entry", "LayoutReader", "warn_once"]
@@ -98,7 +97,7 @@ class LayoutReader:
             raise FileNotFoundError(f"{self.root} has no split {split!r} (there: {existing})")
         records: dict[str, ImageRecord] = {}
         faults = list(self.list_faults.get(split, ()))
-        entries = tqdm(self._splits[split], f"Reading {self.root}", unit="image", leave=False, delay=2)
+        entries = Progress(self._splits[split], f"Reading {self.root}", unit="image", leave=False, delay=2)
         with _garbage_collection_off():
             for entry, record in zip(entries, self._read_all(self._splits[split]), strict=True):
                 if record.image_id in records:

@@ -25,7 +25,6 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import constants
 from tensorflow_datasets.core import utils as tfds_utils
 from tensorflow_datasets.core.download import checksums
-from tqdm import tqdm
 
 from frcnn_jax.config import FaultPolicy
 from frcnn_jax.data.formats.voc.reader import VOC_CORNERS, VocReader
@@ -36,6 +35,7 @@ from frcnn_jax.data.prepared.index import LAYOUT_FILE, SUMMARY_FILE, tfds_split
 from frcnn_jax.data.prepared.load import load_images
 from frcnn_jax.data.prepared.voc_archive import ARCHIVES, Archive, extract_archive
 from frcnn_jax.data.records import with_trainval
+from frcnn_jax.progress import Progress
 from frcnn_jax.sums import write_sums
 
 __all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder", "configured", "write_prepared"]
@@ -142,7 +142,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         shards = min(max(-(-total // _SHARD_BYTES), 1), len(images))
         ends = [len(images) * (i + 1) // shards for i in range(shards)]
         written = 0
-        examples = tqdm(images, f"Preparing {split}", unit="image", leave=False, delay=2)
+        examples = Progress(images, f"Preparing {split}", unit="image", leave=False, delay=2)
         examples = self._generate_examples(examples)
         for shard, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
             path = template.sharded_filepath(shard_index=shard, num_shards=shards)

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.records import SplitRecords
+from frcnn_jax.progress import Progress
 
 __all__ = ["folder_names", "policy_key", "source_of"]
 
@@ -79,7 +78,9 @@ def _content(
     found = {record.path for split in lists.values() for record in split.records if record.path is not None}
     paths = sorted(found, key=lambda path: path.parts)
     names = {path: _relative(path, root) for path in paths}
-    digests = tqdm(map_in_threads(hash_file, paths), f"Hashing {root}", len(paths), unit="image", leave=False, delay=2)
+    digests = Progress(
+        map_in_threads(hash_file, paths), f"Hashing {root}", len(paths), unit="image", leave=False, delay=2
+    )
     images = list(zip(names.values(), digests, strict=True))
     texts = {name: repr([_moved(split, names)]) for name, split in lists.items()}
     records = (record for split in lists.values() for record in split.records)

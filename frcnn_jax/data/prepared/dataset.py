@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from tqdm import tqdm
 
 from frcnn_jax.data.fingerprints import content_fingerprint
 from frcnn_jax.data.images import decode_image
@@ -27,6 +26,7 @@ from frcnn_jax.data.prepared.index import (
     save_index,
     tfds_split,
 )
+from frcnn_jax.progress import Progress
 from frcnn_jax.sums import check_contents, check_sizes
 from frcnn_jax.types import GroundTruth
 
@@ -107,7 +107,9 @@ class PreparedDataset:
             ValueError: some have changed since they were prepared; gives their number and names the first.
         """
         damaged = []
-        for index, (part, position) in enumerate(tqdm(self._places, f"Verifying {self.name}", unit="image", delay=2)):
+        for index, (part, position) in enumerate(
+            Progress(self._places, f"Verifying {self.name}", unit="image", delay=2)
+        ):
             try:
                 intact = hashlib.sha256(self._open()[part][position]["image"]).digest() == self._digests[index]
             except (ValueError, IndexError, RuntimeError):  # raised by ArrayRecord's own check

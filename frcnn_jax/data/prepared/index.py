@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from tqdm import tqdm
 
 from frcnn_jax.atomic import replacing
 from frcnn_jax.data.images import image_size, turned_size
 from frcnn_jax.npz import open_npz
+from frcnn_jax.progress import Progress
 from frcnn_jax.types import GroundTruth
 
 __all__ = [
@@ -101,7 +101,7 @@ def decode_objects(record: dict[str, Any], size: tuple[int, int]) -> GroundTruth
 def make_index(source: Sequence[dict[str, Any]], title: str, turns: Sequence[int]) -> Index:
     """The index of a data source with encoded images; `turns` are the orientations applied on reading."""
     sizes, digests, objects = [], [], []
-    for i in tqdm(range(len(source)), title, unit="image", leave=False, delay=2):
+    for i in Progress(range(len(source)), title, unit="image", leave=False, delay=2):
         record = source[i]
         sizes.append(turned_size(image_size(record["image"]), turns[i]))
         digests.append(np.frombuffer(hashlib.sha256(record["image"]).digest(), np.uint8))

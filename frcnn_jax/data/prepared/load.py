@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from frcnn_jax.data.encoded.bmp import is_bmp
 from frcnn_jax.data.encoded.jpeg import is_jpeg
 from frcnn_jax.data.encoded.png import is_png
@@ -18,6 +16,7 @@ from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.images import check_image, exif_orientation, has_16_bits, largest_of_16_bits
 from frcnn_jax.data.records import ImageRecord, SplitRecords
+from frcnn_jax.progress import Progress
 
 __all__ = ["LoadedImage", "find_classes", "load_images", "stated_size"]
 
@@ -67,7 +66,7 @@ def load_images(
         if other.path != record.path:
             raise ValueError(f"{root}: the id {record.image_id!r} stands for {other.path} and for {record.path}")
     found = map_in_threads(lambda record: _load_image(record, root, check_file, decode), list(records.values()))
-    return {image.record.image_id: image for image in tqdm(found, f"Checking {title}", len(records), unit="image")}
+    return {image.record.image_id: image for image in Progress(found, f"Checking {title}", len(records), unit="image")}
 
 
 def find_classes(images: dict[str, LoadedImage]) -> tuple[str, ...]:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tqdm import tqdm
-
 from frcnn_jax.atomic import new_folder
+from frcnn_jax.progress import Progress
 
 __all__ = ["ARCHIVES", "Archive", "extract_archive"]
 
@@ -74,7 +73,7 @@ def extract_archive(path: Path) -> Path:
         shutil.rmtree(unfinished, ignore_errors=True)
     try:
         with new_folder(folder) as temporary:
-            for member, content in tqdm(_members(path), f"Unpacking {path.name}", unit="file"):
+            for member, content in Progress(_members(path), f"Unpacking {path.name}", unit="file"):
                 target = temporary.joinpath(*member)
                 (target if content is None else target.parent).mkdir(parents=True, exist_ok=True)
                 if content is not None:

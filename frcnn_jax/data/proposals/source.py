@@ -17,7 +17,6 @@ from typing import Any, overload
 import cv2
 import numpy as np
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.dataset import Dataset
@@ -26,6 +25,7 @@ from frcnn_jax.data.proposals.legacy import read_legacy
 from frcnn_jax.data.proposals.selective_search import search_settings, selective_search
 from frcnn_jax.data.proposals.store import ProposalStore
 from frcnn_jax.machine import cores
+from frcnn_jax.progress import Progress
 
 __all__ = ["Proposals", "open_joined_proposals", "open_proposals", "proposal_files", "select_proposals"]
 
@@ -188,7 +188,7 @@ def _complete(
     fresh: dict[str, Float[np.ndarray, "P 4"]] = {}
     written = time.monotonic()
     title = f"proposals of {dataset.name}"
-    bar = tqdm(total=len(first), initial=len(known), desc=title, unit="image", disable=not progress)
+    bar = Progress(total=len(first), initial=len(known), desc=title, unit="image", disable=not progress)
     try:
         with closing(_compute(dataset, todo, search, workers)) as results:
             for index, boxes in results:

@@ -14,7 +14,6 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from frcnn_jax.atomic import write_bytes
 from frcnn_jax.data.dataset import Dataset
@@ -22,6 +21,7 @@ from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.evaluation.analysis.matches import HIT, KINDS, MEANINGS, Matches
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.valid_records import at_least
+from frcnn_jax.progress import Progress
 from frcnn_jax.types import Detections
 
 __all__ = ["choose_images", "file_stem", "jpeg", "thumbnail", "write_gallery"]
@@ -77,7 +77,7 @@ def write_gallery(
         for folder, picture in (("images", drawn), ("thumbnails", thumbnail(image, _THUMBNAIL))):
             write_bytes(directory / folder / f"{file_stem(image_id)}.jpg", jpeg(picture))
 
-    for _ in tqdm(map_in_threads(write, chosen), "Drawing", len(chosen), unit="image", leave=False, delay=2):
+    for _ in Progress(map_in_threads(write, chosen), "Drawing", len(chosen), unit="image", leave=False, delay=2):
         pass
     return _page_data(dataset, matches, chosen, min_score) if chosen else None
 

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from tqdm import tqdm
-
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import file_hash, map_in_threads
@@ -27,6 +25,7 @@ from frcnn_jax.data.formats.voc.folder import UNLISTED, VocFolder
 from frcnn_jax.data.formats.voc.lists import SplitList, listed_ids, with_trainval
 from frcnn_jax.data.formats.voc.places import in_voc_format, voc_part, voc_root
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord, SplitRecords
+from frcnn_jax.progress import Progress
 
 __all__ = ["VOC_CORNERS", "VocReader", "read_xml", "with_annotation"]
 
@@ -73,7 +72,7 @@ class VocReader:
             Fault("duplicate_id", lines.file, None, f"line {line}", image_id, "listed before")
             for line, image_id in lines.repeats
         ]
-        ids = tqdm(lines.ids, f"Reading {self.folder.root}", unit="image", leave=False, delay=2)
+        ids = Progress(lines.ids, f"Reading {self.folder.root}", unit="image", leave=False, delay=2)
         return SplitRecords(tuple(map(self._record, ids)), tuple(repeats))
 
     def image_names(self, splits: Sequence[str]) -> list[str]:
@@ -94,7 +93,7 @@ class VocReader:
         ids = sorted(listed_ids(lists))
         self.folder.images  # noqa: B018  - listed once, before the threads need it
         found = map_in_threads(partial(self._hashes, hash_file), ids)
-        digests = list(tqdm(found, f"Hashing {self.folder.root}", len(ids), unit="image", leave=False, delay=2))
+        digests = list(Progress(found, f"Hashing {self.folder.root}", len(ids), unit="image", leave=False, delay=2))
         return [{name: (lines.ids, lines.repeats) for name, lines in lists.items()}, digests]
 
     def _record(self, image_id: str) -> ImageRecord:

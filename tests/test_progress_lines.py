@@ -1,0 +1,73 @@
+"""Progress without a terminal: whole lines instead of a bar that is redrawn."""
+
+import io
+import re
+
+import pytest
+
+from frcnn_jax import progress
+from frcnn_jax.distributed.output import NumberedLines
+from frcnn_jax.progress import Progress, paused_clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def written():
+    return io.StringIO()
+
+
+@pytest.fixture(params=[0.0, 1000.0], ids=["each step", "seldom"])
+def seconds(request, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS", request.param)
+    return request.param
+
+
+def test_a_file_gets_lines_the_first_and_the_last_always(written, seconds):
+    list(Progress(range(4), "Reading", unit="image", file=written))
+    lines = written.getvalue().split("\n")
+    assert lines.pop() == ""
+    assert [line.split(" [")[0] for line in lines] == [f"Reading: {n}/4" for n in ((0, 4) if seconds else range(5))]
+    assert all(re.fullmatch(r".*\[00:00<\S+, +\S+image/s\]", line) for line in lines)
+
+
+def test_a_short_bar_that_disappears_has_no_line(written):
+    list(Progress(range(4), "Reading", file=written, leave=False, delay=2))
+    Progress(total=1, file=written, disable=True).close()
+    assert written.getvalue() == ""
+
+
+def test_an_unknown_total(written):
+    list(Progress(iter("ab"), "a.mp4", unit="frame", file=written))
+    assert [line.split(" [")[0] for line in written.getvalue().splitlines()] == ["a.mp4: 0/?", "a.mp4: 2/?"]
+
+
+def test_a_pause_is_said_at_once_and_a_message_repeats_no_line(written):
+    bar = Progress(total=2, desc="Training", file=written)
+    with paused_clock(bar, "compiling"):
+        bar.write("beside it", file=written)
+    bar.update(2)
+    bar.close()
+    bar.close()
+    first, pause, beside, last = written.getvalue().splitlines()
+    assert (first.split(" [")[0], beside) == ("Training: 0/2", "beside it")
+    assert pause.endswith(", compiling]")
+    assert last.startswith("Training: 2/2 [")
+    assert "compiling" not in last
+
+
+def test_a_terminal_has_a_bar(capsys):
+    terminal = Terminal()
+    list(Progress(range(4), "Reading", file=terminal))
+    assert terminal.getvalue().count("\n") == 1
+    assert "\rReading: 100%|" in terminal.getvalue()
+
+
+def test_other_processes_have_no_progress(written, seconds):
+    lines = NumberedLines(written, 1)
+    list(Progress(range(4), "Hashing", file=lines, mininterval=0))
+    print("message", file=lines)
+    assert written.getvalue() == "[1] message\n"
