@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint
+from frcnn_jax.checkpoint.background import Background
 from frcnn_jax.checkpoint.metadata import decode_metadata, encode_metadata
 from frcnn_jax.cli import run
 from frcnn_jax.config import Config, DataConfig
@@ -196,3 +197,16 @@ def test_orientation_of_earlier_checkpoints_is_that_of_the_setting(setting, orie
     described = encode_metadata(dataclasses.replace(METADATA, config=config))
     del described["orientation"]
     assert decode_metadata(described, config).orientation == orientation
+
+
+def test_a_task_for_which_no_thread_can_be_started_is_done_in_this_one(monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    background, done = Background(), []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        background.start(lambda: done.append(threading.current_thread()))
+    assert background._ended.is_set()
+    background.wait()
+    assert done == [threading.current_thread()]

@@ -19,7 +19,7 @@ class Background:
         self._error: BaseException | None = None
 
     def start(self, work: Callable[[], None]) -> None:
-        """Begins `work` when the previous task has ended.
+        """Begins `work` when the previous task has ended; does it in this thread if no other can be started.
 
         Raises:
             Exception: the error of the previous task.
@@ -27,7 +27,11 @@ class Background:
         self.wait()
         self._ended.clear()
         # A daemon thread, as a process that must end at once cannot wait for it.
-        threading.Thread(target=self._run, args=(work,), name="checkpoint", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(work,), name="checkpoint", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):  # the system has none left
+            self._run(work)
 
     def wait(self) -> None:
         """Waits for the end of the task.
