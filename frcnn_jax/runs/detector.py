@@ -23,13 +23,13 @@ from frcnn_jax.weights.formats.checkpoints import read_checkpoint
 from frcnn_jax.weights.params import match_arrays
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # a comparison of arrays is an array and no bool
 class Detector:
-    """A model with its parameters, box statistics, class names and config."""
+    """A model with its parameters, box statistics, class names and config; equal only to itself."""
 
     model: FastRCNN
-    params: Any
-    statistics: BoxStatistics
+    params: Any = dataclasses.field(repr=False)
+    statistics: BoxStatistics = dataclasses.field(repr=False)
     classes: tuple[str, ...]  # labels 1 ... K
     config: Config
     step: int

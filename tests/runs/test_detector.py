@@ -124,3 +124,13 @@ def test_orientation_is_that_of_the_images_trained_on(tmp_path):
     assert (detector.orientation, detector.config.data.orientation) == ("ignore", "auto")
     exported = to_text(describe(detector))
     assert json.loads(exported)["orientation"] == from_json(exported).orientation == "ignore"
+
+
+def test_detectors_are_told_apart_and_shown_without_their_numbers():
+    first, second = small_detector(), small_detector()
+    assert first == first
+    assert first != second
+    assert second in [first, second]
+    assert {first: 1, second: 2}[second] == 2
+    assert "classes=" in repr(first)
+    assert "Array" not in repr(first)
