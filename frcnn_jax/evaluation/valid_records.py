@@ -14,6 +14,9 @@ from frcnn_jax.words import counted
 
 __all__ = ["at_least", "check_class_names", "paired_records", "valid_detections", "valid_ground_truth"]
 
+# The dtype of an empty field, and NumPy's letters of those that fit.
+_KINDS = {"bools": (np.bool_, "b"), "integers": (np.int64, "iu"), "numbers": (np.float64, "fiu")}
+
 
 def at_least(scores: Float[np.ndarray, " D"], least: float) -> Bool[np.ndarray, " D"]:
     """The scores that are not below `least`, compared as float32: a score of 0.3 from the network is not below 0.3."""
@@ -69,12 +72,10 @@ def valid_detections(
             outside 1 ... K.
     """
     where = f"{where}: detections"
-    mask = np.asarray(detections.mask)
-    count = _length(mask, "b", f"{where}.mask")
-    boxes, scores, labels = (np.asarray(a) for a in (detections.boxes, detections.scores, detections.labels))
-    _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
-    _check_shape(scores, (count,), "fiu", f"{where}.scores")
-    _check_shape(labels, (count,), "iu", f"{where}.labels")
+    mask = _entries(detections.mask, None, "bools", f"{where}.mask")
+    boxes = _entries(detections.boxes, (len(mask), 4), "numbers", f"{where}.boxes")
+    scores = _entries(detections.scores, (len(mask),), "numbers", f"{where}.scores")
+    labels = _entries(detections.labels, (len(mask),), "integers", f"{where}.labels")
     # Integers and half precision too, as their differences and areas would wrap or be infinite.
     boxes, scores, labels = boxes[mask].astype(np.float64), scores[mask].astype(np.float64), labels[mask]
     if not np.isfinite(scores).all():
@@ -89,29 +90,28 @@ def valid_ground_truth(
 ) -> tuple[Float[np.ndarray, "G 4"], Int[np.ndarray, " G"], Bool[np.ndarray, " G"], Bool[np.ndarray, " G"]]:
     """Checked boxes, labels, difficult marks and crowds of an image's objects, as in `valid_detections`."""
     where = f"{where}: ground truth"
-    difficult = np.asarray(truth.difficult)
-    count = _length(difficult, "b", f"{where}.difficult")
-    boxes, labels, crowd = (np.asarray(a) for a in (truth.boxes, truth.labels, truth.crowd))
-    _check_shape(boxes, (count, 4), "fiu", f"{where}.boxes")
-    _check_shape(labels, (count,), "iu", f"{where}.labels")
-    _check_shape(crowd, (count,), "b", f"{where}.crowd")
-    boxes = boxes.astype(np.float64)
+    difficult = _entries(truth.difficult, None, "bools", f"{where}.difficult")
+    boxes = _entries(truth.boxes, (len(difficult), 4), "numbers", f"{where}.boxes").astype(np.float64)
+    labels = _entries(truth.labels, (len(difficult),), "integers", f"{where}.labels")
+    crowd = _entries(truth.crowd, (len(difficult),), "bools", f"{where}.crowd")
     _check_boxes(boxes, f"{where}.boxes")
     _check_labels(labels, num_classes, f"{where}.labels")
     return boxes, labels.astype(np.int64), difficult, crowd
 
 
-def _length(array: np.ndarray, kinds: str, where: str) -> int:
-    _check_shape(array, (array.shape or (0,))[:1], kinds, where)
-    return len(array)
-
-
-def _check_shape(array: np.ndarray, shape: tuple[int, ...], kinds: str, where: str) -> None:
+def _entries(values: Any, shape: tuple[int, ...] | None, kind: str, where: str) -> np.ndarray:
+    """The array of a field, of a shape or of any length, and of a kind; an empty list has none and gets it."""
+    array = np.asarray(values)
+    shape = (array.shape or (0,))[:1] if shape is None else shape
+    empty, letters = _KINDS[kind]
+    if array.shape in (shape, (0,)) and shape[0] == 0:
+        return np.zeros(shape, empty)
     if array.shape != shape:
         raise ValueError(f"{where}: shape {array.shape}, expected {shape}")
-    kind = "f" if array.dtype.name == "bfloat16" else array.dtype.kind  # bfloat16 is unknown to NumPy
-    if kind not in kinds:
-        raise ValueError(f"{where}: wrong dtype {array.dtype}")
+    # bfloat16 is unknown to NumPy.
+    if ("f" if array.dtype.name == "bfloat16" else array.dtype.kind) not in letters:
+        raise ValueError(f"{where}: wrong dtype {array.dtype}, expected {kind}")
+    return array
 
 
 def _check_boxes(boxes: np.ndarray, where: str) -> None:

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from frcnn_jax.evaluation.drawing import draw_detections
+from frcnn_jax.evaluation.outputs.libraries import detections_table
 from frcnn_jax.evaluation.valid_records import valid_detections
 from frcnn_jax.evaluation.voc_map import evaluate_voc
-from frcnn_jax.types import GroundTruth
+from frcnn_jax.types import Detections, GroundTruth
 from tests.evaluation.records import A, B, detections, truth
 
 
@@ -39,9 +41,10 @@ def test_integers_and_half_precision_are_measured_as_float64(dtype):
         ({"boxes": np.array([A, [5, 0, np.inf, 9]])}, r"boxes: \[5.0, 0.0, inf, 9.0\] is .* not finite"),
         ({"labels": np.array([1, 0])}, r"detections.labels: 0 is outside 1 ... 2"),
         ({"labels": np.array([1, 3])}, r"detections.labels: 3 is outside 1 ... 2"),
-        ({"labels": np.array([1.0, 2.0])}, r"detections.labels: wrong dtype float64"),
-        ({"mask": np.array([1, 0])}, r"detections.mask: wrong dtype int64"),
+        ({"labels": np.array([1.0, 2.0])}, r"detections.labels: wrong dtype float64, expected integers$"),
+        ({"mask": np.array([1, 0])}, r"detections.mask: wrong dtype int64, expected bools$"),
         ({"mask": np.array(True)}, r"detections.mask: shape \(\)"),
+        ({"labels": []}, r"detections.labels: shape \(0,\), expected \(2,\)"),
     ],
 )
 def test_malformed_detections_are_named(changes, message):
@@ -50,6 +53,20 @@ def test_malformed_detections_are_named(changes, message):
     evaluate_voc({"x": good}, gts, class_names=["a", "b"])
     with pytest.raises(ValueError, match=message):
         evaluate_voc({"x": good.replace(**changes)}, gts, class_names=["a", "b"])
+
+
+@pytest.mark.parametrize("boxes", [[], np.zeros((0, 4))], ids=["list", "array"])
+def test_empty_fields_may_be_lists_and_of_any_dtype(boxes):
+    """NumPy makes float64 of them."""
+    for entries in ([], np.array([])):
+        nothing = Detections(boxes=boxes, scores=entries, labels=entries, mask=entries)
+        no_objects = GroundTruth(boxes=boxes, labels=entries, difficult=entries)
+        found, shapes = valid_detections(nothing, "image"), [(0, 4), (0,), (0,)]
+        assert [(a.shape, a.dtype) for a in found] == list(zip(shapes, [float, float, int], strict=True))
+        assert evaluate_voc([nothing], [truth((A,))])["map"] == 0
+        assert evaluate_voc([nothing, detections((A, 0.9))], [no_objects, truth((A,))])["ap"] == {"1": 1.0}
+        assert len(detections_table(nothing, ["a"])["score"]) == 0
+        assert (draw_detections(np.zeros((9, 9, 3), np.uint8), nothing, ["a"], ground_truth=no_objects) == 0).all()
 
 
 @pytest.mark.parametrize(
