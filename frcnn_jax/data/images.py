@@ -1,9 +1,10 @@
-"""Encoded images: decoding to RGB, and checks that a file is complete. Formats are detected by content."""
+"""Images: decoding to RGB and encoding, and checks that a file is complete. Formats are detected by content."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -21,12 +22,14 @@ __all__ = [
     "UNREADABLE_SUFFIXES",
     "check_image",
     "decode_image",
+    "encode_image",
     "exif_orientation",
     "has_16_bits",
     "image_size",
     "largest_of_16_bits",
     "turn_image",
     "turned_size",
+    "way_to_rgb",
 ]
 
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".avif", ".gif")
@@ -40,6 +43,7 @@ _FORMATS = (  # functions of the data: True for this format, size, EXIF data
     (is_bmp, bmp_size, lambda data: b""),
     (is_tiff, tiff_size, lambda data: data),
 )
+_LONGEST = {".jpg": 65500, ".jpeg": 65500, ".jpe": 65500, ".webp": 16383}  # pixels of a side that a format can hold
 _CONVERT = "convert it to JPEG, as with: heif-convert IMAGE.heic IMAGE.jpg"
 _OTHERS = (  # first bytes of other files with image names, from byte 0 or, for HEIC's family, from byte 4
     (4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), f"HEIC, which cannot be read: {_CONVERT}"),
@@ -100,6 +104,47 @@ def _decode(data: bytes, mode: int) -> np.ndarray:
     if image is None:
         raise ValueError(f"cannot be decoded ({len(data)} bytes)")
     return image
+
+
+def encode_image(image: UInt8[np.ndarray, "H W 3"], suffix: str, options: Sequence[int] = ()) -> bytes:
+    """An RGB image in the format of a file's suffix, as ".jpg"; reduced if a side is longer than the format can hold
+    (65,500 pixels in JPEG, 16,383 in WebP).
+
+    Args:
+        options: OpenCV's numbers of settings and their values, as (cv2.IMWRITE_JPEG_QUALITY, 90).
+
+    Raises:
+        ValueError: OpenCV cannot encode the image.
+    """
+    bgr = np.ascontiguousarray(image[:, :, ::-1])
+    height, width = bgr.shape[:2]
+    scale = _LONGEST.get(suffix.lower(), np.inf) / max(height, width)
+    if scale < 1:
+        size = [max(int(side * scale), 1) for side in (width, height)]
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+    try:
+        encoded, data = cv2.imencode(suffix, bgr, options)
+    except cv2.error:
+        encoded = False
+    if not encoded:
+        raise ValueError(f"OpenCV cannot encode an image of {width} x {height} pixels as {suffix}")
+    return data.tobytes()
+
+
+def way_to_rgb(image: np.ndarray) -> str:
+    """The end of a message about an array that is not uint8 [H, W, 3]: how to make it one; empty if that is unknown."""
+    channels = image.shape[2] if image.ndim == 3 else None
+    if image.dtype == object and image.ndim == 0 and image.item() is None:
+        return ": it is None, as of cv2.imread where it finds no image that it can read"
+    if image.ndim == 2 or channels == 1:
+        return ": make a gray image RGB, as by np.dstack([image] * 3)"
+    if channels == 4:
+        return ": leave out its transparency, as by image[:, :, :3]"
+    if channels not in (None, 3) and image.shape[0] == 3:
+        return ": put its channels last, as by image.transpose(1, 2, 0)"
+    if channels == 3 and np.issubdtype(image.dtype, np.floating):
+        return ": for values from 0 to 1, as by (255 * image).astype(np.uint8)"
+    return ""
 
 
 def has_16_bits(data: bytes) -> bool:

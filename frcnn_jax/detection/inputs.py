@@ -21,6 +21,7 @@ from frcnn_jax.data.batch_plan import (
     resized_size,
     round_up,
 )
+from frcnn_jax.data.images import way_to_rgb
 from frcnn_jax.data.pipeline import padded_count, resize_image
 from frcnn_jax.detection.pyramid import ROIS_AT_A_TIME, Pyramid, image_pyramid, padded_proposals, pyramid_shape
 from frcnn_jax.detection.roi_plan import plan_rois
@@ -176,7 +177,8 @@ def check_image(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]
         raise ValueError(f"the image must be uint8 [H, W, 3], not the name of a file: read it, as by {read}")
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"the image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        found = f"{image.dtype} {list(image.shape)}"
+        raise ValueError(f"the image must be uint8 [H, W, 3], not {found}{way_to_rgb(image)}")
     return image
 
 
@@ -231,7 +233,7 @@ def check_lengths(scales: Sequence[int], max_size: int) -> None:
     """Raises ValueError if a length to resize to is not a finite number of at least 1."""
     for length in (*scales, max_size):
         known = isinstance(length, numbers.Real) or (hasattr(length, "dtype") and np.ndim(length) == 0)
-        if not (known and length >= 1 and math.isfinite(length)):
+        if not (known and np.asarray(length).dtype != bool and length >= 1 and math.isfinite(length)):
             shown = f"scale {scales[0]!r}" if len(scales) == 1 else f"scales {tuple(scales)}"
             raise ValueError(f"{shown} and max_size {max_size!r} must be at least 1 and finite")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from frcnn_jax.data.images import way_to_rgb
 from frcnn_jax.evaluation.fonts import drawable_names, render_text
 from frcnn_jax.evaluation.valid_records import at_least, check_class_names, valid_detections
 from frcnn_jax.types import Detections, GroundTruth
@@ -101,8 +102,9 @@ def draw_rois(
 
 def check_image(image: np.ndarray) -> None:
     """Raises ValueError unless the array is a uint8 [H, W, 3] image with pixels."""
+    image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"image: {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]")
+        raise ValueError(f"image: {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]{way_to_rgb(image)}")
 
 
 def box_pixels(box: Float[np.ndarray, " 4"], shape: Sequence[int]) -> tuple[int, int, int, int]:

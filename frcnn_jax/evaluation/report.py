@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from frcnn_jax.atomic import write_bytes, write_text
 from frcnn_jax.config import EvalConfig
+from frcnn_jax.data.images import encode_image
 from frcnn_jax.evaluation.analysis.matches import MEANINGS
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import remarks
@@ -64,10 +65,11 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
 
 
 def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Writes an RGB image in the format of the suffix of `path`.
+    """Writes an RGB image in the format of the suffix of `path`; reduced if a side is longer than the format can hold
+    (65,500 pixels in JPEG, 16,383 in WebP).
 
     Raises:
-        ValueError: the image is not uint8 [H, W, 3], or the format is unknown.
+        ValueError: the image is not uint8 [H, W, 3], the format is unknown, or OpenCV cannot encode the image.
     """
     import cv2
 
@@ -75,7 +77,11 @@ def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
     check_image(image)
     if not cv2.haveImageWriter(path.name):
         raise ValueError(f"{path}: {path.suffix!r} names no image format that can be written")
-    write_bytes(path, cv2.imencode(path.suffix, np.ascontiguousarray(image[:, :, ::-1]))[1].tobytes())
+    try:
+        data = encode_image(image, path.suffix)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    write_bytes(path, data)
 
 
 def write_report(

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from frcnn_jax.atomic import replacing, write_bytes, write_text
-from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.images import decode_image, encode_image
 from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.outputs.voc_xml import write_voc_xml
@@ -242,8 +242,7 @@ def _write_picture(out: Path, path: Path, pictures: str, picture: np.ndarray) ->
     ending = pictures if pictures != "input" else "png" if path.suffix.lower() in _LOSSLESS else "jpg"
     _, jpeg = result_files(out, path, video=False)
     files = {"jpg": jpeg, "png": jpeg.with_suffix(".png")}
-    bgr = np.ascontiguousarray(picture[:, :, ::-1])
-    write_bytes(files[ending], cv2.imencode(f".{ending}", bgr, _JPEG if ending == "jpg" else ())[1].tobytes())
+    write_bytes(files[ending], encode_image(picture, f".{ending}", _JPEG if ending == "jpg" else ()))
     files["png" if ending == "jpg" else "jpg"].unlink(missing_ok=True)
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from frcnn_jax.data.images import check_image, decode_image, exif_orientation, image_size
+from frcnn_jax.data.images import check_image, decode_image, encode_image, exif_orientation, image_size
 from tests.data.voc_files import pixels, with_exif_orientation
 
 
@@ -18,6 +18,28 @@ def test_decode_gives_rgb():
     decoded = decode_image(encode(".png", image))
     assert decoded.shape == (3, 5, 3)
     assert decoded[0, 0].tolist() == [200, 0, 0]
+
+
+def test_encoded_images_are_decoded_again():
+    image = pixels()[:, ::-1]
+    np.testing.assert_array_equal(decode_image(encode_image(image, ".png")), image)
+    coarse = encode_image(image, ".jpg", (cv2.IMWRITE_JPEG_QUALITY, 10))
+    assert len(coarse) < len(encode_image(image, ".jpg"))
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [(".jpg", 65500), (".JPEG", 65500), (".webp", 16383), (".png", 70000)])
+def test_an_image_too_long_for_its_format_is_reduced(suffix, longest):
+    for shape in ((8, 70000, 3), (70000, 8, 3)):
+        decoded = decode_image(encode_image(np.full(shape, 99, np.uint8), suffix))
+        assert max(decoded.shape) == longest
+        assert abs(decoded.astype(int) - 99).max() < 3
+
+
+def test_an_image_that_cannot_be_encoded_is_named(monkeypatch):
+    message = r"^OpenCV cannot encode an image of 30 x 40 pixels as \.jpg$"
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, ()))
+    with pytest.raises(ValueError, match=message):
+        encode_image(np.zeros((40, 30, 3), np.uint8), ".jpg")
 
 
 def test_exif_orientation_is_ignored():

@@ -89,6 +89,19 @@ BOX = [[1, 1, 5, 5]]
     ("arguments", "message"),
     [
         ((gray(8, 8).astype(float), BOX), r"the image must be uint8 \[H, W, 3\], not float64"),
+        (
+            (gray(8, 8) / 255, BOX),
+            r"float64 \[8, 8, 3\]: for values from 0 to 1, as by \(255 \* image\)\.astype\(np\.uint8\)",
+        ),
+        ((gray(8, 8)[:, :, 0], BOX), r"uint8 \[8, 8\]: make a gray image RGB, as by np\.dstack\(\[image\] \* 3\)$"),
+        ((gray(8, 8)[:, :, :1], BOX), r"uint8 \[8, 8, 1\]: make a gray image RGB, as by np\.dstack\(\[image\] \* 3\)$"),
+        ((np.zeros((8, 8, 4), np.uint8), BOX), r"\[8, 8, 4\]: leave out its transparency, as by image\[:, :, :3\]$"),
+        (
+            (np.zeros((3, 8, 9), np.uint8), BOX),
+            r"\[3, 8, 9\]: put its channels last, as by image\.transpose\(1, 2, 0\)$",
+        ),
+        ((None, BOX), r"not object \[\]: it is None, as of cv2\.imread where it finds no image that it can read$"),
+        (([gray(8, 8), None], [BOX] * 2), r"not object \[\]: it is None, as of cv2\.imread"),
         (([], []), "at least one image"),
         (([gray(8, 8)] * 2, [BOX]), "2 images but boxes of 1"),
         (([gray(8, 8)] * 2, [BOX] * 2, [BOX], [[1]] * 2), "2 images but gt_boxes of 1"),
@@ -138,7 +151,10 @@ def test_objects_that_are_difficult_or_crowds():
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize(("scale", "max_size"), [(0, 1000), (NAN, 1000), (600, NAN), (600, INF), (INF, 1000)])
+@pytest.mark.parametrize(
+    ("scale", "max_size"),
+    [(0, 1000), (NAN, 1000), (600, NAN), (600, INF), (INF, 1000), (True, 1000), (600, np.True_)],
+)
 def test_lengths_must_be_positive_and_finite(scale, max_size):
     message = f"scale {scale!r} and max_size {max_size!r} must be at least 1 and finite"
     with pytest.raises(ValueError, match=message):

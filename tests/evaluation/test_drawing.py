@@ -153,6 +153,13 @@ def test_wrong_images_are_refused(tmp_path, shape):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_image_that_was_not_found_is_named():
+    with pytest.raises(
+        ValueError, match=r"image: object \[\], .*: it is None, as of cv2\.imread where it finds no image"
+    ):
+        inspect.unwrap(draw_detections)(None, detections(), [])
+
+
 def test_unnamed_class_is_refused():
     with pytest.raises(ValueError, match=r"labels: 2 is outside 1 ... 1"):
         draw_detections(GREY, detections(([1, 2, 3, 4], 0.9, 2)), ["a"])

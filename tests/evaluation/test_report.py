@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from frcnn_jax.evaluation.analysis.matches import KINDS
 from frcnn_jax.evaluation.drawing import PALETTE
 from frcnn_jax.evaluation.pages.figures import plot_f1, plot_precision_recall
+from frcnn_jax.evaluation.pages.gallery import jpeg
 from frcnn_jax.evaluation.report import write_image, write_metrics, write_report
 from frcnn_jax.evaluation.voc_map import PrecisionRecall, evaluate_voc, precision_recall
 from frcnn_jax.types import GroundTruth
@@ -26,6 +27,10 @@ def test_image_file_keeps_rgb(tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "deep" / "a.png"))[:, :, ::-1], image)
     with pytest.raises(ValueError, match=r"a\.xyz: '\.xyz' names no image format"):
         write_image(tmp_path / "a.xyz", image)
+    wide = np.zeros((4, 70000, 3), np.uint8)
+    write_image(tmp_path / "a.jpg", wide)
+    assert cv2.imread(str(tmp_path / "a.jpg")).shape[1] == 65500
+    assert cv2.imdecode(np.frombuffer(jpeg(wide), np.uint8), cv2.IMREAD_COLOR).shape[1] == 65500
 
 
 def test_metrics_are_json_and_replaced_whole(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from frcnn_jax.config import ProposalConfig
+from frcnn_jax.data.images import way_to_rgb
 from frcnn_jax.data.proposals.grouping import describe_regions, gradient_planes, group_regions
 from frcnn_jax.data.proposals.near_duplicates import without_near_duplicates
 
@@ -83,8 +84,10 @@ def selective_search(
     Raises:
         ValueError: the mode is unknown, or the image is not of the type and shape above.
     """
+    image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"image: expected uint8 [H, W, 3] with pixels, got {image.dtype} {image.shape}")
+        found = f"{image.dtype} {image.shape}"
+        raise ValueError(f"image: expected uint8 [H, W, 3] with pixels, got {found}{way_to_rgb(image)}")
     if mode not in _MODES:
         raise ValueError(f"mode: expected 'fast', 'quality' or 'mutual', got {mode!r}")
     reduced = _reduce(image, max_side)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from frcnn_jax.atomic import write_bytes
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.files import map_in_threads
+from frcnn_jax.data.images import encode_image
 from frcnn_jax.evaluation.analysis.matches import HIT, KINDS, MEANINGS, Matches
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.valid_records import at_least
@@ -92,9 +93,8 @@ def thumbnail(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, quality: int = 85) -> bytes:
-    """An RGB image as a JPEG file."""
-    encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[:, :, ::-1]), (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
-    return encoded.tobytes()
+    """An RGB image as a JPEG file; reduced to 65,500 pixels a side, as JPEG holds no more."""
+    return encode_image(image, ".jpg", (cv2.IMWRITE_JPEG_QUALITY, quality))
 
 
 def choose_images(matches: Matches, count: int, pictures: int, min_score: float) -> list[int]:
