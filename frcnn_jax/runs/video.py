@@ -75,7 +75,7 @@ def writing_video(path: str | Path, rate: float) -> Iterator[Callable[[UInt8[np.
     """Yields a function that adds an RGB frame to the MPEG-4 video `path`, which ends in .mp4.
 
     The file appears when the block is left, except after an exception or without frames. All frames are resized to the
-    first one's size.
+    first one's size. As the format has even sizes only, the last row or column is doubled where their number is odd.
 
     Args:
         rate: frames per second.
@@ -104,14 +104,16 @@ class _Writer:
     def add(self, image: UInt8[np.ndarray, "H W 3"]) -> None:
         if self._video is None:
             self._size = image.shape[1::-1]
+            width, height = (side + side % 2 for side in self._size)
             codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(self._partial), codec, self._rate, self._size)
+            self._video = cv2.VideoWriter(str(self._partial), codec, self._rate, (width, height))
             if not self._video.isOpened():
-                width, height = self._size
                 raise OSError(f"{self._path}: OpenCV cannot write a video of {width} x {height} pixels there")
         if image.shape[1::-1] != self._size:
             image = cv2.resize(image, self._size)
-        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        right, bottom = (side % 2 for side in self._size)
+        bgr = cv2.copyMakeBorder(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        self._video.write(bgr)
         self._count += 1
 
     def close(self, *, keep: bool) -> None:

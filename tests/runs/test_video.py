@@ -52,7 +52,7 @@ def test_frames_of_other_and_odd_sizes(tmp_path):
     with writing_video(tmp_path / "a.mp4", 25.0) as add:
         add(gray(100, (49, 65)))
         add(gray(100, (98, 130)))
-    assert [frame.image.shape for frame in read_frames(tmp_path / "a.mp4")] == [(48, 64, 3)] * 2
+    assert [frame.image.shape for frame in read_frames(tmp_path / "a.mp4")] == [(50, 66, 3)] * 2
 
 
 def test_what_is_no_video_is_refused(tmp_path):
@@ -100,3 +100,16 @@ def test_a_folder_that_is_not_there(tmp_path, capfd):
     with pytest.raises(OSError, match=r"a\.mp4: OpenCV cannot write a video of 64 x 48 pixels there"):
         write(tmp_path / "nowhere/a.mp4")
     capfd.readouterr()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (41, 1), (33, 65)])
+def test_an_odd_number_of_rows_or_columns_loses_none(tmp_path, size):
+    with writing_video(tmp_path / "a.mp4", 25.0) as add:
+        for _ in range(3):
+            image = np.zeros((*size, 3), np.uint8)
+            image[-1], image[:, -1] = 200, 200
+            add(image)
+    frames = list(read_frames(tmp_path / "a.mp4"))
+    assert [frame.image.shape[:2] for frame in frames] == [tuple(side + side % 2 for side in size)] * 3
+    assert frames[0].image[-2:].min() > 150
+    assert frames[0].image[:, -2:].min() > 150
