@@ -59,10 +59,22 @@ def read_evaluations(workdir: Path) -> Evaluations:
         return Evaluations()
     try:
         stored = json.loads(path.read_text())
-        values = tuple((int(step), float(value)) for step, value in stored["values"])
-        return Evaluations(dict(stored["measured"]), values)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): delete it to go on without the values in it") from error
+        return Evaluations(dict(stored["measured"]), tuple(map(_step_and_value, stored["values"])))
+    except KeyError as error:
+        fault = f"it has no {error}"
+    except TypeError:
+        fault = "its entries have other types"
+    except (ValueError, OverflowError) as error:
+        fault = str(error)
+    raise ValueError(f"{path} is damaged ({fault}): delete it to go on without the values in it")
+
+
+def _step_and_value(entry: Any) -> tuple[int, float]:
+    """The step and its mAP. Raises ValueError for another entry."""
+    step, value = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+    if isinstance(value, bool) or not (isinstance(value, int | float) and type(step) is int):
+        raise ValueError(f"values has {json.dumps(entry)}, not a step and a number")
+    return step, float(value)
 
 
 def write_evaluations(workdir: Path, evaluations: Evaluations) -> None:

@@ -267,6 +267,14 @@ def test_a_damaged_file_of_values_is_one_line(tmp_path):
         (tmp_path / "evaluations.json").write_text(text)
         with pytest.raises(ValueError, match=rf"^{tmp_path}/evaluations\.json is damaged .*: delete it to go on"):
             read_evaluations(tmp_path)
+    for entry in ("[10, null]", "[10.5, 0.5]", '[10, "0.5"]', "[true, 0.5]", "[10]", "null"):
+        (tmp_path / "evaluations.json").write_text(f'{{"values": [[1, 0.5], {entry}], "measured": {{}}}}')
+        with pytest.raises(ValueError, match="is damaged") as error:
+            read_evaluations(tmp_path)
+        assert f"(values has {entry}, not a step and a number): delete it" in str(error.value)
+    (tmp_path / "evaluations.json").write_text('{"measured": {}}')
+    with pytest.raises(ValueError, match=r"is damaged \(it has no 'values'\): delete it"):
+        read_evaluations(tmp_path)
 
 
 def test_without_a_measurement_the_setting_is_refused(data, tmp_path):
