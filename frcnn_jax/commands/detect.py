@@ -4,7 +4,7 @@
 
 Each image gets a picture and a JSON file, NAME.detections.json; each video an annotated video, NAME.detections.mp4,
 and NAME.detections.jsonl with a line for each frame. A folder stands for the images in it. docs/results_elsewhere.md
-describes the files.
+describes the files. --score says what is drawn, --min-score what the JSON holds.
 
 Proposals are computed as in training, or read from a file: .npz with an array [P, 4] per image, under its name without
 suffix (x1 y1 x2 y2, half-open pixels), or .mat as published with the original release.
@@ -36,8 +36,9 @@ _LINES = 20  # images; for as many or more, no line per image is printed
 def main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
-    if not 0 <= arguments.score <= 1:
-        parser.error(f"--score must be in 0 ... 1, not {arguments.score:g}")
+    for option, score in (("--score", arguments.score), ("--min-score", arguments.min_score)):
+        if not 0 <= score <= 1:
+            parser.error(f"{option} must be in 0 ... 1, not {score:g}")
     if arguments.overwrite and arguments.voc_xml is None:
         parser.error("--overwrite replaces XML files: give --voc-xml too; other results are always replaced")
 
@@ -60,7 +61,14 @@ def _make_parser() -> argparse.ArgumentParser:
     checkpoint_option(parser)
     parser.add_argument("--proposals", type=expand_user, help="file of proposals; computed if not given")
     parser.add_argument("--out", type=expand_user, help="folder to write to; WORKDIR/detections if not given")
-    parser.add_argument("--score", type=float, default=0.5, help="least score to draw; the JSON holds all")
+    parser.add_argument("--score", type=float, default=0.5, help="least score to draw")
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        default=0.0,
+        metavar="SCORE",
+        help="least score in the JSON and VOC XML files; by default all above the run's evaluate.score_threshold",
+    )
     parser.add_argument(
         "--pictures",
         choices=("input", "jpg", "png", "none"),
@@ -145,11 +153,12 @@ def _detect(arguments: argparse.Namespace, detector: Detector, files: Sequence[P
     proposals = _read_proposals(arguments.proposals, images, config.proposals)
 
     out.mkdir(parents=True, exist_ok=True)
+    scores = {"score": arguments.score, "min_score": arguments.min_score}
     if images:
-        options = {"score": arguments.score, "pictures": arguments.pictures, "voc_xml": voc_xml, "lines": lines}
-        detect_images(detector, images, out, proposals=proposals, **options)
+        options = {"pictures": arguments.pictures, "voc_xml": voc_xml, "lines": lines}
+        detect_images(detector, images, out, proposals=proposals, **scores, **options)
     for video in videos:
-        detect_video(detector, video, out, every=arguments.every, score=arguments.score)
+        detect_video(detector, video, out, every=arguments.every, **scores)
     written = "JSON files" if arguments.pictures == "none" else "Pictures and JSON files"
     if not images:
         written = "Videos and JSON lines"

@@ -53,8 +53,8 @@ def draw_detections(
 
     best_first = np.argsort(-scores, kind="stable")
     best_first = best_first[at_least(scores[best_first], min_score)]
-    corners = [box_pixels(box * factor, canvas.shape) for box in boxes]
-    colors = [PALETTE[(label - 1) % len(PALETTE)] for label in labels]
+    corners = {i: box_pixels(boxes[i] * factor, canvas.shape) for i in best_first}
+    colors = {i: PALETTE[(labels[i] - 1) % len(PALETTE)] for i in best_first}
     for i in best_first[::-1]:
         cv2.rectangle(canvas, corners[i][:2], corners[i][2:], colors[i], line)
     if ground_truth is not None:

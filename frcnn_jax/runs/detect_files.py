@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,9 +20,11 @@ from frcnn_jax.data.images import decode_image, encode_image
 from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.evaluation.drawing import draw_detections
 from frcnn_jax.evaluation.outputs.voc_xml import write_voc_xml
+from frcnn_jax.evaluation.valid_records import at_least
 from frcnn_jax.machine import cores
 from frcnn_jax.progress import Progress, paused_clock
 from frcnn_jax.runs.detect_inputs import ImageInput
+from frcnn_jax.runs.detect_results import check_results, result_files
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.runs.video import Frame, read_frames, video_facts, writing_video
 from frcnn_jax.types import Detections
@@ -34,58 +35,8 @@ __all__ = ["PictureFormat", "check_results", "detect_images", "detect_video", "r
 PictureFormat = Literal["input", "jpg", "png", "none"]
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-_MOST_THREADS = 16  # each holds a frame of a video
-_LONGEST_NAME = 255  # bytes, on all common disks
+_MOST_THREADS = 16  # each holds an image or a frame of a video
 _NAMED = 12  # classes
-
-
-def result_files(out: Path, file: Path, *, video: bool) -> tuple[Path, Path]:
-    """Paths of a file's results: the JSON, and the video or the picture (which may end in .png instead)."""
-    name = out / f"{file.stem}.detections"
-    endings = (".jsonl", ".mp4") if video else (".json", ".jpg")
-    return name.with_name(name.name + endings[0]), name.with_name(name.name + endings[1])
-
-
-def check_results(out: Path, images: Iterable[Path], videos: Iterable[Path]) -> None:
-    """Checks that the results can be named, and that `out` holds none of other files with the same names.
-
-    Raises:
-        FileExistsError: it holds some.
-        ValueError: an existing file of that name is not a result, or a name would be too long.
-    """
-    for video, files in ((False, images), (True, videos)):
-        for file in files:
-            results = result_files(out, file, video=video)
-            excess = max(len(os.fsencode(path.name)) for path in results) - _LONGEST_NAME
-            if excess > 0:
-                ending = "".join(results[0].suffixes[-2:])
-                raise ValueError(
-                    f"{file}: its name is {counted(excess, 'byte')} too long for NAME{ending}, as names of files have "
-                    f"at most {_LONGEST_NAME}: rename it"
-                )
-            other = _other_file(results[0], file)
-            if other is not None:
-                raise FileExistsError(f"{out} holds detections of {other}: give another --out for {file}")
-
-
-def _other_file(results: Path, file: Path) -> str | None:
-    """The other file with its detections in `results`; None if it is this file, or without results.
-
-    Raises:
-        ValueError: `results` holds something else.
-    """
-    try:
-        with results.open() as text:
-            about = json.loads(text.readline() if results.suffix == ".jsonl" else text.read())
-        # Old results have no "path" but "image", relative to an unknown folder.
-        before = Path(about["path"] if "path" in about else about["image"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{results} is not a file of `detect`: give another --out, or move it ({error!r})") from error
-    if not before.is_absolute():
-        return f"{before} in an unknown folder"
-    return str(before) if before.resolve() != file.resolve() else None
 
 
 def detect_images(
@@ -95,40 +46,46 @@ def detect_images(
     *,
     proposals: Sequence[Float[np.ndarray, "P 4"]] | None = None,
     score: float = 0.5,
+    min_score: float = 0.0,
     pictures: PictureFormat = "input",
     voc_xml: Path | None = None,
     lines: bool = True,
 ) -> None:
     """Writes NAME.detections.json and a picture for each image, with a progress bar and a summary of several images.
 
-    Images are decoded one by one; proposals are computed on all cores, some images ahead.
+    Images are decoded and their proposals computed on all cores, some images ahead.
 
     Args:
         proposals: boxes of each image; if None, computed with the run's settings.
-        score: least score of detections to draw and count; the JSON holds all.
+        score: least score of detections to draw and count.
+        min_score: least score of detections in the files, JSON and VOC XML.
         pictures: format of the pictures. "input" is PNG for lossless inputs and JPEG for others.
         voc_xml: folder for VOC XML of the drawn detections; None writes none.
         lines: also print a line for each image.
     """
     config, counts, compiled = detector.config.proposals, [], set[bool]()
+
+    def searched(file: ImageInput) -> tuple[np.ndarray, np.ndarray]:
+        image = _decoded(file)
+        return image, search_image(image, config)
+
     if proposals is None:
-        pairs = _ahead(lambda image: search_image(_decoded(image), config), images)
+        pairs = _ahead(searched, images)
     else:
-        pairs = (pair for pair in zip(images, proposals, strict=True))
+        pairs = ((file, (_decoded(file), boxes)) for file, boxes in zip(images, proposals, strict=True))
     with (
         contextlib.closing(Progress(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar,
         contextlib.closing(pairs),  # here: one of its own threads might end it, and wait for itself
     ):
-        for file, boxes in pairs:
-            image = _decoded(file)
+        for file, (image, boxes) in pairs:
             with _compiling(image, bar, compiled):
                 found = detector.detect(image, boxes)
             if pictures != "none":
                 _write_picture(out, file.path, pictures, _draw(detector, image, found, score))
-            _write_json(detector, file, image.shape[:2], found, out)
+            _write_json(detector, file, image.shape[:2], found, min_score, out)
             if voc_xml is not None:
                 about = file.path.stem, file.path.name, file.size, found, detector.classes
-                write_voc_xml(voc_xml, *about, min_score=score)
+                write_voc_xml(voc_xml, *about, min_score=max(score, min_score))
             counts.append(np.bincount(found.labels[found.scores >= score], minlength=len(detector.classes) + 1))
             if lines:
                 bar.write(f"{file.path}: {counted(len(boxes), 'proposal')}, {_objects(int(counts[-1].sum()), score)}")
@@ -137,7 +94,9 @@ def detect_images(
         print(_summary(np.array(counts), detector.classes, score))
 
 
-def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, score: float = 0.5) -> None:
+def detect_video(
+    detector: Detector, path: Path, out: Path, *, every: int = 1, score: float = 0.5, min_score: float = 0.0
+) -> None:
     """Writes NAME.detections.mp4 and NAME.detections.jsonl of a video, with a progress bar and a line.
 
     Each JSON line is a frame. The video shows these frames at the original speed. After an interruption both hold the
@@ -145,7 +104,8 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
 
     Args:
         every: detect in every n-th frame, from the first on.
-        score: least score of detections to draw and count; the JSON holds all.
+        score: least score of detections to draw and count.
+        min_score: least score of detections in the JSON lines.
 
     Raises:
         ValueError: the video cannot be read.
@@ -169,7 +129,7 @@ def detect_video(detector: Detector, path: Path, out: Path, *, every: int = 1, s
                 with _compiling(frame.image, bar, compiled):
                     found = detector.detect(frame.image, boxes)
                 add(_draw(detector, frame.image, found, score))
-                file.write(json.dumps(_frame_json(detector, path, frame, found)) + "\n")
+                file.write(json.dumps(_frame_json(detector, path, frame, found, min_score)) + "\n")
                 count, objects = count + 1, objects + _count(found, score)
                 bar.update()
         except KeyboardInterrupt as error:
@@ -246,26 +206,29 @@ def _write_picture(out: Path, path: Path, pictures: str, picture: np.ndarray) ->
     files["png" if ending == "jpg" else "jpg"].unlink(missing_ok=True)
 
 
-def _rows(detector: Detector, found: Detections) -> list[dict[str, Any]]:
+def _rows(detector: Detector, found: Detections, min_score: float) -> list[dict[str, Any]]:
+    kept = at_least(found.scores, min_score)
     return [
         {"class": detector.classes[label - 1], "score": float(score), "box": [float(x) for x in box]}
-        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
+        for label, score, box in zip(found.labels[kept], found.scores[kept], found.boxes[kept], strict=True)
     ]
 
 
-def _write_json(detector: Detector, file: ImageInput, size: tuple[int, int], found: Detections, out: Path) -> None:
+def _write_json(
+    detector: Detector, file: ImageInput, size: tuple[int, int], found: Detections, min_score: float, out: Path
+) -> None:
     text = {
         "image": str(file.path),  # as given; "path" identifies the image
         "path": str(file.path.resolve()),
         "height": size[0],
         "width": size[1],
         "orientation": file.orientation,  # EXIF orientation that was applied; 1: as stored
-        "detections": _rows(detector, found),
+        "detections": _rows(detector, found, min_score),
     }
     write_text(result_files(out, file.path, video=False)[0], json.dumps(text, indent=1) + "\n")
 
 
-def _frame_json(detector: Detector, path: Path, frame: Frame, found: Detections) -> dict[str, Any]:
+def _frame_json(detector: Detector, path: Path, frame: Frame, found: Detections, min_score: float) -> dict[str, Any]:
     return {
         "video": str(path),
         "path": str(path.resolve()),
@@ -273,7 +236,7 @@ def _frame_json(detector: Detector, path: Path, frame: Frame, found: Detections)
         "seconds": round(frame.seconds, 3),
         "height": frame.image.shape[0],
         "width": frame.image.shape[1],
-        "detections": _rows(detector, found),
+        "detections": _rows(detector, found, min_score),
     }
 
 

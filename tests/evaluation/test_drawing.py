@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.commands.show_proposals import draw_some
+from frcnn_jax.evaluation import drawing
 from frcnn_jax.evaluation.analysis.matches import match_dataset
 from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_detections, draw_objects, draw_rois
 from frcnn_jax.evaluation.looking.samples import _crop
@@ -151,6 +152,13 @@ def test_wrong_images_are_refused(tmp_path, shape):
     with pytest.raises(ValueError, match=r"image: .*, expected uint8 \[H, W, 3\]"):
         inspect.unwrap(write_image)(tmp_path / "a.png", image)
     assert not list(tmp_path.iterdir())
+
+
+def test_only_what_is_drawn_is_computed(monkeypatch):
+    boxes = []
+    monkeypatch.setattr(drawing, "box_pixels", lambda box, shape: boxes.append(box) or box_pixels(box, shape))
+    draw_detections(GREY, detections(([1, 2, 30, 40], 0.9), *[([1, 2, 30, 40], 0.1)] * 9), ["a"])
+    assert len(boxes) == 1
 
 
 def test_an_image_that_was_not_found_is_named():

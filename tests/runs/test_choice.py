@@ -127,8 +127,9 @@ def test_the_scripts_take_a_checkpoint_and_say_which_it_was(run, tmp_path, monke
     write_image(image, np.zeros((40, 50, 3), np.uint8))
     np.savez(tmp_path / "boxes.npz", image=np.float32([[0, 0, 40, 30]]))
     detect = ("detect", image, "--workdir", run, "--proposals", tmp_path / "boxes.npz", "--out", tmp_path / "found")
-    assert call(monkeypatch, *detect, "--score", "2") == 2
-    assert "error: --score must be in 0 ... 1, not 2\n" in capsys.readouterr().err
+    for option in ("--score", "--min-score"):
+        assert call(monkeypatch, *detect, option, "2") == 2
+        assert f"error: {option} must be in 0 ... 1, not 2\n" in capsys.readouterr().err
     (tmp_path / "broken.png").write_bytes(b"broken")
     detect = (*detect[:2], tmp_path / "broken.png", *detect[2:])
     assert "(1 of 2 files cannot be read), --skip-broken leaves them out" in call(monkeypatch, *detect)
@@ -137,6 +138,10 @@ def test_the_scripts_take_a_checkpoint_and_say_which_it_was(run, tmp_path, monke
         f"Pictures and JSON files are in {tmp_path}/found, made with the checkpoint of step 7\n"
         in capsys.readouterr().out
     )
+    written = tmp_path / "found/image.detections.json"
+    assert len(json.loads(written.read_text())["detections"]) > 0
+    assert call(monkeypatch, *detect, "--skip-broken", "--min-score", "1") is None
+    assert json.loads(written.read_text())["detections"] == []
     compress = ("compress", "--workdir", run, "--fc6", 4, "--no-evaluate", "--images", 0)
     assert call(monkeypatch, *compress, "--checkpoint", "latest", "--out", tmp_path / "small") is None
     assert "It is the checkpoint of step 7\n" in capsys.readouterr().out

@@ -9,8 +9,9 @@ import pytest
 
 from frcnn_jax.config import Config, ProposalConfig
 from frcnn_jax.data.formats.voc.annotation import read_annotation
-from frcnn_jax.runs import detect_files
-from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video
+from frcnn_jax.data.images import decode_image
+from frcnn_jax.runs import detect_files, detect_results
+from frcnn_jax.runs.detect_files import check_results, detect_images, detect_video, result_files
 from frcnn_jax.runs.detect_inputs import check_images
 from frcnn_jax.runs.detector import Detector
 from frcnn_jax.runs.video import read_frames, video_facts, writing_video
@@ -42,7 +43,7 @@ def images(tmp_path):
     for name in ("a.png", "b.jpg", "c.bmp", "d.webp"):
         image = cv2.resize(random.integers(0, 256, (8, 9, 3), np.uint8), (500, 400), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(tmp_path / name), image)
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out").mkdir(exist_ok=True)
     return check_images(sorted(path for path in tmp_path.iterdir() if path.is_file()), "auto")
 
 
@@ -114,6 +115,34 @@ def test_json_of_an_image(images, tmp_path):
     }
 
 
+def test_the_least_score_in_the_files(images, clip, tmp_path, capsys):
+    out, xml = tmp_path / "out", tmp_path / "xml"
+
+    def classes_in(score, min_score):
+        """Classes in the JSON, and the names in the XML."""
+        options = {"score": score, "min_score": min_score}
+        detect_images(Stub(), images[:1], out, proposals=[np.zeros((0, 4), np.float32)], voc_xml=xml, **options)
+        detect_video(Stub(), clip, out, every=6, **options)
+        results = [json.loads((out / "a.detections.json").read_text())]
+        results += map(json.loads, (out / "clip.avi.detections.jsonl").read_text().splitlines())
+        assert len(results) == 3
+        (found,) = {tuple(row["class"] for row in result["detections"]) for result in results}
+        return found, tuple(item.name for item in read_annotation(xml / "a.xml").objects)
+
+    assert classes_in(0.5, 0.25) == (("cat", "dog"), ("cat",))
+    assert classes_in(0.5, 0.3) == (("cat",), ("cat",))
+    assert classes_in(0.1, 0.3) == (("cat",), ("cat",))
+    assert classes_in(0.5, 0.95) == ((), ())
+    assert "1 object with score >= 0.5" in capsys.readouterr().out.splitlines()[-2]  # what is drawn is counted
+
+
+def test_an_image_is_decoded_once_more_than_for_its_check(images, tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(detect_files, "decode_image", lambda *given: decoded.append(0) or decode_image(*given))
+    detect_images(Stub(), images, tmp_path / "out")
+    assert len(decoded) == len(images)
+
+
 def test_the_format_of_pictures(images, tmp_path):
     out, boxes = tmp_path / "out", [np.zeros((0, 4), np.float32)] * 4
     detect_images(Stub(), images, out, proposals=boxes, pictures="none")
@@ -146,7 +175,7 @@ def clip(tmp_path):
     with writing_video(path, 20.0) as add:
         for index in range(7):
             add(np.roll(image, 10 * index, axis=1))
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out").mkdir(exist_ok=True)
     return path
 
 
@@ -216,3 +245,29 @@ def test_results_of_another_file_are_not_overwritten(clip, tmp_path):
     (out / "clip.avi.detections.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="jsonl is not a file of `detect`"):
         check_results(out, [], [clip])
+
+
+@pytest.mark.parametrize("video", [False, True])
+def test_of_earlier_results_only_the_start_is_read(tmp_path, monkeypatch, video):
+    loads, file, out = json.loads, tmp_path / 'a "\\ä.x', tmp_path / "out"
+    out.mkdir()
+    (results, _) = result_files(out, file, video=video)
+    rows = [{"class": "cat", "score": 0.5, "box": BOX}] * 5000
+    about = {"video" if video else "image": file.name, "path": str(file), "detections": rows}
+    results.write_text(json.dumps(about, indent=None if video else 1) + "\n")
+    monkeypatch.setattr(
+        detect_results.json, "loads", lambda text: loads(text) if len(text) < 300 else pytest.fail("all")
+    )
+    inputs = ([], [file]) if video else ([file], [])
+    check_results(out, *inputs)
+    other = [[path.with_suffix(".y") for path in paths] for paths in inputs]
+    with pytest.raises(FileExistsError, match="holds detections of"):
+        check_results(out, *other)
+
+
+def test_results_written_in_another_order_are_known_too(tmp_path):
+    about = {"detections": [{"image": "no", "path": "/no"}], "path": str(tmp_path / "a.jpg"), "image": "a.jpg"}
+    (tmp_path / "a.detections.json").write_text(json.dumps(about))
+    check_results(tmp_path, [tmp_path / "a.jpg"], [])
+    with pytest.raises(FileExistsError, match=f"holds detections of {tmp_path}/a.jpg: "):
+        check_results(tmp_path, [tmp_path / "a.png"], [])
