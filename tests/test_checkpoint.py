@@ -2,16 +2,18 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint, read_chosen, store
 from frcnn_jax.checkpoint.background import Background
 from frcnn_jax.checkpoint.metadata import decode_metadata, encode_metadata
 from frcnn_jax.cli import run
@@ -210,3 +212,85 @@ def test_a_task_for_which_no_thread_can_be_started_is_done_in_this_one(monkeypat
     assert background._ended.is_set()
     background.wait()
     assert done == [threading.current_thread()]
+
+
+def test_a_step_before_the_newest_is_refused(tmp_path):
+    """Orbax declines it in silence."""
+    save(tmp_path, 3)
+    message = rf"step 2 cannot be written to {tmp_path}/checkpoints, which has one of step 3: give another workdir"
+    with pytest.raises(ValueError, match=message):
+        save(tmp_path, 2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+
+
+def test_what_orbax_declines_is_no_success(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: False)
+    begin(checkpoints, 1)
+    with pytest.raises(OSError, match=r"cannot write the checkpoint of step 1 to .*: Orbax declined to save it\. "):
+        checkpoints.close()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_checkpoint_without_its_checksums_is_said_to_be_whole_and_gets_them(tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(28, "No space left on device", str(folder))
+
+    save(tmp_path, 1)
+    written = []
+    with closing(Checkpoints(tmp_path)) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(store, "write_sums", full)
+        begin(checkpoints, 2, then=lambda: written.append(2))
+        message = (
+            rf"^the checkpoint of step 2 in {tmp_path}/checkpoints is whole, but its checksums cannot be written: No"
+        )
+        with pytest.raises(OSError, match=message):
+            checkpoints.wait()
+    assert written == []
+    sums = tmp_path / "checkpoints/2/checksums.json"
+    with open_checkpoint(tmp_path) as checkpoints:
+        assert checkpoints.restore(state_of(0))[2] == {"step": 2}
+        assert not sums.exists()  # who only reads writes nothing
+        checkpoints.add_sums()
+    before = sums.stat()
+    with open_checkpoint(tmp_path) as checkpoints:
+        checkpoints.add_sums()
+    assert sums.stat() == before
+
+
+@pytest.mark.parametrize("checkpoint", [None, "latest", 1])
+def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_called_damaged(tmp_path, checkpoint):
+    save(tmp_path, 1)
+    read = []
+
+    def metadata_after_removal(checkpoints):
+        if not read:
+            save(tmp_path, 2)
+            shutil.rmtree(checkpoints.folder)
+        read.append(checkpoints.step)
+        return checkpoints.metadata()
+
+    if checkpoint == 1:
+        with pytest.raises(FileNotFoundError, match=r"has no checkpoint of step 1: its checkpoints are of step 2$"):
+            read_chosen(tmp_path, checkpoint, metadata_after_removal)
+    else:
+        assert read_chosen(tmp_path, checkpoint, metadata_after_removal) == METADATA
+        assert read == [1, 2]
+    message = rf"^{tmp_path}/checkpoints/2 was removed while it was read, as by a training .*: start again$"
+    for use in (lambda opened: opened.metadata(), lambda opened: opened.restore(state_of(0))):
+        save(tmp_path, 2)
+        with open_checkpoint(tmp_path) as opened:
+            shutil.rmtree(opened.folder)
+            with pytest.raises(FileNotFoundError, match=message):
+                use(opened)
+
+
+def test_a_removal_that_has_only_begun_is_not_called_damage(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    with open_checkpoint(tmp_path) as checkpoints:
+        shutil.rmtree(checkpoints.folder / "metadata")
+        advice = checkpoints._advice
+        monkeypatch.setattr(checkpoints, "_advice", lambda: shutil.rmtree(checkpoints.folder) or advice())
+        with pytest.raises(FileNotFoundError, match="was removed while it was read"):
+            checkpoints.metadata()

@@ -1,28 +1,29 @@
 """Checkpoints of a run on Orbax: everything needed to resume it exactly, or to detect."""
 
 import contextlib
-import errno
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from frcnn_jax.checkpoint.background import Background, copy_to_host
-from frcnn_jax.checkpoint.errors import is_missing_elsewhere, quiet_orbax, reason, system_code
+from frcnn_jax.checkpoint.damage import CheckpointRemovedError, check_files, damage_named
+from frcnn_jax.checkpoint.errors import quiet_orbax, reason
 from frcnn_jax.checkpoint.evaluations import choose_step
 from frcnn_jax.checkpoint.metadata import READABLE, CheckpointMetadata, decode_metadata, encode_metadata
 from frcnn_jax.checkpoint.shapes import check_shapes
 from frcnn_jax.config import expand_user, from_json
 from frcnn_jax.distributed.talk import process_count
-from frcnn_jax.sums import check_contents, write_sums
+from frcnn_jax.sums import SUMS_FILE, write_sums
+
+_Read = TypeVar("_Read")
 
 
 @contextlib.contextmanager
@@ -49,6 +50,19 @@ def open_checkpoint(workdir: str | Path, checkpoint: str | int | None = None) ->
         yield checkpoints
     finally:
         checkpoints.close()
+
+
+def read_chosen(workdir: str | Path, checkpoint: str | int | None, read: Callable[["Checkpoints"], _Read]) -> _Read:
+    """`read` of the checkpoint chosen as by `open_checkpoint`; if a training removes it meanwhile, one is chosen and
+    read once more.
+
+    Raises:
+        Exception: as `open_checkpoint` and `read`.
+    """
+    with contextlib.suppress(CheckpointRemovedError), open_checkpoint(workdir, checkpoint) as checkpoints:
+        return read(checkpoints)
+    with open_checkpoint(workdir, checkpoint) as checkpoints:
+        return read(checkpoints)
 
 
 class Checkpoints:
@@ -101,7 +115,7 @@ class Checkpoints:
         wait: bool = True,
         then: Callable[[], Any] = lambda: None,
     ) -> None:
-        """Writes a checkpoint for the state's step, unless it already exists, and removes old ones.
+        """Writes a checkpoint for the state's step, unless it is the newest already, and removes old ones.
 
         Args:
             best: step of a checkpoint that is kept beside the newest ones.
@@ -111,9 +125,15 @@ class Checkpoints:
 
         Raises:
             OSError: it cannot be written, for example because the disk is full; earlier checkpoints are intact.
+            ValueError: there is one of a later step.
         """
         self.wait()
         step = int(state.step)
+        if self.latest is not None and step < self.latest:
+            raise ValueError(
+                f"a checkpoint of step {step} cannot be written to {self._manager.directory}, which has one of step "
+                f"{self.latest}: give another workdir, or delete the later ones"
+            )
         if step == self.latest:
             then()
             return
@@ -150,14 +170,21 @@ class Checkpoints:
         self._remove_unfinished(step)  # from a run that was killed while saving
         try:
             with quiet_orbax():
-                self._manager.save(step, args=items)
+                if not self._manager.save(step, args=items):
+                    raise ValueError("Orbax declined to save it")
                 self._manager.wait_until_finished()
-            write_sums(self._folder(step))
         except (OSError, ValueError) as error:  # TensorStore reports system errors as ValueError
             self._remove_unfinished(step)
             others = "Checkpoints of earlier steps are whole" if self.steps else "There is none of an earlier step"
             raise OSError(
                 f"cannot write the checkpoint of step {step} to {self._manager.directory}: {reason(error)}. {others}"
+            ) from error
+        try:
+            write_sums(self._folder(step))
+        except OSError as error:
+            raise OSError(
+                f"the checkpoint of step {step} in {self._manager.directory} is whole, but its checksums cannot be "
+                f"written: {reason(error)}. The same command goes on from it, and writes them"
             ) from error
         then()
         for old in self.steps[: -self._keep]:
@@ -188,6 +215,15 @@ class Checkpoints:
             key = jax.random.wrap_key_data(restored["arrays"]["key"])
             return restored["arrays"]["state"], key, restored["metadata"]["position"]
 
+    def add_sums(self) -> None:
+        """Writes the checksums of a restored checkpoint that has none, as the process that wrote it was killed before.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        if not (self.folder / SUMS_FILE).exists():
+            write_sums(self.folder)
+
     def metadata(self) -> CheckpointMetadata:
         """Description of the checkpoint.
 
@@ -208,34 +244,9 @@ class Checkpoints:
         with self.damage_named(contents=None):
             return decode_metadata(described, config)
 
-    @contextlib.contextmanager
-    def damage_named(self, contents: str | None = "metadata/") -> Iterator[None]:
-        """Converts reading errors in the block to an error that names the damaged checkpoint and the one to resume
-        from.
-
-        Args:
-            contents: start of the paths of files whose contents are checked first; sizes are checked for all files.
-                None checks nothing, as after an earlier block.
-
-        Raises:
-            ValueError: it is damaged; one line.
-            OSError: the system cannot read it, or a path outside it is missing.
-        """
-        folder = self.folder
-        try:
-            if contents is not None:
-                _check_files(folder, contents)
-            with quiet_orbax():
-                yield
-        except (MemoryError, jax.errors.JaxRuntimeError):
-            raise
-        except Exception as error:  # Orbax raises a bare Exception for a truncated array
-            if is_missing_elsewhere(error, folder):
-                raise
-            code = system_code(error)
-            if code not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-                raise OSError(f"{folder} cannot be read: {os.strerror(code)}") from error
-            raise ValueError(f"{folder} is damaged ({reason(error)}): {self._advice()}") from error
+    def damage_named(self, contents: str | None = "metadata/") -> contextlib.AbstractContextManager[None]:
+        """A block whose reading errors name the checkpoint and the one to resume from, as in `damage.damage_named`."""
+        return damage_named(self.folder, contents, self._advice)
 
     @property
     def _chosen(self) -> int | None:
@@ -246,7 +257,7 @@ class Checkpoints:
         for step in sorted(self.steps, reverse=True):
             with contextlib.suppress(ValueError, OSError):
                 if step != self._chosen:
-                    _check_files(self._folder(step))
+                    check_files(self._folder(step))
                     other = f"give --checkpoint {step}"
                     if self._chosen != self.latest:
                         return other
@@ -272,15 +283,3 @@ class Checkpoints:
         """Frees the space of an unfinished checkpoint."""
         for path in Path(self._manager.directory).glob(f"{step}.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _check_files(folder: Path, contents: str = "") -> None:
-    """Raises an error if a part of the checkpoint is missing, or has another size than when it was written.
-
-    Args:
-        contents: start of the paths of files whose contents are checked too.
-    """
-    absent = [name for name in ("metadata", "arrays") if not (folder / name).is_dir()]
-    if absent:
-        raise FileNotFoundError(f"it has no {' and no '.join(absent)}")
-    check_contents(folder, contents)

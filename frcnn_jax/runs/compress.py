@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from frcnn_jax.atomic import new_folder
-from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, read_chosen
 from frcnn_jax.config import Config, absolute_paths, expand_user, replace
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.detector import open_run
@@ -86,9 +86,12 @@ def _read(
 ) -> tuple[Config, CheckpointMetadata, tuple[TrainState, jax.Array, dict[str, Any]]]:
     """Config and checkpoint of a run."""
     config = open_run(workdir)
-    with open_checkpoint(workdir, checkpoint) as checkpoints:
+
+    def read(checkpoints: Checkpoints) -> tuple[CheckpointMetadata, tuple[TrainState, jax.Array, dict[str, Any]]]:
         metadata = checkpoints.metadata()
-        return config, metadata, checkpoints.restore(abstract_state(config, len(metadata.classes) + 1))
+        return metadata, checkpoints.restore(abstract_state(config, len(metadata.classes) + 1))
+
+    return config, *read_chosen(workdir, checkpoint, read)
 
 
 def _check_same(out: Path, config: Config, state: TrainState, workdir: Path) -> None:

@@ -108,6 +108,7 @@ class RunFolder:
             (state, key), position = begin(), None
         else:
             state, key, position = self._checkpoints.restore(shapes)
+            self._checkpoints.add_sums()
         if is_first():
             data = jax.random.key_data(key)
         state, data = from_first_process((state, data))

@@ -8,7 +8,7 @@ import pkgutil
 import pytest
 
 import frcnn_jax as frcnn
-from frcnn_jax.checkpoint import Checkpoints, open_checkpoint
+from frcnn_jax.checkpoint import Checkpoints, open_checkpoint, read_chosen
 from frcnn_jax.comparison.ablations import fast_rcnn_svm
 from frcnn_jax.comparison.table import find_records, write_table
 from frcnn_jax.config import Config
@@ -48,6 +48,7 @@ def opened(workdir):
 # Of every public function with an argument `workdir` that may be a text.
 CALLS = {
     "checkpoint.store.open_checkpoint": lambda home: opened(RUN) == home / "run/checkpoints/1",
+    "checkpoint.store.read_chosen": lambda home: read_chosen(RUN, None, lambda checkpoints: checkpoints.step) == 1,
     "weights.formats.checkpoints.read_checkpoint": lambda home: read_checkpoint(RUN)[1].step == 1,
     "runs.detector.load_detector": lambda home: frcnn.load_detector(RUN).step == 1,
     "runs.detector.open_run": lambda home: open_run(RUN) == read_config(home / "run"),

@@ -102,6 +102,7 @@ def fine_tune(
         iterator = iterate(source, config.input.workers, prefetch=max(config.input.workers, 2))
         if checkpoints.latest is not None:
             state, key, position = checkpoints.restore(state)
+            checkpoints.add_sums()
             iterator.set_state(clock.resume(position, int(state.step)))
         else:
             clock.reset()

@@ -8,7 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict
 
-from frcnn_jax.checkpoint import open_checkpoint
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, read_chosen
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights.formats.base import FOLDER, Arrays, own_format
 from frcnn_jax.weights.metadata import WeightsMetadata
@@ -28,11 +28,14 @@ def read_checkpoint(
         FileNotFoundError: this checkpoint, or any, does not exist.
         ValueError: it is damaged.
     """
-    with open_checkpoint(workdir, checkpoint) as checkpoints:
+    names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
+
+    def read(checkpoints: Checkpoints) -> tuple[int, CheckpointMetadata, dict]:
         step, about = checkpoints.step, checkpoints.metadata()
-        names = ("trainable", "frozen", "statistics") if with_arrays else ("statistics",)
         with checkpoints.damage_named(contents="" if with_arrays else "metadata/"):
-            state = _restore(checkpoints.folder / "arrays", names)
+            return step, about, _restore(checkpoints.folder / "arrays", names)
+
+    step, about, state = read_chosen(workdir, checkpoint, read)
     # Each parameter is in one of the two trees, with None in the other.
     arrays = {
         name: array
