@@ -60,15 +60,16 @@ def roi_max_pool(
     Args:
         features: feature map of any floating dtype.
         rois: inclusive corners x1 y1 x2 y2 in image pixels (see `project_rois`) of any real dtype, also outside the
-            image.
+            image. A corner that is NaN counts as 0.
         output_size: rows and columns of the grid.
         spatial_scale: feature cells per image pixel.
         valid_size: rows and columns of the map's valid top-left part, the rest being padding; the whole map if None.
         implementation: "pallas" for kernels on GPUs and XLA's operations elsewhere, "xla" for the latter everywhere, or
             "auto" for the kernels where JAX runs on a GPU and has them. The values are the same.
 
-    `jax.vmap` over images makes one lookup and one scatter of all of them. Under `jax.jit` alone, images that are
-    sharded over devices are gathered for it; `jax.shard_map` pools each device's own.
+    `jax.vmap` over images makes one lookup and one scatter of all of them; over groups of RoIs of one map, one lookup
+    for all groups. Under `jax.jit` alone, images that are sharded over devices are gathered for it; `jax.shard_map`
+    pools each device's own.
 
     Raises:
         ValueError: a shape or dtype is wrong, the grid or the map is empty, the scale is traced or not a finite number
@@ -171,19 +172,31 @@ def _call(function: str, implementation: str, *arrays: Any, **static: Any) -> An
 
     @call.def_vmap
     def merge_axes(size: Any, batched: Any, *arrays: Any) -> tuple[Any, Any]:
-        def merged(array: Array, has_axis: bool) -> Array:
-            array = array if has_axis else jnp.broadcast_to(array, (size, *array.shape))
-            return array.reshape(size * array.shape[1], *array.shape[2:])
-
-        results = call(*jax.tree.map(merged, arrays, tuple(batched)))
-        first, has_axis = jax.tree.leaves(arrays)[0], jax.tree.leaves(batched)[0]
-        images = first.shape[1 if has_axis else 0]
-        split = jax.tree.map(lambda array: array.reshape(size, images, *array.shape[1:]), results)
+        # Groups of RoIs of one map are more RoIs of it: the map is not copied, and its table is made once.
+        one_map = function == "bin_maxima" and not batched[0]
+        shared, axis = (arrays[:1], 1) if one_map else ((), 0)
+        each, has_axis = arrays[len(shared) :], tuple(batched[len(shared) :])
+        each = jax.tree.map(lambda x, has: x if has else jnp.broadcast_to(x, (size, *x.shape)), each, has_axis)
+        count = jax.tree.leaves(each)[0].shape[1 + axis]
+        results = call(*shared, *jax.tree.map(partial(_merge_axis, axis), each))
+        split = jax.tree.map(partial(_split_axis, axis, (size, count)), results)
         return split, jax.tree.map(lambda _: True, split)
 
     results = jax.tree.map(lambda array: array[0], call(*jax.tree.map(lambda array: array[None], arrays)))
     # Without RoIs the results are constants, which vary over no axis.
     return equally_varying(results, arrays)[0]
+
+
+def _merge_axis(axis: int, array: Array) -> Array:
+    """The leading axis merged with the one after it that is at `axis` in the result: of images (0) or of RoIs (1)."""
+    array = jnp.moveaxis(array, 0, axis)
+    before, (size, count), after = array.shape[:axis], array.shape[axis : axis + 2], array.shape[axis + 2 :]
+    return array.reshape(*before, size * count, *after)
+
+
+def _split_axis(axis: int, sizes: tuple[Any, Any], array: Array) -> Array:
+    """The inverse of `_merge_axis`: `sizes` are those of the two axes."""
+    return jnp.moveaxis(array.reshape(*array.shape[:axis], *sizes, *array.shape[axis + 1 :]), axis, 0)
 
 
 def _gpu_kernels(implementation: str) -> ModuleType | None:

@@ -139,10 +139,11 @@ def test_vmap_in_vmap_and_over_rois_alone_are_as_one_image_after_the_other():
     features, rois, cotangent = map(jnp.asarray, (features, rois, cotangent))
     nested = jax.jit(jax.vmap(jax.vmap(both)))(features, rois, cotangent)
     one_map = jax.jit(jax.vmap(both, in_axes=(None, 0, 0)))(features[0, 0], rois[0], cotangent[0])
+    groups = jax.jit(jax.vmap(jax.vmap(both), in_axes=(None, 0, 0)))(features[0], rois, cotangent)
     for i, j in np.ndindex(2, 2):
-        alone = both(features[i, j], rois[i, j], cotangent[i, j])
-        for got, want in zip(nested, alone, strict=True):
-            np.testing.assert_array_equal(got[i, j], want)
+        for found, image in ((nested, features[i, j]), (groups, features[0, j])):
+            for got, want in zip(found, both(image, rois[i, j], cotangent[i, j]), strict=True):
+                np.testing.assert_array_equal(got[i, j], want)
     for j in range(2):
         for got, want in zip(one_map, both(features[0, 0], rois[0, j], cotangent[0, j]), strict=True):
             np.testing.assert_array_equal(got[j], want)
@@ -186,6 +187,17 @@ def test_nothing_of_the_size_of_rois_times_the_map_is_made():
     # Nor does the compiler add any: two tables and a handful of arrays like the output, below half of R H W C.
     used = jax.jit(step).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
     assert 0 < used < 4 * (2 * levels * cells + 16 * outputs) < 4 * rois * images * height * width * channels / 2
+
+
+def test_groups_of_rois_of_one_map_share_its_table():
+    def largest(pool):
+        shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((38, 63, 8), (4, 2, 16, 4))]
+        return max(sizes_in(jax.make_jaxpr(pool)(*shapes).jaxpr))
+
+    together = largest(lambda features, rois: roi_max_pool(features, rois.reshape(-1, 4)))
+    by_group = jax.vmap(roi_max_pool, in_axes=(None, 0))
+    assert largest(jax.vmap(by_group, in_axes=(None, 0))) == together
+    assert largest(lambda f, rois: jax.vmap(by_group)(jnp.stack([f, f]), rois.swapaxes(0, 1))) == 2 * together
 
 
 @on_cpu

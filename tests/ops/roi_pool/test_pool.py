@@ -190,6 +190,12 @@ def test_an_roi_beyond_all_measure_has_the_map_in_its_middle_bin():
         np.testing.assert_array_equal(pool(features, jnp.array(rois), (7, 7), 1 / 16)[0], want)
 
 
+def test_a_corner_that_is_nan_counts_as_0():
+    features, rois = jnp.arange(12.0).reshape(3, 4, 1), jnp.array([[jnp.nan, 1, 2, 2], [0, 1, 2, 2]])
+    unknown, zero = roi_max_pool(features, rois, (1, 1), 1.0)
+    assert (unknown, zero) == (10, 10)
+
+
 def test_mirrored_map_and_rois_give_the_mirrored_grid():
     # Halves would round to another side, so corners are whole cells; RoIs of k * 7 cells have bins without remainder.
     generator = np.random.default_rng(7)
