@@ -9,6 +9,8 @@ foreground.
 Uniform foreground consists mostly of objects with many overlapping proposals, the large ones. Balanced foreground
 alternates between the classes or the objects of the image: one RoI of each, then a second one of each, while they last.
 
+A box with a coordinate that is infinite or NaN is never drawn, as if it were masked.
+
 A crowd is a region of objects that were not annotated one by one. It is neither matched nor a proposal. An RoI with at
 least `CROWD_COVER` of its own area on one crowd is not background, but may be foreground of another object.
 """
@@ -48,6 +50,7 @@ def sample_rois(
 
     Args:
         key: determines the draw, independently of masked entries and padding.
+        proposals: those with a coordinate that is infinite or NaN are not drawn, and neither are such `gt_boxes`.
         gt_crowd: mask of crowds among the ground truth; None: no crowds.
         background_iou: half-open range [low, high) of the largest IoU; low = 0 includes boxes that touch no object.
         foreground_balance: `none` draws foreground uniformly; `class` and `object` draw equal numbers from each class,
@@ -97,7 +100,7 @@ def sample_rois(
     if gt_crowd is not None:
         on_crowd = _on_crowd(candidates, gt_boxes, gt_mask & gt_crowd)
         gt_mask = gt_mask & ~gt_crowd
-    real = jnp.concatenate([proposal_mask, gt_mask])
+    real = jnp.concatenate([proposal_mask, gt_mask]) & jnp.isfinite(candidates).all(axis=-1)
     overlaps = jnp.where(gt_mask[None, :], pairwise_iou(candidates, gt_boxes), 0)
     matched = jnp.argmax(overlaps, axis=1) if gt_boxes.shape[0] else jnp.zeros(len(candidates), jnp.int32)
     largest = jnp.max(overlaps, axis=1, initial=0)

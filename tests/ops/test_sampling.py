@@ -104,6 +104,18 @@ def test_background_down_to_zero_admits_what_touches_nothing():
     np.testing.assert_array_equal(empty_object.labels, np.zeros(ROIS))
 
 
+def test_boxes_that_are_not_finite_are_never_drawn():
+    # Their overlap with anything is 0, which is background here. As an object, such a box is no candidate either.
+    proposals, mask, boxes, labels, gt_mask = image([20, 30, 40, 60], [(OBJECT, 7), (OBJECT, 5)], room=4, object_room=2)
+    anywhere = jax.jit(partial(sample_rois, rois_per_image=ROIS, background_iou=(0.0, 0.5)))
+    for wrong in (np.nan, np.inf, -np.inf):
+        proposals[0, 3] = proposals[1, 0] = boxes[1, 2] = wrong
+        sample = anywhere(key(0), proposals, mask, boxes, labels, gt_mask)
+        assert [sorted(heights) for heights in heights_of(sample)] == [[60, 100], [40]]
+        assert np.isfinite(sample.rois).all()
+        assert np.isfinite(sample.gt_boxes).all()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_draw_agrees_with_a_plain_loop(seed):
     generator = np.random.default_rng(seed)
