@@ -33,6 +33,13 @@ def check_number(function: str, name: str, value: Any) -> None:
         raise TypeError(f"{function} takes {name} as a number, not {value!r}")
 
 
+def check_weight(function: str, name: str, value: Any) -> None:
+    """Raises TypeError if a value is not one number, ValueError if it is infinite, NaN or below 0."""
+    check_number(function, name, value)
+    if not is_traced(value) and not 0 <= value < np.inf:
+        raise ValueError(f"{function} takes {name} as a finite number of at least 0, not {value!r}")
+
+
 def check_scale(function: str, name: str, value: Any) -> None:
     """Raises ValueError if a value is not one finite number above 0, or is traced."""
     if is_traced(value):

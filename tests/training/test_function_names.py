@@ -98,6 +98,14 @@ DIFFERENT = {
         focal(np.arange(5000)),
     ),
     "JAX arrays": (focal(jnp.zeros(3)), focal(jnp.ones(3)), focal(jnp.zeros((3, 1)))),
+    "random keys": (
+        outer(jax.random.key(0)),
+        outer(jax.random.key(1)),
+        outer(jax.random.key(0, impl="rbg")),
+        outer(jax.random.split(jax.random.key(0))),
+        outer(jax.random.key_data(jax.random.key(0))),
+        focal(jax.random.key(0)),
+    ),
     "lists of arrays": (focal([np.zeros(3)]), focal([np.ones(3)]), focal((np.ones(3),))),
     "texts": (focal("a\nb"), focal("a\nc"), focal("a" * 500), focal("a" * 501)),
     "objects": (Scaled(1), Scaled(2), Scaled(np.zeros(2))),
@@ -131,6 +139,20 @@ def test_a_function_that_calls_itself():
         return n * factorial(n - 1) if n else 1
 
     assert function_name(factorial).startswith(f"{__name__}:test_a_function_that_calls_itself.<locals>.factorial#")
+
+
+def test_collections_that_contain_themselves():
+    def nested(value):
+        items, table = [value], {"value": value}
+        items.append((items, {"items": items}))
+        table["table"] = [table]
+        return outer((items, table))
+
+    def shared(value):
+        return outer((value, value))
+
+    assert function_name(nested(1)) == function_name(nested(1)) != function_name(nested(2))
+    assert function_name(shared([1])) == function_name(outer(([1], [1])))
 
 
 def test_the_same_in_another_process():

@@ -189,6 +189,11 @@ def test_weights_of_the_loss_are_numbers():
     for weight in ("2", None, True, [0.5], np.ones(1), 1j):
         with pytest.raises(TypeError, match=r"^MultiTaskLoss takes localization_weight as a number, not "):
             MultiTaskLoss(localization_weight=weight)
+    for weight in (-1.0, -np.float32(0.5), jnp.float32(np.nan), np.inf):
+        with pytest.raises(
+            ValueError, match=r"^MultiTaskLoss takes localization_weight as a finite number of at least 0"
+        ):
+            MultiTaskLoss(localization_weight=weight)
     weighted = jax.grad(lambda weight: weight * MultiTaskLoss(localization_weight=weight).localization_weight)
     assert weighted(3.0) == 6
 

@@ -31,7 +31,7 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 def _named(function: Any, outer: tuple[int, ...]) -> str:
-    """`function_name` inside the names of `outer`, by id: a function may enclose itself."""
+    """`function_name` inside what has the ids `outer`: a function may enclose itself."""
     if id(function) in outer:
         return "itself"
     outer = (*outer, id(function))
@@ -58,13 +58,16 @@ def _named(function: Any, outer: tuple[int, ...]) -> str:
 def _value(value: Any, outer: tuple[int, ...]) -> str:
     """One line for a value that a function depends on."""
     if isinstance(value, np.ndarray | jax.Array):
-        array = np.asarray(value)
-        return f"{array.dtype.name}{list(array.shape)}{_hash(np.ascontiguousarray(array).tobytes())}"
+        array = np.asarray(jax.random.key_data(value) if _is_key(value) else value)
+        return f"{value.dtype.name}{list(value.shape)}{_hash(np.ascontiguousarray(array).tobytes())}"
     if isinstance(value, types.ModuleType):
         return value.__name__
-    items = None if callable(value) else _items(value, outer)
-    if items is not None:
-        return items
+    if not callable(value):
+        if id(value) in outer:
+            return "itself"
+        items = _items(value, (*outer, id(value)))
+        if items is not None:
+            return items
     if callable(value) or " at 0x" in repr(value):
         return _short(_named(value, outer))
     return _short(repr(value))
@@ -102,6 +105,11 @@ def _code(code: types.CodeType) -> str:
     """The code of a function without its file and line."""
     constants = [_code(c) if isinstance(c, types.CodeType) else _value(c, ()) for c in code.co_consts]
     return repr((code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants))
+
+
+def _is_key(array: np.ndarray | jax.Array) -> bool:
+    """True for keys of `jax.random.key`, which NumPy cannot hold."""
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def _is_empty(cell: Any) -> bool:

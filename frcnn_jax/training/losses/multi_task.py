@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from frcnn_jax.ops import losses
-from frcnn_jax.ops.arguments import check_number
+from frcnn_jax.ops.arguments import check_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,6 +13,7 @@ class MultiTaskLoss:
 
     Raises:
         TypeError: a loss is not a function, but for example a name, or the weight is not a number.
+        ValueError: the weight is infinite, NaN or below 0.
     """
 
     classification: losses.ClassificationLoss = losses.cross_entropy
@@ -22,7 +23,7 @@ class MultiTaskLoss:
     def __post_init__(self):
         losses.check_function("classification", self.classification)
         losses.check_function("localization", self.localization)
-        check_number("MultiTaskLoss", "localization_weight", self.localization_weight)
+        check_weight("MultiTaskLoss", "localization_weight", self.localization_weight)
 
 
 def check_loss(loss: Any) -> None:
