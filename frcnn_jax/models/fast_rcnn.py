@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real, UInt8
 
 from frcnn_jax.models.layers import Sizes, mask_outside
 from frcnn_jax.models.pixels import CAFFE_PIXELS, PixelNormalization, normalize_images
+from frcnn_jax.ops.arguments import check_integers
 from frcnn_jax.ops.precision import as_array, as_int32, widen
 from frcnn_jax.ops.roi_pool.pool import project_rois, roi_max_pool
 from frcnn_jax.ops.shapes import check_shapes
@@ -152,8 +153,7 @@ def _given(x: Any) -> Any:
 
 def _within(sizes: Int[Array, "N 2"], limit: tuple[int, int]) -> Int[Array, "N 2"]:
     """Sizes of images in 32 bits and at most `limit`, so that no cell is counted that a padded image does not have."""
-    if not jnp.issubdtype(sizes.dtype, jnp.integer):
-        raise ValueError(f'the model takes image_sizes as integers, not {sizes.dtype}: give .astype("int32") of them')
+    check_integers("the model", "image_sizes", sizes)
     return jnp.clip(as_int32(sizes), 0, jnp.array(limit, jnp.int32)[None])
 
 

@@ -5,10 +5,12 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Real
 
 from frcnn_jax.models.layers import Sizes, mask_outside
-from frcnn_jax.ops.precision import wide_dtype
+from frcnn_jax.ops.arguments import check_integers
+from frcnn_jax.ops.precision import as_array, wide_dtype
+from frcnn_jax.ops.shapes import check_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +42,22 @@ CENTERED_PIXELS = PixelNormalization((127.5, 127.5, 127.5), (64.0, 64.0, 64.0), 
 
 
 def normalize_images(
-    images: UInt8[Array, "N H W 3"], sizes: Sizes, pixels: PixelNormalization, dtype: Any = jnp.float32
+    images: Real[Array, "N H W 3"], sizes: Sizes, pixels: PixelNormalization, dtype: Any = jnp.float32
 ) -> Float[Array, "N H W 3"]:
-    """8-bit RGB images as network input: mean and deviation per channel, zero outside `sizes` (rows, columns)."""
+    """8-bit RGB images as network input: mean and deviation per channel, zero outside `sizes` (rows, columns).
+
+    Args:
+        images: pixels of 0 ... 255, of any real dtype; scale those of 16-bit images to that range first.
+        sizes: rows and columns of each image, the rest being padding, as integers of any kind; no padding if None.
+
+    Raises:
+        ValueError: a shape does not fit, for example because the axis of images is missing, or the sizes are not
+            integers.
+    """
+    images, sizes = as_array(images), None if sizes is None else as_array(sizes)
+    check_shapes("normalize_images", "images [N, H, W, 3], sizes [N, 2]", images, sizes)
+    if sizes is not None:
+        check_integers("normalize_images", "sizes", sizes)
     x = images[..., ::-1] if pixels.order == "bgr" else images
     wide = wide_dtype(dtype)
     mean, std = (jnp.array(v, wide)[None, None, None] for v in (pixels.mean, pixels.std))

@@ -70,6 +70,12 @@ def valid_part(function: str, name: str, size: Any, map_size: tuple[int, int]) -
     return jnp.minimum(as_int32(size), jnp.array(map_size, jnp.int32))
 
 
+def check_integers(function: str, name: str, array: Any) -> None:
+    """Raises ValueError if an array is of another dtype than integers."""
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f'{function} takes {name} as integers, not {array.dtype}: give .astype("int32") of them')
+
+
 def _is_number(value: Any) -> bool:
     """True for a real number of Python, NumPy or JAX; bools are none."""
     if isinstance(value, bool | np.bool_) or np.shape(value) != ():
