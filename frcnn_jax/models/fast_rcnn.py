@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real, UInt8
 
 from frcnn_jax.models.layers import Sizes, mask_outside
@@ -162,7 +163,7 @@ def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:
 
     Raises:
         ValueError: the model has variables that are not parameters, such as running means of batch normalisation, which
-            no step would update.
+            no step would update, or its trunk has another stride than `spatial_scale` says.
     """
     side = max(32, 2 * model.stride)
     images = jnp.zeros((1, side, side, 3), model.backbone.dtype)
@@ -175,4 +176,26 @@ def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:
             f"the model has variables besides parameters, {', '.join(others)}, which detection and training do not "
             "keep: replace for example nn.BatchNorm by nn.GroupNorm, or by a fixed scale and shift"
         )
+    if type(model).features is FastRCNN.features:
+        _check_stride(model, side, key)
     return variables["params"]
+
+
+def _check_stride(model: FastRCNN, side: int, key: PRNGKeyArray) -> None:
+    """Raises ValueError if larger images do not have one more row and column of features for each stride."""
+    # So many that trunks whose strides differ by one differ by two cells or more, whatever they lose at the borders.
+    cells = 4 * model.stride
+    pixels = cells * model.stride
+
+    def map_size(side: int) -> np.ndarray:
+        images = jax.ShapeDtypeStruct((1, side, side, 3), model.backbone.dtype)
+        features = jax.eval_shape(partial(model.init_with_output, method="features"), key, images)[0][0]
+        return np.array(features.shape[1:3])
+
+    more = map_size(side + pixels) - map_size(side)
+    if (abs(more - model.spatial_scale * pixels) >= 1).any():
+        raise ValueError(
+            f"{type(model.backbone).__name__} gives {more[0]} x {more[1]} more cells for {pixels} x {pixels} more "
+            f"pixels, but spatial_scale {model.spatial_scale:g} means {cells} x {cells}: set it, as in "
+            f"model.clone(spatial_scale=1 / {max(round(pixels / max(more[0], 1)), 1)})"
+        )
