@@ -207,7 +207,7 @@ def create_model(
 
     Args:
         num_classes: number of classes including background: 21 for VOC.
-        dropout: dropout probability after fc6 and fc7.
+        dropout: dropout probability after fc6 and fc7, or on the mean vector of a `StagesHead`.
         dtype: of activations; `param_dtype`: of parameters.
         pixels: normalisation of 8-bit images; the architecture's own if None.
         fc6_rank, fc7_rank: split fc6 or fc7 into two layers, for weights compressed to that rank (section 3.1).
