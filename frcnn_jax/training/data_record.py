@@ -117,7 +117,9 @@ def read_record(workdir: Path) -> DataRecord | None:
         return None
 
 
-def check_data(workdir: Path, before: CheckpointMetadata, now: DataRecord, dataset: Any, accept_changed: bool) -> bool:
+def compare_data(
+    workdir: Path, before: CheckpointMetadata, now: DataRecord, dataset: Any, accept_changed: bool
+) -> bool:
     """Compares the data by content with the data of the newest checkpoint.
 
     Args:

@@ -116,7 +116,7 @@ class Validation:
         return line
 
 
-def check_measured(workdir: Path, now: Mapping[str, Any], accept_changed: bool) -> None:
+def compare_measured(workdir: Path, now: Mapping[str, Any], accept_changed: bool) -> None:
     """Raises ValueError if existing values of the run were measured differently, so that new ones are not comparable.
 
     Args:

@@ -17,10 +17,10 @@ from frcnn_jax.distributed.arrays import from_first_process
 from frcnn_jax.distributed.talk import from_first, is_first
 from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.pixels import PixelNormalization
-from frcnn_jax.training.data_record import DataRecord, check_data, write_record
+from frcnn_jax.training.data_record import DataRecord, compare_data, write_record
 from frcnn_jax.training.initial import read_start_pixels
 from frcnn_jax.training.state import TrainState
-from frcnn_jax.training.validation import check_measured
+from frcnn_jax.training.validation import compare_measured
 
 # Settings that may change between two starts of a run, as they do not affect what was learned so far. Data and proposal
 # files are compared by content instead (`data_record`), wherever they are.
@@ -41,14 +41,14 @@ class RunFolder:
         self._before = checkpoints.metadata() if is_first() and checkpoints.latest is not None else None
 
     def with_length(self, config: Config, images: int) -> Config:
-        """`with_length`, with a check of the settings of a resumed run.
+        """`count_steps`, with a check of the settings of a resumed run.
 
         Raises:
             ValueError: as `check_settings`, or the run has already made more steps.
         """
 
         def count() -> int:
-            counted = with_length(config, self._workdir, images)
+            counted = count_steps(config, self._workdir, images)
             check_settings(self._workdir, counted)
             if self._before is not None and self._checkpoints.latest > counted.train.steps:
                 raise ValueError(
@@ -63,7 +63,7 @@ class RunFolder:
         """Raises ValueError if the data have changed, unless that is accepted and steps remain to learn from them."""
         if self._before is None or not is_first():
             return
-        changed = check_data(self._workdir, self._before, record, dataset, self._accept_changed)
+        changed = compare_data(self._workdir, self._before, record, dataset, self._accept_changed)
         if changed and self._checkpoints.latest >= config.train.steps:
             raise ValueError(
                 f"{self._workdir} is at its last step, {self._checkpoints.latest}, so that nothing is learned from the "
@@ -72,9 +72,9 @@ class RunFolder:
             )
 
     def check_measured(self, measured: Mapping[str, Any]) -> None:
-        """Compares with the values so far; errors as `check_measured`."""
+        """Compares with the values so far; errors as `compare_measured`."""
         if is_first():
-            check_measured(self._workdir, measured, self._accept_changed)
+            compare_measured(self._workdir, measured, self._accept_changed)
 
     def claim(self, config: Config) -> None:
         """Claims the workdir for this run. Raises ValueError as `check_settings`."""
@@ -235,7 +235,7 @@ def check_settings(workdir: Path, config: Config) -> None:
         raise ValueError(f"{workdir} holds a run with other settings: {listed}. {advice}")
 
 
-def with_length(config: Config, workdir: Path, images: int) -> Config:
+def count_steps(config: Config, workdir: Path, images: int) -> Config:
     """`config` with the steps computed from its epochs, which a line logs.
 
     A run that is resumed with its original epochs keeps its steps, even if its data have changed.

@@ -12,7 +12,7 @@ import pytest
 from frcnn_jax.config import OptimizerConfig, ParameterRule, from_json, replace, to_json
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.state import create_state
-from frcnn_jax.training.workdir import check_settings, with_length
+from frcnn_jax.training.workdir import check_settings, count_steps
 from tests.training.runs import run_config, step_in_a_moment
 
 
@@ -75,7 +75,7 @@ def test_a_small_set_gets_the_least_number_of_steps(small, data, tmp_path, capsy
     assert line in capsys.readouterr().out
     assert (recorded(tmp_path)["steps"], recorded(tmp_path)["min_steps"]) == (7, 7)
     assert int(train(config, tmp_path).step) == 7
-    assert with_length(replace(config, train={"min_steps": 3, "epochs": 1}), tmp_path, 8).train.steps == 4
+    assert count_steps(replace(config, train={"min_steps": 3, "epochs": 1}), tmp_path, 8).train.steps == 4
 
 
 def test_a_finished_run_of_epochs_is_left_as_it_is_and_more_go_on(finished, data, tmp_path, capsys):
@@ -117,16 +117,16 @@ def test_a_schedule_laid_out_over_all_steps_refuses_other_epochs(tmp_path, optim
     settings = {"learning_rate": 0.01} | optimizer
     config = replace(config_of(tmp_path, 2), optimizer=OptimizerConfig(**settings))
     (tmp_path / "checkpoints/4").mkdir(parents=True)
-    (tmp_path / "config.json").write_text(to_json(with_length(config, tmp_path / "new", 8)))
+    (tmp_path / "config.json").write_text(to_json(count_steps(config, tmp_path / "new", 8)))
     check_settings(tmp_path, config)
-    check_settings(tmp_path, with_length(config, tmp_path, 10))  # 2 epochs of more images: the steps of before
+    check_settings(tmp_path, count_steps(config, tmp_path, 10))  # 2 epochs of more images: the steps of before
     check_settings(tmp_path, replace(config, train={"steps": 8}))
     other = replace(config, train={"epochs": 3.0})
     check_settings(tmp_path, other)  # not known yet
     with pytest.raises(
         ValueError, match=r"train\.steps is 8 there and 12 here; train\.epochs is 2 there and 3\.0 here"
     ):
-        check_settings(tmp_path, with_length(other, tmp_path, 8))
+        check_settings(tmp_path, count_steps(other, tmp_path, 8))
     with pytest.raises(ValueError, match=r"steps is 8 there and 9 here; .*, as the schedule of the rate is laid out"):
         check_settings(tmp_path, replace(config, train={"steps": 9}))
 

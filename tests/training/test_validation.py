@@ -11,7 +11,7 @@ from frcnn_jax.config import replace
 from frcnn_jax.training import validation
 from frcnn_jax.training.loop import train
 from frcnn_jax.training.metrics import MetricsLog
-from frcnn_jax.training.validation import check_measured
+from frcnn_jax.training.validation import compare_measured
 from tests.training.runs import run_config, step_in_a_moment
 
 VALUES = {2: 0.3, 4: 0.5, 6: 0.5, 8: 0.4, 10: 0.6, 12: 0.2}
@@ -231,19 +231,19 @@ def test_the_last_step_is_measured_and_a_share_is_of_the_steps(data, tmp_path):
 def test_values_that_would_not_compare_are_refused(tmp_path):
     before = Scripted(**{"evaluate.nms_iou": 0.3}).measured
     write_evaluations(tmp_path, Evaluations(before, ((2, 0.3),)))
-    check_measured(tmp_path, before, False)
+    compare_measured(tmp_path, before, False)
     for accept in (False, True):
         with pytest.raises(
             ValueError, match=r"measured otherwise .*: evaluate\.nms_iou is 0\.3 there and 0\.5 here\. "
         ):
-            check_measured(tmp_path, before | {"evaluate.nms_iou": 0.5, "fingerprint": "def"}, accept)
+            compare_measured(tmp_path, before | {"evaluate.nms_iou": 0.5, "fingerprint": "def"}, accept)
     other = before | {"fingerprint": "def"}
     with pytest.raises(ValueError, match=r"other images or proposals .* folder/test, .*--accept-changed-data") as error:
-        check_measured(tmp_path, other, False)
+        compare_measured(tmp_path, other, False)
     assert "\n" not in str(error.value)
-    check_measured(tmp_path, other, True)
+    compare_measured(tmp_path, other, True)
     write_evaluations(tmp_path, Evaluations(before))
-    check_measured(tmp_path, other, False)
+    compare_measured(tmp_path, other, False)
 
 
 def test_a_run_that_was_measured_on_other_data_is_refused(data, tmp_path):
@@ -256,9 +256,9 @@ def test_a_run_that_was_measured_on_other_data_is_refused(data, tmp_path):
 def test_a_setting_that_a_run_does_not_know_has_its_default(tmp_path):
     before = Scripted(**{"evaluate.nms_iou": 0.3}).measured
     write_evaluations(tmp_path, Evaluations(before, ((2, 0.5),)))
-    check_measured(tmp_path, before | {"evaluate.second_pass": 0}, False)
+    compare_measured(tmp_path, before | {"evaluate.second_pass": 0}, False)
     with pytest.raises(ValueError, match=r"measured otherwise .*: evaluate\.second_pass is 0 there and 128 here\. "):
-        check_measured(tmp_path, before | {"evaluate.second_pass": 128}, False)
+        compare_measured(tmp_path, before | {"evaluate.second_pass": 128}, False)
 
 
 def test_a_damaged_file_of_values_is_one_line(tmp_path):
