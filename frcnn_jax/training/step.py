@@ -1,5 +1,6 @@
 """The training step: loss, gradient and update as one pure function for one device, and its mapping over devices."""
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from frcnn_jax.config import SamplingConfig
-from frcnn_jax.distributed.arrays import AXIS, mean_over_devices
+from frcnn_jax.distributed.arrays import AXIS, mean_over_devices, on_every_device
 from frcnn_jax.models.fast_rcnn import FastRCNN
+from frcnn_jax.ops.arguments import is_traced
 from frcnn_jax.ops.varying import equally_varying
 from frcnn_jax.training.losses import MultiTaskLoss, check_loss
 from frcnn_jax.training.losses.batch_loss import Metrics, check_sampling, loss_fn, loss_keys, sample_batch
@@ -59,7 +61,9 @@ def make_train_step(
     donate_argnums=0)`: `jax.jit` binds no axis, and the step then averages over none.
 
     With an optimizer of `create_optimizer`, a fourth argument replaces the schedule's learning rate; the compiled
-    program then does not depend on the schedule. Optax's own optimizers ignore or refuse that argument.
+    program then does not depend on the schedule. Optax's own optimizers ignore or refuse that argument. Optimizers that
+    take the loss by its name in optax, `value`, are given it; those that compute it again (`value_fn`, as the line
+    search of `optax.lbfgs`) cannot be used.
 
     Args:
         axis_name: the mapped axis, also the attribute `axis_name` of the step.
@@ -71,6 +75,7 @@ def make_train_step(
     """
     check_loss(loss)
     check_sampling(sampling)
+    takes_loss = _takes(optimizer.update, "value")
 
     def step(
         state: TrainState, batch: Batch, key: PRNGKeyArray, learning_rate: Float[Array, ""] | None = None
@@ -99,6 +104,8 @@ def make_train_step(
             devices = jax.lax.axis_size(axis_name)
             metrics |= {kind: devices * metrics[kind] for kind in ("foreground", "background")}
         given = {} if learning_rate is None else {"learning_rate": learning_rate}
+        if takes_loss:
+            given["value"] = metrics["loss"]
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable, **given)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         new_state = state.replace(
@@ -110,6 +117,12 @@ def make_train_step(
 
     step.axis_name = axis_name
     return step
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """True for a function that has an argument of that name, or any named ones."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(parameter.name == name or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _check_mapped(axis_name: str | None) -> None:
@@ -128,7 +141,9 @@ def _check_mapped(axis_name: str | None) -> None:
 def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
     """`step` over the devices of `mesh`: the batch is split by image, everything else is on each.
 
-    The state is donated, with the parameters that it was created from: use the returned one.
+    The state is placed on the devices if it is not there, and donated, with the parameters that `create_state` took
+    (it copies the statistics): use the returned one. The function is compiled once for each shape of a batch, and has
+    `lower`, `trace`, `eval_shape` and `clear_cache` of `jax.jit`.
 
     Args:
         step: as `make_train_step` returns it, mapped along its `axis_name`; a function without this attribute is mapped
@@ -176,4 +191,23 @@ def map_train_step(step: StepFunction, mesh: Mesh) -> StepFunction:
         )
         return over_devices(state, batch, key, *given)
 
-    return jax.jit(mapped, donate_argnums=0)
+    return _placing_state(jax.jit(mapped, donate_argnums=0), mesh)
+
+
+def _placing_state(compiled: Any, mesh: Mesh | AbstractMesh) -> StepFunction:
+    """A jitted function of a state, which is placed on the mesh first: from other devices it would compile twice."""
+    if isinstance(mesh, AbstractMesh):
+        return compiled
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    @wraps(compiled)
+    def call(state: TrainState, *inputs: Any, **named: Any) -> tuple[TrainState, Metrics]:
+        arrays = jax.tree.leaves(state)
+        placed = all(getattr(array, "sharding", None) == everywhere for array in arrays)
+        if not placed and not any(map(is_traced, arrays)):
+            state = on_every_device(state, mesh)
+        return compiled(state, *inputs, **named)
+
+    for name in ("lower", "trace", "eval_shape", "clear_cache", "_cache_size"):
+        setattr(call, name, getattr(compiled, name))
+    return call
