@@ -44,7 +44,9 @@ def test_images_to_test_on_are_not_trained_on(config, files, caplog, splits, cop
     assert "a2" not in open_dataset("folder/trainval", config).image_ids
     images = "left out 1 image of {0}, in test too (the first: a2)"
     others = [split for split in ("train", "validation", "trainval") if split in (*splits, "train")]
-    assert messages == [f"{files.root}: {images.format(split)}" for split in others]
+    assert messages[: len(others)] == [f"{files.root}: {images.format(split)}" for split in others]
+    # The copy has an annotation of its own, with other objects.
+    assert [" image has other objects in " in text for text in messages[len(others) :]] == [True] * len(others) * copied
 
 
 def test_an_ordinary_folder_is_prepared_without_a_word(config, caplog):

@@ -12,7 +12,7 @@ from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.records import STANDARD_SPLITS, Box, ObjectRecord
 
-__all__ = ["choose_format"]
+__all__ = ["choose_format", "has_all"]
 
 _TOLERANCE = 1.0  # pixels; conversions round corners, or shift them by one
 
@@ -70,14 +70,14 @@ def _differences(root: Path, found: dict[str, Objects]) -> list[str]:
         objects, name = (of_one.get(path, ()), of_other.get(path, ())), path.relative_to(root)
         if len(objects[0]) != len(objects[1]):
             differences.append(f"objects of {name}: {len(objects[0])} of {one}, {len(objects[1])} of {other}")
-        elif not _has_all(*objects):
+        elif not has_all(*objects):
             differences.append(f"objects of {name}: other classes, boxes or marks")
         elif path not in of_one:
             differences.append(f"{name}: without objects in {other}, not annotated in {one}")
     return differences
 
 
-def _has_all(one: tuple[ObjectRecord, ...], other: tuple[ObjectRecord, ...]) -> bool:
+def has_all(one: tuple[ObjectRecord, ...], other: tuple[ObjectRecord, ...]) -> bool:
     """True if each object of the second list has an equal of its own in the first one."""
     left = list(one)
     for item in other:

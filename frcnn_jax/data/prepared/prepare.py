@@ -27,6 +27,7 @@ from frcnn_jax.data.prepared.hashes import FileHashes
 from frcnn_jax.data.prepared.load import LoadedImage, find_classes, load_images
 from frcnn_jax.data.prepared.names import OtherClasses, RenamedReader, of_classes, warn_of_slips
 from frcnn_jax.data.prepared.request import Request, find_splits
+from frcnn_jax.data.prepared.splits.divided import divided_images
 from frcnn_jax.data.prepared.splits.rule import SplitRule
 from frcnn_jax.data.prepared.splits.tested import without_tested
 from frcnn_jax.data.records import SplitRecords, canonical_split, with_trainval
@@ -159,6 +160,7 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     held = {rule.split: usable_records(rule.reader.read(rule.split)) for rule in request.held}
     more, lost_more = without_tested(splits | held, list(held), path, unchanged=tested)
     splits, lost = {name: more[name] for name in splits}, lost + lost_more
+    divided = divided_images(read | held, splits, [*tested, *held], path, config, request.format)
     splits = with_trainval(splits)
     trained = [rule.split for use, rule in request.used if use == "train"]
     kept, others = of_classes(splits, config, trained if request.named else None, path)
@@ -194,7 +196,7 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
         way_on = None if check.way_on is None else {"size_mismatch": "drop", **check.way_on}
         check = dataclasses.replace(check, errors=(*conventions.faults, *check.errors), way_on=way_on)
     measured = request.tested if config.test.startswith("folder/") else ()
-    sentences = (*conventions.sentences, *note_sentences(notes), *without_objects(check, kept, measured))
+    sentences = (*divided, *conventions.sentences, *note_sentences(notes), *without_objects(check, kept, measured))
     return Examination(read, kept, lost, others, images, check, sentences)
 
 
