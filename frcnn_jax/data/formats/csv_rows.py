@@ -4,10 +4,8 @@ VOC's convention, as such files are made from VOC's.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import math
-import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +13,11 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault
+from frcnn_jax.data.formats.csv_files.columns import WANTED, delimiter_of, encoding_of, first_rows, named_columns
+from frcnn_jax.data.formats.csv_files.nearly import nearly_fitting
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.log import warn_once
-from frcnn_jax.data.formats.tree import files_below, named_split, normal_name, split_of
+from frcnn_jax.data.formats.tree import named_split, normal_name, split_of
 from frcnn_jax.data.formats.voc.annotation import CORNERS
 from frcnn_jax.data.formats.voc.reader import VOC_CORNERS
 from frcnn_jax.data.records import ImageRecord, ObjectRecord
@@ -25,19 +25,6 @@ from frcnn_jax.data.records import ImageRecord, ObjectRecord
 __all__ = ["CsvReader"]
 
 _SIDES = ("height", "width")
-_WANTED = ("filename", "class", *CORNERS)
-_MOST_HEADER = 4096  # characters
-_LEAST_KNOWN = 4  # columns of _WANTED, to be meant as a table of boxes
-_NAMES = {  # other column names, written by VoTT and scripts; the first existing one counts
-    **dict.fromkeys(("image", "image_name", "file_name", "file", "image_path", "path", "img", "img_name"), "filename"),
-    **dict.fromkeys(("imageid", "image_id"), "filename"),  # last, as they may be numbers beside the names
-    **dict.fromkeys(("class_name", "label", "category", "label_name", "labelname", "category_name"), "class"),
-    **{f"{corner[0]}_{corner[1:]}": corner for corner in CORNERS},
-    **dict(zip(("x1", "y1", "x2", "y2"), CORNERS, strict=True)),
-    **dict.fromkeys(("set", "subset"), "split"),
-    **dict.fromkeys(("is_difficult", "isdifficult"), "difficult"),
-    **dict.fromkeys(("isgroupof", "is_group_of", "iscrowd", "is_crowd"), "crowd"),
-}
 _MARKED = ("difficult", "crowd")
 _MARKS = dict.fromkeys(("1", "true", "t", "yes", "y"), True) | dict.fromkeys(
     ("", "0", "-1", "false", "f", "no", "n", "none", "null", "nan", "na", "unspecified"),
@@ -57,16 +44,8 @@ class CsvReader(LayoutReader):
 
     @staticmethod
     def lacking(root: Path) -> str:
-        """A sentence about the first file that has most of the columns; empty if there is none."""
-        for folders, name, header in _headers(root):
-            columns = _columns(header)
-            missing = [column for column in _WANTED if column not in columns]
-            if missing and len(missing) <= len(_WANTED) - _LEAST_KNOWN:
-                lack = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
-                file, rename = "/".join((*folders, name)), "rename the column that has it, or add one"
-                shown = textwrap.shorten(", ".join(map(str.strip, header)), 200, placeholder=" ...")
-                return f"{file} has columns {shown}: {lack}, {rename}"
-        return ""
+        """A sentence about the first file that is nearly in the format; empty if there is none."""
+        return nearly_fitting(root)
 
     def __init__(self, root: Path, config: DataConfig):
         lack = "" if self.fits(root) else self.lacking(root)
@@ -152,39 +131,9 @@ def _number(text: str | None) -> float | None:
 
 
 def _csv_files(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-    for folders, name, header in _headers(root):
-        if set(_WANTED).issubset(_columns(header)):
+    for folders, name, rows in first_rows(root):
+        if rows and set(WANTED).issubset(named_columns(rows[0])):
             yield folders, name
-
-
-def _headers(root: Path) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
-    """Folders, name and first row of each CSV file."""
-    for folders, name in files_below(root, (".csv",)):
-        path = root.joinpath(*folders, name)
-        with path.open(encoding=_encoding(path), errors="ignore", newline="") as file:
-            header = file.readline(_MOST_HEADER)
-        try:
-            yield folders, name, next(csv.reader([header], delimiter=_delimiter(header)), [])
-        except csv.Error:  # not a table, or in another form
-            continue
-
-
-def _encoding(path: Path) -> str:
-    """The encoding that a file's first bytes state: UTF-16, as some programs of tables write it, or UTF-8."""
-    with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-
-
-def _columns(header: list[str]) -> list[str]:
-    columns = [column.strip().lower() for column in header]
-    for other, name in _NAMES.items():
-        if other in columns and name not in columns:
-            columns[columns.index(other)] = name
-    return columns
-
-
-def _delimiter(header: str) -> str:
-    return max(",;\t", key=header.count)
 
 
 def _mark(text: str) -> bool | None:
@@ -195,12 +144,12 @@ def _mark(text: str) -> bool | None:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows by column; missing fields are empty."""
     try:
-        with path.open(encoding=_encoding(path), newline="") as file:
-            delimiter = _delimiter(file.readline())
+        with path.open(encoding=encoding_of(path), newline="") as file:
+            delimiter = delimiter_of(file.readline())
             file.seek(0)
             rows = csv.reader(file, delimiter=delimiter)
             decimal_commas = delimiter != ","  # written by spreadsheets in many languages
-            columns = _columns(next(rows, []))
+            columns = named_columns(next(rows, []))
             for row in rows:
                 if row:
                     values = [value.strip() for value in row] + [""] * (len(columns) - len(row))

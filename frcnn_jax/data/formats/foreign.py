@@ -22,6 +22,7 @@ _FOLDERS = frozenset(("annotations", "annotation", "annots", "imagesets", "label
 _XML_HEAD = rb"\s*(?>(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>)\s*)*+"
 _CSV_COLUMNS = re.compile(rb"x_?min", re.IGNORECASE)
 _COCO_KEYS, _YAML_NAMES = re.compile(rb'"(images|annotations|categories)"\s*:\s*\['), re.compile(rb"(?m)^names\s*:")
+_STUDIO_HEADER = re.compile(rb"(?=[^\n]*\bannotator\b)[^\n]*\bannotation_id\b")
 _READABLE = {".csv": _CSV_COLUMNS, ".json": _COCO_KEYS, ".yaml": _YAML_NAMES, ".yml": _YAML_NAMES}
 
 
@@ -58,6 +59,11 @@ _SIGNATURES: tuple[tuple[str, str, dict[str, tuple[re.Pattern[bytes], ...]]], ..
         {".json": (_keys("[", "annotations|completions", "data"), _keys("[", "rectanglelabels"))},
     ),
     (
+        "Label Studio's table",
+        "export it from Label Studio as COCO, YOLO or Pascal VOC XML, and give that folder",
+        {suffix: (_STUDIO_HEADER, re.compile(rb".*rectanglelabels", re.DOTALL)) for suffix in (".csv", ".tsv")},
+    ),
+    (
         "Supervisely's JSON of one image",
         "export it from Supervisely as COCO, YOLO or Pascal VOC, and give that folder",
         {".json": (_keys("{", "objects", "size", "tags"),)},
@@ -70,7 +76,7 @@ def foreign_format(root: Path) -> str:
 
     Only the beginnings of a few files are read.
     """
-    for suffix in (".xml", ".json", ".csv"):
+    for suffix in (".xml", ".json", ".csv", ".tsv"):
         for file in itertools.islice(_first_files(root, suffix), _FILES):
             beginning = _beginning(root / file)
             for name, cure, patterns in _SIGNATURES:

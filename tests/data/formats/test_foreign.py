@@ -42,6 +42,11 @@ STUDIO = [
     }
 ]
 STUDIO_MIN = [{"image": "/data/upload/1/a.jpg", "id": 1, "label": [{"x": 1, "rectanglelabels": ["cat"]}]}]
+STUDIO_CSV = (
+    "image,id,label,annotator,annotation_id,created_at,updated_at,lead_time\n"
+    '/data/upload/1/a.jpg,1,"[{""x"": 1, ""rectanglelabels"": [""cat""]}]",1,1,2024,2024,3.2\n'
+)
+STUDIO_ROWS = 'id\timage\tboxes\n1\ta.jpg\t"[{""x"": 1, ""rectanglelabels"": [""cat""]}]"\n'
 SUPERVISELY = {
     "description": "",
     "tags": [],
@@ -61,6 +66,8 @@ SUPERVISELY = {
         ("project.json", STUDIO, "Label Studio's JSON", "COCO, YOLO or Pascal VOC XML"),
         ("old.json", [{"completions": [], "data": {}}], "Label Studio's JSON", "COCO, YOLO or Pascal VOC XML"),
         ("min.json", STUDIO_MIN, "Label Studio's JSON", "COCO, YOLO or Pascal VOC XML"),
+        ("project-1.csv", STUDIO_CSV, "Label Studio's table", "COCO, YOLO or Pascal VOC XML"),
+        ("project-1.tsv", STUDIO_ROWS, "Label Studio's table", "COCO, YOLO or Pascal VOC XML"),
         ("ds0/ann/a.jpg.json", SUPERVISELY, "Supervisely's JSON", "COCO, YOLO or Pascal VOC"),
     ],
 )
@@ -104,6 +111,7 @@ def test_a_folder_that_is_read_is_not_foreign(tmp_path):
         ("d.xml", "<annotations/>"),
         ("e.xml", "<?x?><!-- y -->" * 10_000 + "<other/>"),
         ("f.csv", "step,loss\n1,region_shape_attributes\n"),
+        ("g.csv", "annotator,loss\n1,annotation_id\n"),
     ],
 )
 def test_other_files_are_nobodys(tmp_path, file, content):
