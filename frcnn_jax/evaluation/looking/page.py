@@ -143,7 +143,8 @@ def _equal_lines(survey: Survey) -> list[str]:
         return ["No duplicate images."]
     across = sum(len({split for split, _ in group}) > 1 for group in survey.equal)
     images = counted(len(survey.equal), "image occurs", "images occur")
-    lines = [f"{images} more than once with the same bytes, {across} of them in several splits:"]
+    where = f"{across} of them in several splits" if across else "each in one split only"
+    lines = [f"{images} more than once with the same bytes, {where}:"]
     lines += ["  " + " = ".join(f"{split}/{name}" for split, name in group) for group in survey.equal[:_EQUAL]]
     return lines + ([f"  ... and {len(survey.equal) - _EQUAL} more"] if len(survey.equal) > _EQUAL else [])
 

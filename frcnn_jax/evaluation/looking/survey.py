@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +12,13 @@ import numpy as np
 
 from frcnn_jax.config import Config, DataConfig, expand_user
 from frcnn_jax.data.faults import Fault
-from frcnn_jax.data.files import file_hash, map_in_threads
 from frcnn_jax.data.images import check_image, image_size
 from frcnn_jax.data.prepared.checks.image import CheckedImage
 from frcnn_jax.data.prepared.checks.report import fault_table, way_on_lines, way_on_options
 from frcnn_jax.data.prepared.prepare import Examination, Request, data_dir, examine_folder, find_splits
 from frcnn_jax.data.records import SplitRecords
 from frcnn_jax.evaluation.analysis.measures import SIZES, size_names
+from frcnn_jax.evaluation.looking.equal import equal_files, equal_images, twin_folders
 from frcnn_jax.evaluation.looking.objects import all_objects
 from frcnn_jax.evaluation.looking.view import FolderView
 from frcnn_jax.words import counted
@@ -111,6 +110,7 @@ def survey_folder(config: Config) -> Survey:
         for use, rule in dict.fromkeys(used for request, _, _ in examined for used in request.used)
         if rule.why and rule.split in splits and (count := splits[rule.split].images)
     ]
+    same = equal_files(read)
     folder, errors = expand_user(data.root).resolve(), [fault for check in checks for fault in check.errors]
     classes = tuple(dict.fromkeys(name for check in checks for name in check.classes))
     stops = [reason for request, found, _ in examined if (reason := _test_stop(request, found))]
@@ -122,13 +122,17 @@ def survey_folder(config: Config) -> Survey:
         split_of=tuple(name for _, name in images.values()),
         test_stop=stops[0] if stops else "",
         drawn=any(request.pooled is not None and request.pooled.chosen for request, _, _ in examined),
-        notes=(*chosen, *dict.fromkeys(note for _, found, lines in examined for note in (*found.notes, *lines))),
+        notes=(
+            *twin_folders(read, same, folder),
+            *chosen,
+            *dict.fromkeys(note for _, found, lines in examined for note in (*found.notes, *lines)),
+        ),
         faults={kind: tuple(of_kind) for kind, of_kind in sorted(faults.items())},
         answers=tuple(fault_table(checks, data.faults)) if faults else (),
         stops=bool(errors),
         way_on=tuple(way_on_lines(checks, errors)) if errors else (),
         options=() if any(fault.kind == "orientation" for fault in errors) else tuple(way_on_options(checks)),
-        equal=equal_images(read),
+        equal=equal_images(read, same),
     )
 
 
@@ -179,29 +183,6 @@ def _area(box: Sequence[float]) -> float:
     """Area of a box; 0 if its corners are reversed."""
     x1, y1, x2, y2 = box
     return max(x2 - x1, 0) * max(y2 - y1, 0)
-
-
-def equal_images(splits: Mapping[str, SplitRecords]) -> tuple[tuple[tuple[str, str], ...], ...]:
-    """Groups of images with the same bytes, groups across splits first; each image as split and id. Only files of equal
-    size are read.
-    """
-    places: dict[Path, list[tuple[str, str]]] = {}
-    for name, split in splits.items():
-        for record in split.records:
-            if record.path is not None:
-                places.setdefault(record.path, []).append((name, record.image_id))
-    by_size: dict[int, list[Path]] = {}
-    for path in places:
-        by_size.setdefault(path.stat().st_size, []).append(path)
-    by_size.pop(0, None)  # empty files are faults of their own
-    alike = list(itertools.chain.from_iterable(paths for paths in by_size.values() if len(paths) > 1))
-    groups: dict[str, list[Path]] = {}
-    for path, digest in zip(alike, map_in_threads(file_hash, alike), strict=True):
-        groups.setdefault(digest if len(digest) == 64 else str(path), []).append(path)  # else the name of an error
-    alone = [[path] for path in places.keys() - set(alike)]
-    found = [tuple(place for path in paths for place in places[path]) for paths in (*groups.values(), *alone)]
-    equal = sorted(group for group in found if len(group) > 1)
-    return tuple(sorted(equal, key=lambda group: len({split for split, _ in group}) == 1))
 
 
 def _parts(splits: Mapping[str, SplitRecords]) -> list[str]:

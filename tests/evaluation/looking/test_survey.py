@@ -1,5 +1,6 @@
 """The survey of a folder, without preparing it."""
 
+import dataclasses
 import logging
 import re
 
@@ -100,6 +101,10 @@ def test_the_same_image_twice(folder):
     assert "1 image occurs more than once with the same bytes, 1 of them in several splits" in format_survey(
         survey, settings(folder)
     )
+    alone = dataclasses.replace(survey, equal=((("train", "a"), ("train", "same")),))
+    assert "1 image occurs more than once with the same bytes, each in one split only:" in format_survey(
+        alone, settings(folder)
+    )
     assert "train/a = test/same" in format_survey(survey, settings(folder))
 
 
@@ -117,7 +122,7 @@ def test_images_listed_in_two_splits_are_found(tmp_path):
 def test_only_files_of_one_size_are_hashed(folder, monkeypatch):
     hashed = []
     monkeypatch.setattr(
-        "frcnn_jax.evaluation.looking.survey.file_hash", lambda path: hashed.append(path.name) or str(path)
+        "frcnn_jax.evaluation.looking.equal.file_hash", lambda path: hashed.append(path.name) or str(path)
     )
     survey_folder(settings(folder, faults={"tolerance": 0.9}))
     sizes = {path.name: path.stat().st_size for path in (folder / "JPEGImages").iterdir()}
