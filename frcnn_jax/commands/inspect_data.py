@@ -12,7 +12,8 @@ largest, smallest and most crowded, and training images as the settings of the c
 With --proposals the proposals of N images (200 if not given) are computed, unless they are stored, for their recall and
 for the RoIs on the page. A following training reuses them.
 
-It ends with the command that trains on the folder.
+It ends with the command that trains on the folder, with the settings that its lines advise for faults, names of classes
+and a larger test.
 """
 
 import logging
@@ -56,6 +57,7 @@ def main() -> None:
     if config.data.root is None:
         parser.error("--data.root FOLDER is missing: the folder to inspect")
 
+    from frcnn_jax.evaluation.looking.advice import advised_settings
     from frcnn_jax.evaluation.looking.page import format_survey, write_page
     from frcnn_jax.evaluation.looking.survey import survey_folder
     from frcnn_jax.plugins import load_plugins
@@ -89,9 +91,10 @@ def main() -> None:
         print(f"\nPage: {path}")
     if any(len(survey.view.annotations[i].labels) for i in trained):
         stops = bool(survey.test_stop) or (survey.stops and not survey.options)
-        with_faults = ", with the settings for the faults" if survey.options else ""
-        print(f"\nNext{', when nothing stops it' if stops else with_faults}:")
-        print(f"  {training_command(arguments.config, [*given, *survey.options])}")
+        words, purposes = advised_settings(survey, config, given)
+        advised = f", with the settings for {' and '.join(purposes)}" if purposes else ""
+        print(f"\nNext{', when nothing stops it' if stops else advised}:")
+        print(f"  {training_command(arguments.config, words)}")
         if str(arguments.config) in ("folder", "folder_scratch"):
             print(f"  {_RECIPES}")
 

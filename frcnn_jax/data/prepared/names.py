@@ -21,6 +21,7 @@ __all__ = [
     "OtherClasses",
     "RenamedReader",
     "of_classes",
+    "slip_renames",
     "slips",
     "spelt_alike",
     "standard_classes",
@@ -207,9 +208,14 @@ def slips(classes: Sequence[str]) -> list[str]:
     if not groups:
         return []
     named = "; ".join(", ".join(map(repr, names)) for names in groups)
-    renames = " ".join(shlex.quote(f"{name}={names[-1]}") for names in groups for name in names[:-1])
     each = "they become one" if len(groups) == 1 else "each of these groups becomes one"
+    renames = shlex.join(slip_renames(classes))
     return [f"classes of their own, but spelt alike: {named}; {each} by --data.rename {renames}"]
+
+
+def slip_renames(classes: Sequence[str]) -> list[str]:
+    """Values of `data.rename` that make classes with nearly the same spelling one; [] if there are none."""
+    return [f"{name}={names[-1]}" for names in _alike(classes) for name in names[:-1]]
 
 
 def without_slips(objects: Mapping[str, int]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig, FaultPolicy, expand_user
 from frcnn_jax.data.faults import Fault, note_sentences
+from frcnn_jax.data.formats.csv_files.class_names import coded_classes
 from frcnn_jax.data.images import check_image, image_size
 from frcnn_jax.data.prepared.checks.records import usable_records
 from frcnn_jax.data.prepared.checks.report import raise_or_report, say_again, say_earlier, say_layout, summarize
@@ -211,6 +212,8 @@ def _check_folder(request: Request, report: Path) -> Check:
     if not found.kept[request.split].records:
         raise ValueError(f"{path}: the images of split {request.split!r} are all among those of the test")
     warn_of_slips(str(path), check.classes)
+    for sentence in coded_classes(path, check.classes):
+        _log.warning("%s: %s", path, sentence)
     if not check.classes:
         raise ValueError(f"{path}: its annotations name no class; give the names in data.classes")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +10,22 @@ from typing import Any
 from frcnn_jax.types import GroundTruth
 from frcnn_jax.words import counted, listed
 
-__all__ = ["SHORT", "few_objects", "rare_classes", "remarks", "short_run", "uncounted", "uncounted_text"]
+__all__ = [
+    "SHORT",
+    "few_objects",
+    "larger_share",
+    "rare_classes",
+    "remarks",
+    "short_run",
+    "uncounted",
+    "uncounted_text",
+]
 
 SHORT = 0.75  # of the steps of a whole training
 
 _FEW, _FEW_OF_CLASS, _RARE = 50, 10, 5  # objects
 _NAMED = 8  # classes
+_STEP, _MOST_SHARE = 0.05, 0.3  # of shares to test on
 
 
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
@@ -49,20 +60,30 @@ def short_run(steps: int, recipe: int, step: int | None = None) -> list[str]:
     return [f"{made}{wanted}: the mAP is that of a first try. {way}"]
 
 
-def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False) -> list[str]:
+def few_objects(
+    objects: Mapping[str, int], images: int, *, drawn: bool = False, share: float | None = None
+) -> list[str]:
     """Sentences about a test set with few objects in all, or few or none of some classes.
 
     Args:
         objects: number of counted objects by class.
         drawn: the test is a share of a folder, `data.split`.
+        share: a larger share to advise, before any run.
     """
     total, found = sum(objects.values()), []
     none = [name for name, count in objects.items() if count == 0]
     if 0 < total < _FEW:
         way = ", or draw a larger part by --data.split, in a new run" if drawn else ""
+        way = f", or draw a larger part by --data.split {share:g}" if share else way
+        change = max(0.1, 1 / total)
+        chance = (
+            f"the mAP of so few may be {change:.1g} higher or lower by chance alone"
+            if total > 1
+            else "the mAP says little more than whether this one is found"
+        )
         found.append(
-            f"the test has {counted(total, 'object')} in {counted(images, 'image')}: chance alone can move the mAP of "
-            f"so few by {max(0.1, 1 / total):.1g}. More test images make it certain: annotate more{way}"
+            f"the test has {counted(total, 'object')} in {counted(images, 'image')}: {chance}. More test images make "
+            f"it certain: annotate more{way}"
         )
     few = {name: count for name, count in objects.items() if 0 < count < _FEW_OF_CLASS}
     if few and total >= _FEW:
@@ -71,6 +92,19 @@ def few_objects(objects: Mapping[str, int], images: int, *, drawn: bool = False)
     if total and none:
         found.append(f"no test object is of {listed(none, _NAMED)}, so that the mAP says nothing about them")
     return found
+
+
+def larger_share(objects: int, share: float) -> float | None:
+    """A larger share of a folder to test on, so that the test has enough objects for a reliable mAP or nearly a third
+    of the images; None if `share` is large enough.
+
+    Args:
+        objects: number of test objects with this share.
+    """
+    if not 0 < objects < _FEW:
+        return None
+    wanted = min(math.ceil(share * _FEW / objects / _STEP) * _STEP, _MOST_SHARE)
+    return round(wanted, 2) if wanted > share else None
 
 
 def rare_classes(objects: Mapping[str, int]) -> list[str]:

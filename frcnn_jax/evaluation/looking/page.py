@@ -9,12 +9,13 @@ import numpy as np
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config import Config
+from frcnn_jax.data.formats.csv_files.class_names import coded_classes
 from frcnn_jax.data.pipeline import without_background
 from frcnn_jax.data.prepared.names import slips, without_slips
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes
+from frcnn_jax.evaluation.looking.advice import larger_test, tested_objects
 from frcnn_jax.evaluation.looking.network import Recall
-from frcnn_jax.evaluation.looking.objects import all_objects
 from frcnn_jax.evaluation.looking.samples import Picture
 from frcnn_jax.evaluation.looking.survey import Survey
 from frcnn_jax.evaluation.pages.render import render_page
@@ -74,10 +75,11 @@ def remarks(survey: Survey, config: Config) -> list[str]:
     trained = [split for split in survey.splits.values() if "trained on" in split.used]
     unused = without_background(sum(split.empty for split in trained), config.sampling.background_iou)
     found += [unused] if unused else []
+    found += coded_classes(survey.folder, survey.view.classes)
     found += slips(survey.view.classes)
     found += rare_classes(without_slips({row[0]: row[1] for row in survey.class_table()[1]}))
     found += [f"training would stop: {survey.test_stop}"] if survey.test_stop else []
-    found += _test_remarks(survey)
+    found += few_objects(*tested_objects(survey), drawn=survey.drawn, share=larger_test(survey, config))
     marked = sum(int((truth.difficult & ~truth.crowd).sum()) for truth in survey.view.annotations)
     if marked:
         learned = "learned too" if config.sampling.use_difficult else "not learned (sampling.use_difficult)"
@@ -85,16 +87,6 @@ def remarks(survey: Survey, config: Config) -> list[str]:
     if not any(split.objects for split in trained):
         found.append("no split that is trained on has an object")
     return found
-
-
-def _test_remarks(survey: Survey) -> list[str]:
-    """Sentences about a test set with few objects that are counted."""
-    tested = [name for name, split in survey.splits.items() if "tested on" in split.used.partition(" but ")[0]]
-    pairs = zip(survey.view.annotations, survey.split_of, strict=True)
-    truths = [truth for truth, split in pairs if split in tested]
-    objects = all_objects(truths)
-    counts = np.bincount(objects.labels[objects.counted], minlength=len(survey.view.classes) + 1)[1:].tolist()
-    return few_objects(dict(zip(survey.view.classes, counts, strict=True)), len(truths), drawn=survey.drawn)
 
 
 def write_page(

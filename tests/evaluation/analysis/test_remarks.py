@@ -6,22 +6,36 @@ import subprocess
 import numpy as np
 import pytest
 
-from frcnn_jax.evaluation.analysis.remarks import few_objects, rare_classes, remarks, uncounted
+from frcnn_jax.evaluation.analysis.remarks import few_objects, larger_share, rare_classes, remarks, uncounted
 from frcnn_jax.types import GroundTruth
 
 
 def test_a_test_set_of_few_objects():
     (text,) = few_objects({"cat": 9}, 4)
-    assert text.startswith("the test has 9 objects in 4 images: chance alone can move the mAP of so few by 0.1. ")
-    assert "of so few by 0.5. " in few_objects({"cat": 2}, 1)[0]
-    assert few_objects({"cat": 1}, 1)[0].startswith("the test has 1 object in 1 image:")
+    assert text.startswith(
+        "the test has 9 objects in 4 images: the mAP of so few may be 0.1 higher or lower by chance "
+    )
+    assert "the mAP of so few may be 0.5 higher" in few_objects({"cat": 2}, 1)[0]
+    assert few_objects({"cat": 1}, 1)[0].startswith(
+        "the test has 1 object in 1 image: the mAP says little more than whether this one is found. "
+    )
     assert text.endswith("More test images make it certain: annotate more")
     (text,) = few_objects({"cat": 9}, 4, drawn=True)
     assert text.endswith(": annotate more, or draw a larger part by --data.split, in a new run")
+    assert few_objects({"cat": 9}, 4, drawn=True, share=0.25)[0].endswith("or draw a larger part by --data.split 0.25")
     chosen = {"chosen": "each drawn by its name with a chance of 0.1 (data.split), as there are no test images"}
     assert remarks({"objects": {"cat": 9}, "images": 4, **chosen}) == [text]
     assert few_objects({"cat": 50}, 4) == []
     assert few_objects({"cat": 0}, 4) == []
+
+
+@pytest.mark.parametrize(
+    ("objects", "share", "larger"),
+    [(1, 0.1, 0.3), (45, 0.1, 0.15), (25, 0.1, 0.2), (26, 0.1, 0.2), (49, 0.29, 0.3), (9, 0.3, None), (9, 0.5, None),
+     (50, 0.1, None), (0, 0.1, None)],
+)  # fmt: skip
+def test_a_larger_share_to_test_on(objects, share, larger):
+    assert larger_share(objects, share) == larger
 
 
 def test_classes_with_few_test_objects():

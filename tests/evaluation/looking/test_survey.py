@@ -235,8 +235,8 @@ def test_remarks_on_the_objects_that_an_evaluation_counts(tmp_path):
     config = settings(tmp_path)
     assert remarks(survey_folder(config), config) == [
         "classes with fewer than 5 objects are hardly learned (dog 1): leave them out by --data.classes cat",
-        "the test has 4 objects in 4 images: chance alone can move the mAP of so few by 0.2. More test images make it "
-        "certain: annotate more",
+        "the test has 4 objects in 4 images: the mAP of so few may be 0.2 higher or lower by chance alone. More test "
+        "images make it certain: annotate more",
         "no test object is of dog, so that the mAP says nothing about them",
         "objects marked difficult (6) are learned too, and an evaluation does not count them",
     ]
