@@ -10,7 +10,9 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from frcnn_jax.data.formats.table import open_reader
 from frcnn_jax.data.prepared.index import SUMMARY_FILE
+from frcnn_jax.data.prepared.splits.rule import split_rule
 from frcnn_jax.sums import SUMS_FILE
 from tests.data.formats.written import Picture, write_coco, write_csv, write_labelimg, write_text, write_voc, write_yolo
 
@@ -50,6 +52,14 @@ def test_a_folder_of_test_images_without_annotation_is_said_to_be_that(tmp_path,
     assert data.image_ids == ("train0", "train5")
     said = "with a chance of 0.1 (data.split), as there are 4 test images without annotation, which are left out"
     assert any(message.endswith(said) for message in messages), "as a warning"
+
+
+def test_a_single_test_image_without_annotation_is_said_to_be_that(tmp_path):
+    root = write_labelimg(tmp_path / "set", [*PICTURES[:2], Picture("alone", "test", (20, 20))])
+    (root / "test/alone.xml").unlink()
+    config = DataConfig(root=str(root))
+    why = split_rule("test", open_reader(root, config)[1], config).why
+    assert "as there is 1 test image without annotation, which is left out" in why
 
 
 def test_a_list_of_test_images_without_annotation_is_said_to_be_that(tmp_path, caplog):

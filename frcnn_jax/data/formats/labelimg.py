@@ -32,8 +32,9 @@ class LabelImgReader(LayoutReader):
     def __init__(self, root: Path, config: DataConfig):
         super().__init__(root, config)
         used = {image for entries in self._splits.values() for entry in entries for image in entry.found}
-        if used and len(used) < len(self.images):
-            warn_once(f"{root}: left out {counted(len(self.images) - len(used), 'image')} without annotation")
+        unused = [image.below for image in self.images if image not in used]
+        if used and unused:
+            warn_once(f"{root}: left out {counted(len(unused), 'image')} without annotation ({min(unused)})")
 
     @staticmethod
     def fits(root: Path) -> bool:

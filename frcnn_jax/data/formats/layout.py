@@ -57,9 +57,9 @@ class LayoutReader:
         self.list_faults: dict[str, list[Fault]] = {}
         self.notes: list[Note] = []  # on the whole folder
         if self.images.unreadable:
-            first = self.images.unreadable[0].below
-            count = counted(len(self.images.unreadable), "unreadable image")
-            warn_once(f"{root}: left out {count} for others of their names ({first})")
+            first, count = self.images.unreadable[0].below, len(self.images.unreadable)
+            beside = "another of its name lies beside it" if count == 1 else "others of their names lie beside them"
+            warn_once(f"{root}: left out {counted(count, 'image')} that cannot be read, as {beside} ({first})")
         splits: dict[str, list[Entry]] = {}
         self._divided: set[str] = set()  # splits with images of files of no split
         with _garbage_collection_off():
@@ -78,9 +78,9 @@ class LayoutReader:
             if unused:
                 warn_once(f"{root}: left out {counted(len(unused), 'image')} that {self.unnamed} ({unused[0]})")
         standard = {entry.found for name in STANDARD_SPLITS for entry in splits.get(name, ())}
-        rest = sum(entry.found not in standard for entry in splits.get(ALL, ()))
+        rest = [entry.name for entry in splits.get(ALL, ()) if entry.found not in standard]
         if rest and standard:
-            warn_once(f"{root}: left out {counted(rest, 'image')} in no folder or file of a split")
+            warn_once(f"{root}: left out {counted(len(rest), 'image')} in no folder or file of a split ({rest[0]})")
 
     @property
     def splits(self) -> tuple[str, ...]:

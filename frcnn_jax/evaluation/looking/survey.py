@@ -14,7 +14,7 @@ from frcnn_jax.config import Config, DataConfig, expand_user
 from frcnn_jax.data.faults import Fault
 from frcnn_jax.data.images import check_image, image_size
 from frcnn_jax.data.prepared.checks.image import CheckedImage
-from frcnn_jax.data.prepared.checks.report import fault_table, way_on_lines, way_on_options
+from frcnn_jax.data.prepared.checks.report import corrections, fault_table, way_on_lines, way_on_options
 from frcnn_jax.data.prepared.prepare import Examination, Request, data_dir, examine_folder, find_splits
 from frcnn_jax.data.records import SplitRecords
 from frcnn_jax.evaluation.analysis.measures import SIZES, size_names
@@ -126,6 +126,7 @@ def survey_folder(config: Config) -> Survey:
             *twin_folders(read, same, folder),
             *chosen,
             *dict.fromkeys(note for _, found, lines in examined for note in (*found.notes, *lines)),
+            *(() if faults else corrections(checks)),  # the table of faults has them
         ),
         faults={kind: tuple(of_kind) for kind, of_kind in sorted(faults.items())},
         answers=tuple(fault_table(checks, data.faults)) if faults else (),

@@ -176,7 +176,7 @@ def test_what_is_in_no_split_is_left_out_and_said(tmp_path, caplog):
     write_text(tmp_path / "annotations/everything.json", json.dumps(coco_json([*PICTURES, extra])))
     with caplog.at_level(logging.WARNING):
         CocoReader(tmp_path, DataConfig())
-    assert f"{tmp_path}: left out 1 image in no folder or file of a split" in caplog.text
+    assert f"{tmp_path}: left out 1 image in no folder or file of a split (" in caplog.text
     assert short("validation") == "val"
 
 

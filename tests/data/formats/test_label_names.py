@@ -145,8 +145,8 @@ def test_an_unreadable_copy_beside_its_image_is_no_second_image(tmp_path, caplog
     assert contents(reader)[0] == {"a_1.jpg": 2, "a_2.jpg": 2, "other.gif": 0}
     assert (record.path.name, record.faults) == ("a_1.jpg", ())
     assert [message.removeprefix(f"{tmp_path}/") for message in caplog.messages] == [
-        "yolo: left out 1 unreadable image for others of their names (images/a_1.HEIC)",
-        "xml: left out 1 unreadable image for others of their names (a_1.heic)",
+        "yolo: left out 1 image that cannot be read, as another of its name lies beside it (images/a_1.HEIC)",
+        "xml: left out 1 image that cannot be read, as another of its name lies beside it (a_1.heic)",
     ]
 
 

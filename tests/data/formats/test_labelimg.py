@@ -100,7 +100,7 @@ def test_what_is_missing_or_not_an_annotation(tmp_path, caplog):
     ]
     assert [record.message for record in caplog.records] == [
         f"{tmp_path}: left out 1 XML file not in VOC's form (project.xml)",
-        f"{tmp_path}: left out 1 image without annotation",
+        f"{tmp_path}: left out 1 image without annotation (images/unlabelled.jpg)",
     ]
 
 
@@ -154,7 +154,9 @@ def test_voc_folders_without_lists_or_with_that_of_cvat(tmp_path, lists, caplog)
         records = reader.read(reader.splits[0])
     assert (name, reader.splits) == ("voc", ("default",) if lists == "default" else ("all",))
     assert (list(records.ids), faults(records)) == (IDS, [])
-    assert ("left out 1 image without annotation, in no list" in caplog.text) == (lists != "default")
+    assert ("left out 1 image without annotation, in no list (JPEGImages/unlabelled.jpg)" in caplog.text) == (
+        lists != "default"
+    )
     with pytest.raises(FileNotFoundError, match=r"no list of a split 'train' .there: (all|default)."):
         reader.read("train")
 

@@ -119,7 +119,7 @@ def test_folders_in_a_plain_voc_folder_are_left_out_and_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert read(tmp_path)[2] == ["000", "001"]
     assert [message.removeprefix(str(tmp_path)) for message in caplog.messages] == [
-        ": left out 2 images without annotation, in no list",
+        ": left out 2 images without annotation, in no list (JPEGImages/dogs/000.jpg)",
         ": left out 2 annotations in folders of Annotations (dogs/000.xml)",
     ]
 

@@ -165,7 +165,7 @@ def test_splits_that_say_nothing_are_left_out_and_said(tmp_path, caplog):
     assert [record.message.removeprefix(str(tmp_path)) for record in caplog.records] == [
         "/data.yaml: its split validation is left out: it has the same images as train",
         "/data.yaml: its split test is left out: no image for ../test/images",
-        ": left out 1 image in no split or in a folder without labels",
+        ": left out 1 image in no split or in a folder without labels (plot.png)",
     ]
     caplog.clear()
     for picture in PICTURES:

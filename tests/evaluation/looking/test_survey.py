@@ -108,6 +108,18 @@ def test_the_same_image_twice(folder):
     assert "train/a = test/same" in format_survey(survey, settings(folder))
 
 
+def test_corrections_are_said_without_faults(tmp_path):
+    files = VocFiles(tmp_path)
+    for name in ("a", "b", "c"):
+        files.image(name, object_xml("cat", (1, 1, WIDTH + (name == "a"), 20)))
+    (tmp_path / "Annotations/b.xml").write_text(annotation_xml(object_xml("cat"), width=0, height=0))
+    files.split("train", "a", "b")
+    files.split("test", "c")
+    survey = survey_folder(settings(tmp_path))
+    assert survey.faults == {}
+    assert survey.notes[-2:] == ("clipped 1 box", "took the image's own size for 1 image")
+
+
 def test_images_listed_in_two_splits_are_found(tmp_path):
     files = VocFiles(tmp_path)
     for name in ("a", "b", "c"):

@@ -213,9 +213,13 @@ class VocFolder:
             return _in_no_folder(self.images)
         ids = _in_no_folder(self.annotations)
         used = {path for image_id in ids for path in self.image_paths(image_id, self._filename(image_id))}
-        skipped = sum(map(len, self.images.values())) - len(used)
+        images = (self.image_folder / name for names in self.images.values() for name in names)
+        skipped = [path for path in images if path not in used]
         if skipped:
-            warn_once(f"{self.root}: left out {counted(skipped, 'image')} without annotation, in no list")
+            first = os.path.relpath(min(skipped), self.root)
+            warn_once(
+                f"{self.root}: left out {counted(len(skipped), 'image')} without annotation, in no list ({first})"
+            )
         if len(ids) < len(self.annotations):
             first = next(name for name in self.annotations.values() if parent_of(name))
             count = len(self.annotations) - len(ids)

@@ -91,10 +91,12 @@ class NamesFile:
         copies = [file for file in images.copies if file not in used and images.copies[file] in used]
         if copies:
             names = f"{copies[0].below} for {images.copies[copies[0]].name}"
-            warn_once(f"{root}: left out {counted(len(copies), 'image')} for others of their names ({names})")
-        skipped = len(images) - len(used) - len(copies)
+            others = "another of its name" if len(copies) == 1 else "others of their names"
+            warn_once(f"{root}: left out {counted(len(copies), 'image')} for {others} ({names})")
+        skipped = [file.below for file in images if file not in used and file not in copies]
         if skipped:
-            warn_once(f"{root}: left out {counted(skipped, 'image')} in no split or in a folder without labels")
+            where = f"in no split or in a folder without labels ({min(skipped)})"
+            warn_once(f"{root}: left out {counted(len(skipped), 'image')} {where}")
         return found
 
     def _at(self, place: str, images: ImageTree) -> list[ImageFile]:

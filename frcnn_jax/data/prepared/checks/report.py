@@ -21,6 +21,7 @@ from frcnn_jax.data.prepared.splits.rule import SplitRule
 from frcnn_jax.words import counted, listed
 
 __all__ = [
+    "corrections",
     "fault_table",
     "raise_or_report",
     "say_again",
@@ -101,10 +102,14 @@ def summarize(check: Check, sentences: Sequence[str], others: Mapping[str, int])
     counts += [f"{count} {reason}" for reason, count in others.items() if count]
     texts = [sentence.partition(" (")[0] for sentence in sentences]
     texts += ["dropped " + ", ".join(counts)] if counts else []
-    clipped, own_size = (check.counts[name] for name in ("clipped", "own_size"))
-    texts += [f"clipped {counted(clipped, 'box', 'boxes')}"] if clipped else []
-    texts += [f"took the image's own size for {counted(own_size, 'image')}"] if own_size else []
-    return tuple(texts)
+    return (*texts, *corrections([check]))
+
+
+def corrections(checks: Sequence[Check]) -> list[str]:
+    """Sentences about boxes that are clipped and images whose stated size is not used; [] if there are none."""
+    clipped, own_size = (sum(check.counts[name] for check in checks) for name in ("clipped", "own_size"))
+    texts = [f"clipped {counted(clipped, 'box', 'boxes')}"] if clipped else []
+    return texts + ([f"took the image's own size for {counted(own_size, 'image')}"] if own_size else [])
 
 
 def say_again(folder: Path, title: str) -> None:

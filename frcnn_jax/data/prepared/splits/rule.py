@@ -24,7 +24,7 @@ from frcnn_jax.data.formats.layout import LayoutReader
 from frcnn_jax.data.formats.voc.reader import VocReader
 from frcnn_jax.data.prepared.splits.pooled import PooledReader
 from frcnn_jax.data.records import STANDARD_SPLITS, canonical_split
-from frcnn_jax.words import listed
+from frcnn_jax.words import counted, listed
 
 __all__ = ["SplitRule", "held_splits", "resolved_split", "split_rule", "used_splits"]
 
@@ -69,11 +69,11 @@ def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> Spli
     if "validation" in standard and len(standard) > 1:
         training = [name for name in standard if name != "validation"]
         found = "validation" if split == "test" else _only(split, training[:1])
-        why = f"those to validate with, not trained on, as there are {_no_test(reader)}"
+        why = f"those to validate with, not trained on, as there {_no_test(reader)}"
         return SplitRule(found, reader, ("validation",), *((why, _unlabelled(reader)) if split == "test" else ()))
     pooled = PooledReader(reader, standard or pool, config.split, root)
     drawn = f"each drawn by its name with a chance of {config.split:.6g} (data.split)"
-    why = f"{drawn}, as there are {_no_test(reader)}{_other_folders(reader)}"
+    why = f"{drawn}, as there {_no_test(reader)}{_other_folders(reader)}"
     chosen = (why, _unlabelled(reader)) if split == "test" else ()
     return SplitRule("train" if split == "trainval" else split, pooled, ("test",), *chosen)
 
@@ -123,9 +123,11 @@ def _in_folder(name: str | None, reader: AnnotationReader) -> str | None:
 
 
 def _no_test(reader: AnnotationReader) -> str:
-    """The reason why there are no test images, as part of a message."""
+    """The reason why there are no test images, as part of a message: a verb and more."""
     count = _unlabelled(reader)
-    return f"{count} test images without annotation, which are left out" if count else "no test images"
+    are = "is" if count == 1 else "are"
+    images = counted(count, "test image")
+    return f"{are} {images} without annotation, which {are} left out" if count else "are no test images"
 
 
 def _other_folders(reader: AnnotationReader) -> str:
