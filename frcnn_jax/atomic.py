@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["file_in_place", "new_folder", "replacing", "write_bytes", "write_text"]
+__all__ = ["file_in_place", "new_folder", "remove_unfinished", "replacing", "write_bytes", "write_text"]
 
 # The system raises these of an open file, without its name, when it is written.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _NUMPYS = re.compile(r"\d+ requested and \d+ written")  # its error has no number
 
 
@@ -83,6 +84,21 @@ def write_bytes(path: str | Path, content: bytes, *, durable: bool = False) -> N
     """Writes a binary file by `replacing`."""
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(content)
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Removes what killed processes have left unfinished in a folder.
+
+    The caller holds the lock under which `replacing` and `new_folder` write there: what another process is writing
+    would be removed too.
+    """
+    for path in Path(folder).iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def _make_folder(folder: Path, path: Path) -> None:

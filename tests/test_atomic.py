@@ -3,10 +3,12 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from frcnn_jax.atomic import new_folder, replacing, write_bytes, write_text
+from frcnn_jax.atomic import new_folder, remove_unfinished, replacing, write_bytes, write_text
 from frcnn_jax.locks import FolderInUseError
 
 
@@ -181,3 +183,34 @@ def test_a_name_may_be_as_long_as_names_can_be(tmp_path, name):
         pass
     assert (tmp_path / name).read_text() == "text"
     assert (tmp_path / "b" / name).is_dir()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from frcnn_jax.atomic import new_folder, replacing
+folder = Path(sys.argv[1])
+with replacing(folder / "file") as file, new_folder(folder / "folder") as made:
+    file.touch()
+    (made / "a").touch()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    kept = {"a.tmp", ".0123456789abcdef.tmp.npz", ".lock", "run"}
+    for name in kept:
+        (tmp_path / name).touch()
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)]).returncode == -9
+    assert len(names(tmp_path)) == len(kept) + 2
+    remove_unfinished(tmp_path)
+    assert set(names(tmp_path)) == kept
+
+
+def test_of_a_link_only_itself_is_removed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a").touch()
+    (tmp_path / ".0123456789abcdef.tmp").symlink_to(tmp_path / "elsewhere")
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == ["elsewhere"]
+    assert names(tmp_path / "elsewhere") == ["a"]

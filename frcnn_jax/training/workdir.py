@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from frcnn_jax.atomic import write_text
+from frcnn_jax.atomic import remove_unfinished, write_text
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, Evaluations, read_evaluations
 from frcnn_jax.config import Config, absolute_paths, changed_settings, expand_user, from_json, to_json, with_steps
 from frcnn_jax.data.images import IMAGE_SUFFIXES
@@ -157,6 +157,7 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
         return
     check_place(workdir, config)
     with folder_lock(workdir, purpose="training"):
+        remove_unfinished(workdir)
         check_settings(workdir, config)
         with closing(Checkpoints(workdir, config.train.keep_checkpoints)) as checkpoints:
             try:

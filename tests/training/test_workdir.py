@@ -275,3 +275,9 @@ def test_too_many_objects_are_named_before_proposals_are_searched(monkeypatch):
     fault = r"images: image i3 has 3 objects, more than input\.max_objects = 2: give --input\.max-objects 3"
     with pytest.raises(ValueError, match=fault):
         loop.open_data(config, [Images()])
+
+
+def test_what_a_killed_training_left_unfinished_is_removed(tmp_path):
+    (tmp_path / ".0123456789abcdef.tmp").touch()
+    with run_folder(tmp_path, BEFORE, False):
+        assert {path.name for path in tmp_path.iterdir()} <= {".lock", "checkpoints"}

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from frcnn_jax.atomic import remove_unfinished
 from frcnn_jax.checkpoint import open_checkpoint
 from frcnn_jax.comparison.feature_store import fingerprint
 from frcnn_jax.comparison.record import Record
@@ -143,6 +144,7 @@ def open_training(
     load_plugins(config.plugins, folder)
     config = absolute_paths(config)
     with folder_lock(folder, purpose=f"training {system}"):
+        remove_unfinished(folder)
         description = describe_settings(config, comparison, system, settings)
         check_folder(folder, description)
         datasets = [open_dataset(name, config.data) for name in config.data.train]

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from frcnn_jax.atomic import new_folder
+from frcnn_jax.atomic import new_folder, remove_unfinished
+from frcnn_jax.locks import folder_lock
 from frcnn_jax.progress import Progress
 
 __all__ = ["ARCHIVES", "Archive", "extract_archive"]
@@ -60,7 +61,7 @@ def extract_archive(path: Path) -> Path:
     """The folder with the images, annotations and split lists of a .tar file, beside it; extracted unless it exists.
 
     Only files below that folder are written; links, owners and modes in the archive are ignored. TFDS's own
-    extraction needs TensorFlow. No other process may unpack it at the same time, as unfinished folders are removed.
+    extraction needs TensorFlow. Waits for another process that unpacks there, and removes what a killed one left.
 
     Raises:
         ValueError: the archive is damaged, a member's path leads outside, or a member is not a file.
@@ -69,8 +70,15 @@ def extract_archive(path: Path) -> Path:
     folder = path.with_name(f"{path.name}.extracted")
     if folder.is_dir():
         return folder
-    for unfinished in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with folder_lock(folder.parent, ".unpacking.lock", purpose="unpacking", wait=True):
+        remove_unfinished(folder.parent)
+        if not folder.is_dir():
+            _extract(path, folder)
+    return folder
+
+
+def _extract(path: Path, folder: Path) -> None:
+    """Extracts the .tar file to a new folder; errors as above."""
     try:
         with new_folder(folder) as temporary:
             for member, content in Progress(_members(path), f"Unpacking {path.name}", unit="file"):
@@ -81,7 +89,6 @@ def extract_archive(path: Path) -> Path:
                         shutil.copyfileobj(content, file, _CHUNK)
     except tarfile.TarError as error:  # while copying a file
         raise _unusable(path, error) from error
-    return folder
 
 
 def _unusable(path: Path, error: Exception) -> ValueError:

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from frcnn_jax.atomic import new_folder, write_text
+from frcnn_jax.atomic import new_folder, remove_unfinished, write_text
 from frcnn_jax.locks import folder_lock
 
 __all__ = ["ProposalStore", "Segment", "settings_key"]
@@ -112,7 +112,8 @@ class ProposalStore:
                 removed.
         """
         if locked:
-            for path in self.folder.glob(f".{_PREFIX}*"):
+            remove_unfinished(self.folder)
+            for path in self.folder.glob(f".{_PREFIX}*"):  # half removed
                 shutil.rmtree(path, ignore_errors=True)
         segments = {}
         for path in sorted(self.folder.glob(f"{_PREFIX}*")):

@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -120,9 +122,15 @@ def test_unpacking_that_was_interrupted_leaves_nothing(tmp_path, monkeypatch):
         patch.setattr(shutil, "copyfileobj", lambda *_: pytest.fail("disk full"))
         with pytest.raises(pytest.fail.Exception):
             extract_archive(path)
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-    (path.parent / f".{path.name}.extracted.41-0a1b2c/VOCdevkit").mkdir(parents=True)  # by a killed process
+    assert {p.name for p in path.parent.iterdir()} == {path.name, ".unpacking.lock"}
+    code = (
+        "import os, shutil, sys; from pathlib import Path; "
+        "from frcnn_jax.data.prepared.voc_archive import extract_archive; "
+        "shutil.copyfileobj = lambda *_: os.kill(os.getpid(), 9); extract_archive(Path(sys.argv[1]))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], stderr=subprocess.DEVNULL).returncode == -9
+    assert len(list(path.parent.iterdir())) == 3
     folder = extract_archive(path)
-    assert {p.name for p in path.parent.iterdir()} == {path.name, folder.name}
+    assert {p.name for p in path.parent.iterdir()} == {path.name, ".unpacking.lock", folder.name}
     assert (folder / "VOCdevkit/VOC2007/JPEGImages/000001.jpg").is_file()
     assert extract_archive(path) == folder

@@ -2,7 +2,8 @@
 
 import json
 import os
-import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -135,18 +136,35 @@ def test_small_segments_are_merged_and_large_ones_left(tmp_path, monkeypatch):
     for name, boxes in rows(0, 1, 2, 3, 4, 8).items():
         for found in (boxes_of(store, *range(9)), boxes_of(fresh, *range(9)), opened):
             np.testing.assert_array_equal(found[name], boxes)
-    assert [path.name for path in before[0].parent.glob(".segment-*")] == []
+    assert [path.name for path in before[0].parent.glob(".*") if path.name != ".lock"] == []
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
-    store = added(tmp_path, (1,))
-    (segment,) = segments(tmp_path)
-    unfinished = segment.with_name(".segment-1.99-abc")
-    shutil.copytree(segment, unfinished)
-    assert segments(tmp_path) == [segment]
+KILLED = """
+import os, shutil, sys
+from pathlib import Path
+import numpy as np
+from frcnn_jax.data.proposals.store import ProposalStore, _remove
+store = ProposalStore(Path(sys.argv[1]), {settings})
+def end(*_, **__):
+    os.kill(os.getpid(), 9)
+np.savez = shutil.rmtree = end
+with store.lock():
+    {call}
+"""
+
+
+@pytest.mark.parametrize(
+    "call", ["store.add({'a': np.zeros((1, 4), np.float32)})", "_remove(next(store.folder.glob('segment-*')))"]
+)
+def test_what_a_killed_process_left_is_removed(tmp_path, call):
+    store = added(tmp_path, (1,), (2,))
+    code = KILLED.format(settings=SETTINGS, call=call)
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
+    kept = {".lock", "settings.json", *(path.name for path in segments(tmp_path))}
+    assert {path.name for path in store.folder.iterdir()} > kept
     with store.lock():
         store.refresh(locked=True)
-    assert not unfinished.exists()
+    assert {path.name for path in store.folder.iterdir()} == kept
 
 
 def test_a_store_of_a_later_version_is_refused(tmp_path):
