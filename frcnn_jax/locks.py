@@ -3,7 +3,8 @@
 A lock is `flock` on a file in the folder, so the system releases it when its holder ends for any reason. The file names
 the holder, who empties it on a normal exit. An entry left by a killed process of this host is replaced. An entry left
 by a process of another host is reported and never removed: not every network file system supports `flock` across hosts,
-so only that host can tell whether the holder is alive.
+so only that host can tell whether the holder is alive. A container often has a new host name at each start; the
+variable FRCNN_HOST gives it one that stays.
 """
 
 import contextlib
@@ -20,9 +21,10 @@ from typing import Any
 
 from frcnn_jax.atomic import file_in_place
 
-__all__ = ["FolderInUseError", "folder_lock"]
+__all__ = ["FolderInUseError", "brief_lock", "folder_lock"]
 
 LOCK_FILE = ".lock"
+_HOST = "FRCNN_HOST"  # the variable with the host's name, in place of the system's
 
 
 class FolderInUseError(OSError):
@@ -62,6 +64,23 @@ def folder_lock(folder: str | Path, name: str = LOCK_FILE, *, purpose: str, wait
 
 
 @contextlib.contextmanager
+def brief_lock(path: str | Path) -> Iterator[None]:
+    """Holds `flock` on a file, which is created if missing, for a change that takes a moment; waits for others.
+
+    Names no holder. On a disk without locks nothing is held.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Makes system errors name the lock file, and say what to do about a disk without locks."""
     try:
@@ -83,9 +102,10 @@ def _acquire(descriptor: int, path: Path, purpose: str, wait: bool) -> None:
     holder = _read_holder(descriptor)
     if not locked:
         raise FolderInUseError(f"{path.parent} is in use by {_describe(holder)}. Wait for it, or use another folder")
-    if holder and holder.get("host") != socket.gethostname():
+    if holder and holder.get("host") != _host():
         raise FolderInUseError(
-            f"{path.parent} is in use by {_describe(holder)}. If that process has ended, delete {path} and start again"
+            f"{path.parent} is in use by {_describe(holder)}. If that process has ended, delete {path} and start "
+            f"again; in containers, whose host names change, set {_HOST} to a fixed name"
         )
     _write_holder(descriptor, purpose)
 
@@ -111,9 +131,13 @@ def _read_holder(descriptor: int) -> dict[str, Any]:
 
 def _write_holder(descriptor: int, purpose: str) -> None:
     now = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    holder = {"process": os.getpid(), "host": socket.gethostname(), "since": now, "purpose": purpose}
+    holder = {"process": os.getpid(), "host": _host(), "since": now, "purpose": purpose}
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
+def _host() -> str:
+    return os.environ.get(_HOST) or socket.gethostname()
 
 
 def _describe(holder: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from frcnn_jax.atomic import write_text
 from frcnn_jax.config.paths import expand_user, user_folder
+from frcnn_jax.locks import brief_lock
 
 _VARIABLE = "FRCNN_PLUGINS"  # names of modules, separated by commas
 
@@ -72,11 +73,12 @@ def _check_given(names: Sequence[str], folder: Path) -> None:
 
 def _remember(names: Sequence[str], folder: Path) -> None:
     """Records that this user runs the modules for a workdir; skipped if the record cannot be written."""
-    known = _remembered()
-    if set(names) <= set(known.get(str(folder), ())):
+    if set(names) <= set(_remembered().get(str(folder), ())):
         return
-    known[str(folder)] = sorted({*names, *known.get(str(folder), ())})
-    with contextlib.suppress(OSError, RuntimeError):
+    # Locked, as trainings that start together would each drop what the others record.
+    with contextlib.suppress(OSError, RuntimeError), brief_lock(_state().with_suffix(".lock")):
+        known = _remembered()
+        known[str(folder)] = sorted({*names, *known.get(str(folder), ())})
         write_text(_state(), json.dumps(known, indent=1) + "\n")
 
 

@@ -10,10 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from frcnn_jax.locks import FolderInUseError, folder_lock
+from frcnn_jax.locks import FolderInUseError, brief_lock, folder_lock
 
 HOLD = """
 import sys, time
@@ -136,3 +137,43 @@ def test_an_error_of_the_system_names_the_file(tmp_path, monkeypatch, module, fu
     with pytest.raises(OSError, match=re.escape(message)) as error, folder_lock(tmp_path, purpose="training"):
         pass
     assert error.value.errno == number
+
+
+def test_a_training_goes_on_in_a_container_with_another_host_name(tmp_path, monkeypatch):
+    killed = (
+        "import os, sys; from frcnn_jax.locks import folder_lock; "
+        "lock = folder_lock(sys.argv[1], purpose='training'); lock.__enter__(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)], env=os.environ | {"FRCNN_HOST": "train-0"})
+    assert json.loads(content(tmp_path))["host"] == "train-0"
+    told = "delete .*; in containers, whose host names change, set FRCNN_HOST to a fixed name"
+    with pytest.raises(FolderInUseError, match=told), folder_lock(tmp_path, purpose="training"):
+        pytest.fail("the block must not run")
+    monkeypatch.setenv("FRCNN_HOST", "train-0")
+    with folder_lock(tmp_path, purpose="training"):
+        assert json.loads(content(tmp_path))["host"] == "train-0"
+
+
+def test_a_change_that_takes_a_moment_is_made_by_one_at_a_time(tmp_path, monkeypatch):
+    inside, most = [], []
+
+    def change():
+        with brief_lock(tmp_path / "made/.lock"):
+            inside.append(1)
+            time.sleep(0.05)
+            most.append(len(inside))
+            inside.pop()
+
+    threads = [threading.Thread(target=change) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1] * 4
+
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with brief_lock(tmp_path / ".lock"):
+        pass

@@ -6,9 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+from frcnn_jax import plugins
 from frcnn_jax.config import Config, to_json
 from frcnn_jax.models.pixels import CAFFE_PIXELS
 from frcnn_jax.plugins import load_plugins
@@ -89,3 +92,22 @@ def test_an_evaluation_by_several_processes_records_none(tmp_path, monkeypatch, 
     assert (sys.modules.pop("plugin_that_is_sent", None) is None) == first
     with pytest.raises(PermissionError, match="not trained here"):
         load_plugins(config.plugins, tmp_path / "copied", from_workdir=True)
+
+
+def test_trainings_that_start_together_are_all_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    write_text = plugins.write_text
+
+    def write_slowly(*arguments):
+        time.sleep(0.05)
+        write_text(*arguments)
+
+    monkeypatch.setattr(plugins, "write_text", write_slowly)
+    runs = [tmp_path / f"run{i}" for i in range(4)]
+    threads = [threading.Thread(target=load_plugins, args=(["json"], run)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    recorded = json.loads((tmp_path / "state/frcnn_jax/plugins.json").read_text())
+    assert recorded == {str(run): ["json"] for run in runs}
