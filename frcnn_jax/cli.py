@@ -24,7 +24,7 @@ from typing import NoReturn, TextIO
 
 from frcnn_jax.config.paths import expand_user, expand_user_or_name, user_folder
 from frcnn_jax.machine import restart_with_large_pages
-from frcnn_jax.signals import ended_by_signals
+from frcnn_jax.signals import ended_by_signals, exit_status, print_if_read
 
 _CACHE_DIR = "JAX_COMPILATION_CACHE_DIR"
 # JAX's own cache variables, which it reads on import.
@@ -47,22 +47,22 @@ def run(main: Callable[[], None], memory_settings: str = "") -> None:
             input.max_size"; named where the memory is too small.
 
     Exits with 1 and a line for bad input, with file and line if code outside this package raised the error, or for too
-    little memory; with 130 for an interruption, and with 141 if nothing reads its output any more.
+    little memory; with 130 for Ctrl-C, 143 for SIGTERM, and with 141 if nothing reads its output any more.
     """
     restart_with_large_pages()
     keep_compiled(_program())
     _escape_unprintable()
-    interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command finishes it\n"
+    interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command finishes it"
     try:
-        with ended_by_closed_output(), ended_by_signals(interrupted):
+        with ended_by_closed_output(), ended_by_signals(f"{interrupted}\n"):
             main()
     except TimeoutError as error:
         # The hanging reader thread would keep the process alive.
-        _show_traceback()
-        print(f"{_program()}: {error}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+        try:
+            _show_traceback()
+            print_if_read(f"{_program()}: {error}")
+        finally:
+            os._exit(1)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         _show_traceback()
         sys.exit(f"{_program()}: {_without_number(error)}{_place(error)}")
@@ -71,9 +71,9 @@ def run(main: Callable[[], None], memory_settings: str = "") -> None:
             raise
         _show_traceback()
         sys.exit(f"{_program()}: {_describe_memory(error, memory_settings)}")
-    except KeyboardInterrupt:
-        print(interrupted, end="", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        print_if_read(interrupted)
+        sys.exit(exit_status(error))
 
 
 @contextlib.contextmanager
@@ -89,6 +89,7 @@ def ended_by_closed_output() -> Iterator[None]:
         sys.exit(_CLOSED_OUTPUT)
     finally:
         _flush(sys.stdout)
+        _flush(sys.stderr)
 
 
 def _is_closed(stream: TextIO | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -20,15 +20,16 @@ class Progress(tqdm):
     """A bar of tqdm. Where stderr is a file or a pipe, such as the log of a batch job, it writes lines instead: the
     first and the last, a text of `paused_clock`, and one every 10 seconds in between.
 
-    A bar that is to disappear (`leave=False`) has lines only while it runs.
+    A bar that is to disappear (`leave=False`) has lines only while it runs. One that cannot be written ends no work.
     """
 
     def __init__(self, *args: Any, **settings: Any):
-        self._lines = not _redraws(settings.get("file") or sys.stderr)
+        stream = settings.get("file") or sys.stderr
+        self._lines = not _redraws(stream)
         self._written, self._last = -_SECONDS, ""  # the time and text of the last line
         if self._lines:
             settings = {"bar_format": _LINE} | settings | {"mininterval": _SECONDS, "maxinterval": _SECONDS}
-        super().__init__(*args, **settings)
+        super().__init__(*args, **settings | {"file": None if stream is None else _Unfailing(stream)})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         if not self._lines:
@@ -53,6 +54,31 @@ class Progress(tqdm):
             self.display()
             self.leave = False  # else an empty line follows
         super().close()
+
+
+class _Unfailing:
+    """A stream whose errors are dropped: Ctrl-C ends the reader of `frcnn ... 2>&1 | tee log` too, and work that is to
+    be saved then goes on without a bar.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __eq__(self, other: object) -> bool:  # tqdm clears the bar before a message to the same stream
+        return self._stream == getattr(other, "_stream", other)
+
+    __hash__ = None
 
 
 def _redraws(stream: Any) -> bool:

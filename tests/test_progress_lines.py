@@ -71,3 +71,33 @@ def test_other_processes_have_no_progress(written, seconds):
     list(Progress(range(4), "Hashing", file=lines, mininterval=0))
     print("message", file=lines)
     assert written.getvalue() == "[1] message\n"
+
+
+class Closed(io.StringIO):
+    """A stream that nothing reads any more."""
+
+    def write(self, _):
+        raise BrokenPipeError
+
+    def flush(self):
+        raise BrokenPipeError
+
+
+class ClosedTerminal(Closed, Terminal):
+    pass
+
+
+@pytest.mark.parametrize("stream", [Closed, ClosedTerminal])
+def test_a_bar_that_cannot_be_written_ends_no_work(stream, seconds):
+    bar = Progress(range(4), "Reading", file=stream(), mininterval=0)
+    assert list(bar) == [0, 1, 2, 3]
+    with paused_clock(bar, "compiling"):
+        bar.refresh()
+
+
+def test_a_message_to_the_stream_of_a_bar_clears_it(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress(total=2, desc="Training") as bar:
+        bar.write("a message", file=terminal)
+    assert re.search(r"\r +\ra message\n", terminal.getvalue())

@@ -25,6 +25,7 @@ from pathlib import Path
 from frcnn_jax.cli import make_parser, option_strings, package_command
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config, expand_user, load_config, override, replace
+from frcnn_jax.signals import Terminated, set_unsaved
 
 MEMORY_SETTINGS = (
     "input.batch_size, input.scales, input.max_size, sampling.rois_per_image, comparison.rcnn.windows_at_once and "
@@ -121,11 +122,15 @@ def train_and_test(system: str, config: Config, comparison: ComparisonConfig, wo
 
 def in_a_process_of_its_own(command: list) -> None:
     """Runs a command that watches its standard input to notice the end of this process; exits if it fails."""
+    set_unsaved(True)  # the process may have work to save
     with subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE) as process:
         try:
             code = process.wait()
-        except KeyboardInterrupt:  # the terminal sends Ctrl-C to both
+        except KeyboardInterrupt as error:
+            if isinstance(error, Terminated):  # while the terminal sends Ctrl-C to both
+                process.stdin.close()
             code = process.wait()
+    set_unsaved(False)
     if code:
         sys.exit(code if code > 0 else 128 - code)
 

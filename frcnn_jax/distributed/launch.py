@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from frcnn_jax.signals import set_unsaved
+
 __all__ = ["launch", "share_of_gpus"]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM)
@@ -46,6 +48,7 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
         _send(started, number)
 
     before = {number: signal.getsignal(number) for number in _RELAYED}
+    set_unsaved(True)  # the processes may have work to save
     try:
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
@@ -60,6 +63,7 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
         _send(started, signal.SIGKILL)
         for number, handler in before.items():
             signal.signal(number, handler)
+        set_unsaved(False)
 
 
 def share_of_gpus(index: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Output of all processes except the first: nothing to stdout, and numbered lines to stderr."""
 
 import atexit
+import contextlib
 import io
 import logging
 import os
@@ -96,9 +97,10 @@ def mark_output(number: int) -> None:
 
 
 def end_output() -> None:
-    """Writes what is still to be written to stdout and stderr."""
+    """Writes what is still to be written to stdout and stderr, if anything reads it."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, NumberedLines):
-            stream.end_line()
-        else:
-            stream.flush()
+        with contextlib.suppress(OSError):
+            if isinstance(stream, NumberedLines):
+                stream.end_line()
+            else:
+                stream.flush()

@@ -20,6 +20,7 @@ from frcnn_jax.config import DistributedConfig
 from frcnn_jax.distributed.output import mark_output
 from frcnn_jax.distributed.talk import ProcessLostError, client, gather, is_first, process_count, process_index
 from frcnn_jax.distributed.watch import GRACE, begin_watch, current_watch
+from frcnn_jax.signals import watched_signals
 
 __all__ = ["processes", "start"]
 
@@ -129,17 +130,11 @@ def _signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    read, write = socket.socketpair()
-    with read, write:
-        read.setblocking(False)
-        write.setblocking(False)
+    with watched_signals(current_watch().end_by_signal, GRACE):
         handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        descriptor = signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
-        current_watch().take_signals(read)
         try:
             yield
         finally:
-            signal.set_wakeup_fd(descriptor)
             signal.signal(signal.SIGTERM, handler)
 
 

@@ -9,12 +9,12 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import jax
 
@@ -51,19 +51,10 @@ class Watch:
         self._wanted = False  # a process requests to stop
         self._last: int | None = None  # last step of all processes
         self._over = threading.Event()
-        self._signals: socket.socket | None = None
         # Process 0 answers all others.
         self._period = _PERIOD * max(process_count() / 32, 1)
         self._thread = threading.Thread(target=self._run, name="processes", daemon=True)
         self._thread.start()
-
-    def take_signals(self, bytes_of_signals: socket.socket) -> None:
-        """Makes a signal end the process even if Python cannot handle it, for example during a compilation.
-
-        Args:
-            bytes_of_signals: returns a byte for each signal that arrived; does not block.
-        """
-        self._signals = bytes_of_signals
 
     def leave(self, why: str) -> None:
         """Tells the others that this process ends before the work is done."""
@@ -71,16 +62,22 @@ class Watch:
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # no process is left to be told
             client().key_value_set(f"{_FOLDER}/ended/{process_index()}", why, allow_overwrite=True)
 
-    def end(self, code: int) -> None:
+    def end_by_signal(self, _: int) -> NoReturn:
+        """Ends the process by a signal that Python cannot handle, for example during a compilation."""
+        self._end_saying("stopped by a signal", "was stopped by a signal", 128 + signal.SIGINT)
+
+    def end(self, code: int) -> NoReturn:
         """Ends the process without JAX's shutdown barrier, which waits for all others; process 0, which relays
         messages, ends last.
         """
-        end_output()
-        until = time.monotonic() + (2 * GRACE if process_index() == 0 else 0)
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            while time.monotonic() < until and len(self._found("ended").keys() | self._lost) < process_count():
-                time.sleep(0.1)
-        os._exit(code)
+        try:
+            end_output()
+            until = time.monotonic() + (2 * GRACE if process_index() == 0 else 0)
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                while time.monotonic() < until and len(self._found("ended").keys() | self._lost) < process_count():
+                    time.sleep(0.1)
+        finally:
+            os._exit(code)
 
     def finish(self) -> None:
         """Ends the thread after all processes have done their work."""
@@ -128,25 +125,26 @@ class Watch:
                 self._look(heartbeat_number)
             except jax.errors.JaxRuntimeError:
                 must_end("process 0, which connects the others, was lost")
-            signalled = self._signalled()
-            if signalled or reason_to_end() is not None:
+            reason = reason_to_end()
+            if reason is not None:
                 ending = ending or time.monotonic()
-            # The main thread waits on a device for an ended process, or compiles.
-            if ending is not None and time.monotonic() - ending > GRACE:
-                why = reason_to_end() or "stopped by a signal"
-                self.leave("was " + why if reason_to_end() is None else "ended with it")
-                print(f"{why}; this process ends", file=sys.stderr, flush=True)
-                self.end(1 if reason_to_end() else 128 + signal.SIGINT)
+                # The main thread waits on a device for an ended process, or compiles.
+                if time.monotonic() - ending > GRACE:
+                    self._end_saying(reason, "ended with it", 1)
 
-    def _signalled(self) -> bool:
-        """True if a signal that ends the process arrived; during training it waits for the end of a step."""
-        if self._signals is None:
-            return False
+    def _end_saying(self, why: str, to_others: str, code: int) -> NoReturn:
+        """Ends the process from a thread.
+
+        Args:
+            why: the reason, for stderr.
+            to_others: the same, as the other processes print it after this one's name.
+        """
         try:
-            numbers = self._signals.recv(64)
-        except OSError:  # no signals, or the socket is closed already
-            return False
-        return self._step is None and any(number in (signal.SIGINT, signal.SIGTERM) for number in numbers)
+            self.leave(to_others)
+            with contextlib.suppress(OSError):  # its reader may have ended by the same signal
+                print(f"{why}; this process ends", file=sys.stderr, flush=True)
+        finally:
+            self.end(code)
 
     def _look(self, heartbeat_number: int) -> None:
         """Sends a heartbeat, and reads heartbeats and messages of the others."""

@@ -9,27 +9,26 @@ import time
 from collections.abc import Callable, Iterator
 
 from frcnn_jax.distributed.talk import is_first
-from frcnn_jax.signals import REPEATED, set_unsaved
+from frcnn_jax.signals import REPEATED, print_if_read, say, set_unsaved
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_NOTICE = b"\nStopping after this step; again to stop at once\n"
+_NOTICE = "\nStopping after this step; again to stop at once\n"
 
 
 def report_ignored_ctrl_c() -> None:
     """Prints to stderr how to stop a process that ignores SIGINT, such as a background process of a shell."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and is_first():
-        print(
-            f"Ctrl-C (SIGINT) is ignored, as this process was started so; stop it by SIGTERM: kill {os.getpid()}",
-            file=sys.stderr,
-            flush=True,
+        print_if_read(
+            f"Ctrl-C (SIGINT) is ignored, as this process was started so; stop it by SIGTERM: kill {os.getpid()}"
         )
 
 
 def say_stopped(step: int, steps: int) -> None:
     """Prints to stderr the step that a stopped training has made and saved last."""
     if is_first():
-        text = f"Stopped after step {step} of {steps}; its checkpoint is written, and the same command resumes from it"
-        print(text, file=sys.stderr, flush=True)
+        print_if_read(
+            f"Stopped after step {step} of {steps}; its checkpoint is written, and the same command resumes from it"
+        )
 
 
 @contextlib.contextmanager
@@ -62,8 +61,7 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         since = time.monotonic()
         received.append(number)
         if is_first():  # one line for all processes, as they stop together
-            # Not `print`, which this handler may have interrupted and which is not reentrant.
-            os.write(2, _NOTICE)
+            say(_NOTICE)
 
     for number in deferred:
         signal.signal(number, hold)
@@ -74,7 +72,8 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         set_unsaved(False)
         restore()
     if received:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # its reader may have ended by the same signal
+                stream.flush()
         signal.raise_signal(received[0])
         raise KeyboardInterrupt

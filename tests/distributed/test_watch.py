@@ -1,11 +1,14 @@
 """Messages between processes about ends: the step after which all stop, failures, and silence."""
 
 import contextlib
+import signal
 import threading
+import time
 
 import pytest
 
-from frcnn_jax.distributed import talk, watch
+from frcnn_jax import signals
+from frcnn_jax.distributed import start, talk, watch
 from tests.distributed.conftest import Service
 
 
@@ -95,3 +98,51 @@ def test_one_that_is_silent_for_longer_than_the_heartbeat_is_lost(watches):
     assert talk.reason_to_end() is None
     look(0, 1.0)
     assert talk.reason_to_end() == "process 1 was lost: no sign of life for 8 s"
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Sends a training of several processes, which may have unsaved work, signals that Python does not handle.
+
+    Returns the exit statuses by which the watch ends the process within a second of the last signal.
+    """
+    monkeypatch.setattr(watch.Watch, "_run", lambda self: None)
+    monkeypatch.setattr(watch, "_watch", watch.Watch(heartbeat=8))
+    monkeypatch.setattr(start, "GRACE", 0.3)
+    monkeypatch.setattr(signals, "AGAIN", 0.1)
+    monkeypatch.setattr(signals, "REPEATED", 0.2)
+
+    def send(count, *, unsaved):
+        ended, codes = threading.Event(), []
+
+        def end(code):
+            codes.append(code)
+            ended.set()
+
+        monkeypatch.setattr(watch.current_watch(), "leave", lambda why: None)
+        monkeypatch.setattr(watch.current_watch(), "end", end)
+        with start._signals():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: None)  # as in a compilation
+            with watch.current_watch().training(0, lambda: True):
+                signals.set_unsaved(unsaved)
+                for _ in range(count):
+                    signal.raise_signal(signal.SIGINT)
+                    time.sleep(0.25)
+                ended.wait(1)
+        return set(codes)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield send
+    signals.set_unsaved(False)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_ends_the_first_compilation_of_several_processes(stopped):
+    assert stopped(1, unsaved=False) == {130}
+
+
+def test_unsaved_work_of_several_processes_is_ended_by_the_second_signal_only(stopped):
+    assert stopped(1, unsaved=True) == set()
+    assert stopped(2, unsaved=True) == {130}

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -122,3 +124,51 @@ def test_other_threads_get_no_signals(arrived):
     thread.start()
     thread.join()
     assert inside == [False, handlers()]
+
+
+# A step ends after both signals: to this process and, in `2>&1 | tee log`, to the one that reads its output.
+PIPED = """
+import sys, time
+from pathlib import Path
+from frcnn_jax.cli import run
+from frcnn_jax.progress import Progress
+from frcnn_jax.training.interruption import deferred_signals, say_stopped
+
+def main():
+    with deferred_signals() as interrupted:
+        bar = Progress(total=3, desc="Training")
+        sys.stderr.write("begun\\n")
+        while not interrupted():
+            time.sleep(0.05)
+        bar._written = -100.0  # as if the last line were some time ago
+        bar.update(3)
+        bar.refresh()
+        Path(sys.argv[1]).write_text("saved")
+        bar.close()
+        say_stopped(3, 5)
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_step_is_saved_if_the_signal_has_ended_the_reader_of_the_output(tmp_path, number):
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{PIPED}"
+    command = [sys.executable, "-c", code, str(tmp_path / "saved")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert any(line == "begun\n" for line in process.stdout)
+        process.stdout.close()
+        process.send_signal(number)
+        process.wait(timeout=60)
+    assert (tmp_path / "saved").exists()
+    assert process.returncode == 128 + number
+
+
+def test_a_step_is_saved_if_stderr_is_full(arrived, monkeypatch):
+    def write(*_):
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        work(signal.SIGTERM, arrived=arrived)
+    assert arrived == [signal.SIGTERM]
