@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,19 +87,30 @@ def write_bytes(path: str | Path, content: bytes, *, durable: bool = False) -> N
         temporary.write_bytes(content)
 
 
-def remove_unfinished(folder: str | Path) -> None:
+def remove_unfinished(folder: str | Path, min_age: float = 0.0) -> None:
     """Removes what killed processes have left unfinished in a folder.
 
     The caller holds the lock under which `replacing` and `new_folder` write there: what another process is writing
     would be removed too.
+
+    Args:
+        min_age: seconds since the last change of what is removed; above 0 where some write without the lock.
     """
     for path in Path(folder).iterdir():
-        if _TEMPORARY.fullmatch(path.name):
+        if _TEMPORARY.fullmatch(path.name) and _age(path) >= min_age:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+def _age(path: Path) -> float:
+    """Seconds since the last change of a file; 0 if it is gone."""
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _make_folder(folder: Path, path: Path) -> None:

@@ -22,6 +22,8 @@ from frcnn_jax.training.initial import read_start_pixels
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.validation import compare_measured
 
+_UNFINISHED = 3600.0  # seconds; exports and evaluations write there without the lock
+
 # Settings that may change between two starts of a run, as they do not affect what was learned so far. Data and proposal
 # files are compared by content instead (`data_record`), wherever they are.
 _FREE = ("train.steps", "train.epochs", "train.min_steps", "train.evaluate_every", "train.patience",
@@ -157,7 +159,7 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
         return
     check_place(workdir, config)
     with folder_lock(workdir, purpose="training"):
-        remove_unfinished(workdir)
+        remove_unfinished(workdir, min_age=_UNFINISHED)
         check_settings(workdir, config)
         with closing(Checkpoints(workdir, config.train.keep_checkpoints)) as checkpoints:
             try:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -278,6 +280,10 @@ def test_too_many_objects_are_named_before_proposals_are_searched(monkeypatch):
 
 
 def test_what_a_killed_training_left_unfinished_is_removed(tmp_path):
+    """An export or an evaluation may be writing there, without the lock."""
     (tmp_path / ".0123456789abcdef.tmp").touch()
+    os.utime(tmp_path / ".0123456789abcdef.tmp", times=(time.time() - 4000,) * 2)
+    (tmp_path / ".0123456789abcde0.tmp").touch()
     with run_folder(tmp_path, BEFORE, False):
-        assert {path.name for path in tmp_path.iterdir()} <= {".lock", "checkpoints"}
+        names = {path.name for path in tmp_path.iterdir()}
+        assert ".0123456789abcde0.tmp" in names <= {".0123456789abcde0.tmp", ".lock", "checkpoints"}

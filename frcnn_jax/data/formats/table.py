@@ -8,7 +8,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.agreement import choose_format
 from frcnn_jax.data.formats.coco.reader import CocoReader
 from frcnn_jax.data.formats.contract import AnnotationReader
-from frcnn_jax.data.formats.csv_rows import CsvReader
+from frcnn_jax.data.formats.csv_files.reader import CsvReader
 from frcnn_jax.data.formats.foreign import annotations_beside, foreign_format
 from frcnn_jax.data.formats.labelimg import LabelImgReader
 from frcnn_jax.data.formats.log import warn_once

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from frcnn_jax.config import DataConfig
-from frcnn_jax.data.formats.csv_rows import CsvReader
+from frcnn_jax.data.formats.csv_files.reader import CsvReader
 from frcnn_jax.data.formats.table import open_reader
 from tests.data.formats.written import PICTURES, Picture, by_split, write_csv, write_rows, write_text
 

@@ -1,1 +1,1 @@
-"""CSV files: their first rows and columns, and those that are nearly in the format."""
+"""CSV files with one row per object, and those that are nearly such files."""
