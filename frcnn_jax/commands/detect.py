@@ -67,7 +67,7 @@ def _make_parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="SCORE",
-        help="least score in the JSON and VOC XML files; by default all above the run's evaluate.score_threshold",
+        help="least score in the JSON and VOC XML files, beside the run's evaluate.score_threshold",
     )
     parser.add_argument(
         "--pictures",
