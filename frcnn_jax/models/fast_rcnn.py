@@ -1,6 +1,6 @@
 """The detector: trunk, RoI pooling and head in one module (section 2)."""
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -177,25 +177,35 @@ def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:
             "keep: replace for example nn.BatchNorm by nn.GroupNorm, or by a fixed scale and shift"
         )
     if type(model).features is FastRCNN.features:
-        _check_stride(model, side, key)
+        _check_stride(model, side)
     return variables["params"]
 
 
-def _check_stride(model: FastRCNN, side: int, key: PRNGKeyArray) -> None:
+def _check_stride(model: FastRCNN, side: int) -> None:
     """Raises ValueError if larger images do not have one more row and column of features for each stride."""
     # So many that trunks whose strides differ by one differ by two cells or more, whatever they lose at the borders.
     cells = 4 * model.stride
     pixels = cells * model.stride
-
-    def map_size(side: int) -> np.ndarray:
-        images = jax.ShapeDtypeStruct((1, side, side, 3), model.backbone.dtype)
-        features = jax.eval_shape(partial(model.init_with_output, method="features"), key, images)[0][0]
-        return np.array(features.shape[1:3])
-
-    more = map_size(side + pixels) - map_size(side)
+    try:
+        more = _added_cells(model, side, pixels)
+    except TypeError:  # a model that cannot be hashed
+        more = _added_cells.__wrapped__(model, side, pixels)
     if (abs(more - model.spatial_scale * pixels) >= 1).any():
         raise ValueError(
             f"{type(model.backbone).__name__} gives {more[0]} x {more[1]} more cells for {pixels} x {pixels} more "
             f"pixels, but spatial_scale {model.spatial_scale:g} means {cells} x {cells}: set it, as in "
             f"model.clone(spatial_scale=1 / {max(round(pixels / max(more[0], 1)), 1)})"
         )
+
+
+@lru_cache
+def _added_cells(model: FastRCNN, side: int, pixels: int) -> np.ndarray:
+    """Rows and columns that the features of an image with so many more pixels a side have more."""
+
+    def map_size(side: int) -> np.ndarray:
+        images = jax.ShapeDtypeStruct((1, side, side, 3), model.backbone.dtype)
+        key = jax.eval_shape(jax.random.key, 0)
+        features = jax.eval_shape(partial(model.init_with_output, method="features"), key, images)[0][0]
+        return np.array(features.shape[1:3])
+
+    return map_size(side + pixels) - map_size(side)

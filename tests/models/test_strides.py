@@ -1,5 +1,7 @@
 """The stride of a trunk is that of `spatial_scale`, to the cell, when its parameters are made."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,3 +50,12 @@ def test_features_of_ones_own_are_not_measured():
             return jnp.repeat(self.backbone(images, image_sizes)[0], 2, axis=1), image_sizes
 
     assert parameters(12, 12, 1 / 16, model=Own)["backbone"]
+
+
+def test_a_model_that_cannot_be_hashed_is_measured_too():
+    class Listed(FastRCNN):
+        notes: list[str] = dataclasses.field(default_factory=list)
+
+    assert parameters(16, 16, 1 / 16, model=Listed)["backbone"]
+    with pytest.raises(ValueError, match=r"^Strided gives 73 x 73 more cells"):
+        parameters(14, 14, 1 / 16, model=Listed)
