@@ -171,10 +171,10 @@ def test_window_networks_take_the_detectors_parameters(name, size, pool5, fc7):
     ("name", "size", "cells", "last", "regressed"),
     [
         ("efficientnet_lite0", 224, 14, 1280, 5 * 5 * 672),
-        ("efficientnet_lite1", 240, 15, 1280, 5 * 5 * 672),
-        ("efficientnet_lite2", 260, 17, 1280, 6 * 6 * 720),
+        pytest.param("efficientnet_lite1", 240, 15, 1280, 5 * 5 * 672, marks=pytest.mark.long),
+        pytest.param("efficientnet_lite2", 260, 17, 1280, 6 * 6 * 720, marks=pytest.mark.long),
         ("resnet18", 224, 14, 512, 7 * 7 * 256),
-        ("resnet50", 224, 14, 2048, 4 * 4 * 1024),
+        pytest.param("resnet50", 224, 14, 2048, 4 * 4 * 1024, marks=pytest.mark.long),
     ],
 )
 def test_window_networks_without_a_last_pooling(name, size, cells, last, regressed):

@@ -89,7 +89,8 @@ def test_each_head_learns_from_its_own_loss():
 
 
 def test_vmap_of_grad_over_images_equals_a_loop():
-    model, params = small_model(), small_params()
+    model = small_model().clone(backbone=OneLayer())
+    params = random_params(model)
     function = partial(loss_fn, key=KEY, model=model, loss=ALL_LOSSES, sampling=SAMPLING)
     gradient = jax.jit(jax.grad(lambda p, b: function(p, b)[0]))
     images = jax.tree.map(lambda x: jnp.asarray(x)[:, None], small_batch())
