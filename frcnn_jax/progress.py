@@ -42,7 +42,8 @@ class Progress(tqdm):
         return False
 
     def refresh(self, *args: Any, **settings: Any) -> None:
-        if not self._lines or time.monotonic() - self._written >= _SECONDS:
+        # Not all of it: the time since the last line was written is a moment shorter than since tqdm measured it.
+        if not self._lines or time.monotonic() - self._written >= 0.9 * _SECONDS:
             super().refresh(*args, **settings)
 
     def clear(self, *args: Any, **settings: Any) -> None:

@@ -101,3 +101,23 @@ def test_a_message_to_the_stream_of_a_bar_clears_it(monkeypatch):
     with Progress(total=2, desc="Training") as bar:
         bar.write("a message", file=terminal)
     assert re.search(r"\r +\ra message\n", terminal.getvalue())
+
+
+def test_lines_of_quick_work_come_every_ten_seconds(monkeypatch):
+    """A line is written a moment after the bar has measured the time, which must not cost the next one."""
+    clock = [1000.0]
+
+    class Slow(io.StringIO):
+        def write(self, text):
+            clock[0] += 0.01
+            return super().write(text)
+
+    slow = Slow()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    bar = Progress(total=100_000, desc="Hashing", file=slow)
+    bar._time = lambda: clock[0]
+    bar.start_t = bar.last_print_t = clock[0]
+    while clock[0] < 1065:
+        clock[0] += 0.001
+        bar.update()
+    assert len(slow.getvalue().splitlines()) == 7

@@ -92,7 +92,7 @@ def detect_dataset(
     for item in pending:
         progress.update(_collect(*item, found))
     share = batches.waited / (time.perf_counter() - started)
-    progress.set_postfix_str(f"{share:.0%} of the time waiting for images")
+    progress.set_postfix_str(f"{share:.0%} of the time waiting for images", refresh=False)  # `close` shows it
     progress.close()
     found = of_all_processes(found)
     return {dataset.image_ids[index]: found[index] for index in range(len(dataset))}
