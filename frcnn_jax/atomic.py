@@ -106,9 +106,9 @@ def remove_unfinished(folder: str | Path, min_age: float = 0.0) -> None:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the last change of a file; 0 if it is gone."""
+    """Seconds since the last change of a file; 0 if it is gone, or from the future by a server's clock."""
     try:
-        return time.time() - path.lstat().st_mtime
+        return max(time.time() - path.lstat().st_mtime, 0.0)
     except OSError:
         return 0.0
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -214,3 +215,14 @@ def test_of_a_link_only_itself_is_removed(tmp_path):
     remove_unfinished(tmp_path)
     assert names(tmp_path) == ["elsewhere"]
     assert names(tmp_path / "elsewhere") == ["a"]
+
+
+def test_files_from_the_future_are_removed(tmp_path):
+    """The clock of a file server may be ahead."""
+    path = tmp_path / ".0123456789abcdef.tmp"
+    path.touch()
+    os.utime(path, times=(time.time() + 100,) * 2)
+    remove_unfinished(tmp_path, min_age=1)
+    assert names(tmp_path) == [path.name]
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == []
