@@ -123,14 +123,16 @@ def train_and_test(system: str, config: Config, comparison: ComparisonConfig, wo
 def in_a_process_of_its_own(command: list) -> None:
     """Runs a command that watches its standard input to notice the end of this process; exits if it fails."""
     set_unsaved(True)  # the process may have work to save
-    with subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE) as process:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt as error:
-            if isinstance(error, Terminated):  # while the terminal sends Ctrl-C to both
-                process.stdin.close()
-            code = process.wait()
-    set_unsaved(False)
+    try:
+        with subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE) as process:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt as error:
+                if isinstance(error, Terminated):  # while the terminal sends Ctrl-C to both
+                    process.stdin.close()
+                code = process.wait()
+    finally:
+        set_unsaved(False)
     if code:
         sys.exit(code if code > 0 else 128 - code)
 

@@ -114,10 +114,8 @@ def mine_svms(
     mining = _Mining(features, _positives(features, labels, num_classes), solver, scale, leave)
     start = 0 if state is None else mining.load(Path(state), settings)
     saved = time.monotonic()
-    indices = range(start, len(features))
-    for index in Progress(
-        indices, desc="Mining", unit="image", initial=start, total=len(features), disable=not indices
-    ):
+    count, indices = len(features), range(start, len(features))
+    for index in Progress(indices, "Mining", count, unit="image", initial=start, disable=not indices):
         last = index == len(features) - 1
         joined = mining.join(index, overlaps(index) < negative_iou, join)
         due = ~mining.trained | (mining.joined > retrain_at) | last

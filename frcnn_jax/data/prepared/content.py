@@ -78,9 +78,8 @@ def _content(
     found = {record.path for split in lists.values() for record in split.records if record.path is not None}
     paths = sorted(found, key=lambda path: path.parts)
     names = {path: _relative(path, root) for path in paths}
-    digests = Progress(
-        map_in_threads(hash_file, paths), f"Hashing {root}", len(paths), unit="image", leave=False, delay=2
-    )
+    hashes = map_in_threads(hash_file, paths)
+    digests = Progress(hashes, f"Hashing {root}", len(paths), unit="image", leave=False, delay=2)
     images = list(zip(names.values(), digests, strict=True))
     texts = {name: repr([_moved(split, names)]) for name, split in lists.items()}
     records = (record for split in lists.values() for record in split.records)

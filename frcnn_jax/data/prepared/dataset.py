@@ -107,9 +107,8 @@ class PreparedDataset:
             ValueError: some have changed since they were prepared; gives their number and names the first.
         """
         damaged = []
-        for index, (part, position) in enumerate(
-            Progress(self._places, f"Verifying {self.name}", unit="image", delay=2)
-        ):
+        places = Progress(self._places, f"Verifying {self.name}", unit="image", delay=2)
+        for index, (part, position) in enumerate(places):
             try:
                 intact = hashlib.sha256(self._open()[part][position]["image"]).digest() == self._digests[index]
             except (ValueError, IndexError, RuntimeError):  # raised by ArrayRecord's own check

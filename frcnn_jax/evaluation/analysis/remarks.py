@@ -73,8 +73,8 @@ def few_objects(
     total, found = sum(objects.values()), []
     none = [name for name, count in objects.items() if count == 0]
     if 0 < total < _FEW:
-        way = ", or draw a larger part by --data.split, in a new run" if drawn else ""
-        way = f", or draw a larger part by --data.split {share:g}" if share else way
+        larger = f" {share:g}" if share else ", in a new run"
+        way = f", or draw a larger part by --data.split{larger}" if drawn or share else ""
         change = max(0.1, 1 / total)
         chance = (
             f"the mAP of so few may be {change:.1g} higher or lower by chance alone"
