@@ -7,7 +7,8 @@ import textwrap
 from pathlib import Path
 
 import frcnn_jax
-from frcnn_jax.cli import ended_by_closed_output, run
+from frcnn_jax.cli.output import ended_by_closed_output
+from frcnn_jax.cli.run import run
 from frcnn_jax.config import config_names
 
 COMMANDS = {

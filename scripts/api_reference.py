@@ -12,7 +12,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from frcnn_jax.cli import make_parser, run
+from frcnn_jax.cli.options import make_parser
+from frcnn_jax.cli.run import run
 from frcnn_jax.config import expand_user
 
 MODULES = ("frcnn_jax", "frcnn_jax.config", "frcnn_jax.types")

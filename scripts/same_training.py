@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frcnn_jax.cli import run
+from frcnn_jax.cli.run import run
 from frcnn_jax.config import Config, absolute_paths, expand_user, load_config, override, replace
 
 if TYPE_CHECKING:  # modules that import JAX are imported when needed

@@ -16,7 +16,7 @@ import pytest
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, open_checkpoint, read_chosen, store
 from frcnn_jax.checkpoint.background import Background
 from frcnn_jax.checkpoint.metadata import decode_metadata, encode_metadata
-from frcnn_jax.cli import run
+from frcnn_jax.cli.run import run
 from frcnn_jax.config import Config, DataConfig
 from frcnn_jax.models.pixels import CENTERED_PIXELS
 from frcnn_jax.training.state import TrainState

@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
-from frcnn_jax import cli as command
+from frcnn_jax.cli import compiled
+from frcnn_jax.cli.run import run
 
 PROGRAM = """
 from pathlib import Path
-from frcnn_jax.cli import run
+from frcnn_jax.cli.run import run
 
 def main():
     import jax
@@ -26,7 +27,7 @@ run(main)
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache folder of the user, and none of JAX's variables set."""
-    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", command._LEAST_SECONDS):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", compiled._LEAST_SECONDS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
@@ -35,14 +36,14 @@ def cache(tmp_path, monkeypatch):
 def test_the_folder_is_private_and_stays(cache):
     before = os.umask(0)  # others would be allowed everything
     try:
-        folder = command.cache_folder()
+        folder = compiled.cache_folder()
     finally:
         os.umask(before)
     assert folder == cache / "frcnn_jax/compiled"
     for path in (folder, folder.parent, cache):
         assert path.stat().st_mode & 0o777 == 0o700
     (folder / "entry").touch()
-    assert command.cache_folder() == folder
+    assert compiled.cache_folder() == folder
     assert (folder / "entry").exists()
 
 
@@ -51,34 +52,34 @@ def test_without_an_absolute_setting_it_is_in_the_home(cache, tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", configured)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    assert command.cache_folder() == tmp_path / "home/.cache/frcnn_jax/compiled"
+    assert compiled.cache_folder() == tmp_path / "home/.cache/frcnn_jax/compiled"
     assert not (tmp_path / "relative").exists()
 
 
 @pytest.mark.parametrize("part", ["frcnn_jax", "frcnn_jax/compiled"])
 @pytest.mark.parametrize("mode", [0o770, 0o702])
 def test_a_folder_that_others_can_write_to_is_refused(cache, part, mode):
-    command.cache_folder()
+    compiled.cache_folder()
     (cache / part).chmod(mode)
     with pytest.raises(PermissionError, match=f"others can write to .*{part} .mode {mode:o}"):
-        command.cache_folder()
+        compiled.cache_folder()
 
 
 def test_a_folder_in_one_where_all_can_write_is_refused(cache):
     cache.mkdir()
     cache.chmod(0o777)
     with pytest.raises(PermissionError, match=f"all can write to {cache}"):
-        command.cache_folder()
+        compiled.cache_folder()
     cache.chmod(0o1777)  # as /tmp: only the owner may rename
-    command.cache_folder()
+    compiled.cache_folder()
 
 
 def test_a_folder_of_another_user_is_refused(cache, monkeypatch):
-    command.cache_folder()
+    compiled.cache_folder()
     other = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: other)
     with pytest.raises(PermissionError, match="belongs to another user"):
-        command.cache_folder()
+        compiled.cache_folder()
 
 
 def test_a_link_counts_as_what_it_leads_to(cache, tmp_path):
@@ -86,31 +87,31 @@ def test_a_link_counts_as_what_it_leads_to(cache, tmp_path):
     elsewhere.mkdir(mode=0o700)
     cache.mkdir()
     (cache / "frcnn_jax").symlink_to(elsewhere)
-    assert command.cache_folder() == elsewhere / "compiled"
+    assert compiled.cache_folder() == elsewhere / "compiled"
     elsewhere.chmod(0o707)
     with pytest.raises(PermissionError, match="others can write to"):
-        command.cache_folder()
+        compiled.cache_folder()
 
 
 def test_what_jax_is_told_wins(cache, monkeypatch):
     for name, value in (("JAX_COMPILATION_CACHE_DIR", "/mine"), ("JAX_ENABLE_COMPILATION_CACHE", "false")):
         monkeypatch.setenv(name, value)
         environment = dict(os.environ)
-        command.keep_compiled("script.py")
+        compiled.keep_compiled("script.py")
         assert dict(os.environ) == environment
         monkeypatch.delenv(name)
     assert not cache.exists()
-    monkeypatch.setenv(command._LEAST_SECONDS, "7")
+    monkeypatch.setenv(compiled._LEAST_SECONDS, "7")
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    command.keep_compiled("script.py")
+    compiled.keep_compiled("script.py")
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(cache / "frcnn_jax/compiled")
-    assert os.environ[command._LEAST_SECONDS] == "7"
+    assert os.environ[compiled._LEAST_SECONDS] == "7"
 
 
 def test_without_a_folder_scripts_run_and_say_so(cache, monkeypatch, capsys):
     cache.write_text("a file")
     environment = dict(os.environ)
-    command.keep_compiled("script.py")
+    compiled.keep_compiled("script.py")
     assert dict(os.environ) == environment
     message = capsys.readouterr().err
     assert message.startswith("script.py: compiled functions are not kept for the next start: ")
@@ -118,7 +119,7 @@ def test_without_a_folder_scripts_run_and_say_so(cache, monkeypatch, capsys):
 
 
 def test_a_program_keeps_what_it_compiles_and_finds_it_again(cache):
-    environment = os.environ | {command._LEAST_SECONDS: "0", "JAX_LOGGING_LEVEL": "WARNING"}
+    environment = os.environ | {compiled._LEAST_SECONDS: "0", "JAX_LOGGING_LEVEL": "WARNING"}
     listings = []
     for _ in range(2):
         result = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
@@ -130,7 +131,7 @@ def test_a_program_keeps_what_it_compiles_and_finds_it_again(cache):
 
 
 def test_importing_the_package_sets_nothing(cache):
-    code = "import frcnn_jax.cli, frcnn_jax.training.loop, jax, os; print(jax.config.jax_compilation_cache_dir)"
+    code = "import frcnn_jax.cli.run, frcnn_jax.training.loop, jax, os; print(jax.config.jax_compilation_cache_dir)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "None\n"
     assert not cache.exists()
@@ -153,7 +154,7 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["frcnn train"])
     with pytest.raises(SystemExit, match=r"^frcnn train: of a socket \("):
-        command.run(main)
+        run(main)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +171,11 @@ def test_too_little_memory_is_one_line(error, reason, monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["frcnn train"])
     with pytest.raises(SystemExit) as stopped:
-        command.run(main)
+        run(main)
     assert stopped.value.code.startswith(f"frcnn train: out of memory{reason}")
     assert "\n" not in stopped.value.code
     with pytest.raises(SystemExit, match=r": input\.scales can be smaller, and other programs may use the device; "):
-        command.run(main, "input.scales")
+        run(main, "input.scales")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_an_error_of_the_system_is_its_file_and_its_reason(error, line, monkeypa
 
     monkeypatch.setattr(sys, "argv", ["frcnn train"])
     with pytest.raises(SystemExit) as stopped:
-        command.run(main)
+        run(main)
     assert re.fullmatch(rf"frcnn train: {re.escape(line)} \({re.escape(__file__)}, line \d+\)", stopped.value.code)
 
 
@@ -199,7 +200,7 @@ def end_of(main, monkeypatch):
     """The line with which a command ends."""
     monkeypatch.setattr(sys, "argv", ["frcnn train"])
     with pytest.raises(SystemExit) as stopped:
-        command.run(main)
+        run(main)
     return stopped.value.code
 
 
@@ -236,7 +237,7 @@ def test_a_traceback_is_printed_where_it_is_asked_for(module, monkeypatch, capsy
 
 def test_a_name_that_is_not_utf8_is_printed_escaped(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict"))
-    command.run(lambda: print(os.fsdecode(b"caf\xe9.jpg"), "ä"))
+    run(lambda: print(os.fsdecode(b"caf\xe9.jpg"), "ä"))
     assert sys.stdout.buffer.getvalue().decode() == "caf\\udce9.jpg ä\n"
 
 
@@ -245,4 +246,4 @@ def test_other_errors_keep_their_traceback():
         raise RuntimeError("INTERNAL: a fault of ours")
 
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        command.run(main)
+        run(main)

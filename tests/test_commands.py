@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from frcnn_jax import __main__ as frcnn
-from frcnn_jax.cli import package_command
+from frcnn_jax.cli.run import package_command
 from frcnn_jax.commands.train import open_test_set
 from frcnn_jax.config import Config, config_names, derive, flat_settings, load_config, replace, to_json
 from frcnn_jax.runs.evaluate import check_changes

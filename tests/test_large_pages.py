@@ -14,7 +14,8 @@ SETTING = "glibc.malloc.hugetlb=1"
 # Says how it was started. Its arguments: the kernel's file, glibc's version, and what follows.
 PROGRAM = """
 import json, os, sys
-from frcnn_jax import cli, machine
+from frcnn_jax import machine
+from frcnn_jax.cli.run import run
 
 machine._LARGE_PAGES_FILE = sys.argv[1]
 os.confstr = {"CS_GNU_LIBC_VERSION": sys.argv[2]}.get
@@ -26,7 +27,7 @@ with open(sys.argv[0] + ".starts", "a") as file:
 def main():
     print(os.getpid())
 
-cli.run(main)
+run(main)
 """
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import hashlib, signal, sys, threading
 from frcnn_jax import signals
-from frcnn_jax.cli import run
+from frcnn_jax.cli.run import run
 from frcnn_jax.training.interruption import deferred_signals
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signals.GRACE, signals.AGAIN, signals.REPEATED = {grace}, 0.5, {repeated}
@@ -147,7 +147,7 @@ def test_work_that_begins_after_the_signal_is_not_ended_by_it():
 UNFINISHED = """
 import sys, time
 from frcnn_jax.atomic import new_folder, replacing
-from frcnn_jax.cli import run
+from frcnn_jax.cli.run import run
 
 def main():
     with replacing(sys.argv[1] + "/file") as file, new_folder(sys.argv[1] + "/folder") as folder:
@@ -191,7 +191,7 @@ PARENT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from frcnn_jax import signals
-from frcnn_jax.cli import run
+from frcnn_jax.cli.run import run
 from frcnn_jax.commands.compare import in_a_process_of_its_own
 from frcnn_jax.distributed.launch import launch
 signals.GRACE = 0.3

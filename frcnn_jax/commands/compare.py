@@ -22,7 +22,8 @@ import sys
 import threading
 from pathlib import Path
 
-from frcnn_jax.cli import make_parser, option_strings, package_command
+from frcnn_jax.cli.options import make_parser, option_strings
+from frcnn_jax.cli.run import package_command
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.config import Config, expand_user, load_config, override, replace
 from frcnn_jax.signals import Terminated, set_unsaved

@@ -23,7 +23,7 @@ import statistics
 import sys
 import time
 
-from frcnn_jax.cli import checkpoint_option, count, make_parser, option_strings
+from frcnn_jax.cli.options import checkpoint_option, count, make_parser, option_strings
 from frcnn_jax.config import expand_user, override
 
 MEMORY_SETTINGS = "input.test_batch_size, input.test_scale and proposals.max_count"

@@ -13,7 +13,7 @@ likewise) stays compressed; its ranks are printed, and must be given when the we
 `create_model(..., fc6_rank=...)`.
 """
 
-from frcnn_jax.cli import count, make_parser
+from frcnn_jax.cli.options import count, make_parser
 from frcnn_jax.config import expand_user, expand_user_or_name
 
 

@@ -6,7 +6,7 @@ A folder that already holds this data set is left unchanged; any other is refuse
 `frcnn train --config demo --data.root FOLDER`.
 """
 
-from frcnn_jax.cli import count, make_parser
+from frcnn_jax.cli.options import count, make_parser
 from frcnn_jax.config import expand_user
 
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frcnn_jax.cli import checkpoint_option, count, make_parser
+from frcnn_jax.cli.options import checkpoint_option, count, make_parser
 from frcnn_jax.config import ProposalConfig, expand_user
 
 if TYPE_CHECKING:  # as imports that take seconds wait until the options have been checked

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from frcnn_jax.cli import checkpoint_option, make_parser, option_strings
+from frcnn_jax.cli.options import checkpoint_option, make_parser, option_strings
 from frcnn_jax.config import Config, DistributedConfig, expand_user, from_json, override, to_json
 
 MEMORY_SETTINGS = "input.test_batch_size, input.test_scale and proposals.max_count"

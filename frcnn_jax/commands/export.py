@@ -20,7 +20,7 @@ The docstring of frcnn_jax/runs/export.py is a complete program, from a picture 
 
 import argparse
 
-from frcnn_jax.cli import checkpoint_option, count, make_parser
+from frcnn_jax.cli.options import checkpoint_option, count, make_parser
 from frcnn_jax.config import expand_user
 from frcnn_jax.words import counted
 

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from frcnn_jax.cli import count, make_parser, option_strings, root_option, root_setting
+from frcnn_jax.cli.options import count, make_parser, option_strings, root_option, root_setting
 from frcnn_jax.config import expand_user, load_config, override
 
 _IMAGES = 200

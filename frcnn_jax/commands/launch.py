@@ -10,7 +10,8 @@ process that failed: 137 for one that was killed by signal 9.
 import argparse
 import sys
 
-from frcnn_jax.cli import count, make_parser, package_command
+from frcnn_jax.cli.options import count, make_parser
+from frcnn_jax.cli.run import package_command
 from frcnn_jax.distributed.launch import launch
 
 SHARED = ("train", "evaluate")

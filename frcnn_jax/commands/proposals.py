@@ -20,7 +20,7 @@ and their IoU is printed. Without objects, proposals spread over the image are d
 import logging
 import sys
 
-from frcnn_jax.cli import count, make_parser, option_strings
+from frcnn_jax.cli.options import count, make_parser, option_strings
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 

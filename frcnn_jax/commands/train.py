@@ -15,7 +15,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from frcnn_jax.cli import make_parser, option_strings, root_option, root_setting
+from frcnn_jax.cli.options import make_parser, option_strings, root_option, root_setting
 from frcnn_jax.config import Config, expand_user, load_config, override
 
 MEMORY_SETTINGS = (

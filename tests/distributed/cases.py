@@ -125,7 +125,7 @@ def train_here(root: str, workdir: str, *, evaluate: bool = False, before=None, 
     """
     import jax
 
-    from frcnn_jax.cli import run
+    from frcnn_jax.cli.run import run
     from frcnn_jax.distributed.arrays import digest
     from frcnn_jax.distributed.start import processes
     from frcnn_jax.runs.evaluate import evaluate_run

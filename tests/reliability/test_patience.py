@@ -120,7 +120,7 @@ def test_an_image_that_cannot_be_read_is_named_by_an_evaluation():
 
 HANG = """
 import concurrent.futures, threading
-from frcnn_jax.cli import run
+from frcnn_jax.cli.run import run
 
 def main():
     concurrent.futures.ThreadPoolExecutor().submit(threading.Event().wait)

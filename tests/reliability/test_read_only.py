@@ -39,7 +39,7 @@ for name, arguments in {cases!r}:
 def call(name, *arguments):
     """A command by its name, or a writer of ours in a folder."""
     from frcnn_jax.checkpoint import Checkpoints
-    from frcnn_jax.cli import run
+    from frcnn_jax.cli.run import run
     from frcnn_jax.data.proposals.store import ProposalStore
     from frcnn_jax.locks import folder_lock
     from frcnn_jax.training.data_record import DataRecord, write_record

@@ -130,7 +130,7 @@ def test_other_threads_get_no_signals(arrived):
 PIPED = """
 import sys, time
 from pathlib import Path
-from frcnn_jax.cli import run
+from frcnn_jax.cli.run import run
 from frcnn_jax.progress import Progress
 from frcnn_jax.training.interruption import deferred_signals, say_stopped
 
