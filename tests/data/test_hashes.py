@@ -215,7 +215,9 @@ def test_the_content_of_a_folder_is_told_as_before(tmp_path, csv_format, settled
 
 def test_a_reader_may_hash_as_it_likes(tmp_path, csv_format, settled, reads, monkeypatch):
     config = csv_folder(tmp_path / "mine")
-    monkeypatch.setattr(csv_format.CsvReader, "content", lambda self, splits: ["mine", *splits], raising=False)
+    monkeypatch.setattr(
+        csv_format.CsvReader, "content", lambda self, splits, hash_file: ["mine", *splits], raising=False
+    )
     open_dataset("folder/train", config)
     assert reads == []
     monkeypatch.setattr(

@@ -12,6 +12,7 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
+from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.file_names import name_parts, split_of
 from frcnn_jax.data.formats.log import warn_once
 from frcnn_jax.data.formats.matching.candidates import in_own_folders
@@ -40,12 +41,11 @@ class Entry:
     folders: tuple[str, ...] = ()  # of the annotation, below the root
 
 
-class LayoutReader:
+class LayoutReader(AnnotationReader):
     """Base of readers that find images by name: `_entries` lists them all, `_read` reads one annotation. Images are
     sorted by id.
     """
 
-    layout: str
     unnamed = ""
     """Reason for skipping images without annotation, if the reader does not log it itself."""
     lists_first = False

@@ -44,16 +44,19 @@ def register_format(name: str, reader: type[AnnotationReader]) -> None:
     """
     if not isinstance(name, str) or not name:
         raise TypeError(f'register_format takes a name first, as in "my_csv", not {name!r}')
-    if name == "auto" or FORMATS.get(name, reader) is not reader:
+    known = FORMATS.get(name)
+    if name == "auto" or (known is not None and reader not in (known, known.__bases__[0])):
         raise ValueError(f"format {name!r} already exists; known are {', '.join(sorted(FORMATS))}")
-    lacking = [part for part in ("layout", "fits", "read") if not hasattr(reader, part)]
-    if not callable(reader) or lacking:
+    empty = {part: getattr(AnnotationReader, part, None) for part in ("layout", "fits", "read")}
+    lacking = [part for part, default in empty.items() if getattr(reader, part, None) in (None, default)]
+    if not isinstance(reader, type) or lacking:
         lack = f" without {', '.join(lacking)}" if lacking else ""
         raise TypeError(
             f"format {name!r} must be a class with layout, fits, splits and read, as AnnotationReader says, "
             f"not {reader!r}{lack}"
         )
-    FORMATS[name] = reader
+    complete = issubclass(reader, AnnotationReader)
+    FORMATS[name] = reader if complete else type(reader.__name__, (reader, AnnotationReader), {})
 
 
 def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
@@ -71,9 +74,9 @@ def open_reader(root: Path, config: DataConfig) -> tuple[str, AnnotationReader]:
         raise FileNotFoundError(f"data.root = {root} {fault}: give the folder of images and annotations by --data.root")
     names = [name] if name != "auto" else _fitting(root)
     if not names:
-        names = [known for known, reader in FORMATS.items() if getattr(reader, "may_fit", lambda root: False)(root)]
+        names = [known for known, reader in FORMATS.items() if reader.may_fit(root)]
     if not names:
-        lacks = (getattr(reader, "lacking", lambda root: "")(root) for reader in FORMATS.values())
+        lacks = (reader.lacking(root) for reader in FORMATS.values())
         almost = foreign_format(root) or next(filter(None, lacks), "")
         if almost:
             raise FileNotFoundError(f"data.root = {root}: {almost}")

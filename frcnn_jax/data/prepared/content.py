@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -70,10 +69,9 @@ def _content(
     reader: AnnotationReader, splits: Sequence[str], root: Path, hash_file: Callable[[Path], str]
 ) -> list[Any]:
     """Value for a hash that changes with the prepared splits: from the reader, or of records and images."""
-    content = getattr(reader, "content", None)
+    content = reader.content(splits, hash_file)
     if content is not None:
-        takes_hashes = len(inspect.signature(content).parameters) > 1
-        return content(splits, hash_file) if takes_hashes else content(splits)
+        return content
     lists = {name: reader.read(name) for name in splits}
     found = {record.path for split in lists.values() for record in split.records if record.path is not None}
     paths = sorted(found, key=lambda path: path.parts)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 
-class RenamedReader:
+class RenamedReader(AnnotationReader):
     """Wraps another reader and renames classes. All renames apply at once, so that two names can be swapped."""
 
     def __init__(self, reader: AnnotationReader, pairs: Sequence[str]):
@@ -51,22 +49,16 @@ class RenamedReader:
         notes = (note for note in records.notes if not (note.kind == "class" and note.place in self.names))
         return dataclasses.replace(records, records=tuple(map(self._renamed, records.records)), notes=tuple(notes))
 
-    @cached_property
-    def content(self) -> Callable[..., list[Any]] | None:
+    def content(self, splits: Sequence[str], hash_file: Callable[[Path], str]) -> list[Any] | None:
         """The other reader's value for a hash, with the renames; None if it has none."""
-        content = getattr(self._reader, "content", None)
-        if content is None:
-            return None
+        content = self._reader.content(splits, hash_file)
+        return None if content is None else [["renamed", sorted(self.names.items())], *content]
 
-        @functools.wraps(content)
-        def with_names(splits: Sequence[str], *more: Any) -> list[Any]:
-            return [["renamed", sorted(self.names.items())], *content(splits, *more)]
-
-        return with_names
+    def image_names(self, splits: Sequence[str]) -> list[str]:
+        return self._reader.image_names(splits)
 
     def places(self, split: str) -> tuple[str, ...]:
-        """The places of the other reader's split."""
-        return getattr(self._reader, "places", lambda split: ())(split)
+        return self._reader.places(split)
 
     def check_used(self, root: Path) -> None:
         """

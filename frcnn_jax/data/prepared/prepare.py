@@ -104,7 +104,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
         ],
     )
     reader = request.reader
-    if isinstance(reader, RenamedReader) and reader.content is None:
+    if isinstance(reader, RenamedReader) and reader.content((), hashes) is None:
         reader.check_used(request.path)  # after reading; an unused name does not change the hash
     names = [f"{label}-{name}" for name in found]
     folder = Path(root) / builder_class.name

@@ -7,6 +7,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.data.files import file_hash
 from frcnn_jax.data.formats.coco.reader import CocoReader
 from tests.data.formats.written import PICTURES, Picture, by_split, coco_json, short, write_coco, write_text
 
@@ -218,10 +219,10 @@ def test_several_files_of_one_split_are_joined(tmp_path, order):
     boxes = [[[(item.name, item.box) for item in record.objects] for record in its] for its in (parts, whole)]
     assert boxes[0] == boxes[1]
     assert [(record.path, record.size) for record in parts] == [(record.path, record.size) for record in whole]
-    before = reader.content(["train"])
+    before = reader.content(["train"], file_hash)
     content["images"][0]["note"] = 1
     write_text(tmp_path / "annotations/instances_train_b.json", json.dumps(content))
-    assert CocoReader(tmp_path, DataConfig()).content(["train"]) != before
+    assert CocoReader(tmp_path, DataConfig()).content(["train"], file_hash) != before
     content["categories"][0]["name"] = "other"
     write_text(tmp_path / "annotations/instances_train_b.json", json.dumps(content))
     files = "annotations/instances_train_a.json and annotations/instances_train_b.json"

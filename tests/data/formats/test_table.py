@@ -10,6 +10,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
+from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.table import FORMATS, register_format
 from frcnn_jax.data.formats.voc.reader import VocReader
 from tests.data.contracts import check_dataset, check_reader
@@ -171,7 +172,17 @@ def test_a_name_is_registered_once(csv_format):
             register_format(name, object)
 
 
+def test_a_reader_without_the_optional_methods_gets_them(csv_format):
+    reader = FORMATS["my_csv"]
+    assert issubclass(reader, csv_format.CsvReader)
+    assert (reader.may_fit(None), reader.lacking(None)) == (False, "")
+
+
 class NoReader:
+    layout = "file"
+
+
+class NothingOwn(AnnotationReader):
     layout = "file"
 
 
@@ -180,6 +191,7 @@ class NoReader:
     [
         ("bad", 3, r"must be a class with .* as AnnotationReader says, not 3 without layout, fits, read$"),
         ("bad", NoReader, "not <class '.*NoReader'> without fits, read$"),
+        ("bad", NothingOwn, "not <class '.*NothingOwn'> without fits, read$"),
         (5, VocReader, r'takes a name first, as in "my_csv", not 5$'),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from frcnn_jax.data.faults import Fault, Note
-from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.coco.boxes import is_number, read_box, read_rotation
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, split_of
@@ -50,7 +50,7 @@ class CocoReader(LayoutReader):
                 return f"{what}: join them to one of each split, or put them into several folders"
         return ""
 
-    def content(self, splits: Sequence[str], hashes: Callable[[Path], str] = file_hash) -> list[Any]:
+    def content(self, splits: Sequence[str], hashes: Callable[[Path], str]) -> list[Any]:
         """Hashes of the splits' files and images, and the image of each name. So checking if a prepared folder is up to
         date builds no records.
         """

@@ -12,7 +12,8 @@ from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
-from frcnn_jax.data.files import file_hash, map_in_threads
+from frcnn_jax.data.files import map_in_threads
+from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.tree import composed
 from frcnn_jax.data.formats.voc.annotation import (
     CORNERS,
@@ -32,7 +33,7 @@ __all__ = ["VOC_CORNERS", "VocReader", "read_xml", "with_annotation"]
 VOC_CORNERS = BoxNotation(CORNERS, (1.0, 1.0, 0.0, 0.0))
 
 
-class VocReader:
+class VocReader(AnnotationReader):
     """JPEGImages, Annotations and the lists in ImageSets/Main, or else in ImageSets, beside it or in the given folder.
     An image is read once for all splits. Without lists, all annotated images form one split, `all`.
     """
@@ -85,7 +86,7 @@ class VocReader:
         """The lists of a split, below the root; for messages."""
         return self.folder.places(split)
 
-    def content(self, splits: Sequence[str], hash_file: Callable[[Path], str] = file_hash) -> list[Any]:
+    def content(self, splits: Sequence[str], hash_file: Callable[[Path], str]) -> list[Any]:
         """The lists, and hashes of each image and its annotation. Names of prepared folders depend on the form of this
         value.
         """

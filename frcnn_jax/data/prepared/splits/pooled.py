@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
@@ -24,7 +23,7 @@ _FEW = 20  # names; of fewer, a share is far from what is asked for
 _OFTEN = 10  # places of each name; with fewer, as in two folders for two cameras, images of one name stay together
 
 
-class PooledReader:
+class PooledReader(AnnotationReader):
     """Splits of another reader, pooled as `train`, with a share held out as `test`; a share of 0 keeps the reader's
     test.
 
@@ -58,20 +57,12 @@ class PooledReader:
             return SplitRecords(tuple(record for record in self._all.records if record.image_id in self._held_out))
         return self._reader.read(split)
 
-    @cached_property
-    def content(self) -> Callable[..., list[Any]] | None:
-        """The other reader's value for a hash, with the share; None if it has none."""
-        content = getattr(self._reader, "content", None)
-        if content is None:
-            return None
+    def content(self, splits: Sequence[str], hash_file: Callable[[Path], str]) -> list[Any] | None:
+        """The other reader's value for a hash of all its splits, with the share; None if it has none."""
         others = [] if self._share else [name for name in self.splits if name != "train"]
-
-        @functools.wraps(content)
-        def with_share(splits: Sequence[str], *more: Any) -> list[Any]:
-            paths = ["paths"] if self._share and self._recurring else []  # unset, the name of earlier versions
-            return [["held out", self._share, *paths], *content([*self._pool, *others], *more)]
-
-        return with_share
+        content = self._reader.content([*self._pool, *others], hash_file)
+        paths = ["paths"] if self._share and self._recurring else []  # unset, the name of earlier versions
+        return None if content is None else [["held out", self._share, *paths], *content]
 
     def why_empty(self) -> str:
         """The end of a message: reason why no image is held out, and what to type."""
@@ -83,10 +74,9 @@ class PooledReader:
 
     def places(self, split: str) -> tuple[str, ...]:
         """The places of the other reader's splits; none for the share."""
-        places = getattr(self._reader, "places", lambda split: ())
         if split == "train":
-            return tuple(dict.fromkeys(place for name in self._pool for place in places(name)))
-        return () if self._share else places(split)
+            return tuple(dict.fromkeys(place for name in self._pool for place in self._reader.places(name)))
+        return () if self._share else self._reader.places(split)
 
     def _share_with(self, image_ids: Collection[str]) -> float | None:
         """A share that puts one of these images into the test and another into `train`; None if there is none."""
@@ -150,9 +140,7 @@ class PooledReader:
     @cached_property
     def _recurring(self) -> bool:
         """True if there are too few different names to draw by."""
-        names = getattr(self._reader, "image_names", None)
-        records = () if names else self._all.records
-        paths = names(self._pool) if names else [r.path.as_posix() for r in records if r.path is not None]
+        paths = self._reader.image_names(self._pool)
         places = {(os.path.dirname(path), _stem(path)) for path in paths}  # once for Roboflow's copies
         stems = {stem for _, stem in places}
         return len(stems) < _FEW and len(places) >= _OFTEN * len(stems)

@@ -43,9 +43,8 @@ class SplitRule:
 
     def places(self) -> tuple[str, ...]:
         """Folders, lists or files of the split, below the root; empty if the reader does not know them."""
-        places = getattr(self.reader, "places", lambda split: ())
         parts = (self.split,) if self.split in self.reader.splits else ("train", "validation")
-        return tuple(dict.fromkeys(place for part in parts for place in places(part)))
+        return tuple(dict.fromkeys(place for part in parts for place in self.reader.places(part)))
 
 
 def split_rule(split: str, reader: AnnotationReader, config: DataConfig) -> SplitRule:
