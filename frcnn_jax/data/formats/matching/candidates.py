@@ -14,7 +14,10 @@ __all__ = ["Place", "in_own_folders", "nearness", "without_claimed"]
 
 _MANY = 0.1  # share of names
 
-Place = tuple[str, tuple[str, ...], Sequence[ImageFile]]
+Folders = tuple[str, ...]
+"""Folders one in the other, the outermost first."""
+
+Place = tuple[str, Folders, Sequence[ImageFile]]
 """Name of an image in an annotation, the annotation's folders below the root, and the images that it may mean."""
 
 
@@ -35,44 +38,77 @@ def in_own_folders(places: Sequence[Place], images: Collection[ImageFile]) -> li
         images: all images of the tree.
     """
     found = [list(candidates) for _, _, candidates in places]
-    known = {folders: tuple(map(normal_name, folders)) for folders in {file.folders for file in images}}
-    if len(known) < 2:
+    tree = _Tree(images)
+    if tree.folders < 2:
         return found
-    endings = {parts[start:] for parts in known.values() for start in range(len(parts))}
-    folders = [tuple(name_parts(name)[:-1]) for name, _, _ in places]
+    written = [tuple(name_parts(name)[:-1]) for name, _, _ in places]
+    unclear = _with_namesakes(places, images)
+    named = _keep_named(found, unclear, written, tree)
+    _keep_near(found, [i for i in unclear if i not in named], [folders for _, folders, _ in places])
+    _keep_best_named(found, [i for i in unclear if written[i]], written, tree)
+    return found
 
-    @cache
-    def named(place_folders: tuple[str, ...], image_folders: tuple[str, ...]) -> int:
-        return common_start(reversed(known[image_folders]), reversed(place_folders))
 
-    @cache
-    def wanted(place_folders: tuple[str, ...]) -> int:
-        return next((n for n in range(len(place_folders), 0, -1) if place_folders[-n:] in endings), 0)
+class _Tree:
+    """The folders of images, to compare with folders that names in annotations have."""
 
+    def __init__(self, images: Collection[ImageFile]):
+        self._known = {folders: tuple(map(normal_name, folders)) for folders in {file.folders for file in images}}
+        self._endings = {parts[start:] for parts in self._known.values() for start in range(len(parts))}
+        # Many annotations have the same folders.
+        self.existing, self.shared = cache(self._count_existing), cache(self._count_shared)
+
+    @property
+    def folders(self) -> int:
+        return len(self._known)
+
+    def _count_existing(self, written: Folders) -> int:
+        """Number of the last folders of a name that exist as they are written, one in the other."""
+        return next((count for count in range(len(written), 0, -1) if written[-count:] in self._endings), 0)
+
+    def _count_shared(self, written: Folders, folders: Folders) -> int:
+        """Number of the last folders of a name that are those of an image."""
+        return common_start(reversed(self._known[folders]), reversed(written))
+
+
+def _keep_named(
+    found: list[list[ImageFile]], unclear: Sequence[int], written: Sequence[Folders], tree: _Tree
+) -> set[int]:
+    """Drops the images outside the folders that names have, if these are folders of this tree; returns the positions of
+    such names.
+    """
+    named = [i for i in unclear if tree.existing(written[i])]
+    if not any(tree.shared(written[i], file.folders) == tree.existing(written[i]) for i in named for file in found[i]):
+        return set()
+    for i in named:
+        found[i] = [file for file in found[i] if tree.shared(written[i], file.folders) >= tree.existing(written[i])]
+    return set(named)
+
+
+def _keep_near(found: list[list[ImageFile]], unclear: Sequence[int], folders: Sequence[Folders]) -> None:
+    """Drops the images that lie farther from an annotation than those of half of the annotations in its folder."""
     near = cache(shared_names)
-    numbers = _with_namesakes(places, images)
-    exist = [i for i in numbers if wanted(folders[i])]
-    if any(named(folders[i], file.folders) == wanted(folders[i]) for i in exist for file in found[i]):
-        for i in exist:
-            found[i] = [file for file in found[i] if named(folders[i], file.folders) >= wanted(folders[i])]
-    else:
-        exist = []
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i in sorted({*numbers} - {*exist}):
+    groups: dict[Folders, list[int]] = defaultdict(list)
+    for i in unclear:
         if found[i]:
-            groups[places[i][1]].append(i)
+            groups[folders[i]].append(i)
     for group, members in groups.items():
         best = sorted((max(near(file.folders, group) for file in found[i]) for i in members), reverse=True)
         least = best[(len(best) - 1) // 2]  # at least half of them are as near
         for i in members if least else ():
             found[i] = [file for file in found[i] if near(file.folders, group) >= least]
+
+
+def _keep_best_named(
+    found: list[list[ImageFile]], unclear: Sequence[int], written: Sequence[Folders], tree: _Tree
+) -> None:
+    """Drops the images that the folders of another name fit better."""
     fits: dict[ImageFile, int] = {}
-    for i in (i for i in numbers if folders[i]):
+    for i in unclear:
         for file in found[i]:
-            fits[file] = max(fits.get(file, 0), named(folders[i], file.folders))
-    for i in (i for i in numbers if folders[i]):
-        found[i] = [file for file in found[i] if named(folders[i], file.folders) >= fits[file]]
-    return found
+            fits[file] = max(fits.get(file, 0), tree.shared(written[i], file.folders))
+    for i in unclear:
+        found[i] = [file for file in found[i] if tree.shared(written[i], file.folders) >= fits[file]]
 
 
 def _with_namesakes(places: Sequence[Place], images: Collection[ImageFile]) -> list[int]:
