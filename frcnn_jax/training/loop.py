@@ -42,7 +42,7 @@ from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.step import make_train_step, map_train_step
 from frcnn_jax.training.steps import MakePictures, Run, run_steps
 from frcnn_jax.training.validation import Evaluation, Validation
-from frcnn_jax.training.workdir import describe_resumed, run_folder
+from frcnn_jax.training.workdir import RunFolder, describe_resumed, run_folder
 
 _log = logging.getLogger(__name__)
 
@@ -96,17 +96,7 @@ def train(
     with ExitStack() as resources:
         folder = resources.enter_context(run_folder(workdir, config, accept_changed_data))
         pixels = folder.pixels(config)  # first, as weights that are missing should not be found after the proposals
-        with first_on_disk(data_dir(config.data)):
-            if before_data is not None:
-                before_data(config)
-            datasets = [open_dataset(name, config.data) for name in config.data.train]
-        config = folder.with_length(config, sum(map(len, datasets)))
-        with first_on_disk(data_dir(config.data)):
-            dataset, proposals, record = open_data(config, datasets, partial(folder.check_data, config))
-        compare_data(record, proposals)
-        empty = sum(not len(annotation.boxes) for annotation in dataset.annotations)
-        if unused := without_background(empty, config.sampling.background_iou):
-            _log.warning("%s: %s", dataset.name, unused)
+        config, dataset, proposals, record = _open_training_set(config, folder, before_data)
         evaluation = None
         if config.train.evaluate_every is not None:
             with first_on_disk(data_dir(config.data)):
@@ -115,13 +105,7 @@ def train(
 
         model = build_model(config, len(dataset.classes) + 1, pixels)
         source = training_source(
-            dataset,
-            proposals,
-            config.input,
-            config.train.steps,
-            config.train.seed,
-            model.stride,
-            places=places,
+            *(dataset, proposals, config.input, config.train.steps, config.train.seed, model.stride), places=places
         )
         iterator = iterate(source, config.input.workers)
         iterator = PatientIterator(iterator, config.input.read_timeout, source.being_read)
@@ -186,6 +170,24 @@ def train(
                 if not received():  # but another process has
                     raise KeyboardInterrupt
             return state
+
+
+def _open_training_set(
+    config: Config, folder: RunFolder, before_data: Callable[[Config], Any] | None
+) -> tuple[Config, Dataset, Sequence, DataRecord]:
+    """The config with its number of steps, and the results of `open_data`, which are the same in all processes."""
+    with first_on_disk(data_dir(config.data)):
+        if before_data is not None:
+            before_data(config)
+        datasets = [open_dataset(name, config.data) for name in config.data.train]
+    config = folder.with_length(config, sum(map(len, datasets)))
+    with first_on_disk(data_dir(config.data)):
+        dataset, proposals, record = open_data(config, datasets, partial(folder.check_data, config))
+    compare_data(record, proposals)
+    empty = sum(not len(annotation.boxes) for annotation in dataset.annotations)
+    if unused := without_background(empty, config.sampling.background_iou):
+        _log.warning("%s: %s", dataset.name, unused)
+    return config, dataset, proposals, record
 
 
 def compare_data(record: DataRecord, proposals: Sequence) -> None:
