@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import shlex
 import shutil
+import tempfile
 import tracemalloc
 
 import cv2
@@ -35,6 +36,14 @@ def test_images_are_spread_over_files_in_order(tmp_path, monkeypatch, limit, fil
     for index, name in enumerate(names):
         image = cv2.imread(str(folder.root / f"JPEGImages/{name}.jpg"))
         np.testing.assert_array_equal(data.read_image(index), image[..., ::-1])
+
+
+def test_preparing_leaves_no_temporary_files(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    standard_folder(tmp_path)
+    open_dataset("folder/train", DataConfig(root=str(tmp_path), tfds_dir=str(tmp_path / "tfds")))
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def noise_images(folder: VocFiles, count: int) -> int:

@@ -61,6 +61,13 @@ class PreparedConfig(tfds.core.BuilderConfig):
     source: dict[str, str] | None = None  # its folder and settings
 
 
+class _Info(tfds.core.DatasetInfo):
+    """Description of prepared data."""
+
+    def initialize_from_bucket(self) -> None:
+        """Looks nothing up: TFDS has no published facts about these data, and leaves a temporary folder behind."""
+
+
 class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Conversion of checked images to records."""
 
@@ -77,7 +84,7 @@ class _CheckedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         label = tfds.features.ClassLabel
         more = {"box": tfds.features.Tensor(shape=(4,), dtype=np.float32), "is_crowd": np.bool_}
         classes = self.builder_config.classes
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description="Images with boxes, checked for faults.",
             features=tfds.features.FeaturesDict(
