@@ -24,6 +24,7 @@ from pathlib import Path
 
 from frcnn_jax.cli.options import count, make_parser, option_strings, root_option, root_setting
 from frcnn_jax.config import expand_user, load_config, override
+from frcnn_jax.words import joined
 
 _IMAGES = 200
 _RECALL = 0.9  # least share of the objects that proposals should cover
@@ -92,7 +93,7 @@ def main() -> None:
     if any(len(survey.view.annotations[i].labels) for i in trained):
         stops = bool(survey.test_stop) or (survey.stops and not survey.options)
         words, purposes = advised_settings(survey, config, given)
-        advised = f", with the settings for {' and '.join(purposes)}" if purposes else ""
+        advised = f", with the settings for {joined(purposes)}" if purposes else ""
         print(f"\nNext{', when nothing stops it' if stops else advised}:")
         print(f"  {training_command(arguments.config, words)}")
         if str(arguments.config) in ("folder", "folder_scratch"):

@@ -12,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from frcnn_jax.types import BoxStatistics
+from frcnn_jax.words import joined
 
 _LAYER = "bbox_pred"
 
@@ -51,7 +52,7 @@ def check_layer(names: Collection[str], statistics: BoxStatistics, layer: str) -
     absent = [name for name, matters in lost.items() if name not in names and matters()]
     if absent:
         raise ValueError(
-            f"box statistics cannot be folded into a head without {' and '.join(absent)}: set output_layers of the "
+            f"box statistics cannot be folded into a head without {joined(absent)}: set output_layers of the "
             f"head to the names of its layers of scores and offsets; it has {', '.join(head_layers(names))}"
         )
 

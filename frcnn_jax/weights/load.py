@@ -21,6 +21,7 @@ from frcnn_jax.weights.formats.table import read_metadata, read_pixels, read_wei
 from frcnn_jax.weights.params import expected_shapes, match_arrays, matcher
 from frcnn_jax.weights.published import locate_weights
 from frcnn_jax.weights.svd import LAYERS, stored_ranks
+from frcnn_jax.words import joined
 
 __all__ = ["fit_weights", "load_start", "load_weights", "read_metadata", "read_pixels", "without_heads"]
 
@@ -101,7 +102,7 @@ def without_heads(weights: Weights, model: FastRCNN) -> Weights:
     absent = [layer for layer in output_layers(model.head) if layer not in layers]
     if absent:
         raise ValueError(
-            f"model.new_heads draws {' and '.join(output_layers(model.head))}, and the head has no "
+            f"model.new_heads draws {joined(output_layers(model.head))}, and the head has no "
             f"{' and no '.join(absent)}: set its output_layers to two of {', '.join(layers)}"
         )
     is_head = matcher("", [outputs_pattern(model)])
@@ -189,7 +190,7 @@ def _check_ranks(path: Path, arrays: Mapping[str, Any], model: FastRCNN, may_exc
     }
     if found:
         in_file, in_model = (
-            " and ".join(f"{layer} {'whole' if ranks[layer] is None else f'of rank {ranks[layer]}'}" for layer in found)
+            joined(f"{layer} {'whole' if ranks[layer] is None else f'of rank {ranks[layer]}'}" for layer in found)
             for ranks in (found, expected)
         )
         arguments = ", ".join(f"{layer}_rank={rank}" for layer, rank in found.items())

@@ -11,6 +11,7 @@ from frcnn_jax.config import DataConfig
 from frcnn_jax.data.formats.contract import AnnotationReader
 from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.records import STANDARD_SPLITS, Box, ObjectRecord
+from frcnn_jax.words import joined
 
 __all__ = ["choose_format", "has_all"]
 
@@ -28,7 +29,7 @@ def choose_format(
         ValueError: the formats differ in an object or in an image without objects, or one cannot be read; names a
             difference, and how to choose.
     """
-    first, ways = next(iter(formats)), f"the formats {' and '.join(formats)} fit"
+    first, ways = next(iter(formats)), f"the formats {joined(formats)} fit"
     try:
         readers = {name: reader(root, config) for name, reader in formats.items()}
         contents = {name: _objects(reader) for name, reader in readers.items()}

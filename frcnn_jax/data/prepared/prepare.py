@@ -33,6 +33,7 @@ from frcnn_jax.data.prepared.splits.rule import SplitRule
 from frcnn_jax.data.prepared.splits.tested import without_tested
 from frcnn_jax.data.records import SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
+from frcnn_jax.words import joined
 
 __all__ = ["Examination", "Request", "data_dir", "examine_folder", "find_splits", "prepare_folder", "prepare_voc"]
 
@@ -252,7 +253,7 @@ def _why_empty(request: Request) -> str:
     others = [name for name in existing if name != request.split and request.reader.read(name).records]
     another = f", or give another split, as --data.{field} folder/{others[0]}" if others else ""
     places = SplitRule(request.split, request.reader).places()
-    return f"{' and '.join(places) or 'the folder'} lists none; add some{another}"
+    return f"{joined(places) or 'the folder'} lists none; add some{another}"
 
 
 def _excused(

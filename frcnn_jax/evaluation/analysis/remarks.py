@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from frcnn_jax.types import GroundTruth
-from frcnn_jax.words import counted, listed
+from frcnn_jax.words import counted, joined, listed
 
 __all__ = [
     "SHORT",
@@ -138,4 +138,4 @@ def uncounted_text(numbers: Mapping[str, int]) -> list[str]:
     ]
     if not parts:
         return []
-    return [f"{' and '.join(parts)} beside the objects counted here: to find them is neither right nor wrong"]
+    return [f"{joined(parts)} beside the objects counted here: to find them is neither right nor wrong"]

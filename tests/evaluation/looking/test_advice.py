@@ -68,7 +68,7 @@ def test_the_command_has_all_of_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["frcnn inspect-data", "--data.root", str(root)])
     main()
     *_, head, command, _ = capsys.readouterr().out.splitlines()
-    assert head == "Next, with the settings for the faults and the names of classes and a larger test:"
+    assert head == "Next, with the settings for the faults, the names of classes and a larger test:"
     words = shlex.split(command)
     assert words[words.index("--data.rename") + 1 : words.index("--data.split")] == ["big Cat=big cat"]
     assert words[-2:] == ["--data.faults.unreadable-annotation", "drop"]

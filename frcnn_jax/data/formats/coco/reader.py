@@ -19,6 +19,7 @@ from frcnn_jax.data.formats.coco.boxes import is_number, read_box, read_rotation
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, split_of
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord
+from frcnn_jax.words import joined
 
 __all__ = ["CocoReader"]
 
@@ -204,7 +205,7 @@ def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
             alike[_class_name(name)][key] = None
     for name, keys in alike.items():
         if len(keys) > 1:
-            yield Note("", f"categories {' and '.join(keys)} are one class, as their name is {name!r}")
+            yield Note("", f"categories {joined(keys)} are one class, as their name is {name!r}")
     ids = sorted({int(key) for keys in alike.values() for key in keys if re.fullmatch(r"[0-9]{1,18}", key)})
     if ids and ids[-1] - ids[0] >= len(ids):
         classes = textwrap.shorten(", ".join(sorted(alike)), 80, placeholder=" ...")

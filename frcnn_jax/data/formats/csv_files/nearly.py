@@ -11,6 +11,7 @@ from pathlib import Path
 from frcnn_jax.data.formats.csv_files.columns import WANTED, first_rows, named_columns
 from frcnn_jax.data.formats.voc.annotation import CORNERS
 from frcnn_jax.data.images import IMAGE_SUFFIXES
+from frcnn_jax.words import joined
 
 __all__ = ["nearly_fitting"]
 
@@ -39,7 +40,7 @@ def _without_columns(file: str, rows: Sequence[list[str]]) -> str:
     missing = [column for column in WANTED if column not in columns]
     if not missing or len(missing) > len(WANTED) - _LEAST_KNOWN:
         return ""
-    lack = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    lack = f"{joined(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     shown = textwrap.shorten(", ".join(map(str.strip, rows[0])), _SHOWN, placeholder=" ...")
     return f"{file} has columns {shown}: {lack}, rename the column that has it, or add one"
 

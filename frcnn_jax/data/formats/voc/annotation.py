@@ -12,6 +12,7 @@ import defusedxml
 import defusedxml.ElementTree
 
 from frcnn_jax.data.formats.rotation import around_rotated, read_angle
+from frcnn_jax.words import joined
 
 __all__ = [
     "CORNERS",
@@ -148,7 +149,7 @@ def _read_corners(element: Element, index: int, problems: list[Problem]) -> tupl
     missing = [tag for tag in CORNERS if not values[tag]]
     repeated = [tag for tag in CORNERS if len(values[tag]) > 1 and (missing or len(set(values[tag])) > 1)]
     if repeated:
-        message = f"{' and '.join(repeated)} twice"
+        message = f"{joined(repeated)} twice"
         message += f" and no {' or '.join(missing)}" if missing else " with different values"
         written = ", ".join(f"{tag} {text}" for tag, text in found)
         problems.append(Problem(index, "bndbox", written, f"{message}: the program that wrote the file is at fault"))

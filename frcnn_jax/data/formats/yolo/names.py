@@ -20,7 +20,7 @@ from frcnn_jax.data.formats.split_lists import find_lists, listed_images
 from frcnn_jax.data.formats.tree import ImageFile, ImageTree, files_below, inner_folder, lines_of, normal_name
 from frcnn_jax.data.images import IMAGE_SUFFIXES
 from frcnn_jax.data.records import canonical_split
-from frcnn_jax.words import counted
+from frcnn_jax.words import counted, joined
 
 __all__ = ["NamesFile", "begins_with_row", "find_names", "number_classes"]
 
@@ -145,7 +145,7 @@ def find_names(root: Path) -> NamesFile | None:
         named = [path for path in paths if path.name.lower() in _LISTS]
         found = [_read_list(path) for path in named or paths if named or path.suffix.lower() == ".names"]
     if len({(tuple(file.names.items()), tuple(file.places.items()), file.pose) for file in found}) > 1:
-        names = " and ".join(str(file.path.relative_to(root)) for file in found)
+        names = joined(str(file.path.relative_to(root)) for file in found)
         raise ValueError(f"{root}: {names} have names of classes; leave one of them in the folder")
     return found[0] if found else None
 

@@ -21,7 +21,7 @@ from frcnn_jax.data.formats.tree import ImageFile, files_below, normal_name, spl
 from frcnn_jax.data.formats.yolo.names import NamesFile, begins_with_row, find_names, number_classes
 from frcnn_jax.data.images import image_size
 from frcnn_jax.data.records import Box, BoxNotation, ImageRecord, ObjectRecord
-from frcnn_jax.words import counted
+from frcnn_jax.words import counted, joined
 
 __all__ = ["YoloReader"]
 
@@ -61,7 +61,7 @@ class YoloReader(LayoutReader):
         for number, name in names.names.items():
             alike.setdefault(name, []).append(str(number))
         self.notes += (
-            Note("", f"classes {' and '.join(numbers)} are one class, as their name is {name!r}")
+            Note("", f"classes {joined(numbers)} are one class, as their name is {name!r}")
             for name, numbers in alike.items()
             if len(numbers) > 1
         )

@@ -18,7 +18,7 @@ from frcnn_jax.data.formats.layout import warn_once
 from frcnn_jax.data.prepared.checks.splits import Check
 from frcnn_jax.data.prepared.index import LAYOUT_FILE, read_summary
 from frcnn_jax.data.prepared.splits.rule import SplitRule
-from frcnn_jax.words import counted, listed
+from frcnn_jax.words import counted, joined, listed
 
 __all__ = [
     "corrections",
@@ -159,7 +159,7 @@ def say_layout(folder: Path, title: str, layout: str, used: Sequence[tuple[str, 
             if len(places) > _PLACES:
                 text += f" of {len(places)} folders, the first {places[0]}"
             elif places:
-                text += f" of {' and '.join(places)}"
+                text += f" of {joined(places)}"
             parts.append(text + (f", {rule.why}" if rule.why else ""))
     level = logging.WARNING if any(rule.unlabelled for _, rule in used) else logging.INFO
     warn_once(f"{title}: {'; '.join(parts)}", level)

@@ -18,6 +18,7 @@ from frcnn_jax.weights.formats.layers import Layers, layer_format
 from frcnn_jax.weights.formats.stored import Stored
 from frcnn_jax.weights.formats.torch.networks import RESNET_CONVOLUTION, torchvision_network
 from frcnn_jax.weights.formats.torch.tensors import read_names, read_tensors
+from frcnn_jax.words import joined
 
 EPSILON = 1e-5  # of the batch normalisation
 _NORM = ("weight", "bias", "running_mean", "running_var")
@@ -64,7 +65,7 @@ def _fold(layer: str, kernel: Stored, norm: str, tensors: Mapping[str, Stored]) 
         raise ValueError(f"it has no {', '.join(missing)}, which belong to {layer}.weight")
     shapes = {tensors[name].shape for name in names}
     if len(kernel.shape) != 4 or shapes != {kernel.shape[:1]}:
-        sizes = " and ".join(map(str, sorted(list(shape) for shape in shapes)))
+        sizes = joined(map(str, sorted(list(shape) for shape in shapes)))
         raise ValueError(f"{norm} {sizes} does not fit {layer}.weight {list(kernel.shape)}")
     scale, shift, mean, variance = (tensors[name].read().astype(np.float64) for name in names)
     with np.errstate(invalid="ignore"):  # loading reports values that are not finite
