@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import partial
@@ -23,7 +23,7 @@ from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.proposals.files import iterate_proposal_file
 from frcnn_jax.data.proposals.legacy import read_legacy
 from frcnn_jax.data.proposals.selective_search import search_settings, selective_search
-from frcnn_jax.data.proposals.store import ProposalStore
+from frcnn_jax.data.proposals.store import Place, ProposalStore
 from frcnn_jax.machine import cores
 from frcnn_jax.progress import Progress
 
@@ -120,9 +120,10 @@ def open_proposals(
 ) -> Proposals:
     """The proposals of all images of `dataset`.
 
-    With method `file` they are read from `file`. Otherwise they come from the store in the data set's shared directory;
-    missing ones are computed on all cores and added. After an interruption the computation resumes with the missing
-    images. If several processes need the same proposals, one computes and the others wait.
+    With method `file` they are read from `file`. Otherwise they come from the store in the data set's shared directory,
+    or are the first ones in a store with a larger `max_count`; missing ones are computed on all cores and added. After
+    an interruption the computation resumes with the missing images. If several processes need the same proposals, one
+    computes and the others wait.
 
     Args:
         progress: show a progress bar.
@@ -141,8 +142,10 @@ def open_proposals(
     settings = {"method": config.method, **arguments}
     store = ProposalStore(dataset.shared_directory, settings)
     keys = [dataset.image_fingerprint(index) for index in range(len(dataset))]
-    computed = 0
+    computed, longer = 0, {}
     if len(store.find(keys)) < len(set(keys)):
+        longer = _first_boxes(store, keys, config.max_count)
+    if len(store.find(keys) | longer) < len(set(keys)):
         earlier = read_legacy(dataset, settings)
         try:
             with store.lock():
@@ -151,13 +154,13 @@ def open_proposals(
                 store.add({key: earlier[key] for key in keys if key in earlier and key not in known})
                 store.refresh()
                 search = partial(_search, dataset, **arguments)
-                computed = _complete(store, dataset, keys, search, config.workers or cores(), progress)
+                computed = _complete(store, dataset, keys, longer, search, config.workers or cores(), progress)
                 store.merge()
         except OSError as error:
             if error.errno not in _READ_ONLY or not set(keys) <= set(earlier):
                 raise
             return Proposals.from_arrays([earlier[key] for key in keys])
-    places = store.find(keys)
+    places = longer | store.find(keys)
     segments = {id(segment): segment for segment, _, _ in places.values()}
     number = {key: i for i, key in enumerate(segments)}
     rows = [(number[id(places[key][0])], *places[key][1:]) for key in keys]
@@ -173,12 +176,26 @@ def open_joined_proposals(
     return opened[0] if len(opened) == 1 else [boxes for proposals in opened for boxes in proposals]
 
 
+def _first_boxes(store: ProposalStore, keys: Sequence[str], count: int) -> dict[str, Place]:
+    """The first `count` boxes of the images in stores with more boxes, which are those that a search would find."""
+    found = {key: place for longer in store.longer() for key, place in longer.find(keys).items()}
+    return {key: (segment, start, min(stop, start + count)) for key, (segment, start, stop) in found.items()}
+
+
 def _complete(
-    store: ProposalStore, dataset: Dataset, keys: Sequence[str], search: Any, workers: int, progress: bool
+    store: ProposalStore,
+    dataset: Dataset,
+    keys: Sequence[str],
+    elsewhere: Mapping[str, Place],
+    search: Any,
+    workers: int,
+    progress: bool,
 ) -> int:
-    """Searches the images missing in the store, equal images once, and adds them; returns their number."""
+    """Searches the images that are neither in the store nor elsewhere, equal images once, and adds them; returns their
+    number.
+    """
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
-    known = store.find(keys)
+    known = elsewhere | store.find(keys)
     todo = sorted(index for key, index in first.items() if key not in known)
     if known and todo:
         _log.info("%s: going on after %d of %d images", dataset.name, len(known), len(first))

@@ -39,7 +39,7 @@ from jaxtyping import Float, Int
 from frcnn_jax.atomic import new_folder, remove_unfinished, write_text
 from frcnn_jax.locks import folder_lock
 
-__all__ = ["ProposalStore", "Segment", "settings_key"]
+__all__ = ["Place", "ProposalStore", "Segment", "settings_key"]
 
 _log = logging.getLogger(__name__)
 _FORMAT, _VERSION = "frcnn_jax proposals", 2
@@ -80,6 +80,10 @@ class Segment:
         return value == self.checksum
 
 
+Place = tuple[Segment, int, int]
+"""Where the boxes of an image are: a segment, and the first row and the end of the range there."""
+
+
 class ProposalStore:
     """The proposals in one store.
 
@@ -92,12 +96,13 @@ class ProposalStore:
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, Any]):
-        self.folder = Path(directory) / "frcnn_proposals" / settings_key(settings)
+        self._directory = Path(directory)
+        self.folder = self._directory / "frcnn_proposals" / settings_key(settings)
         self._settings = {"format": _FORMAT, "version": _VERSION, "settings": dict(settings)}
         self._check_settings()
         self._segments: dict[Path, Segment] = {}
         self._intact: set[Path] = set()
-        self._places: dict[str, tuple[Segment, int, int]] = {}
+        self._places: dict[str, Place] = {}
         self.refresh()
 
     def lock(self) -> AbstractContextManager[None]:
@@ -141,7 +146,20 @@ class ProposalStore:
             return []
         return sorted(path.parent.name for path in self.folder.parent.glob(f"*/{_SETTINGS}"))
 
-    def find(self, fingerprints: Sequence[str]) -> dict[str, tuple[Segment, int, int]]:
+    def longer(self) -> list[ProposalStore]:
+        """Stores beside this one with more boxes of each image, and otherwise the same settings."""
+        count, found = self._settings["settings"]["max_count"], []
+        for path in sorted(self.folder.parent.glob(f"*/{_SETTINGS}")):
+            try:
+                other = json.loads(path.read_text())
+                same = {**other, "settings": {**other["settings"], "max_count": count}} == self._settings
+                if same and other["settings"]["max_count"] > count:
+                    found.append(ProposalStore(self._directory, other["settings"]))
+            except (OSError, ValueError, KeyError, TypeError):  # damaged: named when it is opened for itself
+                continue
+        return found
+
+    def find(self, fingerprints: Sequence[str]) -> dict[str, Place]:
         """Segment and range of the boxes of those images that are stored and intact."""
         found = {name: self._places[name] for name in fingerprints if name in self._places}
         return {name: place for name, place in found.items() if self._is_intact(place[0])}

@@ -170,6 +170,36 @@ def test_other_settings_have_a_store_of_their_own(tmp_path):
     assert len(segments(tmp_path)) == 3, "the number of workers makes no difference"
 
 
+def test_fewer_boxes_are_the_first_of_those_that_are_stored(tmp_path):
+    """Of some images here; the others are searched. Less than a store has is not the first of it."""
+    whole = open_proposals(FakeDataset(tmp_path, range(3)), CONFIG, progress=False)
+    assert min(map(len, whole)) > 4
+    fewer, dataset = dataclasses.replace(CONFIG, max_count=4), FakeDataset(tmp_path, range(1, 5))
+    found = open_proposals(dataset, fewer, progress=False)
+    assert (found.computed, sorted(dataset.read)) == (2, [3, 4])
+    assert_same(found, open_proposals(FakeDataset(tmp_path / "alone", range(1, 5)), fewer, progress=False))
+    assert_same(found[:2], [boxes[:4] for boxes in whole[1:]])
+    more = dataclasses.replace(CONFIG, max_count=60)
+    assert open_proposals(FakeDataset(tmp_path, range(1)), more, progress=False).computed == 1
+    other = dataclasses.replace(CONFIG, max_count=4, min_side=8.0)
+    assert open_proposals(FakeDataset(tmp_path, range(1)), other, progress=False).computed == 1
+
+
+def test_a_damaged_store_of_more_boxes_does_not_stop_a_search_of_fewer(tmp_path):
+    open_proposals(FakeDataset(tmp_path), CONFIG, progress=False)
+    (boxes,) = tmp_path.glob("frcnn_proposals/*/segment-*/boxes.npy")
+    content = bytearray(boxes.read_bytes())
+    content[-1] ^= 1
+    boxes.write_bytes(content)
+    fewer = dataclasses.replace(CONFIG, max_count=4)
+    found = open_proposals(FakeDataset(tmp_path), fewer, progress=False)
+    assert found.computed == 6
+    (settings,) = (path for path in tmp_path.glob("frcnn_proposals/*/settings.json") if path.parent in boxes.parents)
+    settings.write_text("{")
+    fewest = dataclasses.replace(CONFIG, max_count=2)
+    assert_same(open_proposals(FakeDataset(tmp_path), fewest, progress=False), [boxes[:2] for boxes in found])
+
+
 def test_a_search_with_settings_that_are_new_says_that_the_others_are_kept(tmp_path, caplog):
     dataset, other = FakeDataset(tmp_path), dataclasses.replace(CONFIG, method="selective_search_mutual")
     names = [settings_key({"method": config.method, **search_settings(config)}) for config in (CONFIG, other)]
