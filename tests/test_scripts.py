@@ -206,6 +206,19 @@ def test_detect_writes_nothing_where_proposals_are_refused(pictures, detector, m
     assert not (pictures / "found").exists()
 
 
+def test_detect_drops_wrong_boxes_of_a_file_as_its_message_says(pictures, monkeypatch):
+    numbers = []
+    found = SimpleNamespace(config=Config(), classes=("cat",), step=7, orientation="apply")
+    found.detect = lambda image, boxes: (numbers.append(len(boxes)), detections())[1]
+    monkeypatch.setattr("frcnn_jax.runs.detector.load_detector", lambda workdir, checkpoint: found)
+    np.savez(pictures / "boxes.npz", same=np.array([[0, 0, 20, 20], [0, 0, 99, 20], [5, 5, 5, 9]], np.float32))
+    detect = ("detect", pictures / "a/same.png", "--workdir", pictures, "--proposals", pictures / "boxes.npz")
+    option = re.search(r"set (proposals.invalid) to drop or clip", call(monkeypatch, *detect))[1]
+    for answer in ("drop", "clip"):
+        assert call(monkeypatch, *detect, f"--{option}", answer) is None
+    assert numbers == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("files", "options", "message"),
     [
@@ -214,6 +227,7 @@ def test_detect_writes_nothing_where_proposals_are_refused(pictures, detector, m
         (["clip.mp4"], ["--data.max-pixels", "9"], "--data.max-pixels is for images, and only videos are given"),
         (["clip.mp4"], ["--skip-broken"], "--skip-broken is for images, and only videos are given"),
         (["clip.mp4"], ["--voc-xml", "xml"], "make images of clip.mp4, as by: ffmpeg -i clip.mp4 FOLDER/%06d.png"),
+        (["a/same.png"], ["--proposals.invalid", "drop"], "is for the boxes of a file: give --proposals FILE too"),
         (["a/same.png"], ["--every", "2"], "--every is for videos, and only images are given"),
         (["a/same.png"], ["--overwrite"], "give --voc-xml too; other results are always replaced"),
     ],

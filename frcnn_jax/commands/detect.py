@@ -17,6 +17,7 @@ turned image; "orientation" in the JSON is the applied EXIF orientation, 1 for n
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +90,12 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="most pixels of an image; the run's setting if not given",
     )
+    parser.add_argument(
+        "--proposals.invalid",
+        dest="invalid",
+        choices=("error", "drop", "clip"),
+        help="answer to boxes of --proposals that are empty or outside their image; the run's setting if not given",
+    )
     parser.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read")
     parser.add_argument("--verbose", action="store_true", help=f"a line for each image, also for {_LINES} and more")
     parser.add_argument("--overwrite", action="store_true", help="replace existing XML files")
@@ -109,6 +116,8 @@ def _check_options(
     }
     for option in [name for name, given in of_images.items() if given and not images]:
         parser.error(f"{option} is for images, and only videos are given")
+    if arguments.invalid is not None and arguments.proposals is None:
+        parser.error("--proposals.invalid is for the boxes of a file: give --proposals FILE too")
     if arguments.every != 1 and not videos:
         parser.error("--every is for videos, and only images are given")
 
@@ -150,7 +159,10 @@ def _detect(arguments: argparse.Namespace, detector: Detector, files: Sequence[P
     say_orientation(images, lines=lines)
     if voc_xml is not None:
         check_xml_files(voc_xml, [path.stem for path in files], overwrite=arguments.overwrite)
-    proposals = _read_proposals(arguments.proposals, images, config.proposals)
+    settings = config.proposals
+    if arguments.invalid is not None:
+        settings = dataclasses.replace(settings, invalid=arguments.invalid)
+    proposals = _read_proposals(arguments.proposals, images, settings)
 
     out.mkdir(parents=True, exist_ok=True)
     scores = {"score": arguments.score, "min_score": arguments.min_score}

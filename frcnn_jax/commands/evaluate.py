@@ -84,6 +84,8 @@ def evaluate(arguments: argparse.Namespace, change: Callable[[Config], Config]) 
 
     config = change(from_json(from_first(lambda: to_json(read_config(arguments.workdir)))))
     out = arguments.out or arguments.workdir / "eval"
+    if (out / "metrics.json").exists():
+        print(f"{out} is replaced")
     metrics = evaluate_run(
         arguments.workdir,
         config,

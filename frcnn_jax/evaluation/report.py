@@ -146,7 +146,7 @@ _METRICS = {"voc07": "VOC 2007's AP at 11 points of recall", "voc10": "VOC 2010'
 def _facts(metrics: Mapping[str, Any]) -> str:
     """The head of the page as text: data, measure, checkpoint, and all other numbers and texts in `metrics`."""
     others = {name: value for name, value in metrics.items() if isinstance(value, (int, float, str))}
-    for name in ("map", "run_steps", "recipe_steps"):  # shown elsewhere
+    for name in ("map", "run_steps", "recipe_steps", "trained_on"):  # shown elsewhere
         others.pop(name, None)
     parts = []
     if "images" in others:

@@ -63,7 +63,7 @@ def detect_images(
         voc_xml: folder for VOC XML of the drawn detections; None writes none.
         lines: also print a line for each image.
     """
-    config, counts, compiled = detector.config.proposals, [], set[bool]()
+    config, counts, best, compiled = detector.config.proposals, [], 0.0, set[bool]()
 
     def searched(file: ImageInput) -> tuple[np.ndarray, np.ndarray]:
         image = _decoded(file)
@@ -77,21 +77,29 @@ def detect_images(
         contextlib.closing(Progress(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar,
         contextlib.closing(pairs),  # here: one of its own threads might end it, and wait for itself
     ):
-        for file, (image, boxes) in pairs:
-            with _compiling(image, bar, compiled):
-                found = detector.detect(image, boxes)
-            if pictures != "none":
-                _write_picture(out, file.path, pictures, _draw(detector, image, found, score))
-            _write_json(detector, file, image.shape[:2], found, min_score, out)
-            if voc_xml is not None:
-                about = file.path.stem, file.path.name, file.size, found, detector.classes
-                write_voc_xml(voc_xml, *about, min_score=max(score, min_score))
-            counts.append(np.bincount(found.labels[found.scores >= score], minlength=len(detector.classes) + 1))
-            if lines:
-                bar.write(f"{file.path}: {counted(len(boxes), 'proposal')}, {_objects(int(counts[-1].sum()), score)}")
-            bar.update()
+        try:
+            for file, (image, boxes) in pairs:
+                with _compiling(image, bar, compiled):
+                    found = detector.detect(image, boxes)
+                if pictures != "none":
+                    _write_picture(out, file.path, pictures, _draw(detector, image, found, score))
+                _write_json(detector, file, image.shape[:2], found, min_score, out)
+                if voc_xml is not None:
+                    about = file.path.stem, file.path.name, file.size, found, detector.classes
+                    write_voc_xml(voc_xml, *about, min_score=max(score, min_score))
+                counts.append(np.bincount(found.labels[found.scores >= score], minlength=len(detector.classes) + 1))
+                highest = found.scores.max(initial=0.0)
+                best = max(best, highest)
+                if lines:
+                    objects = _objects(int(counts[-1].sum()), score, highest)
+                    bar.write(f"{file.path}: {counted(len(boxes), 'proposal')}, {objects}")
+                bar.update()
+        except KeyboardInterrupt:
+            done = f"{len(counts)} of {len(images)} images"
+            bar.write(f"interrupted after {done}; the same command begins with the first")
+            raise
     if len(counts) > 1:
-        print(_summary(np.array(counts), detector.classes, score))
+        print(_summary(np.array(counts), detector.classes, score, best))
 
 
 def detect_video(
@@ -155,17 +163,19 @@ def _compiling(image: np.ndarray, bar: Progress, compiled: set[bool]) -> Iterato
     compiled.add(upright)
 
 
-def _summary(counts: Int[np.ndarray, "N K1"], classes: Sequence[str], score: float) -> str:
+def _summary(counts: Int[np.ndarray, "N K1"], classes: Sequence[str], score: float, best: float) -> str:
     """A line about all images: objects by class, the most frequent first, and images without any."""
     by_class, empty = counts.sum(axis=0), int((counts.sum(axis=1) == 0).sum())
     order = [label for label in np.argsort(-by_class, kind="stable").tolist() if by_class[label]]
     names = listed([f"{classes[label - 1]} {by_class[label]}" for label in order], _NAMED)
-    text = f"{counted(len(counts), 'image')}: {_objects(int(by_class.sum()), score)}"
+    text = f"{counted(len(counts), 'image')}: {_objects(int(by_class.sum()), score, best)}"
     return text + (f" ({names})" if names else "") + (f", none in {counted(empty, 'image')}" if empty and names else "")
 
 
-def _objects(count: int, score: float) -> str:
-    return f"{counted(count, 'object')} with score >= {score:g}"
+def _objects(count: int, score: float, best: float = 0.0) -> str:
+    """Number of objects in words; without any, also the best score below the limit."""
+    below = f" (the best has {best:.2g})" if not count and best else ""
+    return f"{counted(count, 'object')} with score >= {score:g}{below}"
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

@@ -118,6 +118,7 @@ def evaluate_run(
             **from_first(lambda: _chosen_by(workdir, detector.step, dataset)),
             **from_first(lambda: shortened(workdir, detector.config, recipe, detector.step)),
             **({"chosen": dataset.chosen} if getattr(dataset, "chosen", "") else {}),
+            **_trained_on(detector.config, config),
             "settings": {
                 **dataclasses.asdict(config.evaluate),
                 "scales": scales,
@@ -166,6 +167,14 @@ def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:
     same = evaluations.measured.get("fingerprint") == dataset.fingerprint
     by = "these images, which makes its mAP optimistic" if same else evaluations.measured.get("data")
     return {"checkpoint": f"the best of {len(evaluations.values)}, chosen on {by}"}
+
+
+def _trained_on(before: Config, now: Config) -> dict[str, str]:
+    """The entry "trained_on" of a test set that the run was trained on, or on a part of it."""
+    name, slash, split = now.data.test.rpartition("/")
+    splits = {"train": ("train", "trainval"), "trainval": ("train", "trainval")}.get(split, (split,))
+    trained = {f"{name}{slash}{each}" for each in splits} & set(before.data.train)
+    return {"trained_on": now.data.test} if trained and before.data.root == now.data.root else {}
 
 
 def _title(dataset: Dataset, config: Config) -> str:

@@ -71,12 +71,23 @@ def test_pictures_are_as_good_as_the_images(images, tmp_path, capsys):
     assert min(asked[1] for asked in detector.asked) > 0
 
 
+def test_an_interruption_says_how_many_images_are_done(images, tmp_path, capsys):
+    boxes = [np.zeros((0, 4), np.float32)] * 4
+    with pytest.raises(KeyboardInterrupt):
+        detect_images(Stub(stop_after=3), images, tmp_path / "out", proposals=boxes, lines=False)
+    said = "interrupted after 3 of 4 images; the same command begins with the first"
+    assert said in "".join(capsys.readouterr())
+    assert len(files(tmp_path / "out")) == 6
+
+
 def test_a_line_about_all_images(images, tmp_path, capsys):
     boxes = [np.zeros((0, 4), np.float32)] * 4
     detect_images(Stub(), images, tmp_path / "out", proposals=boxes, score=0.2, lines=False)
     assert capsys.readouterr().out == "4 images: 8 objects with score >= 0.2 (cat 4, dog 4)\n"
     detect_images(Stub(), images, tmp_path / "out", proposals=boxes, score=0.95, lines=False)
-    assert capsys.readouterr().out == "4 images: 0 objects with score >= 0.95\n"
+    assert capsys.readouterr().out == "4 images: 0 objects with score >= 0.95 (the best has 0.9)\n"
+    detect_images(Stub(), images[:1], tmp_path / "out", proposals=boxes[:1], score=0.95)
+    assert capsys.readouterr().out.endswith(": 0 proposals, 0 objects with score >= 0.95 (the best has 0.9)\n")
     detector, found = Stub(), iter([0.9, 0.1, 0.1, 0.9])
     object.__setattr__(detector, "detect", lambda image, boxes: detections((BOX, next(found), 2)))
     detect_images(detector, images, tmp_path / "out", proposals=boxes, lines=False)
