@@ -14,6 +14,7 @@ non-maximum suppression are inside. It runs with jax (and `flatbuffers`, which `
     image = cv2.imread("image.png", flags)  # turned by its EXIF orientation or not, as `frcnn detect` does
     boxes = np.load("boxes.npy")  # of this image: half-open x1 y1 x2 y2 that may contain objects
     size, (height, width, count) = image.shape[:2], (about["function"][k] for k in ("height", "width", "proposals"))
+    boxes = boxes[:count]  # the best come first
     scale = min(about["test"]["scale"] / min(size), about["test"]["max_size"] / max(size))
     resized = cv2.resize(image, None, fx=scale, fy=scale)[..., ::-1]  # RGB
     rows, columns = resized.shape[:2]
