@@ -8,7 +8,7 @@ import pytest
 
 from frcnn_jax.config import DataConfig, FaultPolicy
 from frcnn_jax.data.dataset import DatasetFaultError, open_dataset
-from frcnn_jax.data.formats.table import FORMATS
+from frcnn_jax.data.formats.table import FORMATS, register_format
 from frcnn_jax.data.prepared.splits import tested
 from frcnn_jax.data.records import ImageRecord, ObjectRecord, SplitRecords
 from tests.data.formats.written import Picture, write_labelimg
@@ -43,7 +43,8 @@ class PlainReader:
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setitem(FORMATS, "plain", PlainReader)
+    monkeypatch.setitem(FORMATS, "plain", PlainReader)  # is removed at the end
+    register_format("plain", PlainReader)
     (tmp_path / "set").mkdir()
     (tmp_path / "set/plain").touch()
     for split in ("train", "test"):
