@@ -27,9 +27,30 @@ class Progress(tqdm):
         stream = settings.get("file") or sys.stderr
         self._lines = not _redraws(stream)
         self._written, self._last = -_SECONDS, ""  # the time and text of the last line
+        self._paused: float | None = None  # since when
         if self._lines:
             settings = {"bar_format": _LINE} | settings | {"mininterval": _SECONDS, "maxinterval": _SECONDS}
         super().__init__(*args, **settings | {"file": None if stream is None else _Unfailing(stream)})
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        facts = super().format_dict
+        if self._paused is not None and (seconds := time.perf_counter() - self._paused) >= 1:
+            facts["elapsed"] -= seconds
+            facts["postfix"] = f"{facts['postfix']} ({seconds:.0f} s)"
+        return facts
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """A block whose time does not count; the bar shows it behind its text."""
+        self._paused = started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused = None
+            seconds = time.perf_counter() - started
+            self.start_t += seconds
+            self.last_print_t += seconds
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         if not self._lines:
@@ -89,16 +110,14 @@ def _redraws(stream: Any) -> bool:
 
 
 @contextmanager
-def paused_clock(progress: tqdm, text: str) -> Iterator[None]:
-    """Shows a text on a bar during the block, whose time does not count for the bar."""
+def paused_clock(progress: Progress, text: str) -> Iterator[None]:
+    """Shows a text on a bar during the block, whose time does not count for the bar but stands behind the text."""
     if progress.disable:  # a disabled bar has no clock
         yield
         return
-    started, before = time.perf_counter(), progress.postfix or ""
-    progress.set_postfix_str(text, refresh=False)
-    progress.display()
-    yield
+    before = progress.postfix or ""
+    with progress.paused():
+        progress.set_postfix_str(text, refresh=False)
+        progress.display()
+        yield
     progress.set_postfix_str(before, refresh=False)
-    seconds = time.perf_counter() - started
-    progress.start_t += seconds
-    progress.last_print_t += seconds

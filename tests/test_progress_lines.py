@@ -59,6 +59,21 @@ def test_a_pause_is_said_at_once_and_a_message_repeats_no_line(written):
     assert "compiling" not in last
 
 
+def test_the_time_of_a_pause_stands_behind_its_text_and_does_not_count(monkeypatch):
+    clock, terminal = [1000.0], Terminal()
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    bar = Progress(total=2, desc="Training", file=terminal)
+    bar._time, bar.start_t = (lambda: clock[0]), clock[0]
+    clock[0] += 25
+    with paused_clock(bar, "compiling"):
+        clock[0] += 16
+        bar.refresh()
+    bar.refresh()
+    shown = re.findall(r"\[(\d+:\d+)<[^,\]]*, [^,\]]*(, [^\]]*)?\]", terminal.getvalue())
+    assert shown == [("00:00", ""), ("00:25", ", compiling"), ("00:25", ", compiling (16 s)"), ("00:25", "")]
+    bar.close()
+
+
 def test_a_terminal_has_a_bar(capsys):
     terminal = Terminal()
     list(Progress(range(4), "Reading", file=terminal))
