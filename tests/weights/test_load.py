@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from frcnn_jax.models.architectures import create_model
 from frcnn_jax.runs.export import describe, export_arrays
 from frcnn_jax.training.statistics import identity_statistics
 from frcnn_jax.weights.folding import fold_statistics
@@ -104,6 +105,14 @@ def test_other_pixels(detector, tmp_path, change):
         load_weights(tmp_path / "a.npz", small_model(pixels=other))
     assert repr(PIXELS) in str(caught.value)
     assert repr(other) in str(caught.value)
+
+
+def test_another_network(detector, tmp_path):
+    """Named before the pixels, which are others too."""
+    export_arrays(tmp_path / "a.npz", detector)
+    other = create_model("resnet18", num_classes=4)
+    with pytest.raises(ValueError, match=r"a\.npz holds tiny, the model is resnet18: create the model by that name"):
+        load_weights(tmp_path / "a.npz", other)
 
 
 def test_other_classes(detector, tmp_path):

@@ -75,7 +75,7 @@ def own_format(
         if isinstance(metadata, NetworkMetadata):
             has_heads = metadata.num_classes is not None
             return Weights(arrays, metadata.pixels, has_heads=has_heads, drawn=metadata.drawn, network=metadata.model)
-        return Weights(arrays, metadata.pixels, metadata.statistics)
+        return Weights(arrays, metadata.pixels, metadata.statistics, network=metadata.config.model.name)
 
     def metadata(path: Path) -> Metadata:
         return read(path, with_arrays=False)[1]
