@@ -12,6 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from frcnn_jax.models.pixels import CAFFE_PIXELS, TORCHVISION_PIXELS
+from frcnn_jax.runs.export import export_arrays
 from frcnn_jax.types import BoxStatistics
 from frcnn_jax.weights import convert
 from frcnn_jax.weights.convert import convert_weights
@@ -161,14 +162,16 @@ def test_faults_in_one_line_and_nothing_written(tmp_path, finished, imagenet, mo
     cut = tmp_path / "cut.caffemodel"
     cut.write_bytes(finished.read_bytes()[:-3])
     (tmp_path / "a.npz").write_bytes(b"")
-    own = tmp_path / "own.safetensors"
-    safetensors.numpy.save_file({"weight": np.zeros(3, np.float32)}, own)
+    other, own = tmp_path / "other.safetensors", tmp_path / "own.safetensors"
+    safetensors.numpy.save_file({"weight": np.zeros(3, np.float32)}, other)
+    export_arrays(own, small_detector())
     faults = [
         ((finished, "--num-classes", "5"), r"finished\.caffemodel is for 4 classes, the model for 5"),
         ((cut,), r"cut\.caffemodel cannot be read as weights: cut off or damaged after layer cls_score"),
         ((tmp_path / "none.caffemodel",), r"there is no .*none\.caffemodel"),
         ((tmp_path / "a.npz",), r"a\.npz: weights are converted from \.caffemodel, \.h5, \.pth, \.safetensors"),
-        ((own,), r"own\.safetensors cannot be read as weights: it holds no network that is read"),
+        ((other,), r"other\.safetensors cannot be read as weights: it holds no network that is read"),
+        ((own,), r"own\.safetensors is this package's own: load_weights and --model\.weights take it as it is"),
     ]
     for arguments, message in faults:
         with pytest.raises(SystemExit, match=rf"convert_weights\.py: .*{message}") as caught:

@@ -56,7 +56,18 @@ def read_foreign(path: Path, model: FastRCNN) -> Weights:
     formats = [form for form in FORMATS if form.read is not None and form.metadata is None]
     if _suffix(path) not in _suffixes(formats):
         raise ValueError(f"{path}: weights are converted from {', '.join(_suffixes(formats))}")
+    if path.exists() and _is_own(path):
+        raise ValueError(f"{path} is this package's own: load_weights and --model.weights take it as it is")
     return _read(path, formats, lambda form, file: form.read(file, model))
+
+
+def _is_own(path: Path) -> bool:
+    """True for a file with this package's metadata."""
+    try:
+        _read(path, [form for form in FORMATS if form.metadata is not None], lambda form, file: form.metadata(file))
+    except ValueError:
+        return False
+    return True
 
 
 def read_pixels(path: str | Path, model: str | None = None) -> PixelNormalization:
