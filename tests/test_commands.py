@@ -152,7 +152,8 @@ def test_help_is_complete_and_fits_the_terminal(name, monkeypatch, capsys):
             continue
         label = ", ".join(action.option_strings) or action.metavar or action.dest
         assert action.help, f"{label} has no help"
-        told = " ".join(text.rpartition(f"\n  {label}")[2].partition("\n  -")[0].split())
+        told = re.split(rf"\n  {re.escape(label)}(?=\s)", text)[-1]  # not --proposals.invalid for --proposals
+        told = " ".join(told.partition("\n  -")[0].split())
         assert action.help.split("%")[0] in told
         if not any(action.default is without for without in (None, False, argparse.SUPPRESS)):
             default = action.default if isinstance(action.default, (list, tuple)) else [action.default]

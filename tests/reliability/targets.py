@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from frcnn_jax.config import DataConfig
+from frcnn_jax.data.files import file_hash
 from frcnn_jax.data.formats.table import FORMATS, open_reader
 from frcnn_jax.data.images import check_image, decode_image, exif_orientation
 from frcnn_jax.data.prepared.voc_archive import extract_archive
@@ -90,9 +91,7 @@ def _read_folder(folder: Path, name: str) -> None:
         for record in reader.read(split).records:
             assert record.path is None or record.path.resolve().is_relative_to(folder.resolve()), record.path
             assert all(isinstance(corner, float | int) for item in record.objects for corner in item.box)
-        content = getattr(reader, "content", None)
-        if content is not None:
-            json.dumps(content([split])).encode()
+        json.dumps(reader.content([split], file_hash)).encode()
     assert with_auto in (True, False)
 
 
