@@ -27,7 +27,7 @@ class Progress(tqdm):
         stream = settings.get("file") or sys.stderr
         self._lines = not _redraws(stream)
         self._written, self._last = -_SECONDS, ""  # the time and text of the last line
-        self._paused: float | None = None  # since when
+        self.paused: float | None = None  # since when, by `paused_clock`
         if self._lines:
             settings = {"bar_format": _LINE} | settings | {"mininterval": _SECONDS, "maxinterval": _SECONDS}
         super().__init__(*args, **settings | {"file": None if stream is None else _Unfailing(stream)})
@@ -35,22 +35,10 @@ class Progress(tqdm):
     @property
     def format_dict(self) -> dict[str, Any]:
         facts = super().format_dict
-        if self._paused is not None and (seconds := time.perf_counter() - self._paused) >= 1:
+        if self.paused is not None and (seconds := time.perf_counter() - self.paused) >= 1:
             facts["elapsed"] -= seconds
             facts["postfix"] = f"{facts['postfix']} ({seconds:.0f} s)"
         return facts
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """A block whose time does not count; the bar shows it behind its text."""
-        self._paused = started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._paused = None
-            seconds = time.perf_counter() - started
-            self.start_t += seconds
-            self.last_print_t += seconds
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         if not self._lines:
@@ -115,9 +103,11 @@ def paused_clock(progress: Progress, text: str) -> Iterator[None]:
     if progress.disable:  # a disabled bar has no clock
         yield
         return
-    before = progress.postfix or ""
-    with progress.paused():
-        progress.set_postfix_str(text, refresh=False)
-        progress.display()
-        yield
+    before, progress.paused = progress.postfix or "", time.perf_counter()
+    progress.set_postfix_str(text, refresh=False)
+    progress.display()
+    yield
     progress.set_postfix_str(before, refresh=False)
+    seconds, progress.paused = time.perf_counter() - progress.paused, None
+    progress.start_t += seconds
+    progress.last_print_t += seconds

@@ -25,6 +25,7 @@ from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.runs.detector import Detector, load_detector
 from frcnn_jax.runs.recipe import shortened
+from frcnn_jax.training.data_record import count_trained
 from frcnn_jax.training.initial import build_model
 from frcnn_jax.training.statistics import identity_statistics
 
@@ -118,7 +119,7 @@ def evaluate_run(
             **from_first(lambda: _chosen_by(workdir, detector.step, dataset)),
             **from_first(lambda: shortened(workdir, detector.config, recipe, detector.step)),
             **({"chosen": dataset.chosen} if getattr(dataset, "chosen", "") else {}),
-            **_trained_on(detector.config, config),
+            **from_first(lambda: _trained_on(workdir, dataset)),
             "settings": {
                 **dataclasses.asdict(config.evaluate),
                 "scales": scales,
@@ -169,12 +170,10 @@ def _chosen_by(workdir: Path, step: int, dataset: Dataset) -> dict[str, str]:
     return {"checkpoint": f"the best of {len(evaluations.values)}, chosen on {by}"}
 
 
-def _trained_on(before: Config, now: Config) -> dict[str, str]:
-    """The entry "trained_on" of a test set that the run was trained on, or on a part of it."""
-    name, slash, split = now.data.test.rpartition("/")
-    splits = {"train": ("train", "trainval"), "trainval": ("train", "trainval")}.get(split, (split,))
-    trained = {f"{name}{slash}{each}" for each in splits} & set(before.data.train)
-    return {"trained_on": now.data.test} if trained and before.data.root == now.data.root else {}
+def _trained_on(workdir: Path, dataset: Dataset) -> dict[str, int]:
+    """The entry "trained_on" of a test set with images that the run was trained on: their number."""
+    count = count_trained(workdir, dataset)
+    return {"trained_on": count} if count else {}
 
 
 def _title(dataset: Dataset, config: Config) -> str:

@@ -117,6 +117,18 @@ def read_record(workdir: Path) -> DataRecord | None:
         return None
 
 
+def count_trained(workdir: Path, dataset: Any) -> int:
+    """Number of images of a `Dataset` that the run in `workdir` was trained on, by content, whatever their names; 0 if
+    the run has no record.
+    """
+    record = read_record(workdir)
+    if record is None:
+        return 0
+    trained = set(map(tuple, record.digests[:, 0].tolist()))
+    digests = (_digest(dataset.image_fingerprint(index).encode()) for index in range(len(dataset)))
+    return sum(tuple(digest) in trained for digest in digests)
+
+
 def compare_data(
     workdir: Path, before: CheckpointMetadata, now: DataRecord, dataset: Any, accept_changed: bool
 ) -> bool:

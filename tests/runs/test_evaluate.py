@@ -15,7 +15,7 @@ from frcnn_jax.models import architectures
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import check_changes, evaluate_run
 from frcnn_jax.runs.train import train
-from frcnn_jax.training.data_record import DataRecord, write_record
+from frcnn_jax.training.data_record import record_data, write_record
 from tests.data.voc_files import VocFiles, object_xml
 from tests.weights.detectors import CLASSES, SMALL_TINY, save_run, small_detector
 
@@ -92,8 +92,8 @@ def test_the_report_says_how_a_test_was_drawn(run, tmp_path):
 
 def test_a_run_that_is_shorter_than_its_recipe_is_called_so(run, tmp_path):
     shutil.copytree(run[0], tmp_path / "work")
-    write_record(tmp_path / "work", DataRecord("abc", (), CLASSES, ("a",), np.zeros((1, 4, 8), np.uint8)))
     detector = load_detector(run[0])
+    write_record(tmp_path / "work", record_data(open_dataset("folder/test", detector.config.data), ()))
     steps = detector.config.train.steps
     recipe = changed(run, "--train.steps", str(2 * steps))
     metrics = evaluate_run(tmp_path / "work", recipe=recipe)
@@ -101,6 +101,9 @@ def test_a_run_that_is_shorter_than_its_recipe_is_called_so(run, tmp_path):
     said = f"this is step {detector.step} of the {steps} of this run, and its config has {2 * steps} for these images"
     page = (tmp_path / "work/eval/index.html").read_text("utf-8")
     assert said in page
+    assert metrics["trained_on"] == 2
+    assert "the run was trained on 2 of 2 test images" in page
+    assert "trained_on" not in evaluate_run(run[0], directory=tmp_path / "unknown")
     assert said in format_metrics(evaluate_run(tmp_path / "work", directory=tmp_path / "again"))
     assert "recipe steps" not in page
 

@@ -1,28 +1,36 @@
-"""Test sets that the run was trained on, which an evaluation says."""
+"""Test images that a run was trained on are counted by their content."""
 
 import dataclasses
 
 import pytest
 
-from frcnn_jax.config import Config, DataConfig
-from frcnn_jax.runs.evaluate import _trained_on
+from frcnn_jax.config import DataConfig
+from frcnn_jax.data.dataset import open_dataset
+from frcnn_jax.training.data_record import count_trained, record_data, write_record
+from tests.data.voc_files import VocFiles, object_xml, standard_folder
 
 
-@pytest.mark.parametrize(
-    ("trained", "tested", "same"),
-    [
-        ("folder/train", "folder/train", True),
-        ("folder/trainval", "folder/train", True),
-        ("folder/train", "folder/trainval", True),
-        ("folder/mine", "folder/mine", True),
-        ("folder/trainval", "folder/test", False),
-        ("folder/train", "folder/val", False),
-        ("voc/2007/train", "folder/train", False),
-    ],
-)
-def test_images_that_were_trained_on_are_known(trained, tested, same):
-    before = Config(data=DataConfig(root="/a", train=(trained,)))
-    now = dataclasses.replace(before, data=dataclasses.replace(before.data, test=tested))
-    assert bool(_trained_on(before, now)) == same
-    elsewhere = dataclasses.replace(now, data=dataclasses.replace(now.data, root="/b"))
-    assert _trained_on(before, elsewhere) == {}
+@pytest.fixture
+def config(tmp_path):
+    standard_folder(tmp_path / "set")
+    return DataConfig(root=str(tmp_path / "set"), tfds_dir=str(tmp_path / "tfds"))
+
+
+def test_images_of_the_training_set_are_counted(tmp_path, config):
+    assert count_trained(tmp_path, open_dataset("folder/train", config)) == 0, "without a record"
+    write_record(tmp_path, record_data(open_dataset("folder/train", config), ()))
+    counts = {split: count_trained(tmp_path, open_dataset(f"folder/{split}", config)) for split in ("train", "test")}
+    assert counts == {"train": 2, "test": 0}
+    assert count_trained(tmp_path, open_dataset("folder/trainval", config)) == 2, "of three"
+
+
+def test_an_image_counts_under_another_name_in_another_folder(tmp_path, config):
+    write_record(tmp_path, record_data(open_dataset("folder/train", config), ()))
+    other = VocFiles(tmp_path / "other")
+    for name in ("x", "y"):
+        other.image(name, object_xml("cat"))
+    other.split("test", "x", "y")
+    for name, known in (("x", "a1"), ("y", "t1")):
+        (other.root / f"JPEGImages/{name}.jpg").write_bytes((tmp_path / f"set/JPEGImages/{known}.jpg").read_bytes())
+    elsewhere = dataclasses.replace(config, root=str(other.root))
+    assert count_trained(tmp_path, open_dataset("folder/test", elsewhere)) == 1

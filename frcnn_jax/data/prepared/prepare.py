@@ -106,7 +106,8 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
     )
     reader = request.reader
     if isinstance(reader, RenamedReader) and reader.content((), hashes) is None:
-        reader.check_used(request.path)  # after reading; an unused name does not change the hash
+        # Its records were hashed as they are renamed, which a name that no object has does not change.
+        reader.check_used(request.path)
     names = [f"{label}-{name}" for name in found]
     folder = Path(root) / builder_class.name
     places = [folder / name / str(builder_class.VERSION) for name in names]

@@ -34,7 +34,8 @@ def remarks(metrics: Mapping[str, Any]) -> list[str]:
     if "recipe_steps" in metrics:
         found += short_run(metrics["run_steps"], metrics["recipe_steps"], metrics.get("step"))
     if metrics.get("trained_on"):
-        found.append(f"the run was trained on {metrics['trained_on']}: its mAP says nothing about other images")
+        of = f"{metrics['trained_on']} of {counted(metrics['images'], 'test image')}"
+        found.append(f"the run was trained on {of}, which makes its mAP optimistic")
     found += few_objects(metrics["objects"], metrics["images"], drawn="data.split" in metrics.get("chosen", ""))
     found += uncounted_text(metrics.get("uncounted", {}))
     return found

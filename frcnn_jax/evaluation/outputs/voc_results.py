@@ -48,7 +48,7 @@ def check_image_ids(directory: str | Path, image_ids: Iterable[str]) -> None:
     if bad:
         raise ValueError(
             f"{directory}: image id {bad[0]!r} is empty or has white space, which a results file forbids"
-            f" ({len(bad)} of {len(image_ids)} ids are or have); rename the images, or write COCO's results instead"
+            f" ({len(bad)} of {len(image_ids)} ids are or have); rename the images, or write --coco-results"
         )
 
 

@@ -25,8 +25,8 @@ def test_a_test_set_of_few_objects():
     assert few_objects({"cat": 9}, 4, drawn=True, share=0.25)[0].endswith("or draw a larger part by --data.split 0.25")
     chosen = {"chosen": "each drawn by its name with a chance of 0.1 (data.split), as there are no test images"}
     assert remarks({"objects": {"cat": 9}, "images": 4, **chosen}) == [text]
-    trained = "the run was trained on folder/train: its mAP says nothing about other images"
-    assert remarks({"objects": {"cat": 50}, "images": 4, "trained_on": "folder/train"}) == [trained]
+    trained = "the run was trained on 3 of 4 test images, which makes its mAP optimistic"
+    assert remarks({"objects": {"cat": 50}, "images": 4, "trained_on": 3}) == [trained]
     assert few_objects({"cat": 50}, 4) == []
     assert few_objects({"cat": 0}, 4) == []
 
