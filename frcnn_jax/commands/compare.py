@@ -86,7 +86,12 @@ def main() -> None:
         return
 
     from frcnn_jax.comparison.table import find_records, to_markdown, write_table
+    from frcnn_jax.models.architectures import find_architecture
+    from frcnn_jax.plugins import load_plugins
 
+    load_plugins(config.plugins, arguments.workdir, remember=False)  # each system's process notes them for its folder
+    for model in models:
+        find_architecture(model)
     command = [*package_command("compare"), "--config", arguments.config, "--workdir", arguments.workdir, *given]
     for model in models:
         for system in arguments.systems:
@@ -132,6 +137,8 @@ def in_a_process_of_its_own(command: list) -> None:
                 if isinstance(error, Terminated):  # while the terminal sends Ctrl-C to both
                     process.stdin.close()
                 code = process.wait()
+                if not code:  # it had ended, or was not sent the signal
+                    raise
     finally:
         set_unsaved(False)
     if code:

@@ -42,7 +42,8 @@ _LARGEST_RANKS = {"fc6": 1024, "fc7": 256}
 def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
     """Trains in `folder/run`, or resumes there, and records the time of its steps.
 
-    With a share below 1 only that share of the steps is made, at least two; the first is not timed, as it compiles.
+    With a share below 1 only that share of the steps is made, at least two if there are as many; the first is not
+    timed, as it compiles, unless it is the only one.
 
     Raises:
         ValueError, OSError and others: as `frcnn_jax.train`; the test set does not exist, or has other
@@ -58,8 +59,9 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
     config = with_steps(config, images)
     total, skipped = config.train.steps, 0
     if comparison.share < 1:
-        steps, skipped = min(max(part_of(total, comparison.share), 2), total), 1
-        lengths = {"steps": steps, "log_every": 1, "checkpoint_every": steps, "evaluate_every": None}
+        steps = min(max(part_of(total, comparison.share), 2), total)
+        skipped = int(steps > 1)
+        lengths = {"steps": steps, "log_every": 1, "checkpoint_every": steps, "evaluate_every": None, "patience": None}
         config = replace(config, train=lengths)
     train_run(config, folder / "run")
     seconds, timed = _training_time(folder / "run", config.input.batch_size, skipped)
@@ -67,7 +69,8 @@ def train(config: Config, comparison: ComparisonConfig, folder: str | Path) -> N
         done = checkpoints.latest
     record.set_train("fine_tuning", seconds, share=timed / total if comparison.share < 1 else 1.0)
     windows = done * config.input.batch_size * config.sampling.rois_per_image
-    record.set(steps=done, windows=windows, paper_share=windows / _PAPER_ROIS, images=[images])
+    record.set(steps=done, windows=windows, paper_share=windows / _PAPER_ROIS)
+    record.set_train_images(images)
 
 
 def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> None:
@@ -82,7 +85,7 @@ def test(config: Config, comparison: ComparisonConfig, folder: str | Path) -> No
     _test(detector, run, comparison, record, "")
     ranks = _ranks(detector)
     if ranks is not None:
-        compressed = compressed_workdir(run, **ranks)
+        compressed = folder / compressed_workdir(run, **ranks).name  # here, even if `run` is a link to another folder
         try:
             compress_run(run, compressed, **ranks)
         except FileExistsError:  # made before the run went on, or was evaluated with other settings

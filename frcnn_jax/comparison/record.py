@@ -57,15 +57,18 @@ class Record:
         return cls(path, system=found["system"], model=found["model"])
 
     @contextlib.contextmanager
-    def train(self, stage: str, *, share: float = 1.0) -> Iterator[Callable[[], None]]:
+    def train(self, stage: str, *, share: float = 1.0, anew: bool = False) -> Iterator[Callable[[], None]]:
         """Adds the time of the block to a stage of training, even if an exception ends the block.
 
         Yields a function to call regularly in a long block, so that a kill loses little of the time.
 
         Args:
             share: part of the stage's work that its blocks do together; below 1 the time is extrapolated.
+            anew: the block does all of the stage's work, so that the time of earlier blocks does not count.
         """
         entry = self.content["train"].setdefault(_known(stage, TRAIN_STAGES), {"seconds": 0.0})
+        if anew:
+            entry["seconds"] = 0.0
         entry["share"] = share
         started = written = time.perf_counter()
 
@@ -103,6 +106,10 @@ class Record:
         """Sets further entries, such as map, disk_bytes, steps, windows, paper_share and settings."""
         self.content |= entries
         self._write()
+
+    def set_train_images(self, count: int) -> None:
+        """Sets the number of training images; that of test images stays."""
+        self.set(images=[count, *self.content.get("images", ())[1:]])
 
     def set_test_images(self, count: int) -> None:
         """Sets the number of test images; that of training images stays, None in a record that was deleted."""

@@ -28,6 +28,13 @@ def _above_zero(settings: Any, section: str, *names: str) -> None:
             raise SettingError(f"{section}.{name} must be above 0, not {getattr(settings, name)}")
 
 
+def _finite(settings: Any, section: str, *names: str) -> None:
+    """Raises SettingError if a setting is infinite or not a number."""
+    for name in names:
+        if not math.isfinite(getattr(settings, name)):
+            raise SettingError(f"{section}.{name} must be a finite number, not {getattr(settings, name)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class FineTuningConfig:
     """Fine-tuning with a softmax over the classes and background, on windows drawn from all images."""
@@ -47,9 +54,9 @@ class FineTuningConfig:
     classifier_rate: float = 10.0
     """Multiplies the rate of the new classifier; its bias has twice that rate."""
     held_out: float = 0.0
-    """Share of the training images held out for measurements: fine-tuning ends when the loss of their windows has not
-    fallen for `patience` measurements, and the parameters of the best one are used. 0: all steps are made, as in the
-    paper.
+    """Share of the training images held out for measurements, of four batches of their windows: fine-tuning ends when
+    the loss has not fallen for `patience` measurements, and the parameters of the best one are used. 0: all steps are
+    made, as in the paper.
     """
     measure_every: int = 50
     patience: int = 4
@@ -142,6 +149,7 @@ class SppnetConfig:
     def __post_init__(self):
         kinds(self, "sppnet")
         at_least(self, "sppnet", max_size=1, area=1, margin=0)
+        _finite(self, "sppnet", "origin")
         lengths(self, "sppnet", "scales", "levels")
         if self.widths is not None:
             lengths(self, "sppnet", "widths")
@@ -173,9 +181,7 @@ class SvmConfig:
         at_least(self, "svm", c=0, bias_multiplier=0, positive_weight=0, feature_norm=0, retrain_at=0)
         in_range(self, "svm", negative_iou=(0, 1))
         _above_zero(self, "svm", "c", "bias_multiplier", "positive_weight", "feature_norm")
-        for name in ("join", "leave"):
-            if not math.isfinite(getattr(self, name)):
-                raise SettingError(f"svm.{name} must be a finite number, not {getattr(self, name)}")
+        _finite(self, "svm", "join", "leave")
         if self.join < self.leave:
             raise SettingError(
                 f"svm.join must be at least svm.leave = {self.leave}, not {self.join}: negatives would leave at once"

@@ -118,16 +118,16 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
         values = [record.content.get(name) for record in records]
         return ["" if value is None else form(value) for value in values]
 
-    average = "{:.3f}".format
-    times = [f.text(_duration) or unfinished for f, unfinished in zip(train, so_far, strict=True)]
+    tested = [bool(record.content["test"]) for record in records]
+    times = [f.text(_duration) or text * (not t) for f, text, t in zip(train, so_far, tested, strict=True)]
     yield row("train time", times, 0, lambda hours: _duration(3600 * hours))
     yield row("train speedup", over(train, _ended_training), 0, _times, speedups)
     for number, (name, figures) in enumerate(tests.items()):
         suffix = " with SVD" * (name == "svd")
         yield row(f"test time an image{suffix}", [f.text(_duration) for f in figures], 1 + number, _duration)
         yield row(f"test speedup{suffix}", over(figures, Record.test_seconds), 1 + number, _times, speedups)
-    yield row("mAP", entry("map", average), 3, average)
-    yield row("mAP with SVD", entry("map_svd", average), 4, average)
+    yield row("mAP", entry("map", "{:.3f}".format), 3, "{:.3f}".format)
+    yield row("mAP with SVD", entry("map_svd", "{:.3f}".format), 4, "{:.3f}".format)
     for stage in TRAIN_STAGES:
         yield row(f"train: {_STAGE_NAMES.get(stage, stage)}", [_stage(r.content["train"].get(stage)) for r in records])
     for name in tests:
@@ -146,8 +146,9 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
 
 
 def _ended_training(record: Record) -> tuple[float, bool]:
-    # A test follows the last stage of training.
-    return record.train_seconds() if record.content["train"] and record.content["test"] else (math.nan, False)
+    # A test follows the last stage of training; a record that was deleted in between lacks the first one.
+    ended = "fine_tuning" in record.content["train"] and record.content["test"]
+    return record.train_seconds() if ended else (math.nan, False)
 
 
 def _place(system: str, model: str) -> tuple[int, int, str]:
@@ -197,14 +198,12 @@ def _digits(number: float) -> str:
     return f"{number:.3g}" if number < 999.5 else f"{float(f'{number:.3g}'):,.0f}"
 
 
-def _cell(ours: str, paper: str) -> str:
-    return f"{ours} ({paper})" if ours and paper else ours or "\u2013"
-
-
 def to_markdown(table: Table) -> str:
     """The table as Markdown, with a line for each note."""
     lines = [["", *table.columns], ["---", *["---:"] * len(table.columns)]]
-    lines += [[row.name, *map(_cell, row.ours, row.paper)] for row in table.rows]
+    for row in table.rows:
+        pairs = zip(row.ours, row.paper, strict=True)
+        lines.append([row.name, *(f"{a} ({b})" if a and b else a or "\u2013" for a, b in pairs)])
     text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return text + "\n\n" + "\n".join(table.notes) + "\n"
 
@@ -240,7 +239,6 @@ th:first-child, td:first-child { text-align: left } th { white-space: normal; ve
 <tr><td>{{ row.name }}
 {% for ours in row.ours %}
 <td>{{ ours or "\u2013" }}{% if ours and row.paper[loop.index0] %} <i>({{ row.paper[loop.index0] }})</i>{% endif %}
-
 {% endfor %}
 </tr>
 {% endfor %}

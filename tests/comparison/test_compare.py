@@ -42,7 +42,10 @@ def script(tmp_path, monkeypatch):
             pass
 
         def wait(self):
-            return codes.pop(0) if codes else 0
+            code = codes.pop(0) if codes else 0
+            if code is KeyboardInterrupt:
+                raise code
+            return code
 
     codes = []
     monkeypatch.setattr(subprocess, "Popen", Popen)
@@ -97,12 +100,24 @@ def test_a_system_that_fails_ends_the_comparison(script, tmp_path, code, exits):
     assert "| R-CNN tiny |" in (tmp_path / "table/comparison.md").read_text()
 
 
+@pytest.mark.parametrize(("after", "exits"), [(0, 130), (143, 143)])
+def test_an_interruption_is_not_followed_by_the_next_system(script, tmp_path, after, exits):
+    """Also where the system under way ends as if nothing had happened."""
+    with pytest.raises(SystemExit) as stopped:
+        script("--workdir", str(tmp_path / "table"), returns=[KeyboardInterrupt, after])
+    assert stopped.value.code == exits
+    assert [path.name for path in (tmp_path / "table").glob("*-*")] == ["rcnn-tiny"]
+
+
 def test_mistakes_are_named_before_anything_is_done(script, tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"compare.py: comparison.share must be above 0"):
         script("--workdir", str(tmp_path), "--comparison.share", "0")
     with pytest.raises(SystemExit):
         script("--workdir", str(tmp_path), "--comparison.svn.c", "1")
     assert "--comparison.svm" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"compare.py: no model 'vgg61'; there are"):
+        script("--workdir", str(tmp_path / "table"), "--models", "tiny", "vgg61")
+    assert not (tmp_path / "table").exists()
     (tmp_path / "small.py").write_text(
         "from frcnn_jax.config import Config, EvalConfig\n\n\n"
         "def get_config():\n    return Config(evaluate=EvalConfig(flip=True, box_voting=0.5))\n"

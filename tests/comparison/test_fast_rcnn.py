@@ -44,8 +44,11 @@ def test_training_is_recorded_and_goes_on(data, tmp_path, monkeypatch):
     # 12 steps of 2 images with 8 RoIs each.
     assert (content["steps"], content["windows"], content["images"]) == (12, 192, [8])
     assert content["paper_share"] == 192 / 5_120_000
+    record = Record.read(tmp_path / "record.json")
+    record.set_test_images(4)
     fast_rcnn.train(config, comparison, tmp_path)
-    assert Record.read(tmp_path / "record.json").content["train"] == content["train"]
+    again = Record.read(tmp_path / "record.json").content
+    assert (again["train"], again["images"]) == (content["train"], [8, 4])
 
 
 def test_another_evaluation_is_a_test_anew(data, tmp_path, monkeypatch):
@@ -95,27 +98,40 @@ def test_other_proposals_are_a_test_anew(data, tmp_path, monkeypatch):
 def test_the_compressed_run_follows_the_run(data, tmp_path, monkeypatch):
     step_in_a_moment(monkeypatch.setattr)
     config, comparison = case(data)
-    tested = []
+    tested, folder = [], tmp_path / "fast_rcnn-tiny"
+    # The run of another command: its folder's neighbours are not ours to replace.
+    theirs = tmp_path / "theirs/run-svd-fc6-8-fc7-4/checkpoints"
+    theirs.mkdir(parents=True)
+    folder.mkdir()
+    (folder / "run").symlink_to(tmp_path / "theirs/run")
+    (tmp_path / "theirs/run").mkdir()
     monkeypatch.setattr(
         fast_rcnn,
         "_test",
-        lambda found, run, *_: tested.append((run.name, found.config.evaluate.per_class, found.step)),
+        lambda found, run, *_: tested.append((run, found.config.evaluate.per_class, found.step)),
     )
     for per_class, steps in ((100, 2), (50, 2), (50, 4)):
         changed = replace(config, evaluate={"per_class": per_class}, train={"steps": steps})
-        fast_rcnn.train(changed, comparison, tmp_path)
-        fast_rcnn.test(changed, comparison, tmp_path)
-        assert tested == [("run", per_class, steps), ("run-svd-fc6-8-fc7-4", per_class, steps)]
+        fast_rcnn.train(changed, comparison, folder)
+        fast_rcnn.test(changed, comparison, folder)
+        assert tested == [(folder / name, per_class, steps) for name in ("run", "run-svd-fc6-8-fc7-4")]
         tested.clear()
+    assert theirs.exists()
 
 
-def test_a_share_of_the_steps_is_extrapolated(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("length", "steps", "share"),
+    [
+        ({"evaluate_every": 2, "patience": 3}, 3, 2 / 12),  # the first of three steps of twelve is not timed
+        ({"steps": 1}, 1, 1.0),
+    ],
+)
+def test_a_share_of_the_steps_is_extrapolated(data, tmp_path, monkeypatch, length, steps, share):
     step_in_a_moment(monkeypatch.setattr)
     config, comparison = case(data)
-    fast_rcnn.train(config, dataclasses.replace(comparison, share=0.25), tmp_path)
+    fast_rcnn.train(replace(config, train=length), dataclasses.replace(comparison, share=0.25), tmp_path)
     content = Record.read(tmp_path / "record.json").content
-    # Three steps of twelve, of which the first is not timed.
-    assert (content["steps"], content["train"]["fine_tuning"]["share"]) == (3, 2 / 12)
+    assert (content["steps"], content["train"]["fine_tuning"]["share"]) == (steps, share)
 
 
 def test_ranks():

@@ -1,5 +1,6 @@
 """Fine-tuning of a linear layer: rates, going on after a kill, the end by windows that are held out."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from frcnn_jax.checkpoint import CheckpointMetadata
+from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints
 from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import FineTuningConfig
+from frcnn_jax.comparison.stages import fine_tuning
 from frcnn_jax.comparison.stages.fine_tuning import Task, fine_tune
 from frcnn_jax.comparison.stages.step_clock import StepClock
 from frcnn_jax.config import Config, InputConfig
@@ -208,6 +210,44 @@ def test_going_on_after_a_kill_changes_nothing(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
 
 
+@pytest.mark.parametrize("moment", ["in the step", "after the step", "in the checkpoint", "in the measurement"])
+def test_a_signal_loses_no_step(tmp_path, monkeypatch, moment):
+    """Whenever it comes, the steps that were made are in the newest checkpoint."""
+    signals, made, save, compile_ = [], [], fine_tuning.Checkpoints.save, fine_tuning._compile
+
+    def step(inputs):
+        made.append(moment)
+        signals.extend([0] * (moment == "in the step" and len(made) == 5))
+        return jnp.asarray(inputs)
+
+    def saving(*arguments, **named):
+        save(*arguments, **named)
+        signals.extend([0] * (moment == "in the checkpoint"))
+
+    def measure(params):
+        signals.extend([0] * (moment == "in the measurement"))
+        return 1.0
+
+    @contextlib.contextmanager
+    def deferred():
+        yield lambda: bool(signals)
+
+    def add_step(self):
+        StepClock.add_step(self)
+        signals.extend([0] * (moment == "after the step" and len(made) == 2))
+
+    monkeypatch.setattr(Clock, "add_step", add_step)
+    monkeypatch.setattr(fine_tuning.Checkpoints, "save", saving)
+    monkeypatch.setattr(fine_tuning, "deferred_signals", deferred)
+    monkeypatch.setattr(fine_tuning, "_compile", lambda *arguments: (compile_(*arguments)[0], measure))
+    settings = dataclasses.replace(SETTINGS, measure_every=4, held_out=0.5, checkpoint_every=100)
+    done, _ = run(tmp_path, settings, held_out=Source(1), load=step)
+    assert done.params is None
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        assert checkpoints.latest == done.steps == len(made)
+    assert len(made) == {"in the step": 5, "after the step": 3}.get(moment, 4)
+
+
 def test_no_steps(tmp_path):
     done, _ = run(tmp_path, dataclasses.replace(SETTINGS, steps=0))
     assert done.steps == 0
@@ -217,8 +257,6 @@ def test_no_steps(tmp_path):
 @pytest.fixture
 def losses(monkeypatch):
     """Scripted losses on held-out windows, in the order in which they are measured."""
-    from frcnn_jax.comparison.stages import fine_tuning
-
     script, compile_ = [], fine_tuning._compile
 
     def measure(params):
@@ -236,7 +274,8 @@ def test_it_ends_when_the_loss_on_held_out_windows_does_not_fall(tmp_path, losse
     assert (done.steps, done.chosen) == (8, 4)
     assert done.losses == ((2, 3.0), (4, 1.0), (6, 2.0), (8, 1.5))
     assert losses == [0.1]
-    assert ["start", *["stop", "measure", "start"] * 4, "stop"] == EVENTS
+    measured = ["stop", "measure", "start"]
+    assert ["start", *measured, "stop", "start", *measured * 3, "stop"] == EVENTS  # a checkpoint after step 3 too
     # The parameters are those of the best measurement.
     four, _ = run(tmp_path / "four", dataclasses.replace(settings, steps=4, held_out=0.0), source=Source(4))
     jax.tree.map(np.testing.assert_array_equal, done.params, four.params)

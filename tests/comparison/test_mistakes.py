@@ -1,6 +1,7 @@
 """Mistakes that are found before proposals are computed and anything is trained."""
 
 import dataclasses
+import importlib.util
 import shutil
 
 import pytest
@@ -64,6 +65,18 @@ def test_a_network_is_built_before_proposals_are_opened(data, tmp_path, monkeypa
     monkeypatch.setattr(architectures, "ARCHITECTURES", {"tiny": SMALL, "efficientnet_lite4": windowless})
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         system.train(replace(config, model=model), comparison, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("package", "evaluate", "svm"),
+    [("pycocotools", {"coco": True}, {}), ("scikit-learn", {}, {"solver": "liblinear"})],
+)
+def test_a_missing_package_is_named_before_proposals_are_opened(data, tmp_path, monkeypatch, package, evaluate, svm):
+    config, comparison = case(data)
+    monkeypatch.setattr(run, "open_joined_proposals", never)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=f"need {package}: pip install"):
+        rcnn.train(replace(config, evaluate=evaluate), replace(comparison, svm=svm), tmp_path)
 
 
 def test_a_test_set_of_other_classes_is_refused(data, tmp_path):

@@ -37,6 +37,14 @@ def test_times_add_up_over_starts(tmp_path, clock):
     assert record.content["memory_bytes"] > 1e6
 
 
+def test_work_that_is_done_anew_counts_once(tmp_path, clock):
+    record = Record(tmp_path / "record.json", system="rcnn", model="vgg16")
+    for seconds, anew in ((3, False), (4, True), (5, False)):
+        with record.train("features", anew=anew):
+            clock.now += seconds
+    assert record.train_seconds() == (4 + 5, False)
+
+
 def test_a_kill_in_a_long_block_loses_seconds_at_most(tmp_path, clock):
     path = tmp_path / "record.json"
     record = Record(path, system="rcnn", model="vgg16")

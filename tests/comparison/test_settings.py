@@ -1,6 +1,8 @@
 """Settings of R-CNN and SPPnet: what must fail later is refused at once, by its name."""
 
+import dataclasses
 import re
+import typing
 
 import pytest
 
@@ -45,6 +47,28 @@ NAN, INF = float("nan"), float("inf")
 def test_values_out_of_range(kind, settings, message):
     with pytest.raises(SettingError, match=f"^{re.escape(message)}$"):
         kind(**settings)
+
+
+def test_no_number_of_a_setting_may_be_nan():
+    """Of all settings of a comparison, which are those of a training too."""
+    checked = [_refused(section) for section in (Settings(), FineTuningConfig())]
+    assert sum(checked) > 50
+
+
+def _refused(settings):
+    """Number of settings, of those below too, each of which was refused when it was NaN."""
+    count, hints = 0, typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value, hint = getattr(settings, field.name), str(hints[field.name])
+        if dataclasses.is_dataclass(value):
+            count += _refused(value)
+        elif "float" in hint:
+            length = len(value) if isinstance(value, tuple) else 2
+            bad = (NAN,) * length if hint.startswith(("tuple", "types.UnionType[tuple")) else NAN
+            with pytest.raises(SettingError, match=field.name):
+                dataclasses.replace(settings, **{field.name: bad})
+            count += 1
+    return count
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from frcnn_jax.comparison import fast_rcnn
 from frcnn_jax.comparison.record import Record
-from frcnn_jax.comparison.stages import run
+from frcnn_jax.comparison.stages import run, testing
 from frcnn_jax.comparison.stages.share import spread
 from tests.comparison.cases import case
 
@@ -32,6 +32,21 @@ def test_a_run_has_the_images_of_its_share(data, tmp_path):
             if whole is not None:
                 boxes = whole(found.dataset, config.proposals, config.proposals.test_file)
                 np.testing.assert_array_equal(found.proposals[1], boxes[3])
+
+
+def test_a_share_that_has_all_test_images_measures_no_map(data, tmp_path, monkeypatch):
+    config, comparison = case(data)
+    monkeypatch.setattr(testing, "detect_all", lambda *_: {})
+    monkeypatch.setattr(testing, "write_evaluation", lambda *_, **__: {"map": 0.5, "ap": {}})
+    for share, measured in ((0.9, {}), (1.0, {"map": 0.5, "ap": {}})):
+        record = Record(tmp_path / "record.json", system="rcnn", model="tiny")
+        settings = dataclasses.replace(comparison, share=share)
+        dataset = run.open_dataset(config.data.test, config.data)
+        positions = spread(len(dataset), share)
+        assert len(positions) == len(dataset) == 4
+        opened = run.Run(config, settings, tmp_path, dataset, positions, [np.zeros((2, 4))] * 4, [], record, {})
+        assert testing.test_system(opened, None, None, None) == measured
+        assert ("map" in record.content) == bool(measured)
 
 
 def test_fast_rcnn_is_timed_on_the_same_images(data, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from frcnn_jax.comparison import record
 from frcnn_jax.comparison.record import Record
+from frcnn_jax.comparison.stages import fine_tuning
 from frcnn_jax.comparison.stages.step_clock import StepClock
 from tests.comparison.test_fine_tuning import SETTINGS, Source, run
 
@@ -48,6 +49,25 @@ def test_steps_are_timed_once_and_without_compiling(tmp_path, now):
     assert stored() == 2 + 4  # the second and third, and the fifth to the eighth, after those that compile
     run(tmp_path, source=Batches(8), load=load)
     assert stored() == 6
+
+
+def test_checkpoints_are_not_timed(tmp_path, now, monkeypatch):
+    """Of eight steps of a second the first is not timed, and three checkpoints of ten seconds are not."""
+
+    def load(inputs):
+        now.now += 1
+        return jnp.asarray(inputs)
+
+    save = fine_tuning.Checkpoints.save
+
+    def slowly(*arguments, **named):
+        now.now += 10
+        save(*arguments, **named)
+
+    monkeypatch.setattr(fine_tuning.Checkpoints, "save", slowly)
+    run(tmp_path, load=load)
+    assert now.now == 8 + 30
+    assert Record.read(tmp_path / "record.json").content["train"]["fine_tuning"]["seconds"] == 7
 
 
 def test_a_training_without_a_checkpoint_is_timed_anew(tmp_path, now):

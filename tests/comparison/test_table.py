@@ -70,7 +70,7 @@ def test_speedups_are_over_the_same_network(tmp_path):
         ("sppnet", "vgg16", 20.0, 1.0), ("sppnet", "resnet18", 20.0, 1.0),
     ):  # fmt: skip
         records.append(Record(tmp_path / f"{system} {model}.json", system=system, model=model))
-        records[-1].set_train("features", seconds, share=share)
+        records[-1].set_train("fine_tuning", seconds, share=share)
         records[-1].add_test("fc", 1.0, images=1)
     table = build_table(records)
     assert table.columns == ["R-CNN vgg16 (L)", "R-CNN tiny", "SPPnet vgg16 (L)", "SPPnet resnet18", "SPPnet tiny"]
@@ -84,6 +84,15 @@ def test_a_training_that_has_not_ended_is_no_baseline(records):
     assert found["train time"] == ["30 min", "4 h† so far"]
     assert "train speedup" not in found
     assert "test speedup" not in found
+
+
+def test_a_training_whose_record_was_deleted_has_no_time(records):
+    rcnn, _, fast = records
+    del rcnn.content["train"]["fine_tuning"]
+    found = cells(build_table([rcnn, fast]))
+    assert found["train time"] == ["30 min", ""]
+    assert "train speedup" not in found
+    assert found["train: features"] == ["", "2 h"]
 
 
 def test_the_papers_figures_stand_beside(records):

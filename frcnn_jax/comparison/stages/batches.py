@@ -1,16 +1,19 @@
-"""The batches of fine-tuning: windows drawn from all images, and windows of held-out images."""
+"""The batches of fine-tuning: windows drawn from all images, and of held-out images; means over parts of a batch."""
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from frcnn_jax.comparison.settings import FineTuningConfig
 from frcnn_jax.comparison.windows import Windows, draw_batch, split_images
 
-__all__ = ["WindowBatches", "batches"]
+__all__ = ["WindowBatches", "batches", "mean_over_parts"]
 
 _HELD_OUT_BATCHES = 4
 
@@ -92,3 +95,38 @@ def batches(
         return source, None
     steps = _HELD_OUT_BATCHES
     return source, WindowBatches(windows, held_out, settings, read, steps=steps, seed=(seed, 3), section=section)
+
+
+def mean_over_parts(
+    function: Callable[[Array, Array, PRNGKeyArray], Any],
+    inputs: Float[Array, " B *F"],
+    labels: Int[Array, " B"],
+    key: PRNGKeyArray,
+    *,
+    at_once: int | None,
+) -> Any:
+    """Mean of `function(inputs, labels, key)` over equal parts of a batch, of at most `at_once` inputs each.
+
+    The parts are calls that follow one another, so that the memory is that of one: in a loop inside of a program, those
+    of `tiny` took three times as long on a CPU. Each part has a key of its own; a whole batch has `key`.
+    """
+    size = next(size for size in range(min(len(labels), at_once or len(labels)), 0, -1) if len(labels) % size == 0)
+    count = len(labels) // size
+    if count == 1:
+        return function(inputs, labels, key)
+    total = None
+    for start, part_key in zip(range(0, len(labels), size), jax.random.split(key, count), strict=True):
+        found = function(inputs[start : start + size], labels[start : start + size], part_key)
+        # Waited for, as a CPU may compute several calls at the same time.
+        total = jax.block_until_ready(found if total is None else _add(total, found))
+    return _divide(total, count)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add(total: Any, found: Any) -> Any:
+    return jax.tree.map(jnp.add, total, found)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _divide(total: Any, count: int) -> Any:
+    return jax.tree.map(lambda x: x / count, total)

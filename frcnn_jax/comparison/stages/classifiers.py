@@ -83,7 +83,7 @@ def train_regressors(
     """
     path, settings = run.folder / _REGRESSORS, run.comparison.regression
     if settings.enabled and not path.exists():
-        with run.record.train("regressors", share=run.share):
+        with run.record.train("regressors", share=run.share, anew=True):
             # Without pairs nothing is fitted, and the store may be empty.
             scaled = settings.feature_norm is not None and len(rows)
             scale = feature_scale(pooled, settings.feature_norm, seed=run.seed) if scaled else 1.0

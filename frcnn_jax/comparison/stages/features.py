@@ -109,7 +109,8 @@ def store_features(
             print(f"Features of {counted(run.num_images, 'image')}: {size / 1e9:.3g} GB in {run.folder}")
             if run.comparison.share < 1:
                 (compile_for or compute)(missing[0])
-            with run.record.train("features", share=run.share) as tick:
+            anew = len(missing) == run.num_images  # as after a store was deleted
+            with run.record.train("features", share=run.share, anew=anew) as tick:
                 for index in Progress(missing, desc="Features", unit="image"):
                     for name, rows in compute(index).items():
                         writers[name].write(index, rows)

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from frcnn_jax.checkpoint import CheckpointMetadata, Checkpoints, Evaluations, read_evaluations, write_evaluations
 from frcnn_jax.comparison.settings import FineTuningConfig
-from frcnn_jax.comparison.stages.batches import WindowBatches
+from frcnn_jax.comparison.stages.batches import WindowBatches, mean_over_parts
 from frcnn_jax.comparison.stages.step_clock import Shapes, StepClock
 from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, TrainConfig, replace
 from frcnn_jax.data.pipeline import iterate
@@ -83,8 +83,8 @@ def fine_tune(
         describe: `describe(config=...)` returns the metadata of the checkpoints, for the config with the optimizer of
             the fine-tuning.
         clock: times the steps, but not compiling: not the first step of this process, unless it is the only one to
-            time, and not a first computation of inputs of other shapes. Measurements are not timed either, as the paper
-            makes none.
+            time, and not a first computation of inputs of other shapes. Checkpoints and measurements are not timed
+            either: Fast R-CNN's are written while it goes on, and the paper measures nothing.
         section: name of the settings, for messages.
 
     Raises:
@@ -130,7 +130,8 @@ def fine_tune(
         values = measured(values, number)
         if number == steps - 1 and not clock.steps:
             clock.start()
-        while number < steps and not _exhausted(values, number, settings) and not interrupted():
+        stopped = interrupted()
+        while number < steps and not _exhausted(values, number, settings) and not stopped:
             inputs, labels, flips = next(iterator)
             if shapes.are_new(inputs) and clock.is_running:
                 jax.block_until_ready(state)
@@ -140,22 +141,27 @@ def fine_tune(
             if on_cpu:  # else the next calls wait for it inside of JAX, where no signal is seen
                 jax.block_until_ready(loss)
             number += 1
-            is_saved = due(number) or number % settings.checkpoint_every == 0 or number == steps or interrupted()
+            stopped = interrupted()  # asked once, so that what ends the steps has written a checkpoint
+            is_saved = due(number) or number % settings.checkpoint_every == 0 or number == steps or stopped
             if is_saved and not math.isfinite(loss):
                 raise FloatingPointError(
                     f"fine-tuning: the loss is {float(loss)} in step {number}: give a lower "
                     f"{section}.learning_rate, in another --workdir"
                 )
+            if is_saved:
+                jax.block_until_ready(state)
             clock.add_step()
             if is_saved:
+                clock.stop()
                 best = None if values.best is None else values.best[0]
                 checkpoints.save(state, key, iterator.get_state() | clock.saved(), metadata, best=best)
                 values = measured(values, number)
+                stopped = interrupted()
             progress.update()
             if not clock.is_running:
                 jax.block_until_ready(loss)
                 clock.start()
-        if interrupted():
+        if stopped:
             return FineTuned(None, number, number, ())  # the signal takes effect when the block is left
         chosen = number
         if values.best is not None and values.best[0] != number:
@@ -187,7 +193,7 @@ def _compile(
     def update(state: TrainState, inputs: Array, labels: Array, key: PRNGKeyArray) -> tuple[TrainState, Array]:
         of_part = partial(gradient, state.trainable, state.frozen)
         key = jax.random.fold_in(key, state.step)
-        value, found = _mean_over_parts(of_part, inputs, labels, key, at_once=task.at_once)
+        value, found = mean_over_parts(of_part, inputs, labels, key, at_once=task.at_once)
         return move(state, found), value
 
     @jax.jit
@@ -197,45 +203,10 @@ def _compile(
     def measure(params: Any) -> float:
         of_part, key = partial(without_dropout, params), jax.random.key(0)
         batches = (held_out[i] for i in range(len(held_out)))
-        losses = [_mean_over_parts(of_part, task.load(b[0]), b[1], key, at_once=task.at_once) for b in batches]
+        losses = [mean_over_parts(of_part, task.load(b[0]), b[1], key, at_once=task.at_once) for b in batches]
         return float(np.mean(losses))
 
     return update, measure
-
-
-def _mean_over_parts(
-    function: Callable[[Array, Array, PRNGKeyArray], Any],
-    inputs: Float[Array, " B *F"],
-    labels: Int[Array, " B"],
-    key: PRNGKeyArray,
-    *,
-    at_once: int | None,
-) -> Any:
-    """Mean of `function(inputs, labels, key)` over equal parts of a batch, of at most `at_once` inputs each.
-
-    The parts are calls that follow one another, so that the memory is that of one: in a loop inside of a program, those
-    of `tiny` took three times as long on a CPU. Each part has a key of its own; a whole batch has `key`.
-    """
-    size = next(size for size in range(min(len(labels), at_once or len(labels)), 0, -1) if len(labels) % size == 0)
-    count = len(labels) // size
-    if count == 1:
-        return function(inputs, labels, key)
-    total = None
-    for start, part_key in zip(range(0, len(labels), size), jax.random.split(key, count), strict=True):
-        found = function(inputs[start : start + size], labels[start : start + size], part_key)
-        # Waited for, as a CPU may compute several calls at the same time.
-        total = jax.block_until_ready(found if total is None else _add(total, found))
-    return _divide(total, count)
-
-
-@partial(jax.jit, donate_argnums=0)
-def _add(total: Any, found: Any) -> Any:
-    return jax.tree.map(jnp.add, total, found)
-
-
-@partial(jax.jit, donate_argnums=0)
-def _divide(total: Any, count: int) -> Any:
-    return jax.tree.map(lambda x: x / count, total)
 
 
 def _exhausted(values: Evaluations, number: int, settings: FineTuningConfig) -> bool:

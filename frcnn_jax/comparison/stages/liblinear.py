@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 
 import jax.numpy as jnp
@@ -10,9 +11,17 @@ from jaxtyping import Bool, Float
 
 from frcnn_jax.comparison.svm import LinearSvms
 
-__all__ = ["liblinear_bytes", "train_svm", "train_svms_by_liblinear"]
+__all__ = ["check_scikit_learn", "liblinear_bytes", "train_svm", "train_svms_by_liblinear"]
 
 _log = logging.getLogger(__name__)
+
+
+def check_scikit_learn() -> None:
+    """Raises ImportError if scikit-learn is not installed; does not import it."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise ImportError(
+            "SVMs by liblinear need scikit-learn: pip install 'frcnn_jax[comparison]', or take the solver \"device\""
+        )
 
 
 def liblinear_bytes(examples: int, features: int) -> int:
@@ -33,15 +42,12 @@ def train_svm(
     It needs `liblinear_bytes` of memory: 2 GB for 20 000 examples of 4096 features, less if many are 0.
 
     Raises:
-        ImportError: scikit-learn is missing; the message says how to install it.
+        ImportError: as `check_scikit_learn`.
         ValueError: there are no positives or no negatives.
     """
-    try:
-        from sklearn.svm import LinearSVC
-    except ImportError as error:
-        raise ImportError(
-            "SVMs by liblinear need scikit-learn: pip install 'frcnn_jax[comparison]', or take the solver \"device\""
-        ) from error
+    check_scikit_learn()
+    from sklearn.svm import LinearSVC
+
     is_positive = np.asarray(is_positive, bool)
     if is_positive.all() or not is_positive.any():
         raise ValueError(

@@ -24,12 +24,14 @@ from frcnn_jax.comparison.stages.folder import (
     is_claimed,
     trained_classes,
 )
+from frcnn_jax.comparison.stages.liblinear import check_scikit_learn
 from frcnn_jax.comparison.stages.share import Chosen, spread
 from frcnn_jax.config import Config, ParameterRule, absolute_paths, expand_user, replace
 from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.image_cache import DecodedImages
 from frcnn_jax.data.joined import join_datasets
 from frcnn_jax.data.proposals.source import open_joined_proposals, open_proposals, proposal_files
+from frcnn_jax.evaluation.coco import check_pycocotools
 from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.models.pixels import PixelNormalization
@@ -139,10 +141,15 @@ def open_training(
             has other classes; the network cannot be built, or the weights do not fit it.
         FileNotFoundError: a data set or the file of weights does not exist.
         FolderInUseError: another process works there.
+        ImportError: a package that the settings need is not installed.
     """
     folder = expand_user(folder)
     load_plugins(config.plugins, folder)
     config = absolute_paths(config)
+    if config.evaluate.coco:
+        check_pycocotools()
+    if comparison.svm.solver == "liblinear":
+        check_scikit_learn()
     with folder_lock(folder, purpose=f"training {system}"):
         remove_unfinished(folder)
         description = describe_settings(config, comparison, system, settings)
@@ -165,7 +172,7 @@ def open_training(
         proposals = open_joined_proposals(datasets, config.proposals, files)
         description["proposals"] = fingerprint([np.asarray(proposals[i]) for i in range(len(dataset))])
         claim_folder(folder, description | {"classes": list(dataset.classes)})
-        record.set(images=[len(dataset), *record.content.get("images", ())[1:]])
+        record.set_train_images(len(dataset))
         chosen, made_from = Chosen(proposals, positions), describe_features(description)
         yield dataclasses.replace(run, proposals=chosen, made_from=made_from)
 

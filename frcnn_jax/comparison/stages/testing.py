@@ -47,7 +47,7 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
         made_from: arrays that scores and offsets depend on.
 
     Returns:
-        The content of `metrics.json`; empty for a share of the images.
+        The content of `metrics.json`; empty with a share below 1, as such a training is cut short too.
     """
     detections = detect_all(run, describe, score, made_from)
     counts = [len(boxes) for boxes in run.proposals]
@@ -56,7 +56,7 @@ def test_system(run: Run, describe: Describe, score: Score, made_from: Any) -> d
         proposals=float(np.mean(counts)) if counts else 0.0,
         device=jax.devices()[0].device_kind,
     )
-    if run.num_images < len(run.dataset):
+    if run.comparison.share < 1:
         return {}
     metrics = write_evaluation(
         detections,
