@@ -1,7 +1,6 @@
 """Numbers, recall and pictures of proposals, for the command `proposals`."""
 
 import math
-import re
 import time
 import zipfile
 from pathlib import Path
@@ -19,6 +18,7 @@ from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals, validation_file
 from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_detections
 from frcnn_jax.evaluation.looking.augmented import draw_augmented
+from frcnn_jax.evaluation.pages.gallery import file_stem
 from frcnn_jax.evaluation.report import write_image
 from frcnn_jax.types import Detections, GroundTruth
 from frcnn_jax.words import counted
@@ -48,7 +48,7 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
             picture = draw_best(
                 dataset.read_image(index), proposals[index], dataset.annotations[index], dataset.classes
             )
-            save(out, f"{name}-{dataset.image_ids[index]}.proposals", picture)
+            save(out, f"{file_stem(f'{name}-{dataset.image_ids[index]}')}.proposals", picture)
 
 
 def of_augmentation(config: Config, pictures: int, out: Path) -> None:
@@ -57,7 +57,7 @@ def of_augmentation(config: Config, pictures: int, out: Path) -> None:
         dataset = open_dataset(name, config.data)
         for index in chosen(dataset, pictures):
             picture = draw_augmented(dataset, index, config.input, seed=config.train.seed)
-            save(out, f"{name}-{dataset.image_ids[index]}.augmented", picture)
+            save(out, f"{file_stem(f'{name}-{dataset.image_ids[index]}')}.augmented", picture)
 
 
 def chosen(dataset: Dataset, count: int) -> list[int]:
@@ -79,7 +79,8 @@ def of_image(config: Config, path: Path, boxes_file: Path | None, objects: list[
     content = path.read_bytes()
     try:
         check_image(content, config.data.max_pixels)
-        image = decode_image(content, 1 if config.data.orientation == "ignore" else exif_orientation(content))
+        ignored = config.data.default_orientation == "ignore"
+        image = decode_image(content, 1 if ignored else exif_orientation(content))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if boxes_file is None:
@@ -131,14 +132,14 @@ def draw_some(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def save(out: Path, name: str, picture: np.ndarray) -> None:
     """Writes OUT/NAME.jpg."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{file_stem(name)}.jpg"
+    path = out / f"{name}.jpg"
     write_image(path, picture)
     print(path)
 
 
 def save_boxes(out: Path, image_id: str, boxes: np.ndarray) -> None:
-    """Writes OUT/ID.proposals.npz with the boxes [P, 4] under the image's id."""
-    path = out / f"{file_stem(image_id)}.proposals.npz"
+    """Writes OUT/ID.proposals.npz with the boxes [P, 4] under the image's id, which is the stem of a file."""
+    path = out / f"{image_id}.proposals.npz"
     # Not numpy.savez, whose own argument `file` may be an image's name.
     with (
         replacing(path) as temporary,
@@ -147,11 +148,6 @@ def save_boxes(out: Path, image_id: str, boxes: np.ndarray) -> None:
     ):
         np.lib.format.write_array(array, np.asarray(boxes, np.float32))
     print(path)
-
-
-def file_stem(name: str) -> str:
-    """A name without separators of folders and other letters that are not in all file names."""
-    return re.sub(r"[^\w.-]", "_", name)
 
 
 def print_recall(recall: dict) -> None:

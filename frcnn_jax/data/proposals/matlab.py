@@ -93,7 +93,10 @@ def _level_5(data: memoryview) -> Iterator[tuple[str, Callable[[], np.ndarray | 
 
 
 def _element(data: memoryview, position: int, order: str, aligned: bool = True) -> tuple[int, memoryview, int]:
-    """Kind and content of an element, and the position after it."""
+    """Kind and content of an element, and the position after it.
+
+    Padding counts from the start of the element, as one that follows a compressed variable may begin anywhere.
+    """
     kind = _number(data, position, 4, order)
     start = position + 8
     if kind >> 16:  # a small element: its size is in the same number, followed by up to four bytes
@@ -103,7 +106,7 @@ def _element(data: memoryview, position: int, order: str, aligned: bool = True) 
         start, stop, after = position + 4, position + 4 + size, position + 8
     else:
         stop = start + _number(data, position + 4, 4, order)
-        after = stop + -stop % 8 if aligned or kind != _COMPRESSED else stop
+        after = stop + -(stop - start) % 8 if aligned or kind != _COMPRESSED else stop
     if stop > len(data):
         raise ValueError(f"an element ends at byte {stop} of {len(data)}")
     return kind, data[start:stop], after

@@ -82,7 +82,8 @@ def selective_search(
         float32 boxes, half-open, in pixels of the original image.
 
     Raises:
-        ValueError: the mode is unknown, or the image is not of the type and shape above.
+        ValueError: the mode is unknown, a number is negative, `segment_scale` is 0, or the image is not of the type and
+            shape above.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
@@ -90,6 +91,10 @@ def selective_search(
         raise ValueError(f"image: expected uint8 [H, W, 3] with pixels, got {found}{way_to_rgb(image)}")
     if mode not in _MODES:
         raise ValueError(f"mode: expected 'fast', 'quality' or 'mutual', got {mode!r}")
+    least = {"max_side": (max_side, 0), "max_count": (max_count, 0), "min_side": (min_side, 0)}
+    for name, (number, bound) in (least | {"segment_scale": (segment_scale, 1)}).items():
+        if not number >= bound:
+            raise ValueError(f"{name}: expected {bound} or more, got {number}")
     reduced = _reduce(image, max_side)
     corners = _mutual(reduced, segment_scale) if mode == "mutual" else _opencv(reduced, mode, segment_scale)
     height, width = image.shape[:2]

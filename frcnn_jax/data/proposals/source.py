@@ -149,7 +149,7 @@ def open_proposals(
         earlier = read_legacy(dataset, settings)
         try:
             with store.lock():
-                store.refresh(locked=True)
+                store.merge()
                 known = store.find(keys)
                 store.add({key: earlier[key] for key in keys if key in earlier and key not in known})
                 store.refresh()

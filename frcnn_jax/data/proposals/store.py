@@ -12,8 +12,9 @@ shared directory, with
     .lock           held by the process that adds to the store
 
 Proposals depend only on the image and the settings, so they stay valid with other labels, classes, splits or
-neighbouring images. Boxes are mapped into memory, not read. A segment is checked before its first use. A damaged one is
-reported, removed by the next process that adds to the store, and its images are searched again.
+neighbouring images. Boxes are mapped into memory, not read, but for segments of less than 1 MiB, as each map keeps a
+file open. A segment is checked before its first use. A damaged one is reported, removed by the next process that adds
+to the store, and its images are searched again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ import os
 import secrets
 import shutil
 import time
-import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -38,12 +38,15 @@ from jaxtyping import Float, Int
 
 from frcnn_jax.atomic import new_folder, remove_unfinished, write_text
 from frcnn_jax.locks import folder_lock
+from frcnn_jax.npz import open_npz
 
 __all__ = ["Place", "ProposalStore", "Segment", "settings_key"]
 
 _log = logging.getLogger(__name__)
 _FORMAT, _VERSION = "frcnn_jax proposals", 2
 _SEGMENT_BOXES = 1 << 22  # 64 MiB; smaller segments are merged
+_MOST_SMALL = 100  # segments of a search before they are merged
+_MAPPED_BYTES = 1 << 20  # files of boxes from this size on are mapped
 _READ_BYTES = 1 << 20
 _SETTINGS, _PREFIX = "settings.json", "segment-"
 
@@ -103,6 +106,7 @@ class ProposalStore:
         self._segments: dict[Path, Segment] = {}
         self._intact: set[Path] = set()
         self._places: dict[str, Place] = {}
+        self._added = 0  # segments since the last merge
         self.refresh()
 
     def lock(self) -> AbstractContextManager[None]:
@@ -165,9 +169,16 @@ class ProposalStore:
         return {name: place for name, place in found.items() if self._is_intact(place[0])}
 
     def add(self, rows: Mapping[str, Float[np.ndarray, "P 4"]]) -> None:
-        """Stores the boxes of more images, by fingerprint; the lock must be held."""
+        """Stores the boxes of more images, by fingerprint, and merges many small segments; the lock must be held."""
         if not rows:
             return
+        self._write(rows)
+        self._added += 1
+        if self._added >= _MOST_SMALL:
+            self.merge()
+
+    def _write(self, rows: Mapping[str, Float[np.ndarray, "P 4"]]) -> None:
+        """Writes a segment."""
         if not (self.folder / _SETTINGS).exists():
             write_text(self.folder / _SETTINGS, json.dumps(self._settings, indent=1) + "\n")
         boxes = np.concatenate([np.zeros((0, 4), np.float32), *rows.values()])
@@ -185,6 +196,7 @@ class ProposalStore:
     def merge(self) -> None:
         """Merges small segments into few large ones; the lock must be held."""
         self.refresh(locked=True)
+        self._added = 0
         small = [segment for segment in self._segments.values() if len(segment.boxes) < _SEGMENT_BOXES]
         if len(small) < 2:
             return
@@ -199,9 +211,10 @@ class ProposalStore:
             }
             size += len(segment.boxes)
             if size >= _SEGMENT_BOXES:
-                self.add(rows)
+                self._write(rows)
                 rows, size = {}, 0
-        self.add(rows)
+        if rows:
+            self._write(rows)
         for segment in small:  # removed last, so that every image is stored at any time
             _remove(segment.path)
         self.refresh(locked=True)
@@ -232,14 +245,17 @@ class ProposalStore:
 def _read_segment(path: Path) -> Segment:
     """
     Raises:
-        FileNotFoundError: a file is missing.
+        OSError: a file is missing, or cannot be read.
         ValueError: a file is damaged.
     """
     try:
-        with open(path / "images.npz", "rb") as file, np.load(file, allow_pickle=False) as images:
+        with open_npz(path / "images.npz") as images:
             names, offsets, checksum = images["fingerprints"], images["offsets"], int(images["checksum"])
-        boxes = np.load(path / "boxes.npy", mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        file = path / "boxes.npy"
+        boxes = np.load(file, mmap_mode="r" if file.stat().st_size >= _MAPPED_BYTES else None, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy may raise anything on a damaged file
         raise ValueError(f"{path}: cannot be read ({error})") from error
     whole = len(offsets) == len(names) + 1 and boxes.dtype == np.float32 and boxes.shape == (offsets[-1], 4)
     if not whole or offsets[0] != 0 or (np.diff(offsets) < 0).any():

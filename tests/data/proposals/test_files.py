@@ -207,6 +207,19 @@ def test_objects_of_matlab_beside_the_boxes_are_skipped(tmp_path, unsigned):
         read_proposal_file(tmp_path / "a.mat", IDS[:1], SIZES[:1], "error")
 
 
+def test_variables_after_a_compressed_one(tmp_path):
+    """A compressed variable has no padding, so that the next one may begin at any byte."""
+    parts = []
+    for name, compressed in (("x", True), ("y", False), ("boxes", False)):
+        value = cells([[1, 1, 40, 60]]) if name == "boxes" else np.arange(3.0)
+        savemat(tmp_path / "part.mat", {name: value}, do_compression=compressed)
+        parts.append((tmp_path / "part.mat").read_bytes())
+    assert len(parts[0]) % 8
+    (tmp_path / "a.mat").write_bytes(parts[0] + parts[1][128:] + parts[2][128:])
+    found = read_proposal_file(tmp_path / "a.mat", IDS[:1], SIZES[:1], "error")
+    np.testing.assert_array_equal(found, [[[0, 0, 60, 40]]])
+
+
 @pytest.mark.parametrize("name", ["a.mat", "a.npz"])
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100])
 def test_damaged_file(tmp_path, name, content):

@@ -161,6 +161,14 @@ def test_proposals_of_one_image_follow_a_config_and_are_kept(image, monkeypatch,
     assert kept.read_bytes() == before
 
 
+def test_images_of_similar_names_have_files_of_their_own(image, monkeypatch):
+    for name in ("a b", "a_b", "x(1)"):
+        cv2.imwrite(str(image / f"{name}.png"), np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
+        run(monkeypatch, "--image", image / f"{name}.png", "--out", image / "out", "--proposals.max-side", 80)
+    kept = {path.name for path in (image / "out").glob("*.npz")}
+    assert kept == {"a b.proposals.npz", "a_b.proposals.npz", "x(1).proposals.npz"}
+
+
 def test_mistakes(image, released, monkeypatch, capsys):
     config, picture, out = released / "mat.py", image / "a.png", image / "out"
     cases = [

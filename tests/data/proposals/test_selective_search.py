@@ -193,6 +193,9 @@ def test_tiny_and_plain_images(shape, mode):
 def test_bad_arguments_are_named(image):
     with pytest.raises(ValueError, match="mode: expected 'fast', 'quality' or 'mutual', got 'slow'"):
         selective_search(image, **{**SETTINGS, "mode": "slow"})
+    for name, number in (("max_side", -1), ("max_count", -1), ("min_side", float("nan")), ("segment_scale", 0)):
+        with pytest.raises(ValueError, match=f"{name}: expected [01] or more, got {number}"):
+            selective_search(image, **{**SETTINGS, name: number})
     for wrong in (image.astype(np.float32), image[:, :, 0], image[:0], image[:, :, :2]):
         with pytest.raises(ValueError, match="image: expected uint8"):
             selective_search(wrong, **SETTINGS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -57,7 +58,8 @@ def test_the_store_is_in_the_documented_format(tmp_path):
         np.testing.assert_array_equal(boxes[offsets[k] : offsets[k + 1]], proposals[i])
 
 
-def test_boxes_are_mapped_and_not_read(tmp_path):
+def test_boxes_are_mapped_and_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_MAPPED_BYTES", 0)
     (segment, start, stop) = added(tmp_path, (1, 2)).find(IDS)[IDS[2]]
     assert (start, stop) == (1, 3)
     assert not segment.boxes.flags.owndata
@@ -137,6 +139,30 @@ def test_small_segments_are_merged_and_large_ones_left(tmp_path, monkeypatch):
         for found in (boxes_of(store, *range(9)), boxes_of(fresh, *range(9)), opened):
             np.testing.assert_array_equal(found[name], boxes)
     assert [path.name for path in before[0].parent.glob(".*") if path.name != ".lock"] == []
+
+
+def test_a_long_search_keeps_few_segments_and_files_open(tmp_path, monkeypatch):
+    """With a limit of open files as low as that of macOS, in relation to the segments."""
+    monkeypatch.setattr(module, "_MOST_SMALL", 20)
+    store = ProposalStore(tmp_path, SETTINGS)
+    most = 0
+    with store.lock():
+        for k in range(90):
+            store.add({f"{k:064d}": np.full((2, 4), k, np.float32)})
+            most = max(most, len(segments(tmp_path)))
+    assert most <= 20
+    for k in range(90):
+        store._write({f"{100 + k:064d}": np.full((2, 4), k, np.float32)})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
+    try:
+        found = ProposalStore(tmp_path, SETTINGS)
+        with found.lock():
+            found.merge()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(segments(tmp_path)) == 1
+    assert len(found.find([f"{k:064d}" for k in (*range(90), *range(100, 190))])) == 180
 
 
 KILLED = """
