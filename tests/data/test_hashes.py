@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frcnn_jax.config import DataConfig
 from frcnn_jax.data.dataset import open_dataset
 from frcnn_jax.data.formats.table import FORMATS, open_reader
+from frcnn_jax.data.formats.yolo import reader as yolo
 from frcnn_jax.data.prepared import hashes as hashes_module
 from frcnn_jax.data.prepared.content import _content
 from frcnn_jax.data.prepared.hashes import FileHashes
 from tests.data.formats.test_table import csv_folder
-from tests.data.voc_files import object_xml
+from tests.data.formats.written import NAMES, PICTURES, write_yolo
+from tests.data.voc_files import VocFiles, object_xml
 
 
 @pytest.fixture
@@ -192,6 +195,42 @@ def test_opening_a_folder_in_another_format_again_reads_no_image(tmp_path, csv_f
     path.write_text(path.read_text().replace("bee", "ant"))
     assert open_dataset("folder/train", config).directory != first.directory, "annotations are always read"
     assert reads == []
+
+
+def test_opening_a_yolo_folder_again_reads_no_file(tmp_path, settled, reads, monkeypatch):
+    root = tmp_path / "mine"
+    write_yolo(root, PICTURES)
+    config = DataConfig(root=str(root), tfds_dir=str(tmp_path / "tfds"), test="folder/test")
+    first = open_dataset("folder/train", config)
+    assert len(reads) == 2 * len(PICTURES), "images and labels"
+    del reads[:]
+    monkeypatch.setattr(yolo, "image_size", None)
+    assert open_dataset("folder/train", config).directory == first.directory
+    assert reads == []
+    monkeypatch.undo()
+    label = next((root / "labels/train").iterdir())
+    rows = label.read_text()
+    for text in (rows + "0 0.5 0.5 0.25 0.25\n", ""):
+        label.write_text(text)
+        assert open_dataset("folder/train", config).directory != first.directory
+    label.write_text(rows)
+    assert open_dataset("folder/train", config).directory == first.directory
+    names = root / "data.yaml"
+    names.write_text(names.read_text().replace(NAMES[0], "another"))
+    assert open_dataset("folder/train", config).directory != first.directory
+
+
+def test_renames_are_checked_without_hashing_all_again(tmp_path, settled, reads):
+    """Also where the test is a share of all images."""
+    files = VocFiles(tmp_path / "mine")
+    for k in range(6):
+        files.image(f"im{k}", object_xml("cat"))
+    settings = {"test": "folder/test", "split": 0.4, "rename": ("cat=lion",), "verify": True}
+    config = DataConfig(root=str(files.root), tfds_dir=str(tmp_path / "tfds"), **settings)
+    open_dataset("folder/train", config)
+    del reads[:]
+    open_dataset("folder/train", config)
+    assert len(reads) == 12
 
 
 def test_the_content_of_a_folder_is_told_as_before(tmp_path, csv_format, settled):

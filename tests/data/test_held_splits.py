@@ -110,3 +110,9 @@ def test_all_and_a_share_of_it(tmp_path):
     assert (sorted([*train, *test]), test) == (NAMES[:20], held_out(NAMES[:20], 0.3))
     same = config_of(root, train=("folder/trainval",), test="folder/all", split=0.0)
     assert ids(same, "trainval", "all") == [tuple(NAMES[:20])] * 2, "as asked for"
+
+
+def test_renames_are_those_of_all_splits(tmp_path, caplog):
+    root = voc(tmp_path / "set", {"train": "a b c d", "holdout2": "c"})
+    assert ids(config_of(root, test="folder/holdout2", rename=("cat=lion",)), "train") == [("a", "b", "d")]
+    assert "other objects" not in caplog.text

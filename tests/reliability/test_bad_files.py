@@ -1,5 +1,6 @@
 """Files of ours that went bad: cut off, changed in one bit or missing, each is named, with what to type."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -132,7 +133,11 @@ def opened(folder: Path) -> PreparedDataset:
     return PreparedDataset("folder/train", folder, "train")
 
 
-def test_a_prepared_file_that_is_cut_or_missing_is_named_at_the_start(copied):
+@pytest.mark.parametrize("whole_way", [False, True])
+def test_a_prepared_file_that_is_cut_or_missing_is_named_at_the_start(prepared, copied, whole_way):
+    """At its opening, and at the search for the folder of its images."""
+    config = dataclasses.replace(prepared[1], tfds_dir=str(copied.parents[2]))
+    opened = (lambda _: open_dataset("folder/train", config)) if whole_way else globals()["opened"]
     noted = [name for name in files_of(copied) if name != "checksums.json" and not name.startswith("frcnn_index")]
     assert any(name.endswith("of-00001") for name in noted)
     for name in noted:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shlex
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jaxtyping import Int, UInt8
 
 from frcnn_jax.data.fingerprints import content_fingerprint
 from frcnn_jax.data.images import decode_image
+from frcnn_jax.data.prepared.damage import damage_named
 from frcnn_jax.data.prepared.index import (
     LAYOUT_FILE,
     Index,
@@ -49,7 +50,7 @@ class PreparedDataset:
 
     def __init__(self, name: str, directory: Path, split: str, chosen: str = ""):
         self.name, self.directory, self._split, self.chosen = name, Path(directory), split, chosen
-        with self._damage_named():
+        with damage_named(self.directory):
             check_sizes(self.directory)
             layout = json.loads((self.directory / LAYOUT_FILE).read_text())
             self.orientation: str | None = read_summary(self.directory).get("orientation")
@@ -87,7 +88,7 @@ class PreparedDataset:
     def read_image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         part, position = self._places[index]
         records = self._open()[part]
-        with self._damage_named():
+        with damage_named(self.directory):
             return decode_image(records[position]["image"], self._turns[index])
 
     def image_file(self, index: int) -> str:
@@ -120,25 +121,8 @@ class PreparedDataset:
                 f"{self.directory}: {len(damaged)} prepared images are damaged (the first: {damaged[0]}); remove this "
                 f"folder, and it is prepared again: rm -r {shlex.quote(str(self.directory))}"
             )
-        with self._damage_named():
+        with damage_named(self.directory):
             check_contents(self.directory)
-
-    @contextlib.contextmanager
-    def _damage_named(self) -> Iterator[None]:
-        """Converts errors in the block to one that names the damaged folder and says what to do.
-
-        Raises:
-            ValueError: in one line.
-        """
-        try:
-            yield
-        # On a partly copied folder or a failing disk, TFDS and ArrayRecord may raise anything.
-        except Exception as error:
-            reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-            raise ValueError(
-                f"{self.directory} is damaged ({reason}): remove this folder, and it is prepared again: "
-                f"rm -r {shlex.quote(str(self.directory))}"
-            ) from error
 
     def earlier_states(self) -> list[PreparedDataset]:
         """This split in other prepared folders of the same name, if they hold proposals of earlier versions."""
@@ -175,7 +159,7 @@ class PreparedDataset:
             if self._sources is None:
                 import tensorflow_datasets as tfds
 
-                with self._damage_named():
+                with damage_named(self.directory):
                     builder = tfds.builder_from_directory(str(self.directory))
                     decoders = {"image": tfds.decode.SkipDecoding()}
                     self._sources = tuple(

@@ -18,14 +18,13 @@ import errno
 import json
 import os
 import time
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from frcnn_jax.atomic import replacing
 from frcnn_jax.data.files import file_hash
+from frcnn_jax.npz import open_npz
 
 __all__ = ["FileHashes"]
 
@@ -95,11 +94,11 @@ def _mark(name: str) -> Mark:
 def _load(path: Path) -> dict[str, tuple[Mark, bytes]]:
     """The stored hashes; empty if the file is missing, damaged or of another version."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_npz(path) as arrays:
             if int(arrays["version"]) != _VERSION:
                 return {}
             names, marks, digests = json.loads(arrays["paths"].tobytes()), arrays["marks"], arrays["digests"]
-    except (OSError, ValueError, KeyError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, KeyError):
         return {}
     if marks.shape != (len(names), 3) or digests.shape != (len(names), 32):
         return {}

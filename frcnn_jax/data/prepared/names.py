@@ -43,8 +43,10 @@ class RenamedReader(AnnotationReader):
             if first != new:
                 raise ValueError(f"data.rename: {old!r} is read as {first!r} and as {new!r}; give one")
         self._found: set[str] = set()
+        self.was_read = False  # True once records were read
 
     def read(self, split: str) -> SplitRecords:
+        self.was_read = True
         records = self._reader.read(split)
         notes = (note for note in records.notes if not (note.kind == "class" and note.place in self.names))
         return dataclasses.replace(records, records=tuple(map(self._renamed, records.records)), notes=tuple(notes))

@@ -22,6 +22,7 @@ from frcnn_jax.data.prepared.checks.report import raise_or_report, say_again, sa
 from frcnn_jax.data.prepared.checks.splits import Check, CheckedSplit, check_splits, without_objects
 from frcnn_jax.data.prepared.content import folder_names, policy_key, source_of
 from frcnn_jax.data.prepared.conventions import Conventions, find_conventions, follow
+from frcnn_jax.data.prepared.damage import damage_named
 from frcnn_jax.data.prepared.evidence.sizes import mark_tiny
 from frcnn_jax.data.prepared.evidence.widespread import likely_mistake
 from frcnn_jax.data.prepared.hashes import FileHashes
@@ -33,6 +34,7 @@ from frcnn_jax.data.prepared.splits.rule import SplitRule
 from frcnn_jax.data.prepared.splits.tested import without_tested
 from frcnn_jax.data.records import SplitRecords, canonical_split, with_trainval
 from frcnn_jax.locks import folder_lock
+from frcnn_jax.sums import check_sizes
 from frcnn_jax.words import joined
 
 __all__ = ["Examination", "Request", "data_dir", "examine_folder", "find_splits", "prepare_folder", "prepare_voc"]
@@ -105,7 +107,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
         ],
     )
     reader = request.reader
-    if isinstance(reader, RenamedReader) and reader.content((), hashes) is None:
+    if isinstance(reader, RenamedReader) and reader.was_read:
         # Its records were hashed as they are renamed, which a name that no object has does not change.
         reader.check_used(request.path)
     names = [f"{label}-{name}" for name in found]
@@ -129,9 +131,11 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
                 _PREPARED.update(places)
                 say_earlier(folder, label, places, source)
     place = next(place for place in places if place.is_dir())
-    if place not in _PREPARED:
-        say_again(place, str(request.path))
-    say_layout(place, str(request.path), request.format, request.used)
+    with damage_named(place):
+        check_sizes(place)
+        if place not in _PREPARED:
+            say_again(place, str(request.path))
+        say_layout(place, str(request.path), request.format, request.used)
     if request.pooled is not None and request.split == "test":
         request.pooled.check_tested(place, request.path)
     return place, request.split, request.chosen
@@ -158,9 +162,15 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
     """
     path, reader, config = request.path, request.reader, request.config
     tested = [name for name in request.tested if name in request.wanted]
-    read = {name: usable_records(reader.read(name)) for name in request.wanted}
+    sources = [(name, reader) for name in request.wanted]
+    sources += [
+        (rule.split, RenamedReader(rule.reader, config.rename) if config.rename else rule.reader)
+        for rule in request.held
+    ]
+    usable = usable_records([source.read(name) for name, source in sources])
+    read = dict(zip(request.wanted, usable, strict=False))
     splits, lost = without_tested(read, tested, path)
-    held = {rule.split: usable_records(rule.reader.read(rule.split)) for rule in request.held}
+    held = dict(zip((rule.split for rule in request.held), usable[len(read) :], strict=True))
     more, lost_more = without_tested(splits | held, list(held), path, unchanged=tested)
     splits, lost = {name: more[name] for name in splits}, lost + lost_more
     divided = divided_images(read | held, splits, [*tested, *held], path, config, request.format)
@@ -241,7 +251,7 @@ def _seen_beside(request: Request, images: Mapping[str, LoadedImage]) -> list[Lo
     unseen = {record.image_id: record for record in records if record.image_id not in images}
     if not unseen:
         return []
-    beside = [usable_records(SplitRecords(tuple(unseen.values())))]
+    beside = usable_records([SplitRecords(tuple(unseen.values()))])
     return list(load_images(beside, request.path, str(request.path), image_size, decode=False).values())
 
 

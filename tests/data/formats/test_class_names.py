@@ -30,7 +30,7 @@ def test_too_many_for_a_command(tmp_path):
     )
 
 
-@pytest.mark.parametrize("text", ["", f"{BOAT}\n", f"{BOAT},\n", f"{BOAT},a,b\n", "x\0\n"])
+@pytest.mark.parametrize("text", ["", f"{BOAT}\n", f"{BOAT},\n", f"{BOAT},a,b\n", "x\0\n", f'{BOAT},"{"a" * 200_000}'])
 def test_files_without_names(tmp_path, text):
     write_text(tmp_path / "classes.csv", text)
     assert coded_classes(tmp_path, [BOAT]) == []

@@ -152,6 +152,14 @@ def test_a_file_that_is_not_json_is_named(tmp_path):
         CocoReader(tmp_path, DataConfig())
 
 
+def test_two_names_of_one_category_are_refused(tmp_path):
+    def change(content):
+        content["categories"].append({"id": content["categories"][0]["id"], "name": "another"})
+
+    with pytest.raises(ValueError, match=r"categories '\w+' and 'another' have one id, \d+: give one of them another"):
+        one_file(tmp_path, change)
+
+
 def test_ids_may_be_text_and_the_file_begin_with_a_mark(tmp_path):
     def change(content):
         for item in content["annotations"]:

@@ -87,7 +87,7 @@ def test_it_is_prepared_anew_where_it_changed_and_not_where_it_moved(tmp_path, c
     ("row", "kind", "message"),
     [
         ("train,a.jpg,cat,-4,1,9,5,", "box_outside",
-         r"labels.csv: object 2: bndbox = 'x1 -5, y1 0, x2 4, y2 5': outside the image "
+         r"labels.csv \(a.jpg\): object 2: bndbox = 'x1 -5, y1 0, x2 4, y2 5': outside the image "
          r"\(x1, y1 from 0, x2 to 40, y2 to 30\)"),
         ("train,a.jpg,cat,3,1,0,5,", "degenerate_box", "reversed or empty"),
         ("train,a.jpg,cat,x,1,0,5,", "unreadable_annotation", "object 2: x,y,w,h = 'a.jpg'"),

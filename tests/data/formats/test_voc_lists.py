@@ -144,3 +144,10 @@ def test_lists_beside_the_folder_main(tmp_path, main):
             FileNotFoundError, match=r"/ImageSets has no list of a split 'other' \(there: test, train, "
         ):
             reader.read("other")
+
+
+def test_a_second_list_of_a_split_is_said(tmp_path, caplog):
+    reader = lists_of(tmp_path, {"train": ["a_1", "a_2"], "val": ["b_1"], "valid": ["t_1"], "test": ["t_2"]})
+    assert list(reader.read("validation").ids) == ["b_1"]
+    main = tmp_path / "ImageSets/Main"
+    assert f"{main}/valid.txt is not read, as {main}/val.txt is the list of the same split" in caplog.text

@@ -72,18 +72,16 @@ class CocoReader(LayoutReader):
         return tuple(self._files.get(split, ())) or super().places(split)
 
     def numbers(self) -> tuple[dict[str, set[Any]], dict[str, set[Any]]]:
-        """The ids in the files: of images by record id, of classes by name."""
-        images, classes = defaultdict(set), defaultdict(set)
+        """The ids as they are in the files: of images by record id, of classes by name."""
+        images = defaultdict(set)
         for entry in (entry for entries in self._splits.values() for entry in entries if entry.found):
-            images[self._ids[entry.found[0]]].add(_number(entry.annotation[0]["id"]))
-        for key, name in self._categories:
-            if key is not None and name is not None:
-                classes[_class_name(name)].add(_number(key))
-        return images, classes
+            images[self._ids[entry.found[0]]].add(entry.annotation[0]["id"])
+        return images, dict(self._numbers)
 
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, list[str]] = {}  # of each split
         self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names in all files; True if it has objects
+        self._numbers: dict[str, set[Any]] = defaultdict(set)  # ids of each class, as they are in the files
         files: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         for folders, name in _coco_files(self.root):
             split = named_split(name.rpartition(".")[0]) or split_of(folders) or ALL
@@ -120,7 +118,10 @@ class CocoReader(LayoutReader):
     def _file_entries(self, split: str, folders: tuple[str, ...], name: str) -> Iterator[Entry]:
         file = "/".join((*folders, name))
         content = _load(self.root / file)
-        names = {_key(item.get("id")): item.get("name") for item in content["categories"] if isinstance(item, dict)}
+        names = _category_names(self.root / file, content["categories"])
+        for item in filter(lambda item: isinstance(item, dict), content["categories"]):
+            if _key(item.get("id")) is not None and item.get("name") is not None:
+                self._numbers[_class_name(item["name"])].add(item["id"])
         used = set()
         objects: dict[Any, list[tuple[int, dict]]] = defaultdict(list)
         faults = self.list_faults.setdefault(split, [])
@@ -171,6 +172,25 @@ class CocoReader(LayoutReader):
             optional=True,
             notes=tuple(Note(kind, entry.file, count) for kind, count in counts.items() if count),
         )
+
+
+def _category_names(path: Path, categories: list) -> dict[Any, Any]:
+    """The name of each id.
+
+    Raises:
+        ValueError: an id has two names.
+    """
+    names: dict[Any, Any] = {}
+    for item in categories:
+        if not isinstance(item, dict):
+            continue
+        key, name = _key(item.get("id")), item.get("name")
+        if names.setdefault(key, name) != name and key is not None:
+            raise ValueError(
+                f"{path}: categories {names[key]!r} and {name!r} have one id, {key}: give one of them another, in its "
+                "objects too"
+            )
+    return names
 
 
 def _file_of(entry: Entry) -> str:
@@ -238,12 +258,6 @@ def _key(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int | str) else None
-
-
-def _number(value: Any) -> Any:
-    """An id as a number if it is one, in any notation."""
-    key = _key(value)
-    return int(key) if re.fullmatch(r"\d+", key) else key
 
 
 def _load(path: Path) -> dict[str, list]:

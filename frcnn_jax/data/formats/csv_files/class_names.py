@@ -46,7 +46,10 @@ def _names(root: Path, classes: Sequence[str]) -> tuple[str, dict[str, str]]:
         path = root.joinpath(*folders, file)
         if "class" in file.lower() and path.stat().st_size <= _LONGEST:
             with path.open(encoding=encoding_of(path), errors="ignore", newline="") as lines:
-                rows = [row for row in csv.reader(line.replace("\0", "") for line in lines) if len(row) == 2]
+                try:
+                    rows = [row for row in csv.reader(line.replace("\0", "") for line in lines) if len(row) == 2]
+                except csv.Error:  # as after a quote that is not closed
+                    continue
             known = {code.strip(): " ".join(name.split()) for code, name in rows}
             names = {code: known[code] for code in codes if known.get(code)}
             if names:

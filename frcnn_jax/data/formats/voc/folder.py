@@ -129,6 +129,7 @@ class VocFolder:
         alike = [name for name in ("val", "valid", "validation") if name in names]
         for name in alike[1:]:
             names.remove(name)
+            warn_once(f"{files[name]} is not read, as {files[alike[0]]} is the list of the same split")
         plain = {canonical_split(name) for name in names}
         found: dict[str, Path] = {}
         for name in names:

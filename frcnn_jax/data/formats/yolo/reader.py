@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.faults import Fault, Note
@@ -73,6 +74,23 @@ class YoloReader(LayoutReader):
     @staticmethod
     def may_fit(root: Path) -> bool:
         return number_classes(root) is not None
+
+    def content(self, splits: Sequence[str], hashes: Callable[[Path], str]) -> list[Any]:
+        """The names of the classes, and hashes of the label files and images of the splits. So checking if a prepared
+        folder is up to date reads no file that is unchanged.
+        """
+        entries = [entry for split in splits for entry in self._splits.get(split, ())]
+        images = dict.fromkeys(entry.found[0] for entry in entries if entry.found)
+        labels = dict.fromkeys(entry.annotation for entry in entries if entry.annotation is not None)
+        files = {image: self.images.path(image) for image in images} | {name: self.root / name for name in labels}
+        digests = dict(zip(files, map_in_threads(hashes, files.values()), strict=True))
+        found = []
+        for entry in entries:
+            parts = [[self._ids[image], image.below, digests[image]] for image in entry.found[:1]]
+            found.append([entry.split, entry.name, entry.file, len(entry.found), digests.get(entry.annotation), *parts])
+        faults = [str(fault) for split in splits for fault in self.list_faults.get(split, ())]
+        classes = [sorted(self.names.names.items()), self.names.pose, self.names.numbered]
+        return [classes, found, faults]
 
     def _entries(self) -> Iterator[Entry]:
         if self.images.prefixed:
