@@ -76,9 +76,9 @@ def main() -> None:
     if arguments.images and scenes:
         for name, seconds in median_times(detectors, scenes).items():
             figures[name]["milliseconds"] = 1000 * seconds
-    print_table(figures)
     about = {"source": str(arguments.workdir), "step": detectors["after"].step, **ranks, **figures}
     write_text(out / "compression.json", json.dumps(about, indent=2) + "\n")
+    print_table(figures)
 
 
 def with_settings(detector, config):
@@ -144,7 +144,7 @@ def print_table(figures: dict) -> None:
         "parameters": ("parameters", lambda value: f"{value / 1e6:.2f} M"),
         "multiply_adds_of_an_roi": ("multiply-adds per RoI", lambda value: f"{value / 1e6:.2f} M"),
         "milliseconds": ("time per image", lambda value: f"{value:.1f} ms"),
-        "map": ("mAP", lambda value: f"{value:.4f}"),
+        "map": ("mAP", lambda value: "no objects" if value is None else f"{value:.4f}"),
     }
     print(f"\n{'':<26}{'before':>12}{'after':>12}")
     for key, (name, show) in rows.items():

@@ -148,7 +148,8 @@ def _detect(arguments: argparse.Namespace, detector: Detector, files: Sequence[P
     from frcnn_jax.runs.video import video_facts
 
     config, out, voc_xml = detector.config, arguments.out or arguments.workdir / "detections", arguments.voc_xml
-    check_folder(out)
+    for folder in filter(None, (out, voc_xml)):
+        check_folder(folder)
     max_pixels = config.data.max_pixels if arguments.max_pixels is None else arguments.max_pixels
     images = check_images(files, detector.orientation, max_pixels, skip_broken=arguments.skip_broken)
     for video in videos:

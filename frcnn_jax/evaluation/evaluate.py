@@ -26,7 +26,7 @@ from frcnn_jax.evaluation.analysis.matches import match_dataset
 from frcnn_jax.evaluation.analysis.measures import best_f1, object_overlaps, proposal_ceiling, recall_by_size
 from frcnn_jax.evaluation.analysis.remarks import uncounted
 from frcnn_jax.evaluation.coco import check_pycocotools, evaluate_coco
-from frcnn_jax.evaluation.outputs.files import ResultFiles, check_folder
+from frcnn_jax.evaluation.outputs.files import ResultFiles, check_report_folder
 from frcnn_jax.evaluation.pages.gallery import write_gallery
 from frcnn_jax.evaluation.report import write_metrics, write_report
 from frcnn_jax.evaluation.sharing import Share, of_all_processes
@@ -193,10 +193,11 @@ def evaluate_dataset(
     Raises:
         ImportError: `config.coco` is set and pycocotools is not installed.
         ValueError: files cannot hold the data set's classes or image ids.
-        OSError: a file exists, or cannot be written. Raised, like the others, before the first image.
+        OSError: a file exists, `directory` has files of others where its own would be, or it cannot be written.
+            Raised, like the others, before the first image.
     """
     if is_first():  # only process 0 writes
-        check_folder(Path(directory))
+        check_report_folder(Path(directory))
         if config.coco:
             check_pycocotools()
     if files is not None:

@@ -50,6 +50,7 @@ def compress_run(
 
     Raises:
         FileNotFoundError: the run or this checkpoint does not exist.
+        PermissionError, ImportError: as `open_run`, because of a plug-in.
         FileExistsError: `out` holds anything else.
         ValueError: no rank is given, one does not fit, the run is compressed already, or `out` is inside it.
     """

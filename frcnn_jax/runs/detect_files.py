@@ -65,20 +65,18 @@ def detect_images(
     """
     config, counts, best, compiled = detector.config.proposals, [], 0.0, set[bool]()
 
-    def searched(file: ImageInput) -> tuple[np.ndarray, np.ndarray]:
-        image = _decoded(file)
-        return image, search_image(image, config)
+    def prepared(place: int) -> tuple[np.ndarray, np.ndarray]:
+        image = _decoded(images[place])
+        return image, search_image(image, config) if proposals is None else proposals[place]
 
-    if proposals is None:
-        pairs = _ahead(searched, images)
-    else:
-        pairs = ((file, (_decoded(file), boxes)) for file, boxes in zip(images, proposals, strict=True))
+    pairs = _ahead(prepared, range(len(images)))
     with (
         contextlib.closing(Progress(total=len(images), desc="Detecting", unit="image", leave=len(images) > 1)) as bar,
         contextlib.closing(pairs),  # here: one of its own threads might end it, and wait for itself
     ):
         try:
-            for file, (image, boxes) in pairs:
+            for place, (image, boxes) in pairs:
+                file = images[place]
                 with _compiling(image, bar, compiled):
                     found = detector.detect(image, boxes)
                 if pictures != "none":
@@ -95,8 +93,7 @@ def detect_images(
                     bar.write(f"{file.path}: {counted(len(boxes), 'proposal')}, {objects}")
                 bar.update()
         except KeyboardInterrupt:
-            done = f"{len(counts)} of {len(images)} images"
-            bar.write(f"interrupted after {done}; the same command begins with the first")
+            bar.write(f"{len(counts)} of {counted(len(images), 'image')} done; the same command does them all anew")
             raise
     if len(counts) > 1:
         print(_summary(np.array(counts), detector.classes, score, best))
@@ -174,7 +171,10 @@ def _summary(counts: Int[np.ndarray, "N K1"], classes: Sequence[str], score: flo
 
 def _objects(count: int, score: float, best: float = 0.0) -> str:
     """Number of objects in words; without any, also the best score below the limit."""
-    below = f" (the best has {best:.2g})" if not count and best else ""
+    shown = f"{best:.2g}"
+    if float(shown) >= score:  # rounded up
+        shown = f"{best:.4f}"
+    below = f" (the best has {shown})" if not count and best else ""
     return f"{counted(count, 'object')} with score >= {score:g}{below}"
 
 

@@ -84,7 +84,7 @@ def load_detector(workdir: str | Path, checkpoint: str | int | None = None) -> D
 
     Raises:
         FileNotFoundError: the run or this checkpoint does not exist; names the existing ones.
-        ImportError: a plug-in of the config cannot be imported.
+        PermissionError, ImportError: as `open_run`, because of a plug-in.
         ValueError: the parameters are not those of the config's model, or the config or the checkpoint cannot be read.
     """
     config = open_run(workdir)

@@ -19,7 +19,7 @@ from frcnn_jax.distributed.talk import from_first, is_first, process_count, same
 from frcnn_jax.evaluation.coco import check_pycocotools
 from frcnn_jax.evaluation.evaluate import evaluate_dataset
 from frcnn_jax.evaluation.outputs.coco_json import file_ids
-from frcnn_jax.evaluation.outputs.files import ResultFiles, check_folder
+from frcnn_jax.evaluation.outputs.files import ResultFiles, check_report_folder
 from frcnn_jax.models.fast_rcnn import init_params
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.plugins import load_plugins
@@ -68,8 +68,9 @@ def evaluate_run(
         ValueError: `config` changes a setting that does not affect evaluation, the test set has other classes, or
             results files cannot hold its ids or class names.
         FileNotFoundError: the checkpoint does not exist; names the existing ones.
+        PermissionError, ImportError: as `load_detector`, because of a plug-in.
         ImportError: `evaluate.coco` is set and pycocotools is not installed.
-        FileExistsError: a results file already exists.
+        FileExistsError: a results file already exists, or `directory` has files of others where its own would be.
         OSError: a folder to write to is a file, or not writable. Raised, like the others, before proposals are computed
             and images are processed.
     """
@@ -89,7 +90,7 @@ def evaluate_run(
     directory = workdir / "eval" if directory is None else expand_user(directory)
     files = None
     if is_first():  # only process 0 writes them
-        check_folder(directory)
+        check_report_folder(directory)
         if config.evaluate.coco:
             check_pycocotools()
         files = ResultFiles(
@@ -188,6 +189,7 @@ def check_changes(before: Config, now: Config) -> None:
     idle = [name for name in changed_settings(before, now) if not name.startswith(_OF_TEST) or name in _OF_TRAINING]
     if idle:
         raise ValueError(
-            f"{', '.join(idle)}: not a setting of an evaluation, but of the run; changeable are the sections "
-            "data, proposals and evaluate, and input.test_*, input.buckets, input.workers and input.read_timeout"
+            f"{', '.join(idle)}: not a setting of an evaluation, but of the run; changeable are the sections data, "
+            "proposals and evaluate, but for sets and files to train and validate with, and input.test_*, "
+            "input.buckets, input.workers and input.read_timeout"
         )

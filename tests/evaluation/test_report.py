@@ -155,6 +155,19 @@ def test_a_figure_of_many_classes_names_the_best_and_the_worst(tmp_path, count):
     assert not re.search(r">[^<]*class \d+</text>", (tmp_path / "without.svg").read_text())
 
 
+def test_a_class_has_the_same_color_in_figures_and_pictures(tmp_path):
+    curves = many(45, "class {}")
+    ap = {name: i / 45 if i < 15 else None for i, name in enumerate(curves)}
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        plot_precision_recall(curves, tmp_path / "a.svg", ap=ap)
+    text = (tmp_path / "a.svg").read_text()
+    assert "15 of 45" in text
+    assert "best and worst" not in text
+    drawn = re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: 1.5", text)
+    for i in range(15):
+        assert "#{:02x}{:02x}{:02x}".format(*PALETTE[i % len(PALETTE)]) in drawn
+
+
 @pytest.mark.parametrize("name", ["{}", "{} of a class with a long and descriptive name", "{} " + "long " * 40])
 @pytest.mark.parametrize("count", [1, 13, 40, 150])
 def test_the_legend_leaves_room_for_the_curves(tmp_path, monkeypatch, name, count):

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import threading
 
 import cv2
 import numpy as np
@@ -75,7 +76,7 @@ def test_an_interruption_says_how_many_images_are_done(images, tmp_path, capsys)
     boxes = [np.zeros((0, 4), np.float32)] * 4
     with pytest.raises(KeyboardInterrupt):
         detect_images(Stub(stop_after=3), images, tmp_path / "out", proposals=boxes, lines=False)
-    said = "interrupted after 3 of 4 images; the same command begins with the first"
+    said = "3 of 4 images done; the same command does them all anew"
     assert said in "".join(capsys.readouterr())
     assert len(files(tmp_path / "out")) == 6
 
@@ -88,6 +89,10 @@ def test_a_line_about_all_images(images, tmp_path, capsys):
     assert capsys.readouterr().out == "4 images: 0 objects with score >= 0.95 (the best has 0.9)\n"
     detect_images(Stub(), images[:1], tmp_path / "out", proposals=boxes[:1], score=0.95)
     assert capsys.readouterr().out.endswith(": 0 proposals, 0 objects with score >= 0.95 (the best has 0.9)\n")
+    detector = Stub()
+    object.__setattr__(detector, "detect", lambda image, boxes: detections((BOX, 0.497, 1)))
+    detect_images(detector, images[:1], tmp_path / "out", proposals=boxes[:1])
+    assert capsys.readouterr().out.endswith("score >= 0.5 (the best has 0.4970)\n"), "not rounded to the limit"
     detector, found = Stub(), iter([0.9, 0.1, 0.1, 0.9])
     object.__setattr__(detector, "detect", lambda image, boxes: detections((BOX, next(found), 2)))
     detect_images(detector, images, tmp_path / "out", proposals=boxes, lines=False)
@@ -145,6 +150,20 @@ def test_the_least_score_in_the_files(images, clip, tmp_path, capsys):
     assert classes_in(0.1, 0.3) == (("cat",), ("cat",))
     assert classes_in(0.5, 0.95) == ((), ())
     assert "1 object with score >= 0.5" in capsys.readouterr().out.splitlines()[-2]  # what is drawn is counted
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_images_are_decoded_ahead(images, tmp_path, monkeypatch, given):
+    threads = []
+    monkeypatch.setattr(
+        detect_files, "decode_image", lambda *file: threads.append(threading.current_thread()) or decode_image(*file)
+    )
+    boxes = [np.full((k, 4), k, np.float32) for k in range(4)] if given else None
+    detector = Stub()
+    detect_images(detector, images, tmp_path / "out", proposals=boxes)
+    assert len(threads) == 4
+    assert threading.current_thread() not in threads
+    assert not given or [count for _, count in detector.asked] == [0, 1, 2, 3]
 
 
 def test_an_image_is_decoded_once_more_than_for_its_check(images, tmp_path, monkeypatch):

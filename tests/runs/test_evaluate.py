@@ -260,6 +260,13 @@ def test_a_file_in_place_of_a_folder_is_told_first(run, tmp_path, no_search, arg
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("name", ["images", "thumbnails", "index.html"])
+def test_photographs_and_pages_of_others_are_not_replaced(run, tmp_path, no_search, name):
+    (tmp_path / "mine" / name).mkdir(parents=True)
+    with pytest.raises(FileExistsError, match=rf"^{tmp_path}/mine/{name} would be replaced.*: give another folder"):
+        evaluate_run(run[0], directory=tmp_path / "mine")
+
+
 def test_a_folder_that_cannot_be_written_to_is_told_first(run, tmp_path, no_search, monkeypatch):
     monkeypatch.setattr("os.access", lambda *arguments: False)
     with pytest.raises(PermissionError, match=f"^{tmp_path}/a/eval: {tmp_path} cannot be written to$"):

@@ -1,4 +1,6 @@
-"""Remarks on an evaluation: a short training, too few objects for reliable figures, objects that it does not count."""
+"""Remarks on an evaluation: a short training, a test on training images, too few objects for reliable figures, objects
+that it does not count.
+"""
 
 from __future__ import annotations
 

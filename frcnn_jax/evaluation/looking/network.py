@@ -51,12 +51,14 @@ class Recall:
 def sampled_recall(view: FolderView, config: Config, count: int, thresholds: Sequence[float] = (0.5, 0.7)) -> Recall:
     """Recall of the proposals of `count` images spread over the folder; proposals that are not stored are computed.
 
+    Undecodable images are skipped.
+
     Raises:
         ValueError: the config's proposals come from a file.
     """
     search_settings(config.proposals)
     chosen = np.unique(np.linspace(0, len(view) - 1, min(count, len(view))).astype(int)).tolist()
-    part = view.part(chosen)
+    part = view.part([index for index in chosen if _is_decodable(view, index)])
     proposals = open_proposals(part, config.proposals)
     overlaps = object_overlaps(proposals, part.annotations)
     objects = all_objects(part.annotations)

@@ -20,7 +20,9 @@ from frcnn_jax.evaluation.outputs.voc_results import check_image_ids, voc_result
 from frcnn_jax.evaluation.outputs.voc_xml import check_xml_files, write_voc_xml
 from frcnn_jax.types import Detections
 
-__all__ = ["ResultFiles", "check_folder"]
+__all__ = ["ResultFiles", "check_folder", "check_report_folder"]
+
+_REPORT = ("index.html", "images", "thumbnails", "precision_recall.png", "f1.png")  # beside metrics.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,20 @@ class ResultFiles:
             for image, found in detections.items():
                 name = file_name(dataset, places[image])
                 write_voc_xml(self.voc_xml, image, name, sizes[image], found, dataset.classes, min_score=min_score)
+
+
+def check_report_folder(path: Path) -> None:
+    """Raises OSError if an evaluation cannot be written to `path` as a folder, or would replace files of others there,
+    such as photographs in `images/`.
+    """
+    check_folder(path)
+    # An evaluation writes metrics.json first.
+    foreign = [] if (path / "metrics.json").exists() else [name for name in _REPORT if (path / name).exists()]
+    if foreign:
+        raise FileExistsError(
+            f"{path / foreign[0]} would be replaced, and is not of an evaluation, as there is no metrics.json: give "
+            "another folder for the results"
+        )
 
 
 def check_folder(path: Path) -> None:

@@ -93,21 +93,20 @@ def _plot(
         if name not in named:
             axes.plot(x[some], y[some], color="0.85", linewidth=0.8, zorder=1)
             continue
-        place = i if len(named) == len(drawn) else named.index(name)
-        color = tuple(value / 255 for value in PALETTE[place % len(PALETTE)])
+        color = tuple(value / 255 for value in PALETTE[i % len(PALETTE)])
         # The number in front also keeps Matplotlib from hiding a name that starts with an underscore.
         prefix = " " if values.get(name) is None else f"{values[name]:.3f}  "
         (lines[name],) = axes.plot(
             x[some],
             y[some],
             color=color,
-            linestyle=("-", "--", ":", "-.")[place // len(PALETTE) % 4],
+            linestyle=("-", "--", ":", "-.")[i // len(PALETTE) % 4],
             label=prefix + _short(shown[i], letters).replace("$", r"\$"),
         )
     if named:
         legend = axes.legend(
             handles=[lines[name] for name in named],
-            title=None if len(named) == len(drawn) else f"best and worst {_ENDS} of {len(drawn)}",
+            title=_legend_title(len(named), len(drawn)),
             loc="center left",
             bbox_to_anchor=(1, 0.5),
             fontsize="small",
@@ -123,6 +122,12 @@ def _plot(
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:])
     write_bytes(path, buffer.getvalue())
+
+
+def _legend_title(named: int, drawn: int) -> str | None:
+    if named == drawn:
+        return None
+    return f"best and worst {_ENDS} of {drawn}" if named == 2 * _ENDS else f"{named} of {drawn}"
 
 
 def _named(names: Sequence[str], values: Mapping[str, float | None]) -> list[str]:

@@ -140,7 +140,7 @@ def _rankings(matches: Matches, count: int, min_score: float) -> list[list[int]]
         _ranked(np.arange(count), numbers[0] > 0, -f1, -numbers[0]),
     ]
     area = (matches.object_boxes[:, 2:] - matches.object_boxes[:, :2]).prod(axis=1)
-    for label in np.unique(matches.object_labels).tolist():
+    for label in np.union1d(matches.labels[seen], matches.object_labels).tolist():
         of_class = matches.labels == label
         rankings.append(_ranked(matches.image, errors & of_class, -matches.scores))
         rankings.append(_ranked(matches.object_image, missed & (matches.object_labels == label), -area))

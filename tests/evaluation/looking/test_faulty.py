@@ -79,3 +79,6 @@ def test_images_that_cannot_be_decoded(tmp_path, look):
     assert "p4: " in page
     assert "p0: " not in page
     assert "unreadable_image: 3" in look("--verify")[1]
+    printed, page = look("--proposals", 6, "--proposals.method", "selective_search_fast", "--proposals.max-side", 32)
+    assert "proposals an image, 3 images" in printed
+    assert "p4: " in page

@@ -139,6 +139,23 @@ def test_numbers_are_those_of_the_files_that_the_data_set_comes_from(tmp_path):
     assert file_ids(renamed, config).categories == (7, 90)
 
 
+def test_ids_that_are_texts_stay_texts(tmp_path):
+    """pycocotools compares them with those of the file."""
+    changes = {}
+    for split, first in (("test", "0"), ("train", "1")):
+        stated = [(f"0{first}{i}", f"{split}{i}.png") for i in range(3)]
+        changes[split] = {
+            "images": [{"id": key, "file_name": name, "width": 20, "height": 16} for key, name in stated],
+            "annotations": [
+                {"id": key, "image_id": key, "category_id": "7", "bbox": [1, 2, 5, 6]} for key, _ in stated
+            ],
+            "categories": [{"id": "7", "name": "dog"}],
+        }
+    dataset, config = open_folder(coco_folder(tmp_path / "data", **changes), tmp_path)
+    ids = file_ids(dataset, config)
+    assert (list(ids.images.values()), ids.categories) == (["000", "001", "002"], ("7",))
+
+
 def test_numbers_that_say_two_things_are_not_taken(tmp_path):
     """Joined files of two splits that both count from 1, and two categories for one class."""
     twice = {"images": [{"id": 40, "file_name": "train0.png", "width": 20, "height": 16}], "annotations": []}

@@ -189,6 +189,14 @@ def test_each_class_has_its_turn_of_missed_objects():
     assert 15 in choose_images(match_dataset(found, annotations), 20, 6, 0.5)
 
 
+def test_a_class_without_objects_has_its_turn_of_false_alarms():
+    """Half of the images are wrong altogether; one is right but for a false alarm of class two."""
+    annotations = [truth((A,)) for _ in range(30)]
+    found = [detections((B, 0.9)) if i < 15 else detections((A, 0.8)) for i in range(30)]
+    found[20] = detections((A, 0.8), (C, 0.99, 2))
+    assert 20 in choose_images(match_dataset(found, annotations), 30, 8, 0.5)
+
+
 @pytest.mark.parametrize(("size", "expected"), [((30, 60), (20, 40)), ((30, 40), (30, 40)), ((1, 600), (1, 40))])
 def test_thumbnail(size, expected):
     assert thumbnail(np.zeros((*size, 3), np.uint8), 40).shape == (*expected, 3)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from frcnn_jax.commands import compress
 from tests.runs.compress.reading import contents
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "compress.py"
@@ -15,6 +16,12 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "compress.py"
 def script(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", [SCRIPT.name, *map(str, arguments)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_a_test_set_without_objects_has_no_map(capsys):
+    figures = {"parameters": 1e6, "multiply_adds_of_an_roi": 2e6, "map": None}
+    compress.print_table({"before": figures, "after": figures})
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["mAP", "no", "objects", "no", "objects"]
 
 
 def test_script(workdir, tmp_path, monkeypatch, capsys):
