@@ -57,8 +57,8 @@ class Architecture:
 
     trunk: Callable[..., nn.Module]
     """`trunk(dtype=..., param_dtype=...)` gives a module with an attribute `dtype` that maps images [N, H, W, 3] and
-    their sizes [N, 2] (rows and columns, or None) to features [N, h, w, `channels`] and the sizes of these. Features
-    are zero outside these sizes, and do not depend on padding.
+    their sizes [N, 2] (rows and columns, or None) to features [N, h, w, `channels`] and the sizes of these (None only
+    for None). Features inside these sizes do not depend on padding; those outside are not used.
     """
     stride: int
     """Pixels from one feature cell to the next: an image with that many more rows has one more row of features."""

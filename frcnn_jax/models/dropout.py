@@ -28,9 +28,9 @@ def _draw_by_image(
     layer = context.module
     if not isinstance(layer, nn.Dropout) or context.method_name != "__call__":
         return call(*inputs, **options)
-    given = dict(zip(("deterministic", "rng"), inputs[1:], strict=False)) | options
+    given = dict(zip(("inputs", "deterministic", "rng"), inputs, strict=False)) | options
     deterministic = layer.deterministic if given.get("deterministic") is None else given["deterministic"]
-    x, count = inputs[0], len(places)
+    x, count = given["inputs"], len(places)
     by_image = count > 0 and x.shape[0] % count == 0
     if deterministic or layer.rate in (0, 1) or given.get("rng") is not None or not by_image:
         return call(*inputs, **options)

@@ -85,7 +85,7 @@ class FastRCNN(nn.Module):
         """The trunk's feature maps, and the rows and columns of each that are not padding.
 
         Raises:
-            TypeError: the trunk does not return a pair.
+            TypeError: the trunk does not return a pair, or no sizes though it got some.
             ValueError: a shape does not fit, the sizes are not integers, or the map has far more or fewer cells than
                 `spatial_scale` says, so that RoIs would be pooled from other places.
         """
@@ -97,13 +97,13 @@ class FastRCNN(nn.Module):
         if jnp.issubdtype(images.dtype, jnp.integer):
             images = normalize_images(images, image_sizes, self.pixels, dtype)
         output = self.backbone(mask_outside(images.astype(dtype), image_sizes), image_sizes)
-        self._check_trunk(output, images.shape)
+        self._check_trunk(output, images.shape, has_sizes=image_sizes is not None)
         return output
 
-    def _check_trunk(self, output: Any, shape: tuple[int, ...]) -> None:
+    def _check_trunk(self, output: Any, shape: tuple[int, ...], *, has_sizes: bool) -> None:
         """Raises an error if a trunk's output is not a pair, or its map does not fit images of `shape`."""
         name = type(self.backbone).__name__
-        if not isinstance(output, tuple) or len(output) != 2:
+        if not isinstance(output, tuple) or len(output) != 2 or (has_sizes and output[1] is None):
             raise TypeError(f"{name} must return the features and their sizes (None if it gets None), as a pair")
         cells, pixels = output[0].shape[1:3], shape[1:3]
         expected = [self.spatial_scale * side for side in pixels]
@@ -163,7 +163,8 @@ def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:
 
     Raises:
         ValueError: the model has variables that are not parameters, such as running means of batch normalisation, which
-            no step would update, or its trunk has another stride than `spatial_scale` says.
+            no step would update, or parameters outside of its backbone and head; or its trunk has another stride than
+            `spatial_scale` says.
     """
     side = max(32, 2 * model.stride)
     images = jnp.zeros((1, side, side, 3), model.backbone.dtype)
@@ -175,6 +176,12 @@ def init_params(model: FastRCNN, key: PRNGKeyArray) -> dict[str, Any]:
         raise ValueError(
             f"the model has variables besides parameters, {', '.join(others)}, which detection and training do not "
             "keep: replace for example nn.BatchNorm by nn.GroupNorm, or by a fixed scale and shift"
+        )
+    outside = sorted(variables["params"].keys() - {"backbone", "head"})
+    if outside:
+        raise ValueError(
+            f"the model has parameters outside of its backbone and head, {', '.join(outside)}: put them into the head, "
+            "which gets the pooled features, as pooling has none"
         )
     if type(model).features is FastRCNN.features:
         _check_stride(model, side)

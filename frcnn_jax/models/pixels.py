@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Real
 
 from frcnn_jax.models.layers import Sizes, mask_outside
@@ -27,7 +28,10 @@ class PixelNormalization:
 
     def __post_init__(self):
         for name in ("mean", "std"):
-            values = tuple(map(float, getattr(self, name)))  # lists and arrays cannot be hashed, as models must be
+            given = getattr(self, name)
+            if isinstance(given, str) or np.ndim(given) != 1:
+                raise ValueError(f"{name} of pixels must be three numbers, one of each channel, not {given!r}")
+            values = tuple(map(float, given))  # lists and arrays cannot be hashed, as models must be
             if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
                 raise ValueError(f"{name} of pixels must be three numbers, std above 0, not {values}")
             object.__setattr__(self, name, values)

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
@@ -26,11 +28,12 @@ def as_int32(x: Int[Array, "*B"]) -> Int[Array, "*B"]:
 
     Larger ones become the largest, not negative.
     """
-    x = jnp.asarray(x)
-    if x.dtype == jnp.int32:
-        return x
-    largest = min(jnp.iinfo(x.dtype).max, jnp.iinfo(jnp.int32).max)
-    return jnp.minimum(x, jnp.array(largest, x.dtype)).astype(jnp.int32)
+    x = x if isinstance(x, jax.Array) else np.asarray(x)  # `jnp.asarray` cuts 64 bits to 32
+    if x.dtype != np.int32:
+        largest = min(np.iinfo(x.dtype).max, np.iinfo(np.int32).max)
+        smaller = jnp.minimum if isinstance(x, jax.Array) else np.minimum
+        x = smaller(x, np.array(largest, x.dtype)).astype(np.int32)
+    return jnp.asarray(x)
 
 
 def as_mask(x: ArrayLike | Sequence[Any]) -> Any:

@@ -45,7 +45,8 @@ def load_weights(
     Args:
         path: "imagenet" for ImageNet weights in an installed package that the model's architecture names (`./imagenet`
             is a file or folder of that name); a `.safetensors` or `.npz` file of `frcnn export`; a run's workdir or its
-            folder `checkpoints` (the newest checkpoint); a `.caffemodel`, of ImageNet or a finished detector;
+            folder `checkpoints` (the best checkpoint of a run that was measured while it trained, else the newest); a
+            `.caffemodel`, of ImageNet or a finished detector;
             torchvision's `vgg16`, `resnet18` or `resnet50` as `.pth` (a state dict, or the checkpoint of a training
             script that holds one; also named `.pt`, `.pth.tar`, `.bin` or `.ckpt`) or `.safetensors`; an
             EfficientNet-Lite's state dict as `.pth`; Keras's VGG16 as `.h5` or `.hdf5`, with and without its fully
@@ -145,8 +146,7 @@ def fit_weights(
         drawn = [*(layer for layer in head_layers(weights.drawn) if layer not in drawn), *drawn]
     if drawn:
         key = jax.random.key(0) if key is None else key
-        names = f"{', '.join(drawn[:-1])} and {drawn[-1]}"
-        _log.info("%s: loaded; only %s are new and start at random, as is usual before training", path, names)
+        _log.info("%s: loaded; only %s are new and start at random, as is usual before training", path, joined(drawn))
     bias = f"head/{scores}/bias"
     replaceable = may_exceed(bias) and matcher("allow_missing", missing)(bias)
     if bias in arrays and np.ndim(arrays[bias]) == 1 and not replaceable:

@@ -105,6 +105,13 @@ def test_an_unknown_order_of_pixels_is_refused():
 
 
 @pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("mean", [127.5, None, "123", (1.0, 2.0)])
+def test_a_mean_is_of_three_channels(mean):
+    with pytest.raises(ValueError, match="mean of pixels must be three numbers"):
+        PixelNormalization(mean, (1.0, 1.0, 1.0))
+
+
+@pytest.mark.usefixtures("unchecked_types")
 def test_pixels_of_lists_and_arrays_can_be_hashed_as_models_are():
     plain = PixelNormalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     for kind in (list, np.float32):

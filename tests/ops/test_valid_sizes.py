@@ -26,6 +26,8 @@ def test_a_valid_size_is_two_whole_numbers(call):
     whole = CALLS[call](None)
     for size in ([8, 8], np.array([8, 8], np.uint8), np.array([200, 200], np.int16), np.array([2**31, 9], np.uint32)):
         np.testing.assert_array_equal(CALLS[call](size), whole)
+    for size in (np.array([2**31, 9]), np.array([2**40, 2**33]), np.array([2**63, 9], np.uint64)):
+        np.testing.assert_array_equal(CALLS[call](size), whole)
 
 
 @pytest.mark.parametrize("levels", [(2, 0), (), (2.0, 1), (True,)])

@@ -76,7 +76,7 @@ def read_layers(path: Path, empty: Callable[[tuple[int, ...], np.dtype], np.ndar
 
 
 def _received(stream: IO[bytes], empty: Callable) -> Layers | str:
-    """The arrays from the other process's output; raises the error it reports."""
+    """The arrays from the other process's output, or the error that it reports."""
     header = json.loads(stream.readline())
     if "error" in header:
         return header["error"]

@@ -21,8 +21,8 @@ from frcnn_jax.weights.formats.stored import Stored, transposed
 from frcnn_jax.weights.params import expected_shapes, matcher
 from frcnn_jax.weights.svd import LAYERS
 
-# The ImageNet classifier in Caffe's, torchvision's and Keras's networks, which detectors do not use.
-IMAGENET_CLASSIFIER = re.compile(r"fc8.*|classifier\.6|fc|predictions")
+# The ImageNet classifier in Caffe's and torchvision's networks, which detectors do not use.
+IMAGENET_CLASSIFIER = re.compile(r"fc8.*|classifier\.6|fc")
 
 _OURS = {"weight": "kernel", "bias": "bias"}
 

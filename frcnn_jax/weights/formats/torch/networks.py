@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from frcnn_jax.weights.formats.torch.tensors import read_names
 
 # The ResNets: True for bottlenecks, and the number of blocks of each layer.
 _RESNETS = {
@@ -21,6 +24,11 @@ _FEATURES = {
 }
 _NUMBERED = re.compile(r"features\.(\d+)\.(weight|running_mean)")
 RESNET_CONVOLUTION = re.compile(r"(?:layer(?P<stage>[1-4])\.(?P<block>\d+)\.)?(?P<name>conv\d|downsample\.0)\.weight")
+
+
+def network_of_file(path: Path) -> str | None:
+    """torchvision's name of the network in a file; None if unknown."""
+    return torchvision_network(read_names(path))
 
 
 def torchvision_network(names: Collection[str]) -> str | None:

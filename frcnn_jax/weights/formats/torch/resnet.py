@@ -16,7 +16,7 @@ import numpy as np
 from frcnn_jax.models.pixels import TORCHVISION_PIXELS
 from frcnn_jax.weights.formats.layers import Layers, layer_format
 from frcnn_jax.weights.formats.stored import Stored
-from frcnn_jax.weights.formats.torch.networks import RESNET_CONVOLUTION, torchvision_network
+from frcnn_jax.weights.formats.torch.networks import RESNET_CONVOLUTION, network_of_file
 from frcnn_jax.weights.formats.torch.tensors import read_names, read_tensors
 from frcnn_jax.words import joined
 
@@ -84,6 +84,5 @@ def _fits(path: Path) -> bool:
 
 
 RESNET_PTH, RESNET_SAFETENSORS = (
-    layer_format(suffix, read_resnet, TORCHVISION_PIXELS, _fits, lambda path: torchvision_network(read_names(path)))
-    for suffix in (".pth", ".safetensors")
+    layer_format(suffix, read_resnet, TORCHVISION_PIXELS, _fits, network_of_file) for suffix in (".pth", ".safetensors")
 )

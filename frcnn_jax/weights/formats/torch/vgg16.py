@@ -4,7 +4,7 @@ from pathlib import Path
 
 from frcnn_jax.models.pixels import TORCHVISION_PIXELS
 from frcnn_jax.weights.formats.layers import Layers, layer_format
-from frcnn_jax.weights.formats.torch.networks import torchvision_network
+from frcnn_jax.weights.formats.torch.networks import network_of_file
 from frcnn_jax.weights.formats.torch.tensors import read_names, read_tensors
 
 # `features` counts ReLU and pooling too.
@@ -48,14 +48,10 @@ def read_vgg16(path: Path) -> Layers:
     return layers
 
 
-def _network(path: Path) -> str | None:
-    return torchvision_network(read_names(path))
-
-
 def _fits(path: Path) -> bool:
     """True for a safetensors file with torchvision's names and without this package's metadata."""
     return "features.0.weight" in read_names(path)
 
 
-TORCHVISION_PTH = layer_format(".pth", read_vgg16, TORCHVISION_PIXELS, network=_network)
-TORCHVISION_SAFETENSORS = layer_format(".safetensors", read_vgg16, TORCHVISION_PIXELS, _fits, _network)
+TORCHVISION_PTH = layer_format(".pth", read_vgg16, TORCHVISION_PIXELS, network=network_of_file)
+TORCHVISION_SAFETENSORS = layer_format(".safetensors", read_vgg16, TORCHVISION_PIXELS, _fits, network_of_file)
