@@ -41,7 +41,9 @@ docs: .venv/installed-docs-$(VERSION)
 	.venv/bin/python scripts/api_reference.py --out build/docs
 
 clean:
-	rm -rf .venv .venv-test build *.egg-info
+	for folder in .venv .venv-test; do \
+	  if test -e $$folder/made-by-make || ls $$folder/installed* >/dev/null 2>&1; then rm -rf $$folder; fi; done
+	rm -rf build *.egg-info
 
 # The demo runs on the sources as they are here; the tests on the package as it is installed, like a user's.
 .venv/installed-$(VERSION): pyproject.toml setup.py
@@ -53,7 +55,7 @@ clean:
 	.venv/bin/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
-.venv-test/installed-$(VERSION): pyproject.toml setup.py README.md $(shell find frcnn_jax configs -name '*.py')
+.venv-test/installed-$(VERSION): pyproject.toml setup.py README.md $(shell find frcnn_jax configs -type f -not -path '*/__pycache__/*')
 	@$(call make_venv,.venv-test)
 	rm -rf build/lib build/bdist.*
 	.venv-test/bin/python -m pip install --quiet --upgrade '.[dev]'
@@ -63,12 +65,14 @@ clean:
 	.venv-test/bin/python -m pip install --quiet '.[long]'
 	@touch $@
 
-# What make made with another Python is made anew; what it did not make is left alone.
+# What make made with another Python is made anew; what it did not make is left alone. In place of the mark, earlier
+# versions only had the files that say what is installed.
 define make_venv
 $(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 $(MAKECMDGOALS)" if sys.version_info < (3, 11) else 0)' && \
+{ test ! -e $(1) || test -e $(1)/made-by-make || ls $(1)/installed* >/dev/null 2>&1 || { \
+  echo "$(1) was not made by make, which would change it: move it away"; exit 1; }; } && \
 { test ! -e $(1) || test -x $(1)/bin/python$(VERSION) || { \
-  ls $(1)/installed* >/dev/null 2>&1 || { echo "$(1) has no Python $(VERSION): move it away, or give make its Python, as PYTHON=python3.12"; exit 1; }; \
   echo "$(1) is of another Python than $(VERSION) and is made anew"; rm -rf $(1); }; } && \
 { test -e $(1) || { echo "Making $(1) and installing into it (a few minutes the first time)"; \
-  $(PYTHON) -m venv $(1) || { rm -rf $(1); exit 1; }; }; }
+  $(PYTHON) -m venv $(1) && touch $(1)/made-by-make || { rm -rf $(1); exit 1; }; }; }
 endef

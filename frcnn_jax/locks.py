@@ -124,7 +124,7 @@ def _read_holder(descriptor: int) -> dict[str, Any]:
     """The last holder that did not release the lock; empty if there is none, or the file is not readable."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
 

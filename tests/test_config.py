@@ -9,6 +9,7 @@ from frcnn_jax.config import (
     AugmentConfig,
     Config,
     DataConfig,
+    DistributedConfig,
     FaultPolicy,
     InputConfig,
     OptimizerConfig,
@@ -269,3 +270,13 @@ def test_a_config_derives_from_the_file_beside_it(tmp_path, monkeypatch):
     (tmp_path / "base.py").write_text("from frcnn_jax.config import replace\n")
     with pytest.raises(ValueError, match=r"derived\.py, line 3: .*base\.py must define get_config\(\)"):
         load_config(tmp_path / "derived.py")
+
+
+def test_settings_of_a_start_are_not_kept():
+    kept = from_json(to_json(Config(data=DataConfig(verify=True), distributed=DistributedConfig(fixed_order=True))))
+    assert kept == Config()
+
+
+def test_text_that_is_nested_too_deeply_is_a_value_error():
+    with pytest.raises(ValueError, match="not JSON: nested too deeply"):
+        from_json("[" * 100_000)

@@ -78,7 +78,8 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
-        if any(default is without for without in (None, False, argparse.SUPPRESS)) or "default" in text:
+        none = default == [] or any(default is without for without in (None, False, argparse.SUPPRESS))
+        if none or "default" in text:
             return text
         shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
         return f"{text} (default: {shown})"

@@ -3,8 +3,8 @@
     frcnn launch --processes 8 train --config voc07_vgg16 --workdir FOLDER
 
 Each gets an equal share of the GPUs, or of those in CUDA_VISIBLE_DEVICES. Ctrl-C and SIGTERM reach all of them; when
-one dies, a line names it, and the others end. The exit status is 0, 130 after Ctrl-C or SIGTERM, or that of the first
-process that failed: 137 for one that was killed by signal 9.
+one dies, a line names it, and the others end. The exit status is 0, 130 after Ctrl-C or SIGTERM (143 if they have not
+begun yet), or that of the process that failed: 137 for one that was killed by signal 9.
 """
 
 import argparse

@@ -186,9 +186,12 @@ def replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
 
 
 def to_json(config: Config) -> str:
-    """`config` as JSON text that `from_json` reads back, without `distributed`, which belongs to a start."""
+    """`config` as JSON text that `from_json` reads back, without `distributed` and `data.verify`, which belong to a
+    start.
+    """
     settings = dataclasses.asdict(config)
     settings.pop("distributed", None)
+    settings["data"]["verify"] = False
     return json.dumps(settings, indent=2) + "\n"
 
 
@@ -198,7 +201,11 @@ def from_json(text: str) -> Config:
     Raises:
         ValueError: the text is not JSON, a field is not known to this version, or a value is invalid.
     """
-    return _decode(Config, json.loads(text), "config")
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("not JSON: nested too deeply") from None
+    return _decode(Config, content, "config")
 
 
 def _decode(kind: Any, value: Any, where: str) -> Any:

@@ -20,6 +20,7 @@ _RELAYED = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 12.0  # seconds for the others to end by themselves
 _MORE_PATIENCE = 12.0  # seconds to end after SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT  # exit status of a command after Ctrl-C or SIGTERM
+_ERROR = 1  # that of a command that failed, and of one whose neighbour ended
 _GPU_PLATFORMS = {"cuda", "gpu"}  # names in JAX_PLATFORMS; AMD's obey other variables
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -32,8 +33,8 @@ def launch(command: Sequence[str], processes: int, say: Callable[[str], None] | 
         say: gets the line about a process that failed; stderr if None.
 
     Returns:
-        0, or the exit status of the first process that failed: 130 after Ctrl-C or SIGTERM, 128 and the signal's number
-        for one that was killed.
+        0, or the exit status of the process that failed: 130 after Ctrl-C or SIGTERM, 143 after a SIGTERM before the
+        processes have begun, 128 and the signal's number for one that was killed, 1 after an error.
 
     Raises:
         ValueError: the processes cannot share the GPUs.
@@ -119,28 +120,45 @@ def _watch(started: Sequence[subprocess.Popen], relayed: Sequence[int], say: Cal
     Args:
         relayed: signals that all processes were sent so far; process 0 prints their effect.
     """
-    first: tuple[int, float] | None = None  # exit status, and time of its detection
-    terminated = False
-    while any(process.poll() is None for process in started):
-        time.sleep(0.2)
-        failed = next((i for i, process in enumerate(started) if process.poll() not in (None, 0)), None)
-        if failed is None:
-            continue
-        if first is None:
-            first = started[failed].returncode, time.monotonic()
-            if not relayed or first[0] not in (_INTERRUPTED, *(-number for number in relayed)):
-                say(f"process {failed} of {len(started)} {_describe(first[0])}; the others end")
-        waited = time.monotonic() - first[1]
-        if waited > _PATIENCE and not terminated:
+    seen: float | None = None  # time at which a failure was seen
+    status, terminated = 0, False
+    while True:
+        codes = [process.poll() for process in started]
+        ended = None not in codes
+        seen = time.monotonic() if seen is None and any(codes) else seen
+        waited = 0.0 if seen is None else time.monotonic() - seen
+        cause = _cause(codes)
+        if not status and cause is not None and (codes[cause] != _ERROR or ended or waited > _PATIENCE):
+            status = codes[cause]
+            if status not in (_INTERRUPTED * bool(relayed), *(s for n in relayed for s in (-n, 128 + n))):
+                say(_describe(codes, cause))
+        if ended:
+            return 128 - status if status < 0 else status
+        if waited > _PATIENCE + _MORE_PATIENCE:
+            _send(started, signal.SIGKILL)
+        elif waited > _PATIENCE and not terminated:
             terminated = True
             _send(started, signal.SIGTERM)
-        elif waited > _PATIENCE + _MORE_PATIENCE:
-            _send(started, signal.SIGKILL)
-    status = next((process.returncode for process in started if process.returncode), 0) if first is None else first[0]
-    return 128 - status if status < 0 else status
+        time.sleep(0.2)
 
 
-def _describe(status: int) -> str:
+def _cause(codes: Sequence[int | None]) -> int | None:
+    """The process that failed first, as far as the exit statuses tell; None if none has failed.
+
+    A process ends with 1 because of an error, or because another one has ended; process 0 ends last.
+    """
+    failed = [index for index, code in enumerate(codes) if code]
+    return next((index for index in failed if codes[index] != _ERROR), failed[0] if failed else None)
+
+
+def _describe(codes: Sequence[int | None], cause: int) -> str:
+    """A line about the process that failed, or about those that ended with an error, which each prints."""
+    if codes[cause] == _ERROR and codes.count(_ERROR) > 1:
+        return f"{codes.count(_ERROR)} of {len(codes)} processes ended with exit status {_ERROR}"
+    return f"process {cause} of {len(codes)} {_describe_status(codes[cause])}; the others end"
+
+
+def _describe_status(status: int) -> str:
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return "was stopped by a signal" if status == _INTERRUPTED else f"ended with exit status {status}"

@@ -202,7 +202,7 @@ class Stops:
     """The end of a training by a signal, at the same step in all processes.
 
     Attributes:
-        stopped: True once `after` has returned True.
+        stopped: True once a signal has ended the training, after a step or in a measurement.
     """
 
     def __init__(self, watch: Watch | None, received: Callable[[], bool]):
@@ -216,6 +216,10 @@ class Stops:
         """
         self.stopped = self._received() if self._watch is None else self._watch.stops_after(step)
         return self.stopped
+
+    def measured(self, finished: bool) -> None:
+        """Notes if a measurement, which asks `wanted`, was finished; called after each one."""
+        self.stopped = not finished
 
     def wanted(self) -> bool:
         """True once a signal has reached one of the processes; the others learn of it at different times."""

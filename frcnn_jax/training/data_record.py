@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import shlex
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from frcnn_jax.atomic import replacing
 from frcnn_jax.checkpoint import CheckpointMetadata
 from frcnn_jax.config import expand_user
 from frcnn_jax.data.fingerprints import legacy_fingerprint
+from frcnn_jax.npz import open_npz
 from frcnn_jax.words import counted, listed
 
 _log = logging.getLogger(__name__)
@@ -104,8 +104,7 @@ def write_record(workdir: Path, record: DataRecord) -> None:
 def read_record(workdir: Path) -> DataRecord | None:
     """The record in `workdir`; None if it is missing or damaged."""
     try:
-        # Opened here, as NumPy leaves a truncated file open.
-        with (workdir / _FILE).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_npz(workdir / _FILE) as file:
             return DataRecord(
                 fingerprint=str(file["fingerprint"]),
                 proposal_files=tuple(map(str, file["proposal_files"])),
@@ -113,7 +112,7 @@ def read_record(workdir: Path) -> DataRecord | None:
                 image_ids=tuple(json.loads(file["image_ids"].tobytes())),
                 digests=file["digests"],
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -131,7 +131,7 @@ def train(
             closing(MetricsLog(workdir if is_first() else None, int(state.step), rates.__getitem__, values.steps))
         )
         validation = Validation(workdir, config, evaluation, model, values, log)
-        if position is not None and not validation.exhausted:
+        if position is not None and not validation.ends_early(int(state.step)):
             print(describe_resumed(workdir, config, int(state.step)))
         pictures = None
         if open_pictures is not None and config.train.pictures_every and is_first():

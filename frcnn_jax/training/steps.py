@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from frcnn_jax.config import TrainConfig
 from frcnn_jax.data.pipeline import BatchSource
 from frcnn_jax.distributed.arrays import on_every_device, share_out
-from frcnn_jax.distributed.talk import gather, is_first, process_count
+from frcnn_jax.distributed.talk import gather, is_first
 from frcnn_jax.distributed.watch import Stops
 from frcnn_jax.progress import Progress, paused_clock
 from frcnn_jax.signals import set_unsaved
@@ -77,8 +77,7 @@ def run_steps(run: Run, state: TrainState, stops: Stops) -> TrainState:
         bar.add(metrics)
         pictures_due = settings.pictures_every and number % settings.pictures_every == 0
         if pictures_due and run.pictures is not None:
-            shown = jax.device_get(state) if process_count() > 1 else state  # for process 0 only
-            log.add_pictures(number, partial(run.pictures, shown, batch, run.key, number))
+            log.add_pictures(number, partial(run.pictures, state, batch, run.key, number))
         last = stops.after(number) or number == settings.steps
         due = validation.due(number)
         # Saved before the measurement, so that its interruption does not lose the step.
@@ -97,7 +96,7 @@ def run_steps(run: Run, state: TrainState, stops: Stops) -> TrainState:
         if due:
             stopped = stops.stopped or not _measure(run, state, stops, bar.say) or last
     bar.close()
-    if validation.exhausted:
+    if validation.ends_early(number):
         print(validation.ending(number))
     return state
 
@@ -105,7 +104,7 @@ def run_steps(run: Run, state: TrainState, stops: Stops) -> TrainState:
 def _measure(run: Run, state: TrainState, stops: Stops, say: Callable[[str], Any]) -> bool:
     """Measures the state; False if a signal to one process ends measurement and training in all processes."""
     finished = run.validation.measure(state, stops.wanted, say)
-    stops.stopped = not finished
+    stops.measured(finished)
     return finished
 
 

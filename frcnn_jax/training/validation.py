@@ -99,6 +99,10 @@ class Validation:
         )
         return True
 
+    def ends_early(self, step: int) -> bool:
+        """True if the patience, and not the length of the training, ends it at `step`."""
+        return self.exhausted and step < self._config.train.steps
+
     def ending(self, step: int) -> str:
         """Message about the early end at `step`."""
         best_step, best = self._values.best
@@ -110,7 +114,7 @@ class Validation:
             f"(train.patience = {config.train.patience}; "
             "a larger one goes on)"
         )
-        if config.optimizer.schedule == "cosine" and step < steps:
+        if config.optimizer.schedule == "cosine":
             rate = float(learning_rate_schedule(config.optimizer, steps)(step))
             line += f"; its cosine is cut off at a learning rate of {rate:.2g}"
         return line

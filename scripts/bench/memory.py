@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
     glibc maps every large block and unmaps it when freed, and the kernel must fill its pages with zeros each time. XLA
     on a CPU allocates all its temporary arrays in each call: this took a fifth of a training step of VGG16. So this
     uses one heap for all threads, without mapping single blocks and without trimming. The process grows larger, and
-    compiling takes longer, as its threads wait for each other: therefore no other script does this.
+    compiling takes longer, as its threads wait for each other: therefore only scripts that measure steps of VGG16 do
+    this.
 
     Does nothing and returns False if the C library is not glibc, if the environment sets `GLIBC_TUNABLES`, or if JAX
     uses an accelerator, which has its own memory.

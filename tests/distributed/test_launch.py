@@ -104,6 +104,19 @@ def test_one_that_fails_is_named_and_the_other_is_asked_to_end(end, line, status
     assert result(code, tmp_path) == ([f"said process 1 of 2 {line}; the others end", "asked"], status)
 
 
+def test_the_cause_is_told_and_not_what_followed_from_it(tmp_path):
+    """Process 0 ends last, as it holds what the others ask for; its signal makes them end with 1."""
+    code = "sys.exit(1) if index == 1 else (time.sleep(1), sys.exit(130))"
+    line = "said process 0 of 2 was stopped by a signal; the others end"
+    assert result(code, tmp_path, patience=(60, 60)) == ([line], 130)
+
+
+def test_processes_that_end_with_an_error_are_counted(tmp_path):
+    """Each prints whose it is."""
+    code = "time.sleep(1 - index), sys.exit(1)"
+    assert result(code, tmp_path, patience=(60, 60)) == (["said 2 of 2 processes ended with exit status 1"], 1)
+
+
 def test_one_that_does_not_end_when_asked_is_killed(tmp_path):
     waits = "wait(signal.SIGTERM, signal.SIG_IGN)"  # for minutes
     lines, status = result(
@@ -126,6 +139,12 @@ def test_a_signal_to_the_launcher_reaches_all(number, tmp_path):
 
 def test_a_signal_that_the_processes_do_not_handle_is_no_failure_of_one(tmp_path):
     with launcher("wait()", tmp_path) as process:
+        begun(process)
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert (output, process.returncode) == ("", 143)
+    # A command does so before it trains.
+    with launcher("wait(signal.SIGTERM, lambda *_: sys.exit(143))", tmp_path) as process:
         begun(process)
         process.terminate()
         output, _ = process.communicate(timeout=60)

@@ -41,13 +41,14 @@ def steps_in(workdir):
 
 
 def test_two_processes_train_as_one(data, tmp_path):
-    states, results = train(data, tmp_path, 2, steps=3, checkpoint_every=2, heartbeat=60)
+    states, results = train(data, tmp_path, 2, steps=3, checkpoint_every=2, pictures_every=2, heartbeat=60)
     assert states[0] == states[1]
     assert steps_in(tmp_path) == [2, 3]
     assert sorted(losses(tmp_path)) == [2, 3]
     assert "2 processes with 2 devices" in results[0].stdout
     assert not results[1].stdout
     assert all(line.startswith("[1] ") for line in results[1].stderr.splitlines())
+    assert "no more pictures" not in results[0].stderr
 
 
 @pytest.mark.long

@@ -284,3 +284,15 @@ def test_gpus_that_jax_does_not_use_are_not_shared_out(monkeypatch):
     for platforms in ("", "cuda", "cpu,gpu", "CUDA, cpu"):
         with pytest.raises(ValueError, match="2 processes cannot share 3 GPUs"):
             launch.share_of_gpus(0, 2, {"JAX_PLATFORMS": platforms})
+
+
+def test_dropout_by_image_takes_an_input_by_name():
+    class Layer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dropout(0.5)(inputs=x, deterministic=False)
+
+    x = jnp.ones((2, 64))
+    with dropout_by_image(jnp.arange(2)):
+        dropped = Layer().apply({}, x, rngs={"dropout": jax.random.key(0)})
+    assert set(np.unique(dropped).tolist()) == {0.0, 2.0}

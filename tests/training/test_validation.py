@@ -103,6 +103,15 @@ def test_the_best_checkpoint_is_kept_and_patience_ends_the_training(whole, data,
     assert checkpoints_in(run) == [10, 12]
 
 
+def test_patience_that_runs_out_at_the_last_step_is_no_early_end(whole, data, tmp_path, capsys):
+    run = shutil.copytree(whole, tmp_path / "run")
+    capsys.readouterr()
+    assert go(data, run, steps=8) == (8, [])
+    printed = capsys.readouterr().out
+    assert "The training ends" not in printed
+    assert "to train further, give more --train.steps" in printed
+
+
 def test_a_cosine_that_is_cut_off_is_said(data, tmp_path, capsys):
     config = replace(run_config(data, evaluate_every=4, patience=1), optimizer={"schedule": "cosine"})
     train(config, tmp_path, open_evaluation=lambda *_: Scripted({4: 0.5, 8: 0.4}))

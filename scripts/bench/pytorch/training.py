@@ -130,11 +130,13 @@ class CaffeSGD:
     def rate(self, step: int) -> float:
         """The learning rate of a step: up from zero, then constant with drops, or a cosine to zero."""
         base, warmup = self.settings["learning_rate"], self.settings["warmup"]
+        if self.settings["schedule"] == "step":
+            base *= self.settings["drop_factor"] ** sum(step >= drop for drop in self.settings["drops"])
         if step < warmup:
             return base * step / warmup
         if self.settings["schedule"] == "cosine":
             return base * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(self.steps - warmup, 1)))
-        return base * self.settings["drop_factor"] ** sum(step >= drop for drop in self.settings["drops"])
+        return base
 
 
 if __name__ == "__main__":
