@@ -33,6 +33,7 @@ __all__ = [
     "best_object",
     "check_iou_threshold",
     "evaluate_voc",
+    "hits_and_ignored",
     "precision_recall",
     "summarize",
 ]
@@ -112,23 +113,22 @@ def precision_recall(
         check_class_names(class_names)
     num_classes = None if class_names is None else len(class_names)
 
-    scores, labels, targets = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    gt_labels, gt_difficult, crowded = [np.zeros(0, np.int64)], [np.zeros(0, bool)], [np.zeros(0, bool)]
-    gt_count = 0
+    scores, labels, hits, ignored = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, bool)], [np.zeros(0, bool)]
+    gt_labels, gt_difficult = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for where, found, truth in paired_records(detections, ground_truth):
         boxes_i, scores_i, labels_i = valid_detections(found, where, num_classes)
         gt_boxes_i, gt_labels_i, gt_difficult_i, crowd_i = valid_ground_truth(truth, where, num_classes)
         match, on_crowd = best_object(boxes_i, labels_i, gt_boxes_i, gt_labels_i, crowd_i, iou_threshold)
+        hits_i, ignored_i = hits_and_ignored(scores_i, match, on_crowd, gt_difficult_i)
         scores.append(scores_i)
         labels.append(labels_i)
-        targets.append(np.where(match < 0, -1, match + gt_count))
+        hits.append(hits_i)
+        ignored.append(ignored_i)
         gt_labels.append(gt_labels_i)
         gt_difficult.append(gt_difficult_i | crowd_i)
-        crowded.append(on_crowd)
-        gt_count += len(gt_labels_i)
 
-    all_scores, all_labels, all_targets = np.concatenate(scores), np.concatenate(labels), np.concatenate(targets)
-    all_gt_labels, difficult, on_crowd = map(np.concatenate, (gt_labels, gt_difficult, crowded))
+    all_scores, all_labels, all_hits, all_ignored = map(np.concatenate, (scores, labels, hits, ignored))
+    all_gt_labels, difficult = map(np.concatenate, (gt_labels, gt_difficult))
     by_label = np.argsort(all_labels, kind="stable")
     if class_names is None:
         names = {int(label): str(label) for label in np.union1d(all_labels, all_gt_labels)}
@@ -139,8 +139,14 @@ def precision_recall(
     curves = {}
     for (label, name), first, last in zip(names.items(), start, stop, strict=True):
         members = by_label[first:last]
-        objects = int(np.count_nonzero((all_gt_labels == label) & ~difficult))
-        curves[name] = _curve(all_scores[members], all_targets[members], on_crowd[members], difficult, objects)
+        ranked = members[np.argsort(-all_scores[members], kind="stable")]
+        counted = ranked[~all_ignored[ranked]]
+        curves[name] = PrecisionRecall(
+            scores=all_scores[counted],
+            true_positives=np.cumsum(all_hits[counted], dtype=np.int64),
+            objects=int(np.count_nonzero((all_gt_labels == label) & ~difficult)),
+            detections=len(members),
+        )
     return curves
 
 
@@ -218,27 +224,24 @@ def best_object(
     return np.where(iou[np.arange(len(boxes)), best] >= threshold, best, -1), on_crowd.any(axis=1)
 
 
-def _curve(
+def hits_and_ignored(
     scores: Float[np.ndarray, " D"],
-    targets: Int[np.ndarray, " D"],
+    match: Int[np.ndarray, " D"],
     on_crowd: Bool[np.ndarray, " D"],
     difficult: Bool[np.ndarray, " G"],
-    objects: int,
-) -> PrecisionRecall:
-    """The curve of one class from the object that each detection chose: an index into `difficult`, or -1."""
+) -> tuple[Bool[np.ndarray, " D"], Bool[np.ndarray, " D"]]:
+    """Masks of an image's detections: the hits, which are the best-scored one of each object; and those that do not
+    count, with a difficult object or on a crowd.
+
+    Args:
+        match, on_crowd: as from `best_object`.
+    """
     order = np.argsort(-scores, kind="stable")
-    targets = targets[order]
-    matched = targets >= 0
-    ignored = matched.copy()
-    ignored[matched] = difficult[targets[matched]]
-    claims = np.flatnonzero(matched & ~ignored)
-    _, first = np.unique(targets[claims], return_index=True)
-    hits = np.zeros(len(order), np.int64)
-    hits[claims[first]] = 1
-    ignored |= on_crowd[order] & (hits == 0)
-    return PrecisionRecall(
-        scores=scores[order][~ignored],
-        true_positives=np.cumsum(hits[~ignored]),
-        objects=objects,
-        detections=len(order),
-    )
+    claims = order[match[order] >= 0]
+    claims = claims[~difficult[match[claims]]]
+    _, first = np.unique(match[claims], return_index=True)
+    hits = np.zeros(len(scores), bool)
+    hits[claims[first]] = True
+    ignored, matched = on_crowd & ~hits, match >= 0
+    ignored[matched] |= difficult[match[matched]]
+    return hits, ignored

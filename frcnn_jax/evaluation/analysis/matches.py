@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from frcnn_jax.evaluation.valid_records import paired_records, valid_detections, valid_ground_truth
-from frcnn_jax.evaluation.voc_map import best_object, check_iou_threshold, intersections
+from frcnn_jax.evaluation.voc_map import best_object, check_iou_threshold, hits_and_ignored, intersections
 from frcnn_jax.types import Detections, GroundTruth
 
 __all__ = ["BACKGROUND_IOU", "HIT", "IGNORED", "KINDS", "MEANINGS", "Matches", "match_dataset"]
@@ -136,12 +136,9 @@ def _match(
 ) -> tuple[Int[np.ndarray, " D"], Int[np.ndarray, " D"], Int[np.ndarray, " G"]]:
     """Kind and aim of each detection of an image, and the detection that hits each object."""
     match, on_crowd = best_object(boxes, labels, gt_boxes, gt_labels, crowd, threshold)
+    hits, ignored = hits_and_ignored(scores, match, on_crowd, difficult)
     found_by = np.full(len(gt_boxes), -1)
-    order = np.argsort(-scores, kind="stable")
-    claims = order[match[order] >= 0]
-    claims = claims[~difficult[match[claims]]]
-    targets, first = np.unique(match[claims], return_index=True)
-    found_by[targets] = claims[first]
+    found_by[match[hits]] = np.flatnonzero(hits)
 
     same, same_iou, different, different_iou = _nearest(boxes, labels, gt_boxes, gt_labels, crowd)
     kinds = np.full(len(boxes), _BACKGROUND)
@@ -153,10 +150,7 @@ def _match(
         (_DUPLICATE, match >= 0, match),
     ):
         kinds[chosen], aims[chosen] = kind, aim[chosen]
-    kinds[found_by[targets]] = HIT
-    ignored = on_crowd.copy()
-    ignored[match >= 0] |= difficult[match[match >= 0]]
-    kinds[ignored & (kinds != HIT)] = IGNORED
+    kinds[hits], kinds[ignored] = HIT, IGNORED
     return kinds, aims, found_by
 
 
