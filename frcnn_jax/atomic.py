@@ -77,8 +77,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
-    """Writes a UTF-8 text file by `replacing`."""
-    write_bytes(path, text.encode(), durable=durable)
+    """Writes a UTF-8 text file by `replacing`; bytes of names that are not UTF-8 are written as \\udcXX."""
+    write_bytes(path, text.encode(errors="backslashreplace"), durable=durable)
 
 
 def write_bytes(path: str | Path, content: bytes, *, durable: bool = False) -> None:

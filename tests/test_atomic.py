@@ -226,3 +226,8 @@ def test_files_from_the_future_are_removed(tmp_path):
     assert names(tmp_path) == [path.name]
     remove_unfinished(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_names_that_are_not_utf_8_can_be_written(tmp_path):
+    write_text(tmp_path / "a.html", os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "a.html").read_text("utf-8") == r"caf\udce9"

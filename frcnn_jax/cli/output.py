@@ -51,3 +51,5 @@ def escape_unprintable() -> None:
     """Makes stdout escape what its encoding lacks, as a file name that is not UTF-8; stderr does so already."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in a log the lines stay in order with those of stderr
+        sys.stdout.reconfigure(line_buffering=True)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,7 +124,7 @@ def _check_options(
 
 
 def _make_images(video: Path) -> str:
-    return f"make images of {video}, as by: ffmpeg -i {video} FOLDER/%06d.png"
+    return f"make images of {video}, as by: ffmpeg -i {shlex.quote(str(video))} FOLDER/%06d.png"
 
 
 def _check_proposals(

@@ -59,11 +59,13 @@ def main() -> None:
         parser.error("--data.root FOLDER is missing: the folder to inspect")
 
     from frcnn_jax.evaluation.looking.advice import advised_settings
-    from frcnn_jax.evaluation.looking.page import format_survey, write_page
+    from frcnn_jax.evaluation.looking.page import check_page, format_survey, write_page
     from frcnn_jax.evaluation.looking.survey import survey_folder
     from frcnn_jax.plugins import load_plugins
 
     load_plugins(config.plugins)
+    if arguments.out is not None:
+        check_page(arguments.out / "index.html")
     survey = survey_folder(config)
     recall = None
     if arguments.proposals and len(survey.view):

@@ -63,10 +63,14 @@ def train_and_evaluate(config: Config, workdir: Path, recipe: Config, *, accept_
     Args:
         recipe: the config before settings of the command line.
     """
+    from frcnn_jax.distributed.talk import is_first
+    from frcnn_jax.evaluation.outputs.files import check_report_folder
     from frcnn_jax.evaluation.report import format_metrics
     from frcnn_jax.runs.evaluate import evaluate_run
     from frcnn_jax.runs.train import train
 
+    if is_first():
+        check_report_folder(workdir / "eval")
     before_data = partial(open_test_set, workdir=workdir)
     train(config, workdir, accept_changed_data=accept_changed_data, before_data=before_data)
     report = workdir / "eval/index.html"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +22,7 @@ from frcnn_jax.types import GroundTruth
 __all__ = ["Dataset", "DatasetFaultError", "Fault", "file_name", "legacy_fingerprint", "open_dataset"]
 
 _YEARS = ("2007", "2012")
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 @runtime_checkable
@@ -93,17 +96,19 @@ def open_dataset(name: str, config: DataConfig) -> Dataset:
         FileNotFoundError: the folder or list does not exist, or no format fits.
         DatasetFaultError: the data have faults that `config.faults` does not allow; lists all of them.
     """
-    from frcnn_jax.data.prepared.prepare import prepare_folder, prepare_voc
+    from frcnn_jax.data.prepared.prepare import data_dir, prepare_folder, prepare_voc
 
     official = re.fullmatch(r"voc/([^/]+)/(train|val|valid|validation|trainval|test)", name)
     folder = re.fullmatch(r"folder/([^/]+)", name)
     if official and official[1] in _YEARS:
         _check_of_folder(name, config)
         split = canonical_split(official[2])
-        dataset = PreparedDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
+        with _place_named(config.tfds_dir, data_dir(config)):
+            dataset = PreparedDataset(f"voc/{official[1]}/{split}", prepare_voc(official[1], config), split)
     elif folder:
         name = canonical_split(folder[1])
-        dataset = PreparedDataset(f"folder/{name}", *prepare_folder(name, config))
+        with _place_named(config.tfds_dir, data_dir(config)):
+            dataset = PreparedDataset(f"folder/{name}", *prepare_folder(name, config))
     else:
         raise ValueError(
             f"unknown data set {name!r}: known are voc/YEAR/SPLIT with year {' or '.join(_YEARS)} and split train, "
@@ -112,6 +117,19 @@ def open_dataset(name: str, config: DataConfig) -> Dataset:
     if config.verify:
         dataset.check_images()
     return dataset
+
+
+@contextlib.contextmanager
+def _place_named(given: str | None, place: str) -> Iterator[None]:
+    """Adds the setting to an error of the place of prepared data, if the user has given none."""
+    try:
+        yield
+    except OSError as error:
+        file, place = Path(error.filename or ""), Path(place)
+        if given or error.errno not in _UNWRITABLE or not (file.is_relative_to(place) or place.is_relative_to(file)):
+            raise
+        way = "give --data.tfds-dir FOLDER, a place for prepared images and proposals"
+        raise OSError(error.errno, f"{error.strerror}: {way}", error.filename) from error
 
 
 def _check_of_folder(name: str, config: DataConfig) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import ArrayLike
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.encoded.bmp import bmp_size, is_bmp
@@ -21,6 +23,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "UNREADABLE_SUFFIXES",
     "check_image",
+    "check_pixels",
     "decode_image",
     "encode_image",
     "exif_orientation",
@@ -214,6 +217,22 @@ def check_image(data: bytes, max_pixels: int = DataConfig.max_pixels) -> tuple[i
     if decoded != size:
         raise ValueError(f"decodes to {decoded[1]} x {decoded[0]} pixels, but its header says {size[1]} x {size[0]}")
     return size
+
+
+def check_pixels(image: ArrayLike) -> UInt8[np.ndarray, "H W 3"]:
+    """The RGB image as a NumPy array.
+
+    Raises:
+        ValueError: it is not uint8 [H, W, 3], or has no pixels.
+    """
+    if isinstance(image, str | os.PathLike):
+        read = f"cv2.imread({os.fspath(image)!r})[:, :, ::-1]"
+        raise ValueError(f"the image must be uint8 [H, W, 3], not the name of a file: read it, as by {read}")
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        found = f"{image.dtype} {list(image.shape)}"
+        raise ValueError(f"the image must be uint8 [H, W, 3], not {found}{way_to_rgb(image)}")
+    return image
 
 
 def exif_orientation(data: bytes) -> int:

@@ -2,9 +2,7 @@
 
 import math
 import numbers
-import os
 from collections.abc import Sequence
-from os import PathLike
 from typing import Any
 
 import jax
@@ -21,7 +19,7 @@ from frcnn_jax.data.batch_plan import (
     resized_size,
     round_up,
 )
-from frcnn_jax.data.images import way_to_rgb
+from frcnn_jax.data.images import check_pixels
 from frcnn_jax.data.pipeline import padded_count, resize_image
 from frcnn_jax.detection.pyramid import ROIS_AT_A_TIME, Pyramid, image_pyramid, padded_proposals, pyramid_shape
 from frcnn_jax.detection.roi_plan import plan_rois
@@ -87,7 +85,7 @@ def make_batch(
             raise ValueError(f"make_batch: {len(images)} images but {name} of {len(values)}")
         return values
 
-    images = [check_image(pixels) for pixels in images]
+    images = [check_pixels(pixels) for pixels in images]
     sizes = [pixels.shape[:2] for pixels in images]
     proposals = [check_boxes(b, size) for b, size in zip(by_image(boxes, "boxes"), sizes, strict=True)]
     if gt_boxes is None:
@@ -152,7 +150,7 @@ def single_pyramid(
     Raises:
         ValueError: the image, the boxes or a scale is invalid, as in `detect`.
     """
-    image = check_image(image)
+    image = check_pixels(image)
     boxes = check_boxes(boxes, image.shape[:2])
     boxes = boxes[inside_image(boxes, image.shape[:2])]
     check_lengths(scales, max_size)
@@ -164,22 +162,6 @@ def single_pyramid(
     chosen = [buckets[choose_bucket(size, buckets)] for size in sizes]
     shape = pyramid_shape(chosen, [plan.counts], padded_proposals(len(boxes)), ROIS_AT_A_TIME)
     return image_pyramid(image, boxes, plan, factors, shape)
-
-
-def check_image(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """The image as a NumPy array.
-
-    Raises:
-        ValueError: it is not uint8 [H, W, 3], or has no pixels.
-    """
-    if isinstance(image, str | PathLike):
-        read = f"cv2.imread({os.fspath(image)!r})[:, :, ::-1]"
-        raise ValueError(f"the image must be uint8 [H, W, 3], not the name of a file: read it, as by {read}")
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        found = f"{image.dtype} {list(image.shape)}"
-        raise ValueError(f"the image must be uint8 [H, W, 3], not {found}{way_to_rgb(image)}")
-    return image
 
 
 def check_boxes(boxes: Real[np.ndarray, "B 4"], size: tuple[int, int], name: str = "boxes") -> Float[np.ndarray, "B 4"]:

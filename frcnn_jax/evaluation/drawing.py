@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from frcnn_jax.data.images import way_to_rgb
+from frcnn_jax.data.images import check_pixels
 from frcnn_jax.evaluation.fonts import drawable_names, render_text
 from frcnn_jax.evaluation.valid_records import at_least, check_class_names, valid_detections
 from frcnn_jax.types import Detections, GroundTruth
 
-__all__ = ["PALETTE", "box_pixels", "check_image", "draw_detections", "draw_objects", "draw_rois"]
+__all__ = ["PALETTE", "box_pixels", "draw_detections", "draw_objects", "draw_rois"]
 
 # By label, then from the start again; neighbours differ in hue and brightness.
 PALETTE = (
@@ -42,7 +42,7 @@ def draw_detections(
     """
     import cv2
 
-    check_image(image)
+    check_pixels(image)
     check_class_names(class_names, distinct=False)
     boxes, scores, labels = valid_detections(detections, "draw_detections", len(class_names))
     factor = max(1, math.ceil(480 / max(image.shape[:2])))
@@ -72,7 +72,7 @@ def draw_objects(image: UInt8[np.ndarray, "H W 3"], ground_truth: GroundTruth) -
     """A copy of an RGB image with its objects in the colours of their classes, and crowds in dashed white."""
     import cv2
 
-    check_image(image)
+    check_pixels(image)
     canvas = np.ascontiguousarray(image).copy()
     line = max(2, round(math.sqrt(canvas.shape[0] * canvas.shape[1]) / 300))
     for box, label, crowd in zip(ground_truth.boxes, ground_truth.labels, ground_truth.crowd, strict=True):
@@ -90,7 +90,7 @@ def draw_rois(
     """A copy of an RGB image with RoIs: background in gray, and foreground above it in the colour of its class."""
     import cv2
 
-    check_image(image)
+    check_pixels(image)
     canvas = np.ascontiguousarray(image).copy()
     line = max(round(max(canvas.shape[:2]) / 400), 1)
     rois = ((int(label), box_pixels(box, canvas.shape)) for label, box in zip(labels, boxes, strict=True))
@@ -98,13 +98,6 @@ def draw_rois(
         color = PALETTE[(label - 1) % len(PALETTE)] if label else (170, 170, 170)
         cv2.rectangle(canvas, corners[:2], corners[2:], color, line)
     return canvas
-
-
-def check_image(image: np.ndarray) -> None:
-    """Raises ValueError unless the array is a uint8 [H, W, 3] image with pixels."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"image: {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]{way_to_rgb(image)}")
 
 
 def box_pixels(box: Float[np.ndarray, " 4"], shape: Sequence[int]) -> tuple[int, int, int, int]:

@@ -13,12 +13,11 @@ from jaxtyping import UInt8
 
 from frcnn_jax.atomic import write_bytes, write_text
 from frcnn_jax.config import EvalConfig
-from frcnn_jax.data.images import encode_image
+from frcnn_jax.data.images import check_pixels, encode_image
 from frcnn_jax.evaluation.analysis.matches import MEANINGS
 from frcnn_jax.evaluation.analysis.measures import SIZES
 from frcnn_jax.evaluation.analysis.remarks import remarks
 from frcnn_jax.evaluation.coco import format_coco
-from frcnn_jax.evaluation.drawing import check_image
 from frcnn_jax.evaluation.fonts import drawable_names
 from frcnn_jax.evaluation.pages.earlier import gallery_files, listed_pictures, remove_pictures
 from frcnn_jax.evaluation.pages.figures import plot_f1, plot_precision_recall
@@ -74,7 +73,7 @@ def write_image(path: str | Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
     import cv2
 
     path = Path(path)
-    check_image(image)
+    check_pixels(image)
     if not cv2.haveImageWriter(path.name):
         raise ValueError(f"{path}: {path.suffix!r} names no image format that can be written")
     try:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.data.images import IMAGE_SUFFIXES, check_image, exif_orientation, turned_size
+from frcnn_jax.data.images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, check_image, exif_orientation, turned_size
 from frcnn_jax.progress import Progress
 from frcnn_jax.runs.video import VIDEO_SUFFIXES
 from frcnn_jax.words import counted, listed
@@ -65,7 +65,20 @@ def _folder_images(folder: Path) -> list[Path]:
         elif inner := _first_with_images(folder):
             hint = f"subfolders are not searched; give them, as {inner}"
         raise ValueError(f"{folder} has no images: {hint}")
-    return images
+    return _without_copies(folder, images)
+
+
+def _without_copies(folder: Path, images: Sequence[Path]) -> list[Path]:
+    """The images without those in formats that cannot be read, as HEIC, beside another of the same name."""
+    readable = {file.stem for file in images if file.suffix.lower() not in UNREADABLE_SUFFIXES}
+    copies = [file for file in images if file.suffix.lower() in UNREADABLE_SUFFIXES and file.stem in readable]
+    if copies:
+        beside = "another of its name lies beside it" if len(copies) == 1 else "others of their names lie beside them"
+        print(
+            f"{folder}: left out {counted(len(copies), 'image')} that cannot be read, as {beside} ({copies[0].name})",
+            file=sys.stderr,
+        )
+    return [file for file in images if file not in copies]
 
 
 def _is_image(file: Path) -> bool:

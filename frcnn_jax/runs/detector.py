@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Real, UInt8
 
 from frcnn_jax.config import Config
+from frcnn_jax.data.images import check_pixels
 from frcnn_jax.data.proposals.selective_search import search_image
 from frcnn_jax.detection.detect import detect
-from frcnn_jax.detection.inputs import check_image
 from frcnn_jax.detection.settings import detection_settings
 from frcnn_jax.models.fast_rcnn import FastRCNN
 from frcnn_jax.plugins import load_plugins
@@ -47,7 +47,7 @@ class Detector:
             ValueError: as `frcnn_jax.detect`; or there are no boxes, and the config reads them from a file.
         """
         if boxes is None:
-            boxes = search_image(check_image(image), self.config.proposals)
+            boxes = search_image(check_pixels(image), self.config.proposals)
         return detect(
             self.model,
             self.params,

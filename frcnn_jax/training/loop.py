@@ -34,7 +34,7 @@ from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.initial import abstract_state, build_model, first_state
-from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c, say_stopped
+from frcnn_jax.training.interruption import deferred_signals, describe_resumed, report_ignored_ctrl_c, say_stopped
 from frcnn_jax.training.losses import MultiTaskLoss, check_loss, create_loss, name_loss
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rates
@@ -42,7 +42,7 @@ from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.step import make_train_step, map_train_step
 from frcnn_jax.training.steps import MakePictures, Run, run_steps
 from frcnn_jax.training.validation import Evaluation, Validation
-from frcnn_jax.training.workdir import RunFolder, describe_resumed, run_folder
+from frcnn_jax.training.workdir import RunFolder, run_folder
 
 _log = logging.getLogger(__name__)
 

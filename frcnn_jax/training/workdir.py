@@ -1,6 +1,7 @@
 """The workdir of a run: its settings, the ones that may change when it is resumed, and the state to resume from."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
@@ -19,6 +20,7 @@ from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.training.data_record import DataRecord, compare_data, write_record
 from frcnn_jax.training.initial import read_start_pixels
+from frcnn_jax.training.interruption import length_option
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.validation import compare_measured
 
@@ -55,7 +57,7 @@ class RunFolder:
             if self._before is not None and self._checkpoints.latest > counted.train.steps:
                 raise ValueError(
                     f"{self._workdir} has reached step {self._checkpoints.latest}, beyond train.steps = "
-                    f"{counted.train.steps}: give more {_length_option(config)}, or another --workdir"
+                    f"{counted.train.steps}: give more {length_option(config)}, or another --workdir"
                 )
             return counted.train.steps
 
@@ -70,7 +72,7 @@ class RunFolder:
             raise ValueError(
                 f"{self._workdir} is at its last step, {self._checkpoints.latest}, so that nothing is learned from the "
                 "changed data and its checkpoint stays that of the data before: give more "
-                f"{_length_option(config)} to go on with them, or the data as they were"
+                f"{length_option(config)} to go on with them, or the data as they were"
             )
 
     def check_measured(self, measured: Mapping[str, Any]) -> None:
@@ -151,13 +153,14 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
     """The workdir of a run, locked until the block is left.
 
     Raises:
-        ValueError: as `check_settings` and `check_place`.
+        ValueError: as `check_settings` and `check_new`.
+        FileExistsError: as `check_new`.
         FolderInUseError: another run trains in it.
     """
     if not is_first():
         yield RunFolder(workdir, None, accept_changed_data)
         return
-    check_place(workdir, config)
+    check_new(workdir, config.data.root)
     with folder_lock(workdir, purpose="training"):
         remove_unfinished(workdir, min_age=_UNFINISHED)
         check_settings(workdir, config)
@@ -169,31 +172,28 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
                 raise
 
 
-def check_place(workdir: Path, config: Config) -> None:
-    """Raises ValueError if a new run would mix its files with the images and annotations of `data.root`."""
-    if config.data.root is None:
+def check_new(workdir: Path, root: str | None) -> None:
+    """Checks a workdir without config.json, which a run writes first, for images of `root`, the setting `data.root`.
+
+    Raises:
+        ValueError: the run would mix its files with the images and annotations of `root`.
+        FileExistsError: it would replace files of others, or take them for its own.
+    """
+    if (workdir / "config.json").exists():
         return
-    root, folder = expand_user(config.data.root).resolve(), workdir.resolve()
-    inside = [path for path in (folder, *folder.parents) if root in path.parents and path.is_dir()]
+    names = [name for name in ("metrics.jsonl", "data.npz", "evaluations.json") if (workdir / name).exists()]
+    names += [f"checkpoints/{path.name}" for path in workdir.glob("checkpoints/*") if path.name.isdecimal()]
+    if names:
+        raise FileExistsError(
+            f"{workdir / names[0]} is not of a run, as there is no config.json beside it: give another --workdir"
+        )
+    if root is None:
+        return
+    images, folder = expand_user(root).resolve(), workdir.resolve()
+    inside = [path for path in (folder, *folder.parents) if images in path.parents and path.is_dir()]
     suffixes = {file.suffix.lower() for path in inside for file in path.iterdir()}
-    if (folder == root or suffixes & {*IMAGE_SUFFIXES, ".xml"}) and _recorded(workdir) is None:
-        place = f"data.root = {config.data.root}"
-        raise ValueError(f"--workdir {workdir} lies among the images of {place}: give a folder of its own")
-
-
-def describe_resumed(workdir: Path, config: Config, step: int) -> str:
-    """Message about a run that starts at a step: it goes on, or is finished and how to train further."""
-    if step < config.train.steps:
-        return f"Going on from step {step} of {workdir}"
-    further = f"give more {_length_option(config)}"
-    if config.optimizer.follows_length:
-        further = f"start from it in another --workdir, with --model.weights {workdir}"
-    return f"The training of {workdir} is finished, at step {step}; to train further, {further}"
-
-
-def _length_option(config: Config) -> str:
-    """The command-line option that makes the training longer."""
-    return "--train.steps" if config.train.epochs is None else "--train.epochs"
+    if folder == images or suffixes & {*IMAGE_SUFFIXES, ".xml"}:
+        raise ValueError(f"--workdir {workdir} lies among the images of data.root = {root}: give a folder of its own")
 
 
 def claim_workdir(workdir: Path, config: Config) -> None:
@@ -232,7 +232,8 @@ def check_settings(workdir: Path, config: Config) -> None:
         listed = "; ".join(f"{name} is {old!r} there and {new!r} here" for name, (old, new) in changed.items())
         advice = "Give what is there to go on with that run, or another --workdir"
         if "train.steps" in changed:
-            advice += f" and --model.weights {workdir}, as the schedule of the rate is laid out over all steps"
+            weights = f"--model.weights {shlex.quote(str(workdir))}"
+            advice += f" and {weights}, as the schedule of the rate is laid out over all steps"
         if any(name in ("loss.classification", "loss.localization") for name in changed):
             advice += ', or the same loss again: by name, or as train(..., loss=...) where it is not "module:function"'
         raise ValueError(f"{workdir} holds a run with other settings: {listed}. {advice}")

@@ -298,3 +298,19 @@ def test_fingerprint_is_of_ids_and_images_in_order(config, files):
     files.split("train", "a1", "a3")
     turned = open_dataset("folder/train", config).fingerprint
     assert len({first, renamed, turned}) == 3
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_place_that_cannot_be_written_names_its_setting(tmp_path, monkeypatch, given):
+    """The setting, where the user has given none, as in a container without a home."""
+    VocFiles(tmp_path / "data").image("a", object_xml())
+
+    def refuse(folder, *_, **__):
+        raise PermissionError(13, "Permission denied", str(folder.parent))
+
+    monkeypatch.setattr(voc_prepare, "folder_lock", refuse)
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path / "home/tensorflow_datasets"))
+    config = DataConfig(root=str(tmp_path / "data"), tfds_dir=str(tmp_path / "tfds") if given else None)
+    with pytest.raises(PermissionError) as error:
+        open_dataset("folder/train", config)
+    assert ("give --data.tfds-dir FOLDER" in str(error.value)) != given

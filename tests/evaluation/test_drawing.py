@@ -147,9 +147,9 @@ def test_more_classes_than_colors():
 @pytest.mark.parametrize("shape", [(5, 5), (5, 5, 4), (0, 5, 3), "float"])
 def test_wrong_images_are_refused(tmp_path, shape):
     image = np.zeros((5, 5, 3), np.float32) if shape == "float" else np.zeros(shape, np.uint8)
-    with pytest.raises(ValueError, match=r"image: .*, expected uint8 \[H, W, 3\]"):
+    with pytest.raises(ValueError, match=r"the image must be uint8 \[H, W, 3\], not "):
         inspect.unwrap(draw_detections)(image, detections(), [])
-    with pytest.raises(ValueError, match=r"image: .*, expected uint8 \[H, W, 3\]"):
+    with pytest.raises(ValueError, match=r"the image must be uint8 \[H, W, 3\], not "):
         inspect.unwrap(write_image)(tmp_path / "a.png", image)
     assert not list(tmp_path.iterdir())
 
@@ -163,7 +163,7 @@ def test_only_what_is_drawn_is_computed(monkeypatch):
 
 def test_an_image_that_was_not_found_is_named():
     with pytest.raises(
-        ValueError, match=r"image: object \[\], .*: it is None, as of cv2\.imread where it finds no image"
+        ValueError, match=r"the image must be .*, not object .*: it is None, as of cv2\.imread where it finds no image"
     ):
         inspect.unwrap(draw_detections)(None, detections(), [])
 

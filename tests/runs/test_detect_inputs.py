@@ -94,3 +94,13 @@ def test_all_images_are_checked_at_once(folder, capsys):
         (images[0], (20, 30), 1, 1),
         (images[2], (20, 30), 1, 1),
     ]
+
+
+def test_a_copy_that_cannot_be_read_is_left_out_of_a_folder(tmp_path, capsys):
+    """A HEIC beside a JPEG, as of phones."""
+    for name in ("IMG_1.HEIC", "IMG_1.JPG", "IMG_2.JPG"):
+        (tmp_path / name).touch()
+    images, _ = find_inputs([tmp_path])
+    assert [path.name for path in images] == ["IMG_1.JPG", "IMG_2.JPG"]
+    said = "left out 1 image that cannot be read, as another of its name lies beside it (IMG_1.HEIC)"
+    assert said in capsys.readouterr().err

@@ -269,7 +269,9 @@ def test_photographs_and_pages_of_others_are_not_replaced(run, tmp_path, no_sear
 
 def test_a_folder_that_cannot_be_written_to_is_told_first(run, tmp_path, no_search, monkeypatch):
     monkeypatch.setattr("os.access", lambda *arguments: False)
-    with pytest.raises(PermissionError, match=f"^{tmp_path}/a/eval: {tmp_path} cannot be written to$"):
+    with pytest.raises(
+        PermissionError, match=f"^{tmp_path}/a/eval: {tmp_path} cannot be written to: give another folder"
+    ):
         evaluate_run(run[0], directory=tmp_path / "a/eval")
 
 

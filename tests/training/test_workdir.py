@@ -22,8 +22,9 @@ from frcnn_jax.config import (
     to_json,
 )
 from frcnn_jax.training import loop
+from frcnn_jax.training.interruption import describe_resumed
 from frcnn_jax.training.metrics import MetricsLog
-from frcnn_jax.training.workdir import check_place, claim_workdir, describe_resumed, read_config, run_folder
+from frcnn_jax.training.workdir import check_new, claim_workdir, read_config, run_folder
 from tests.data.test_pipeline import Images
 
 BEFORE = Config(train=TrainConfig(steps=100))
@@ -60,15 +61,25 @@ def test_a_new_run_among_the_images_is_refused_before_it_writes(tmp_path, place)
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["images", "a.JPG"]
     claim_and_learn(tmp_path / place, config)  # as older versions did; such a run goes on
-    check_place(tmp_path / place, config)
+    check_new(tmp_path / place, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "data.npz", "evaluations.json", "checkpoints/1000"])
+def test_files_of_others_in_the_place_of_a_new_run_are_refused(tmp_path, name):
+    (tmp_path / "work/photos").mkdir(parents=True)
+    (tmp_path / "work" / name).mkdir(parents=True)
+    config = replace(BEFORE, data={"root": str(tmp_path / "work/photos")})
+    message = rf"^{tmp_path}/work/{name} is not of a run, .*: give another --workdir$"
+    with pytest.raises(FileExistsError, match=message), run_folder(tmp_path / "work", config, False):
+        pass
 
 
 @pytest.mark.parametrize("place", ["data/runs/1", "runs/1", "data.1"])
 def test_a_run_beside_the_images_is_accepted(tmp_path, place):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.jpg").touch()
-    check_place(tmp_path / place, replace(BEFORE, data={"root": str(tmp_path / "data")}))
-    check_place(tmp_path / place, BEFORE)
+    check_new(tmp_path / place, str(tmp_path / "data"))
+    check_new(tmp_path / place, None)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from frcnn_jax.data.formats.file_names import (
     split_of,
     without_prefix,
 )
+from frcnn_jax.data.formats.log import warn_once
 from frcnn_jax.data.images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
 USUAL_SUFFIXES = (".jpg", ".jpeg", ".png")
 """Suffixes that are taken first among files that differ only in the suffix."""
 _DEPTH = 5  # folders below the root
+# Files of our own folders, whose pictures are no data: of runs, of systems of a comparison, of evaluations.
+_OWN = ({"config.json", "checkpoints"}, {"settings.json", "record.json"}, {"metrics.json", "thumbnails"})
 
 
 def is_hidden(name: str) -> bool:
@@ -49,7 +52,8 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
     """Sorted files with these suffixes (upper or lower case), a few folders deep: the folders below the root, and the
     name.
 
-    Hidden files and folders are skipped. A folder is visited once: under its own name, not that of a link beside it.
+    Hidden files and folders are skipped, and below the root those of runs and their evaluations, and those that may not
+    be read, with a line. A folder is visited once: under its own name, not that of a link beside it.
     """
     endings, seen = tuple(suffixes), set()
 
@@ -58,9 +62,17 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
         if (status.st_dev, status.st_ino) in seen:
             return
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            shown = sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
-        folders = []
+        try:
+            with os.scandir(folder) as entries:
+                shown = sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
+        except PermissionError:
+            if not parts:
+                raise
+            warn_once(f"{folder} is left out, as it may not be read")
+            return
+        names, folders = {entry.name for entry in shown}, []
+        if parts and any(marks <= names for marks in _OWN):
+            return
         for entry in shown:
             if entry.name.lower().endswith(endings) and entry.is_file():
                 yield parts, entry.name

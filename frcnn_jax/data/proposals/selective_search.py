@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from frcnn_jax.config import ProposalConfig
-from frcnn_jax.data.images import way_to_rgb
+from frcnn_jax.data.images import check_pixels
 from frcnn_jax.data.proposals.grouping import describe_regions, gradient_planes, group_regions
 from frcnn_jax.data.proposals.near_duplicates import without_near_duplicates
 
@@ -85,10 +85,7 @@ def selective_search(
         ValueError: the mode is unknown, a number is negative, `segment_scale` is 0, or the image is not of the type and
             shape above.
     """
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        found = f"{image.dtype} {image.shape}"
-        raise ValueError(f"image: expected uint8 [H, W, 3] with pixels, got {found}{way_to_rgb(image)}")
+    image = check_pixels(image)
     if mode not in _MODES:
         raise ValueError(f"mode: expected 'fast', 'quality' or 'mutual', got {mode!r}")
     least = {"max_side": (max_side, 0), "max_count": (max_count, 0), "min_side": (min_side, 0)}

@@ -21,9 +21,10 @@ from frcnn_jax.evaluation.looking.survey import Survey
 from frcnn_jax.evaluation.pages.render import render_page
 from frcnn_jax.words import counted
 
-__all__ = ["format_survey", "remarks", "write_page"]
+__all__ = ["check_page", "format_survey", "remarks", "write_page"]
 
 _EXAMPLES = 3
+_TITLE = b": a look at the data</title>"
 _EQUAL = 5  # most groups of equal images to print
 
 
@@ -87,6 +88,12 @@ def remarks(survey: Survey, config: Config) -> list[str]:
     if not any(split.objects for split in trained):
         found.append("no split that is trained on has an object")
     return found
+
+
+def check_page(path: Path) -> None:
+    """Raises FileExistsError if the page would replace another file than an earlier one of its kind."""
+    if path.exists() and _TITLE not in path.read_bytes():
+        raise FileExistsError(f"{path} would be replaced, and is no look at data: give another folder for the page")
 
 
 def write_page(

@@ -116,4 +116,4 @@ def check_folder(path: Path) -> None:
         raise NotADirectoryError(f"{path}: {file} is a file, not a folder")
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: {existing} cannot be written to")
+        raise PermissionError(f"{path}: {existing} cannot be written to: give another folder for the results")

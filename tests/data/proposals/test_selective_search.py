@@ -196,8 +196,10 @@ def test_bad_arguments_are_named(image):
     for name, number in (("max_side", -1), ("max_count", -1), ("min_side", float("nan")), ("segment_scale", 0)):
         with pytest.raises(ValueError, match=f"{name}: expected [01] or more, got {number}"):
             selective_search(image, **{**SETTINGS, name: number})
+    with pytest.raises(ValueError, match=r"not the name of a file: read it, as by cv2.imread\('PHOTO.jpg'\)"):
+        selective_search("PHOTO.jpg", **SETTINGS)
     for wrong in (image.astype(np.float32), image[:, :, 0], image[:0], image[:, :, :2]):
-        with pytest.raises(ValueError, match="image: expected uint8"):
+        with pytest.raises(ValueError, match=r"the image must be uint8 \[H, W, 3\], not"):
             selective_search(wrong, **SETTINGS)
 
 

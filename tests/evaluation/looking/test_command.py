@@ -32,6 +32,11 @@ def test_prints_and_writes_the_page_where_it_is_asked_for(folder, tmp_path, monk
     run(monkeypatch, *root, "--out", tmp_path / "look", *small)
     assert f"Page: {tmp_path / 'look/index.html'}" in capsys.readouterr().out
     assert "What the network sees" in (tmp_path / "look/index.html").read_text("utf-8")
+    run(monkeypatch, *root, "--out", tmp_path / "look", *small)  # its own page is replaced, that of another is not
+    (tmp_path / "look/index.html").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"look/index.html would be replaced, and is no look at data"):
+        run(monkeypatch, *root, "--out", tmp_path / "look", *small)
+    assert (tmp_path / "look/index.html").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

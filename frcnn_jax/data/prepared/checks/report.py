@@ -232,8 +232,7 @@ def _way_on(checks: Sequence[Check]) -> dict[str, str]:
 
 def _write_list(file: Path, groups: dict[str, Sequence[Fault]]) -> None:
     lines = [f"{answer}: {fault}" for answer, faults in groups.items() for fault in faults]
-    text = "\n".join(lines) + "\n"
-    write_text(file, text.encode(errors="backslashreplace").decode())  # a folder's name may not be UTF-8
+    write_text(file, "\n".join(lines) + "\n")
 
 
 def _dropped(checks: Sequence[Check]) -> list[Fault]:
