@@ -214,7 +214,14 @@ def test_the_api_reference(tmp_path):
 def test_links_lead_somewhere(path):
     text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert link.startswith("https://") or (path.parent / link.partition("#")[0]).exists(), link
+        if link.startswith("https://"):
+            continue
+        page, _, anchor = link.partition("#")
+        target = path.parent / page if page else path
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in headings}, link
 
 
 def test_the_index_has_every_page():

@@ -1,6 +1,7 @@
 """Imports go one way: each part imports only parts below it, without exceptions; and what `import frcnn_jax` costs."""
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def is_module(name):
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
+@functools.cache
 def graph():
     """Imports of each module by its name below `frcnn_jax`."""
     modules = {}

@@ -30,7 +30,7 @@ from frcnn_jax.training.state import create_state
 from frcnn_jax.training.statistics import box_statistics, identity_statistics
 from frcnn_jax.training.step import make_train_step
 from frcnn_jax.types import GroundTruth
-from tests.training.cases import CONFIG, SAMPLING, small_batch, small_model, small_params
+from tests.training.cases import CONFIG, SAMPLING, least_model, random_params, small_batch, small_model, small_params
 
 
 @pytest.fixture(autouse=True)
@@ -115,8 +115,10 @@ def test_losses(dtype):
             both(run, logits, deltas, wrt=(0, 1))
 
 
-@pytest.mark.parametrize("name", ["tiny", "caffenet", "vgg_cnn_m_1024", "vgg16"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, "bfloat16") for name in ("tiny", "caffenet", "vgg_cnn_m_1024", "vgg16")), ("caffenet", "float32")],
+)
 def test_every_network(name, dtype):
     """Traced alone: promotion is decided while tracing."""
     model = create_model(name, 3, dtype=dtype)
@@ -134,9 +136,8 @@ def test_every_network(name, dtype):
     jax.eval_shape(partial(run, sizes=None, scales=None, train=False), params, images, rois)
 
 
-@pytest.mark.parametrize("loss", [MultiTaskLoss(), MultiTaskLoss(losses.focal, losses.giou_localization, 0.5)])
-def test_loss_and_gradient_of_the_whole(loss):
-    model = small_model(dropout=0.5)
+def test_loss_and_gradient_of_the_whole():
+    model, loss = small_model(dropout=0.5), MultiTaskLoss(losses.focal, losses.giou_localization, 0.5)
     run = partial(loss_fn, model=model, loss=loss, sampling=SAMPLING)
     jax.eval_shape(jax.grad(run, has_aux=True), small_params(0.5), small_batch(), jax.random.key(0))
 
@@ -156,7 +157,8 @@ def test_the_training_step(options):
 
 
 def test_detection():
-    model, params = small_model(), small_params()
+    model = least_model()
+    params = random_params(model)
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     detect(model, params, image, A, scale=48, max_size=96)
     detect(model, params, image, A, scales=(48, 96), max_size=160, box_regression=False)

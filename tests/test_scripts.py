@@ -288,7 +288,7 @@ def test_an_unknown_setting_names_the_nearest(pictures, monkeypatch, capsys):
     code = call(monkeypatch, "train", "--config", config, "--workdir", pictures / "run", "--train.step", 5)
     assert code not in (0, None)
     printed = capsys.readouterr()
-    assert "--train.steps" in printed.out + printed.err
+    assert "no setting --train.step, the nearest is --train.steps" in printed.out + printed.err
     assert not (pictures / "run").exists()
 
 

@@ -55,7 +55,7 @@ def test_variables_are_named_by_their_content(trees):
 def shapes(tree):
     """Annotations of arrays whose shape is no text, as `Int[Array, 2]`, which means nothing: line and code."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Subscript) and re.fullmatch(ARRAYS, ast.unparse(node.value)):
+        if isinstance(node, ast.Subscript) and re.fullmatch(ARRAYS, getattr(node.value, "id", "")):
             parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
             if len(parts) != 2 or not (isinstance(parts[1], ast.Constant) and isinstance(parts[1].value, str)):
                 yield node.lineno, ast.unparse(node)

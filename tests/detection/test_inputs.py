@@ -9,7 +9,7 @@ import pytest
 
 from frcnn_jax.detection.inputs import make_batch, single_pyramid
 from frcnn_jax.training.losses.batch_loss import loss_fn
-from tests.training.cases import SAMPLING, small_batch, small_model, small_params
+from tests.training.cases import SAMPLING, least_model, random_params, small_batch
 
 
 def gray(height, width, value=9):
@@ -69,14 +69,15 @@ def test_the_loss_of_images_together_is_that_of_each_alone():
     objects = [np.array([[5, 5, 40, 40], [50, 20, 90, 60]]), np.array([[9, 9, 50, 40]])]
     labels = [[1, 2], [2]]
     proposals = [np.concatenate([b + 2, b - 2, [[0, 0, 30, 20]]]) for b in objects]
-    run = jax.jit(jax.grad(partial(loss_fn, model=small_model(), sampling=SAMPLING, train=False), has_aux=True))
-    _, both = run(small_params(), make_batch(images, proposals, objects, labels), jax.random.key(0))
+    model, params = least_model(), random_params(least_model())
+    run = jax.jit(jax.grad(partial(loss_fn, model=model, sampling=SAMPLING, train=False), has_aux=True))
+    _, both = run(params, make_batch(images, proposals, objects, labels), jax.random.key(0))
     assert int(both["foreground"] + both["background"]) > 4
     assert np.isfinite(both["loss"])
     one = make_batch(images[0], proposals[0], objects[0], labels[0])
-    gradient, alone = run(small_params(), one, jax.random.key(0))
+    gradient, alone = run(params, one, jax.random.key(0))
     masked = make_batch(images, proposals, objects, labels).replace(image_mask=np.array([True, False]))
-    other_gradient, other = run(small_params(), masked, jax.random.key(0))
+    other_gradient, other = run(params, masked, jax.random.key(0))
     np.testing.assert_allclose(alone["loss"], other["loss"], rtol=1e-5)
     close = jax.tree.map(lambda a, b: jnp.allclose(a, b, rtol=1e-3, atol=1e-5), gradient, other_gradient)
     assert jax.tree.all(close)
@@ -168,7 +169,8 @@ def test_labels_above_the_models_classes():
     assert make([2]).gt_labels[0, 0] == 2
     with pytest.raises(ValueError, match=r"gt_labels must be of 1 \.\.\. num_classes - 1 = 2, not 3"):
         make([3])
-    run = partial(loss_fn, small_params(), model=small_model(), sampling=SAMPLING, key=jax.random.key(0))
+    model = least_model()
+    run = partial(loss_fn, random_params(model), model=model, sampling=SAMPLING, key=jax.random.key(0))
     for label in (3, 99, 0):
         batch = small_batch()
         batch.gt_labels[1, 1] = label

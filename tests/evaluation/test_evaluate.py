@@ -189,13 +189,14 @@ def test_the_measures_survive_an_error_in_later_files(case, tmp_path, monkeypatc
 
 
 def test_the_metric_of_the_config(case, tmp_path):
-    config = dataclasses.replace(EVALUATE, metric="voc10", pictures=0)
-    area = evaluate_dataset(*case, input_config=INPUT, config=config, directory=tmp_path / "a")
-    eleven = evaluate_dataset(
-        *case,
-        input_config=INPUT,
-        config=dataclasses.replace(config, metric="voc07"),
-        directory=tmp_path / "b",
-    )
-    assert (area["metric"], eleven["metric"]) == ("voc10", "voc07")
-    assert not list((tmp_path / "a").glob("images/*"))
+    """One of two objects of a class is found: 0.5 by the area, 6 of 11 by VOC 2007's."""
+    dataset = case[3]
+    found = {"t3": detections(), "t2": detections()}
+    boxes, labels = dataset.annotations[1].boxes.tolist(), dataset.annotations[1].labels.tolist()
+    found["t1"] = detections(*((box, 0.9, label) for box, label in zip(boxes, labels, strict=True)))
+    for metric, of_two in (("voc07", 6 / 11), ("voc10", 0.5)):
+        config = dataclasses.replace(EVALUATE, metric=metric, pictures=0)
+        metrics = write_evaluation(found, dataset, config=config, directory=tmp_path / metric, title="")
+        assert metrics["metric"] == metric
+        assert metrics["ap"] == {"one": 1.0, "three": None, "two": pytest.approx(of_two)}
+    assert not list(tmp_path.glob("*/images/*"))

@@ -163,5 +163,6 @@ def test_published_shapes(name, convolutions, grid, fc6, fc7):
     assert kernels == convolutions
     assert all(values["bias"].shape == values["kernel"].shape[-1:] for values in params["backbone"].values())
     head = {layer: values["kernel"].shape for layer, values in params["head"].items()}
+    assert all(values["bias"].shape == values["kernel"].shape[-1:] for values in params["head"].values())
     assert head == {"fc6": fc6, "fc7": fc7, "cls_score": (fc7[1], 21), "bbox_pred": (fc7[1], 84)}
     assert (model.output_size, model.spatial_scale, model.pixels) == (grid, 1 / 16, CAFFE_PIXELS)

@@ -21,7 +21,7 @@ from frcnn_jax.training.workdir import read_config
 from frcnn_jax.weights.formats.checkpoints import read_checkpoint
 from frcnn_jax.weights.load import load_weights, read_metadata, read_pixels
 from tests.comparison.cases import case
-from tests.training.runs import run_config, shrink_tiny, write_data
+from tests.training.runs import run_config, shrink_tiny, step_in_a_moment, write_data
 
 RUN = "~/run"
 
@@ -35,6 +35,7 @@ def home(tmp_path_factory):
         (folder / "here").mkdir()
         patch.chdir(folder / "here")
         shrink_tiny(patch.setattr)
+        step_in_a_moment(patch.setattr)
         write_data(folder / "data")
         loop.train(run_config(folder / "data", steps=1), RUN)
         yield folder

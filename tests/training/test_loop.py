@@ -257,6 +257,8 @@ def test_a_checkpoint_of_two_devices_is_restored_on_one(tmp_path):
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | flags, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr[-3000:]
+    from frcnn_jax.weights.folding import fold_statistics
+    from frcnn_jax.weights.load import load_weights
     from tests.weights.detectors import small_detector
 
     detector = small_detector()
@@ -267,6 +269,8 @@ def test_a_checkpoint_of_two_devices_is_restored_on_one(tmp_path):
     assert jax.device_count() == 1
     assert_bit_equal(restored.params, detector.params)
     assert_bit_equal(restored.statistics, detector.statistics)
+    folded = fold_statistics(detector.params, detector.statistics)
+    jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path, detector.model), folded)
     assert restored.step == detector.step
     assert position == {}
     assert jnp.array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.key(0)))

@@ -166,7 +166,7 @@ KILLS = {
 }
 
 
-@pytest.fixture(scope="module", params=[4, 8])
+@pytest.fixture(scope="module")
 def begun(request, whole, data, tmp_path_factory):
     """Workdir of a run that was killed before the checkpoint of a step, and that step."""
     workdir = tmp_path_factory.mktemp("runs") / "begun"
@@ -179,11 +179,16 @@ def begun(request, whole, data, tmp_path_factory):
 
 
 # Where a best value is found, and where the training ends.
-@pytest.mark.parametrize("kill", KILLS)
+@pytest.mark.parametrize(
+    ("begun", "kill"),
+    [
+        *((4, kill) for kill in ("in the evaluation", "before the value is kept", "after it")),
+        *((8, kill) for kill in KILLS),
+    ],
+    indirect=["begun"],
+)
 def test_a_killed_run_decides_as_one_that_was_not(whole, begun, data, tmp_path, monkeypatch, kill):
     workdir, step = shutil.copytree(begun[0], tmp_path / "run"), begun[1]
-    if step == 4 and kill not in ("in the evaluation", "before the value is kept", "after it"):
-        return
     with monkeypatch.context() as patch:
         KILLS[kill](patch, step)
         with pytest.raises(Killed):
