@@ -155,7 +155,9 @@ def test_help_is_complete_and_fits_the_terminal(name, monkeypatch, capsys):
         told = re.split(rf"\n  {re.escape(label)}(?=\s)", text)[-1]  # not --proposals.invalid for --proposals
         told = " ".join(told.partition("\n  -")[0].split())
         assert action.help.split("%")[0] in told
-        if not any(action.default is without for without in (None, False, argparse.SUPPRESS)):
+        if action.default == []:
+            assert "(default" not in told
+        elif not any(action.default is without for without in (None, False, argparse.SUPPRESS)):
             default = action.default if isinstance(action.default, (list, tuple)) else [action.default]
             assert f"(default: {' '.join(map(str, default))})" in told
         elif action.option_strings and not action.required and action.nargs != 0:
