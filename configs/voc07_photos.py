@@ -4,9 +4,7 @@
 
 Downloads VOC 2007 (0.9 GB), trains on trainval and tests on test, which has not been run: 5,011 images take about three
 hours on two cores (3.9 images/s). Reached with 1,190 of VOC's photographs, tested on 297 others with 500 proposals per
-image: mAP 0.590 and 0.567 (two seeds), and 0.559 to 0.598 in five runs without the mirrored views of the test, each of
-41 minutes on two cores or 75 on one (docs/results.md). These runs drew background RoIs at an IoU from 0, not from 0.1,
-and changed scale and colours at random.
+image: mAP 0.600 and 0.583 (two seeds; docs/results.md).
 """
 
 from frcnn_jax.config import Config, derive
