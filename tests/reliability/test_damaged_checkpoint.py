@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from frcnn_jax.checkpoint import open_checkpoint
+from frcnn_jax.config import to_json
 from frcnn_jax.models import architectures
 from frcnn_jax.runs.compress import compress_run
 from frcnn_jax.runs.detector import load_detector
@@ -161,6 +162,7 @@ def test_training_detecting_and_compressing(tmp_path, monkeypatch):
     write_data(tmp_path / "data")
     trained = tmp_path / "trained"
     save(trained, 3)
+    (trained / "config.json").write_text(to_json(run_config(tmp_path / "data")))
     for folder, step in ((run, 7), (trained, 3)):
         shutil.rmtree(folder / f"checkpoints/{step}/metadata")
     for use, folder, step in (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from frcnn_jax.checkpoint import Checkpoints
-from frcnn_jax.config import replace
+from frcnn_jax.config import replace, to_json
 from frcnn_jax.locks import FolderInUseError, folder_lock
 from frcnn_jax.runs.detector import load_detector
 from frcnn_jax.runs.evaluate import evaluate_run
@@ -90,6 +90,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, data, tmp_path, capsys)
 def test_a_run_killed_before_its_first_checkpoint_says_that_it_begins_again(data, tmp_path, monkeypatch, capsys):
     step_in_a_moment(monkeypatch.setattr)
     said = f"{tmp_path} has no checkpoint yet (train.checkpoint_every = 4): it begins with step 0 again"
+    (tmp_path / "config.json").write_text(to_json(run_config(data)))
     (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n')
     train(run_config(data), tmp_path)
     assert said in capsys.readouterr().out
