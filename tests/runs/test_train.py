@@ -73,7 +73,10 @@ def test_the_command_says_where_data_are_kept_and_that_a_report_is_replaced(data
     kept = f"are kept in {data / 'prepared'}, for later runs too; --data.tfds-dir FOLDER puts them elsewhere\n"
     assert printed.startswith(f"Prepared images {kept}Average precision")
     (tmp_path / "eval").mkdir()
-    (tmp_path / "eval/index.html").write_text("a report")
+    (tmp_path / "eval/index.html").write_text("a page of others")
+    with pytest.raises(FileExistsError, match=r"eval/index\.html would be replaced"):
+        train_and_evaluate(config, tmp_path, config, accept_changed_data=False)
+    (tmp_path / "eval/metrics.json").write_text("{}")
     searched = replace(config, proposals={"method": "selective_search_fast"})
     train_and_evaluate(searched, tmp_path, config, accept_changed_data=False)
     lines = f"Prepared images and proposals {kept}{again}Average precision (voc07, 1 image)\n"
