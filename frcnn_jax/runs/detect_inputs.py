@@ -71,14 +71,15 @@ def _folder_images(folder: Path) -> list[Path]:
 def _without_copies(folder: Path, images: Sequence[Path]) -> list[Path]:
     """The images without those in formats that cannot be read, as HEIC, beside another of the same name."""
     readable = {file.stem for file in images if file.suffix.lower() not in UNREADABLE_SUFFIXES}
-    copies = [file for file in images if file.suffix.lower() in UNREADABLE_SUFFIXES and file.stem in readable]
+    kept = [file.suffix.lower() not in UNREADABLE_SUFFIXES or file.stem not in readable for file in images]
+    copies = [file for file, stays in zip(images, kept, strict=True) if not stays]
     if copies:
         beside = "another of its name lies beside it" if len(copies) == 1 else "others of their names lie beside them"
         print(
             f"{folder}: left out {counted(len(copies), 'image')} that cannot be read, as {beside} ({copies[0].name})",
             file=sys.stderr,
         )
-    return [file for file in images if file not in copies]
+    return [file for file, stays in zip(images, kept, strict=True) if stays]
 
 
 def _is_image(file: Path) -> bool:

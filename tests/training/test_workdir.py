@@ -66,11 +66,11 @@ def test_a_new_run_among_the_images_is_refused_before_it_writes(tmp_path, place)
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "data.npz", "evaluations.json", "checkpoints/1000"])
 def test_files_of_others_in_the_place_of_a_new_run_are_refused(tmp_path, name):
-    (tmp_path / "work/photos").mkdir(parents=True)
-    (tmp_path / "work" / name).mkdir(parents=True)
-    config = replace(BEFORE, data={"root": str(tmp_path / "work/photos")})
-    message = rf"^{tmp_path}/work/{name} is not of a run, .*: give another --workdir$"
-    with pytest.raises(FileExistsError, match=message), run_folder(tmp_path / "work", config, False):
+    (tmp_path / "mine/photos").mkdir(parents=True)
+    (tmp_path / "mine" / name).mkdir(parents=True)
+    config = replace(BEFORE, data={"root": str(tmp_path / "mine/photos")})
+    message = rf"^{tmp_path}/mine/{name} is not of a run, .*: give another --workdir$"
+    with pytest.raises(FileExistsError, match=message), run_folder(tmp_path / "mine", config, False):
         pass
 
 
