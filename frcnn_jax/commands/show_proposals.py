@@ -48,7 +48,7 @@ def of_datasets(config: Config, pictures: int, out: Path | None) -> None:
             picture = draw_best(
                 dataset.read_image(index), proposals[index], dataset.annotations[index], dataset.classes
             )
-            save(out, f"{file_stem(f'{name}-{dataset.image_ids[index]}')}.proposals", picture)
+            save(out, f"{picture_stem(name, dataset.image_ids[index])}.proposals", picture)
 
 
 def of_augmentation(config: Config, pictures: int, out: Path) -> None:
@@ -57,7 +57,12 @@ def of_augmentation(config: Config, pictures: int, out: Path) -> None:
         dataset = open_dataset(name, config.data)
         for index in chosen(dataset, pictures):
             picture = draw_augmented(dataset, index, config.input, seed=config.train.seed)
-            save(out, f"{file_stem(f'{name}-{dataset.image_ids[index]}')}.augmented", picture)
+            save(out, f"{picture_stem(name, dataset.image_ids[index])}.augmented", picture)
+
+
+def picture_stem(name: str, image_id: str) -> str:
+    """The data set's name and the image's id as a file name, without suffix: folder_train-0001 of folder/train."""
+    return file_stem(f"{name.replace('/', '_')}-{image_id}")
 
 
 def chosen(dataset: Dataset, count: int) -> list[int]:
