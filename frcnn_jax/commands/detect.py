@@ -190,7 +190,7 @@ def _read_proposals(
     import numpy as np
 
     from frcnn_jax.data.proposals.files import read_proposal_file
-    from frcnn_jax.data.proposals.source import select_proposals
+    from frcnn_jax.data.proposals.selected import select_proposals
 
     names, sizes = [image.path.stem for image in images], np.array([image.size for image in images])
     rows = read_proposal_file(file, names, sizes, config.invalid, subset=True)

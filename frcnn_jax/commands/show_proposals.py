@@ -14,8 +14,9 @@ from frcnn_jax.data.dataset import Dataset, open_dataset
 from frcnn_jax.data.images import check_image, decode_image, exif_orientation
 from frcnn_jax.data.proposals.files import read_proposal_file
 from frcnn_jax.data.proposals.recall import best_overlaps, proposal_recall
+from frcnn_jax.data.proposals.selected import select_proposals
 from frcnn_jax.data.proposals.selective_search import search_image
-from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals, validation_file
+from frcnn_jax.data.proposals.source import open_proposals, proposal_files, validation_file
 from frcnn_jax.evaluation.drawing import PALETTE, box_pixels, draw_detections
 from frcnn_jax.evaluation.looking.augmented import draw_augmented
 from frcnn_jax.evaluation.pages.gallery import file_stem

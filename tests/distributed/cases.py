@@ -176,16 +176,16 @@ def show_images() -> None:
 
 def search_slowly(seconds: float) -> None:
     """Has the search of proposals take so long in each image, and say when one begins."""
-    from frcnn_jax.data.proposals import source
+    from frcnn_jax.data.proposals import searching
 
-    search = source._search
+    search = searching._search
 
     def say_and_search(*arguments, **options):
         print("searching", file=sys.stderr, flush=True)
         time.sleep(seconds)
         return search(*arguments, **options)
 
-    source._search = say_and_search
+    searching._search = say_and_search
 
 
 def end_in(module: str, name: str, number: int = signal.SIGTERM, process: int = 1) -> None:

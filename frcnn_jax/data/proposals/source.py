@@ -1,4 +1,4 @@
-"""Region proposals of a data set: computed on all cores and stored per image, or read from a file."""
+"""Region proposals of a data set: computed and stored per image, or read from a file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -22,12 +19,13 @@ from frcnn_jax.config import ProposalConfig
 from frcnn_jax.data.dataset import Dataset
 from frcnn_jax.data.proposals.files import iterate_proposal_file
 from frcnn_jax.data.proposals.legacy import read_legacy
-from frcnn_jax.data.proposals.selective_search import search_settings, selective_search
+from frcnn_jax.data.proposals.searching import search_images
+from frcnn_jax.data.proposals.selected import select_each
+from frcnn_jax.data.proposals.selective_search import search_settings
 from frcnn_jax.data.proposals.store import Place, ProposalStore
-from frcnn_jax.machine import cores
 from frcnn_jax.progress import Progress
 
-__all__ = ["Proposals", "open_joined_proposals", "open_proposals", "proposal_files", "select_proposals"]
+__all__ = ["Proposals", "open_joined_proposals", "open_proposals", "proposal_files", "validation_file"]
 
 _log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_SEGMENTS = 5.0
@@ -136,7 +134,7 @@ def open_proposals(
         if file is None:
             raise ValueError(f"proposals.method is 'file', but no file is given for the data set {dataset.name}")
         arrays = iterate_proposal_file(file, dataset.image_ids, dataset.sizes, config.invalid)
-        return Proposals.on_disk(_select(arrays, config, file), dataset.shared_directory)
+        return Proposals.on_disk(select_each(arrays, config, file), dataset.shared_directory)
 
     arguments = search_settings(config)
     settings = {"method": config.method, **arguments}
@@ -153,8 +151,13 @@ def open_proposals(
                 known = store.find(keys)
                 store.add({key: earlier[key] for key in keys if key in earlier and key not in known})
                 store.refresh()
-                search = partial(_search, dataset, **arguments)
-                computed = _complete(store, dataset, keys, longer, search, config.workers or cores(), progress)
+                missing = _missing(keys, longer | store.find(keys))
+                computed, total = len(missing), len(set(keys))
+                _log_start(store, dataset.name, computed, total)
+                title, done = f"proposals of {dataset.name}", total - computed
+                bar = Progress(total=total, initial=done, desc=title, unit="image", disable=not progress)
+                with bar, closing(search_images(dataset, missing, arguments, config.workers)) as found:
+                    _add_all(store, keys, found, bar)
                 store.merge()
         except OSError as error:
             if error.errno not in _READ_ONLY or not set(keys) <= set(earlier):
@@ -182,113 +185,32 @@ def _first_boxes(store: ProposalStore, keys: Sequence[str], count: int) -> dict[
     return {key: (segment, start, min(stop, start + count)) for key, (segment, start, stop) in found.items()}
 
 
-def _complete(
-    store: ProposalStore,
-    dataset: Dataset,
-    keys: Sequence[str],
-    elsewhere: Mapping[str, Place],
-    search: Any,
-    workers: int,
-    progress: bool,
-) -> int:
-    """Searches the images that are neither in the store nor elsewhere, equal images once, and adds them; returns their
-    number.
-    """
+def _missing(keys: Sequence[str], known: Mapping[str, Place]) -> list[int]:
+    """Positions of the images to search: equal images once."""
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
-    known = elsewhere | store.find(keys)
-    todo = sorted(index for key, index in first.items() if key not in known)
-    if known and todo:
-        _log.info("%s: going on after %d of %d images", dataset.name, len(known), len(first))
-    elif todo and (others := store.others()):
+    return sorted(index for key, index in first.items() if key not in known)
+
+
+def _log_start(store: ProposalStore, name: str, missing: int, total: int) -> None:
+    if 0 < missing < total:
+        _log.info("%s: going on after %d of %d images", name, total - missing, total)
+    elif missing and (others := store.others()):
         text = "%s: searching with other settings than before (%s); the proposals of the earlier ones (%s) are kept"
-        _log.info(text, dataset.name, store.folder.name, ", ".join(others))
+        _log.info(text, name, store.folder.name, ", ".join(others))
+
+
+def _add_all(
+    store: ProposalStore, keys: Sequence[str], found: Iterable[tuple[int, Float[np.ndarray, "P 4"]]], bar: Progress
+) -> None:
+    """Adds the boxes to the store every few seconds, and the last ones at the end or when the search is stopped."""
     fresh: dict[str, Float[np.ndarray, "P 4"]] = {}
     written = time.monotonic()
-    title = f"proposals of {dataset.name}"
-    bar = Progress(total=len(first), initial=len(known), desc=title, unit="image", disable=not progress)
     try:
-        with closing(_compute(dataset, todo, search, workers)) as results:
-            for index, boxes in results:
-                fresh[keys[index]] = boxes
-                bar.update()
-                if time.monotonic() - written >= _SECONDS_BETWEEN_SEGMENTS:
-                    store.add(fresh)
-                    fresh, written = {}, time.monotonic()
+        for index, boxes in found:
+            fresh[keys[index]] = boxes
+            bar.update()
+            if time.monotonic() - written >= _SECONDS_BETWEEN_SEGMENTS:
+                store.add(fresh)
+                fresh, written = {}, time.monotonic()
     finally:
-        bar.close()
         store.add(fresh)
-    return len(todo)
-
-
-def _search(dataset: Dataset, index: int, **arguments: Any) -> Float[np.ndarray, "P 4"]:
-    return selective_search(dataset.read_image(index), **arguments)
-
-
-def _compute(
-    dataset: Dataset, todo: Sequence[int], search: Any, workers: int
-) -> Iterator[tuple[int, Float[np.ndarray, "P 4"]]]:
-    """Position and boxes of each image, in order of completion.
-
-    Threads suffice, as OpenCV releases the interpreter's lock. Unlike processes they end with a program that is
-    killed, and do not import it again.
-    """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="proposals")
-    running: dict[Future, int] = {}
-    try:
-        for index in todo:
-            running[pool.submit(search, index)] = index
-            if len(running) >= 2 * workers:
-                yield from _collect(running, dataset)
-        while running:
-            yield from _collect(running, dataset)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        cv2.setNumThreads(threads)
-
-
-def _collect(running: dict[Future, int], dataset: Dataset) -> Iterator[tuple[int, Float[np.ndarray, "P 4"]]]:
-    """Removes completed tasks from `running`; waits for at least one."""
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        index = running.pop(future)
-        try:
-            boxes = future.result()
-        except (ValueError, cv2.error) as error:
-            raise ValueError(f"{dataset.name}: image {dataset.image_ids[index]}: {error}") from error
-        yield index, boxes
-
-
-def select_proposals(
-    arrays: Sequence[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
-) -> list[Float[np.ndarray, "P 4"]]:
-    """At most `max_count` boxes of each image, without those below `min_side`; the number of skipped boxes is logged.
-
-    The first ones are kept, as the best come first. But the original's files are sorted by position, from top to
-    bottom: there every n-th box is kept, or the lower part of the image would have none.
-    """
-    return list(_select(arrays, config, source))
-
-
-def _select(
-    arrays: Iterable[Float[np.ndarray, "P 4"]], config: ProposalConfig, source: str
-) -> Iterator[Float[np.ndarray, "P 4"]]:
-    total = small = surplus = 0
-    for boxes in arrays:
-        large = boxes[(boxes[:, 2:] - boxes[:, :2] >= config.min_side).all(axis=1)]
-        kept = _limit(large, config.max_count)
-        total, small = total + len(boxes), small + len(boxes) - len(large)
-        surplus += len(large) - len(kept)
-        yield kept
-    if small or surplus:
-        _log.info("%s: of %d boxes, left out %d below min_side, %d beyond max_count", source, total, small, surplus)
-
-
-def _limit(boxes: Float[np.ndarray, "P 4"], count: int) -> Float[np.ndarray, "D 4"]:
-    if len(boxes) <= count:
-        return boxes
-    x1, y1, x2, y2 = boxes.T
-    in_order = np.arange(len(boxes))
-    if any(np.array_equal(np.lexsort(keys), in_order) for keys in ((x2, y2, x1, y1), (y2, x2, y1, x1))):
-        return boxes[np.arange(count) * len(boxes) // count]
-    return boxes[:count]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from frcnn_jax.config import ProposalConfig
-from frcnn_jax.data.proposals.source import open_proposals, proposal_files, select_proposals
+from frcnn_jax.data.proposals.selected import select_proposals
+from frcnn_jax.data.proposals.source import open_proposals, proposal_files
 from tests.data.proposals.test_source import FakeDataset, assert_same
 
 
