@@ -29,12 +29,12 @@ def choose_format(
         ValueError: the formats differ in an object or in an image without objects, or one cannot be read; names a
             difference, and how to choose.
     """
-    first, ways = next(iter(formats)), f"the formats {joined(formats)} fit"
+    ways = f"the formats {joined(formats)} fit"
     try:
         readers = {name: reader(root, config) for name, reader in formats.items()}
         contents = {name: _objects(reader) for name, reader in readers.items()}
     except (OSError, ValueError) as error:
-        raise _undecided(root, ways, str(error), first) from error
+        raise _undecided(root, ways, str(error), next(iter(formats))) from error
     splits = {name: [split for split in STANDARD_SPLITS if split in readers[name].splits] for name in formats}
     chosen = max(formats, key=lambda name: len(splits[name]))
     for name in formats:
@@ -42,14 +42,14 @@ def choose_format(
         if differences:
             count = f"{len(differences)} of {len(contents[chosen] | contents[name])} images differ"
             held = "; ".join(f"splits of {known}: {', '.join(names) or 'none'}" for known, names in splits.items())
-            raise _undecided(root, ways, f"{differences[0]}; {count}; {held}", first)
+            raise _undecided(root, ways, f"{differences[0]}; {count}; {held}", chosen)
     rest = " or ".join(name for name in formats if name != chosen)
     warn_once(f"{root}: {ways} and hold the same objects: {chosen} is read; --data.format {rest} reads the other")
     return chosen, readers[chosen]
 
 
-def _undecided(root: Path, ways: str, difference: str, first: str) -> ValueError:
-    how = f"set data.format to one of them, as with --data.format {first}"
+def _undecided(root: Path, ways: str, difference: str, example: str) -> ValueError:
+    how = f"set data.format to one of them, as with --data.format {example}"
     return ValueError(f"{root}: {ways}, and do not hold the same objects ({difference}); {how}")
 
 

@@ -18,7 +18,7 @@ from frcnn_jax.data.formats.log import warn_once
 from frcnn_jax.data.formats.matching.candidates import in_own_folders
 from frcnn_jax.data.formats.matching.ids import missing_ids, unique_ids
 from frcnn_jax.data.formats.split_lists import ListedImages, find_lists
-from frcnn_jax.data.formats.tree import ImageFile, ImageTree
+from frcnn_jax.data.formats.tree import ImageFile, ImageTree, image_suffix
 from frcnn_jax.data.records import STANDARD_SPLITS, ImageRecord, SplitRecords
 from frcnn_jax.progress import Progress
 from frcnn_jax.words import counted
@@ -231,8 +231,11 @@ class LayoutReader(AnnotationReader):
         if len(entry.found) > 1:
             names = ", ".join("/".join((*file.folders, file.name)) for file in entry.found)
             faults.append(Fault("duplicate_id", entry.file, None, "image", names, "several images of one name"))
-        image = entry.found[0]
-        return ImageRecord(self._ids[image], self.images.path(image), entry.file, faults=tuple(faults))
+        image, suffix = entry.found[0], image_suffix(entry.name)
+        other = suffix and suffix != image_suffix(image.name)
+        notes = (Note("suffix", f"{entry.name}: {image.below}"),) if other else ()
+        path = self.images.path(image)
+        return ImageRecord(self._ids[image], path, entry.file, faults=tuple(faults), notes=notes)
 
     @cached_property
     def _ids(self) -> dict[ImageFile, str]:

@@ -27,6 +27,7 @@ __all__ = [
     "ImageTree",
     "composed",
     "files_below",
+    "image_suffix",
     "inner_folder",
     "is_hidden",
     "lines_of",
@@ -196,8 +197,9 @@ class ImageTree:
             stem, by_stem = last, True
         found = self._by_stem.get(stem.casefold(), [])
         if not by_stem:
-            same = [file for file in found if _suffix(file.name) == _suffix(last)]
-            found = same if same or suffix.lower() not in UNREADABLE_SUFFIXES else found  # converted
+            same = [file for file in found if image_suffix(file.name) == image_suffix(last)]
+            converted = len(found) == 1 or suffix.lower() in UNREADABLE_SUFFIXES
+            found = found if converted and not same else same
         split = split_of(folders) or split
         if split in self.splits:
             found = [file for file in found if file.split in (split, None)]
@@ -232,6 +234,7 @@ def _order(file: ImageFile) -> tuple[int, int, str]:
     return kind, IMAGE_SUFFIXES.index(suffix), file.name
 
 
-def _suffix(name: str) -> str:
+def image_suffix(name: str) -> str:
+    """The suffix in lower case, .jpg for .jpeg; empty if it is none of an image."""
     suffix = os.path.splitext(name)[1].lower()
-    return ".jpg" if suffix == ".jpeg" else suffix
+    return {".jpeg": ".jpg"}.get(suffix, suffix) if suffix in IMAGE_SUFFIXES else ""

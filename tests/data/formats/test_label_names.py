@@ -179,3 +179,35 @@ def test_xml_whose_name_fits_an_image_in_two_formats(tmp_path):
         write_text(tmp_path / "a_1.xml", FIRST.xml(filename))
         (record,) = open_reader(tmp_path, DataConfig())[1].read("all").records
         assert (record.path.name, record.faults) == (expected, ())
+
+
+def listing(root, layout, *names):
+    """A reader of `a_1.jpg` and of annotations under these names, an object each."""
+    FIRST.save(root / "images")
+    if layout == "csv":
+        rows = "".join(f"{name},64,48,cat,3,4,30,20\n" for name in names)
+        write_text(root / "all.csv", f"filename,width,height,class,xmin,ymin,xmax,ymax\n{rows}")
+    else:
+        content = coco_json([FIRST] * len(names))
+        for number, name in enumerate(names):
+            content["images"][number] |= {"id": number, "file_name": name}
+        write_text(root / "all.json", json.dumps(content))
+    return open_reader(root, DataConfig())[1]
+
+
+@pytest.mark.parametrize("layout", ["csv", "coco"])
+def test_an_image_that_was_saved_in_another_format_after_it_was_annotated(tmp_path, layout):
+    """It is taken if it alone has the name, and said; a name of its own comes first."""
+    (record,) = listing(tmp_path / "a", layout, "a_1.png").read("all").records
+    assert (record.path.name, record.faults) == ("a_1.jpg", ())
+    said = "1 image has another suffix than its name in the annotations: the one image is taken"
+    assert note_sentences(record.notes) == [f"{said} (a_1.png: images/a_1.jpg)"]
+    (record,) = listing(tmp_path / "b", layout, "a_1.jpeg").read("all").records
+    assert (record.path.name, record.notes) == ("a_1.jpg", ())
+    both = listing(tmp_path / "c", layout, "a_1.jpg", "a_1.png").read("all")
+    assert [record.path.name for record in both.records] == ["a_1.jpg"]
+    assert [fault.kind for fault in both.faults] == ["duplicate_id"]
+    for suffix in ("tif", "bmp"):
+        FIRST.save(tmp_path / "d" / suffix, f"a_1.{suffix}")
+    lost = listing(tmp_path / "d", layout, "a_1.png", "a_1.jpg").read("all").records
+    assert sorted(fault.kind for record in lost for fault in record.faults) == ["missing_image"]

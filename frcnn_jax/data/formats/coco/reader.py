@@ -170,7 +170,7 @@ class CocoReader(LayoutReader):
             *(record.image_id, record.path, record.file, size if stated else (0.0, 0.0)),
             *(tuple(objects), tuple(faults), _NOTATION),
             optional=True,
-            notes=tuple(Note(kind, entry.file, count) for kind, count in counts.items() if count),
+            notes=(*record.notes, *(Note(kind, entry.file, count) for kind, count in counts.items() if count)),
         )
 
 

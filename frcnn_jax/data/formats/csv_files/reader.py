@@ -104,6 +104,7 @@ class CsvReader(LayoutReader):
         size = next(iter(sizes), (0.0, 0.0) if states else None)
         return ImageRecord(
             *(record.image_id, record.path, record.file, size, tuple(objects), tuple(faults), VOC_CORNERS),
+            notes=record.notes,
         )
 
 
