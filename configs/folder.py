@@ -14,8 +14,9 @@ A step has two images, as in the paper, and 64 RoIs of each; background RoIs ove
 images without objects teach nothing (`--sampling.background-iou 0 0.5` draws from all of an image). Up to 600 images
 get `min_steps`, about ten minutes of training on two cores; more images get four epochs. Settings most worth changing:
 `--train.epochs` (more for many classes), `--input.scales` and `--proposals.max-side` (larger for small objects),
-`--input.no-flip --evaluate.no-flip` if left and right differ, `--evaluate.per-class 600` for images with tens of
-objects of one class. For images unlike photographs, such as microscope images and drawings, use `folder_scratch.py`.
+`--input.no-flip --evaluate.no-flip` if left and right differ, as in letters and digits, `--evaluate.per-class 600` for
+images with tens of objects of one class. For images unlike photographs, such as microscope images and drawings, use
+`folder_scratch.py`.
 """
 
 from frcnn_jax.config import Config, derive
@@ -28,7 +29,7 @@ def get_config() -> Config:
         model={"name": "efficientnet_lite0", "weights": "imagenet", "dropout": 0.2},
         input={"batch_size": 2},
         sampling={"rois_per_image": 64, "background_iou": (0.1, 0.5)},
-        evaluate={"box_voting": 0.5, "second_pass": 128, "flip": True},
+        evaluate={"box_voting": 0.5, "second_pass": 128, "flip": True, "score_threshold": 0.01},
         optimizer={"learning_rate": 0.003, "warmup": 0.05, "weight_decay": 5e-4},
         train={"epochs": 4, "min_steps": 1200},
     )

@@ -168,7 +168,7 @@ def test_detect_takes_larger_images_as_its_message_says(pictures, detector, monk
 def test_detect_checks_where_it_writes_before_the_images(pictures, detector, monkeypatch):
     (pictures / "file").write_text("kept")
     (pictures / "a/same.png").write_text("damaged")
-    refused = f"detect.py: {pictures}/file: {pictures}/file is a file, not a folder"
+    refused = f"detect.py: {pictures}/file: {pictures}/file is a file, not a folder: give another folder by --out"
     assert call(monkeypatch, "detect", "--workdir", pictures, pictures / "a", "--out", pictures / "file") == refused
 
 

@@ -78,8 +78,9 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
-        none = default == [] or any(default is without for without in (None, False, argparse.SUPPRESS))
-        if none or "default" in text:
+        # An empty list is the default of arguments of any number.
+        unset = default == [] or any(default is value for value in (None, False, argparse.SUPPRESS))
+        if unset or "default" in text:
             return text
         shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
         return f"{text} (default: {shown})"

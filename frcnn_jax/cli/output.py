@@ -47,9 +47,10 @@ def _flush(stream: TextIO | None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def escape_unprintable() -> None:
-    """Makes stdout escape what its encoding lacks, as a file name that is not UTF-8; stderr does so already."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # in a log the lines stay in order with those of stderr
-        sys.stdout.reconfigure(line_buffering=True)
+def prepare_stdout() -> None:
+    """Makes stdout escape what its encoding lacks, as a file name that is not UTF-8, and write each line at once: in a
+    log they stay in order with those of stderr, which does both already.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        errors = "backslashreplace" if sys.stdout.errors == "strict" else sys.stdout.errors
+        sys.stdout.reconfigure(errors=errors, line_buffering=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from frcnn_jax.cli.compiled import keep_compiled
-from frcnn_jax.cli.output import ended_by_closed_output, escape_unprintable
+from frcnn_jax.cli.output import ended_by_closed_output, prepare_stdout
 from frcnn_jax.machine import restart_with_large_pages
 from frcnn_jax.signals import ended_by_signals, exit_status, print_if_read
 
@@ -35,7 +35,7 @@ def run(main: Callable[[], None], memory_settings: str = "") -> None:
     """
     restart_with_large_pages()
     keep_compiled(_program())
-    escape_unprintable()
+    prepare_stdout()
     interrupted = f"\n{_program()}: interrupted; finished work is kept, and the same command finishes it"
     try:
         with ended_by_closed_output(), ended_by_signals(f"{interrupted}\n"):

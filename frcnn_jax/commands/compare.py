@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from frcnn_jax.cli.options import make_parser, option_strings
@@ -82,15 +83,14 @@ def main() -> None:
         sys.argv[0] = arguments.child  # for messages
         end_with_parent()
         config = replace(config, model={"name": models[0]})
-        train_and_test(arguments.systems[0], config, settings.comparison, arguments.workdir)
+        train_and_test(arguments.systems[0], config, settings.comparison, arguments.workdir, models)
         return
 
     from frcnn_jax.comparison.table import find_records, to_markdown, write_table
     from frcnn_jax.models.architectures import find_architecture
-    from frcnn_jax.plugins import load_plugins
 
-    load_plugins(config.plugins, arguments.workdir, remember=False)  # each system's process notes them for its folder
-    for model in models:
+    # Plug-ins are imported by the systems' processes alone: one that computes would hold the memory of a GPU here.
+    for model in models if not config.plugins else ():
         find_architecture(model)
     command = [*package_command("compare"), "--config", arguments.config, "--workdir", arguments.workdir, *given]
     for model in models:
@@ -99,7 +99,8 @@ def main() -> None:
                 print(f"{system} with {model}: left out, as in the paper", flush=True)
                 continue
             print(f"{system} with {model}{fine_tuning_length(system, settings.comparison)}", flush=True)
-            in_a_process_of_its_own([*command, "--child", sys.argv[0], "--systems", system, "--models", model])
+            others = [other for other in models if other != model]
+            in_a_process_of_its_own([*command, "--child", sys.argv[0], "--systems", system, "--models", model, *others])
             write_table(arguments.workdir, find_records(arguments.workdir))
     print(to_markdown(write_table(arguments.workdir, find_records(arguments.workdir))))
     print(f"Table: {arguments.workdir}/comparison.html")
@@ -117,11 +118,20 @@ def fine_tuning_length(system: str, comparison: ComparisonConfig) -> str:
     )
 
 
-def train_and_test(system: str, config: Config, comparison: ComparisonConfig, workdir: Path) -> None:
+def train_and_test(
+    system: str, config: Config, comparison: ComparisonConfig, workdir: Path, models: Sequence[str]
+) -> None:
+    """Trains and tests one system with one network, after the names of all networks of the comparison are checked."""
+    from frcnn_jax.models.architectures import find_architecture
+    from frcnn_jax.plugins import load_plugins
+
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("frcnn_jax").setLevel(logging.INFO)
     module = importlib.import_module(f"frcnn_jax.comparison.{MODULES[system]}")
     folder = workdir / f"{system}-{config.model.name}"
+    load_plugins(config.plugins, folder)
+    for model in models:
+        find_architecture(model)
     module.train(config, comparison, folder)
     module.test(config, comparison, folder)
 

@@ -67,7 +67,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min-score",
         type=float,
-        default=0.0,
+        default=0.05,
         metavar="SCORE",
         help="least score in the JSON and VOC XML files, beside the run's evaluate.score_threshold",
     )
@@ -149,8 +149,9 @@ def _detect(arguments: argparse.Namespace, detector: Detector, files: Sequence[P
     from frcnn_jax.runs.video import video_facts
 
     config, out, voc_xml = detector.config, arguments.out or arguments.workdir / "detections", arguments.voc_xml
-    for folder in filter(None, (out, voc_xml)):
-        check_folder(folder)
+    check_folder(out, "--out")
+    if voc_xml is not None:
+        check_folder(voc_xml, "--voc-xml")
     max_pixels = config.data.max_pixels if arguments.max_pixels is None else arguments.max_pixels
     images = check_images(files, detector.orientation, max_pixels, skip_broken=arguments.skip_broken)
     for video in videos:

@@ -61,10 +61,12 @@ def main() -> None:
     from frcnn_jax.evaluation.looking.advice import advised_settings
     from frcnn_jax.evaluation.looking.page import check_page, format_survey, write_page
     from frcnn_jax.evaluation.looking.survey import survey_folder
+    from frcnn_jax.evaluation.outputs.files import check_folder
     from frcnn_jax.plugins import load_plugins
 
     load_plugins(config.plugins)
     if arguments.out is not None:
+        check_folder(arguments.out, "--out")
         check_page(arguments.out / "index.html")
     survey = survey_folder(config)
     recall = None

@@ -70,7 +70,7 @@ def train_and_evaluate(config: Config, workdir: Path, recipe: Config, *, accept_
     from frcnn_jax.runs.train import train
 
     if is_first():
-        check_report_folder(workdir / "eval")
+        check_report_folder(workdir / "eval", "--workdir")
     before_data = partial(open_test_set, workdir=workdir)
     train(config, workdir, accept_changed_data=accept_changed_data, before_data=before_data)
     report = workdir / "eval/index.html"

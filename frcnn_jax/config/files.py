@@ -186,8 +186,8 @@ def replaced_length(given: Mapping[str, Any]) -> dict[str, int | None]:
 
 
 def to_json(config: Config) -> str:
-    """`config` as JSON text that `from_json` reads back, without `distributed` and `data.verify`, which belong to a
-    start.
+    """`config` as JSON text that `from_json` reads back, without `distributed`, and with `data.verify` off: both belong
+    to a start.
     """
     settings = dataclasses.asdict(config)
     settings.pop("distributed", None)

@@ -222,6 +222,11 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
 
+    @property
+    def length_option(self) -> str:
+        """The command-line option that makes the training longer."""
+        return "--train.steps" if self.epochs is None else "--train.epochs"
+
     def __post_init__(self):
         kinds(self, "train")
         if self.steps is None and self.epochs is None:

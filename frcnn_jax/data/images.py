@@ -20,6 +20,7 @@ from frcnn_jax.data.encoded.tiff import is_tiff, tag_orientation, tiff_bits, tif
 from frcnn_jax.data.encoded.webp import is_webp, webp_exif, webp_size
 
 __all__ = [
+    "DRAWN_SUFFIXES",
     "IMAGE_SUFFIXES",
     "UNREADABLE_SUFFIXES",
     "check_image",
@@ -35,6 +36,8 @@ __all__ = [
     "way_to_rgb",
 ]
 
+DRAWN_SUFFIXES = (".detections.jpg", ".detections.png", ".proposals.jpg", ".augmented.jpg")
+"""Ends of the names of pictures with boxes that our commands write, which are no photographs."""
 UNREADABLE_SUFFIXES = (".heic", ".heif", ".avif", ".gif")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", *UNREADABLE_SUFFIXES)
 """Suffixes of image files. HEIC, AVIF and GIF cannot be read, but are listed so that messages can name them."""

@@ -93,7 +93,7 @@ def detect_images(
                     bar.write(f"{file.path}: {counted(len(boxes), 'proposal')}, {objects}")
                 bar.update()
         except KeyboardInterrupt:
-            bar.write(f"{len(counts)} of {counted(len(images), 'image')} done; the same command does them all anew")
+            bar.write(f"{len(counts)} of {counted(len(images), 'image')} done")
             raise
     if len(counts) > 1:
         print(_summary(np.array(counts), detector.classes, score, best))
@@ -173,7 +173,7 @@ def _objects(count: int, score: float, best: float = 0.0) -> str:
     """Number of objects in words; without any, also the best score below the limit."""
     shown = f"{best:.2g}"
     if float(shown) >= score:  # rounded up
-        shown = f"{best:.4f}"
+        shown = f"{math.floor(best * 1e4) / 1e4:g}"
     below = f" (the best has {shown})" if not count and best else ""
     return f"{counted(count, 'object')} with score >= {score:g}{below}"
 

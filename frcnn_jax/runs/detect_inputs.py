@@ -12,14 +12,20 @@ from typing import Literal
 
 from frcnn_jax.config import DataConfig
 from frcnn_jax.data.files import map_in_threads
-from frcnn_jax.data.images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES, check_image, exif_orientation, turned_size
+from frcnn_jax.data.images import (
+    DRAWN_SUFFIXES,
+    IMAGE_SUFFIXES,
+    UNREADABLE_SUFFIXES,
+    check_image,
+    exif_orientation,
+    turned_size,
+)
 from frcnn_jax.progress import Progress
 from frcnn_jax.runs.video import VIDEO_SUFFIXES
 from frcnn_jax.words import counted, listed
 
 __all__ = ["ImageInput", "check_images", "find_inputs", "say_orientation"]
 
-_PICTURES = (".detections.jpg", ".detections.png")  # pictures of an earlier call
 _NAMED = 3  # files in a message
 _KINDS = f"give images, folders of images, or videos ({', '.join(VIDEO_SUFFIXES)})"
 
@@ -84,7 +90,7 @@ def _without_copies(folder: Path, images: Sequence[Path]) -> list[Path]:
 
 def _is_image(file: Path) -> bool:
     """True for the name of an image that is not a picture of an earlier call."""
-    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.lower().endswith(_PICTURES)
+    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.lower().endswith(DRAWN_SUFFIXES)
 
 
 def _first_with_images(folder: Path) -> Path | None:

@@ -1,18 +1,13 @@
-"""Ctrl-C and SIGTERM, by which schedulers stop a job, take effect at the end of a training step; and what a run says
-that is stopped or resumed.
-"""
+"""Ctrl-C and SIGTERM, by which schedulers stop a job: they take effect at the end of a training step."""
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from frcnn_jax.config import Config
 from frcnn_jax.distributed.talk import is_first
 from frcnn_jax.signals import REPEATED, print_if_read, say, set_unsaved
 
@@ -82,18 +77,3 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
                 stream.flush()
         signal.raise_signal(received[0])
         raise KeyboardInterrupt
-
-
-def describe_resumed(workdir: Path, config: Config, step: int) -> str:
-    """Message about a run that starts at a step: it goes on, or is finished and how to train further."""
-    if step < config.train.steps:
-        return f"Going on from step {step} of {workdir}"
-    further = f"give more {length_option(config)}"
-    if config.optimizer.follows_length:
-        further = f"start from it in another --workdir, with --model.weights {shlex.quote(str(workdir))}"
-    return f"The training of {workdir} is finished, at step {step}; to train further, {further}"
-
-
-def length_option(config: Config) -> str:
-    """The command-line option that makes the training longer."""
-    return "--train.steps" if config.train.epochs is None else "--train.epochs"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -34,7 +35,7 @@ from frcnn_jax.models.architectures import resolve_rules
 from frcnn_jax.plugins import load_plugins
 from frcnn_jax.training.data_record import DataRecord, check_labels, record_data
 from frcnn_jax.training.initial import abstract_state, build_model, first_state
-from frcnn_jax.training.interruption import deferred_signals, describe_resumed, report_ignored_ctrl_c, say_stopped
+from frcnn_jax.training.interruption import deferred_signals, report_ignored_ctrl_c, say_stopped
 from frcnn_jax.training.losses import MultiTaskLoss, check_loss, create_loss, name_loss
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.optimizer import create_optimizer, learning_rates
@@ -215,3 +216,13 @@ def open_data(
     record = record_data(dataset, files)
     check(record, dataset)
     return dataset, open_joined_proposals(datasets, config.proposals, files), record
+
+
+def describe_resumed(workdir: Path, config: Config, step: int) -> str:
+    """Message about a run that starts at a step: it goes on, or is finished and how to train further."""
+    if step < config.train.steps:
+        return f"Going on from step {step} of {workdir}"
+    further = f"give more {config.train.length_option}"
+    if config.optimizer.follows_length:
+        further = f"start from it in another --workdir, with --model.weights {shlex.quote(str(workdir))}"
+    return f"The training of {workdir} is finished, at step {step}; to train further, {further}"

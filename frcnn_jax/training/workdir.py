@@ -20,7 +20,6 @@ from frcnn_jax.locks import folder_lock
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.training.data_record import DataRecord, compare_data, write_record
 from frcnn_jax.training.initial import read_start_pixels
-from frcnn_jax.training.interruption import length_option
 from frcnn_jax.training.state import TrainState
 from frcnn_jax.training.validation import compare_measured
 
@@ -57,7 +56,7 @@ class RunFolder:
             if self._before is not None and self._checkpoints.latest > counted.train.steps:
                 raise ValueError(
                     f"{self._workdir} has reached step {self._checkpoints.latest}, beyond train.steps = "
-                    f"{counted.train.steps}: give more {length_option(config)}, or another --workdir"
+                    f"{counted.train.steps}: give more {config.train.length_option}, or another --workdir"
                 )
             return counted.train.steps
 
@@ -72,7 +71,7 @@ class RunFolder:
             raise ValueError(
                 f"{self._workdir} is at its last step, {self._checkpoints.latest}, so that nothing is learned from the "
                 "changed data and its checkpoint stays that of the data before: give more "
-                f"{length_option(config)} to go on with them, or the data as they were"
+                f"{config.train.length_option} to go on with them, or the data as they were"
             )
 
     def check_measured(self, measured: Mapping[str, Any]) -> None:
@@ -173,7 +172,8 @@ def run_folder(workdir: Path, config: Config, accept_changed_data: bool) -> Iter
 
 
 def check_new(workdir: Path, root: str | None) -> None:
-    """Checks a workdir without config.json, which a run writes first, for images of `root`, the setting `data.root`.
+    """Checks a workdir without config.json, which a run writes first: for files of others that the run would replace,
+    and for images of `root`, the setting `data.root`.
 
     Raises:
         ValueError: the run would mix its files with the images and annotations of `root`.
@@ -288,7 +288,7 @@ def _recorded(workdir: Path) -> Config | None:
     if not path.exists():
         return None
     config = absolute_paths(_read(path))
-    return config if any(entry.name.isdigit() for entry in (workdir / "checkpoints").glob("*")) else None
+    return config if any(entry.name.isdecimal() for entry in (workdir / "checkpoints").glob("*")) else None
 
 
 def _read(path: Path) -> Config:

@@ -60,10 +60,7 @@ def compress_head(
         if layer not in head:
             if f"{layer}_L" in head:
                 raise ValueError(f"{layer} is compressed already")
-            raise ValueError(
-                f"the head has no {layer} to compress, as those of vgg16 and efficientnet_lite0_fc have; it has "
-                f"{', '.join(sorted(head))}"
-            )
+            raise ValueError(f"the head has no layer {layer} to compress; it has {', '.join(sorted(head))}")
         whole = head.pop(layer)
         try:
             first, second = low_rank_factors(np.asarray(whole["kernel"]), rank)

@@ -300,17 +300,24 @@ def test_fingerprint_is_of_ids_and_images_in_order(config, files):
     assert len({first, renamed, turned}) == 3
 
 
+@pytest.mark.parametrize("cause", ["no permission", "a full disk"])
 @pytest.mark.parametrize("given", [True, False])
-def test_a_place_that_cannot_be_written_names_its_setting(tmp_path, monkeypatch, given):
+def test_a_place_that_cannot_be_written_names_its_setting(tmp_path, monkeypatch, given, cause):
     """The setting, where the user has given none, as in a container without a home."""
     VocFiles(tmp_path / "data").image("a", object_xml())
 
     def refuse(folder, *_, **__):
         raise PermissionError(13, "Permission denied", str(folder.parent))
 
-    monkeypatch.setattr(voc_prepare, "folder_lock", refuse)
+    def fail(*_, **__):
+        raise RuntimeError("Failed to write to file: a.array_record: No space left on device; at line 1")
+
+    if cause == "no permission":
+        monkeypatch.setattr(voc_prepare, "folder_lock", refuse)
+    else:
+        monkeypatch.setattr("tensorflow_datasets.core.DatasetBuilder.download_and_prepare", fail)
     monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path / "home/tensorflow_datasets"))
     config = DataConfig(root=str(tmp_path / "data"), tfds_dir=str(tmp_path / "tfds") if given else None)
-    with pytest.raises(PermissionError) as error:
+    with pytest.raises(OSError, match=r"denied|No space") as error:
         open_dataset("folder/train", config)
     assert ("give --data.tfds-dir FOLDER" in str(error.value)) != given

@@ -1,6 +1,7 @@
 """A disk that is full, at each place that writes: one line that names the file, and what was there is still whole."""
 
 import contextlib
+import errno
 import resource
 
 import numpy as np
@@ -98,8 +99,10 @@ def test_preparing(tmp_path):
     files.split("train", "a", "b", "c")
     files.split("test", "d")
     config = DataConfig(root=str(tmp_path / "data"), tfds_dir=str(tmp_path / "tfds"), train=("folder/train",))
-    with little_space(4500), pytest.raises(OSError, match=rf"{tmp_path}/tfds/\S+ cannot be written: .*too large$"):
+    message = rf"cannot be written: .*File too large: '{tmp_path}/tfds/\S+'$"
+    with little_space(4500), pytest.raises(OSError, match=message) as error:
         open_dataset("folder/train", config)
+    assert error.value.errno == errno.EFBIG
     assert not list((tmp_path / "tfds").rglob("*.array_record*"))
     assert len(open_dataset("folder/train", config)) == 3
 

@@ -254,8 +254,9 @@ def test_class_names_are_checked_when_files_are_replaced_too(run, tmp_path, no_s
 def test_a_file_in_place_of_a_folder_is_told_first(run, tmp_path, no_search, argument):
     (tmp_path / "file").write_text("mine")
     folders = {"directory": tmp_path / "eval", "voc_results": tmp_path / "voc"}
+    way = f"give another folder by {'--out' if argument == 'directory' else '--voc-results'}"
     for place in (tmp_path / "file", tmp_path / "file/deep/in"):
-        with pytest.raises(NotADirectoryError, match=f"^{place}: {tmp_path}/file is a file, not a folder$"):
+        with pytest.raises(NotADirectoryError, match=f"^{place}: {tmp_path}/file is a file, not a folder: {way}$"):
             evaluate_run(run[0], **folders | {argument: place}, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -270,7 +271,7 @@ def test_photographs_and_pages_of_others_are_not_replaced(run, tmp_path, no_sear
 def test_a_folder_that_cannot_be_written_to_is_told_first(run, tmp_path, no_search, monkeypatch):
     monkeypatch.setattr("os.access", lambda *arguments: False)
     with pytest.raises(
-        PermissionError, match=f"^{tmp_path}/a/eval: {tmp_path} cannot be written to: give another folder"
+        PermissionError, match=f"^{tmp_path}/a/eval: {tmp_path} cannot be written to: give another folder by --out$"
     ):
         evaluate_run(run[0], directory=tmp_path / "a/eval")
 

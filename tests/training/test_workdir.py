@@ -22,7 +22,7 @@ from frcnn_jax.config import (
     to_json,
 )
 from frcnn_jax.training import loop
-from frcnn_jax.training.interruption import describe_resumed
+from frcnn_jax.training.loop import describe_resumed
 from frcnn_jax.training.metrics import MetricsLog
 from frcnn_jax.training.workdir import check_new, claim_workdir, read_config, run_folder
 from tests.data.test_pipeline import Images

@@ -12,7 +12,7 @@ from frcnn_jax.comparison.mining import feature_scale, mine_svms
 from frcnn_jax.comparison.overlaps import class_overlaps
 from frcnn_jax.comparison.ridge import BoxRegressors, fit_box_regressors
 from frcnn_jax.comparison.stages.features import Pairs
-from frcnn_jax.comparison.stages.folder import load_arrays, save_arrays
+from frcnn_jax.comparison.stages.folder import SVMS, load_arrays, save_arrays
 from frcnn_jax.comparison.stages.liblinear import train_svms_by_liblinear
 from frcnn_jax.comparison.stages.run import Run
 from frcnn_jax.comparison.svm import LinearSvms, train_svms_on_host
@@ -22,7 +22,7 @@ from frcnn_jax.comparison.windows import candidates
 __all__ = ["SOLVERS", "load_regressors", "load_svms", "train_regressors", "train_svms"]
 
 SOLVERS = {"device": train_svms_on_device, "host": train_svms_on_host, "liblinear": train_svms_by_liblinear}
-_SVMS, _REGRESSORS = "svms.npz", "regressors.npz"
+_REGRESSORS = "regressors.npz"
 _NETWORK = "network"  # SHA-256 of the parameters by which features were made
 
 
@@ -32,7 +32,7 @@ def train_svms(run: Run, vectors: FeatureStore, params: Any) -> LinearSvms:
     Args:
         params: of the network that the vectors are made by.
     """
-    path, settings = run.folder / _SVMS, run.comparison.svm
+    path, settings = run.folder / SVMS, run.comparison.svm
     if path.exists():
         return load_svms(run, params)
     num_classes = len(run.dataset.classes)
@@ -52,7 +52,8 @@ def train_svms(run: Run, vectors: FeatureStore, params: Any) -> LinearSvms:
         bias_multiplier=settings.bias_multiplier,
         positive_weight=settings.positive_weight,
     )
-    with run.record.train("svms", share=run.share) as tick:
+    state = run.folder / "mining.npz"
+    with run.record.train("svms", share=run.share, anew=not state.exists()) as tick:
         svms = mine_svms(
             vectors,
             overlaps,
@@ -64,7 +65,7 @@ def train_svms(run: Run, vectors: FeatureStore, params: Any) -> LinearSvms:
             join=settings.join,
             leave=settings.leave,
             retrain_at=settings.retrain_at,
-            state=run.folder / "mining.npz",
+            state=state,
             made_from={"network": fingerprint(params)},
             tick=tick,
         )
@@ -112,7 +113,7 @@ def load_svms(run: Run, params: Any) -> LinearSvms:
         FileNotFoundError: as `load_arrays`.
         ValueError: they were trained on those of another network; or as `load_arrays`.
     """
-    return LinearSvms(**_load(run.folder / _SVMS, params))
+    return LinearSvms(**_load(run.folder / SVMS, params))
 
 
 def load_regressors(run: Run, params: Any) -> BoxRegressors | None:

@@ -161,6 +161,7 @@ def fine_tune(
             if not clock.is_running:
                 jax.block_until_ready(loss)
                 clock.start()
+        clock.stop()
         if stopped:
             return FineTuned(None, number, number, ())  # the signal takes effect when the block is left
         chosen = number

@@ -30,6 +30,7 @@ from frcnn_jax.config import Config
 
 __all__ = [
     "NETWORK",
+    "SVMS",
     "check_folder",
     "claim_folder",
     "describe_features",
@@ -40,7 +41,7 @@ __all__ = [
     "trained_classes",
 ]
 
-NETWORK = "network.npz"
+NETWORK, SVMS = "network.npz", "svms.npz"
 _FILE = "settings.json"
 _NORM = "regression.feature_norm"
 # Settings that do not affect the files.

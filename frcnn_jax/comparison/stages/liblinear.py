@@ -20,7 +20,8 @@ def check_scikit_learn() -> None:
     """Raises ImportError if scikit-learn is not installed; does not import it."""
     if importlib.util.find_spec("sklearn") is None:
         raise ImportError(
-            "SVMs by liblinear need scikit-learn: pip install 'frcnn_jax[comparison]', or take the solver \"device\""
+            "SVMs by liblinear need scikit-learn: pip install 'frcnn_jax[comparison]', or give "
+            "--comparison.svm.solver device"
         )
 
 

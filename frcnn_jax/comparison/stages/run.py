@@ -17,6 +17,7 @@ from frcnn_jax.comparison.record import Record
 from frcnn_jax.comparison.settings import ComparisonConfig
 from frcnn_jax.comparison.stages.folder import (
     NETWORK,
+    SVMS,
     check_folder,
     claim_folder,
     describe_features,
@@ -146,9 +147,9 @@ def open_training(
     folder = expand_user(folder)
     load_plugins(config.plugins, folder)
     config = absolute_paths(config)
-    if config.evaluate.coco:
+    if config.evaluate.coco and comparison.share == 1:  # of a share nothing is evaluated
         check_pycocotools()
-    if comparison.svm.solver == "liblinear":
+    if comparison.svm.solver == "liblinear" and not (folder / SVMS).exists():
         check_scikit_learn()
     with folder_lock(folder, purpose=f"training {system}"):
         remove_unfinished(folder)

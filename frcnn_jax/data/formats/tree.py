@@ -19,7 +19,8 @@ from frcnn_jax.data.formats.file_names import (
     without_prefix,
 )
 from frcnn_jax.data.formats.log import warn_once
-from frcnn_jax.data.images import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
+from frcnn_jax.data.images import DRAWN_SUFFIXES, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
+from frcnn_jax.words import joined
 
 __all__ = [
     "USUAL_SUFFIXES",
@@ -42,6 +43,7 @@ USUAL_SUFFIXES = (".jpg", ".jpeg", ".png")
 _DEPTH = 5  # folders below the root
 # Files of our own folders, whose pictures are no data: of runs, of systems of a comparison, of evaluations.
 _OWN = ({"config.json", "checkpoints"}, {"settings.json", "record.json"}, {"metrics.json", "thumbnails"})
+_MARKS = frozenset.union(*map(frozenset, _OWN))
 
 
 def is_hidden(name: str) -> bool:
@@ -53,17 +55,18 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
     """Sorted files with these suffixes (upper or lower case), a few folders deep: the folders below the root, and the
     name.
 
-    Hidden files and folders are skipped, and below the root those of runs and their evaluations, and those that may not
-    be read, with a line. A folder is visited once: under its own name, not that of a link beside it.
+    Hidden files and folders are skipped, and pictures that our commands have drawn. Below the root, folders of runs and
+    their evaluations are left out with a line, and so are those that may not be read. A folder is visited once: under
+    its own name, not that of a link beside it.
     """
     endings, seen = tuple(suffixes), set()
 
     def visit(folder: str, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
         try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                return
+            seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 shown = sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
         except PermissionError:
@@ -73,10 +76,13 @@ def files_below(root: Path, suffixes: Iterable[str], depth: int = _DEPTH) -> Ite
             return
         names, folders = {entry.name for entry in shown}, []
         if parts and any(marks <= names for marks in _OWN):
+            warn_once(f"{folder} is left out, as it holds results, {joined(sorted(names & _MARKS))}")
             return
         for entry in shown:
-            if entry.name.lower().endswith(endings) and entry.is_file():
-                yield parts, entry.name
+            name = entry.name.lower()
+            if name.endswith(endings) and entry.is_file():
+                if not name.endswith(DRAWN_SUFFIXES):
+                    yield parts, entry.name
             elif entry.is_dir():
                 folders.append(entry)
         if len(parts) < depth:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import itertools
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,6 +43,7 @@ from frcnn_jax.sums import write_sums
 __all__ = ["CheckedVoc", "FolderBuilder", "PreparedConfig", "VocFolderBuilder", "configured", "write_prepared"]
 
 _SHARD_BYTES = 1 << 30  # of images, in one file
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 POSES = ("frontal", "rear", "left", "right", "unspecified")
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -236,7 +239,9 @@ def write_prepared(builder: _CheckedBuilder) -> None:
         try:
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
         except RuntimeError as error:  # raised by ArrayRecord, which writes the files
-            raise OSError(f"{builder.data_dir} cannot be written: {str(error).partition(';')[0]}") from error
+            reason = str(error).partition(";")[0]
+            code = next((code for code in _OF_DISK if os.strerror(code) in reason), errno.EIO)
+            raise OSError(code, f"cannot be written: {reason}", str(builder.data_dir)) from error
     write_sums(Path(builder.data_dir))
 
 

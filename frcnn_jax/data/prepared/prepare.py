@@ -132,7 +132,7 @@ def prepare_folder(split: str, config: DataConfig) -> tuple[Path, str, str]:
                 say_earlier(folder, label, places, source)
     place = next(place for place in places if place.is_dir())
     with damage_named(place):
-        check_sizes(place)
+        check_sizes(place)  # before the files of what to say are read
         if place not in _PREPARED:
             say_again(place, str(request.path))
         say_layout(place, str(request.path), request.format, request.used)
@@ -168,9 +168,10 @@ def examine_folder(request: Request, check_file: Callable[[bytes], tuple[int, in
         for rule in request.held
     ]
     usable = usable_records([source.read(name) for name, source in sources])
-    read = dict(zip(request.wanted, usable, strict=False))
+    wanted, rest = usable[: len(request.wanted)], usable[len(request.wanted) :]
+    read = dict(zip(request.wanted, wanted, strict=True))
     splits, lost = without_tested(read, tested, path)
-    held = dict(zip((rule.split for rule in request.held), usable[len(read) :], strict=True))
+    held = dict(zip((rule.split for rule in request.held), rest, strict=True))
     more, lost_more = without_tested(splits | held, list(held), path, unchanged=tested)
     splits, lost = {name: more[name] for name in splits}, lost + lost_more
     divided = divided_images(read | held, splits, [*tested, *held], path, config, request.format)

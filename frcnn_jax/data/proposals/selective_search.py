@@ -82,8 +82,8 @@ def selective_search(
         float32 boxes, half-open, in pixels of the original image.
 
     Raises:
-        ValueError: the mode is unknown, a number is negative, `segment_scale` is 0, or the image is not of the type and
-            shape above.
+        ValueError: the mode is unknown, a number is negative, `segment_scale` is below 1, or the image is not of the
+            type and shape above.
     """
     image = check_pixels(image)
     if mode not in _MODES:

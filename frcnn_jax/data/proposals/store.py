@@ -247,6 +247,7 @@ def _read_segment(path: Path) -> Segment:
     Raises:
         OSError: a file is missing, or cannot be read.
         ValueError: a file is damaged.
+        MemoryError: there is too little memory.
     """
     try:
         with open_npz(path / "images.npz") as images:
@@ -256,6 +257,8 @@ def _read_segment(path: Path) -> Segment:
     except OSError:
         raise
     except Exception as error:  # NumPy may raise anything on a damaged file
+        if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+            raise MemoryError(f"{path} cannot be read") from error  # not damaged, and not to be removed
         raise ValueError(f"{path}: cannot be read ({error})") from error
     whole = len(offsets) == len(names) + 1 and boxes.dtype == np.float32 and boxes.shape == (offsets[-1], 4)
     if not whole or offsets[0] != 0 or (np.diff(offsets) < 0).any():

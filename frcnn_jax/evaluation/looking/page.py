@@ -24,7 +24,8 @@ from frcnn_jax.words import counted
 __all__ = ["check_page", "format_survey", "remarks", "write_page"]
 
 _EXAMPLES = 3
-_TITLE = b": a look at the data</title>"
+_TITLE = "a look at the data"
+_HEAD = 4096  # bytes of a page in which its title stands
 _EQUAL = 5  # most groups of equal images to print
 
 
@@ -91,9 +92,14 @@ def remarks(survey: Survey, config: Config) -> list[str]:
 
 
 def check_page(path: Path) -> None:
-    """Raises FileExistsError if the page would replace another file than an earlier one of its kind."""
-    if path.exists() and _TITLE not in path.read_bytes():
-        raise FileExistsError(f"{path} would be replaced, and is no look at data: give another folder for the page")
+    """Raises FileExistsError if the page would replace anything but an earlier one of its kind."""
+    if path.is_file():
+        with path.open("rb") as page:
+            ours = f"{_TITLE}</title>".encode() in page.read(_HEAD)
+    else:
+        ours = not path.exists()
+    if not ours:
+        raise FileExistsError(f"{path} would be replaced, and is no look at data: give another folder by --out")
 
 
 def write_page(
@@ -116,6 +122,7 @@ def write_page(
     html = render_page(
         "look.html",
         survey=survey,
+        title=_TITLE,
         objects=sum(split.objects for split in survey.splits.values()),
         rows=rows,
         heads=heads,

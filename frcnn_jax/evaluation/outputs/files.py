@@ -48,7 +48,7 @@ class ResultFiles:
         if self.voc_results is not None:
             check_image_ids(self.voc_results, dataset.image_ids)
             files += voc_results_files(self.voc_results, dataset.classes, voc_split(dataset.name))
-            check_folder(self.voc_results)
+            check_folder(self.voc_results, "--voc-results")
         if self.coco_results is not None:
             if self.coco_results.suffix.lower() != ".json" or self.coco_results.is_dir():
                 raise ValueError(f"{self.coco_results}: COCO results are a file; give its name, which ends in .json")
@@ -60,9 +60,9 @@ class ResultFiles:
                     "the data set's own file: move it away, or give the results another name"
                 )
             files += [self.coco_results, beside]
-            check_folder(self.coco_results.parent)
+            check_folder(self.coco_results.parent, "--coco-results")
         if self.voc_xml is not None:
-            check_folder(self.voc_xml)
+            check_folder(self.voc_xml, "--voc-xml")
             check_xml_files(self.voc_xml, dataset.image_ids, overwrite=self.overwrite)
         for path in filter(Path.exists, [] if self.overwrite else files):
             raise FileExistsError(f"{path} already exists: give --overwrite to replace it, or another name")
@@ -95,25 +95,32 @@ class ResultFiles:
                 write_voc_xml(self.voc_xml, image, name, sizes[image], found, dataset.classes, min_score=min_score)
 
 
-def check_report_folder(path: Path) -> None:
+def check_report_folder(path: Path, option: str = "--out") -> None:
     """Raises OSError if an evaluation cannot be written to `path` as a folder, or would replace files of others there,
     such as photographs in `images/`.
+
+    Args:
+        option: names the option that gives another folder.
     """
-    check_folder(path)
+    check_folder(path, option)
     # An evaluation writes metrics.json first.
     foreign = [] if (path / "metrics.json").exists() else [name for name in _REPORT if (path / name).exists()]
     if foreign:
         raise FileExistsError(
             f"{path / foreign[0]} would be replaced, and is not of an evaluation, as there is no metrics.json: give "
-            "another folder for the results"
+            f"another folder by {option}"
         )
 
 
-def check_folder(path: Path) -> None:
-    """Raises OSError if `path` cannot be created or written to as a folder; does not create it."""
+def check_folder(path: Path, option: str) -> None:
+    """Raises OSError if `path` cannot be created or written to as a folder; does not create it.
+
+    Args:
+        option: names the option that gives another folder.
+    """
     file = file_in_place(path.absolute())
     if file is not None:
-        raise NotADirectoryError(f"{path}: {file} is a file, not a folder")
+        raise NotADirectoryError(f"{path}: {file} is a file, not a folder: give another folder by {option}")
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: {existing} cannot be written to: give another folder for the results")
+        raise PermissionError(f"{path}: {existing} cannot be written to: give another folder by {option}")

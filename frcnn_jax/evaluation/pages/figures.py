@@ -23,6 +23,7 @@ _FEW = 12  # classes in a legend
 _MOST = 40  # classes in a legend; of more, only the best and the worst
 _ENDS = 10  # of each
 _ROWS = 25  # of a legend
+_STYLES = ("-", "--", ":", "-.")
 _LETTERS = (40, 20)  # most of a name in a legend of one or two columns
 
 
@@ -93,14 +94,16 @@ def _plot(
         if name not in named:
             axes.plot(x[some], y[some], color="0.85", linewidth=0.8, zorder=1)
             continue
-        color = tuple(value / 255 for value in PALETTE[i % len(PALETTE)])
+        # Curves of a class look alike in all figures, unless there are too many classes to tell apart.
+        look = i if len(curves) <= len(_STYLES) * len(PALETTE) else named.index(name)
+        color = tuple(value / 255 for value in PALETTE[look % len(PALETTE)])
         # The number in front also keeps Matplotlib from hiding a name that starts with an underscore.
         prefix = " " if values.get(name) is None else f"{values[name]:.3f}  "
         (lines[name],) = axes.plot(
             x[some],
             y[some],
             color=color,
-            linestyle=("-", "--", ":", "-.")[i // len(PALETTE) % 4],
+            linestyle=_STYLES[look // len(PALETTE)],
             label=prefix + _short(shown[i], letters).replace("$", r"\$"),
         )
     if named:

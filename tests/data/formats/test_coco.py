@@ -153,11 +153,29 @@ def test_a_file_that_is_not_json_is_named(tmp_path):
 
 
 def test_two_names_of_one_category_are_refused(tmp_path):
-    def change(content):
-        content["categories"].append({"id": content["categories"][0]["id"], "name": "another"})
+    def add(name):
+        def change(content):
+            used = content["annotations"][0]["category_id"]
+            (first,) = (item["name"] for item in content["categories"] if item["id"] == used)
+            content["categories"].append({"id": used, "name": name or f" {first} "})
 
-    with pytest.raises(ValueError, match=r"categories '\w+' and 'another' have one id, \d+: give one of them another"):
-        one_file(tmp_path, change)
+        return change
+
+    with pytest.raises(
+        ValueError, match=r"json: categories\[\d\], '\w+', and categories\[\d\], 'another', have one id, \d+: give one"
+    ):
+        one_file(tmp_path / "another", add("another"))
+    found, plain = one_file(tmp_path / "spaces", add("")), one_file(tmp_path / "plain")
+    assert [record.objects for record in found.records] == [record.objects for record in plain.records]
+
+
+def test_a_second_name_of_an_id_without_objects_is_no_mistake(tmp_path):
+    def change(content):
+        content["categories"] += [{"id": 99, "name": "one"}, {"id": 99, "name": "two"}]
+
+    assert [r.objects for r in one_file(tmp_path / "a", change).records] == [
+        r.objects for r in one_file(tmp_path / "b").records
+    ]
 
 
 def test_ids_may_be_text_and_the_file_begin_with_a_mark(tmp_path):

@@ -190,7 +190,7 @@ def listing(root, layout, *names):
     else:
         content = coco_json([FIRST] * len(names))
         for number, name in enumerate(names):
-            content["images"][number] |= {"id": number, "file_name": name}
+            content["images"][number]["file_name"] = name
         write_text(root / "all.json", json.dumps(content))
     return open_reader(root, DataConfig())[1]
 

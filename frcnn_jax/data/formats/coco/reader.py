@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import mmap
 import re
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 from frcnn_jax.data.faults import Fault, Note
 from frcnn_jax.data.files import map_in_threads
 from frcnn_jax.data.formats.coco.boxes import is_number, read_box, read_rotation
+from frcnn_jax.data.formats.coco.categories import category_names, class_name, class_notes, id_key
 from frcnn_jax.data.formats.layout import ALL, Entry, LayoutReader
 from frcnn_jax.data.formats.tree import files_below, named_split, split_of
 from frcnn_jax.data.records import BoxNotation, ImageRecord, ObjectRecord
-from frcnn_jax.words import joined
 
 __all__ = ["CocoReader"]
 
@@ -72,16 +71,19 @@ class CocoReader(LayoutReader):
         return tuple(self._files.get(split, ())) or super().places(split)
 
     def numbers(self) -> tuple[dict[str, set[Any]], dict[str, set[Any]]]:
-        """The ids as they are in the files: of images by record id, of classes by name."""
-        images = defaultdict(set)
+        """The ids as they are in the files: of images by record id, of classes by name. Of one id in two notations, as
+        1 and "1", the first counts.
+        """
+        images: dict[str, dict[Any, Any]] = defaultdict(dict)
         for entry in (entry for entries in self._splits.values() for entry in entries if entry.found):
-            images[self._ids[entry.found[0]]].add(entry.annotation[0]["id"])
-        return images, dict(self._numbers)
+            number = entry.annotation[0]["id"]
+            images[self._ids[entry.found[0]]].setdefault(id_key(number), number)
+        return _values(images), _values(self._numbers)
 
     def _entries(self) -> Iterator[Entry]:
         self._files: dict[str, list[str]] = {}  # of each split
         self._categories: dict[tuple[Any, Any], bool] = {}  # ids and names in all files; True if it has objects
-        self._numbers: dict[str, set[Any]] = defaultdict(set)  # ids of each class, as they are in the files
+        self._numbers: dict[str, dict[Any, Any]] = defaultdict(dict)  # ids of each class, as they are in the files
         files: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
         for folders, name in _coco_files(self.root):
             split = named_split(name.rpartition(".")[0]) or split_of(folders) or ALL
@@ -92,7 +94,7 @@ class CocoReader(LayoutReader):
             self._files[split] = ["/".join((*folders, name)) for folders, name in split_files]
             entries = (entry for folders, name in split_files for entry in self._file_entries(split, folders, name))
             yield from self._joined(split, entries) if len(split_files) > 1 else entries
-        self.notes += _class_notes(self._categories)
+        self.notes += class_notes(self._categories)
 
     def _joined(self, split: str, entries: Iterable[Entry]) -> Iterator[Entry]:
         """The entries of several files with equal categories and no image in common.
@@ -118,17 +120,16 @@ class CocoReader(LayoutReader):
     def _file_entries(self, split: str, folders: tuple[str, ...], name: str) -> Iterator[Entry]:
         file = "/".join((*folders, name))
         content = _load(self.root / file)
-        names = _category_names(self.root / file, content["categories"])
+        used = {id_key(item.get("category_id")) for item in content["annotations"] if isinstance(item, dict)}
+        names = category_names(self.root / file, content["categories"], used)
         for item in filter(lambda item: isinstance(item, dict), content["categories"]):
-            if _key(item.get("id")) is not None and item.get("name") is not None:
-                self._numbers[_class_name(item["name"])].add(item["id"])
-        used = set()
+            if id_key(item.get("id")) is not None and item.get("name") is not None:
+                self._numbers[class_name(item["name"])].setdefault(id_key(item["id"]), item["id"])
         objects: dict[Any, list[tuple[int, dict]]] = defaultdict(list)
         faults = self.list_faults.setdefault(split, [])
         for index, item in enumerate(content["annotations"]):
             if isinstance(item, dict):
-                objects[_key(item.get("image_id"))].append((index, item))
-                used.add(_key(item.get("category_id")))
+                objects[id_key(item.get("image_id"))].append((index, item))
             else:
                 faults.append(Fault("unreadable_annotation", file, index, "annotation", str(item), "not an object"))
         for category in names.items():
@@ -174,25 +175,6 @@ class CocoReader(LayoutReader):
         )
 
 
-def _category_names(path: Path, categories: list) -> dict[Any, Any]:
-    """The name of each id.
-
-    Raises:
-        ValueError: an id has two names.
-    """
-    names: dict[Any, Any] = {}
-    for item in categories:
-        if not isinstance(item, dict):
-            continue
-        key, name = _key(item.get("id")), item.get("name")
-        if names.setdefault(key, name) != name and key is not None:
-            raise ValueError(
-                f"{path}: categories {names[key]!r} and {name!r} have one id, {key}: give one of them another, in its "
-                "objects too"
-            )
-    return names
-
-
 def _file_of(entry: Entry) -> str:
     return entry.file.removesuffix(f" ({entry.name})")
 
@@ -201,10 +183,10 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     def fault(kind: str, field: str, message: str) -> Fault:
         return Fault(kind, file, index, field, str(item.get(field)), message)
 
-    name = names.get(_key(item.get("category_id")))
+    name = names.get(id_key(item.get("category_id")))
     if name is None:
         return fault("unknown_class", "category_id", f"not one of the {len(names)} categories of the file")
-    name = _class_name(name)
+    name = class_name(name)
     if not name:
         return fault("unreadable_annotation", "category_id", "the category has no name")
     box, crowd = read_box(item), item.get("iscrowd", 0)
@@ -215,49 +197,16 @@ def _object(item: dict, index: int, names: dict[Any, Any], file: str) -> ObjectR
     return ObjectRecord(index, name, box, crowd=bool(crowd))
 
 
-def _class_notes(categories: dict[tuple[Any, Any], bool]) -> Iterator[Note]:
-    """Notes on categories without a class of their own, and on the order of labels."""
-    alike: dict[str, dict[str, None]] = defaultdict(dict)
-    for (key, name), used in categories.items():
-        if name is not None:
-            yield Note("class", _class_name(name))
-        if used and key is not None and name is not None:
-            alike[_class_name(name)][key] = None
-    for name, keys in alike.items():
-        if len(keys) > 1:
-            yield Note("", f"categories {joined(keys)} are one class, as their name is {name!r}")
-    ids = sorted({int(key) for keys in alike.values() for key in keys if re.fullmatch(r"[0-9]{1,18}", key)})
-    if ids and ids[-1] - ids[0] >= len(ids):
-        classes = textwrap.shorten(", ".join(sorted(alike)), 80, placeholder=" ...")
-        yield Note("", f"ids of categories have gaps ({_ranges(ids)}): labels follow the sorted names ({classes})")
-
-
-def _ranges(ids: list[int]) -> str:
-    """Numbers in order, as `1-11, 13-90`."""
-    existing = set(ids)
-    starts = [i for i in ids if i - 1 not in existing]
-    ends = [i for i in ids if i + 1 not in existing]
-    texts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
-    return textwrap.shorten(", ".join(texts), 60, placeholder=" ...")
-
-
-def _class_name(name: Any) -> str:
-    return " ".join(str(name).split())
-
-
 def _stated(image: Any) -> tuple[str, Any]:
     """Name and id of an image; an empty name or None if they are missing."""
     if not isinstance(image, dict):
         return "", None
     name = image.get("file_name")
-    return (name if isinstance(name, str) else ""), _key(image.get("id"))
+    return (name if isinstance(name, str) else ""), id_key(image.get("id"))
 
 
-def _key(value: Any) -> Any:
-    """An id as a key: some writers have 1 in one list and "1" or 1.0 in another."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if isinstance(value, int | str) else None
+def _values(numbers: dict[str, dict[Any, Any]]) -> dict[str, set[Any]]:
+    return {name: set(of_name.values()) for name, of_name in numbers.items()}
 
 
 def _load(path: Path) -> dict[str, list]:
