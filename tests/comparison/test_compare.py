@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from frcnn_jax.commands import compare
 from frcnn_jax.comparison.record import Record
 from tests.comparison.cases import case
 from tests.test_scripts import ROOT
@@ -107,6 +108,18 @@ def test_an_interruption_is_not_followed_by_the_next_system(script, tmp_path, af
         script("--workdir", str(tmp_path / "table"), returns=[KeyboardInterrupt, after])
     assert stopped.value.code == exits
     assert [path.name for path in (tmp_path / "table").glob("*-*")] == ["rcnn-tiny"]
+
+
+def test_plug_ins_are_imported_by_the_systems_alone(script, tmp_path, monkeypatch):
+    """One that computes would hold the memory of a GPU in the process that waits; each system knows all names."""
+    (tmp_path / "mine.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    work = ["--workdir", str(tmp_path / "table"), "--plugins", "mine", "--models", "tiny", "vgg61"]
+    commands = script(*work, "--systems", "rcnn")
+    assert [command[command.index("--models") + 1 :] for command in commands] == [["tiny", "vgg61"], ["vgg61", "tiny"]]
+    with pytest.raises(ValueError, match="no model 'vgg61'; there are"):
+        compare.train_and_test("rcnn", *case(tmp_path), tmp_path / "none", ["tiny", "vgg61"])
+    assert not (tmp_path / "none").exists()
 
 
 def test_mistakes_are_named_before_anything_is_done(script, tmp_path, capsys):

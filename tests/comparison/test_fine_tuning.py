@@ -267,7 +267,9 @@ def losses(monkeypatch):
     return script
 
 
-def test_it_ends_when_the_loss_on_held_out_windows_does_not_fall(tmp_path, losses):
+def test_it_ends_when_the_loss_on_held_out_windows_does_not_fall(tmp_path, losses, monkeypatch):
+    restore = Checkpoints.restore
+    monkeypatch.setattr(Checkpoints, "restore", lambda *a: (EVENTS.append("read"), restore(*a))[1])
     settings = dataclasses.replace(SETTINGS, steps=40, held_out=0.5, measure_every=2, patience=2, least_steps=0)
     losses += [3.0, 1.0, 2.0, 1.5, 0.1]
     done, _ = run(tmp_path, settings, held_out=Source(1))
@@ -275,7 +277,15 @@ def test_it_ends_when_the_loss_on_held_out_windows_does_not_fall(tmp_path, losse
     assert done.losses == ((2, 3.0), (4, 1.0), (6, 2.0), (8, 1.5))
     assert losses == [0.1]
     measured = ["stop", "measure", "start"]
-    assert ["start", *measured, "stop", "start", *measured * 3, "stop"] == EVENTS  # a checkpoint after step 3 too
+    assert [
+        "start",
+        *measured,
+        "stop",
+        "start",
+        *measured * 3,
+        "stop",
+        "read",
+    ] == EVENTS  # a checkpoint after step 3 too
     # The parameters are those of the best measurement.
     four, _ = run(tmp_path / "four", dataclasses.replace(settings, steps=4, held_out=0.0), source=Source(4))
     jax.tree.map(np.testing.assert_array_equal, done.params, four.params)

@@ -75,8 +75,13 @@ def test_a_missing_package_is_named_before_proposals_are_opened(data, tmp_path, 
     config, comparison = case(data)
     monkeypatch.setattr(run, "open_joined_proposals", never)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    config, comparison = replace(config, evaluate=evaluate), replace(comparison, svm=svm)
     with pytest.raises(ImportError, match=f"need {package}: pip install"):
-        rcnn.train(replace(config, evaluate=evaluate), replace(comparison, svm=svm), tmp_path)
+        rcnn.train(config, comparison, tmp_path)
+    # Neither is needed where a share is timed and the SVMs are there.
+    (tmp_path / "svms.npz").write_text("")
+    with pytest.raises(AssertionError):
+        rcnn.train(config, dataclasses.replace(comparison, share=0.5), tmp_path)
 
 
 def test_a_test_set_of_other_classes_is_refused(data, tmp_path):

@@ -78,6 +78,18 @@ def test_svms_are_trained_with_the_settings(opened, tmp_path, monkeypatch):
     assert opened.record.content["train"]["svms"]["share"] == 1
 
 
+@pytest.mark.parametrize("resumed", [True, False])
+def test_svms_that_are_trained_anew_are_timed_anew(opened, tmp_path, monkeypatch, resumed):
+    nothing = LinearSvms(np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
+    monkeypatch.setattr(classifiers, "mine_svms", lambda *_, **__: nothing)
+    opened.record.set_train("svms", 1000)
+    if resumed:
+        (opened.folder / "mining.npz").write_text("")
+    vectors = store(tmp_path / "vectors", np.arange(18, dtype=np.float32).reshape(6, 3))
+    classifiers.train_svms(opened, vectors, {"weights": np.ones(2)})
+    assert (opened.record.content["train"]["svms"]["seconds"] >= 1000) == resumed
+
+
 def test_regressors_are_fitted_with_the_settings(opened, tmp_path, monkeypatch):
     pairs = regression_pairs(opened)
     # The objects themselves, half of the cat, and most of it.

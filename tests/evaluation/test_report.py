@@ -168,6 +168,16 @@ def test_a_class_has_the_same_color_in_figures_and_pictures(tmp_path):
         assert "#{:02x}{:02x}{:02x}".format(*PALETTE[i % len(PALETTE)]) in drawn
 
 
+def test_no_two_classes_of_a_legend_look_alike(tmp_path):
+    """Of 100 classes the first and the eighty-first would."""
+    curves = many(100, "class {}")
+    ap = {name: 0.5 if i in (0, 80) else None for i, name in enumerate(curves)}
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        plot_precision_recall(curves, tmp_path / "a.svg", ap=ap)
+    drawn = re.findall(r"stroke: #[0-9a-f]{6}; stroke-width: 1.5[^\"]*", (tmp_path / "a.svg").read_text())
+    assert len(set(drawn)) == 2
+
+
 @pytest.mark.parametrize("name", ["{}", "{} of a class with a long and descriptive name", "{} " + "long " * 40])
 @pytest.mark.parametrize("count", [1, 13, 40, 150])
 def test_the_legend_leaves_room_for_the_curves(tmp_path, monkeypatch, name, count):

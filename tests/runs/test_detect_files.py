@@ -92,7 +92,10 @@ def test_a_line_about_all_images(images, tmp_path, capsys):
     detector = Stub()
     object.__setattr__(detector, "detect", lambda image, boxes: detections((BOX, 0.497, 1)))
     detect_images(detector, images[:1], tmp_path / "out", proposals=boxes[:1])
-    assert capsys.readouterr().out.endswith("score >= 0.5 (the best has 0.4970)\n"), "not rounded to the limit"
+    assert capsys.readouterr().out.endswith("score >= 0.5 (the best has 0.497)\n"), "not rounded to the limit"
+    object.__setattr__(detector, "detect", lambda image, boxes: detections((BOX, 0.49999, 1)))
+    detect_images(detector, images[:1], tmp_path / "out", proposals=boxes[:1])
+    assert capsys.readouterr().out.endswith("score >= 0.5 (the best has 0.4999)\n")
     detector, found = Stub(), iter([0.9, 0.1, 0.1, 0.9])
     object.__setattr__(detector, "detect", lambda image, boxes: detections((BOX, next(found), 2)))
     detect_images(detector, images, tmp_path / "out", proposals=boxes, lines=False)

@@ -21,7 +21,7 @@ def content(root):
     "marks", [("config.json", "checkpoints/"), ("settings.json", "record.json"), ("metrics.json", "thumbnails/")]
 )
 @pytest.mark.parametrize("write", [write_yolo, write_coco, write_voc])
-def test_pictures_of_runs_are_no_images(tmp_path, write, marks):
+def test_pictures_of_runs_are_no_images(tmp_path, write, marks, caplog):
     """Though they have the names of the images, in folders that are named like a split."""
     root = write(tmp_path / "set", PICTURES) or tmp_path / "set"
     before, ours = content(root), root / "runs/mine"
@@ -35,22 +35,41 @@ def test_pictures_of_runs_are_no_images(tmp_path, write, marks):
         for picture in pictures:
             shutil.copy(picture, ours / folder / f"{picture.stem}.jpg")
     assert content(root) == before
+    assert f"{root}/runs/mine is left out, as it holds results, " in caplog.text
+
+
+@pytest.mark.parametrize("write", [write_yolo, write_coco, write_voc])
+def test_pictures_of_commands_are_no_images(tmp_path, write):
+    root = write(tmp_path / "set", PICTURES) or tmp_path / "set"
+    before = content(root)
+    for picture in [path for path in root.rglob("*") if path.suffix in (".jpg", ".png")]:
+        for suffix in ("detections.JPG", "detections.png", "proposals.jpg", "augmented.jpg"):
+            shutil.copy(picture, picture.with_suffix(f".{suffix}"))
+    assert content(root) == before
 
 
 def test_a_folder_that_may_not_be_read_is_left_out(tmp_path, monkeypatch, caplog):
     root = write_yolo(tmp_path / "set", PICTURES) or tmp_path / "set"
-    before, listed = content(root), os.scandir
+    before, listed, status = content(root), os.scandir, os.stat
     (root / "lost+found").mkdir()
+    (root / "closed").mkdir()
 
     def scandir(folder):
         if str(folder).endswith(closed):
             raise PermissionError(13, "Permission denied", str(folder))
         return listed(folder)
 
+    def stat(path, **settings):  # of a folder inside one that may be listed, but not entered
+        if str(path).endswith("/closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return status(path, **settings)
+
     closed = "lost+found"
     monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "stat", stat)
     assert content(root) == before
-    assert f"{root}/lost+found is left out, as it may not be read" in caplog.text
+    for name in ("lost+found", "closed"):
+        assert f"{root}/{name} is left out, as it may not be read" in caplog.text
     closed = "set"
     with pytest.raises(PermissionError, match="set"):
         content(root)

@@ -234,3 +234,27 @@ def test_a_complete_store_may_be_read_only(tmp_path):
             open_proposals(FakeDataset(tmp_path, range(9)), CONFIG, progress=False)
     finally:
         folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("reader", ["boxes", "images"])
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, reader):
+    """Hours of a search would be removed for it."""
+    added(tmp_path, (1, 2))
+
+    def exhaust(*_, **__):
+        raise MemoryError
+
+    def in_archive(*_):
+        try:
+            exhaust()
+        except MemoryError as error:
+            raise ValueError("damaged") from error
+
+    if reader == "boxes":
+        monkeypatch.setattr(np, "load", exhaust)
+    else:
+        monkeypatch.setattr(module, "open_npz", in_archive)
+    with pytest.raises(MemoryError, match="segment-"):
+        ProposalStore(tmp_path, SETTINGS)
+    monkeypatch.undo()
+    assert set(boxes_of(ProposalStore(tmp_path, SETTINGS), 1, 2)) == {IDS[1], IDS[2]}
