@@ -277,15 +277,8 @@ def test_it_ends_when_the_loss_on_held_out_windows_does_not_fall(tmp_path, losse
     assert done.losses == ((2, 3.0), (4, 1.0), (6, 2.0), (8, 1.5))
     assert losses == [0.1]
     measured = ["stop", "measure", "start"]
-    assert [
-        "start",
-        *measured,
-        "stop",
-        "start",
-        *measured * 3,
-        "stop",
-        "read",
-    ] == EVENTS  # a checkpoint after step 3 too
+    checkpoint = ["stop", "start"]  # after step 3
+    assert ["start", *measured, *checkpoint, *measured * 3, "stop", "read"] == EVENTS
     # The parameters are those of the best measurement.
     four, _ = run(tmp_path / "four", dataclasses.replace(settings, steps=4, held_out=0.0), source=Source(4))
     jax.tree.map(np.testing.assert_array_equal, done.params, four.params)
