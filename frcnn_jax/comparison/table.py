@@ -119,8 +119,6 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
         return ["" if value is None else form(value) for value in values]
 
     tested = [bool(record.content["test"]) for record in records]
-    tested = [bool(record.content["test"]) for record in records]
-    tested = [bool(record.content["test"]) for record in records]
     times = [f.text(_duration) or text * (not t) for f, text, t in zip(train, so_far, tested, strict=True)]
     yield row("train time", times, 0, lambda hours: _duration(3600 * hours))
     yield row("train speedup", over(train, _ended_training), 0, _times, speedups)
@@ -148,7 +146,8 @@ def _rows(records: Sequence[Record], keys: Sequence[tuple[str, str]], baselines:
 
 
 def _ended_training(record: Record) -> tuple[float, bool]:
-    ended = "fine_tuning" in record.content["train"] and record.content["test"]  # a record deleted since lacks the first
+    # A test follows the last stage of training; a record that was deleted in between lacks the first one.
+    ended = "fine_tuning" in record.content["train"] and record.content["test"]
     return record.train_seconds() if ended else (math.nan, False)
 
 

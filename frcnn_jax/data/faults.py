@@ -20,7 +20,7 @@ _NOTES = {
     "part": ("box of a part, not an object, is", "boxes of parts, not objects, are", " left out"),
     "filename": ("annotation has", "annotations have", " a filename of another stem: the name of the XML file counts"),
     "named": ("annotation has", "annotations have", " no image of its own name: the one that filename names is taken"),
-    "suffix": ("image has", "images have", " another suffix than its name in the annotations: the one image is taken"),
+    "suffix": ("image has", "images have", " another suffix than in the annotations: the one of the name is taken"),
     "dark": (
         "image has",
         "images have",

@@ -200,7 +200,7 @@ def test_an_image_that_was_saved_in_another_format_after_it_was_annotated(tmp_pa
     """It is taken if it alone has the name, and said; a name of its own comes first."""
     (record,) = listing(tmp_path / "a", layout, "a_1.png").read("all").records
     assert (record.path.name, record.faults) == ("a_1.jpg", ())
-    said = "1 image has another suffix than its name in the annotations: the one image is taken"
+    said = "1 image has another suffix than in the annotations: the one of the name is taken"
     assert note_sentences(record.notes) == [f"{said} (a_1.png: images/a_1.jpg)"]
     (record,) = listing(tmp_path / "b", layout, "a_1.jpeg").read("all").records
     assert (record.path.name, record.notes) == ("a_1.jpg", ())
