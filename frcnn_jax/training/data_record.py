@@ -30,7 +30,7 @@ from frcnn_jax.words import counted, listed
 
 _log = logging.getLogger(__name__)
 _FILE = "data.npz"
-_SHOWN = 3
+_SHOWN, _NAMED = 3, 8  # images and classes in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +147,10 @@ def compare_data(
     """
     if len(before.classes) != len(now.classes):
         raise ValueError(
-            f"{dataset.name} has {len(now.classes)} classes and {workdir} was trained on {len(before.classes)}, which "
-            "its heads do not fit. Give another --workdir, and start from this one by --model.weights and "
-            "--model.new-heads"
+            f"{dataset.name} has {counted(len(now.classes), 'class', 'classes')} ({listed(now.classes, _NAMED)}) and "
+            f"{workdir} was trained on {len(before.classes)} ({listed(before.classes, _NAMED)}), which its heads do "
+            "not fit. Give another --workdir, and start from this one by --model.weights "
+            f"{shlex.quote(str(workdir))} --model.new-heads"
         )
     _check_labels_kept(workdir, before.classes, now.classes, dataset.name)
     if before.format == 1:

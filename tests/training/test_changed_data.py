@@ -187,7 +187,8 @@ def test_a_change_is_taken_where_that_is_said(moved, run, caplog):
 
 def test_another_number_of_classes_is_refused_in_any_case(moved, run):
     edit(moved, "a4", "<name>cat<", "<name>cow<")
-    with pytest.raises(ValueError, match=r"folder/train has 3 classes and .* was trained on 2, which its heads do not"):
+    message = r"has 3 classes \(cat, cow, dog\) and \S+/run was trained on 2 \(cat, dog\), which its heads do not"
+    with pytest.raises(ValueError, match=message):
         go_on(moved, run, accept_changed_data=True)
 
 

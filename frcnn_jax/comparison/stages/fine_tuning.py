@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,8 @@ from frcnn_jax.config import Config, OptimizerConfig, ParameterRule, TrainConfig
 from frcnn_jax.data.pipeline import iterate
 from frcnn_jax.models.pixels import PixelNormalization
 from frcnn_jax.ops.losses import cross_entropy
-from frcnn_jax.progress import Progress
+from frcnn_jax.progress import Progress, paused_clock
+from frcnn_jax.signals import set_unsaved
 from frcnn_jax.training.interruption import deferred_signals
 from frcnn_jax.training.optimizer import create_optimizer, merge
 from frcnn_jax.training.state import TrainState, create_state
@@ -110,6 +111,7 @@ def fine_tune(
         values = read_evaluations(folder).up_to(number)
         metadata = describe(config=config)
         interrupted = resources.enter_context(deferred_signals())
+        set_unsaved(False)  # until a step is made, so that a signal ends even a long compilation
         progress = resources.enter_context(closing(Progress(total=steps, initial=number, desc="Fine-tuning")))
         resources.callback(clock.stop)
         shapes = Shapes()
@@ -133,11 +135,14 @@ def fine_tune(
         stopped = interrupted()
         while number < steps and not _exhausted(values, number, settings) and not stopped:
             inputs, labels, flips = next(iterator)
-            if shapes.are_new(inputs) and clock.is_running:
+            compiles = shapes.are_new(inputs)
+            if compiles and clock.is_running:
                 jax.block_until_ready(state)
                 with clock.paused():
                     jax.block_until_ready(task.load(inputs))  # compiles
-            state, loss = update(state, _flip(task.load(inputs), flips), labels, key)
+            with paused_clock(progress, "compiling a step") if compiles else nullcontext():
+                state, loss = update(state, _flip(task.load(inputs), flips), labels, key)
+            set_unsaved(True)
             if on_cpu:  # else the next calls wait for it inside of JAX, where no signal is seen
                 jax.block_until_ready(loss)
             number += 1
@@ -155,6 +160,7 @@ def fine_tune(
                 clock.stop()
                 best = None if values.best is None else values.best[0]
                 checkpoints.save(state, key, iterator.get_state() | clock.saved(), metadata, best=best)
+                set_unsaved(False)
                 values = measured(values, number)
                 stopped = interrupted()
             progress.update()

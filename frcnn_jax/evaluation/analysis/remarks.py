@@ -4,6 +4,7 @@ that it does not count.
 
 from __future__ import annotations
 
+import difflib
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ SHORT = 0.75  # of the steps of a whole training
 
 _FEW, _FEW_OF_CLASS, _RARE = 50, 10, 5  # objects
 _NAMED = 8  # classes
+_SLIP = 0.85  # least likeness of a misspelt name, by difflib
 _STEP, _MOST_SHARE = 0.05, 0.3  # of shares to test on
 
 
@@ -121,7 +123,23 @@ def rare_classes(objects: Mapping[str, int]) -> list[str]:
     named = listed([f"{name} {count}" for name, count in rare.items()], _NAMED)
     way = f": leave them out by --data.classes {shlex.join(others)}" if others and len(others) <= _NAMED else ""
     way = way or (": --data.classes with the names of the others leaves them out" if others else "")
-    return [f"classes with fewer than {_RARE} objects are hardly learned ({named}){way}"]
+    found = [f"classes with fewer than {_RARE} objects are hardly learned ({named}){way}"]
+    slips = {name: meant for name in rare if (meant := _meant(name, others))}
+    if slips:
+        named = listed([f"{name} for {meant}" for name, meant in slips.items()], _NAMED)
+        renames = shlex.join(f"{name}={meant}" for name, meant in slips.items())
+        found.append(f"some of these may be misspelt ({named}): then give --data.rename {renames}")
+    return found
+
+
+def _meant(name: str, others: Sequence[str]) -> str | None:
+    """The class that a rare one may be a slip of: its letters in another order, or one more, less or other of many."""
+    letters = sorted(name.casefold())
+    for other in others:
+        ratio = difflib.SequenceMatcher(None, name.casefold(), other.casefold(), autojunk=False).ratio()
+        if letters == sorted(other.casefold()) or ratio > _SLIP:
+            return other
+    return None
 
 
 def uncounted(annotations: Sequence[GroundTruth]) -> dict[str, int]:

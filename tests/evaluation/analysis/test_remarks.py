@@ -82,6 +82,14 @@ def test_rare_classes_of_a_folder():
     assert shell.stdout.splitlines() == ["--data.classes", *names]
     assert rare_classes({"cat": 4}) == [f"{few} (cat 4)"]
     assert rare_classes({"cat": 5}) == []
+
+
+def test_a_rare_class_may_be_a_slip():
+    _, text = rare_classes({"dgo": 1, "dog": 9, "cats": 2, "cat": 8, "tvmonitr": 1, "tvmonitor": 5})
+    said = "some of these may be misspelt (dgo for dog, cats for cat, tvmonitr for tvmonitor): then give"
+    assert text == f"{said} --data.rename dgo=dog cats=cat tvmonitr=tvmonitor"
+    # Words of their own.
+    assert len(rare_classes({"car": 1, "cat": 9, "goat": 2, "boat": 8, "sofa": 1, "person": 9})) == 1
     (many,) = rare_classes({"cow": 1, **{f"c{i}": 5 for i in range(9)}})
     assert many.endswith("(cow 1): --data.classes with the names of the others leaves them out")
 
