@@ -32,12 +32,15 @@ if TYPE_CHECKING:  # as imports that take seconds wait until the options have be
     from frcnn_jax.runs.detect_inputs import ImageInput
     from frcnn_jax.runs.detector import Detector
 
+_LEAST = 0.05  # score in the files
 _LINES = 20  # images; for as many or more, no line per image is printed
 
 
 def main() -> None:
     parser = _make_parser()
     arguments = parser.parse_args()
+    if arguments.min_score is None:  # the JSON holds whatever is drawn
+        arguments.min_score = min(_LEAST, arguments.score)
     for option, score in (("--score", arguments.score), ("--min-score", arguments.min_score)):
         if not 0 <= score <= 1:
             parser.error(f"{option} must be in 0 ... 1, not {score:g}")
@@ -67,9 +70,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min-score",
         type=float,
-        default=0.05,
         metavar="SCORE",
-        help="least score in the JSON and VOC XML files, beside the run's evaluate.score_threshold",
+        help="least score in the JSON and VOC XML files, beside the run's evaluate.score_threshold; if not given: "
+        f"{_LEAST}, or --score if that is less",
     )
     parser.add_argument(
         "--pictures",

@@ -140,6 +140,12 @@ def test_the_scripts_take_a_checkpoint_and_say_which_it_was(run, tmp_path, monke
     )
     written = tmp_path / "found/image.detections.json"
     assert len(json.loads(written.read_text())["detections"]) > 0
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr("frcnn_jax.runs.detect_files.detect_images", lambda *_, **named: asked.append(named["min_score"]))
+        for options in ((), ("--score", 0.01), ("--score", 0.9, "--min-score", 0.3)):
+            assert call(patch, *detect, "--skip-broken", *options) is None
+    assert asked == [0.05, 0.01, 0.3]
     assert call(monkeypatch, *detect, "--skip-broken", "--min-score", "1") is None
     assert json.loads(written.read_text())["detections"] == []
     compress = ("compress", "--workdir", run, "--fc6", 4, "--no-evaluate", "--images", 0)
